@@ -1,0 +1,1 @@
+//! How far a shard is safely in the lake: the exactly-once protocol.

@@ -1,0 +1,71 @@
+//! The command line: one file per subcommand. Each file holds its flags and what it prints; the work is elsewhere.
+
+#[cfg(feature = "local")]
+pub mod demo;
+pub mod generate;
+#[cfg(feature = "local")]
+pub mod local;
+pub mod run;
+pub mod transform;
+
+use clap::{Parser, Subcommand};
+
+/// Reads a change stream and lands it in a lake as gzip NDJSON, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "kinetide", version, about, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the consumer service: lease shards, transform records, land them, checkpoint.
+    Run(Box<run::RunArgs>),
+    /// Run the whole pipeline on this machine, check that nothing was lost or doubled, and say where the lake is.
+    #[cfg(feature = "local")]
+    Demo(Box<demo::DemoArgs>),
+    /// Run only the embedded Kinesis and DynamoDB, for any AWS client.
+    #[cfg(feature = "local")]
+    Local(Box<local::LocalArgs>),
+    /// Generate or replay trades into a DynamoDB table or a stream.
+    Generate(Box<generate::GenerateArgs>),
+    /// Try records on a transform: rows on stdout, dead letters on stderr.
+    Transform(Box<transform::TransformArgs>),
+}
+
+/// How a command ends, as the process's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: done; for the service, drained cleanly.
+    Done,
+    /// 1: failed.
+    Failed,
+    /// 2: the settings are wrong.
+    BadSettings,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0u8,
+            Exit::Failed => 1,
+            Exit::BadSettings => 2,
+        })
+    }
+}
+
+impl Cli {
+    /// Runs the command. An error is shown to the user as exit code 1.
+    pub async fn run(self) -> anyhow::Result<Exit> {
+        match self.command {
+            Command::Run(args) => run::run(*args).await,
+            #[cfg(feature = "local")]
+            Command::Demo(args) => demo::run(*args).await,
+            #[cfg(feature = "local")]
+            Command::Local(args) => local::run(*args).await,
+            Command::Generate(args) => generate::run(*args).await,
+            Command::Transform(args) => transform::run(*args).await,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Objects → store, whole or not at all, and never over an object that exists.

@@ -1,0 +1,15 @@
+//! Getting records of one shard, in pages.
+//!
+//! Owns: the source seam, the page, pacing of polls, the byte budget of the process.
+//! Does not own: what the bytes of a record mean (`decode`).
+
+mod body;
+mod budget;
+pub mod kinesis;
+pub mod memory;
+mod pacing;
+mod page;
+mod source;
+
+pub use page::{Page, PageBuilder, Payload, Record};
+pub use source::{ChildShard, FetchError, RecordSource, StartAt};

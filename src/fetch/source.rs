@@ -1,0 +1,79 @@
+//! The seam to the stream's records.
+
+use async_trait::async_trait;
+
+use super::page::Page;
+use crate::shard::{HashKeyRange, SequenceNumber, Shard, ShardId};
+
+/// Where reading of a shard starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartAt {
+    /// The oldest record the stream still has.
+    TrimHorizon,
+    /// Records written from now on.
+    Latest,
+    /// The first record that arrived at or after this time, µs since the epoch.
+    Timestamp(i64),
+    /// The record with this sequence number itself.
+    At(SequenceNumber),
+    /// The record after this sequence number.
+    After(SequenceNumber),
+}
+
+/// A child announced at the end of its parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildShard {
+    /// Its id.
+    pub id: ShardId,
+    /// Its parents: one after a split, two after a merge.
+    pub parents: Vec<ShardId>,
+    /// Hash keys that it takes.
+    pub hash_range: HashKeyRange,
+}
+
+impl ChildShard {
+    /// As a listed shard. Its first sequence number is not known from here.
+    pub fn to_shard(&self) -> Shard {
+        Shard {
+            id: self.id.clone(),
+            parents: self.parents.clone(),
+            hash_range: self.hash_range,
+            starting_sequence_number: SequenceNumber::from(0),
+            closed: false,
+        }
+    }
+}
+
+/// Why there is no page.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The iterator is too old: ask again from the last position read.
+    #[error("shard iterator expired")]
+    ExpiredIterator,
+    /// Too many calls or bytes for this shard: slow down, keep the iterator.
+    #[error("reading the shard is throttled")]
+    Throttled,
+    /// The stream or the shard does not exist any more.
+    #[error("shard not found")]
+    NotFound,
+    /// Access refused or request invalid; shown to the operator, retried slowly.
+    #[error("reading the shard is refused: {0}")]
+    Refused(String),
+    /// Anything else; keep the iterator and try again.
+    #[error("could not read the shard")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Reads the records of shards, one page a call. One of the four seams.
+#[async_trait]
+pub trait RecordSource: Send + Sync {
+    /// An iterator (opaque to the caller) that starts at `start`.
+    async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError>;
+
+    /// The records at `iterator`, possibly none. After an error the same iterator may be used again, unless it
+    /// has expired.
+    async fn fetch(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError>;
+
+    /// An upper bound of the body bytes that one page may hold, reserved from the budget before the call.
+    fn page_bytes_max(&self) -> usize;
+}

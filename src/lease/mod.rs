@@ -1,0 +1,17 @@
+//! Who reads a shard: leases in a table shared by all workers, wire-compatible with the Kinesis Client Library.
+//!
+//! Owns: the lease row and every write to it, who should take which lease, renewing, releasing, clean-up.
+//! Does not own: what a batch is or when it is safe (`checkpoint` decides, and writes through [`HeldLease`]).
+
+pub mod coordinator;
+pub mod dynamodb;
+mod held;
+pub mod memory;
+mod plan;
+mod row;
+mod table;
+mod write;
+
+pub use row::{Lease, LeaseKey, Pending, WorkerId};
+pub use table::{LeaseTable, TableError, WriteError};
+pub use write::{LeaseWrite, apply};

@@ -1,0 +1,102 @@
+//! The lease row as a value: the attributes of KCL's lease table with their types.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::shard::{Checkpoint, HashKeyRange, Shard, ShardId};
+
+/// Primary key of a lease. The shard id, for an application that reads one stream.
+pub type LeaseKey = ShardId;
+
+/// Identifies one worker process. Unique per live process: a re-used id silently resumes its leases.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(Arc<str>);
+
+impl WorkerId {
+    /// Wraps the text; never empty, never a lease key or one of KCL's fixed row keys.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A prepared, not yet committed checkpoint (KCL's two-phase checkpoint).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pending {
+    /// `pendingCheckpoint` and `pendingCheckpointSubSequenceNumber`.
+    pub checkpoint: Checkpoint,
+    /// `pendingCheckpointState`: opaque application bytes, ours or another application's.
+    pub state: Option<Arc<[u8]>>,
+}
+
+/// One row of the lease table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Lease {
+    /// `leaseKey`.
+    pub key: LeaseKey,
+    /// `leaseOwner`; absent means unassigned. During a graceful hand-off already the next owner.
+    pub owner: Option<WorkerId>,
+    /// `leaseCounter`: heartbeat and optimistic lock.
+    pub counter: u64,
+    /// `ownerSwitchesSinceCheckpoint`.
+    pub owner_switches: u64,
+    /// `checkpoint` and `checkpointSubSequenceNumber`.
+    pub checkpoint: Checkpoint,
+    /// The pending trio, if a checkpoint is prepared.
+    pub pending: Option<Pending>,
+    /// `parentShardId`.
+    pub parents: Vec<ShardId>,
+    /// `childShardIds`.
+    pub children: Vec<ShardId>,
+    /// `startingHashKey`, `endingHashKey`.
+    pub hash_range: Option<HashKeyRange>,
+    /// `throughputKBps`.
+    pub throughput_kbps: Option<f64>,
+    /// `checkpointOwner`: present only during a graceful hand-off, the old owner that may still checkpoint.
+    pub checkpoint_owner: Option<WorkerId>,
+}
+
+impl Lease {
+    /// A new, unowned lease for `shard`, to be read from `start`.
+    pub fn new(shard: &Shard, start: Checkpoint) -> Self {
+        Self {
+            key: shard.id.clone(),
+            owner: None,
+            counter: 0,
+            owner_switches: 0,
+            checkpoint: start,
+            pending: None,
+            parents: shard.parents.clone(),
+            children: Vec::new(),
+            hash_range: Some(shard.hash_range),
+            throughput_kbps: None,
+            checkpoint_owner: None,
+        }
+    }
+
+    /// The worker that may renew and checkpoint: `checkpointOwner` during a hand-off, else `leaseOwner`.
+    pub fn actual_owner(&self) -> Option<&WorkerId> {
+        self.checkpoint_owner.as_ref().or(self.owner.as_ref())
+    }
+
+    /// True when the shard is read to its end.
+    pub fn finished(&self) -> bool {
+        self.checkpoint == Checkpoint::ShardEnd
+    }
+}

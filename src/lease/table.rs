@@ -1,0 +1,67 @@
+//! The seam to the table that holds the leases.
+
+use async_trait::async_trait;
+
+use super::row::{Lease, LeaseKey};
+use super::write::LeaseWrite;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a read, or a call about the table itself, gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The table does not exist.
+    #[error("lease table {0} not found")]
+    NotFound(String),
+    /// The table exists and is not what a lease table must be, or access is refused. Retrying does not help.
+    #[error("lease table {table}: {reason}")]
+    Unusable {
+        /// Name of the table.
+        table: String,
+        /// What is wrong, and what to change.
+        reason: String,
+    },
+    /// Throttled, unreachable or failing: worth another try.
+    #[error("lease table not available")]
+    Unavailable(#[source] Source),
+}
+
+/// Why a conditional write did not (visibly) succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The condition failed; the row as it stands now, absent if it was deleted.
+    #[error("the lease row has moved on")]
+    Conflict(Option<Box<Lease>>),
+    /// Refused before it could have had any effect (throttled, not sent). Worth another try.
+    #[error("lease write refused")]
+    NotWritten(#[source] Source),
+    /// No answer, or one that says nothing (time-out, broken connection, 5xx): the write may or may not have
+    /// happened, and may still happen.
+    #[error("outcome of the lease write unknown")]
+    Unknown(#[source] Source),
+}
+
+/// The lease table. One of the four seams; implemented by DynamoDB and by a twin in memory, held to one
+/// conformance suite.
+#[async_trait]
+pub trait LeaseTable: Send + Sync {
+    /// Creates the table if it is missing and waits until it can be used.
+    async fn ensure_exists(&self) -> Result<(), TableError>;
+
+    /// All lease rows. May be slightly stale. Rows that are not leases or cannot be understood are left out
+    /// (and reported once).
+    async fn scan(&self) -> Result<Vec<Lease>, TableError>;
+
+    /// One row, read consistently.
+    async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, TableError>;
+
+    /// Creates the row unless there is one with this key; false when there was.
+    async fn create(&self, lease: &Lease) -> Result<bool, TableError>;
+
+    /// Applies `write` on the condition that the row still exists with `seen.counter`. Answers the row as
+    /// written: [`super::apply`] of `seen`, with attributes that do not belong to the write as they stand.
+    async fn write(&self, seen: &Lease, write: &LeaseWrite) -> Result<Lease, WriteError>;
+
+    /// Deletes the row on the condition that it still has `seen.counter`.
+    async fn delete(&self, seen: &Lease) -> Result<(), WriteError>;
+}

@@ -1,0 +1,24 @@
+//! The binary: parse, run, exit code. Everything else is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kinetide::cli::{Cli, Exit};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: could not start the async runtime: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    match runtime.block_on(Box::pin(cli.run())) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What there is to read: shards, their positions and their family.
+//!
+//! Owns: shard ids, sequence numbers and their order, hash key ranges, which shards may be read yet.
+//! Does not own: who reads a shard (`lease`), how its records are fetched (`fetch`).
+
+mod graph;
+pub mod kinesis;
+mod position;
+
+pub use position::{Checkpoint, Position, SequenceNumber};
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+/// Id of a shard, as the stream names it (`shardId-000000000000`). Also the lease key of single-stream
+/// applications.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId(Arc<str>);
+
+impl ShardId {
+    /// Wraps the id as the stream spells it; never empty.
+    pub fn new(id: impl Into<Arc<str>>) -> Self {
+        Self(id.into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Inclusive range of hash keys, 0 to 2^128 − 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HashKeyRange {
+    /// First hash key of the range.
+    pub start: u128,
+    /// Last hash key of the range.
+    pub end: u128,
+}
+
+/// One shard as the stream describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// Its id.
+    pub id: ShardId,
+    /// Parent shards: none, one (split) or two (merge). A parent may be gone from the stream already.
+    pub parents: Vec<ShardId>,
+    /// Hash keys that the shard takes.
+    pub hash_range: HashKeyRange,
+    /// Sequence number at which the shard starts.
+    pub starting_sequence_number: SequenceNumber,
+    /// True when the shard takes no more records.
+    pub closed: bool,
+}
+
+/// Why a stream could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The stream does not exist (any more).
+    #[error("stream {0} not found")]
+    NotFound(String),
+    /// Anything else; worth another try.
+    #[error("could not list the shards of {stream}")]
+    Unavailable {
+        /// The stream asked for.
+        stream: String,
+        /// What the service or the network said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Lists the shards of one stream. One of the four seams.
+#[async_trait]
+pub trait ShardLister: Send + Sync {
+    /// Every shard the stream still knows, closed ones included, in any order.
+    async fn list(&self) -> Result<Vec<Shard>, ListError>;
+}

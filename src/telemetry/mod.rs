@@ -1,0 +1,9 @@
+//! What operators see: logs, metrics, health and status.
+//!
+//! Owns: every metric name, the log format, the HTTP endpoints.
+//! Does not own: the facts; modules report them by calling functions of `metrics`.
+
+pub mod http;
+pub mod logs;
+pub mod metrics;
+pub mod status;
