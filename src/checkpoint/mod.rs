@@ -1,1 +1,25 @@
 //! How far a shard is safely in the lake: the exactly-once protocol.
+//!
+//! Owns: what is written to the lease row around a batch, and what a new owner does with a batch it finds there.
+//! Does not own: reading records, building objects, uploading them; the consumer does what [`Step`] says and
+//! reports an [`Event`].
+//!
+//! ```text
+//!            Closed                Written             Delivered            Written
+//!   Idle ────────────► Preparing ──────────► Delivering ────────► Committing ─────► Idle
+//!    │ Taken, batch pending                   ▲                      ▲
+//!    ▼                    same objects        │                      │ nothing left to write
+//!  Rebuilding ────────────────────────────────┘                      │
+//!    │ other objects                  Preparing ◄── RebuildingRest ──┘
+//!    ▼               Written          Sealed          ▲
+//!  DeclaringRepair ──────────► Sealing ───────────────┘
+//! ```
+
+mod pending;
+mod protocol;
+
+pub use pending::{PendingBatch, PendingError, Stage};
+pub use protocol::{BatchPlan, Event, Halt, Protocol, Step};
+
+#[cfg(test)]
+mod model;

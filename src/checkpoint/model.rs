@@ -1,0 +1,499 @@
+//! Model check of the protocol: every interleaving, within bounds, of crashes, takeovers, zombies, lost answers,
+//! late requests, another transform and vanished records, over the same `Protocol` and `apply` that run for real.
+//!
+//! A zombie is a worker whose lease was taken and that goes on with its steps; every order of its steps and the
+//! new owner's is explored. What is checked: no record is in two rows, every record at or below the checkpoint is
+//! in a row, the checkpoint never moves back, and nobody gets stuck.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
+
+use stateright::{Checker, Model, Property};
+
+use super::{BatchPlan, Event, Protocol, Step};
+use crate::lease::{Lease, LeaseWrite, WorkerId, apply};
+use crate::shard::{Checkpoint, HashKeyRange, Position, Shard, ShardId};
+
+/// What may happen, and how often; and which rule of the protocol is left out to see it fail.
+#[derive(Clone)]
+struct Bounds {
+    /// Records in the shard, which is closed after them.
+    records: u8,
+    /// Transform of each worker: 0 puts all rows into one object, 1 spreads them over two.
+    transforms: Vec<usize>,
+    takes: u8,
+    crashes: u8,
+    lost_answers: u8,
+    late_requests: u8,
+    /// Records of a pending batch may leave the stream.
+    trims: u8,
+    create_only: bool,
+    conditional: bool,
+    seal_declared: bool,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            records: 2,
+            transforms: vec![0, 0],
+            takes: 2,
+            crashes: 1,
+            lost_answers: 1,
+            late_requests: 1,
+            trims: 0,
+            create_only: true,
+            conditional: true,
+            seal_declared: true,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Row(Lease);
+
+impl Eq for Row {}
+
+impl Hash for Row {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Lease { owner, counter, checkpoint, pending, .. } = &self.0;
+        (owner, counter, checkpoint, pending).hash(state);
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Process {
+    seen: Row,
+    protocol: Protocol,
+    step: Todo,
+    /// Objects of the batch in hand, by key.
+    contents: BTreeMap<String, Vec<u8>>,
+    /// The write was sent and no answer came.
+    unanswered: bool,
+}
+
+/// `Step`, comparable and with the part of a list that is still to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Todo {
+    Rebuild { first: u8, last: u8, generation: u32, without: Vec<String> },
+    Find(Vec<String>),
+    Seal(Vec<String>),
+    Write(WriteKind),
+    Deliver(Vec<String>),
+    CreateChildren,
+    Read(u8),
+    Done,
+    Halted,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum WriteKind {
+    Prepare(crate::lease::Pending),
+    Commit(Checkpoint),
+}
+
+impl WriteKind {
+    fn to_write(&self) -> LeaseWrite {
+        match self {
+            Self::Prepare(pending) => LeaseWrite::Prepare(pending.clone()),
+            Self::Commit(checkpoint) => LeaseWrite::Commit(checkpoint.clone()),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    row: Row,
+    objects: BTreeMap<String, Vec<u8>>,
+    workers: Vec<Option<Process>>,
+    /// Requests whose sender has stopped waiting for them.
+    late: Vec<(Row, WriteKind)>,
+    trimmed: u8,
+    took: u8,
+    crashed: u8,
+    lost_answers: u8,
+    late_requests: u8,
+    checkpoint_high: u8,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Act {
+    Take(usize),
+    Crash(usize),
+    Do(usize),
+    Close(usize, u8),
+    LoseAnswer(usize),
+    SendLate(usize),
+    Reread(usize),
+    ArriveLate(usize),
+    Trim,
+}
+
+fn position(n: u8) -> Position {
+    Position::new(u128::from(n).into())
+}
+
+fn number(position: &Position) -> u8 {
+    position.sequence.as_str().parse().unwrap()
+}
+
+fn done_up_to(checkpoint: &Checkpoint, records: u8) -> u8 {
+    match checkpoint {
+        Checkpoint::At(position) => number(position),
+        Checkpoint::ShardEnd => records,
+        _ => 0,
+    }
+}
+
+/// The objects a transform makes of these records of a batch.
+fn build(
+    transform: usize,
+    range: (u8, u8),
+    generation: u32,
+    records: impl Iterator<Item = u8>,
+) -> BTreeMap<String, Vec<u8>> {
+    let mut objects = BTreeMap::<String, Vec<u8>>::new();
+    for record in records {
+        let folder = if transform == 1 && record.is_multiple_of(2) { "b" } else { "a" };
+        let key = format!("{folder}/{}-{}-r{generation}", range.0, range.1);
+        objects.entry(key).or_default().push(record);
+    }
+    objects
+}
+
+impl Bounds {
+    fn process(&self, worker: usize, row: &Row) -> Process {
+        let mut protocol = Protocol::new(self.transforms[worker].to_string());
+        let event = Event::Taken { checkpoint: row.0.checkpoint.clone(), pending: row.0.pending.clone() };
+        let step = self.todo(protocol.on(event));
+        Process { seen: row.clone(), protocol, step, contents: BTreeMap::new(), unanswered: false }
+    }
+
+    fn todo(&self, step: Step) -> Todo {
+        match step {
+            Step::Rebuild { first, last, generation, without } => {
+                Todo::Rebuild { first: number(&first), last: number(&last), generation, without }
+            }
+            Step::Find(keys) => Todo::Find(keys),
+            Step::Seal(keys) => Todo::Seal(keys),
+            Step::Write(LeaseWrite::Prepare(pending)) => Todo::Write(WriteKind::Prepare(pending)),
+            Step::Write(LeaseWrite::Commit(checkpoint)) => Todo::Write(WriteKind::Commit(checkpoint)),
+            Step::Write(other) => panic!("the protocol never asks for {other:?}"),
+            Step::Deliver(keys) => Todo::Deliver(keys),
+            Step::CreateChildren => Todo::CreateChildren,
+            Step::Read(checkpoint) => Todo::Read(done_up_to(&checkpoint, self.records)),
+            Step::Finished => Todo::Done,
+            Step::Halt(_) => Todo::Halted,
+        }
+    }
+
+    fn apply(&self, world: &mut World, seen: &Row, write: &WriteKind) -> bool {
+        let accepted = !self.conditional || world.row.0.counter == seen.0.counter;
+        if accepted {
+            world.row = Row(apply(&world.row.0, &write.to_write()));
+            // Without a condition the request still sets the counter that its sender had in mind.
+            world.row.0.counter = seen.0.counter + 1;
+        }
+        accepted
+    }
+
+    /// Creates one object. An object that exists counts, unless the create-only rule is left out.
+    fn put(&self, world: &mut World, key: &str, records: &[u8]) {
+        if !self.create_only || !world.objects.contains_key(key) {
+            world.objects.insert(key.to_owned(), records.to_vec());
+        }
+    }
+
+    fn done(&self, world: &World) -> bool {
+        world.row.0.checkpoint == Checkpoint::ShardEnd
+            || world.workers.iter().flatten().any(|process| process.step == Todo::Halted)
+    }
+
+    /// Performs the step of one worker; the event that answers it, or none while a list is not done yet.
+    fn perform(&self, world: &mut World, worker: usize, process: &mut Process) -> Option<Event> {
+        match process.step.clone() {
+            Todo::Rebuild { first, last, generation, without } => {
+                if first <= world.trimmed {
+                    return Some(Event::RecordsGone);
+                }
+                let there: BTreeSet<u8> =
+                    without.iter().filter_map(|key| world.objects.get(key)).flatten().copied().collect();
+                let rest = (first..=last).filter(|record| !there.contains(record));
+                process.contents = build(self.transforms[worker], (first, last), generation, rest);
+                Some(Event::Rebuilt { objects: process.contents.keys().cloned().collect() })
+            }
+            Todo::Find(keys) => {
+                Some(Event::Found { all: keys.iter().all(|key| world.objects.contains_key(key)) })
+            }
+            Todo::Seal(mut keys) => {
+                self.put_seal(world, &keys.remove(0));
+                process.step = Todo::Seal(keys.clone());
+                keys.is_empty().then_some(Event::Sealed)
+            }
+            Todo::Deliver(mut keys) => {
+                let key = keys.remove(0);
+                self.put(world, &key, &process.contents[&key]);
+                process.step = Todo::Deliver(keys.clone());
+                keys.is_empty().then_some(Event::Delivered)
+            }
+            Todo::CreateChildren => Some(Event::ChildrenCreated),
+            Todo::Write(_) | Todo::Read(_) | Todo::Done | Todo::Halted => unreachable!("not a step to do"),
+        }
+    }
+
+    fn put_seal(&self, world: &mut World, key: &str) {
+        world.objects.entry(key.to_owned()).or_default();
+    }
+}
+
+impl Model for Bounds {
+    type State = World;
+    type Action = Act;
+
+    fn init_states(&self) -> Vec<World> {
+        let shard = Shard {
+            id: ShardId::new("shard"),
+            parents: vec![],
+            hash_range: HashKeyRange { start: 0, end: u128::MAX },
+            starting_sequence_number: 0.into(),
+            closed: true,
+        };
+        vec![World {
+            row: Row(Lease::new(&shard, Checkpoint::TrimHorizon)),
+            objects: BTreeMap::new(),
+            workers: vec![None; self.transforms.len()],
+            late: Vec::new(),
+            trimmed: 0,
+            took: 0,
+            crashed: 0,
+            lost_answers: 0,
+            late_requests: 0,
+            checkpoint_high: 0,
+        }]
+    }
+
+    fn actions(&self, world: &World, acts: &mut Vec<Act>) {
+        if self.done(world) {
+            return;
+        }
+        let owner = world.row.0.owner.as_ref().map(|id| id.as_str().parse::<usize>().unwrap());
+        let owner_works = owner.is_some_and(|w| {
+            world.workers[w]
+                .as_ref()
+                .is_some_and(|p| p.seen.0.owner == world.row.0.owner && p.step != Todo::Done)
+        });
+        for (worker, process) in world.workers.iter().enumerate() {
+            // The bound on takes is lifted when nobody works on the shard, so that every run can end well.
+            if owner != Some(worker) && world.took < self.takes || !owner_works && process.is_none() {
+                acts.push(Act::Take(worker));
+            }
+            let Some(process) = process else { continue };
+            if world.crashed < self.crashes {
+                acts.push(Act::Crash(worker));
+            }
+            match &process.step {
+                Todo::Read(from) if *from == self.records => acts.push(Act::Do(worker)),
+                Todo::Read(from) => acts.extend((from + 1..=self.records).map(|to| Act::Close(worker, to))),
+                Todo::Write(_) if process.unanswered => acts.push(Act::Reread(worker)),
+                Todo::Write(_) => {
+                    acts.push(Act::Do(worker));
+                    if world.lost_answers < self.lost_answers {
+                        acts.push(Act::LoseAnswer(worker));
+                    }
+                    if world.late_requests < self.late_requests {
+                        acts.push(Act::SendLate(worker));
+                    }
+                }
+                Todo::Done | Todo::Halted => {}
+                _ => acts.push(Act::Do(worker)),
+            }
+        }
+        acts.extend((0..world.late.len()).map(Act::ArriveLate));
+        if world.trimmed == 0 && self.trims > 0 && world.row.0.pending.is_some() {
+            acts.push(Act::Trim);
+        }
+    }
+
+    fn next_state(&self, last: &World, act: Act) -> Option<World> {
+        let mut world = last.clone();
+        match act {
+            Act::Take(worker) => {
+                world.took = world.took.saturating_add(1).min(self.takes);
+                world.row = Row(apply(&world.row.0, &LeaseWrite::Take(WorkerId::new(worker.to_string()))));
+                world.workers[worker] = Some(self.process(worker, &world.row));
+            }
+            Act::Crash(worker) => {
+                world.crashed += 1;
+                world.workers[worker] = None;
+            }
+            Act::Trim => {
+                let pending = world.row.0.pending.as_ref()?;
+                world.trimmed = done_up_to(&pending.checkpoint, self.records);
+            }
+            Act::Close(worker, to) => {
+                let mut process = world.workers[worker].take()?;
+                let Todo::Read(from) = process.step else { return None };
+                process.contents = build(self.transforms[worker], (from + 1, to), 0, from + 1..=to);
+                let plan = BatchPlan {
+                    first: position(from + 1),
+                    last: position(to),
+                    objects: process.contents.keys().cloned().collect(),
+                };
+                let event = Event::Closed { plan, shard_end: to == self.records };
+                process.step = self.todo(process.protocol.on(event));
+                world.workers[worker] = Some(process);
+            }
+            Act::Do(worker) => {
+                let mut process = world.workers[worker].take()?;
+                let event = match process.step.clone() {
+                    Todo::Read(_) => Some(Event::Drained),
+                    Todo::Write(write) => {
+                        if !self.apply(&mut world, &process.seen.clone(), &write) {
+                            return Some(world); // the lease is lost: this process stops
+                        }
+                        process.seen = world.row.clone();
+                        Some(Event::Written)
+                    }
+                    _ => self.perform(&mut world, worker, &mut process),
+                };
+                if let Some(event) = event {
+                    process.step = self.todo(process.protocol.on(event));
+                }
+                self.skip_declaration(&mut process);
+                world.workers[worker] = (process.step != Todo::Done).then_some(process);
+            }
+            Act::LoseAnswer(worker) => {
+                world.lost_answers += 1;
+                let mut process = world.workers[worker].take()?;
+                let Todo::Write(write) = &process.step else { return None };
+                self.apply(&mut world, &process.seen, write);
+                process.unanswered = true;
+                world.workers[worker] = Some(process);
+            }
+            Act::SendLate(worker) => {
+                world.late_requests += 1;
+                let process = world.workers[worker].as_mut()?;
+                let Todo::Write(write) = &process.step else { return None };
+                world.late.push((process.seen.clone(), write.clone()));
+                process.unanswered = true;
+            }
+            Act::Reread(worker) => {
+                let mut process = world.workers[worker].take()?;
+                let Todo::Write(write) = &process.step else { return None };
+                let ours = Row(apply(&process.seen.0, &write.to_write()));
+                process.unanswered = false;
+                if world.row == ours {
+                    process.seen = ours;
+                    process.step = self.todo(process.protocol.on(Event::Written));
+                    self.skip_declaration(&mut process);
+                } else if world.row.0.counter != process.seen.0.counter {
+                    return Some(world);
+                }
+                world.workers[worker] = (process.step != Todo::Done).then_some(process);
+            }
+            Act::ArriveLate(index) => {
+                let (seen, write) = world.late.remove(index);
+                self.apply(&mut world, &seen, &write);
+            }
+        }
+        world.checkpoint_high = world.checkpoint_high.max(done_up_to(&last.row.0.checkpoint, self.records));
+        Some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("no record is doubled", |_, world: &World| {
+                let mut seen = BTreeSet::new();
+                world.objects.values().flatten().all(|record| seen.insert(*record))
+            }),
+            Property::always(
+                "a record below the checkpoint is in the lake",
+                |model: &Bounds, world: &World| {
+                    let there: BTreeSet<u8> = world.objects.values().flatten().copied().collect();
+                    (1..=done_up_to(&world.row.0.checkpoint, model.records))
+                        .all(|record| there.contains(&record))
+                },
+            ),
+            Property::always("the checkpoint never moves back", |model: &Bounds, world: &World| {
+                done_up_to(&world.row.0.checkpoint, model.records) >= world.checkpoint_high
+            }),
+            Property::always("nobody is stuck", |model: &Bounds, world: &World| {
+                let mut acts = Vec::new();
+                model.actions(world, &mut acts);
+                !acts.is_empty() || model.done(world)
+            }),
+            Property::always("a shard halts only when its records are gone", |_, world: &World| {
+                world.trimmed > 0 || world.workers.iter().flatten().all(|p| p.step != Todo::Halted)
+            }),
+            Property::sometimes("a shard ends", |_, world: &World| {
+                world.row.0.checkpoint == Checkpoint::ShardEnd
+            }),
+            Property::sometimes("a batch is finished by another worker", |_, world: &World| {
+                world.workers.iter().flatten().any(|p| matches!(p.step, Todo::Rebuild { generation: 0, .. }))
+            }),
+        ]
+    }
+}
+
+impl Bounds {
+    /// The planted bug: seal without having said so in the row.
+    fn skip_declaration(&self, process: &mut Process) {
+        if self.seal_declared {
+            return;
+        }
+        if let Todo::Write(WriteKind::Prepare(pending)) = &process.step
+            && super::PendingBatch::from_pending(pending)
+                .is_ok_and(|batch| batch.is_some_and(|b| b.objects.is_empty()))
+        {
+            process.step = self.todo(process.protocol.on(Event::Written));
+        }
+    }
+}
+
+fn check(bounds: Bounds) -> impl Checker<Bounds> {
+    bounds.checker().threads(2).spawn_bfs().join()
+}
+
+fn assert_fails(bounds: Bounds, property: &'static str) {
+    let found = check(bounds);
+    assert!(found.discovery(property).is_some(), "the planted bug was not found by \"{property}\"");
+}
+
+#[test]
+fn one_transform_survives_everything() {
+    let checked = check(Bounds::default());
+    checked.assert_properties();
+    println!("{} states", checked.unique_state_count());
+}
+
+#[test]
+fn two_transforms_survive_everything() {
+    let checked = check(Bounds { transforms: vec![0, 1], ..Bounds::default() });
+    checked.assert_properties();
+    println!("{} states", checked.unique_state_count());
+}
+
+#[test]
+fn vanished_records_are_never_skipped_in_silence() {
+    let bounds = Bounds { transforms: vec![0, 1], trims: 1, late_requests: 0, ..Bounds::default() };
+    let checked = check(bounds);
+    checked.assert_properties();
+    println!("{} states", checked.unique_state_count());
+}
+
+#[test]
+fn without_create_only_a_zombie_doubles_records() {
+    let bounds = Bounds { transforms: vec![0, 1], create_only: false, ..Bounds::default() };
+    assert_fails(bounds, "no record is doubled");
+}
+
+#[test]
+fn without_the_condition_a_zombie_moves_the_checkpoint_back() {
+    assert_fails(Bounds { conditional: false, ..Bounds::default() }, "the checkpoint never moves back");
+}
+
+#[test]
+fn sealing_without_saying_so_loses_records() {
+    let bounds = Bounds { transforms: vec![0, 1, 0], takes: 3, seal_declared: false, ..Bounds::default() };
+    assert_fails(bounds, "a record below the checkpoint is in the lake");
+}
