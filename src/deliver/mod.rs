@@ -1,1 +1,12 @@
 //! Objects → store, whole or not at all, and never over an object that exists.
+//!
+//! Owns: the sink seam, create-only puts, when to try again.
+//! Does not own: what is in an object (`batch`), whether it may be delivered (`checkpoint`).
+
+mod lake;
+mod retry;
+mod sink;
+
+pub use lake::{BadLake, LakeUrl, open};
+pub use retry::{Backoff, retry_until};
+pub use sink::{Created, ObjectSink, Sink, SinkError};

@@ -1,0 +1,119 @@
+//! The lake's address as people type it → a sink.
+
+use std::path::{Component, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+
+use super::sink::ObjectSink;
+
+/// Where the lake is: `s3://bucket/prefix`, `file:///folder` or a folder's path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LakeUrl {
+    /// A bucket and a prefix in it, which may be empty.
+    S3 {
+        /// Name of the bucket.
+        bucket: String,
+        /// Keys start with it.
+        prefix: String,
+    },
+    /// A folder of this machine.
+    Folder(PathBuf),
+}
+
+impl FromStr for LakeUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if bucket.is_empty() {
+                return Err("the bucket is missing: write s3://bucket or s3://bucket/prefix".into());
+            }
+            return Ok(Self::S3 { bucket: bucket.into(), prefix: prefix.trim_matches('/').into() });
+        }
+        let folder = match text.strip_prefix("file://") {
+            Some(path) if path.starts_with('/') => path,
+            Some(_) => return Err("a file URL has no host: write file:///folder".into()),
+            None if text.contains("://") => {
+                return Err("unknown scheme: write s3://bucket/prefix, file:///folder or a folder".into());
+            }
+            None => text,
+        };
+        if folder.is_empty() {
+            return Err("it is empty: write s3://bucket/prefix, file:///folder or a folder".into());
+        }
+        Ok(Self::Folder(folder.into()))
+    }
+}
+
+impl std::fmt::Display for LakeUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
+            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
+            Self::Folder(folder) => write!(f, "{}", folder.display()),
+        }
+    }
+}
+
+/// The lake cannot be opened with these settings.
+#[derive(Debug, thiserror::Error)]
+#[error("could not open the lake {lake}: {reason}")]
+pub struct BadLake {
+    lake: String,
+    reason: String,
+}
+
+/// Opens the lake; creates the folder of a folder lake. `endpoint`: another server than AWS for `s3://`, with
+/// path-style addresses. Credentials and region of `s3://` come from the environment or the task role.
+///
+/// # Errors
+/// When the folder cannot be made or the S3 settings do not add up. A bucket is not contacted here.
+pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Result<ObjectSink, BadLake> {
+    let bad = |reason: String| BadLake { lake: lake.to_string(), reason };
+    match lake {
+        LakeUrl::Folder(folder) => {
+            std::fs::create_dir_all(folder).map_err(|e| bad(e.to_string()))?;
+            let folder = std::fs::canonicalize(folder).map_err(|e| bad(e.to_string()))?;
+            debug_assert!(folder.components().all(|part| part != Component::ParentDir));
+            let store =
+                LocalFileSystem::new_with_prefix(&folder).map_err(|e| bad(e.to_string()))?.with_fsync(true);
+            Ok(ObjectSink::new(Arc::new(store), Path::default(), false))
+        }
+        LakeUrl::S3 { bucket, prefix } => {
+            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+            if let Some(region) = region {
+                builder = builder.with_region(region);
+            }
+            if let Some(endpoint) = endpoint {
+                builder = builder
+                    .with_endpoint(endpoint)
+                    .with_virtual_hosted_style_request(false)
+                    .with_allow_http(endpoint.starts_with("http://"));
+            }
+            let store = builder.build().map_err(|e| bad(e.to_string()))?;
+            Ok(ObjectSink::new(Arc::new(store), Path::from(prefix.as_str()), true))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lakes_as_people_type_them() {
+        let s3 = |bucket: &str, prefix: &str| LakeUrl::S3 { bucket: bucket.into(), prefix: prefix.into() };
+        assert_eq!("s3://lake".parse(), Ok(s3("lake", "")));
+        assert_eq!("s3://lake/a/b/".parse(), Ok(s3("lake", "a/b")));
+        assert_eq!("file:///tmp/lake".parse(), Ok(LakeUrl::Folder("/tmp/lake".into())));
+        assert_eq!("./lake".parse(), Ok(LakeUrl::Folder("./lake".into())));
+        for wrong in ["", "s3://", "s3:///x", "file://host/x", "gs://lake", "file://"] {
+            assert!(wrong.parse::<LakeUrl>().is_err(), "{wrong:?}");
+        }
+    }
+}
