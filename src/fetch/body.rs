@@ -1,1 +1,587 @@
-//! (being built)
+//! The JSON body of a `GetRecords` answer → a page over that body.
+//!
+//! Two readers. The walker knows the members that Kinesis writes, in any order, and steps from quote to quote;
+//! at the first thing it does not expect it gives up, and serde_json reads the whole body instead. Both give
+//! the same page where the body is valid JSON. Payloads are not looked into here: whoever decodes the base64
+//! finds what is wrong with them.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::page::{Page, PageBuilder, Span};
+use super::source::ChildShard;
+use crate::shard::{HashKeyRange, ShardId};
+
+/// Why a body is not a page. Says where, never what the record holds.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    /// Not the JSON that the API promises.
+    #[error("answer of the stream is not valid at line {line}, column {column}")]
+    NotJson { line: usize, column: usize },
+    /// JSON, with a member that cannot be.
+    #[error("answer of the stream has an invalid {0}")]
+    Invalid(&'static str),
+}
+
+/// Reads an answer. Payloads of the page are base64 text, not yet checked.
+pub(super) fn parse(body: Bytes) -> Result<Page, BodyError> {
+    match walk(&body) {
+        Some(walked) => {
+            let mut page = Page::over_base64(body, walked.spans);
+            page.next_iterator = walked.next_iterator;
+            page.millis_behind_latest = walked.millis_behind_latest;
+            Ok(page)
+        }
+        None => parse_carefully(&body),
+    }
+}
+
+#[derive(Debug)]
+struct Walked {
+    spans: Vec<Span>,
+    next_iterator: Option<String>,
+    millis_behind_latest: Option<i64>,
+}
+
+/// The quick reader; `None` means "let serde_json decide". Shards end once in their life, so `ChildShards` is
+/// left to serde_json too.
+fn walk(body: &[u8]) -> Option<Walked> {
+    let mut cursor = Cursor { body, at: 0 };
+    let (mut records, mut next_iterator, mut behind) = (None, None, None);
+    cursor.skip_space();
+    cursor.expect(b'{')?;
+    loop {
+        match cursor.key()? {
+            b"Records" if records.is_none() => records = Some(cursor.records()?),
+            b"NextShardIterator" if next_iterator.is_none() => next_iterator = Some(cursor.nullable_text()?),
+            b"MillisBehindLatest" if behind.is_none() => {
+                behind = Some(std::str::from_utf8(cursor.integer()?).ok()?.parse().ok()?);
+            }
+            _ => return None,
+        }
+        if !cursor.more(b'}')? {
+            break;
+        }
+    }
+    cursor.skip_space();
+    (cursor.at == body.len()).then_some(())?;
+    Some(Walked { spans: records?, next_iterator: next_iterator?, millis_behind_latest: behind })
+}
+
+struct Cursor<'a> {
+    body: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn peek(&self) -> Option<u8> {
+        self.body.get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.at += 1;
+        }
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    /// After an element: true at a comma, false at `close`.
+    fn more(&mut self, close: u8) -> Option<bool> {
+        self.skip_space();
+        let byte = self.peek()?;
+        self.at += 1;
+        match byte {
+            b',' => Some(true),
+            _ if byte == close => Some(false),
+            _ => None,
+        }
+    }
+
+    /// What lies between two quotes, if it holds no backslash. It may hold control characters, which JSON
+    /// forbids; a payload with one fails later as base64, every other text is checked by its reader.
+    fn string(&mut self) -> Option<Range<usize>> {
+        self.expect(b'"')?;
+        let start = self.at;
+        let length = memchr::memchr2(b'"', b'\\', &self.body[start..])?;
+        self.at = start + length;
+        self.expect(b'"')?;
+        Some(start..start + length)
+    }
+
+    fn key(&mut self) -> Option<&'a [u8]> {
+        self.skip_space();
+        let key = self.string()?;
+        self.skip_space();
+        self.expect(b':')?;
+        self.skip_space();
+        Some(&self.body[key])
+    }
+
+    fn text(&mut self) -> Option<Range<usize>> {
+        let range = self.string()?;
+        self.body[range.clone()].iter().all(|b| *b >= 0x20).then_some(range)
+    }
+
+    fn nullable_text(&mut self) -> Option<Option<String>> {
+        if self.body[self.at..].starts_with(b"null") {
+            self.at += 4;
+            return Some(None);
+        }
+        let range = self.text()?;
+        Some(Some(std::str::from_utf8(&self.body[range]).ok()?.to_owned()))
+    }
+
+    /// The bytes of a number; its reader checks the grammar.
+    fn number(&mut self) -> &'a [u8] {
+        let start = self.at;
+        while matches!(self.peek(), Some(b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) {
+            self.at += 1;
+        }
+        &self.body[start..self.at]
+    }
+
+    /// An integer without sign or leading zero.
+    fn integer(&mut self) -> Option<&'a [u8]> {
+        let number = self.number();
+        let plain =
+            number.iter().all(u8::is_ascii_digit) && (number.len() == 1 || number.first() != Some(&b'0'));
+        plain.then_some(number)
+    }
+
+    fn records(&mut self) -> Option<Vec<Span>> {
+        let mut spans = Vec::new();
+        self.expect(b'[')?;
+        self.skip_space();
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Some(spans);
+        }
+        loop {
+            self.skip_space();
+            spans.push(self.record()?);
+            if spans.len() == 1 {
+                // Records of one shard are alike: one reservation instead of doubling.
+                spans.reserve((self.body.len() / self.at).min(10_000));
+            }
+            if !self.more(b']')? {
+                return Some(spans);
+            }
+        }
+    }
+
+    fn record(&mut self) -> Option<Span> {
+        let (mut sequence_number, mut partition_key, mut payload, mut arrival) = (None, None, None, None);
+        let mut encryption = None;
+        self.expect(b'{')?;
+        loop {
+            match self.key()? {
+                b"SequenceNumber" if sequence_number.is_none() => sequence_number = Some(self.string()?),
+                b"ApproximateArrivalTimestamp" if arrival.is_none() => {
+                    arrival = Some(seconds_to_us(self.number())?);
+                }
+                b"Data" if payload.is_none() => payload = Some(self.string()?),
+                b"PartitionKey" if partition_key.is_none() => partition_key = Some(self.text()?),
+                b"EncryptionType" if encryption.is_none() => encryption = Some(self.nullable_text()?),
+                _ => return None,
+            }
+            if !self.more(b'}')? {
+                break;
+            }
+        }
+        let sequence_number = sequence_number?;
+        is_sequence_number(&self.body[sequence_number.clone()]).then_some(())?;
+        Span::new(self.body, sequence_number, partition_key?, payload?, arrival?)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer<'a> {
+    #[serde(borrow)]
+    records: Vec<AnswerRecord<'a>>,
+    next_shard_iterator: Option<String>,
+    millis_behind_latest: Option<i64>,
+    child_shards: Option<Vec<AnswerChild>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AnswerRecord<'a> {
+    #[serde(borrow)]
+    sequence_number: Cow<'a, str>,
+    #[serde(borrow)]
+    approximate_arrival_timestamp: &'a RawValue,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+    #[serde(borrow)]
+    partition_key: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AnswerChild {
+    shard_id: String,
+    parent_shards: Vec<String>,
+    hash_key_range: AnswerHashKeyRange,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AnswerHashKeyRange {
+    starting_hash_key: String,
+    ending_hash_key: String,
+}
+
+fn parse_carefully(body: &[u8]) -> Result<Page, BodyError> {
+    // serde_json's own message may quote values.
+    let answer: Answer<'_> = serde_json::from_slice(body)
+        .map_err(|e| BodyError::NotJson { line: e.line(), column: e.column() })?;
+    let mut builder = PageBuilder::base64();
+    for record in &answer.records {
+        if !is_sequence_number(record.sequence_number.as_bytes()) {
+            return Err(BodyError::Invalid("SequenceNumber"));
+        }
+        let arrival_us = seconds_to_us(record.approximate_arrival_timestamp.get().as_bytes())
+            .ok_or(BodyError::Invalid("ApproximateArrivalTimestamp"))?;
+        builder.push(&record.sequence_number, &record.partition_key, arrival_us, record.data.as_bytes());
+    }
+    let children =
+        answer.child_shards.unwrap_or_default().into_iter().map(child).collect::<Result<_, _>>()?;
+    let mut page = builder.finish();
+    page.next_iterator = answer.next_shard_iterator;
+    page.millis_behind_latest = answer.millis_behind_latest;
+    page.children = children;
+    Ok(page)
+}
+
+fn child(child: AnswerChild) -> Result<ChildShard, BodyError> {
+    let key = |text: &str| text.parse().map_err(|_| BodyError::Invalid("HashKeyRange"));
+    if child.shard_id.is_empty() {
+        return Err(BodyError::Invalid("ShardId"));
+    }
+    Ok(ChildShard {
+        id: ShardId::new(child.shard_id),
+        parents: child.parent_shards.into_iter().map(ShardId::new).collect(),
+        hash_range: HashKeyRange {
+            start: key(&child.hash_key_range.starting_hash_key)?,
+            end: key(&child.hash_key_range.ending_hash_key)?,
+        },
+    })
+}
+
+/// What `SequenceNumber::parse` takes, without its allocation.
+fn is_sequence_number(text: &[u8]) -> bool {
+    !text.is_empty() && text.len() <= 128 && text.iter().all(u8::is_ascii_digit)
+}
+
+/// A JSON number of seconds, read exactly: µs, further digits cut off. The service writes milliseconds as a
+/// fraction, at times with an exponent (`1.768469400123E9`), which a float would not keep exactly.
+fn seconds_to_us(number: &[u8]) -> Option<i64> {
+    let (negative, rest) = match number {
+        [b'-', rest @ ..] => (true, rest),
+        _ => (false, number),
+    };
+    let (whole, rest) = rest.split_at(digits(rest));
+    if whole.is_empty() || (whole.len() > 1 && whole[0] == b'0') {
+        return None;
+    }
+    let (fraction, rest) = match rest {
+        [b'.', rest @ ..] => match digits(rest) {
+            0 => return None,
+            n => rest.split_at(n),
+        },
+        _ => (&[][..], rest),
+    };
+    let exponent = match rest {
+        [] => 0,
+        [b'e' | b'E', rest @ ..] => {
+            let (sign, rest) = match rest {
+                [b'-', rest @ ..] => (-1, rest),
+                [b'+', rest @ ..] => (1, rest),
+                _ => (1, rest),
+            };
+            if rest.is_empty() || digits(rest) != rest.len() {
+                return None;
+            }
+            // Beyond this limit nothing but zero fits anyway.
+            sign * rest.iter().fold(0i64, |n, d| (n * 10 + i64::from(d - b'0')).min(1_000_000_000))
+        }
+        _ => return None,
+    };
+    // How many digits of whole and fraction stand before the decimal point of the µs.
+    let keep = i64::try_from(whole.len()).ok()? + exponent + 6;
+    let mut us = 0i64;
+    let mut digits = whole.iter().chain(fraction).map(|d| i64::from(d - b'0'));
+    for _ in 0..keep.max(0) {
+        let digit = digits.next();
+        if digit.is_none() && us == 0 {
+            break;
+        }
+        us = us.checked_mul(10)?.checked_add(digit.unwrap_or(0))?;
+    }
+    Some(if negative { -us } else { us })
+}
+
+fn digits(text: &[u8]) -> usize {
+    text.iter().take_while(|b| b.is_ascii_digit()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::seq::SliceRandom;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fetch::Payload;
+    use crate::shard::SequenceNumber;
+
+    const PLAIN: &str = r#"{"MillisBehindLatest":1500,"NextShardIterator":"AAAA+/=","Records":[
+        {"ApproximateArrivalTimestamp":1.768469400123E9,"Data":"eyJhIjoxfQ==","PartitionKey":"k1","SequenceNumber":"495900"},
+        {"SequenceNumber":"495901","PartitionKey":"schlüssel","Data":"","EncryptionType":"KMS","ApproximateArrivalTimestamp":1768469400.5}]}"#;
+
+    #[derive(Debug, PartialEq)]
+    struct Facts {
+        records: Vec<(String, String, i64, Vec<u8>)>,
+        next: Option<String>,
+        behind: Option<i64>,
+        children: Vec<ChildShard>,
+    }
+
+    /// All that a page says, to compare pages built in different ways.
+    fn facts(page: &Page) -> Facts {
+        let records = page.records().map(|r| match r.payload {
+            Payload::Base64(data) => {
+                (r.sequence_number.to_owned(), r.partition_key.to_owned(), r.arrival_us, data.to_vec())
+            }
+            Payload::Plain(_) => panic!("payloads of the API are base64"),
+        });
+        Facts {
+            records: records.collect(),
+            next: page.next_iterator.clone(),
+            behind: page.millis_behind_latest,
+            children: page.children.clone(),
+        }
+    }
+
+    fn both(body: &str) -> Page {
+        assert!(walk(body.as_bytes()).is_some(), "an ordinary body takes the quick way");
+        let quick = parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
+        assert_eq!(facts(&quick), facts(&parse_carefully(body.as_bytes()).unwrap()));
+        quick
+    }
+
+    #[test]
+    fn an_ordinary_answer_is_read_in_place() {
+        let page = both(PLAIN);
+        let Facts { records, next, behind, children } = facts(&page);
+        assert_eq!(
+            records,
+            [
+                ("495900".into(), "k1".into(), 1_768_469_400_123_000, b"eyJhIjoxfQ==".to_vec()),
+                ("495901".into(), "schlüssel".into(), 1_768_469_400_500_000, Vec::new()),
+            ]
+        );
+        assert_eq!((next.as_deref(), behind, children.len()), (Some("AAAA+/="), Some(1500), 0));
+        assert_eq!(both(r#"{"Records":[],"NextShardIterator":null}"#).next_iterator, None);
+    }
+
+    #[test]
+    fn the_last_page_of_a_shard_names_its_children() {
+        let body = json!({
+            "Records": [],
+            "MillisBehindLatest": 0,
+            "ChildShards": [{
+                "ShardId": "shardId-000000000002",
+                "ParentShards": ["shardId-000000000000", "shardId-000000000001"],
+                "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": u128::MAX.to_string()},
+            }],
+        });
+        let page = parse(body.to_string().into()).unwrap();
+        assert_eq!(page.next_iterator, None);
+        assert_eq!(
+            page.children,
+            [ChildShard {
+                id: ShardId::new("shardId-000000000002"),
+                parents: vec![ShardId::new("shardId-000000000000"), ShardId::new("shardId-000000000001")],
+                hash_range: HashKeyRange { start: 0, end: u128::MAX },
+            }]
+        );
+    }
+
+    #[test]
+    fn what_is_not_an_answer_is_an_error_that_quotes_nothing() {
+        let cut = &PLAIN[..PLAIN.len() - 40];
+        let digits = PLAIN.replace("495901", "secret");
+        let time = PLAIN.replace("1768469400.5", "\"secret\"");
+        let twice = PLAIN.replace("EncryptionType", "Data");
+        for body in ["", "{}", "null", "<html>secret</html>", cut, &digits, &time, &twice] {
+            let error = parse(Bytes::copy_from_slice(body.as_bytes())).expect_err(body).to_string();
+            assert!(error.contains("answer of the stream") && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn arrival_times_are_exact() {
+        let cases: [(&str, Option<i64>); 20] = [
+            ("1768469400", Some(1_768_469_400_000_000)),
+            ("1768469400.123", Some(1_768_469_400_123_000)),
+            ("1.768469400123E9", Some(1_768_469_400_123_000)),
+            ("1.768469400123456e+9", Some(1_768_469_400_123_456)),
+            ("1768469400123456e-6", Some(1_768_469_400_123_456)),
+            ("1768469400.1234569", Some(1_768_469_400_123_456)),
+            ("0", Some(0)),
+            ("-0.5", Some(-500_000)),
+            ("0e99999999999999999999", Some(0)),
+            ("1e-99999999999999999999", Some(0)),
+            ("1e99999999999999999999", None),
+            ("1e13", None),
+            ("", None),
+            ("-", None),
+            ("01", None),
+            (".5", None),
+            ("5.", None),
+            ("1e", None),
+            ("1e+", None),
+            ("1.5.5", None),
+        ];
+        for (text, us) in cases {
+            assert_eq!(seconds_to_us(text.as_bytes()), us, "{text}");
+        }
+    }
+
+    /// Any JSON text of `value`: members in any order, spaces, and escapes where `escape` says so.
+    fn write(value: &Value, rng: &mut ChaCha8Rng, odd: bool, out: &mut String) {
+        let space = |rng: &mut ChaCha8Rng, out: &mut String| {
+            if rng.random_ratio(1, 4) {
+                out.push([' ', '\n', '\t', '\r'][rng.random_range(0..4)]);
+            }
+        };
+        let text = |s: &str, rng: &mut ChaCha8Rng, out: &mut String| {
+            out.push('"');
+            for c in s.chars() {
+                if (odd && rng.random_ratio(1, 50)) || (c as u32) < 0x20 || c == '"' || c == '\\' {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        out.push_str(&format!("\\u{unit:04x}"));
+                    }
+                } else {
+                    out.push(c);
+                }
+            }
+            out.push('"');
+        };
+        space(rng, out);
+        match value {
+            Value::Array(items) => {
+                out.push('[');
+                for (i, item) in items.iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    write(item, rng, odd, out);
+                }
+                space(rng, out);
+                out.push(']');
+            }
+            Value::Object(members) => {
+                let mut members: Vec<_> = members.iter().collect();
+                members.shuffle(rng);
+                out.push('{');
+                for (i, (key, item)) in members.into_iter().enumerate() {
+                    if i > 0 {
+                        out.push(',');
+                    }
+                    space(rng, out);
+                    text(key, rng, out);
+                    space(rng, out);
+                    out.push(':');
+                    write(item, rng, odd, out);
+                }
+                space(rng, out);
+                out.push('}');
+            }
+            Value::String(s) => text(s, rng, out),
+            other => out.push_str(&other.to_string()),
+        }
+        space(rng, out);
+    }
+
+    fn answer() -> impl Strategy<Value = Value> {
+        let record =
+            (any::<u128>(), 0i64..4_000_000_000_000, "[A-Za-z0-9+/]{0,40}={0,2}", "\\PC{0,8}", 0..8u8)
+                .prop_map(|(sequence, ms, data, key, odd)| {
+                    let mut record = json!({
+                        "SequenceNumber": SequenceNumber::from(sequence).as_str(),
+                        "ApproximateArrivalTimestamp": serde_json::from_str::<Value>(
+                            &format!("{}.{:03}", ms / 1000, ms % 1000)).unwrap(),
+                        "Data": data,
+                        "PartitionKey": key,
+                    });
+                    match odd {
+                        0 => record["EncryptionType"] = json!("KMS"),
+                        1 => record["New"] = json!({"deep": [1, {"SequenceNumber": "]}"}]}),
+                        _ => {}
+                    }
+                    record
+                });
+        let child = json!({"ShardId": "s", "ParentShards": ["p"],
+            "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "9"}});
+        (prop::collection::vec(record, 0..6), any::<Option<String>>(), any::<Option<i64>>(), 0..10u8)
+            .prop_map(move |(records, next, behind, odd)| {
+                let mut body = json!({"Records": records, "NextShardIterator": next});
+                if let Some(behind) = behind {
+                    body["MillisBehindLatest"] = json!(behind);
+                }
+                match odd {
+                    0 => body["ChildShards"] = json!([child]),
+                    1 => body["ChildShards"] = Value::Null,
+                    2 => body["More"] = json!([true, null, "x"]),
+                    _ => {}
+                }
+                body
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn the_walker_reads_what_serde_json_reads(value in answer(), seed: u64, odd: bool) {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut body = String::new();
+            write(&value, &mut rng, odd, &mut body);
+            let careful = parse_carefully(body.as_bytes()).expect(&body);
+            prop_assert_eq!(facts(&parse(body.clone().into()).unwrap()), facts(&careful), "{}", body);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(mut body in answer().prop_map(|v| v.to_string().into_bytes()),
+                                  changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+                                  cut: prop::sample::Index) {
+            for (at, byte) in changes {
+                let at = at.index(body.len());
+                body[at] = byte;
+            }
+            let _ = parse(Bytes::copy_from_slice(&body[..cut.index(body.len())]));
+            let quick = parse(body.clone().into());
+            if let (Ok(quick), Ok(careful)) = (quick, parse_carefully(&body)) {
+                prop_assert_eq!(facts(&quick), facts(&careful));
+            }
+        }
+
+        #[test]
+        fn whole_microseconds_survive_any_spelling(us in 0i64..i64::MAX / 10, shift in 0i32..30) {
+            let spelt = format!("{us}{}e{}", "0".repeat(shift as usize), -6 - shift);
+            prop_assert_eq!(seconds_to_us(spelt.as_bytes()), Some(us));
+            let (s, rest) = (us / 1_000_000, us % 1_000_000);
+            prop_assert_eq!(seconds_to_us(format!("{s}.{rest:06}").as_bytes()), Some(us));
+        }
+    }
+}

@@ -1,1 +1,322 @@
-//! (being built)
+//! The byte budget of the process: how much may be in memory between fetch and delivery, over all shards.
+//!
+//! Owns: who may take bytes now, in the order of asking, and the sign that somebody waits.
+//! Does not own: which batch is closed when memory is short (its consumer decides).
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::{Semaphore, TryAcquireError, watch};
+
+use crate::telemetry::metrics;
+
+/// Bytes are counted in these units, so that a semaphore's 32 bits reach far enough.
+const UNIT: usize = 1024;
+
+/// A budget of bytes, shared by clones.
+///
+/// Taking may wait; growing never does. What grew beyond the budget is a debt: released bytes pay it first,
+/// and only then does somebody who waits get any.
+#[derive(Clone, Debug)]
+pub struct ByteBudget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    units: Semaphore,
+    total: usize,
+    books: Mutex<Books>,
+    pressure: watch::Sender<bool>,
+}
+
+/// All in units.
+#[derive(Debug, Default)]
+struct Books {
+    held: usize,
+    debt: usize,
+    waiting: usize,
+}
+
+impl ByteBudget {
+    /// A budget of `bytes`, rounded up to KiB, at least one.
+    pub fn new(bytes: usize) -> Self {
+        // `acquire_many` takes 32 bits: 4 TiB.
+        let total = bytes.div_ceil(UNIT).clamp(1, u32::MAX as usize);
+        metrics::byte_budget(total * UNIT);
+        Self(Arc::new(Shared {
+            units: Semaphore::new(total),
+            total,
+            books: Mutex::default(),
+            pressure: watch::Sender::new(false),
+        }))
+    }
+
+    /// Takes `bytes`, waiting for them in the order of asking. More than the whole budget counts as the whole
+    /// budget, so that no request waits for ever. May be cancelled.
+    pub async fn acquire(&self, bytes: usize) -> BytePermit {
+        let bytes = bytes.min(self.0.total * UNIT);
+        let units = bytes.div_ceil(UNIT);
+        let many = u32::try_from(units).expect("clamped to the total, which fits");
+        let taken = match self.0.units.try_acquire_many(many) {
+            Ok(taken) => taken,
+            Err(TryAcquireError::NoPermits) => {
+                let _waiting = Waiting::begin(&self.0);
+                self.0.units.acquire_many(many).await.expect("the semaphore is never closed")
+            }
+            Err(TryAcquireError::Closed) => unreachable!("the semaphore is never closed"),
+        };
+        taken.forget();
+        let mut books = self.0.books();
+        books.held += units;
+        self.0.report(&books);
+        BytePermit { budget: self.clone(), bytes }
+    }
+
+    /// A permit of nothing, to grow or to merge into.
+    pub fn empty(&self) -> BytePermit {
+        BytePermit { budget: self.clone(), bytes: 0 }
+    }
+
+    /// Bytes held now, debt included; rounded up to KiB for each permit.
+    pub fn in_use(&self) -> usize {
+        self.0.books().held * UNIT
+    }
+
+    /// The whole budget, bytes.
+    pub fn total(&self) -> usize {
+        self.0.total * UNIT
+    }
+
+    /// True while somebody waits for bytes: holders of open batches should close and deliver them.
+    pub fn pressure(&self) -> watch::Receiver<bool> {
+        self.0.pressure.subscribe()
+    }
+}
+
+impl Shared {
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().expect("no code panics while it holds this lock")
+    }
+
+    fn take_unasked(&self, units: usize) {
+        let mut books = self.books();
+        books.held += units;
+        books.debt += units - self.units.forget_permits(units);
+        self.report(&books);
+    }
+
+    fn give_back(&self, units: usize) {
+        let mut books = self.books();
+        books.held -= units;
+        let paid = books.debt.min(units);
+        books.debt -= paid;
+        self.units.add_permits(units - paid);
+        self.report(&books);
+    }
+
+    fn report(&self, books: &Books) {
+        metrics::bytes_in_flight(books.held * UNIT);
+    }
+}
+
+/// Keeps count of those who wait; survives cancellation.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let mut books = shared.books();
+        books.waiting += 1;
+        shared.pressure.send_if_modified(|on| !std::mem::replace(on, true));
+        Self(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut books = self.0.books();
+        books.waiting -= 1;
+        // A waiter at the head of the queue may have had part of its bytes set aside; if it was cancelled they
+        // are free again, and a debt made meanwhile comes first.
+        books.debt -= self.0.units.forget_permits(books.debt);
+        if books.waiting == 0 {
+            self.0.pressure.send_if_modified(|on| std::mem::replace(on, false));
+        }
+    }
+}
+
+/// Bytes taken from the budget; given back on drop.
+#[derive(Debug)]
+pub struct BytePermit {
+    budget: ByteBudget,
+    bytes: usize,
+}
+
+impl BytePermit {
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Gives back what is above `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.set(bytes.min(self.bytes));
+    }
+
+    /// Takes `bytes` more at once, above the budget if need be: the data is there already.
+    pub fn grow(&mut self, bytes: usize) {
+        self.set(self.bytes.saturating_add(bytes));
+    }
+
+    /// Holds exactly `bytes` from now on: grows or shrinks.
+    pub fn set(&mut self, bytes: usize) {
+        let (held, wanted) = (self.bytes.div_ceil(UNIT), bytes.div_ceil(UNIT));
+        self.bytes = bytes;
+        if wanted > held {
+            self.budget.0.take_unasked(wanted - held);
+        } else if wanted < held {
+            self.budget.0.give_back(held - wanted);
+        }
+    }
+
+    /// Takes over what `other`, of the same budget, holds.
+    pub fn merge(&mut self, mut other: Self) {
+        debug_assert!(
+            Arc::ptr_eq(&self.budget.0, &other.budget.0),
+            "permits of two budgets cannot be merged"
+        );
+        let (mine, theirs) = (self.bytes, std::mem::take(&mut other.bytes));
+        self.bytes = mine + theirs;
+        let spare = mine.div_ceil(UNIT) + theirs.div_ceil(UNIT) - self.bytes.div_ceil(UNIT);
+        if spare > 0 {
+            self.budget.0.give_back(spare);
+        }
+    }
+}
+
+impl Drop for BytePermit {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const KIB: usize = 1024;
+
+    #[tokio::test]
+    async fn bytes_come_back_when_a_permit_shrinks_or_drops() {
+        let budget = ByteBudget::new(10 * KIB);
+        let mut permit = budget.acquire(8 * KIB).await;
+        assert!(budget.acquire(3 * KIB).now_or_never().is_none());
+        permit.shrink_to(7 * KIB);
+        permit.shrink_to(9 * KIB);
+        assert_eq!((permit.bytes(), budget.in_use()), (7 * KIB, 7 * KIB));
+        let other = budget.acquire(3 * KIB).now_or_never().unwrap();
+        drop(permit);
+        assert_eq!(budget.in_use(), 3 * KIB);
+        drop(other);
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_above_the_budget_gets_all_of_it() {
+        let budget = ByteBudget::new(10 * KIB);
+        let small = budget.acquire(1).await;
+        let all = budget.acquire(usize::MAX);
+        tokio::pin!(all);
+        assert!(all.as_mut().now_or_never().is_none());
+        drop(small);
+        assert_eq!(all.await.bytes(), budget.total());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn debt_is_paid_before_anyone_else_gets_bytes() {
+        let budget = ByteBudget::new(4 * KIB);
+        let mut grown = budget.acquire(3 * KIB).await;
+        grown.grow(5 * KIB);
+        assert_eq!(budget.in_use(), 8 * KIB);
+        let next = budget.acquire(KIB);
+        tokio::pin!(next);
+        assert!(next.as_mut().now_or_never().is_none());
+        grown.shrink_to(4 * KIB);
+        assert!(next.as_mut().now_or_never().is_none(), "the budget is full, only the debt is paid");
+        grown.shrink_to(3 * KIB);
+        let next = tokio::time::timeout(Duration::from_secs(1), next).await.unwrap();
+        assert_eq!(budget.in_use(), next.bytes() + grown.bytes());
+    }
+
+    #[tokio::test]
+    async fn bytes_set_aside_for_a_cancelled_waiter_pay_the_debt() {
+        let budget = ByteBudget::new(4 * KIB);
+        let mut held = budget.acquire(2 * KIB).await;
+        let mut waiter = Box::pin(budget.acquire(4 * KIB));
+        assert!(waiter.as_mut().now_or_never().is_none());
+        held.grow(2 * KIB);
+        drop(waiter);
+        assert!(budget.acquire(1).now_or_never().is_none(), "all four KiB are held");
+        drop(held);
+        assert!(budget.acquire(4 * KIB).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn pressure_is_on_while_somebody_waits() {
+        let budget = ByteBudget::new(2 * KIB);
+        let mut pressure = budget.pressure();
+        let held = budget.acquire(2 * KIB).await;
+        assert!(!*pressure.borrow_and_update());
+        let mut first = Box::pin(budget.acquire(KIB));
+        let mut second = Box::pin(budget.acquire(KIB));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        assert!(*pressure.borrow_and_update());
+        drop(first);
+        assert!(!pressure.has_changed().unwrap(), "one still waits after the other was cancelled");
+        drop(held);
+        second.await;
+        assert!(!*pressure.borrow_and_update());
+    }
+
+    #[tokio::test]
+    async fn small_permits_merge_without_losing_the_rounding() {
+        let budget = ByteBudget::new(4 * KIB);
+        let mut batch = budget.empty();
+        for _ in 0..10 {
+            batch.merge(budget.acquire(100).now_or_never().expect("what is merged leaves room"));
+        }
+        assert_eq!((batch.bytes(), budget.in_use()), (1000, KIB));
+    }
+
+    proptest! {
+        /// Whatever holders do, the books agree with the permits, and all comes back.
+        #[test]
+        fn the_books_balance(steps in prop::collection::vec((0..6u8, 0usize..9000, any::<prop::sample::Index>()), 0..60)) {
+            let budget = ByteBudget::new(16 * KIB);
+            let mut held: Vec<BytePermit> = Vec::new();
+            for (step, bytes, which) in steps {
+                let at = |held: &Vec<BytePermit>| (!held.is_empty()).then(|| which.index(held.len()));
+                match step {
+                    0 | 1 => {
+                        let free = budget.total().saturating_sub(budget.in_use());
+                        let got = budget.acquire(bytes).now_or_never();
+                        prop_assert_eq!(got.is_some(), bytes.div_ceil(KIB) * KIB <= free || bytes == 0);
+                        held.extend(got);
+                    }
+                    2 => if let Some(at) = at(&held) { held[at].grow(bytes) },
+                    3 => if let Some(at) = at(&held) { held[at].shrink_to(bytes) },
+                    4 => if let Some(at) = at(&held) { held.swap_remove(at); },
+                    _ => if let (Some(other), Some(at)) = (held.pop(), at(&held)) { held[at].merge(other) },
+                }
+                let sum: usize = held.iter().map(|p| p.bytes().div_ceil(KIB) * KIB).sum();
+                prop_assert_eq!(budget.in_use(), sum);
+                prop_assert!(!*budget.pressure().borrow());
+            }
+            held.clear();
+            prop_assert_eq!(budget.in_use(), 0);
+            prop_assert!(budget.acquire(budget.total()).now_or_never().is_some());
+        }
+    }
+}

@@ -1,1 +1,416 @@
-//! (being built)
+//! Kinesis as a record source, by polling `GetRecords`.
+//!
+//! The SDK signs, sends and reads errors. It does not read the records: its reader costs more than the rest of
+//! the path and holds a page several times over. An interceptor takes the body of a good answer before the SDK
+//! sees it, and `body` reads it in place. So what the SDK does for a body is done here: a time limit for
+//! silence, a check of the length, and "ask again with the same iterator" when it breaks off.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorContextMut;
+use aws_sdk_kinesis::config::retry::RetryConfig;
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::primitives::DateTime;
+use aws_sdk_kinesis::types::ShardIteratorType;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
+use bytes::Bytes;
+
+use super::body;
+use super::page::Page;
+use super::source::{FetchError, RecordSource, StartAt};
+use crate::shard::ShardId;
+
+/// Most records that one call may bring (`GetRecords`, API reference).
+const RECORDS_MAX: i32 = 10_000;
+
+/// 10 MB of payload as base64, and 10,000 records with their members and keys of usual length.
+const PAGE_BYTES_MAX: usize = 18 * 1024 * 1024;
+
+/// Until the head of the answer has come.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Silence within a body.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Larger bodies are read on a blocking thread: this much takes the walker about 0.3 ms.
+const PARSE_HERE_MAX: usize = 2 * 1024 * 1024;
+
+/// What the SDK reads in place of the body that was taken.
+const EMPTY_ANSWER: &str = r#"{"Records":[],"MillisBehindLatest":0}"#;
+
+/// Reads the shards of one Kinesis stream.
+#[derive(Clone, Debug)]
+pub struct KinesisSource {
+    client: Client,
+    stream: String,
+}
+
+impl KinesisSource {
+    /// Reads `stream`, given by name. The client's retries apply to iterators only: a failed `GetRecords` comes
+    /// back at once, as the pace of a shard is decided in one place, `Pacing`.
+    pub fn new(client: Client, stream: impl Into<String>) -> Self {
+        Self { client, stream: stream.into() }
+    }
+}
+
+#[async_trait]
+impl RecordSource for KinesisSource {
+    async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError> {
+        let request = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(shard.as_str());
+        let request = match start {
+            StartAt::TrimHorizon => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
+            StartAt::Latest => request.shard_iterator_type(ShardIteratorType::Latest),
+            StartAt::Timestamp(us) => request.shard_iterator_type(ShardIteratorType::AtTimestamp).timestamp(
+                DateTime::from_nanos(i128::from(*us) * 1000).map_err(|e| {
+                    FetchError::Refused(format!("start time {us} µs is out of range: {e}; set another one"))
+                })?,
+            ),
+            StartAt::At(sequence) => request
+                .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
+                .starting_sequence_number(sequence.as_str()),
+            StartAt::After(sequence) => request
+                .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
+                .starting_sequence_number(sequence.as_str()),
+        };
+        let answer = request.send().await.map_err(fetch_error)?;
+        answer
+            .shard_iterator
+            .ok_or_else(|| FetchError::Unavailable("the answer holds no shard iterator".into()))
+    }
+
+    async fn fetch(&self, _shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
+        let taken = TakeBody::default();
+        let timeouts = TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build();
+        let settings = aws_sdk_kinesis::config::Builder::new()
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        self.client
+            .get_records()
+            .shard_iterator(iterator)
+            .limit(RECORDS_MAX)
+            .customize()
+            .config_override(settings)
+            .interceptor(taken.clone())
+            .send()
+            .await
+            .map_err(fetch_error)?;
+        let taken = taken.slot().take();
+        let taken = taken.ok_or_else(|| FetchError::Unavailable("the answer came without a body".into()))?;
+        check_end(parse(collect(taken).await?).await?)
+    }
+
+    fn page_bytes_max(&self) -> usize {
+        PAGE_BYTES_MAX
+    }
+}
+
+/// A good answer's body, not yet received, and the length that its head announces.
+#[derive(Debug)]
+struct Taken {
+    body: SdkBody,
+    length: Option<usize>,
+}
+
+/// Takes the body of one good answer; clones share it, one in the SDK and one with the caller.
+#[derive(Clone, Debug, Default)]
+struct TakeBody(Arc<Mutex<Option<Taken>>>);
+
+impl TakeBody {
+    fn slot(&self) -> MutexGuard<'_, Option<Taken>> {
+        self.0.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
+impl Intercept for TakeBody {
+    fn name(&self) -> &'static str {
+        "TakeBody"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _components: &RuntimeComponents,
+        _settings: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response_mut();
+        if response.status().is_success() {
+            let length = response.headers().get("content-length").and_then(|text| text.parse().ok());
+            let body = std::mem::replace(response.body_mut(), SdkBody::from(EMPTY_ANSWER));
+            *self.slot() = Some(Taken { body, length });
+        }
+        Ok(())
+    }
+}
+
+async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
+    let mut body = ByteStream::new(taken.body);
+    // Reserving what is announced avoids a second copy while the buffer doubles; a mad header must not.
+    let mut collected = Vec::with_capacity(taken.length.unwrap_or(0).min(PAGE_BYTES_MAX));
+    loop {
+        let chunk = tokio::time::timeout(READ_TIMEOUT, body.try_next())
+            .await
+            .map_err(|_| FetchError::Unavailable("the answer stopped half-way".into()))?
+            .map_err(|e| FetchError::Unavailable(e.into()))?;
+        match chunk {
+            Some(chunk) => collected.extend_from_slice(&chunk),
+            None => break,
+        }
+    }
+    match taken.length {
+        Some(length) if length != collected.len() => Err(FetchError::Unavailable(
+            format!("the answer holds {} bytes of {length} announced", collected.len()).into(),
+        )),
+        _ => Ok(collected.into()),
+    }
+}
+
+async fn parse(body: Bytes) -> Result<Page, FetchError> {
+    let parsed = if body.len() > PARSE_HERE_MAX {
+        let parsing = tokio::task::spawn_blocking(move || body::parse(body));
+        parsing.await.map_err(|e| FetchError::Unavailable(e.into()))?
+    } else {
+        body::parse(body)
+    };
+    parsed.map_err(|e| FetchError::Unavailable(e.into()))
+}
+
+/// The end of a shard is believed only when it is complete: no iterator, and children that name their parents
+/// (KCL, `ShutdownTask` and `DataFetchingStrategy`: exactly one of both, else the call is repeated).
+fn check_end(page: Page) -> Result<Page, FetchError> {
+    let orphan = page.children.iter().any(|child| child.parents.is_empty());
+    if page.next_iterator.is_some() == page.children.is_empty() && !orphan {
+        Ok(page)
+    } else {
+        Err(FetchError::Unavailable("the answer neither goes on nor names complete child shards".into()))
+    }
+}
+
+fn fetch_error<E>(error: SdkError<E, aws_sdk_kinesis::config::http::HttpResponse>) -> FetchError
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or("no reason given"));
+    match code {
+        "ExpiredIteratorException" => FetchError::ExpiredIterator,
+        "ProvisionedThroughputExceededException"
+        | "LimitExceededException"
+        | "KMSThrottlingException"
+        | "ThrottlingException" => FetchError::Throttled,
+        "ResourceNotFoundException" => FetchError::NotFound,
+        "AccessDeniedException"
+        | "InvalidArgumentException"
+        | "ValidationException"
+        | "UnrecognizedClientException"
+        | "KMSAccessDeniedException"
+        | "KMSDisabledException"
+        | "KMSInvalidStateException"
+        | "KMSNotFoundException"
+        | "KMSOptInRequired" => FetchError::Refused(format!("{code}: {message}")),
+        // The SDK's errors show little by themselves; the rest is in their sources.
+        _ => FetchError::Unavailable(DisplayErrorContext(error).to_string().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_credential_types::Credentials;
+    use aws_sdk_kinesis::config::{BehaviorVersion, Region};
+    use futures::StreamExt;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::fetch::Payload;
+    use crate::shard::SequenceNumber;
+
+    /// A server that gives each answer to one connection, then closes it; counts requests and keeps the last.
+    struct Script {
+        source: KinesisSource,
+        requests: Arc<AtomicUsize>,
+        last: Arc<Mutex<String>>,
+        _server: JoinSet<()>,
+    }
+
+    async fn script(answers: Vec<Vec<u8>>) -> Script {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let last = Arc::new(Mutex::new(String::new()));
+        let mut server = JoinSet::new();
+        let (seen, kept) = (Arc::clone(&requests), Arc::clone(&last));
+        server.spawn(async move {
+            for answer in answers {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !complete(&request) {
+                    let mut chunk = [0; 4096];
+                    let n = socket.read(&mut chunk).await.unwrap();
+                    request.extend_from_slice(&chunk[..n]);
+                }
+                seen.fetch_add(1, Ordering::SeqCst);
+                *kept.lock().unwrap() = String::from_utf8(request).unwrap();
+                socket.write_all(&answer).await.unwrap();
+            }
+        });
+        let config = aws_sdk_kinesis::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
+            .endpoint_url(endpoint)
+            .build();
+        let source = KinesisSource::new(Client::from_conf(config), "trades");
+        Script { source, requests, last, _server: server }
+    }
+
+    fn complete(request: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(request);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+        let length = head
+            .lines()
+            .find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ").map(str::to_owned));
+        body.len() >= length.map_or(0, |n| n.parse().unwrap())
+    }
+
+    fn answer(status: &str, body: &str) -> Vec<u8> {
+        announced(status, body, body.len())
+    }
+
+    fn announced(status: &str, body: &str, length: usize) -> Vec<u8> {
+        format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/x-amz-json-1.1\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
+
+    const PAGE: &str = r#"{"Records":[{"SequenceNumber":"7","ApproximateArrivalTimestamp":1.5,"Data":"b25l",
+        "PartitionKey":"k"}],"NextShardIterator":"next","MillisBehindLatest":12}"#;
+
+    fn shard() -> ShardId {
+        ShardId::new("shardId-000000000000")
+    }
+
+    #[tokio::test]
+    async fn a_page_is_read_from_the_body_that_was_taken() {
+        let script = script(vec![answer("200 OK", PAGE)]).await;
+        let page = script.source.fetch(&shard(), "here").await.unwrap();
+        let record = page.records().next().unwrap();
+        assert_eq!((record.sequence_number, record.arrival_us), ("7", 1_500_000));
+        assert_eq!(record.payload, Payload::Base64(b"b25l"));
+        assert_eq!((page.next_iterator.as_deref(), page.millis_behind_latest), (Some("next"), Some(12)));
+        let request = script.last.lock().unwrap().clone();
+        assert!(request.contains("Kinesis_20131202.GetRecords"), "{request}");
+        assert!(
+            request.contains(r#""ShardIterator":"here""#) && request.contains(r#""Limit":10000"#),
+            "{request}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_broken_body_is_a_failed_fetch_and_not_an_empty_page() {
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"Rec\r\n".into();
+        let script = script(vec![
+            announced("200 OK", &PAGE[..60], PAGE.len()),
+            chunked,
+            answer("200 OK", "{\"Records\":"),
+            answer("200 OK", "{}"),
+            answer("200 OK", r#"{"Records":[],"MillisBehindLatest":0}"#),
+            answer("200 OK", PAGE),
+        ])
+        .await;
+        for _ in 0..5 {
+            let error = script.source.fetch(&shard(), "here").await.unwrap_err();
+            assert!(matches!(error, FetchError::Unavailable(_)), "{error:?}");
+        }
+        assert_eq!(script.source.fetch(&shard(), "here").await.unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_within_a_body_ends_the_fetch() {
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from("{")))]);
+        let body = StreamBody::new(first.chain(futures::stream::pending()));
+        let taken = Taken { body: SdkBody::from_body_1_x(body), length: None };
+        let started = tokio::time::Instant::now();
+        assert!(matches!(collect(taken).await, Err(FetchError::Unavailable(_))));
+        assert_eq!(started.elapsed().as_secs(), READ_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test]
+    async fn a_large_page_comes_whole() {
+        let record = |n: usize| {
+            let data = "QUJD".repeat(300_000);
+            format!(
+                r#"{{"SequenceNumber":"{n}","ApproximateArrivalTimestamp":1,"Data":"{data}","PartitionKey":"k"}}"#
+            )
+        };
+        let records: Vec<_> = (0..3).map(record).collect();
+        let body = format!(r#"{{"Records":[{}],"NextShardIterator":"n"}}"#, records.join(","));
+        assert!(body.len() > PARSE_HERE_MAX);
+        let script = script(vec![answer("200 OK", &body)]).await;
+        let page = script.source.fetch(&shard(), "here").await.unwrap();
+        assert_eq!(page.len(), 3);
+        assert!((body.len()..body.len() + 1000).contains(&page.bytes()) && page.bytes() < PAGE_BYTES_MAX);
+    }
+
+    #[tokio::test]
+    async fn errors_are_told_apart_and_never_retried_here() {
+        let cases = [
+            ("400 Bad Request", "ExpiredIteratorException", "expired_iterator"),
+            ("400 Bad Request", "ProvisionedThroughputExceededException", "throttled"),
+            ("400 Bad Request", "LimitExceededException", "throttled"),
+            ("400 Bad Request", "KMSThrottlingException", "throttled"),
+            ("400 Bad Request", "ResourceNotFoundException", "not_found"),
+            ("400 Bad Request", "AccessDeniedException", "refused"),
+            ("400 Bad Request", "InvalidArgumentException", "refused"),
+            ("500 Internal Server Error", "InternalFailure", "unavailable"),
+            ("503 Service Unavailable", "", "unavailable"),
+        ];
+        let body = |code: &str| format!(r#"{{"__type":"{code}","message":"because"}}"#);
+        let script =
+            script(cases.iter().map(|(status, code, _)| answer(status, &body(code))).collect()).await;
+        for (n, (_, code, kind)) in cases.iter().enumerate() {
+            let error = script.source.fetch(&shard(), "here").await.unwrap_err();
+            assert_eq!(error.kind(), *kind, "{code}: {error:?}");
+            assert_eq!(script.requests.load(Ordering::SeqCst), n + 1, "{code} was retried");
+            if let FetchError::Refused(reason) = error {
+                assert_eq!(reason, format!("{code}: because"));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_unavailable() {
+        let script = script(Vec::new()).await;
+        let error = script.source.fetch(&shard(), "here").await.unwrap_err();
+        assert!(matches!(error, FetchError::Unavailable(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn iterators_start_where_asked_and_survive_a_hiccup() {
+        let good = || answer("200 OK", r#"{"ShardIterator":"it"}"#);
+        let script = script(vec![answer("500 Internal Server Error", "{}"), good(), good(), good()]).await;
+        let after = StartAt::After(SequenceNumber::from(7));
+        assert_eq!(script.source.iterator(&shard(), &after).await.unwrap(), "it");
+        assert_eq!(script.requests.load(Ordering::SeqCst), 2, "the SDK tried twice");
+        let asked = |script: &Script| script.last.lock().unwrap().clone();
+        assert!(asked(&script).contains(r#""StartingSequenceNumber":"7""#), "{}", asked(&script));
+        assert!(asked(&script).contains("AFTER_SEQUENCE_NUMBER") && asked(&script).contains("trades"));
+        script.source.iterator(&shard(), &StartAt::Timestamp(1_768_469_400_123_000)).await.unwrap();
+        assert!(asked(&script).contains(r#""Timestamp":1768469400.123"#), "{}", asked(&script));
+        script.source.iterator(&shard(), &StartAt::TrimHorizon).await.unwrap();
+        assert!(asked(&script).contains("TRIM_HORIZON"));
+    }
+}

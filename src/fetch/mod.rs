@@ -11,5 +11,7 @@ mod pacing;
 mod page;
 mod source;
 
+pub use budget::{ByteBudget, BytePermit};
+pub use pacing::{Next, Pacing};
 pub use page::{Page, PageBuilder, Payload, Record};
-pub use source::{ChildShard, FetchError, RecordSource, StartAt};
+pub use source::{ChildShard, FetchError, RecordSource, StartAt, fetch_page};

@@ -28,12 +28,38 @@ pub struct Record<'a> {
     pub payload: Payload<'a>,
 }
 
+/// Where a record lies in the body. Offsets of 32 bits: a page of the stream is some MB.
 #[derive(Clone, Debug)]
-struct Span {
-    sequence_number: Range<usize>,
-    partition_key: Range<usize>,
-    payload: Range<usize>,
+pub(super) struct Span {
+    sequence_number: Range<u32>,
+    partition_key: Range<u32>,
+    payload: Range<u32>,
     arrival_us: i64,
+}
+
+impl Span {
+    /// A record of `body`; `None` when a range lies outside it or beyond 4 GiB, or a text is not UTF-8.
+    pub(super) fn new(
+        body: &[u8],
+        sequence_number: Range<usize>,
+        partition_key: Range<usize>,
+        payload: Range<usize>,
+        arrival_us: i64,
+    ) -> Option<Self> {
+        simdutf8::basic::from_utf8(body.get(sequence_number.clone())?).ok()?;
+        simdutf8::basic::from_utf8(body.get(partition_key.clone())?).ok()?;
+        body.get(payload.clone())?;
+        Some(Self {
+            sequence_number: narrow(sequence_number)?,
+            partition_key: narrow(partition_key)?,
+            payload: narrow(payload)?,
+            arrival_us,
+        })
+    }
+}
+
+fn narrow(range: Range<usize>) -> Option<Range<u32>> {
+    Some(u32::try_from(range.start).ok()?..u32::try_from(range.end).ok()?)
 }
 
 /// Records of one shard in order, kept in the body they arrived in: no allocation per record.
@@ -51,6 +77,11 @@ pub struct Page {
 }
 
 impl Page {
+    /// A page over a body as it came, with base64 payloads. Each span was made over this very body.
+    pub(super) fn over_base64(body: Bytes, spans: Vec<Span>) -> Self {
+        Self { body, base64: true, spans, ..Self::default() }
+    }
+
     /// Number of records.
     pub fn len(&self) -> usize {
         self.spans.len()
@@ -61,7 +92,7 @@ impl Page {
         self.spans.is_empty()
     }
 
-    /// Bytes that the page holds in memory, records and index.
+    /// Bytes that the page holds in memory, records and index. This is what counts against the byte budget.
     pub fn bytes(&self) -> usize {
         self.body.len() + self.spans.len() * size_of::<Span>()
     }
@@ -72,11 +103,12 @@ impl Page {
     }
 
     fn record(&self, span: &Span) -> Record<'_> {
-        // Ranges are made by `PageBuilder`, which takes the two texts as `&str`.
-        let text = |range: &Range<usize>| {
-            simdutf8::basic::from_utf8(&self.body[range.clone()]).expect("checked when the page was built")
+        let slice = |range: &Range<u32>| &self.body[range.start as usize..range.end as usize];
+        let text = |range| {
+            simdutf8::basic::from_utf8(slice(range))
+                .expect("every span was checked against this body when made")
         };
-        let payload = &self.body[span.payload.clone()];
+        let payload = slice(&span.payload);
         Record {
             sequence_number: text(&span.sequence_number),
             partition_key: text(&span.partition_key),
@@ -86,20 +118,26 @@ impl Page {
     }
 }
 
-/// Builds a page record by record, in one buffer of its own or over an existing body.
+/// Builds a page record by record, in one buffer of its own.
 #[derive(Debug, Default)]
 pub struct PageBuilder {
     body: Vec<u8>,
+    base64: bool,
     spans: Vec<Span>,
 }
 
 impl PageBuilder {
-    /// Appends a record with a plain payload.
+    /// A builder whose payloads are base64 text, handed on as [`Payload::Base64`]. The default takes them plain.
+    pub fn base64() -> Self {
+        Self { base64: true, ..Self::default() }
+    }
+
+    /// Appends a record. A page holds less than 4 GiB in all.
     pub fn push(&mut self, sequence_number: &str, partition_key: &str, arrival_us: i64, payload: &[u8]) {
         let mut append = |bytes: &[u8]| {
             let start = self.body.len();
             self.body.extend_from_slice(bytes);
-            start..self.body.len()
+            narrow(start..self.body.len()).expect("a page of 4 GiB is a mistake of the caller")
         };
         let span = Span {
             sequence_number: append(sequence_number.as_bytes()),
@@ -112,6 +150,44 @@ impl PageBuilder {
 
     /// The page; iterator, lag and children are set by the caller.
     pub fn finish(self) -> Page {
-        Page { body: self.body.into(), base64: false, spans: self.spans, ..Page::default() }
+        Page { body: self.body.into(), base64: self.base64, spans: self.spans, ..Page::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_built_page_gives_its_records_back() {
+        let mut builder = PageBuilder::default();
+        builder.push("1", "ключ", 10, b"one");
+        builder.push("2", "", 20, b"");
+        let page = builder.finish();
+        let records: Vec<_> = page.records().collect();
+        assert_eq!(
+            records[0],
+            Record {
+                sequence_number: "1",
+                partition_key: "ключ",
+                arrival_us: 10,
+                payload: Payload::Plain(b"one")
+            }
+        );
+        assert_eq!(records[1].payload, Payload::Plain(b""));
+        assert_eq!((page.len(), page.is_empty()), (2, false));
+        assert!(page.bytes() > "1ключone2".len());
+
+        let mut builder = PageBuilder::base64();
+        builder.push("1", "k", 10, b"b25l");
+        assert_eq!(builder.finish().records().next().unwrap().payload, Payload::Base64(b"b25l"));
+    }
+
+    #[test]
+    fn a_span_outside_the_body_or_not_text_is_refused() {
+        assert!(Span::new(b"12", 0..1, 1..2, 2..2, 0).is_some());
+        assert!(Span::new(b"12", 0..1, 1..2, 2..3, 0).is_none());
+        assert!(Span::new(b"1\xff", 0..1, 1..2, 2..2, 0).is_none());
+        assert!(Span::new(b"1\xff", 0..1, 0..1, 1..2, 0).is_some(), "a payload may hold any bytes");
     }
 }

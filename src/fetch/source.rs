@@ -1,9 +1,11 @@
 //! The seam to the stream's records.
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::page::Page;
 use crate::shard::{HashKeyRange, SequenceNumber, Shard, ShardId};
+use crate::telemetry::metrics;
 
 /// Where reading of a shard starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,19 @@ pub enum FetchError {
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl FetchError {
+    /// The kind as a short word, for metrics and for the reason of a stalled shard.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ExpiredIterator => "expired_iterator",
+            Self::Throttled => "throttled",
+            Self::NotFound => "not_found",
+            Self::Refused(_) => "refused",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 /// Reads the records of shards, one page a call. One of the four seams.
 #[async_trait]
 pub trait RecordSource: Send + Sync {
@@ -71,9 +86,25 @@ pub trait RecordSource: Send + Sync {
     async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError>;
 
     /// The records at `iterator`, possibly none. After an error the same iterator may be used again, unless it
-    /// has expired.
+    /// has expired. Callers go through [`fetch_page`], which measures.
     async fn fetch(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError>;
 
     /// An upper bound of the body bytes that one page may hold, reserved from the budget before the call.
     fn page_bytes_max(&self) -> usize;
+}
+
+/// Fetches a page and reports the call to the metrics.
+pub async fn fetch_page(
+    source: &dyn RecordSource,
+    shard: &ShardId,
+    iterator: &str,
+) -> Result<Page, FetchError> {
+    let started = Instant::now();
+    let answer = source.fetch(shard, iterator).await;
+    match &answer {
+        Ok(page) => metrics::page_fetched(page.len(), page.bytes(), started.elapsed()),
+        Err(FetchError::Throttled) => metrics::fetch_throttled(started.elapsed()),
+        Err(error) => metrics::fetch_failed(error.kind(), started.elapsed()),
+    }
+    answer
 }

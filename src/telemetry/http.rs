@@ -1,1 +1,220 @@
-//! (being built)
+//! The endpoints for operators and their machines: metrics, health, readiness, status.
+//!
+//! Owns: paths and status codes. Does not own: the state (`status`), the names (`metrics`).
+
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::metrics;
+use super::status::Status;
+
+/// Every path with what it gives, as the answer to an unknown path lists them.
+const PATHS: [(&str, &str); 4] = [
+    ("/metrics", "metrics in the Prometheus text format"),
+    ("/healthz", "200 while the process makes progress, else 503"),
+    ("/readyz", "200 while the process takes part in the work, else 503"),
+    ("/api/status", "state of the process and its shards as JSON"),
+];
+
+/// How often histograms are folded, so that they do not grow between scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long open connections may go on after the stop.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What the endpoints show.
+#[derive(Clone)]
+pub struct HttpState {
+    /// State of the process.
+    pub status: Arc<Status>,
+    /// The recorder's handle, from `metrics::install`.
+    pub metrics: PrometheusHandle,
+}
+
+/// The routes, for a server that has more of them.
+pub fn router(state: HttpState) -> Router {
+    Router::new()
+        .route("/metrics", get(prometheus))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/api/status", get(status))
+        .fallback(not_found)
+        .with_state(state)
+}
+
+/// Serves `router` until `stop`, and keeps the recorder in order meanwhile.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    metrics: PrometheusHandle,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let upkeep = async {
+        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            ticks.tick().await;
+            metrics.run_upkeep();
+        }
+    };
+    let last_moment = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GOODBYE).await;
+    };
+    let server = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::select! {
+        answer = server.into_future() => answer,
+        () = last_moment => Ok(()),
+        () = upkeep => Ok(()),
+    }
+}
+
+async fn prometheus(State(state): State<HttpState>) -> impl IntoResponse {
+    let mut text = state.metrics.render();
+    text.push_str(&metrics::shard_gauges(&state.status.snapshot()));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+async fn healthz(State(state): State<HttpState>) -> (StatusCode, &'static str) {
+    if state.status.healthy() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the lease coordinator makes no progress\n")
+    }
+}
+
+async fn readyz(State(state): State<HttpState>) -> (StatusCode, &'static str) {
+    if state.status.ready() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n")
+    }
+}
+
+async fn status(State(state): State<HttpState>) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], Json(state.status.snapshot()))
+}
+
+async fn not_found() -> (StatusCode, String) {
+    let mut text = String::from("no such path; there are:\n");
+    for (path, what) in PATHS {
+        let _ = writeln!(text, "{path}  {what}");
+    }
+    (StatusCode::NOT_FOUND, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::telemetry::status::{ProcessFacts, ShardState};
+
+    struct Server {
+        address: std::net::SocketAddr,
+        status: Arc<Status>,
+        stop: CancellationToken,
+        task: JoinSet<io::Result<()>>,
+    }
+
+    async fn server(progress_limit: Duration) -> Server {
+        let facts = ProcessFacts { worker: "w".into(), application: "a".into(), stream: "s".into() };
+        let status = Status::new(facts, progress_limit);
+        let recorder = PrometheusBuilder::new().build_recorder();
+        ::metrics::with_local_recorder(&recorder, || metrics::leases_held(2));
+        let state = HttpState { status: Arc::clone(&status), metrics: recorder.handle() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        let handle = state.metrics.clone();
+        task.spawn(serve(listener, router(state), handle, stop.clone()));
+        Server { address, status, stop, task }
+    }
+
+    impl Server {
+        async fn get(&self, path: &str) -> (u16, String) {
+            let mut socket = TcpStream::connect(self.address).await.unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            socket.read_to_string(&mut answer).await.unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            (head[9..12].parse().unwrap(), body.to_owned())
+        }
+    }
+
+    #[tokio::test]
+    async fn metrics_hold_process_and_shard_gauges() {
+        let server = server(Duration::from_secs(60)).await;
+        let shard = server.status.shard("shard\"7", ShardState::Stalled("throttled"), 1);
+        shard.page_fetched(Some(2500));
+        let (code, text) = server.get("/metrics").await;
+        assert_eq!(code, 200);
+        for line in [
+            "kinetide_leases_held 2",
+            "# TYPE kinetide_delivered_age_seconds gauge",
+            r#"kinetide_millis_behind_latest{shard="shard\"7"} 2500"#,
+            r#"kinetide_delivered_age_seconds{shard="shard\"7"} 2.5"#,
+            r#"kinetide_shard_stalled{shard="shard\"7",reason="throttled"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
+        }
+        drop(shard);
+        assert!(!server.get("/metrics").await.1.contains("shard="), "a shard that left is not reported");
+    }
+
+    #[tokio::test]
+    async fn health_readiness_and_status_follow_the_process() {
+        let server = server(Duration::from_millis(300)).await;
+        assert_eq!(server.get("/healthz").await.0, 200);
+        assert_eq!(server.get("/readyz").await.0, 503);
+        server.status.set_ready();
+        assert_eq!(server.get("/readyz").await.0, 200);
+        let (code, body) = server.get("/api/status").await;
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((code, &json["worker"], &json["ready"]), (200, &"w".into(), &true.into()));
+        tokio::time::sleep(Duration::from_millis(350)).await;
+        assert_eq!(server.get("/healthz").await.0, 503);
+        server.status.set_draining();
+        assert_eq!(server.get("/readyz").await.0, 503);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_path_lists_the_known_ones_and_each_of_them_is_there() {
+        let server = server(Duration::from_secs(60)).await;
+        server.status.set_ready();
+        let (code, text) = server.get("/nothing").await;
+        assert_eq!(code, 404);
+        for (path, _) in PATHS {
+            assert!(text.contains(path));
+            assert_eq!(server.get(path).await.0, 200, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_stops_even_with_a_connection_left_open() {
+        let mut server = server(Duration::from_secs(60)).await;
+        let mut idle = TcpStream::connect(server.address).await.unwrap();
+        idle.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+        server.stop.cancel();
+        let stopped = tokio::time::timeout(Duration::from_secs(5), server.task.join_next()).await;
+        assert!(stopped.unwrap().unwrap().unwrap().is_ok());
+    }
+}

@@ -1,1 +1,417 @@
-//! (being built)
+//! Every metric of kinetide: one function for each fact, and the only place that knows a metric's name.
+//!
+//! Counters, histograms and gauges of the process go through the `metrics` crate. The three gauges of a shard
+//! do not: a gauge cannot be taken back there, so a shard that left for another worker would be reported for
+//! ever with its last value, and an age would stand still while its shard does. They are written from
+//! [`Status`](super::status::Status) at the moment of the scrape instead ([`shard_gauges`]).
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use metrics::{Unit, counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::status::{ShardSnapshot, Snapshot};
+
+/// Seconds: from a call in the same zone to one that ran into its time limit.
+const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+const KIB: f64 = 1024.0;
+const BATCH_BYTES_BUCKETS: [f64; 8] = [
+    16.0 * KIB,
+    64.0 * KIB,
+    256.0 * KIB,
+    1024.0 * KIB,
+    4096.0 * KIB,
+    16_384.0 * KIB,
+    65_536.0 * KIB,
+    262_144.0 * KIB,
+];
+const BATCH_ROWS_BUCKETS: [f64; 7] = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram(&'static [f64]),
+}
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// All metrics of the `metrics` crate, described.
+const ALL: &[(&str, Kind, Unit, &str)] = &[
+    ("kinetide_records_fetched_total", Counter, Unit::Count, "Records fetched from the stream."),
+    ("kinetide_fetch_bytes_total", Counter, Unit::Bytes, "Bytes of the pages fetched, as held in memory."),
+    ("kinetide_fetch_duration_seconds", Histogram(&SECONDS), Unit::Seconds, "Time of a fetch, by outcome."),
+    ("kinetide_fetch_throttled_total", Counter, Unit::Count, "Fetches that the stream refused for rate."),
+    ("kinetide_fetch_errors_total", Counter, Unit::Count, "Fetches that failed otherwise, by kind."),
+    ("kinetide_records_transformed_total", Counter, Unit::Count, "Rows made of records."),
+    (
+        "kinetide_records_dead_lettered_total",
+        Counter,
+        Unit::Count,
+        "Records that could not become a row and went to the dead letters, by reason.",
+    ),
+    ("kinetide_records_delivered_total", Counter, Unit::Count, "Rows and dead letters landed and committed."),
+    (
+        "kinetide_batch_bytes",
+        Histogram(&BATCH_BYTES_BUCKETS),
+        Unit::Bytes,
+        "Uncompressed bytes of a delivered batch.",
+    ),
+    ("kinetide_batch_rows", Histogram(&BATCH_ROWS_BUCKETS), Unit::Count, "Rows of a delivered batch."),
+    ("kinetide_batches_delivered_total", Counter, Unit::Count, "Batches landed and committed."),
+    (
+        "kinetide_objects_delivered_total",
+        Counter,
+        Unit::Count,
+        "Objects in the lake, by outcome: created now, or existed because a former owner finished them.",
+    ),
+    (
+        "kinetide_deliver_duration_seconds",
+        Histogram(&SECONDS),
+        Unit::Seconds,
+        "Time of one delivery to a sink, retries included, by sink and outcome.",
+    ),
+    ("kinetide_deliver_retries_total", Counter, Unit::Count, "Deliveries tried again."),
+    ("kinetide_in_flight_bytes", Gauge, Unit::Bytes, "Bytes held between fetch and delivery."),
+    ("kinetide_byte_budget_bytes", Gauge, Unit::Bytes, "Bytes that may be held between fetch and delivery."),
+    ("kinetide_leases_held", Gauge, Unit::Count, "Leases that this worker holds."),
+    ("kinetide_leases_taken_total", Counter, Unit::Count, "Leases taken, by how."),
+    ("kinetide_leases_lost_total", Counter, Unit::Count, "Leases lost to another worker or to expiry."),
+    ("kinetide_leases_released_total", Counter, Unit::Count, "Leases given up on purpose."),
+    (
+        "kinetide_lease_renew_duration_seconds",
+        Histogram(&SECONDS),
+        Unit::Seconds,
+        "Time of one lease renewal, by outcome.",
+    ),
+    (
+        "kinetide_lease_writes_unknown_total",
+        Counter,
+        Unit::Count,
+        "Writes to the lease table without a telling answer; each is read again.",
+    ),
+    ("kinetide_checkpoints_total", Counter, Unit::Count, "Checkpoint commits, by outcome."),
+    (
+        "kinetide_batches_recovered_total",
+        Counter,
+        Unit::Count,
+        "Batches of a former owner brought to an end, by how: finished, or repaired under another transform version.",
+    ),
+    ("kinetide_shards_ended_total", Counter, Unit::Count, "Closed shards read to their end."),
+];
+
+/// Name, meaning and value of a shard's gauge; no value, no line.
+type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> Option<f64>);
+
+/// The gauges of one shard, written at the scrape.
+const SHARD_GAUGES: [ShardGauge; 3] = [
+    (
+        "kinetide_millis_behind_latest",
+        "How far the reader is behind the tip of its shard, as the stream said last; milliseconds.",
+        |shard| shard.millis_behind_latest.map(as_f64),
+    ),
+    (
+        "kinetide_delivered_age_seconds",
+        "Age of the oldest record of the shard that is not yet in the lake.",
+        |shard| Some(as_f64(shard.delivered_age_ms) / 1000.0),
+    ),
+    ("kinetide_shard_stalled", "1 while the shard does not move on, with the reason.", |shard| {
+        shard.stalled_reason().map(|_| 1.0)
+    }),
+];
+
+/// Installs the process's recorder; everything counted before is lost. Somebody must call `run_upkeep` of the
+/// handle from time to time, as `http::serve` does.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = builder()?.install_recorder()?;
+    describe_all();
+    Ok(handle)
+}
+
+fn builder() -> Result<PrometheusBuilder, BuildError> {
+    ALL.iter().try_fold(PrometheusBuilder::new(), |builder, (name, kind, ..)| match kind {
+        Histogram(buckets) => builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets),
+        Counter | Gauge => Ok(builder),
+    })
+}
+
+/// Tells the installed recorder the meaning of every metric.
+fn describe_all() {
+    for (name, kind, unit, text) in ALL {
+        match kind {
+            Counter => metrics::describe_counter!(*name, *unit, *text),
+            Gauge => metrics::describe_gauge!(*name, *unit, *text),
+            Histogram(_) => metrics::describe_histogram!(*name, *unit, *text),
+        }
+    }
+}
+
+/// The gauges of every shard that this worker reads now, in the Prometheus text format.
+pub fn shard_gauges(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    for (name, help, value) in SHARD_GAUGES {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for shard in &snapshot.shards {
+            let Some(value) = value(shard) else { continue };
+            let id = escaped(&shard.shard);
+            let _ = match shard.stalled_reason().filter(|_| name == "kinetide_shard_stalled") {
+                Some(reason) => {
+                    writeln!(text, "{name}{{shard=\"{id}\",reason=\"{}\"}} {value}", escaped(reason))
+                }
+                None => writeln!(text, "{name}{{shard=\"{id}\"}} {value}"),
+            };
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes and ages stay far below 2^53")]
+fn as_f64(number: impl Into<u64>) -> f64 {
+    number.into() as f64
+}
+
+/// How a write to the lease table went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// Written.
+    Done,
+    /// The lease belongs to somebody else now.
+    NotHeld,
+    /// Refused without effect.
+    NotWritten,
+    /// No telling answer.
+    Unknown,
+}
+
+impl WriteOutcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::NotHeld => "not_held",
+            Self::NotWritten => "not_written",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Why a lease could be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakenHow {
+    /// It had no owner.
+    Unowned,
+    /// Its owner had stopped renewing it.
+    Expired,
+    /// Its owner had too many.
+    Stolen,
+    /// It had just been created.
+    New,
+}
+
+/// How an object came to be in the lake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectOutcome {
+    /// By this delivery.
+    Created,
+    /// A former owner of the lease had finished it.
+    Existed,
+}
+
+/// How a batch of a former owner was brought to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveredHow {
+    /// The same objects were built again.
+    Finished,
+    /// Its objects were sealed and the missing rows written apart.
+    Repaired,
+}
+
+/// A page was fetched; `bytes` as the page holds them in memory.
+pub fn page_fetched(records: usize, bytes: usize, took: Duration) {
+    counter!("kinetide_records_fetched_total").increment(records as u64);
+    counter!("kinetide_fetch_bytes_total").increment(bytes as u64);
+    histogram!("kinetide_fetch_duration_seconds", "outcome" => "ok").record(took);
+}
+
+/// A fetch was refused for rate.
+pub fn fetch_throttled(took: Duration) {
+    counter!("kinetide_fetch_throttled_total").increment(1);
+    histogram!("kinetide_fetch_duration_seconds", "outcome" => "throttled").record(took);
+}
+
+/// A fetch failed; `kind` is `FetchError::kind`.
+pub fn fetch_failed(kind: &'static str, took: Duration) {
+    counter!("kinetide_fetch_errors_total", "kind" => kind).increment(1);
+    histogram!("kinetide_fetch_duration_seconds", "outcome" => "error").record(took);
+}
+
+/// Records became rows.
+pub fn records_transformed(rows: usize) {
+    counter!("kinetide_records_transformed_total").increment(rows as u64);
+}
+
+/// A record became a dead letter; `reason` is one of a few fixed words.
+pub fn record_dead_lettered(reason: &'static str) {
+    counter!("kinetide_records_dead_lettered_total", "reason" => reason).increment(1);
+}
+
+/// A batch was landed and its checkpoint committed. `records` are rows and dead letters; `bytes` uncompressed.
+pub fn batch_delivered(records: usize, bytes: usize) {
+    counter!("kinetide_batches_delivered_total").increment(1);
+    counter!("kinetide_records_delivered_total").increment(records as u64);
+    histogram!("kinetide_batch_rows").record(as_f64(records as u64));
+    histogram!("kinetide_batch_bytes").record(as_f64(bytes as u64));
+}
+
+/// An object is in the lake.
+pub fn object_delivered(outcome: ObjectOutcome) {
+    let outcome = match outcome {
+        ObjectOutcome::Created => "created",
+        ObjectOutcome::Existed => "existed",
+    };
+    counter!("kinetide_objects_delivered_total", "outcome" => outcome).increment(1);
+}
+
+/// One delivery to `sink` (`s3`, `file`, `firehose`) came to an end, retries included.
+pub fn deliver_finished(sink: &'static str, ok: bool, took: Duration) {
+    let outcome = if ok { "ok" } else { "error" };
+    histogram!("kinetide_deliver_duration_seconds", "sink" => sink, "outcome" => outcome).record(took);
+}
+
+/// A delivery is tried again.
+pub fn deliver_retried() {
+    counter!("kinetide_deliver_retries_total").increment(1);
+}
+
+/// Bytes held between fetch and delivery changed.
+pub fn bytes_in_flight(bytes: usize) {
+    gauge!("kinetide_in_flight_bytes").set(as_f64(bytes as u64));
+}
+
+/// The byte budget of the process was set.
+pub fn byte_budget(bytes: usize) {
+    gauge!("kinetide_byte_budget_bytes").set(as_f64(bytes as u64));
+}
+
+/// The number of leases held changed.
+pub fn leases_held(leases: usize) {
+    gauge!("kinetide_leases_held").set(as_f64(leases as u64));
+}
+
+/// A lease was taken.
+pub fn lease_taken(how: TakenHow) {
+    let how = match how {
+        TakenHow::Unowned => "unowned",
+        TakenHow::Expired => "expired",
+        TakenHow::Stolen => "stolen",
+        TakenHow::New => "new",
+    };
+    counter!("kinetide_leases_taken_total", "how" => how).increment(1);
+}
+
+/// A lease was lost to another worker or to expiry.
+pub fn lease_lost() {
+    counter!("kinetide_leases_lost_total").increment(1);
+}
+
+/// A lease was given up on purpose.
+pub fn lease_released() {
+    counter!("kinetide_leases_released_total").increment(1);
+}
+
+/// A renewal came to an end.
+pub fn lease_renewed(outcome: WriteOutcome, took: Duration) {
+    histogram!("kinetide_lease_renew_duration_seconds", "outcome" => outcome.label()).record(took);
+}
+
+/// A write to the lease table had no telling answer.
+pub fn lease_write_unknown() {
+    counter!("kinetide_lease_writes_unknown_total").increment(1);
+}
+
+/// A checkpoint commit came to an end.
+pub fn checkpointed(outcome: WriteOutcome) {
+    counter!("kinetide_checkpoints_total", "outcome" => outcome.label()).increment(1);
+}
+
+/// A batch of a former owner was brought to an end.
+pub fn batch_recovered(how: RecoveredHow) {
+    let how = match how {
+        RecoveredHow::Finished => "finished",
+        RecoveredHow::Repaired => "repaired",
+    };
+    counter!("kinetide_batches_recovered_total", "how" => how).increment(1);
+}
+
+/// A closed shard was read to its end and its end committed.
+pub fn shard_ended() {
+    counter!("kinetide_shards_ended_total").increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_fact_is_described_and_every_description_has_a_fact() {
+        let recorder = builder().unwrap().build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            describe_all();
+            let took = Duration::from_millis(30);
+            page_fetched(2, 100, took);
+            fetch_throttled(took);
+            fetch_failed("unavailable", took);
+            records_transformed(2);
+            record_dead_lettered("not_json");
+            batch_delivered(2, 70_000);
+            object_delivered(ObjectOutcome::Created);
+            object_delivered(ObjectOutcome::Existed);
+            deliver_finished("s3", true, took);
+            deliver_retried();
+            bytes_in_flight(100);
+            byte_budget(1000);
+            leases_held(3);
+            for how in [TakenHow::Unowned, TakenHow::Expired, TakenHow::Stolen, TakenHow::New] {
+                lease_taken(how);
+            }
+            lease_lost();
+            lease_released();
+            lease_renewed(WriteOutcome::Done, took);
+            lease_write_unknown();
+            checkpointed(WriteOutcome::NotHeld);
+            batch_recovered(RecoveredHow::Finished);
+            batch_recovered(RecoveredHow::Repaired);
+            shard_ended();
+        });
+        let text = handle.render();
+        let typed: BTreeSet<&str> =
+            text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let helped: BTreeSet<&str> =
+            text.lines().filter_map(|l| l.strip_prefix("# HELP ")?.split(' ').next()).collect();
+        let described: BTreeSet<&str> = ALL.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(typed, described);
+        assert_eq!(helped, described);
+        for line in [
+            "kinetide_records_fetched_total 2",
+            "kinetide_leases_taken_total{how=\"stolen\"} 1",
+            "kinetide_batch_bytes_bucket{le=\"65536\"} 0",
+            "kinetide_batch_bytes_bucket{le=\"262144\"} 1",
+            "kinetide_deliver_duration_seconds_count{sink=\"s3\",outcome=\"ok\"} 1",
+            "kinetide_in_flight_bytes 100",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
+        }
+    }
+}
