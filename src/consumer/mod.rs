@@ -1,0 +1,441 @@
+//! One shard, from taking its lease to its end or loss: reads pages, fills batches, delivers them one at a time.
+//!
+//! Owns: the order of these things for one shard, and the reason why it stops.
+//! Does not own: the rules of a delivery (`checkpoint`), how each of its steps is carried out (`steps`), when to
+//! poll (`reader`).
+//!
+//! ```text
+//!  reader task ──pages──► open batch ──closed──► delivery task (prepare, objects, commit)
+//!                             ▲                        │
+//!                             └── the next one fills meanwhile; one is under way at a time
+//! ```
+
+mod reader;
+mod steps;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::{BatchContext, BatchLimits, Batcher, Layout};
+use crate::checkpoint::{BatchPlan, Event, Protocol};
+use crate::deliver::Sink;
+use crate::fetch::{ByteBudget, BytePermit, ChildShard, RecordSource, StartAt};
+use crate::lease::HeldLease;
+use crate::lease::coordinator::Coordinator;
+use crate::shard::{Checkpoint, Position, ShardLister};
+use crate::telemetry::metrics;
+use crate::telemetry::status::{ShardHandle, ShardState, Status};
+use crate::transform::{SourceKind, Transform};
+
+use reader::Fetched;
+use steps::{Outcome, Steps};
+
+/// A page with more bytes than this is transformed off the async threads: it takes over half a millisecond.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+/// How often the parents of a shard are looked at while they are being finished.
+const PARENTS_INTERVAL: Duration = Duration::from_secs(1);
+/// When memory is short, a batch is closed early if it holds this much or is this old. Smaller and younger ones
+/// would free little and make many small objects.
+const EARLY_BYTES: usize = 4 << 20;
+const EARLY_AGE: Duration = Duration::from_secs(5);
+
+/// Why a consumer stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StopReason {
+    /// Asked to; everything read is delivered and committed, the lease is still held.
+    ShutdownRequested,
+    /// The shard is read to its end, and its lease says so.
+    ShardEnd,
+    /// The lease is lost; nothing more was written.
+    LeaseLost,
+}
+
+/// What all consumers of a process share.
+pub struct Shared {
+    /// Reads records.
+    pub source: Arc<dyn RecordSource>,
+    /// Lists shards, for the children of one that does not name them.
+    pub lister: Arc<dyn ShardLister>,
+    /// Takes objects.
+    pub sink: Arc<dyn Sink>,
+    /// Creates the leases of children.
+    pub coordinator: Arc<Coordinator>,
+    /// Bytes in memory, over all shards.
+    pub budget: ByteBudget,
+    /// What operators see.
+    pub status: Arc<Status>,
+    /// How records become objects.
+    pub settings: ConsumerSettings,
+}
+
+/// How records become objects.
+#[derive(Clone, Debug)]
+pub struct ConsumerSettings {
+    /// Name of the stream, part of the object keys.
+    pub stream: String,
+    /// Kind of the stream.
+    pub source: SourceKind,
+    /// Where objects go.
+    pub layout: Layout,
+    /// When a batch is full.
+    pub limits: BatchLimits,
+    /// A batch is closed this long after its first record was read.
+    pub batch_age_max: Duration,
+    /// The longest pause between polls of a shard without new records.
+    pub poll_idle_max: Duration,
+    /// What makes the rows.
+    pub transform: Transform,
+    /// Where AT_TIMESTAMP leases start, µs since the epoch.
+    pub initial_timestamp_us: Option<i64>,
+    /// Seed of all random choices.
+    pub seed: u64,
+}
+
+/// Reads one shard until `stop`, its end, or the loss of its lease.
+pub async fn run(shared: Arc<Shared>, lease: Arc<HeldLease>, stop: CancellationToken) -> StopReason {
+    let lost = lease.lost().clone();
+    let consume = Consumer::start(shared, lease).run(stop);
+    tokio::select! {
+        biased;
+        // Dropping the consumer drops its tasks: a lost lease writes nothing any more.
+        () = lost.cancelled() => StopReason::LeaseLost,
+        reason = consume => reason,
+    }
+}
+
+struct Consumer {
+    shared: Arc<Shared>,
+    lease: Arc<HeldLease>,
+    status: Arc<ShardHandle>,
+    context: Arc<BatchContext>,
+    rng: ChaCha8Rng,
+}
+
+impl Consumer {
+    fn start(shared: Arc<Shared>, lease: Arc<HeldLease>) -> Self {
+        let row = lease.row();
+        let shard = lease.key().as_str();
+        let status = Arc::new(shared.status.shard(shard, ShardState::WaitingForParents, row.counter));
+        status.checkpoint(row.checkpoint.as_str());
+        let settings = &shared.settings;
+        let context = Arc::new(BatchContext {
+            stream: settings.stream.clone(),
+            shard: lease.key().clone(),
+            source: settings.source,
+            layout: settings.layout.clone(),
+            limits: settings.limits,
+            transform: settings.transform.clone(),
+        });
+        let seed = shard.bytes().fold(settings.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), shared, lease, status, context }
+    }
+
+    async fn run(mut self, stop: CancellationToken) -> StopReason {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return StopReason::ShutdownRequested,
+            () = self.parents_finished() => {}
+        }
+        let mut protocol = Protocol::new(self.context.transform.id().to_string());
+        let row = self.lease.row();
+        if row.pending.is_some() {
+            self.status.state(ShardState::Recovering);
+        }
+        let taken = Event::Taken { checkpoint: row.checkpoint, pending: row.pending };
+        let mut steps = self.steps();
+        let outcome = tokio::select! {
+            biased;
+            // The batch stays pending; the next owner brings it to its end.
+            () = stop.cancelled() => return StopReason::ShutdownRequested,
+            outcome = steps.drive(&mut protocol, taken) => outcome,
+        };
+        match outcome {
+            Outcome::Read(after) => self.read(protocol, after, stop).await,
+            Outcome::Finished => self.finished(),
+            Outcome::Halted(halt) => self.wait_for_a_person(&halt.to_string(), &stop).await,
+        }
+    }
+
+    /// The main loop: from `after` to the end, batch by batch.
+    async fn read(&mut self, protocol: Protocol, after: Checkpoint, stop: CancellationToken) -> StopReason {
+        let start = match start_at(&after, self.shared.settings.initial_timestamp_us) {
+            Ok(start) => start,
+            Err(reason) => return self.wait_for_a_person(reason, &stop).await,
+        };
+        self.status.state(ShardState::Reading);
+        let (mut reader, mut pages) = self.start_reader(start);
+        let mut pressure = self.shared.budget.pressure();
+        let mut open = Open::new(&self.context, &self.shared.budget, after.position().cloned());
+        let mut delivery = JoinSet::new();
+        let mut protocol = Some(protocol);
+        let mut draining = false;
+        loop {
+            if protocol.is_some() {
+                let short = *pressure.borrow_and_update();
+                if open.due(draining, short, self.shared.settings.batch_age_max) {
+                    let machine = protocol.take().expect("looked at above");
+                    let task = self.delivery(machine, &mut open);
+                    delivery.spawn(task);
+                } else if open.ended() {
+                    let mut steps = self.steps();
+                    steps.children = std::mem::take(&mut open.children);
+                    let mut machine = protocol.take().expect("looked at above");
+                    delivery.spawn(async move {
+                        let outcome = steps.drive(&mut machine, Event::Drained).await;
+                        Delivered { protocol: machine, outcome, records: 0 }
+                    });
+                } else if draining {
+                    return StopReason::ShutdownRequested;
+                }
+            }
+            let batch_open = protocol.is_some() && !open.batcher.is_empty();
+            tokio::select! {
+                biased;
+                Some(done) = delivery.join_next(), if !delivery.is_empty() => {
+                    let done: Delivered = done.expect("a delivery neither panics nor is it aborted");
+                    match done.outcome {
+                        Outcome::Read(checkpoint) => {
+                            self.status.checkpoint(checkpoint.as_str());
+                            self.status.delivered(done.records);
+                            self.status.oldest_undelivered(open.batcher.oldest_arrival_us());
+                            protocol = Some(done.protocol);
+                        }
+                        Outcome::Finished => return self.finished(),
+                        Outcome::Halted(halt) => return self.wait_for_a_person(&halt.to_string(), &stop).await,
+                    }
+                }
+                () = stop.cancelled(), if !draining => {
+                    draining = true;
+                    self.status.state(ShardState::Delivering);
+                    reader.abort_all();
+                    open.page = None;
+                }
+                () = sleep_until(open.deadline(self.shared.settings.batch_age_max)), if batch_open => {}
+                Ok(()) = pressure.changed(), if batch_open => {}
+                () = sleep(EARLY_AGE), if batch_open && *pressure.borrow() => {}
+                Some(fetched) = pages.recv(), if !draining && open.wants_page() => {
+                    open.take_page(fetched);
+                }
+            }
+            if !draining && open.has_work() {
+                open = open.fill().await;
+                self.status.batch(count(open.batcher.records()), open.batcher.rows_bytes());
+                if protocol.is_some() {
+                    self.status.oldest_undelivered(open.batcher.oldest_arrival_us());
+                }
+                self.status.in_flight_bytes(open.permit.bytes());
+            }
+        }
+    }
+
+    /// Closes the open batch and answers its delivery. The bytes it holds stay accounted for until that is done.
+    fn delivery(&self, mut protocol: Protocol, open: &mut Open) -> impl Future<Output = Delivered> + use<> {
+        let shard_end = open.end && open.page.is_none();
+        let batch = open.batcher.close(0).expect("a batch that is due is not empty");
+        let permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
+        open.since = None;
+        let plan = BatchPlan {
+            first: batch.first.clone(),
+            last: batch.last.clone(),
+            objects: batch.objects.iter().map(|object| object.key.clone()).collect(),
+        };
+        let records = count(batch.records);
+        let mut steps = self.steps();
+        if shard_end {
+            steps.children = std::mem::take(&mut open.children);
+        }
+        steps.batch = Some(batch);
+        async move {
+            let outcome = steps.drive(&mut protocol, Event::Closed { plan, shard_end }).await;
+            drop(permit);
+            Delivered { protocol, outcome, records }
+        }
+    }
+
+    fn start_reader(&mut self, start: StartAt) -> (JoinSet<()>, mpsc::Receiver<Fetched>) {
+        // One page waits while one is transformed: enough to hide the round trip.
+        let (sender, pages) = mpsc::channel(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(reader::read_shard(
+            Arc::clone(&self.shared),
+            self.lease.key().clone(),
+            start,
+            Arc::clone(&self.status),
+            self.fork_rng(),
+            sender,
+        ));
+        (tasks, pages)
+    }
+
+    fn steps(&mut self) -> Steps {
+        Steps::new(
+            Arc::clone(&self.shared),
+            Arc::clone(&self.lease),
+            Arc::clone(&self.status),
+            Arc::clone(&self.context),
+            self.fork_rng(),
+        )
+    }
+
+    fn fork_rng(&mut self) -> ChaCha8Rng {
+        ChaCha8Rng::from_rng(&mut self.rng)
+    }
+
+    async fn parents_finished(&self) {
+        let row = self.lease.row();
+        loop {
+            match self.shared.coordinator.parents_finished(&row).await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => self.status.error(format!("could not look at the parents: {error}")),
+            }
+            sleep(PARENTS_INTERVAL).await;
+        }
+    }
+
+    fn finished(&self) -> StopReason {
+        metrics::shard_ended();
+        self.status.state(ShardState::Finished);
+        StopReason::ShardEnd
+    }
+
+    /// Keeps the lease and does nothing: any automatic way on would lose or double records.
+    async fn wait_for_a_person(&self, reason: &str, stop: &CancellationToken) -> StopReason {
+        tracing::error!(shard = %self.lease.key(), reason, "shard halted: a person has to look");
+        self.status.error(reason);
+        self.status.state(ShardState::Stalled("halted"));
+        stop.cancelled().await;
+        StopReason::ShutdownRequested
+    }
+}
+
+struct Delivered {
+    protocol: Protocol,
+    outcome: Outcome,
+    records: usize,
+}
+
+/// The open batch, the page that is being put into it, and what they hold.
+struct Open {
+    batcher: Batcher,
+    /// When its first record came.
+    since: Option<Instant>,
+    permit: BytePermit,
+    page: Option<(Fetched, usize)>,
+    /// Records up to here are done already: reading starts at the checkpoint, not after it.
+    done: Option<Position>,
+    end: bool,
+    children: Vec<ChildShard>,
+}
+
+impl Open {
+    fn new(context: &Arc<BatchContext>, budget: &ByteBudget, done: Option<Position>) -> Self {
+        Self {
+            batcher: Batcher::new(Arc::clone(context)),
+            since: None,
+            permit: budget.empty(),
+            page: None,
+            done,
+            end: false,
+            children: Vec::new(),
+        }
+    }
+
+    /// Whether the batch is to be closed now.
+    fn due(&self, draining: bool, memory_short: bool, age_max: Duration) -> bool {
+        let Some(since) = self.since else { return false };
+        let age = since.elapsed();
+        let early = memory_short && (self.batcher.held_bytes() >= EARLY_BYTES || age >= EARLY_AGE);
+        draining || self.batcher.is_full() || age >= age_max || early || (self.end && self.page.is_none())
+    }
+
+    fn deadline(&self, age_max: Duration) -> Instant {
+        self.since.unwrap_or_else(Instant::now) + age_max
+    }
+
+    /// True when the shard is read to its end and everything is delivered.
+    fn ended(&self) -> bool {
+        self.end && self.page.is_none() && self.batcher.is_empty()
+    }
+
+    fn wants_page(&self) -> bool {
+        self.page.is_none() && !self.end && !self.batcher.is_full()
+    }
+
+    fn has_work(&self) -> bool {
+        self.page.is_some() && !self.batcher.is_full()
+    }
+
+    fn take_page(&mut self, fetched: Fetched) {
+        if let Some(children) = &fetched.end {
+            self.end = true;
+            self.children.clone_from(children);
+        }
+        self.page = Some((fetched, 0));
+    }
+
+    /// Moves records from the page to the batch until one of them is used up. Work above half a millisecond
+    /// leaves the async threads.
+    async fn fill(mut self) -> Self {
+        let large = self.page.as_ref().is_some_and(|(fetched, _)| fetched.page.bytes() > INLINE_BYTES_MAX);
+        if large {
+            let filling = tokio::task::spawn_blocking(move || {
+                self.fill_now();
+                self
+            });
+            filling.await.expect("filling a batch neither panics nor is it aborted")
+        } else {
+            self.fill_now();
+            self
+        }
+    }
+
+    fn fill_now(&mut self) {
+        let Some((fetched, next)) = self.page.take() else { return };
+        let mut index = next;
+        let before = self.batcher.records();
+        for record in fetched.page.records().skip(next) {
+            if self.batcher.is_full() {
+                break;
+            }
+            index += 1;
+            if self.done.as_ref().is_some_and(|done| record.position() <= *done) {
+                continue;
+            }
+            self.done = None;
+            self.batcher.push(&record);
+        }
+        if self.batcher.records() > 0 && self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
+        metrics::records_transformed(count(self.batcher.records() - before));
+        self.permit.set(self.batcher.held_bytes());
+        if index < fetched.page.len() {
+            self.page = Some((fetched, index));
+        }
+    }
+}
+
+/// Where to start reading for a checkpoint, or why that is not known.
+fn start_at(checkpoint: &Checkpoint, timestamp_us: Option<i64>) -> Result<StartAt, &'static str> {
+    match checkpoint {
+        Checkpoint::TrimHorizon | Checkpoint::ShardEnd => Ok(StartAt::TrimHorizon),
+        Checkpoint::Latest => Ok(StartAt::Latest),
+        Checkpoint::At(position) => Ok(StartAt::At(position.sequence.clone())),
+        Checkpoint::AtTimestamp => timestamp_us.map(StartAt::Timestamp).ok_or(
+            "the lease starts at a timestamp that only the settings know: \
+             set --initial-position to the application's time, for example 2026-01-15T00:00:00Z",
+        ),
+    }
+}
+
+fn count(records: u64) -> usize {
+    usize::try_from(records).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,138 @@
+//! The reader of one shard: polls at the shard's pace, refreshes iterators, waits for bytes.
+
+use std::sync::Arc;
+
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::Shared;
+use crate::clock::wall_clock_us;
+use crate::fetch::{BytePermit, ChildShard, FetchError, Next, Pacing, Page, StartAt, fetch_page};
+use crate::shard::{SequenceNumber, ShardId};
+use crate::telemetry::metrics;
+use crate::telemetry::status::{ShardHandle, ShardState};
+
+/// What a poll at the tip of a shard reserves: what may have come since the last one. A page that turns out
+/// larger is accounted for all the same, and others wait the longer.
+const TIP_BYTES: usize = 256 << 10;
+/// How far before now reading starts again when an iterator at LATEST expired before its first record.
+const LATEST_OVERLAP_US: i64 = 60_000_000;
+
+/// A page with the bytes it holds.
+pub(super) struct Fetched {
+    pub(super) page: Page,
+    /// Given back with the page.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(super) permit: BytePermit,
+    /// The children, when nothing comes after this page.
+    pub(super) end: Option<Vec<ChildShard>>,
+}
+
+/// Reads `shard` from `start` on and sends every page that has records or ends the shard, until nobody receives
+/// them. Trouble is waited out; the status tells of it.
+pub(super) async fn read_shard(
+    shared: Arc<Shared>,
+    shard: ShardId,
+    mut start: StartAt,
+    status: Arc<ShardHandle>,
+    mut rng: ChaCha8Rng,
+    pages: mpsc::Sender<Fetched>,
+) {
+    let mut pacing = Pacing::new(shared.settings.poll_idle_max);
+    let mut iterator: Option<String> = None;
+    let mut not_before = Instant::now();
+    let mut reserve = shared.source.page_bytes_max();
+    let began_us = wall_clock_us();
+    // The record at the checkpoint is read again; another one in its place means that it has been trimmed.
+    let mut expected = match &start {
+        StartAt::At(sequence) => Some(sequence.clone()),
+        _ => None,
+    };
+    let mut stalled = false;
+    loop {
+        sleep_until(not_before).await;
+        let mut permit = shared.budget.acquire(reserve).await;
+        pacing.call_started(Instant::now());
+        let fetched = async {
+            let at = match iterator.take() {
+                Some(iterator) => iterator,
+                None => shared.source.iterator(&shard, &start).await?,
+            };
+            let page = fetch_page(shared.source.as_ref(), &shard, &at).await;
+            iterator = Some(at);
+            page
+        };
+        let mut page = match fetched.await {
+            Ok(page) => page,
+            Err(error) => {
+                drop(permit);
+                stalled = report(&shard, &status, &error, stalled);
+                match pacing.after_error(Instant::now(), &error, &mut rng) {
+                    Next::RetryAt(at) => not_before = at,
+                    Next::NewIteratorAt(at) => {
+                        iterator = None;
+                        if start == StartAt::Latest {
+                            start = StartAt::Timestamp(began_us - LATEST_OVERLAP_US);
+                        }
+                        not_before = at;
+                    }
+                    // The lease of a shard that is gone is deleted by whoever cleans up; until then it waits.
+                    Next::ShardGone => {
+                        iterator = None;
+                        not_before = Instant::now() + shared.settings.poll_idle_max * 10;
+                    }
+                }
+                continue;
+            }
+        };
+        if std::mem::take(&mut stalled) {
+            status.state(ShardState::Reading);
+        }
+        permit.set(page.bytes());
+        status.page_fetched(page.millis_behind_latest);
+        if let Some(checkpoint) = expected.take_if(|_| !page.is_empty()) {
+            report_trimmed(&shard, &page, &checkpoint);
+        }
+        if let Some(last) = page.records().next_back() {
+            start = StartAt::After(SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"));
+        }
+        not_before = pacing.after_page(Instant::now(), page.len(), page.millis_behind_latest);
+        let at_tip = page.millis_behind_latest == Some(0);
+        reserve = if at_tip { TIP_BYTES.max(page.bytes() * 2) } else { shared.source.page_bytes_max() };
+        reserve = reserve.min(shared.source.page_bytes_max());
+        iterator = page.next_iterator.take();
+        let end = iterator.is_none().then(|| std::mem::take(&mut page.children));
+        let last = end.is_some();
+        if (last || !page.is_empty()) && pages.send(Fetched { page, permit, end }).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// Says once that reading fails, and lets the status say it while it lasts. Throttling is part of a busy day.
+fn report(shard: &ShardId, status: &ShardHandle, error: &FetchError, stalled: bool) -> bool {
+    status.error(error.to_string());
+    if matches!(error, FetchError::Throttled | FetchError::ExpiredIterator) {
+        return stalled;
+    }
+    if !stalled {
+        let source = std::error::Error::source(error).map(ToString::to_string);
+        tracing::warn!(%shard, %error, source, "shard cannot be read");
+    }
+    status.state(ShardState::Stalled(error.kind()));
+    true
+}
+
+fn report_trimmed(shard: &ShardId, page: &Page, checkpoint: &SequenceNumber) {
+    let first = page.records().next().and_then(|record| SequenceNumber::parse(record.sequence_number));
+    if first.as_ref().is_some_and(|first| first > checkpoint) {
+        metrics::checkpoint_trimmed();
+        tracing::error!(
+            %shard,
+            %checkpoint,
+            first = first.map(|first| first.to_string()),
+            "the record at the checkpoint has left the stream's retention; records after it may be lost"
+        );
+    }
+}

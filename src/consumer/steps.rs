@@ -1,0 +1,335 @@
+//! Carries out the steps of the protocol: the only place that does what [`Step`] says.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::{Shared, reader};
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, read_positions, seal_object};
+use crate::checkpoint::{Event, Halt, Protocol, Step};
+use crate::deliver::{Backoff, Created, SinkError, retry_until};
+use crate::fetch::{ChildShard, StartAt};
+use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
+use crate::shard::{Checkpoint, Position};
+use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow, WriteOutcome};
+use crate::telemetry::status::{ShardHandle, ShardState};
+
+/// Objects of one batch that are under way at the same time.
+const UPLOADS: usize = 4;
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// A failing sink is shown as a stall from this try on; one failure is part of a busy day.
+const STALL_TRIES: u32 = 3;
+
+/// Where the protocol stands after its steps.
+pub(super) enum Outcome {
+    /// Read on after this checkpoint.
+    Read(Checkpoint),
+    /// The shard is done.
+    Finished,
+    /// A person has to look.
+    Halted(Halt),
+}
+
+/// The hands of the protocol for one delivery or recovery.
+pub(super) struct Steps {
+    shared: Arc<Shared>,
+    lease: Arc<HeldLease>,
+    status: Arc<ShardHandle>,
+    context: Arc<BatchContext>,
+    rng: ChaCha8Rng,
+    /// The batch in hand.
+    pub(super) batch: Option<Batch>,
+    /// Children of the shard, where its last page named them.
+    pub(super) children: Vec<ChildShard>,
+}
+
+impl Steps {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        lease: Arc<HeldLease>,
+        status: Arc<ShardHandle>,
+        context: Arc<BatchContext>,
+        rng: ChaCha8Rng,
+    ) -> Self {
+        Self { shared, lease, status, context, rng, batch: None, children: Vec::new() }
+    }
+
+    /// Reports `event` and carries out what follows from it, until there is nothing to do but read. A lost lease
+    /// makes this wait for ever; whoever waits for it watches the lease.
+    pub(super) async fn drive(&mut self, protocol: &mut Protocol, event: Event) -> Outcome {
+        let mut step = protocol.on(event);
+        let (mut repaired, mut rebuilt) = (false, false);
+        loop {
+            tracing::debug!(shard = %self.lease.key(), ?step, "step");
+            let event = match step {
+                Step::Rebuild { first, last, generation, without } => {
+                    rebuilt = true;
+                    self.rebuild(first, last, generation, &without).await
+                }
+                Step::Find(keys) => Event::Found { all: self.find(&keys).await },
+                Step::Seal(keys) => {
+                    repaired = true;
+                    self.seal(&keys).await;
+                    Event::Sealed
+                }
+                Step::Write(write) => {
+                    self.write(write).await;
+                    Event::Written
+                }
+                Step::Deliver(keys) => {
+                    self.deliver(&keys).await;
+                    Event::Delivered
+                }
+                Step::CreateChildren => {
+                    self.create_children().await;
+                    Event::ChildrenCreated
+                }
+                Step::Read(checkpoint) => {
+                    if rebuilt {
+                        let how = if repaired { RecoveredHow::Repaired } else { RecoveredHow::Finished };
+                        metrics::batch_recovered(how);
+                        tracing::info!(shard = %self.lease.key(), ?how, "batch of a former owner brought to its end");
+                    }
+                    return Outcome::Read(checkpoint);
+                }
+                Step::Finished => return Outcome::Finished,
+                Step::Halt(halt) => return Outcome::Halted(halt),
+            };
+            step = protocol.on(event);
+        }
+    }
+
+    /// Reads the records of a batch again and batches them, whatever its size. `RecordsGone` when the first one
+    /// is not there any more.
+    async fn rebuild(&mut self, first: Position, last: Position, generation: u32, without: &[String]) -> Event {
+        let there = self.positions(without).await;
+        let limits = BatchLimits { rows_bytes_max: usize::MAX, objects_max: usize::MAX, ..self.context.limits };
+        let context = BatchContext { limits, ..(*self.context).clone() };
+        let mut batcher = Batcher::new(Arc::new(context));
+        let (sender, mut pages) = mpsc::channel(1);
+        let mut reading = JoinSet::new();
+        reading.spawn(reader::read_shard(
+            Arc::clone(&self.shared),
+            self.lease.key().clone(),
+            StartAt::At(first.sequence.clone()),
+            Arc::clone(&self.status),
+            self.fork_rng(),
+            sender,
+        ));
+        let mut held = self.shared.budget.empty();
+        let mut started = false;
+        while let Some(fetched) = pages.recv().await {
+            // Small enough to stay here: a takeover is rare, and at most a batch.
+            for record in fetched.page.records() {
+                let position = record.position();
+                if !started && position.sequence != first.sequence {
+                    return Event::RecordsGone;
+                }
+                started = true;
+                if position > last {
+                    break;
+                }
+                if position < first || there.contains(&position) {
+                    continue;
+                }
+                batcher.push(&record);
+            }
+            held.set(batcher.held_bytes());
+            if fetched.page.records().next_back().is_some_and(|record| record.position() >= last) {
+                self.batch = batcher.close_as(&first, &last, generation);
+                let keys = |batch: &Batch| batch.objects.iter().map(|object| object.key.clone()).collect();
+                return Event::Rebuilt { objects: self.batch.as_ref().map(keys).unwrap_or_default() };
+            }
+            tokio::task::yield_now().await;
+        }
+        // The shard ended before the batch does: its records cannot be had.
+        Event::RecordsGone
+    }
+
+    /// Positions of the rows in these objects.
+    async fn positions(&mut self, keys: &[String]) -> HashSet<Position> {
+        let mut positions = HashSet::new();
+        for key in keys {
+            let object = self.retry("read", key, |shared, key| async move { shared.sink.read(&key).await }).await;
+            let Some(object) = object else { continue };
+            loop {
+                match read_positions(&object) {
+                    Ok(rows) => break positions.extend(rows),
+                    // Somebody changed an object of ours. Guessing would double its rows.
+                    Err(error) => {
+                        self.stalled("unreadable_object", &format!("{key}: {error}"));
+                        sleep(RETRY_PAUSE * 20).await;
+                    }
+                }
+            }
+        }
+        positions
+    }
+
+    async fn find(&mut self, keys: &[String]) -> bool {
+        for key in keys {
+            if !self.retry("find", key, |shared, key| async move { shared.sink.exists(&key).await }).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn seal(&mut self, keys: &[String]) {
+        for key in keys {
+            let outcome = self
+                .retry("seal", key, |shared, key| async move { shared.sink.create(&key, seal_object()).await })
+                .await;
+            tracing::info!(%key, ?outcome, "object of another transform sealed");
+        }
+    }
+
+    /// Creates the objects of the batch in hand.
+    async fn deliver(&mut self, keys: &[String]) {
+        let batch = self.batch.take().expect("a batch is in hand when it is to be delivered");
+        let started = Instant::now();
+        debug_assert!(batch.objects.iter().map(|object| &object.key).eq(keys));
+        let bodies: Vec<(String, Bytes)> =
+            batch.objects.into_iter().map(|object| (object.key, object.body)).collect();
+        let bytes = bodies.iter().map(|(_, body)| body.len()).sum();
+        let seeds: Vec<u64> = bodies.iter().map(|_| self.rng.random()).collect();
+        let this = &*self;
+        stream::iter(bodies.into_iter().zip(seeds))
+            .for_each_concurrent(UPLOADS, |((key, body), seed)| async move {
+                let create = |shared: Arc<Shared>, key: String| {
+                    let body = body.clone();
+                    async move { shared.sink.create(&key, body).await }
+                };
+                let created = this.retry_seeded(seed, "deliver", &key, create).await;
+                metrics::object_delivered(match created {
+                    Created::New => ObjectOutcome::Created,
+                    Created::Existed => ObjectOutcome::Existed,
+                });
+            })
+            .await;
+        metrics::deliver_finished("objects", true, started.elapsed());
+        metrics::batch_delivered(usize::try_from(batch.records).unwrap_or(usize::MAX), bytes);
+        for (reason, letters) in &batch.dead_letters {
+            metrics::records_dead_lettered(reason.as_str(), *letters);
+        }
+        self.status.state(ShardState::Reading);
+    }
+
+    /// Writes to the lease row until the table has it.
+    async fn write(&mut self, write: LeaseWrite) {
+        let commit = matches!(write, LeaseWrite::Commit(_));
+        loop {
+            match self.lease.write(write.clone()).await {
+                Ok(row) => {
+                    self.status.lease_counter(row.counter);
+                    if commit {
+                        metrics::checkpointed(WriteOutcome::Done);
+                    }
+                    return;
+                }
+                Err(LeaseWriteError::Lost) => {
+                    if commit {
+                        metrics::checkpointed(WriteOutcome::Lost);
+                    }
+                    return std::future::pending().await;
+                }
+                Err(error @ LeaseWriteError::Unavailable(_)) => {
+                    self.status.error(error.to_string());
+                    sleep(self.jittered(RETRY_PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    async fn create_children(&mut self) {
+        loop {
+            let children = self.known_children().await;
+            match self.shared.coordinator.create_children(&self.lease, &children).await {
+                Ok(()) => return,
+                Err(error) => {
+                    self.status.error(format!("could not create the leases of the children: {error}"));
+                    sleep(self.jittered(RETRY_PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    /// The children: as the last page named them, else as the stream lists them.
+    async fn known_children(&mut self) -> Vec<ChildShard> {
+        if !self.children.is_empty() {
+            return self.children.clone();
+        }
+        loop {
+            let problem = match self.shared.lister.list().await {
+                Ok(shards) => {
+                    let mine = |shard: &crate::shard::Shard| shard.parents.contains(self.lease.key());
+                    let child = |shard: crate::shard::Shard| ChildShard {
+                        id: shard.id,
+                        parents: shard.parents,
+                        hash_range: shard.hash_range,
+                    };
+                    let children: Vec<_> = shards.into_iter().filter(mine).map(child).collect();
+                    if !children.is_empty() {
+                        return children;
+                    }
+                    "the shard is closed and the stream lists no child of it".to_owned()
+                }
+                Err(error) => error.to_string(),
+            };
+            self.stalled("no_children", &problem);
+            sleep(self.jittered(RETRY_PAUSE * 4)).await;
+        }
+    }
+
+    async fn retry<T, F, Fut>(&mut self, action: &'static str, key: &str, call: F) -> T
+    where
+        F: Fn(Arc<Shared>, String) -> Fut,
+        Fut: Future<Output = Result<T, SinkError>>,
+    {
+        let seed = self.rng.random();
+        self.retry_seeded(seed, action, key, call).await
+    }
+
+    async fn retry_seeded<T, F, Fut>(&self, seed: u64, action: &'static str, key: &str, call: F) -> T
+    where
+        F: Fn(Arc<Shared>, String) -> Fut,
+        Fut: Future<Output = Result<T, SinkError>>,
+    {
+        retry_until(
+            Backoff { seed },
+            || call(Arc::clone(&self.shared), key.to_owned()),
+            |error: &SinkError, tries, wait| {
+                metrics::deliver_retried();
+                let reason = format!("{error}: {}", error.source);
+                if tries == 1 || tries.is_power_of_two() {
+                    tracing::warn!(shard = %self.lease.key(), action, tries, ?wait, reason, "lake refuses, trying again");
+                }
+                if tries >= STALL_TRIES {
+                    self.stalled("lake", &reason);
+                }
+            },
+        )
+        .await
+    }
+
+    fn stalled(&self, reason: &'static str, detail: &str) {
+        self.status.error(detail);
+        self.status.state(ShardState::Stalled(reason));
+    }
+
+    fn jittered(&mut self, pause: Duration) -> Duration {
+        pause.mul_f64(self.rng.random_range(0.5..1.5))
+    }
+
+    fn fork_rng(&mut self) -> ChaCha8Rng {
+        ChaCha8Rng::from_rng(&mut self.rng)
+    }
+}
