@@ -1,6 +1,9 @@
 //! The per-record path on one core: a `GetRecords` body → records → rows → gzip, against the obvious way.
 //! `docs/PERFORMANCE.md` says how to read the figures.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on may stop")]
+#![expect(clippy::print_stdout, reason = "sizes belong beside the figures")]
+
 use std::hint::black_box;
 use std::io::Write;
 use std::sync::Arc;
