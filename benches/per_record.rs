@@ -1,1 +1,278 @@
-fn main() {}
+//! The per-record path on one core: a `GetRecords` body → records → rows → gzip, against the obvious way.
+//! `docs/PERFORMANCE.md` says how to read the figures.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on may stop")]
+#![expect(clippy::print_stdout, reason = "sizes belong beside the figures")]
+
+use std::hint::black_box;
+use std::io::Write;
+use std::sync::Arc;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use kinetide::batch::{BatchContext, BatchLimits, Batcher, Layout};
+use kinetide::fetch::{Payload, Record};
+use kinetide::shard::ShardId;
+use kinetide::transform::{Enrichment, RecordContext, Scratch, SourceKind, Transform};
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+
+const RECORDS: usize = 5_000;
+const HOUR_MS: u64 = 1_768_467_600_000;
+
+fn uuid(rng: &mut impl Rng) -> String {
+    let bits: u128 = rng.random();
+    uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid().to_string()
+}
+
+fn item(rng: &mut impl Rng, id: &str, at_us: u64) -> String {
+    let mut pick = |from: &[&str]| from[rng.random_range(0..from.len())].to_owned();
+    let (exchange, pair, order, status, source) = (
+        pick(&["Binance", "Coinbase", "Kraken", "FTX", "OKX", "Bitfinex"]),
+        pick(&["BTC/USD", "ETH/USDT", "SOL/USD", "ADA/USDT", "XRP/USD"]),
+        pick(&["BUY", "SELL"]),
+        pick(&["SUCCESS", "SUCCESS", "SUCCESS", "PENDING", "FAILED"]),
+        pick(&["Web", "Mobile", "API"]),
+    );
+    let price = rng.random_range(10_000..7_000_000u64);
+    let quantity = rng.random_range(10_000..5_000_000u64);
+    let fee = rng.random_range(100..10_000u64);
+    format!(
+        concat!(
+            r#"{{"transaction_id":{{"S":"{id}"}},"timestamp":{{"S":"2026-01-15T09:{m:02}:{s:02}.{f:06}"}},"#,
+            r#""exchange":{{"S":"{exchange}"}},"trading_pair":{{"S":"{pair}"}},"order_type":{{"S":"{order}"}},"#,
+            r#""price":{{"N":"{pw}.{pf:02}"}},"quantity":{{"N":"{qw}.{qf:06}"}},"trade_fee":{{"N":"0.{fee:04}"}},"#,
+            r#""trade_status":{{"S":"{status}"}},"user_id":{{"S":"{user}"}},"#,
+            r#""wallet_address":{{"S":"GB{w1:02}TEST{w2:014}"}},"order_source":{{"S":"{source}"}}}}"#,
+        ),
+        id = id,
+        exchange = exchange,
+        pair = pair,
+        order = order,
+        status = status,
+        source = source,
+        fee = fee,
+        m = at_us / 60_000_000 % 60,
+        s = at_us / 1_000_000 % 60,
+        f = at_us % 1_000_000,
+        pw = price / 100,
+        pf = price % 100,
+        qw = quantity / 1_000_000,
+        qf = quantity % 1_000_000,
+        user = uuid(rng),
+        w1 = rng.random_range(10..99u32),
+        w2 = rng.random_range(0..100_000_000_000_000u64),
+    )
+}
+
+/// One change as DynamoDB writes it to Kinesis: 80 % INSERT, 15 % MODIFY, 5 % REMOVE.
+fn change(rng: &mut impl Rng, at_us: u64) -> String {
+    let id = uuid(rng);
+    let (new, old) = (item(rng, &id, at_us), item(rng, &id, at_us));
+    let (name, images) = match rng.random_range(0..100) {
+        0..80 => ("INSERT", format!(r#""NewImage":{new}"#)),
+        80..95 => ("MODIFY", format!(r#""NewImage":{new},"OldImage":{old}"#)),
+        _ => ("REMOVE", format!(r#""OldImage":{old}"#)),
+    };
+    format!(
+        concat!(
+            r#"{{"awsRegion":"eu-north-1","eventID":"{event}","eventName":"{name}","userIdentity":null,"#,
+            r#""recordFormat":"application/json","tableName":"CryptoTransactions","dynamodb":{{"#,
+            r#""ApproximateCreationDateTime":{at},"Keys":{{"transaction_id":{{"S":"{id}"}}}},{images},"#,
+            r#""SizeBytes":341,"ApproximateCreationDateTimePrecision":"MICROSECOND"}},"eventSource":"aws:dynamodb"}}"#,
+        ),
+        event = uuid(rng),
+        name = name,
+        at = at_us,
+        id = id,
+        images = images,
+    )
+}
+
+/// The body of a `GetRecords` answer, and the payloads in it.
+fn body() -> (Vec<u8>, Vec<String>) {
+    let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(7);
+    let mut body =
+        Vec::from(&br#"{"MillisBehindLatest":0,"NextShardIterator":"AAAAAAAAAAF","Records":["#[..]);
+    let mut payloads = Vec::new();
+    for index in 0..RECORDS {
+        let at_ms = HOUR_MS + index as u64 * 500;
+        let at_us = at_ms * 1000 + rng.random_range(0..1000);
+        let payload = change(rng, at_us);
+        let separator = if index == 0 { "" } else { "," };
+        write!(
+            body,
+            concat!(
+                r#"{}{{"ApproximateArrivalTimestamp":{}.{:03},"Data":"{}","PartitionKey":"{:032X}","#,
+                r#""SequenceNumber":"49658812345678901234567890123456789012345678901234{:06}"}}"#,
+            ),
+            separator,
+            at_ms / 1000,
+            at_ms % 1000,
+            base64_simd::STANDARD.encode_to_string(&payload),
+            rng.random::<u128>(),
+            index,
+        )
+        .unwrap();
+        payloads.push(payload);
+    }
+    body.extend_from_slice(b"]}");
+    (body, payloads)
+}
+
+/// The records of a body that has the members of [`body`] in their order.
+fn records(body: &[u8]) -> impl Iterator<Item = Record<'_>> {
+    let mut rest = body;
+    let arrival = memchr::memmem::Finder::new("\"ApproximateArrivalTimestamp\":");
+    std::iter::from_fn(move || {
+        rest = &rest[arrival.find(rest)? + arrival.needle().len()..];
+        let (seconds, millis) = (&rest[..10], &rest[11..14]);
+        let number = |digits: &[u8]| digits.iter().fold(0i64, |n, b| n * 10 + i64::from(b - b'0'));
+        let mut text = |name: &str| {
+            rest = &rest[memchr::memmem::find(rest, name.as_bytes())? + name.len()..];
+            let (value, after) = rest.split_at(memchr::memchr(b'"', rest)?);
+            rest = after;
+            Some(value)
+        };
+        let (data, key, sequence) =
+            (text("\"Data\":\"")?, text("\"PartitionKey\":\"")?, text("\"SequenceNumber\":\"")?);
+        Some(Record {
+            sequence_number: std::str::from_utf8(sequence).ok()?,
+            partition_key: std::str::from_utf8(key).ok()?,
+            arrival_us: (number(seconds) * 1000 + number(millis)) * 1000,
+            payload: Payload::Base64(data),
+        })
+    })
+}
+
+fn transform() -> Transform {
+    Transform::crypto_transactions(&Enrichment::default()).unwrap()
+}
+
+fn context(gzip_level: u32) -> Arc<BatchContext> {
+    Arc::new(BatchContext {
+        stream: "trades".to_owned(),
+        shard: ShardId::new("shardId-000000000000"),
+        source: SourceKind::Kinesis,
+        layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
+        limits: BatchLimits { gzip_level, ..BatchLimits::default() },
+        transform: transform(),
+    })
+}
+
+fn path(body: &[u8], context: &Arc<BatchContext>) -> usize {
+    let mut batcher = Batcher::new(Arc::clone(context));
+    for record in records(body) {
+        batcher.push(&record);
+    }
+    let batch = batcher.close(0).unwrap();
+    assert_eq!((batch.rows, batch.dead_letters.len()), (RECORDS as u64, 0));
+    batch.objects.iter().map(|object| object.body.len()).sum()
+}
+
+/// What one writes first: a tree in, a tree out, floats, gzip at its default level.
+fn obvious(body: &[u8], level: u32) -> usize {
+    let answer: Value = serde_json::from_slice(body).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
+    for record in answer["Records"].as_array().unwrap() {
+        let data = base64_simd::STANDARD.decode_to_vec(record["Data"].as_str().unwrap()).unwrap();
+        let event: Value = serde_json::from_slice(&data).unwrap();
+        let change = &event["dynamodb"];
+        let image = change.get("NewImage").or(change.get("OldImage")).unwrap();
+        let mut row = serde_json::Map::new();
+        row.insert("event_id".to_owned(), event["eventID"].clone());
+        row.insert("event_name".to_owned(), event["eventName"].clone());
+        row.insert("cdc_ts_us".to_owned(), change["ApproximateCreationDateTime"].clone());
+        row.insert("table_name".to_owned(), event["tableName"].clone());
+        row.insert("sequence_number".to_owned(), record["SequenceNumber"].clone());
+        for (name, value) in image.as_object().unwrap() {
+            let (tag, value) = value.as_object().unwrap().iter().next().unwrap();
+            let plain = match tag.as_str() {
+                "N" => json!(value.as_str().unwrap().parse::<f64>().unwrap()),
+                _ => value.clone(),
+            };
+            row.insert(name.clone(), plain);
+        }
+        let number = |name: &str| row[name].as_f64().unwrap();
+        let (price, quantity, fee) = (number("price"), number("quantity"), number("trade_fee"));
+        row.insert("trade_value".to_owned(), json!(price * quantity));
+        row.insert("normalized_price".to_owned(), json!((price * 102.0).round() / 100.0));
+        row.insert("adjusted_trade_fee".to_owned(), json!(fee * 0.95));
+        serde_json::to_writer(&mut gzip, &row).unwrap();
+        gzip.write_all(b"\n").unwrap();
+    }
+    gzip.finish().unwrap().len()
+}
+
+fn per_record(criterion: &mut Criterion) {
+    let (body, payloads) = body();
+    let rows = {
+        let (transform, mut scratch, mut rows) = (transform(), Scratch::default(), Vec::new());
+        let context = record_context();
+        for payload in &payloads {
+            transform.apply(&context, payload.as_bytes(), &mut scratch, &mut rows).unwrap();
+        }
+        rows
+    };
+    println!(
+        "a record is {} B of JSON and {} B of body; its row is {} B",
+        payloads.iter().map(String::len).sum::<usize>() / RECORDS,
+        body.len() / RECORDS,
+        rows.len() / RECORDS,
+    );
+    for level in [1, 6] {
+        println!("level {level}: {} B of gzip a record", path(&body, &context(level)) / RECORDS);
+    }
+
+    let mut group = criterion.benchmark_group("per_record");
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.sample_size(20);
+    for level in [1, 6] {
+        let context = context(level);
+        group.bench_function(format!("path/gzip {level}"), |b| b.iter(|| path(black_box(&body), &context)));
+    }
+    group.bench_function("obvious/gzip 6", |b| b.iter(|| obvious(black_box(&body), 6)));
+    group.bench_function("stage/copy the body", |b| b.iter(|| black_box(&body).clone()));
+    group.bench_function("stage/body to payloads", |b| {
+        let mut decoded = Vec::new();
+        b.iter(|| {
+            for record in records(black_box(&body)) {
+                let Payload::Base64(text) = record.payload else { unreachable!("records are base64") };
+                decoded.clear();
+                base64_simd::STANDARD.decode_append(text, &mut decoded).unwrap();
+            }
+        });
+    });
+    group.bench_function("stage/transform", |b| {
+        let (transform, mut scratch, mut row) = (transform(), Scratch::default(), Vec::new());
+        let context = record_context();
+        b.iter(|| {
+            for payload in &payloads {
+                row.clear();
+                transform.apply(&context, black_box(payload.as_bytes()), &mut scratch, &mut row).unwrap();
+            }
+        });
+    });
+    group.bench_function("stage/gzip 1", |b| {
+        b.iter(|| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
+            for block in black_box(&rows).chunks(64 << 10) {
+                gzip.write_all(block).unwrap();
+            }
+            gzip.finish().unwrap().len()
+        });
+    });
+    group.finish();
+}
+
+fn record_context() -> RecordContext<'static> {
+    RecordContext {
+        source: SourceKind::Kinesis,
+        shard_id: "shardId-000000000000",
+        sequence_number: "49658812345678901234567890123456789012345678901234000001",
+        sub_sequence: 0,
+        arrival_us: 1_768_469_400_123_000,
+    }
+}
+
+criterion_group!(benches, per_record);
+criterion_main!(benches);

@@ -1,4 +1,98 @@
 //! Rows of one shard → gzip NDJSON objects.
 //!
-//! Owns: when a batch is full, the encoder, the partition and the key of an object.
+//! Owns: base64 of the payload, when a batch is full, the encoder, the partition and the key of an object, reading
+//! positions back from an object.
 //! Does not own: how objects get to the store (`deliver`), when the batch is safe (`checkpoint`).
+
+mod batcher;
+mod encode;
+mod key;
+mod repair;
+
+pub use batcher::Batcher;
+pub use repair::{UnreadableObject, read_positions, seal_object};
+
+use bytes::Bytes;
+
+use crate::shard::{Position, ShardId};
+use crate::transform::{ErrorCode, SourceKind, Transform};
+
+/// Where in the lake objects go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Folder of the rows, for example `landing/transactions`.
+    pub landing: String,
+    /// Folder of the dead letters, for example `errors`.
+    pub errors: String,
+}
+
+/// When a batch is full, and how hard it is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Bytes of rows before compression.
+    pub rows_bytes_max: usize,
+    /// Objects, dead letter objects included. Each open one holds about half a megabyte.
+    pub objects_max: usize,
+    /// gzip level, 1 to 9. Decides the bytes of an object, so all workers of one application must agree on it.
+    pub gzip_level: u32,
+}
+
+impl Default for BatchLimits {
+    fn default() -> Self {
+        Self { rows_bytes_max: 64 << 20, objects_max: 64, gzip_level: 1 }
+    }
+}
+
+/// What all batches of one shard share.
+#[derive(Clone, Debug)]
+pub struct BatchContext {
+    /// Name of the stream.
+    pub stream: String,
+    /// The shard.
+    pub shard: ShardId,
+    /// What kind of stream it is.
+    pub source: SourceKind,
+    /// Where objects go.
+    pub layout: Layout,
+    /// When a batch is full.
+    pub limits: BatchLimits,
+    /// What makes the rows.
+    pub transform: Transform,
+}
+
+/// A closed batch: every record between two positions, as objects to deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Its first record.
+    pub first: Position,
+    /// Its last record.
+    pub last: Position,
+    /// Records in it; each is one row or one dead letter.
+    pub records: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Dead letters by reason, in the order of the enum.
+    pub dead_letters: Vec<(ErrorCode, u64)>,
+    /// Earliest arrival time of its records, µs since the epoch.
+    pub oldest_arrival_us: i64,
+    /// Latest arrival time of its records, µs since the epoch.
+    pub newest_arrival_us: i64,
+    /// The objects, in the order of their keys.
+    pub objects: Vec<LakeObject>,
+    /// Bytes of all objects before compression.
+    pub rows_bytes: u64,
+}
+
+/// One object for the lake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LakeObject {
+    /// Its key, relative to the lake.
+    pub key: String,
+    /// gzip of NDJSON.
+    pub body: Bytes,
+    /// Rows in it, never 0.
+    pub rows: u64,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,278 @@
 //! `kinetide transform`.
 
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use serde::de::IgnoredAny;
 
 use super::Exit;
+use crate::transform::{
+    BadRecord, Enrichment, ErrorCode, RecordContext, Scratch, SourceKind, Transform, dead_letter_row,
+    parse_utc_us,
+};
+
+const SHARD_ID: &str = "shardId-000000000000";
 
 /// Flags of `kinetide transform`.
 #[derive(Debug, Args)]
-pub struct TransformArgs {}
+#[command(after_help = "Exit code: 0 when every record became a row, 1 when there was a dead letter.\n\n\
+    Example: kinetide transform tests/fixtures/kinesis-dynamodb-insert.json")]
+pub struct TransformArgs {
+    /// What makes the rows.
+    #[arg(long, value_name = "NAME", default_value = "crypto-transactions",
+        value_parser = PossibleValuesParser::new(Transform::NAMES))]
+    transform: String,
+
+    /// TOML file with the constants of the enrichment in its table [enrichment].
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+
+    /// Each line is the base64 of a record, as in the answer of GetRecords.
+    #[arg(long)]
+    base64: bool,
+
+    /// The records are from DynamoDB Streams, not from Kinesis.
+    #[arg(long)]
+    dynamodb_streams: bool,
+
+    /// Arrival time of all records, for example 2026-01-15T09:30:30Z. Without it each record arrives when it was
+    /// created, so that the same input always gives the same rows.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    arrival: Option<i64>,
+
+    /// One JSON document a line, or one document over many lines. `-` is stdin.
+    #[arg(value_name = "FILE", default_value = "-")]
+    file: PathBuf,
+}
+
+fn time(text: &str) -> Result<i64, String> {
+    parse_utc_us(text.as_bytes()).ok_or_else(|| "expected a time like 2026-01-15T09:30:30Z".to_owned())
+}
 
 /// Runs the command.
-pub async fn run(_args: TransformArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+pub async fn run(args: TransformArgs) -> anyhow::Result<Exit> {
+    let transform = match set_up(&args) {
+        Ok(transform) => transform,
+        Err(error) => {
+            writeln!(io::stderr(), "error: {error:#}")?;
+            return Ok(Exit::BadSettings);
+        }
+    };
+    let name = args.file.display();
+    let input: Box<dyn BufRead> = if args.file == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(&args.file).with_context(|| format!("could not open {name}"))?))
+    };
+    let mut run = Run {
+        transform,
+        args: &args,
+        rows: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+        dead_letters: io::stderr().lock(),
+        scratch: Scratch::default(),
+        row: Vec::new(),
+        decoded: Vec::new(),
+        records: 0,
+        refused: 0,
+    };
+    match run.all(input) {
+        // Whoever reads the rows has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
+        outcome => outcome.with_context(|| format!("could not transform {name}")),
+    }
+}
+
+fn set_up(args: &TransformArgs) -> anyhow::Result<Transform> {
+    let enrichment = match &args.settings {
+        None => Enrichment::default(),
+        Some(file) => {
+            let read = || -> anyhow::Result<Enrichment> {
+                let mut settings: toml::Table = std::fs::read_to_string(file)?.parse()?;
+                Ok(settings.remove("enrichment").map(toml::Value::try_into).transpose()?.unwrap_or_default())
+            };
+            read().with_context(|| format!("settings file {}", file.display()))?
+        }
+    };
+    Ok(Transform::named(&args.transform, &enrichment)?)
+}
+
+struct Run<'a, R, D> {
+    transform: Transform,
+    args: &'a TransformArgs,
+    rows: R,
+    dead_letters: D,
+    scratch: Scratch,
+    row: Vec<u8>,
+    decoded: Vec<u8>,
+    records: u64,
+    refused: u64,
+}
+
+impl<R: Write, D: Write> Run<'_, R, D> {
+    fn all(&mut self, mut input: impl BufRead) -> io::Result<Exit> {
+        let mut text = Vec::new();
+        input.read_until(b'\n', &mut text)?;
+        if !self.args.base64 && is_cut_off(&text) {
+            input.read_to_end(&mut text)?;
+            if serde_json::from_slice::<IgnoredAny>(&text).is_ok() {
+                self.record(text.trim_ascii())?;
+            } else {
+                self.lines(&text[..])?;
+            }
+        } else {
+            self.lines((&text[..]).chain(input))?;
+        }
+        self.rows.flush()?;
+        let (records, refused) = (self.records, self.refused);
+        writeln!(self.dead_letters, "{records} records: {} rows, {refused} dead letters", records - refused)?;
+        Ok(if refused == 0 { Exit::Done } else { Exit::Failed })
+    }
+
+    fn lines(&mut self, mut input: impl BufRead) -> io::Result<()> {
+        let mut line = Vec::new();
+        while input.read_until(b'\n', &mut line)? > 0 {
+            if !line.trim_ascii().is_empty() {
+                self.record(line.trim_ascii())?;
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, line: &[u8]) -> io::Result<()> {
+        self.records += 1;
+        let mut decoded = std::mem::take(&mut self.decoded);
+        decoded.clear();
+        let outcome = if !self.args.base64 {
+            self.write(line, None)
+        } else if base64_simd::STANDARD.decode_append(line, &mut decoded).is_ok() {
+            self.write(&decoded, None)
+        } else {
+            self.write(line, Some(ErrorCode::NotBase64.into()))
+        };
+        self.decoded = decoded;
+        outcome
+    }
+
+    /// Writes the row of `data`, or its dead letter where it is `bad` already.
+    fn write(&mut self, data: &[u8], bad: Option<BadRecord>) -> io::Result<()> {
+        let sequence_number = self.records.to_string();
+        let mut context = RecordContext {
+            source: if self.args.dynamodb_streams {
+                SourceKind::DynamoDbStreams
+            } else {
+                SourceKind::Kinesis
+            },
+            shard_id: SHARD_ID,
+            sequence_number: &sequence_number,
+            sub_sequence: 0,
+            arrival_us: self.args.arrival.unwrap_or(0),
+        };
+        let Self { transform, scratch, row, .. } = self;
+        let mut apply = |context: &RecordContext<'_>| {
+            row.clear();
+            transform.apply(context, data, scratch, row)
+        };
+        let mut outcome = match bad {
+            Some(bad) => Err(bad),
+            None => apply(&context),
+        };
+        // The creation time is known only now.
+        if let (Ok(info), None) = (&outcome, self.args.arrival) {
+            context.arrival_us = info.cdc_us;
+            outcome = apply(&context);
+        }
+        match outcome {
+            Ok(_) => self.rows.write_all(&self.row),
+            Err(bad) => {
+                self.refused += 1;
+                self.row.clear();
+                dead_letter_row(&context, &bad, data, &mut self.row);
+                self.dead_letters.write_all(&self.row)
+            }
+        }
+    }
+}
+
+/// True when `line` starts a JSON document that goes on behind it.
+fn is_cut_off(line: &[u8]) -> bool {
+    serde_json::from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
+        && !line.trim_ascii().is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: TransformArgs,
+    }
+
+    /// Rows and dead letters of `input`.
+    fn check(flags: &[&str], input: &[u8], exit: Exit) -> (String, String) {
+        let args = Command::try_parse_from([&["transform"], flags].concat()).unwrap().args;
+        let (mut rows, mut dead_letters) = (Vec::new(), Vec::new());
+        let mut run = Run {
+            transform: set_up(&args).unwrap(),
+            args: &args,
+            rows: &mut rows,
+            dead_letters: &mut dead_letters,
+            scratch: Scratch::default(),
+            row: Vec::new(),
+            decoded: Vec::new(),
+            records: 0,
+            refused: 0,
+        };
+        assert_eq!(run.all(input).unwrap(), exit);
+        (String::from_utf8(rows).unwrap(), String::from_utf8(dead_letters).unwrap())
+    }
+
+    const SAMPLE: &[u8] = include_bytes!("../../tests/fixtures/kinesis-dynamodb-insert.json");
+
+    fn expected() -> &'static str {
+        include_str!("../../tests/fixtures/expected-rows.ndjson").split_inclusive('\n').next().unwrap()
+    }
+
+    #[test]
+    fn one_document_over_many_lines() {
+        let (rows, summary) = check(&["--arrival", "2026-01-15T09:30:30Z"], SAMPLE, Exit::Done);
+        assert_eq!((&rows[..], &summary[..]), (expected(), "1 records: 1 rows, 0 dead letters\n"));
+        // Without an arrival time the creation time stands in.
+        let (rows, _) = check(&[], SAMPLE, Exit::Done);
+        assert!(rows.contains(r#""ingestion_time":"2026-01-15T09:30:00.123456Z""#));
+    }
+
+    #[test]
+    fn lines_and_dead_letters() {
+        let input = b"{\"a\":1}\n\n[]\r\n{\"a\":2}";
+        let (rows, letters) = check(&["--transform", "json"], input, Exit::Failed);
+        assert!(
+            rows.lines().map(|row| &row[row.len() - 6..]).eq([",\"a\":1}", ",\"a\":2}"].map(|row| &row[1..]))
+        );
+        assert!(
+            letters.contains(r#""errorCode":"not_object""#) && letters.contains(r#""sequenceNumber":"2""#)
+        );
+        assert!(letters.ends_with("3 records: 2 rows, 1 dead letters\n"));
+        // A torn first line is a record of its own.
+        let (rows, _) = check(&["--transform", "json"], b"{\"a\":\n{\"a\":2}\n", Exit::Failed);
+        assert_eq!(rows.lines().count(), 1);
+        assert_eq!(check(&[], b"", Exit::Done).1, "0 records: 0 rows, 0 dead letters\n");
+    }
+
+    #[test]
+    fn base64_lines() {
+        let input = format!("{}\nno base64\n", base64_simd::STANDARD.encode_to_string(SAMPLE));
+        let flags = ["--base64", "--arrival", "2026-01-15T09:30:30Z"];
+        let (rows, letters) = check(&flags, input.as_bytes(), Exit::Failed);
+        assert_eq!(rows, expected());
+        assert!(letters.contains("not_base64") && letters.contains("bm8gYmFzZTY0"));
+    }
 }

@@ -1,4 +1,151 @@
 //! Bytes of a record → change event.
 //!
-//! Owns: base64, UTF-8, the CDC envelope, DynamoDB JSON, what makes a record malformed.
-//! Does not own: which columns a row has (`transform`).
+//! Owns: UTF-8, the CDC envelope, DynamoDB JSON, the units of the creation time, what makes a record malformed.
+//! Does not own: which columns a row has (`transform`), base64 of the payload (`batch`).
+
+mod attribute;
+mod event;
+mod image;
+pub(crate) mod json;
+mod number;
+mod object;
+
+pub use event::{DeleteReason, Event, EventName, decode_event};
+pub use image::{Image, Kind};
+pub use number::Number;
+pub use object::decode_object;
+
+use std::fmt;
+
+/// Why a record cannot become a row. The name is part of the key of its dead letter object: never rename one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ErrorCode {
+    /// The payload of the record is not base64.
+    NotBase64,
+    /// The payload is not UTF-8.
+    NotUtf8,
+    /// The payload is not one JSON document.
+    NotJson,
+    /// The document is not an object.
+    NotObject,
+    /// There is no `dynamodb` member.
+    NoDynamodb,
+    /// `eventName` is missing or none of INSERT, MODIFY, REMOVE.
+    UnknownEventName,
+    /// The creation time is missing, of an unknown precision or out of range.
+    BadTime,
+    /// The image that the row needs is missing.
+    NoImage,
+    /// An attribute has a type tag that DynamoDB does not know.
+    UnknownType,
+    /// An attribute has more than one type tag.
+    TwoTags,
+    /// An attribute has no type tag.
+    NoTag,
+    /// A number breaks the JSON grammar or DynamoDB's range.
+    BadNumber,
+    /// A binary attribute is not base64.
+    BadBase64,
+    /// A member has another JSON type than it must have.
+    WrongJsonType,
+    /// Lists and maps are nested deeper than the guard.
+    TooDeep,
+    /// Two members of an object have the same name.
+    DuplicateName,
+    /// A known attribute has another DynamoDB type than its column.
+    WrongType,
+}
+
+impl ErrorCode {
+    /// The name in snake case, as in rows, keys and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotBase64 => "not_base64",
+            Self::NotUtf8 => "not_utf8",
+            Self::NotJson => "not_json",
+            Self::NotObject => "not_object",
+            Self::NoDynamodb => "no_dynamodb",
+            Self::UnknownEventName => "unknown_event_name",
+            Self::BadTime => "bad_time",
+            Self::NoImage => "no_image",
+            Self::UnknownType => "unknown_type",
+            Self::TwoTags => "two_tags",
+            Self::NoTag => "no_tag",
+            Self::BadNumber => "bad_number",
+            Self::BadBase64 => "bad_base64",
+            Self::WrongJsonType => "wrong_json_type",
+            Self::TooDeep => "too_deep",
+            Self::DuplicateName => "duplicate_name",
+            Self::WrongType => "wrong_type",
+        }
+    }
+
+    /// What is wrong, for people; never with anything from the record.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::NotBase64 => "the payload is not standard base64",
+            Self::NotUtf8 => "the payload is not UTF-8",
+            Self::NotJson => "the payload is not one JSON document",
+            Self::NotObject => "the JSON document is not an object",
+            Self::NoDynamodb => "the change record has no member dynamodb",
+            Self::UnknownEventName => "eventName is missing or none of INSERT, MODIFY, REMOVE",
+            Self::BadTime => "the creation time is missing, of unknown precision or out of range",
+            Self::NoImage => "the change record lacks the image that the row needs",
+            Self::UnknownType => "an attribute has an unknown type tag",
+            Self::TwoTags => "an attribute has more than one type tag",
+            Self::NoTag => "an attribute has no type tag",
+            Self::BadNumber => "a number breaks the JSON grammar or the range of DynamoDB",
+            Self::BadBase64 => "a binary attribute is not standard base64",
+            Self::WrongJsonType => "a member has another JSON type than it must have",
+            Self::TooDeep => "lists and maps are nested deeper than 64 levels",
+            Self::DuplicateName => "two members of one object have the same name",
+            Self::WrongType => "a known attribute has another type than its column",
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A record that cannot become a row. It is data: it goes to the lake as a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct BadRecord {
+    /// The kind of trouble.
+    pub code: ErrorCode,
+    /// What is wrong and where; never an item's value, which may be personal data.
+    pub message: String,
+}
+
+impl From<ErrorCode> for BadRecord {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, message: code.reason().to_owned() }
+    }
+}
+
+/// Lists and maps in one another that a record may have. DynamoDB itself stops at 32.
+const DEPTH_MAX: usize = 64;
+
+/// Checks UTF-8 once, for the whole record: serde_json can then borrow strings without checking each.
+fn utf8(data: &[u8]) -> Result<&str, BadRecord> {
+    simdutf8::basic::from_utf8(data).map_err(|_| ErrorCode::NotUtf8.into())
+}
+
+/// Turns an error of serde_json into the reason, which the visitors have left in `image` if they found it.
+fn checked(outcome: serde_json::Result<()>, image: &mut Image) -> Result<(), BadRecord> {
+    outcome.map_err(|error| {
+        let code = image.fault.take().unwrap_or(match error.classify() {
+            serde_json::error::Category::Data => ErrorCode::WrongJsonType,
+            _ => ErrorCode::NotJson,
+        });
+        // The text of serde's errors may quote values; the place does not.
+        let message = format!("{} (line {}, column {})", code.reason(), error.line(), error.column());
+        BadRecord { code, message }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The open batch of one shard.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::encode::Encoder;
+use super::key::{Partition, file_name};
+use super::{Batch, BatchContext, LakeObject};
+use crate::fetch::{Payload, Record};
+use crate::shard::{Position, SequenceNumber};
+use crate::transform::{BadRecord, ErrorCode, RecordContext, RowInfo, Scratch, dead_letter_row};
+
+const DIGITS: &str = "a page has decimal sequence numbers only";
+
+/// Turns the records of one shard into objects, record by record, one open batch at a time. Holds compressed bytes,
+/// never rows. Once its buffers have grown it allocates nothing per record.
+pub struct Batcher {
+    context: Arc<BatchContext>,
+    open: Open,
+    scratch: Scratch,
+    decoded: Vec<u8>,
+    row: Vec<u8>,
+}
+
+/// What belongs to the open batch.
+#[derive(Default)]
+struct Open {
+    first: Option<Position>,
+    /// Digits of the last sequence number, in a buffer that is kept.
+    last: String,
+    records: u64,
+    rows_bytes: usize,
+    /// Earliest and latest.
+    arrival_us: Option<(i64, i64)>,
+    /// In the order of their first rows. Few, and the last used is the likely one: a list beats a map.
+    objects: Vec<(Partition, Encoder)>,
+    likely: usize,
+}
+
+impl Batcher {
+    /// An empty batch.
+    pub fn new(context: Arc<BatchContext>) -> Self {
+        Self {
+            context,
+            open: Open::default(),
+            scratch: Scratch::default(),
+            decoded: Vec::new(),
+            row: Vec::new(),
+        }
+    }
+
+    /// Adds one record, as one row or one dead letter. Records come in the order of the shard; their sequence
+    /// numbers must be decimal digits.
+    pub fn push(&mut self, record: &Record<'_>) {
+        let context = RecordContext {
+            source: self.context.source,
+            shard_id: self.context.shard.as_str(),
+            sequence_number: record.sequence_number,
+            sub_sequence: 0,
+            arrival_us: record.arrival_us,
+        };
+        let (data, intact) = match record.payload {
+            Payload::Plain(data) => (data, true),
+            Payload::Base64(text) if decode_base64(text, &mut self.decoded) => (&self.decoded[..], true),
+            Payload::Base64(text) => (text, false),
+        };
+        self.row.clear();
+        let outcome = if intact {
+            self.context.transform.apply(&context, data, &mut self.scratch, &mut self.row)
+        } else {
+            Err(BadRecord::from(ErrorCode::NotBase64))
+        };
+        let partition = match outcome {
+            Ok(RowInfo { cdc_us }) => Partition::of_row(cdc_us),
+            Err(bad) => {
+                dead_letter_row(&context, &bad, data, &mut self.row);
+                Partition::of_dead_letter(bad.code, record.arrival_us)
+            }
+        };
+        self.open.note(record);
+        self.open.rows_bytes += self.row.len();
+        self.open.encoder(partition, self.context.limits.gzip_level).push(&self.row);
+    }
+
+    /// True when no record is in the batch.
+    pub fn is_empty(&self) -> bool {
+        self.open.records == 0
+    }
+
+    /// True when the batch should be closed before the next record.
+    pub fn is_full(&self) -> bool {
+        let limits = &self.context.limits;
+        self.open.rows_bytes >= limits.rows_bytes_max || self.open.objects.len() >= limits.objects_max
+    }
+
+    /// Records in the batch.
+    pub fn records(&self) -> u64 {
+        self.open.records
+    }
+
+    /// Bytes of rows in the batch, before compression.
+    pub fn rows_bytes(&self) -> usize {
+        self.open.rows_bytes
+    }
+
+    /// Memory that the batch holds: compressed so far, and the open encoders. Bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.open.objects.iter().map(|(_, encoder)| encoder.held_bytes()).sum()
+    }
+
+    /// Earliest arrival time in the batch, µs since the epoch.
+    pub fn oldest_arrival_us(&self) -> Option<i64> {
+        self.open.arrival_us.map(|(oldest, _)| oldest)
+    }
+
+    /// Position of the last record in the batch.
+    pub fn last(&self) -> Option<Position> {
+        (!self.is_empty()).then(|| position(&self.open.last))
+    }
+
+    /// Ends the batch and starts the next, empty one. `generation` is 0, or the number of the repair. `None` when
+    /// there was no record.
+    pub fn close(&mut self, generation: u32) -> Option<Batch> {
+        let Open { first, last, records, rows_bytes, arrival_us, objects, .. } =
+            std::mem::take(&mut self.open);
+        let (first, (oldest_arrival_us, newest_arrival_us)) = (first?, arrival_us?);
+        let last = position(&last);
+        let name = file_name(&self.context, &first, &last, generation);
+        let mut rows = 0;
+        let mut dead_letters = BTreeMap::new();
+        let mut objects: Vec<LakeObject> = objects
+            .into_iter()
+            .map(|(partition, encoder)| {
+                match partition.error {
+                    None => rows += encoder.rows(),
+                    Some(code) => *dead_letters.entry(code).or_insert(0) += encoder.rows(),
+                }
+                let key = format!("{}/{name}", partition.folder(&self.context));
+                LakeObject { key, rows: encoder.rows(), body: encoder.finish() }
+            })
+            .collect();
+        objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Some(Batch {
+            first,
+            last,
+            records,
+            rows,
+            dead_letters: dead_letters.into_iter().collect(),
+            oldest_arrival_us,
+            newest_arrival_us,
+            objects,
+            rows_bytes: rows_bytes as u64,
+        })
+    }
+}
+
+impl Open {
+    fn note(&mut self, record: &Record<'_>) {
+        self.records += 1;
+        self.first.get_or_insert_with(|| position(record.sequence_number));
+        self.last.clear();
+        self.last.push_str(record.sequence_number);
+        let now = record.arrival_us;
+        self.arrival_us =
+            Some(self.arrival_us.map_or((now, now), |(oldest, newest)| (oldest.min(now), newest.max(now))));
+    }
+
+    fn encoder(&mut self, partition: Partition, level: u32) -> &mut Encoder {
+        if self.objects.get(self.likely).is_none_or(|(of, _)| *of != partition) {
+            self.likely = self.objects.iter().position(|(of, _)| *of == partition).unwrap_or_else(|| {
+                self.objects.push((partition, Encoder::new(level)));
+                self.objects.len() - 1
+            });
+        }
+        &mut self.objects[self.likely].1
+    }
+}
+
+fn position(digits: &str) -> Position {
+    Position::new(SequenceNumber::parse(digits).expect(DIGITS))
+}
+
+/// Decodes standard base64 into `out`; false when it is not that.
+fn decode_base64(text: &[u8], out: &mut Vec<u8>) -> bool {
+    out.clear();
+    base64_simd::STANDARD.decode_append(text, out).is_ok()
+}

@@ -1,0 +1,152 @@
+//! Where a row belongs, and the key of its object.
+
+use super::BatchContext;
+use crate::shard::Position;
+use crate::transform::{ErrorCode, Utc, fnv1a};
+
+const HOUR_US: i64 = 3_600_000_000;
+
+/// Rows of one batch with the same partition share an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Partition {
+    /// The reason, for dead letters.
+    pub(super) error: Option<ErrorCode>,
+    /// Hours since the epoch, UTC.
+    hour: i64,
+}
+
+impl Partition {
+    pub(super) fn of_row(time_us: i64) -> Self {
+        Self { error: None, hour: hour_of(time_us) }
+    }
+
+    /// Dead letters lie by arrival time: their change time may be what is wrong with them.
+    pub(super) fn of_dead_letter(error: ErrorCode, arrival_us: i64) -> Self {
+        Self { error: Some(error), hour: hour_of(arrival_us) }
+    }
+
+    /// The folder, without a slash at its end.
+    pub(super) fn folder(&self, context: &BatchContext) -> String {
+        let time = Utc::from_us(self.hour * HOUR_US);
+        let Utc { year, month, day, hour, .. } = time;
+        let hour = format!("year={year:04}/month={month:02}/day={day:02}/hour={hour:02}");
+        match self.error {
+            None => format!("{}/{hour}", context.layout.landing),
+            Some(error) => format!("{}/{error}/{hour}", context.layout.errors),
+        }
+    }
+}
+
+/// Times that paths cannot write are clamped here already, so that one folder is one partition.
+fn hour_of(us: i64) -> i64 {
+    us.clamp(0, Utc::MAX_US) / HOUR_US
+}
+
+/// Name of the objects of a batch, the same in every folder. `generation` above 0 marks a repair. At most 255
+/// bytes, so that it can be a file name.
+pub(super) fn file_name(
+    context: &BatchContext,
+    first: &Position,
+    last: &Position,
+    generation: u32,
+) -> String {
+    let stream = part(&context.stream, 64);
+    let shard = part(context.shard.as_str(), 44);
+    let (first, last) = (position(first), position(last));
+    let repair = if generation > 0 { format!("-r{generation}") } else { String::new() };
+    format!("{stream}-{shard}-{first}-{last}{repair}.ndjson.gz")
+}
+
+/// Two batches may end in the same aggregated record, so its index is part of the name.
+fn position(position: &Position) -> String {
+    let text = match position.sub {
+        0 => position.sequence.to_string(),
+        sub => format!("{}.{sub}", position.sequence),
+    };
+    // Kinesis has at most 56 digits (186 bits).
+    part(&text, 60)
+}
+
+/// `text` as part of a file name of at most `max` bytes. What had to be changed or cut stays distinct by a hash.
+fn part(text: &str, max: usize) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    if text.len() <= max && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    let kept = text.chars().map(|c| if is_plain(c) { c } else { '_' }).take(max - 17);
+    format!("{}-{:016x}", kept.collect::<String>(), fnv1a(text.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{BatchLimits, Layout};
+    use crate::shard::{SequenceNumber, ShardId};
+    use crate::transform::{SourceKind, Transform};
+    use proptest::prelude::*;
+
+    fn context(stream: &str, shard: &str) -> BatchContext {
+        BatchContext {
+            stream: stream.to_owned(),
+            shard: ShardId::new(shard),
+            source: SourceKind::Kinesis,
+            layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
+            limits: BatchLimits::default(),
+            transform: Transform::json(),
+        }
+    }
+
+    fn at(digits: &str, sub: u64) -> Position {
+        Position { sequence: SequenceNumber::parse(digits).unwrap(), sub }
+    }
+
+    #[test]
+    fn names_speak() {
+        let context = context("trades", "shardId-000000000003");
+        assert_eq!(
+            file_name(&context, &at("17", 0), &at("0042", 0), 0),
+            "trades-shardId-000000000003-17-0042.ndjson.gz"
+        );
+        assert_eq!(
+            file_name(&context, &at("17", 1), &at("42", 7), 3),
+            "trades-shardId-000000000003-17.1-42.7-r3.ndjson.gz"
+        );
+        let us = 1_768_469_400_123_456;
+        assert_eq!(
+            Partition::of_row(us).folder(&context),
+            "landing/transactions/year=2026/month=01/day=15/hour=09"
+        );
+        assert_eq!(
+            Partition::of_dead_letter(ErrorCode::NotJson, us).folder(&context),
+            "errors/not_json/year=2026/month=01/day=15/hour=09"
+        );
+    }
+
+    #[test]
+    fn a_stream_known_by_its_arn_is_one_file_name() {
+        let arn = "arn:aws:dynamodb:eu-north-1:000000000000:table/T/stream/2026-01-15T09:00:00.000";
+        let name = file_name(&context(arn, "shardId-0"), &at("1", 0), &at("2", 0), 0);
+        assert_eq!(
+            name,
+            "arn_aws_dynamodb_eu-north-1_000000000000_table_-7723ae64e1babbfa-shardId-0-1-2.ndjson.gz"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_short_plain_and_distinct(
+            streams in prop::array::uniform2("[a-z:/]{1,3}|[a-zA-Z0-9_.-]{60,128}|s{100,101}"),
+            shard in "shardId-[0-9]{12}|.{1,128}",
+            digits in prop::array::uniform2("[0-9]{1,128}"),
+            sub: u64,
+            generation: u32,
+        ) {
+            let [a, b] = streams.each_ref().map(|stream| {
+                file_name(&context(stream, &shard), &at(&digits[0], sub), &at(&digits[1], 0), generation)
+            });
+            prop_assert!(a.len() <= 255, "{}", a.len());
+            prop_assert!(a.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)));
+            prop_assert_eq!(a == b, streams[0] == streams[1]);
+        }
+    }
+}

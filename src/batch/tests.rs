@@ -1,0 +1,265 @@
+use std::io::Read;
+use std::sync::Arc;
+
+use flate2::read::MultiGzDecoder;
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+
+use super::*;
+use crate::fetch::{PageBuilder, Payload, Record};
+use crate::shard::SequenceNumber;
+use crate::transform::{Enrichment, fnv1a};
+
+/// 2026-01-15T09:30:00Z.
+const START_US: i64 = 1_768_469_400_000_000;
+const HOUR_US: i64 = 3_600_000_000;
+
+fn context(transform: Transform, limits: BatchLimits) -> Arc<BatchContext> {
+    Arc::new(BatchContext {
+        stream: "trades".to_owned(),
+        shard: ShardId::new("shardId-000000000000"),
+        source: SourceKind::Kinesis,
+        layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
+        limits,
+        transform,
+    })
+}
+
+fn crypto() -> Arc<BatchContext> {
+    let transform = Transform::crypto_transactions(&Enrichment::default()).unwrap();
+    context(transform, BatchLimits::default())
+}
+
+fn json(limits: BatchLimits) -> Arc<BatchContext> {
+    context(Transform::json(), limits)
+}
+
+/// Records as (arrival time, payload), numbered from 1.
+type Records = Vec<(i64, Vec<u8>)>;
+
+/// Pushes the records in pages that end at `cuts`.
+fn push(batcher: &mut Batcher, records: &Records, cuts: &[usize]) {
+    let mut page = PageBuilder::default();
+    for (index, (arrival_us, payload)) in records.iter().enumerate() {
+        page.push(&(index + 1).to_string(), "", *arrival_us, payload);
+        if cuts.contains(&index) {
+            std::mem::take(&mut page).finish().records().for_each(|record| batcher.push(&record));
+        }
+    }
+    page.finish().records().for_each(|record| batcher.push(&record));
+}
+
+fn batch(context: &Arc<BatchContext>, records: &Records) -> Batch {
+    let mut batcher = Batcher::new(Arc::clone(context));
+    push(&mut batcher, records, &[]);
+    batcher.close(0).unwrap()
+}
+
+fn lines(object: &LakeObject) -> Vec<String> {
+    let mut text = String::new();
+    MultiGzDecoder::new(&object.body[..]).read_to_string(&mut text).unwrap();
+    assert!(text.ends_with('\n'));
+    text.lines().map(str::to_owned).collect()
+}
+
+fn at(number: usize) -> Position {
+    Position::new(SequenceNumber::parse(&number.to_string()).unwrap())
+}
+
+/// Text that compresses about as rows do, the same for ever.
+fn document(rng: &mut impl Rng, bytes: usize) -> Vec<u8> {
+    let words =
+        ["Binance", "Kraken", "BTC/USD", "0.42", "64250.75", "SUCCESS", "PENDING", "7b1f0c52", "0d2f"];
+    let mut text = String::from("{\"text\":\"");
+    while text.len() < bytes {
+        text.push_str(words[rng.random_range(0..words.len())]);
+        text.push_str(&rng.random_range(0..1000u32).to_string());
+    }
+    text.push_str("\"}");
+    text.into_bytes()
+}
+
+fn documents(seed: u64, count: usize) -> Records {
+    let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    (0..count)
+        .map(|index| {
+            let bytes = rng.random_range(20..2000);
+            let payload = if index % 50 == 49 { b"not JSON".to_vec() } else { document(rng, bytes) };
+            (START_US + rng.random_range(0..3) * HOUR_US, payload)
+        })
+        .collect()
+}
+
+#[test]
+fn bad_records_become_dead_letters_and_leave_their_neighbours_alone() {
+    let fixture = |name: &str| {
+        let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+        (START_US, std::fs::read(path).unwrap())
+    };
+    let names = [
+        ("kinesis-dynamodb-insert.json", None),
+        ("not-json.txt", Some("not_json")),
+        ("missing-dynamodb.json", Some("no_dynamodb")),
+        ("kinesis-dynamodb-modify.json", None),
+        ("unknown-type.json", Some("unknown_type")),
+        ("two-tags.json", Some("two_tags")),
+        ("bad-number.json", Some("bad_number")),
+        ("keys-only.json", Some("no_image")),
+        ("kinesis-dynamodb-remove.json", None),
+    ];
+    let records: Records = names.iter().map(|(name, _)| fixture(name)).collect();
+    let batch = batch(&crypto(), &records);
+    assert_eq!((batch.records, batch.rows, batch.dead_letters.len()), (9, 3, 6));
+    assert!(batch.dead_letters.iter().all(|(_, count)| *count == 1));
+
+    let rows = batch.objects.iter().find(|object| object.key.starts_with("landing/")).unwrap();
+    assert_eq!(
+        rows.key,
+        "landing/transactions/year=2026/month=01/day=15/hour=09/trades-shardId-000000000000-1-9.ndjson.gz"
+    );
+    assert_eq!(read_positions(&rows.body).unwrap(), [at(1), at(4), at(9)]);
+    for (index, (name, code)) in names.iter().enumerate() {
+        let Some(code) = code else { continue };
+        let folder = format!("errors/{code}/year=2026/month=01/day=15/hour=09/");
+        let object = batch.objects.iter().find(|object| object.key.starts_with(&folder)).unwrap();
+        assert_eq!(read_positions(&object.body).unwrap(), [at(index + 1)]);
+        let row: serde_json::Value = serde_json::from_str(&lines(object)[0]).unwrap();
+        let raw = base64_simd::STANDARD.decode_to_vec(row["rawData"].as_str().unwrap()).unwrap();
+        assert_eq!((row["errorCode"].as_str(), raw), (Some(*code), fixture(name).1));
+    }
+}
+
+#[test]
+fn base64_payloads_are_decoded_or_kept_as_they_are() {
+    let mut batcher = Batcher::new(json(BatchLimits::default()));
+    for (number, text) in [("1", "eyJhIjoxfQ=="), ("2", "eyJhIjoxfQ"), ("3", "eyJh Ijox"), ("4", "bm8=")] {
+        let payload = Payload::Base64(text.as_bytes());
+        batcher.push(&Record { sequence_number: number, partition_key: "", arrival_us: START_US, payload });
+    }
+    let batch = batcher.close(0).unwrap();
+    assert_eq!(batch.rows, 1);
+    assert_eq!(batch.dead_letters, [(ErrorCode::NotBase64, 2), (ErrorCode::NotJson, 1)]);
+    let raw = lines(&batch.objects[0]).into_iter().map(|line| {
+        let row: serde_json::Value = serde_json::from_str(&line).unwrap();
+        base64_simd::STANDARD.decode_to_vec(row["rawData"].as_str().unwrap()).unwrap()
+    });
+    assert!(raw.eq([&b"eyJhIjoxfQ"[..], b"eyJh Ijox"].map(<[u8]>::to_vec)));
+}
+
+#[test]
+fn a_batch_over_several_hours_has_an_object_for_each_in_key_order() {
+    let records = [2, 0, 1, 0].map(|hour| (START_US + hour * HOUR_US, b"{}".to_vec())).to_vec();
+    let batch = batch(&json(BatchLimits::default()), &records);
+    let hours: Vec<_> = batch.objects.iter().map(|object| &object.key[47..54]).collect();
+    assert_eq!(hours, ["hour=09", "hour=10", "hour=11"]);
+    assert_eq!(batch.objects.iter().map(|object| object.rows).collect::<Vec<_>>(), [2, 1, 1]);
+    assert_eq!((batch.first, batch.last), (at(1), at(4)));
+    assert_eq!((batch.oldest_arrival_us, batch.newest_arrival_us), (START_US, START_US + 2 * HOUR_US));
+}
+
+#[test]
+fn times_that_no_path_can_write_share_a_partition() {
+    let records = [i64::MIN, -1, 0, i64::MAX].map(|us| (us, b"{}".to_vec())).to_vec();
+    let batch = batch(&json(BatchLimits::default()), &records);
+    assert_eq!(batch.objects.iter().map(|object| object.rows).collect::<Vec<_>>(), [3, 1]);
+    assert!(batch.objects[1].key.contains("year=9999/month=12/day=31/hour=23"));
+}
+
+#[test]
+fn a_batch_is_full_at_its_limits_and_empty_after_close() {
+    let limits = BatchLimits { rows_bytes_max: 1000, objects_max: 2, gzip_level: 1 };
+    let mut batcher = Batcher::new(json(limits));
+    assert!(batcher.is_empty() && batcher.close(0).is_none() && batcher.last().is_none());
+    push(&mut batcher, &vec![(START_US, b"{}".to_vec()); 2], &[]);
+    assert!(!batcher.is_full() && batcher.held_bytes() > batcher.rows_bytes());
+    push(&mut batcher, &vec![(START_US, vec![b'x'; 600])], &[]);
+    assert!(batcher.is_full(), "two objects");
+    assert_eq!(
+        (batcher.records(), batcher.last(), batcher.oldest_arrival_us()),
+        (3, Some(at(1)), Some(START_US))
+    );
+    let batch = batcher.close(2).unwrap();
+    assert!(batch.objects.iter().all(|object| object.key.ends_with("-1-1-r2.ndjson.gz")));
+    assert!(batcher.is_empty() && !batcher.is_full() && batcher.held_bytes() == 0);
+    push(&mut batcher, &vec![(START_US, b"{}".to_vec()); 20], &[]);
+    assert!(batcher.is_full() && batcher.rows_bytes() >= 1000, "bytes");
+}
+
+#[test]
+fn a_seal_is_an_empty_object() {
+    assert_eq!(read_positions(&seal_object()).unwrap(), []);
+    let mut text = String::new();
+    MultiGzDecoder::new(&seal_object()[..]).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "");
+}
+
+#[test]
+fn positions_come_from_whole_objects_only() {
+    let object = batch(&json(BatchLimits::default()), &documents(3, 40)).objects[0].body.clone();
+    let positions = read_positions(&object).unwrap();
+    let twice = [&object[..], &seal_object(), &object].concat();
+    assert_eq!(read_positions(&twice).unwrap(), [&positions[..], &positions].concat());
+    for cut in [0, 5, object.len() / 2, object.len() - 1] {
+        assert!(matches!(read_positions(&object[..cut]), Err(UnreadableObject::Gzip(_))), "{cut}");
+    }
+    let mut foreign = encode::Encoder::new(1);
+    foreign.push(b"{\"a\":1}\n");
+    assert!(matches!(read_positions(&foreign.finish()), Err(UnreadableObject::Row { row: 1 })));
+}
+
+/// Objects of a batch that one worker prepared are finished by another, byte for byte the same. Another gzip
+/// backend or another version of it may break that: if this fails after an update of flate2 or zlib-rs, or because a
+/// dependency switched on a C zlib, old and new workers must not share a stream. Raise the versions of the
+/// transforms with the new value.
+#[test]
+fn compressed_bytes_are_those_of_zlib_rs() {
+    let hash = |gzip_level| {
+        let limits = BatchLimits { gzip_level, ..BatchLimits::default() };
+        let batch = batch(&json(limits), &documents(1, 1000));
+        batch.objects.iter().fold(0, |hash, object| hash ^ fnv1a(&object.body))
+    };
+    assert_eq!(
+        [hash(1), hash(6)].map(|hash| format!("{hash:016x}")),
+        ["da27d6344ad11da2", "5d9bc480125eb605"]
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    /// Pages and earlier batches leave no trace in the bytes of an object.
+    #[test]
+    fn the_same_records_give_the_same_objects(seed: u64, count in 1usize..300, cuts: [prop::sample::Index; 4], level in 1u32..=9) {
+        let context = json(BatchLimits { gzip_level: level, ..BatchLimits::default() });
+        let records = documents(seed, count);
+        let mut used = Batcher::new(Arc::clone(&context));
+        push(&mut used, &documents(!seed, 20), &[3]);
+        used.close(0);
+        push(&mut used, &records, &cuts.map(|cut| cut.index(count)));
+        prop_assert_eq!(used.close(0).unwrap(), batch(&context, &records));
+    }
+
+    #[test]
+    fn every_record_is_one_row_or_one_dead_letter(payloads in prop::collection::vec((0..3 * HOUR_US, prop_oneof![
+        any::<Vec<u8>>(),
+        "\\{\"[a-z]{0,5}\": ?[0-9]{1,3}\\}".prop_map(String::into_bytes),
+        Just(include_bytes!("../../tests/fixtures/kinesis-dynamodb-insert.json").to_vec()),
+    ]), 1..60)) {
+        for context in [crypto(), json(BatchLimits::default())] {
+            let batch = batch(&context, &payloads);
+            let dead: u64 = batch.dead_letters.iter().map(|(_, count)| count).sum();
+            prop_assert_eq!(batch.rows + dead, payloads.len() as u64);
+            let mut seen = Vec::new();
+            let mut bytes = 0;
+            for object in &batch.objects {
+                let lines = lines(object);
+                prop_assert_eq!(lines.len() as u64, object.rows);
+                bytes += lines.iter().map(|line| line.len() as u64 + 1).sum::<u64>();
+                seen.extend(read_positions(&object.body).unwrap());
+            }
+            prop_assert_eq!(bytes, batch.rows_bytes);
+            seen.sort();
+            prop_assert!(seen.into_iter().eq((1..=payloads.len()).map(at)));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Numbers as text: the JSON grammar, DynamoDB's range, and the one way to a scaled integer.
+
+/// A number in JSON grammar, borrowed from its text. It never passes through a float.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Number<'a> {
+    negative: bool,
+    integer: &'a [u8],
+    fraction: &'a [u8],
+    exponent: i64,
+}
+
+/// Digits before the first that is not one.
+fn digits(text: &[u8]) -> (&[u8], &[u8]) {
+    text.split_at(text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+impl<'a> Number<'a> {
+    /// Reads the JSON number grammar (RFC 8259 §6); `None` for anything else.
+    pub fn parse(text: &'a [u8]) -> Option<Self> {
+        let (negative, rest) = match text {
+            [b'-', rest @ ..] => (true, rest),
+            rest => (false, rest),
+        };
+        let (integer, rest) = digits(rest);
+        if integer.is_empty() || (integer.len() > 1 && integer[0] == b'0') {
+            return None;
+        }
+        let (fraction, rest) = match rest {
+            [b'.', rest @ ..] => match digits(rest) {
+                ([], _) => return None,
+                found => found,
+            },
+            rest => (&rest[..0], rest),
+        };
+        let exponent = match rest {
+            [] => 0,
+            [b'e' | b'E', rest @ ..] => exponent(rest)?,
+            _ => return None,
+        };
+        Some(Self { negative, integer, fraction, exponent })
+    }
+
+    fn count(&self) -> usize {
+        self.integer.len() + self.fraction.len()
+    }
+
+    /// The digit at `index` from the left, 0 to the right of the last one.
+    fn digit(&self, index: usize) -> u8 {
+        let digit = match index.checked_sub(self.integer.len()) {
+            None => self.integer[index],
+            Some(index) => self.fraction.get(index).copied().unwrap_or(b'0'),
+        };
+        digit - b'0'
+    }
+
+    /// True within what DynamoDB stores: 38 significant digits, 1E-130 to 9.99…E+125 or zero
+    /// (developer guide, "Supported data types").
+    pub fn fits_dynamodb(&self) -> bool {
+        // Short plain numbers, nearly all of them, need no look at their digits.
+        if self.exponent == 0 && self.count() <= 38 {
+            return true;
+        }
+        let significant = |index: &usize| self.digit(*index) != 0;
+        let Some(first) = (0..self.count()).find(significant) else { return true };
+        let last = (0..self.count()).rfind(significant).unwrap_or(first);
+        let magnitude = signed(self.integer.len()) - 1 - signed(first) + self.exponent;
+        last - first < 38 && (-130..=125).contains(&magnitude)
+    }
+
+    /// The number times 10^`scale`, rounded half up (away from zero) in one step; `None` when its size is not
+    /// below `limit`, which must not be above 10^37.
+    pub fn scaled(&self, scale: u32, limit: i128) -> Option<i128> {
+        // Digits of the result; those behind it are cut and only the first of them decides the rounding.
+        let kept = signed(self.integer.len()) + self.exponent + i64::from(scale);
+        let mut value = 0i128;
+        for index in 0..usize::try_from(kept).unwrap_or(0) {
+            if value == 0 && index >= self.count() {
+                break;
+            }
+            value = value * 10 + i128::from(self.digit(index));
+            if value >= limit {
+                return None;
+            }
+        }
+        if usize::try_from(kept).is_ok_and(|next| self.digit(next) >= 5) {
+            value += 1;
+        }
+        (value < limit).then_some(if self.negative { -value } else { value })
+    }
+
+    /// True for numbers below zero, and for `-0`.
+    pub fn is_negative(&self) -> bool {
+        self.negative
+    }
+}
+
+fn exponent(text: &[u8]) -> Option<i64> {
+    let (sign, text) = match text {
+        [b'-', rest @ ..] => (-1, rest),
+        [b'+', rest @ ..] => (1, rest),
+        rest => (1, rest),
+    };
+    let (number, []) = digits(text) else { return None };
+    if number.is_empty() {
+        return None;
+    }
+    // Far beyond every range that counts, and far from overflow.
+    let size = number.iter().fold(0i64, |size, b| (size * 10 + i64::from(b - b'0')).min(1 << 40));
+    Some(sign * size)
+}
+
+fn signed(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX / 4)
+}

@@ -1,0 +1,310 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+fn event(document: &str) -> Result<(EventName, i64, Image), BadRecord> {
+    let mut image = Image::default();
+    let event = decode_event(document.as_bytes(), &mut image)?;
+    let (name, created) = (event.name, event.created_us);
+    Ok((name, created, image))
+}
+
+/// The JSON that an attribute value becomes.
+fn attribute(value: &str) -> Result<String, ErrorCode> {
+    let document = format!(
+        r#"{{"eventName":"INSERT","dynamodb":{{"ApproximateCreationDateTime":1,"NewImage":{{"a":{value}}}}}}}"#
+    );
+    let (_, _, image) = event(&document).map_err(|bad| bad.code)?;
+    assert_eq!((image.len(), image.name(0)), (1, &b"a"[..]));
+    Ok(String::from_utf8(image.value(0).to_vec()).unwrap())
+}
+
+fn check(value: &str, expected: &str) {
+    assert_eq!(attribute(value).as_deref(), Ok(expected), "{value}");
+}
+
+fn refuse(value: &str, code: ErrorCode) {
+    assert_eq!(attribute(value), Err(code), "{value}");
+}
+
+fn created(json: &str, precision: &str) -> Result<i64, ErrorCode> {
+    let document = format!(
+        r#"{{"eventName":"REMOVE","dynamodb":{{"Keys":{{"k":{{"S":""}}}},"ApproximateCreationDateTime":{json}{precision}}}}}"#
+    );
+    event(&document).map(|(_, created, _)| created).map_err(|bad| bad.code)
+}
+
+#[test]
+fn every_type_becomes_plain_json() {
+    check(r#"{"S":"x"}"#, r#""x""#);
+    check(r#"{ "N" : "-12.50" }"#, "-12.50");
+    check(r#"{"N":12345678901234567890123.5}"#, "12345678901234567890123.5");
+    check(r#"{"N":"\u0031e-7"}"#, "1e-7");
+    check(r#"{"B":"/w=="}"#, r#""/w==""#);
+    check(r#"{"BOOL":false}"#, "false");
+    check(r#"{"NULL":true}"#, "null");
+    check(r#"{"SS":["b","a",""]}"#, r#"["b","a",""]"#);
+    check(r#"{"NS":["1",2]}"#, "[1,2]");
+    check(r#"{"BS":[""]}"#, r#"[""]"#);
+    check(r#"{"L":[]}"#, "[]");
+    check(r#"{"M":{}}"#, "{}");
+    check(r#"{"M":{"S":{"L":[{"S":"N"},{"M":{"\n":{"N":"1"}}}]}}}"#, r#"{"S":["N",{"\n":1}]}"#);
+}
+
+#[test]
+fn strings_stay_on_one_line() {
+    check("{\"S\":\"\u{2028}\u{2029}\u{20ac}\"}", "\"\\u2028\\u2029\u{20ac}\"");
+    check(r#"{"S":"\u2028\/\"\\\b\u0000\t\r\n"}"#, r#""\u2028/\"\\\u0008\u0000\t\r\n""#);
+    check(r#"{"S":"\ud83e\uddca"}"#, "\"\u{1f9ca}\"");
+    refuse(r#"{"S":"\ud83e"}"#, ErrorCode::NotJson);
+    refuse("{\"S\":\"\n\"}", ErrorCode::NotJson);
+}
+
+#[test]
+fn malformed_values_have_their_reasons() {
+    refuse(r#"{"X":"1"}"#, ErrorCode::UnknownType);
+    refuse(r#"{"S":"1","N":"1"}"#, ErrorCode::TwoTags);
+    refuse("{}", ErrorCode::NoTag);
+    refuse(r#"{"S":1}"#, ErrorCode::WrongJsonType);
+    refuse(r#""S""#, ErrorCode::WrongJsonType);
+    refuse(r#"{"NULL":false}"#, ErrorCode::WrongJsonType);
+    refuse(r#"{"N":true}"#, ErrorCode::WrongJsonType);
+    refuse(r#"{"N":null}"#, ErrorCode::WrongJsonType);
+    refuse(r#"{"L":{}}"#, ErrorCode::WrongJsonType);
+    refuse(r#"{"B":"a"}"#, ErrorCode::BadBase64);
+    refuse(r#"{"BS":["_w=="]}"#, ErrorCode::BadBase64);
+    for number in
+        ["", " 1", "+1", "01", ".5", "1.", "1e", "1e+", "0x1", "NaN", "Infinity", "1,5", "--1", "1 "]
+    {
+        refuse(&format!(r#"{{"N":"{number}"}}"#), ErrorCode::BadNumber);
+    }
+    refuse(r#"{"S":"#, ErrorCode::NotJson);
+}
+
+#[test]
+fn numbers_keep_to_dynamodbs_range() {
+    let nines = "9".repeat(38);
+    for number in
+        [&nines[..], "9.9999999999999999999999999999999999999E+125", "1E-130", "0E+999", "-0", "1e125"]
+    {
+        check(&format!(r#"{{"N":"{number}"}}"#), number);
+    }
+    check(&format!(r#"{{"N":"{nines}0"}}"#), &format!("{nines}0"));
+    for number in [&format!("{nines}9")[..], "1E126", "9E-131", "1E99999999999999999999", "0.1E-130"] {
+        refuse(&format!(r#"{{"N":"{number}"}}"#), ErrorCode::BadNumber);
+    }
+}
+
+#[test]
+fn nesting_ends_at_the_guard() {
+    let nested =
+        |levels: usize| format!("{}{}{}", r#"{"L":["#.repeat(levels), r#"{"N":"1"}"#, "]}".repeat(levels));
+    check(&nested(64), &format!("{}1{}", "[".repeat(64), "]".repeat(64)));
+    refuse(&nested(65), ErrorCode::TooDeep);
+    refuse(&nested(50_000), ErrorCode::TooDeep);
+    let maps =
+        |levels: usize| format!("{}{}{}", r#"{"M":{"m":"#.repeat(levels), r#"{"X":1}"#, "}}".repeat(levels));
+    refuse(&maps(40), ErrorCode::UnknownType);
+    refuse(&maps(65), ErrorCode::TooDeep);
+}
+
+#[test]
+fn creation_time_is_read_in_every_unit() {
+    assert_eq!(created("1768469400", ""), Ok(1_768_469_400_000_000));
+    assert_eq!(created("1768469400.25", ""), Ok(1_768_469_400_250_000));
+    assert_eq!(created("1.76846940025E9", ""), Ok(1_768_469_400_250_000));
+    assert_eq!(created("1768469400123", ""), Ok(1_768_469_400_123_000));
+    assert_eq!(created("1768469400123456", ""), Ok(1_768_469_400_123_456));
+    assert_eq!(created("1768469400123456789", ""), Ok(1_768_469_400_123_456));
+    let precision = |unit| format!(r#","ApproximateCreationDateTimePrecision":"{unit}""#);
+    assert_eq!(created("5", &precision("MICROSECOND")), Ok(5));
+    assert_eq!(created("5", &precision("MILLISECOND")), Ok(5000));
+    assert_eq!(created("5", &precision("FORTNIGHT")), Err(ErrorCode::BadTime));
+    for time in ["-1", "null", "\"1768469400\"", "1e30", "[]"] {
+        assert_eq!(created(time, ""), Err(ErrorCode::BadTime), "{time}");
+    }
+    assert_eq!(created("253402300800000000", &precision("MICROSECOND")), Err(ErrorCode::BadTime));
+}
+
+#[test]
+fn envelope_faults_have_their_reasons() {
+    let code = |document: &str| event(document).map(|_| ()).unwrap_err().code;
+    assert_eq!(code(""), ErrorCode::NotJson);
+    assert_eq!(code("[]"), ErrorCode::WrongJsonType);
+    assert_eq!(code("{}"), ErrorCode::NoDynamodb);
+    assert_eq!(code(r#"{"dynamodb":{}}"#), ErrorCode::UnknownEventName);
+    assert_eq!(code(r#"{"eventName":"insert","dynamodb":{}}"#), ErrorCode::UnknownEventName);
+    assert_eq!(code(r#"{"eventName":"INSERT","dynamodb":null}"#), ErrorCode::WrongJsonType);
+    assert_eq!(code(r#"{"eventName":"INSERT","dynamodb":{}}"#), ErrorCode::BadTime);
+    let change = r#"{"ApproximateCreationDateTime":1,"OldImage":{"a":{"S":"b"}},"NewImage":null}"#;
+    for name in ["INSERT", "MODIFY"] {
+        assert_eq!(code(&format!(r#"{{"eventName":"{name}","dynamodb":{change}}}"#)), ErrorCode::NoImage);
+    }
+    assert_eq!(code(&format!(r#"{{"eventName":"REMOVE","dynamodb":{change}}} x"#)), ErrorCode::NotJson);
+    assert_eq!(
+        code(r#"{"eventName":"REMOVE","dynamodb":{"ApproximateCreationDateTime":1}}"#),
+        ErrorCode::NoImage
+    );
+    let twice = format!(r#"{{"eventName":"REMOVE","dynamodb":{change},"dynamodb":{change}}}"#);
+    assert_eq!(code(&twice), ErrorCode::DuplicateName);
+    assert_eq!(decode_event(b"\xff{}", &mut Image::default()).unwrap_err().code, ErrorCode::NotUtf8);
+}
+
+#[test]
+fn only_the_image_of_the_row_is_looked_into() {
+    let change =
+        r#"{"ApproximateCreationDateTime":1,"OldImage":{"a":{"S":"old"}},"NewImage":{"a":{"X":"new"}}}"#;
+    for document in [
+        format!(r#"{{"eventName":"REMOVE","dynamodb":{change}}}"#),
+        format!(r#"{{"dynamodb":{change},"eventName":"REMOVE"}}"#),
+    ] {
+        let (name, _, image) = event(&document).unwrap();
+        assert_eq!((name, image.value(0)), (EventName::Remove, &b"\"old\""[..]));
+    }
+    let modify = format!(r#"{{"dynamodb":{change},"eventName":"MODIFY"}}"#);
+    assert_eq!(event(&modify).unwrap_err().code, ErrorCode::UnknownType);
+}
+
+#[test]
+fn tables_known_by_their_arn_have_names() {
+    let mut image = Image::default();
+    let change = r#"{"ApproximateCreationDateTime":1,"Keys":{"k":{"S":""}}}"#;
+    for (member, expected) in [
+        (r#""tableName":"T","eventSourceARN":"x""#, Some("T")),
+        (r#""tableName":"arn:aws:dynamodb:eu-north-1:000000000000:table/T""#, Some("T")),
+        (r#""eventSourceARN":"arn:aws:dynamodb:eu-north-1:0:table/T/stream/2026""#, Some("T")),
+        (r#""tableName":null"#, None),
+    ] {
+        let document = format!(r#"{{"eventName":"REMOVE","dynamodb":{change},{member}}}"#);
+        let event = decode_event(document.as_bytes(), &mut image).unwrap();
+        assert_eq!(event.table_name.as_deref(), expected, "{member}");
+    }
+}
+
+#[test]
+fn messages_never_quote_the_record() {
+    for document in [
+        r#"{"eventName":"secret"}"#,
+        r#"{"eventName":"INSERT","dynamodb":{"ApproximateCreationDateTime":"secret"}}"#,
+        r#"{"eventName":"INSERT","dynamodb":{"NewImage":{"a":{"N":"secret"}}}}"#,
+        r#"{"eventName":"INSERT","dynamodb":{"NewImage":{"a":{"BOOL":"secret"}}}}"#,
+        r#"{"eventName":"INSERT","dynamodb":{"NewImage":{"a":{"secret":1}}}}"#,
+        r#"{"eventName":"INSERT","dynamodb":"secret"}"#,
+        r#"secret"#,
+    ] {
+        let bad = event(document).map(|_| ()).unwrap_err();
+        assert!(!bad.to_string().contains("secret"), "{bad}");
+    }
+}
+
+#[test]
+fn any_object_is_taken_as_written() {
+    let mut image = Image::default();
+    let document = "{ \"a\" : [ 1.50 , {\"b\\\"\" : \" x\\\\ \u{2028}\"} ],\n \"big\":123456789012345678901234567890e-400 }";
+    decode_object(document.as_bytes(), &mut image).unwrap();
+    assert_eq!(image.value(0), br#"[1.50,{"b\"":" x\\ \u2028"}]"#);
+    assert_eq!((image.name(1), image.value(1)), (&b"big"[..], &b"123456789012345678901234567890e-400"[..]));
+
+    let code = |document: &str| decode_object(document.as_bytes(), &mut Image::default()).unwrap_err().code;
+    assert_eq!(code("[1]"), ErrorCode::NotObject);
+    assert_eq!(code("{} {}"), ErrorCode::NotJson);
+    assert_eq!(code(&format!(r#"{{"a":{}{}}}"#, "[".repeat(65), "]".repeat(65))), ErrorCode::TooDeep);
+}
+
+/// Any attribute value with the JSON it must become.
+fn attribute_values() -> impl Strategy<Value = (Value, Value)> {
+    let tagged = |tag: &str, value: Value| Value::from_iter([(tag, value)]);
+    let leaf = prop_oneof![
+        any::<String>().prop_map(move |text| (tagged("S", text.clone().into()), text.into())),
+        any::<i32>().prop_map(move |number| (tagged("N", number.to_string().into()), number.into())),
+        any::<bool>().prop_map(move |flag| (tagged("BOOL", flag.into()), flag.into())),
+        Just((tagged("NULL", true.into()), Value::Null)),
+        prop::collection::vec(any::<String>(), 1..3)
+            .prop_map(move |texts| (tagged("SS", texts.clone().into()), texts.into())),
+    ];
+    leaf.prop_recursive(6, 30, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(move |list| {
+                let (tags, plain): (Vec<_>, Vec<_>) = list.into_iter().unzip();
+                (tagged("L", tags.into()), plain.into())
+            }),
+            prop::collection::btree_map(any::<String>(), inner, 0..4).prop_map(move |map| {
+                let pairs =
+                    map.into_iter().map(|(name, (tags, plain))| ((name.clone(), tags), (name, plain)));
+                let (tags, plain): (serde_json::Map<_, _>, serde_json::Map<_, _>) = pairs.unzip();
+                (tagged("M", tags.into()), plain.into())
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn images_become_what_a_tree_would((tagged, plain) in attribute_values()) {
+        let text = attribute(&tagged.to_string()).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), plain);
+        prop_assert!(!text.contains(['\n', '\u{2028}', '\u{2029}']), "splits a line");
+    }
+
+    #[test]
+    fn objects_survive_pretty_printing((value, _) in attribute_values()) {
+        let document = serde_json::to_string_pretty(&serde_json::json!({ "a": value })).unwrap();
+        let mut image = Image::default();
+        decode_object(document.as_bytes(), &mut image).unwrap();
+        prop_assert!(!image.value(0).contains(&b'\n'));
+        prop_assert_eq!(serde_json::from_slice::<Value>(image.value(0)).unwrap(), value);
+    }
+
+    #[test]
+    fn never_panics(mut document in prop::sample::select(DOCUMENTS), cut: prop::sample::Index, edits: [(prop::sample::Index, u8); 3], noise: Vec<u8>) {
+        let mut image = Image::default();
+        let _ = (decode_event(&noise, &mut image), decode_object(&noise, &mut image));
+        for (place, byte) in edits {
+            let mut bytes = document.to_vec();
+            bytes[place.index(document.len())] = byte;
+            let _ = (decode_event(&bytes, &mut image), decode_object(&bytes, &mut image));
+        }
+        document = &document[..cut.index(document.len())];
+        prop_assert!(decode_event(document, &mut image).is_err());
+    }
+
+    /// One rounding, half away from zero, as an exact decimal library does it.
+    #[test]
+    fn scaling_agrees_with_a_decimal_library(mantissa in -(1i128 << 95)..1i128 << 95, scale in 0u32..=28, to in 0u32..=8) {
+        use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero};
+        let decimal = Decimal::from_i128_with_scale(mantissa, scale);
+        let rounded = decimal.round_dp_with_strategy(to, MidpointAwayFromZero);
+        let expected = rounded.mantissa() * 10i128.pow(to - rounded.scale().min(to));
+        let text = decimal.to_string();
+        let number = Number::parse(text.as_bytes()).unwrap();
+        prop_assert_eq!(number.scaled(to, 10i128.pow(37)), Some(expected).filter(|e| e.abs() < 10i128.pow(37)));
+        // The same number with an exponent.
+        let shifted = format!("{mantissa}E-{scale}");
+        prop_assert_eq!(Number::parse(shifted.as_bytes()).unwrap().scaled(to, 10i128.pow(37)), Some(expected).filter(|e| e.abs() < 10i128.pow(37)));
+    }
+}
+
+const DOCUMENTS: &[&[u8]] = &[
+    include_bytes!("../../tests/fixtures/all-types.json"),
+    include_bytes!("../../tests/fixtures/kinesis-dynamodb-ttl-remove.json"),
+    include_bytes!("../../tests/fixtures/kinesis-dynamodb-modify.json"),
+];
+
+#[test]
+fn rounding_happens_once() {
+    let scaled = |text: &str, scale| Number::parse(text.as_bytes()).unwrap().scaled(scale, 10i128.pow(10));
+    // Twice would give 0.01 by way of 0.005.
+    assert_eq!(scaled("0.0049999999999999999999999999999999999999", 2), Some(0));
+    assert_eq!(scaled("0.005", 2), Some(1));
+    assert_eq!(scaled("-0.005", 2), Some(-1));
+    assert_eq!(scaled("0.9949", 2), Some(99));
+    assert_eq!(scaled("5E-3", 2), Some(1));
+    assert_eq!(scaled("5E-4", 2), Some(0));
+    assert_eq!(scaled("1E-130", 2), Some(0));
+    assert_eq!(scaled("0E+125", 2), Some(0));
+    assert_eq!(scaled("99999999.994", 2), Some(9_999_999_999));
+    assert_eq!(scaled("99999999.995", 2), None);
+    assert_eq!(scaled("1E+125", 2), None);
+    assert_eq!(scaled("1E+1099511627776", 2), None);
+}

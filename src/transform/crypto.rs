@@ -1,0 +1,208 @@
+//! `crypto-transactions`: fixed columns of the table `CryptoTransactions`, with exact enrichment.
+
+use super::columns::Columns;
+use super::enrichment::{Enriched, Rules};
+use super::row::{ENVELOPE, push_bool, push_decimal, push_envelope, push_ingestion_time};
+use super::{BadRecord, ErrorCode, RecordContext, RowInfo, Scratch, Utc, parse_utc_us};
+use crate::decode::{Image, Kind, decode_event};
+
+pub(super) const NAME: &str = "crypto-transactions";
+/// Raise it with every change that changes a row.
+pub(super) const VERSION: u32 = 1;
+
+/// Columns from the image, in row order.
+const BASE: [&str; 12] = [
+    "transaction_id",
+    "timestamp",
+    "exchange",
+    "trading_pair",
+    "order_type",
+    "price",
+    "quantity",
+    "trade_fee",
+    "trade_status",
+    "user_id",
+    "wallet_address",
+    "order_source",
+];
+const TRANSACTION_ID: usize = 0;
+const TIMESTAMP: usize = 1;
+const EXCHANGE: usize = 2;
+const PRICE: usize = 5;
+const QUANTITY: usize = 6;
+const TRADE_FEE: usize = 7;
+const TRADE_STATUS: usize = 8;
+
+/// Names that other attributes may not take.
+const RESERVED: [&str; 32] = {
+    let mut names = [""; 32];
+    let computed = [
+        "trade_value",
+        "risk_flag",
+        "normalized_price",
+        "adjusted_trade_fee",
+        "user_category",
+        "hour_bucket",
+        "is_valid",
+        "invalid_reason",
+    ];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = match i {
+            0..12 => ENVELOPE[i],
+            12..24 => BASE[i - 12],
+            _ => computed[i - 24],
+        };
+        i += 1;
+    }
+    names
+};
+
+pub(super) fn apply(
+    rules: &Rules,
+    context: &RecordContext<'_>,
+    data: &[u8],
+    scratch: &mut Scratch,
+    row: &mut Vec<u8>,
+) -> Result<RowInfo, BadRecord> {
+    let Scratch { image, columns } = scratch;
+    let event = decode_event(data, image)?;
+    let known = Known::find(image)?;
+    known.assign_others(image, columns)?;
+
+    let base = |index: usize| known.value(image, index);
+    let enriched = rules.enrich(base(PRICE), base(QUANTITY), base(TRADE_FEE), base(EXCHANGE));
+    let trade_us = base(TIMESTAMP).and_then(|json| parse_utc_us(json.get(1..json.len() - 1)?));
+
+    push_envelope(row, context, &event);
+    for (index, name) in BASE.iter().enumerate() {
+        push_name(row, name);
+        row.extend_from_slice(base(index).unwrap_or(b"null"));
+    }
+    push_enriched(row, rules, &enriched);
+    push_name(row, "hour_bucket");
+    match trade_us {
+        Some(us) => {
+            row.push(b'"');
+            Utc::from_us(us).push_hour_bucket(row);
+            row.push(b'"');
+        }
+        None => row.extend_from_slice(b"null"),
+    }
+    push_ingestion_time(row, context);
+    let reason = invalid_reason(&known, image, &enriched, trade_us);
+    push_name(row, "is_valid");
+    push_bool(row, reason.is_none());
+    push_name(row, "invalid_reason");
+    push_word(row, reason);
+    columns.push(image, row);
+    row.extend_from_slice(b"}\n");
+    Ok(RowInfo { cdc_us: event.created_us })
+}
+
+/// Where in the image the known attributes are.
+struct Known {
+    members: [Option<usize>; BASE.len()],
+    found: usize,
+}
+
+impl Known {
+    /// A value that does not fit the type of its column makes the record a dead letter: a null would lose it, and
+    /// text among numbers breaks every reader of the table.
+    fn find(image: &Image) -> Result<Self, BadRecord> {
+        let mut known = Self { members: [None; BASE.len()], found: 0 };
+        for member in 0..image.len() {
+            let Some(index) = base_index(image.name(member)) else { continue };
+            if known.members[index].replace(member).is_some() {
+                return Err(ErrorCode::DuplicateName.into());
+            }
+            known.found += 1;
+            let wanted = if matches!(index, PRICE..=TRADE_FEE) { Kind::Number } else { Kind::String };
+            let kind = image.kind(member);
+            if kind != wanted && kind != Kind::Null {
+                let code = ErrorCode::WrongType;
+                let kind = if wanted == Kind::Number { "a number" } else { "a string" };
+                return Err(BadRecord { code, message: format!("attribute {} must be {kind}", BASE[index]) });
+            }
+        }
+        Ok(known)
+    }
+
+    /// The JSON of a known attribute; `None` where it is missing or null.
+    fn value<'i>(&self, image: &'i Image, index: usize) -> Option<&'i [u8]> {
+        let member = self.members[index].filter(|member| image.kind(*member) != Kind::Null)?;
+        Some(image.value(member))
+    }
+
+    fn assign_others(&self, image: &Image, columns: &mut Columns) -> Result<(), BadRecord> {
+        // Nearly always every attribute is known.
+        let members = if self.found == image.len() { 0..0 } else { 0..image.len() };
+        columns.assign(image, members.filter(|member| base_index(image.name(*member)).is_none()), &RESERVED)
+    }
+}
+
+fn base_index(name: &[u8]) -> Option<usize> {
+    BASE.iter().position(|known| known.as_bytes() == name)
+}
+
+/// The first reason that applies, in this order.
+fn invalid_reason(
+    known: &Known,
+    image: &Image,
+    enriched: &Enriched,
+    trade_us: Option<i64>,
+) -> Option<&'static str> {
+    let value = |index| known.value(image, index);
+    let required = [TRANSACTION_ID, TRADE_STATUS, PRICE, QUANTITY];
+    if value(TRADE_STATUS) == Some(b"\"FAILED\"") {
+        Some("failed_status")
+    } else if required.into_iter().any(|index| value(index).is_none()) {
+        Some("missing_field")
+    } else if enriched.non_positive {
+        Some("non_positive")
+    } else if enriched.out_of_range {
+        Some("out_of_range")
+    } else if trade_us.is_none() {
+        Some("bad_timestamp")
+    } else {
+        None
+    }
+}
+
+fn push_enriched(row: &mut Vec<u8>, rules: &Rules, enriched: &Enriched) {
+    push_name(row, "trade_value");
+    push_number(row, enriched.trade_value.map(|value| (value, rules.value_scale)));
+    push_name(row, "risk_flag");
+    push_word(row, enriched.risk_flag);
+    push_name(row, "normalized_price");
+    push_number(row, enriched.normalized_price.map(|price| (price, rules.price_scale)));
+    push_name(row, "adjusted_trade_fee");
+    push_number(row, enriched.adjusted_fee);
+    push_name(row, "user_category");
+    push_word(row, enriched.user_category);
+}
+
+fn push_name(row: &mut Vec<u8>, name: &str) {
+    row.extend_from_slice(b",\"");
+    row.extend_from_slice(name.as_bytes());
+    row.extend_from_slice(b"\":");
+}
+
+fn push_number(row: &mut Vec<u8>, number: Option<(i128, u32)>) {
+    match number {
+        Some((value, scale)) => push_decimal(row, value, scale),
+        None => row.extend_from_slice(b"null"),
+    }
+}
+
+/// A word of ours, which needs no escapes.
+fn push_word(row: &mut Vec<u8>, word: Option<&str>) {
+    match word {
+        Some(word) => {
+            row.push(b'"');
+            row.extend_from_slice(word.as_bytes());
+            row.push(b'"');
+        }
+        None => row.extend_from_slice(b"null"),
+    }
+}

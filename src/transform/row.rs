@@ -1,0 +1,135 @@
+//! Pieces of a row: digits, decimals, and the envelope columns that all change rows share.
+
+use super::{RecordContext, SourceKind, Utc};
+use crate::decode::json::push_string;
+use crate::decode::{DeleteReason, Event, EventName};
+
+/// Columns written by [`push_envelope`], and `ingestion_time`.
+pub(super) const ENVELOPE: [&str; 12] = [
+    "event_id",
+    "event_name",
+    "event_timestamp",
+    "cdc_ts_us",
+    "ordering_key",
+    "source",
+    "table_name",
+    "shard_id",
+    "sequence_number",
+    "is_deleted",
+    "delete_reason",
+    "ingestion_time",
+];
+
+/// Decimal digits of `value`, filled up with zeros to `width`, at most 20.
+pub(super) fn push_digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
+    let mut buffer = [b'0'; 20];
+    let mut start = buffer.len();
+    while value > 0 {
+        start -= 1;
+        buffer[start] = b'0' + u8::try_from(value % 10).expect("a digit");
+        value /= 10;
+    }
+    out.extend_from_slice(&buffer[start.min(buffer.len() - width)..]);
+}
+
+/// `value` / 10^`scale` without trailing zeros.
+pub(super) fn push_decimal(out: &mut Vec<u8>, value: i128, scale: u32) {
+    if value < 0 {
+        out.push(b'-');
+    }
+    let size = value.unsigned_abs();
+    // 128-bit division is slow and rarely needed.
+    match (u64::try_from(size), 10u64.checked_pow(scale)) {
+        (Ok(size), Some(unit)) => push_parts(out, size / unit, size % unit, scale),
+        _ => {
+            let digits = format!("{size:0width$}", width = scale as usize + 1);
+            let (whole, fraction) = digits.split_at(digits.len() - scale as usize);
+            let fraction = fraction.trim_end_matches('0');
+            out.extend_from_slice(whole.as_bytes());
+            if !fraction.is_empty() {
+                out.push(b'.');
+                out.extend_from_slice(fraction.as_bytes());
+            }
+        }
+    }
+}
+
+fn push_parts(out: &mut Vec<u8>, whole: u64, mut fraction: u64, scale: u32) {
+    push_digits(out, whole, 1);
+    if fraction > 0 {
+        let mut digits = scale as usize;
+        while fraction.is_multiple_of(10) {
+            fraction /= 10;
+            digits -= 1;
+        }
+        out.push(b'.');
+        push_digits(out, fraction, digits);
+    }
+}
+
+pub(super) fn push_bool(out: &mut Vec<u8>, value: bool) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+fn push_text(out: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => push_string(out, text),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// Digits of a sequence number, filled up with zeros to `width`.
+fn push_padded(out: &mut Vec<u8>, digits: &str, width: usize) {
+    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
+    out.extend_from_slice(digits.as_bytes());
+}
+
+/// `{` and the columns from `event_id` to `delete_reason`.
+pub(super) fn push_envelope(row: &mut Vec<u8>, context: &RecordContext<'_>, event: &Event<'_>) {
+    let created = event.created_us.unsigned_abs();
+    row.extend_from_slice(b"{\"event_id\":");
+    push_text(row, event.id.as_deref());
+    row.extend_from_slice(b",\"event_name\":\"");
+    row.extend_from_slice(event.name.as_str().as_bytes());
+    row.extend_from_slice(b"\",\"event_timestamp\":\"");
+    Utc::from_us(event.created_us).push_iso(row);
+    row.extend_from_slice(b"\",\"cdc_ts_us\":");
+    push_digits(row, created, 1);
+    row.extend_from_slice(b",\"ordering_key\":\"");
+    match context.source {
+        SourceKind::Kinesis => {
+            push_digits(row, created, 20);
+            row.push(b'-');
+            push_padded(row, context.sequence_number, 60);
+        }
+        // Times have steps of a second here, so the order comes from the sequence number alone.
+        SourceKind::DynamoDbStreams => {
+            let inner = event.sequence_number.as_deref();
+            let digits = inner.filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            push_padded(row, digits.unwrap_or(context.sequence_number), 40);
+        }
+    }
+    row.extend_from_slice(b"\",\"source\":\"");
+    row.extend_from_slice(context.source.as_str().as_bytes());
+    row.extend_from_slice(b"\",\"table_name\":");
+    push_text(row, event.table_name.as_deref());
+    row.extend_from_slice(b",\"shard_id\":");
+    push_string(row, context.shard_id);
+    row.extend_from_slice(b",\"sequence_number\":");
+    push_string(row, context.sequence_number);
+    row.extend_from_slice(b",\"is_deleted\":");
+    push_bool(row, event.name == EventName::Remove);
+    row.extend_from_slice(b",\"delete_reason\":");
+    row.extend_from_slice(match event.delete_reason {
+        None => b"null",
+        Some(DeleteReason::User) => b"\"user\"",
+        Some(DeleteReason::Ttl) => b"\"ttl\"",
+    });
+}
+
+/// `,"ingestion_time":` and the arrival time.
+pub(super) fn push_ingestion_time(row: &mut Vec<u8>, context: &RecordContext<'_>) {
+    row.extend_from_slice(b",\"ingestion_time\":\"");
+    Utc::from_us(context.arrival_us).push_iso(row);
+    row.push(b'"');
+}
