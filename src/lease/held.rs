@@ -64,8 +64,8 @@ struct Candidate {
 
 /// What the row as it stands means for a write that we asked for.
 enum Verdict {
-    /// The asked write is done.
-    Done(Lease),
+    /// The asked write is done, and the row known.
+    Done,
     /// The lease is ours, the asked write not done.
     Ours,
     Lost,
@@ -154,11 +154,11 @@ impl HeldLease {
                 }
             };
             match verdict {
-                Verdict::Done(row) => {
+                Verdict::Done => {
                     if matches!(write, LeaseWrite::Evict) {
                         self.lose();
                     }
-                    return Ok(row);
+                    return Ok(self.row());
                 }
                 Verdict::Ours => {}
                 Verdict::Lost => {
@@ -190,8 +190,8 @@ impl HeldLease {
         }
         // After an evict the owner is nobody, or the next owner of a hand-off.
         let ours = row.actual_owner() == Some(&self.me) || row.actual_owner() == asked.actual_owner();
-        *self.state() = State { row: row.clone(), sent: if moved { sent } else { known } };
-        if ours { Verdict::Done(row) } else { Verdict::Lost }
+        *self.state() = State { row, sent: if moved { sent } else { known } };
+        if ours { Verdict::Done } else { Verdict::Lost }
     }
 
     /// The row as it stands, read after a write that was refused or not answered.
@@ -206,9 +206,9 @@ impl HeldLease {
         let known = self.row();
         if current.counter == known.counter && current.actual_owner() == Some(&self.me) {
             // Nothing that moves the counter has happened; a hand-off may have started, children may be set.
-            self.state().row = current.clone();
             let children_set = matches!(write, LeaseWrite::SetChildren(_)) && same_children(&current, asked);
-            return if children_set { Verdict::Done(current) } else { Verdict::Ours };
+            self.state().row = current;
+            return if children_set { Verdict::Done } else { Verdict::Ours };
         }
         // The earliest of equal candidates: validity must not be counted from a later one.
         let Some(found) = candidates.iter().find(|candidate| is_outcome(&current, &candidate.row)) else {
@@ -217,11 +217,10 @@ impl HeldLease {
         let sent = found.sent;
         let done = is_outcome(&current, asked);
         let still_ours = current.actual_owner() == Some(&self.me);
-        self.state().row = current.clone();
-        self.state().sent = sent;
+        *self.state() = State { row: current, sent };
         candidates.clear();
         match (done, still_ours) {
-            (true, _) => Verdict::Done(current),
+            (true, _) => Verdict::Done,
             (false, true) => Verdict::Ours,
             (false, false) => Verdict::Lost, // an earlier evict of ours
         }

@@ -53,6 +53,12 @@ enum Request {
     Delete(Lease),
 }
 
+/// What a request did, and the row it leaves or that refused it.
+struct Outcome {
+    accepted: bool,
+    row: Option<Lease>,
+}
+
 enum Fate {
     Answered,
     LostRequest,
@@ -110,8 +116,8 @@ impl MemoryLeaseTable {
         state
     }
 
-    /// The effect of one request, all or nothing. Answers the row it leaves; `Err` is the row that refused it.
-    fn perform(&self, state: &mut State, request: &Request) -> Result<Option<Lease>, Option<Lease>> {
+    /// The effect of one request, all or nothing.
+    fn perform(&self, state: &mut State, request: &Request) -> Outcome {
         let key = match request {
             Request::Create(lease) | Request::Write(lease, _) | Request::Delete(lease) => &lease.key,
         };
@@ -120,7 +126,7 @@ impl MemoryLeaseTable {
             (Request::Create(lease), None) => Some(lease.clone()),
             (Request::Write(seen, write), Some(row)) if holds(row, seen, write) => Some(apply(row, write)),
             (Request::Delete(seen), Some(row)) if row.counter == seen.counter => None,
-            _ => return Err(before),
+            _ => return Outcome { accepted: false, row: before },
         };
         match &after {
             Some(row) => drop(state.rows.insert(key.clone(), row.clone())),
@@ -129,7 +135,7 @@ impl MemoryLeaseTable {
         if let Some(observer) = &self.observer {
             observer(before.as_ref(), after.as_ref());
         }
-        Ok(after)
+        Outcome { accepted: true, row: after }
     }
 
     /// Draws what happens to one call: its fate, and how long request and answer are on the way.
@@ -157,7 +163,7 @@ impl MemoryLeaseTable {
     }
 
     /// One changing call through the network; `None` when the caller hears nothing.
-    async fn call(&self, request: Request) -> Option<Result<Option<Lease>, Option<Lease>>> {
+    async fn call(&self, request: Request) -> Option<Outcome> {
         let (fate, there, back) = self.draw();
         pause(there).await;
         match fate {
@@ -211,24 +217,23 @@ impl LeaseTable for MemoryLeaseTable {
 
     async fn create(&self, lease: &Lease) -> Result<bool, TableError> {
         match self.call(Request::Create(lease.clone())).await {
-            Some(outcome) => Ok(outcome.is_ok()),
+            Some(outcome) => Ok(outcome.accepted),
             None => Err(TableError::Unavailable(NoAnswer.into())),
         }
     }
 
     async fn write(&self, seen: &Lease, write: &LeaseWrite) -> Result<Lease, WriteError> {
         match self.call(Request::Write(seen.clone(), write.clone())).await {
-            Some(Ok(Some(row))) => Ok(row),
-            Some(Ok(None)) => Err(WriteError::Conflict(None)),
-            Some(Err(row)) => Err(WriteError::Conflict(row.map(Box::new))),
+            Some(Outcome { accepted: true, row: Some(row) }) => Ok(row),
+            Some(Outcome { row, .. }) => Err(WriteError::Conflict(row.map(Box::new))),
             None => Err(WriteError::Unknown(NoAnswer.into())),
         }
     }
 
     async fn delete(&self, seen: &Lease) -> Result<(), WriteError> {
         match self.call(Request::Delete(seen.clone())).await {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(row)) => Err(WriteError::Conflict(row.map(Box::new))),
+            Some(Outcome { accepted: true, .. }) => Ok(()),
+            Some(Outcome { row, .. }) => Err(WriteError::Conflict(row.map(Box::new))),
             None => Err(WriteError::Unknown(NoAnswer.into())),
         }
     }

@@ -138,7 +138,10 @@ pub fn plan(
         let mut richest: Vec<_> = owned.into_iter().filter(|(_, keys)| keys.len() == richest).collect();
         richest.shuffle(rng);
         let keys = richest.pop().map(|(_, keys)| keys).unwrap_or_default();
-        (keys.into_iter().filter(|key| view.is_ready(&view.rows[*key].lease)).collect(), usize::from(may_steal))
+        (
+            keys.into_iter().filter(|key| view.is_ready(&view.rows[*key].lease)).collect(),
+            usize::from(may_steal),
+        )
     };
     pool.shuffle(rng);
     pool.into_iter().take(wanted).cloned().collect()
@@ -208,8 +211,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_fresh_fleet_shares_and_nobody_takes_all() {
         let start = Instant::now();
-        let rows: Vec<Lease> =
-            (0..10).map(|n| lease(n, &[], if n < 3 { Some(n) } else { None })).collect();
+        let rows: Vec<Lease> = (0..10).map(|n| lease(n, &[], if n < 3 { Some(n) } else { None })).collect();
         // Three owners and me: three each, rounded up.
         assert_eq!(plan(&view(rows.clone(), start), &worker(9), 99, start, &mut rng(1)).len(), 3);
         assert_eq!(plan(&view(rows.clone(), start), &worker(9), 2, start, &mut rng(1)).len(), 2);

@@ -351,7 +351,9 @@ mod tests {
                 self.leases.iter().filter(|(_, l)| ready_now(l)).map(|(id, _)| number(id)).collect();
             let work: Vec<usize> = work
                 .into_iter()
-                .filter(|&n| self.listing[n].closed || self.leases[&id(n)].checkpoint == Checkpoint::TrimHorizon)
+                .filter(|&n| {
+                    self.listing[n].closed || self.leases[&id(n)].checkpoint == Checkpoint::TrimHorizon
+                })
                 .collect();
             if work.is_empty() {
                 return false;

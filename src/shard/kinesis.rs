@@ -66,7 +66,8 @@ impl ShardLister for KinesisShardLister {
 
 fn read(shard: &types::Shard) -> Result<Shard, String> {
     let id = shard.shard_id();
-    let hash_key = |text: &str| text.parse().map_err(|_| format!("shard {id} has a hash key that is no number"));
+    let hash_key =
+        |text: &str| text.parse().map_err(|_| format!("shard {id} has a hash key that is no number"));
     let keys = shard.hash_key_range().ok_or_else(|| format!("shard {id} has no hash key range"))?;
     let sequence = shard.sequence_number_range();
     let start = sequence.and_then(|range| SequenceNumber::parse(range.starting_sequence_number()));
@@ -92,7 +93,8 @@ mod tests {
     use super::*;
 
     fn described() -> types::builders::ShardBuilder {
-        let keys = types::HashKeyRange::builder().starting_hash_key("0").ending_hash_key("9").build().unwrap();
+        let keys =
+            types::HashKeyRange::builder().starting_hash_key("0").ending_hash_key("9").build().unwrap();
         let sequence = types::SequenceNumberRange::builder().starting_sequence_number("42").build().unwrap();
         types::Shard::builder().shard_id("s-1").hash_key_range(keys).sequence_number_range(sequence)
     }

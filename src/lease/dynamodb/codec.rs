@@ -57,8 +57,7 @@ pub(super) fn decode(item: &Item) -> Result<Option<Lease>, NotUnderstood> {
     }
     let key = text(item, LEASE_KEY)?.ok_or(NotUnderstood::Missing(LEASE_KEY))?;
     let counter = number(item, LEASE_COUNTER)?.ok_or(NotUnderstood::Missing(LEASE_COUNTER))?;
-    let done =
-        checkpoint(item, CHECKPOINT, CHECKPOINT_SUB)?.ok_or(NotUnderstood::Missing(CHECKPOINT))?;
+    let done = checkpoint(item, CHECKPOINT, CHECKPOINT_SUB)?.ok_or(NotUnderstood::Missing(CHECKPOINT))?;
     let state = item.get(PENDING_STATE).and_then(|value| value.as_b().ok());
     let pending = checkpoint(item, PENDING, PENDING_SUB)?
         .map(|checkpoint| Pending { checkpoint, state: state.map(|bytes| bytes.as_ref().into()) });
@@ -306,23 +305,33 @@ mod tests {
         let pending = prop::option::of((any_checkpoint(), state));
         let range = prop::option::of((any::<u128>(), any::<u128>()));
         let numbers = (any::<u32>(), any::<u32>(), prop::option::of(0u32..1_000_000));
-        (("[a-z0-9-]{1,20}", numbers, any_checkpoint()), (worker(), worker(), pending), (any_ids(), any_ids(), range))
-            .prop_map(|((key, (counter, switches, kbps), checkpoint), (owner, other, pending), (parents, children, range))| {
-                Lease {
-                    key: LeaseKey::new(key),
-                    owner,
-                    counter: counter.into(),
-                    owner_switches: switches.into(),
-                    checkpoint,
-                    pending: pending
-                        .map(|(checkpoint, state)| Pending { checkpoint, state: state.map(Into::into) }),
-                    parents,
-                    children,
-                    hash_range: range.map(|(start, end)| HashKeyRange { start, end }),
-                    throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
-                    checkpoint_owner: other,
-                }
-            })
+        (
+            ("[a-z0-9-]{1,20}", numbers, any_checkpoint()),
+            (worker(), worker(), pending),
+            (any_ids(), any_ids(), range),
+        )
+            .prop_map(
+                |(
+                    (key, (counter, switches, kbps), checkpoint),
+                    (owner, other, pending),
+                    (parents, children, range),
+                )| {
+                    Lease {
+                        key: LeaseKey::new(key),
+                        owner,
+                        counter: counter.into(),
+                        owner_switches: switches.into(),
+                        checkpoint,
+                        pending: pending
+                            .map(|(checkpoint, state)| Pending { checkpoint, state: state.map(Into::into) }),
+                        parents,
+                        children,
+                        hash_range: range.map(|(start, end)| HashKeyRange { start, end }),
+                        throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
+                        checkpoint_owner: other,
+                    }
+                },
+            )
     }
 
     proptest! {

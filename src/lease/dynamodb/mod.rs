@@ -101,8 +101,7 @@ impl DynamoDbLeaseTable {
             [key] if key.attribute_name() == LEASE_KEY && *key.key_type() == KeyType::Hash
         );
         let type_is_right = table.attribute_definitions().iter().any(|attribute| {
-            attribute.attribute_name() == LEASE_KEY
-                && *attribute.attribute_type() == ScalarAttributeType::S
+            attribute.attribute_name() == LEASE_KEY && *attribute.attribute_type() == ScalarAttributeType::S
         });
         if !key_is_right || !type_is_right {
             return Err(self.unusable(
@@ -191,10 +190,10 @@ impl LeaseTable for DynamoDbLeaseTable {
             let described = self.client.describe_table().table_name(&self.table).send().await;
             match described.map_err(|error| self.table_error(error)) {
                 Ok(answer) => {
-                    if let Some(table) = answer.table() {
-                        if self.check(table)? {
-                            return Ok(());
-                        }
+                    if let Some(table) = answer.table()
+                        && self.check(table)?
+                    {
+                        return Ok(());
                     }
                 }
                 Err(TableError::NotFound(_)) => {
