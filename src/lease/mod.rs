@@ -12,6 +12,8 @@ mod row;
 mod table;
 mod write;
 
+pub use held::{HeldLease, LeaseWriteError};
+pub use plan::{LeaseView, plan};
 pub use row::{Lease, LeaseKey, Pending, WorkerId};
 pub use table::{LeaseTable, TableError, WriteError};
-pub use write::{LeaseWrite, apply};
+pub use write::{LeaseWrite, apply, holds};

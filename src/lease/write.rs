@@ -21,11 +21,23 @@ pub enum LeaseWrite {
     SetChildren(Vec<ShardId>),
 }
 
-/// What the row looks like after `write`, given that its condition held on `row`.
+/// The condition of `write`, decided on `seen`, on the row as it stands.
 ///
-/// The condition of every write is `leaseCounter = row.counter`. That is KCL's own for renew, take, prepare and
-/// commit, and stronger than KCL's for evict (owners as seen) and the children (row exists), which a counter
-/// that has not moved implies.
+/// Always `leaseCounter = seen.counter`, which implies KCL's "row exists" for the children. The start of a
+/// graceful hand-off changes the owners and not the counter, so as in KCL a renew also fails when there is a
+/// `checkpointOwner` that it does not know of, and an evict when either owner is not as seen.
+pub fn holds(current: &Lease, seen: &Lease, write: &LeaseWrite) -> bool {
+    current.counter == seen.counter
+        && match write {
+            LeaseWrite::Renew => seen.checkpoint_owner.is_some() || current.checkpoint_owner.is_none(),
+            LeaseWrite::Evict => {
+                current.owner == seen.owner && current.checkpoint_owner == seen.checkpoint_owner
+            }
+            _ => true,
+        }
+}
+
+/// What the row looks like after `write`, given that its condition [`holds`] on `row`.
 pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
     let mut next = row.clone();
     if !matches!(write, LeaseWrite::SetChildren(_)) {

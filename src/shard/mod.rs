@@ -3,7 +3,7 @@
 //! Owns: shard ids, sequence numbers and their order, hash key ranges, which shards may be read yet.
 //! Does not own: who reads a shard (`lease`), how its records are fetched (`fetch`).
 
-mod graph;
+pub mod graph;
 pub mod kinesis;
 mod position;
 

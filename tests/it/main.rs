@@ -1,1 +1,3 @@
 //! The one integration-test binary.
+
+mod lease_table_conformance;

@@ -1,0 +1,416 @@
+//! Lease rows as DynamoDB items: the attributes of KCL's `DynamoDBLeaseSerializer` with their exact types, and
+//! each write as an update expression. Pure.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue;
+
+use crate::lease::row::{Lease, LeaseKey, Pending, WorkerId};
+use crate::lease::write::{LeaseWrite, counts_as_switch};
+use crate::shard::{Checkpoint, HashKeyRange, ShardId};
+
+pub(super) const LEASE_KEY: &str = "leaseKey";
+pub(super) const LEASE_OWNER: &str = "leaseOwner";
+const LEASE_COUNTER: &str = "leaseCounter";
+const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
+const CHECKPOINT: &str = "checkpoint";
+const CHECKPOINT_SUB: &str = "checkpointSubSequenceNumber";
+const PENDING: &str = "pendingCheckpoint";
+const PENDING_SUB: &str = "pendingCheckpointSubSequenceNumber";
+const PENDING_STATE: &str = "pendingCheckpointState";
+const PARENTS: &str = "parentShardId";
+const CHILDREN: &str = "childShardIds";
+const HASH_START: &str = "startingHashKey";
+const HASH_END: &str = "endingHashKey";
+const THROUGHPUT: &str = "throughputKBps";
+const CHECKPOINT_OWNER: &str = "checkpointOwner";
+const ENTITY_TYPE: &str = "entityType";
+/// Value of `entityType` for leases; rows from before KCL 3.5 have none.
+const ENTITY_LEASE: &str = "LEASE";
+
+/// One row as the SDK gives it.
+pub(super) type Item = HashMap<String, AttributeValue>;
+
+/// Why a row that should be a lease is none. Names attributes, never their values.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotUnderstood {
+    #[error("attribute {0} is missing")]
+    Missing(&'static str),
+    #[error("attribute {0} has another type or form than KCL gives it")]
+    Malformed(&'static str),
+}
+
+/// The key of a row, whatever the row is.
+pub(super) fn row_key(item: &Item) -> Option<&str> {
+    item.get(LEASE_KEY)?.as_s().ok().map(String::as_str)
+}
+
+/// Reads a row. `None` for a row that is no lease (leader, worker metrics, migrations).
+///
+/// A `pendingCheckpointState` that is not binary is ignored: KCL's create path writes a number there.
+/// Attributes that only tune balancing are ignored when malformed.
+pub(super) fn decode(item: &Item) -> Result<Option<Lease>, NotUnderstood> {
+    match text(item, ENTITY_TYPE)? {
+        None | Some(ENTITY_LEASE) => {}
+        Some(_) => return Ok(None),
+    }
+    let key = text(item, LEASE_KEY)?.ok_or(NotUnderstood::Missing(LEASE_KEY))?;
+    let counter = number(item, LEASE_COUNTER)?.ok_or(NotUnderstood::Missing(LEASE_COUNTER))?;
+    let done = checkpoint(item, CHECKPOINT, CHECKPOINT_SUB)?.ok_or(NotUnderstood::Missing(CHECKPOINT))?;
+    let state = item.get(PENDING_STATE).and_then(|value| value.as_b().ok());
+    let pending = checkpoint(item, PENDING, PENDING_SUB)?
+        .map(|checkpoint| Pending { checkpoint, state: state.map(|bytes| bytes.as_ref().into()) });
+    Ok(Some(Lease {
+        key: LeaseKey::new(key),
+        owner: text(item, LEASE_OWNER)?.map(WorkerId::new),
+        counter,
+        owner_switches: number(item, OWNER_SWITCHES)?.unwrap_or(0),
+        checkpoint: done,
+        pending,
+        parents: shard_ids(item, PARENTS)?,
+        children: shard_ids(item, CHILDREN)?,
+        hash_range: hash_range(item)?,
+        throughput_kbps: item.get(THROUGHPUT).and_then(|value| value.as_n().ok()?.parse().ok()),
+        checkpoint_owner: text(item, CHECKPOINT_OWNER)?.map(WorkerId::new),
+    }))
+}
+
+/// A new row, with `entityType` as in the single-table layout of KCL 3.5.
+pub(super) fn encode(lease: &Lease) -> Item {
+    let mut item = Item::new();
+    let mut put = |name: &str, value: AttributeValue| drop(item.insert(name.to_owned(), value));
+    put(ENTITY_TYPE, s(ENTITY_LEASE));
+    put(LEASE_KEY, s(lease.key.as_str()));
+    put(LEASE_COUNTER, n(lease.counter));
+    put(OWNER_SWITCHES, n(lease.owner_switches));
+    put(CHECKPOINT, s(lease.checkpoint.as_str()));
+    put(CHECKPOINT_SUB, n(lease.checkpoint.sub()));
+    if let Some(owner) = &lease.owner {
+        put(LEASE_OWNER, s(owner.as_str()));
+    }
+    if let Some(owner) = &lease.checkpoint_owner {
+        put(CHECKPOINT_OWNER, s(owner.as_str()));
+    }
+    if let Some(pending) = &lease.pending {
+        put(PENDING, s(pending.checkpoint.as_str()));
+        put(PENDING_SUB, n(pending.checkpoint.sub()));
+        if let Some(state) = &pending.state {
+            put(PENDING_STATE, b(state));
+        }
+    }
+    if !lease.parents.is_empty() {
+        put(PARENTS, ss(&lease.parents));
+    }
+    if !lease.children.is_empty() {
+        put(CHILDREN, ss(&lease.children));
+    }
+    if let Some(range) = &lease.hash_range {
+        put(HASH_START, s(&range.start.to_string()));
+        put(HASH_END, s(&range.end.to_string()));
+    }
+    if let Some(throughput) = lease.throughput_kbps {
+        put(THROUGHPUT, AttributeValue::N(format!("{throughput:.6}")));
+    }
+    item
+}
+
+/// A conditional update in expression form. Attribute names stand in it as they are: none is a reserved word.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Update {
+    pub(super) update: String,
+    pub(super) condition: String,
+    pub(super) values: HashMap<String, AttributeValue>,
+}
+
+impl Update {
+    fn value(&mut self, name: &str, value: AttributeValue) -> String {
+        let name = format!(":{name}");
+        self.values.insert(name.clone(), value);
+        name
+    }
+
+    fn and_absent_or(&mut self, attribute: &str, seen: Option<&WorkerId>, name: &str) {
+        let condition = match seen {
+            Some(owner) => format!(" AND {attribute} = {}", self.value(name, s(owner.as_str()))),
+            None => format!(" AND attribute_not_exists({attribute})"),
+        };
+        self.condition.push_str(&condition);
+    }
+}
+
+/// The condition that the row still has the counter seen: for updates and deletes.
+pub(super) fn unmoved(seen: &Lease) -> Update {
+    let mut update = Update::default();
+    update.condition = format!("{LEASE_COUNTER} = {}", update.value("seen", n(seen.counter)));
+    update
+}
+
+/// `write` as an update of the row that was `seen`; the same condition and effect as
+/// [`holds`](crate::lease::holds) and [`apply`](crate::lease::apply).
+pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
+    let mut out = unmoved(seen);
+    let (mut set, mut remove, mut add) = (Vec::new(), Vec::new(), Vec::new());
+    if !matches!(write, LeaseWrite::SetChildren(_)) {
+        set.push(format!("{LEASE_COUNTER} = {}", out.value("next", n(seen.counter + 1))));
+    }
+    match write {
+        LeaseWrite::Renew => {
+            if seen.checkpoint_owner.is_none() {
+                out.and_absent_or(CHECKPOINT_OWNER, None, "");
+            }
+        }
+        LeaseWrite::Take(me) => {
+            set.push(format!("{LEASE_OWNER} = {}", out.value("me", s(me.as_str()))));
+            remove.push(CHECKPOINT_OWNER);
+            if counts_as_switch(seen, me) {
+                add.push(format!("{OWNER_SWITCHES} {}", out.value("one", n(1))));
+            }
+        }
+        LeaseWrite::Evict => {
+            out.and_absent_or(LEASE_OWNER, seen.owner.as_ref(), "owner");
+            out.and_absent_or(CHECKPOINT_OWNER, seen.checkpoint_owner.as_ref(), "checkpointOwner");
+            if seen.checkpoint_owner.is_none() {
+                remove.push(LEASE_OWNER);
+            }
+            remove.push(CHECKPOINT_OWNER);
+        }
+        LeaseWrite::Prepare(pending) => {
+            set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0))));
+            let at = &pending.checkpoint;
+            set.push(format!("{PENDING} = {}", out.value("pending", s(at.as_str()))));
+            set.push(format!("{PENDING_SUB} = {}", out.value("pendingSub", n(at.sub()))));
+            match &pending.state {
+                Some(state) => set.push(format!("{PENDING_STATE} = {}", out.value("state", b(state)))),
+                None => remove.push(PENDING_STATE),
+            }
+        }
+        LeaseWrite::Commit(at) => {
+            set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0))));
+            set.push(format!("{CHECKPOINT} = {}", out.value("checkpoint", s(at.as_str()))));
+            set.push(format!("{CHECKPOINT_SUB} = {}", out.value("checkpointSub", n(at.sub()))));
+            remove.extend([PENDING, PENDING_SUB, PENDING_STATE]);
+        }
+        // DynamoDB has no empty sets.
+        LeaseWrite::SetChildren(children) if children.is_empty() => remove.push(CHILDREN),
+        LeaseWrite::SetChildren(children) => {
+            set.push(format!("{CHILDREN} = {}", out.value("children", ss(children))));
+        }
+    }
+    let mut clauses = Vec::new();
+    if !set.is_empty() {
+        clauses.push(format!("SET {}", set.join(", ")));
+    }
+    if !remove.is_empty() {
+        clauses.push(format!("REMOVE {}", remove.join(", ")));
+    }
+    if !add.is_empty() {
+        clauses.push(format!("ADD {}", add.join(", ")));
+    }
+    out.update = clauses.join(" ");
+    out
+}
+
+fn s(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+fn n(number: u64) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+fn b(bytes: &[u8]) -> AttributeValue {
+    AttributeValue::B(Blob::new(bytes))
+}
+
+fn ss(ids: &[ShardId]) -> AttributeValue {
+    AttributeValue::Ss(ids.iter().map(|id| id.as_str().to_owned()).collect())
+}
+
+fn text<'a>(item: &'a Item, name: &'static str) -> Result<Option<&'a str>, NotUnderstood> {
+    match item.get(name) {
+        None => Ok(None),
+        Some(AttributeValue::S(text)) if !text.is_empty() => Ok(Some(text)),
+        Some(_) => Err(NotUnderstood::Malformed(name)),
+    }
+}
+
+fn number(item: &Item, name: &'static str) -> Result<Option<u64>, NotUnderstood> {
+    match item.get(name) {
+        None => Ok(None),
+        Some(AttributeValue::N(digits)) => {
+            digits.parse().map(Some).map_err(|_| NotUnderstood::Malformed(name))
+        }
+        Some(_) => Err(NotUnderstood::Malformed(name)),
+    }
+}
+
+fn checkpoint(
+    item: &Item,
+    name: &'static str,
+    sub: &'static str,
+) -> Result<Option<Checkpoint>, NotUnderstood> {
+    let sub = number(item, sub)?.unwrap_or(0);
+    match text(item, name)? {
+        None => Ok(None),
+        Some(text) => Checkpoint::parse(text, sub).map(Some).ok_or(NotUnderstood::Malformed(name)),
+    }
+}
+
+fn shard_ids(item: &Item, name: &'static str) -> Result<Vec<ShardId>, NotUnderstood> {
+    match item.get(name) {
+        None => Ok(Vec::new()),
+        Some(AttributeValue::Ss(ids)) => {
+            // A set has no order of its own; rows must compare.
+            let mut ids: Vec<ShardId> = ids.iter().map(|id| ShardId::new(id.as_str())).collect();
+            ids.sort_unstable();
+            Ok(ids)
+        }
+        Some(_) => Err(NotUnderstood::Malformed(name)),
+    }
+}
+
+fn hash_range(item: &Item) -> Result<Option<HashKeyRange>, NotUnderstood> {
+    let key = |name: &'static str| -> Result<Option<u128>, NotUnderstood> {
+        text(item, name)?.map(|digits| digits.parse().map_err(|_| NotUnderstood::Malformed(name))).transpose()
+    };
+    Ok(key(HASH_START)?.zip(key(HASH_END)?).map(|(start, end)| HashKeyRange { start, end }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::{Position, SequenceNumber};
+    use proptest::prelude::*;
+
+    fn any_checkpoint() -> impl Strategy<Value = Checkpoint> {
+        prop_oneof![
+            Just(Checkpoint::AtTimestamp),
+            Just(Checkpoint::TrimHorizon),
+            Just(Checkpoint::Latest),
+            Just(Checkpoint::ShardEnd),
+            (any::<u128>(), any::<u64>())
+                .prop_map(|(n, sub)| Checkpoint::At(Position { sequence: SequenceNumber::from(n), sub })),
+        ]
+    }
+
+    fn any_ids() -> impl Strategy<Value = Vec<ShardId>> {
+        prop::collection::btree_set("[a-z0-9-]{1,12}", 0..3)
+            .prop_map(|ids| ids.into_iter().map(ShardId::new).collect())
+    }
+
+    fn any_lease() -> impl Strategy<Value = Lease> {
+        let worker = || prop::option::of("[a-z0-9]{1,8}".prop_map(WorkerId::new));
+        let state = prop::option::of(prop::collection::vec(any::<u8>(), 0..20));
+        let pending = prop::option::of((any_checkpoint(), state));
+        let range = prop::option::of((any::<u128>(), any::<u128>()));
+        let numbers = (any::<u32>(), any::<u32>(), prop::option::of(0u32..1_000_000));
+        (
+            ("[a-z0-9-]{1,20}", numbers, any_checkpoint()),
+            (worker(), worker(), pending),
+            (any_ids(), any_ids(), range),
+        )
+            .prop_map(
+                |(
+                    (key, (counter, switches, kbps), checkpoint),
+                    (owner, other, pending),
+                    (parents, children, range),
+                )| {
+                    Lease {
+                        key: LeaseKey::new(key),
+                        owner,
+                        counter: counter.into(),
+                        owner_switches: switches.into(),
+                        checkpoint,
+                        pending: pending
+                            .map(|(checkpoint, state)| Pending { checkpoint, state: state.map(Into::into) }),
+                        parents,
+                        children,
+                        hash_range: range.map(|(start, end)| HashKeyRange { start, end }),
+                        throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
+                        checkpoint_owner: other,
+                    }
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(lease in any_lease()) {
+            prop_assert_eq!(decode(&encode(&lease)), Ok(Some(lease)));
+        }
+    }
+
+    fn item(attributes: &[(&str, AttributeValue)]) -> Item {
+        attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    fn legacy() -> Item {
+        item(&[
+            ("leaseKey", s("shardId-000000000000")),
+            ("leaseCounter", n(7)),
+            ("checkpoint", s("TRIM_HORIZON")),
+            ("checkpointSubSequenceNumber", n(0)),
+            ("ownerSwitchesSinceCheckpoint", n(0)),
+        ])
+    }
+
+    #[test]
+    fn rows_from_before_kcl_3_5_are_leases_and_other_rows_are_not() {
+        assert_eq!(decode(&legacy()).unwrap().unwrap().counter, 7);
+        let mut leader = item(&[("leaseKey", s("Leader")), ("entityType", s("LEADER"))]);
+        assert_eq!(decode(&leader), Ok(None));
+        leader.remove("entityType");
+        assert_eq!(decode(&leader), Err(NotUnderstood::Missing("leaseCounter")));
+    }
+
+    #[test]
+    fn wrong_types_are_named_and_harmless_ones_ignored() {
+        for (name, value) in [
+            ("leaseCounter", s("7")),
+            ("leaseOwner", n(1)),
+            ("checkpoint", s("FROM_MARS")),
+            ("parentShardId", s("shardId-1")),
+            ("checkpointOwner", s("")),
+        ] {
+            let mut row = legacy();
+            row.insert(name.to_owned(), value);
+            assert_eq!(decode(&row), Err(NotUnderstood::Malformed(name)));
+        }
+        let mut row = legacy();
+        row.insert("pendingCheckpoint".into(), s("42"));
+        row.insert("pendingCheckpointState".into(), n(3));
+        row.insert("throughputKBps".into(), s("fast"));
+        let lease = decode(&row).unwrap().unwrap();
+        assert_eq!(lease.pending.unwrap().state, None);
+        assert_eq!(lease.throughput_kbps, None);
+    }
+
+    #[test]
+    fn expressions_read_as_in_the_table_of_writes() {
+        let mut seen = decode(&legacy()).unwrap().unwrap();
+        let renew = update(&seen, &LeaseWrite::Renew);
+        assert_eq!(renew.update, "SET leaseCounter = :next");
+        assert_eq!(renew.condition, "leaseCounter = :seen AND attribute_not_exists(checkpointOwner)");
+        assert_eq!(renew.values[":next"], n(8));
+
+        seen.owner = Some(WorkerId::new("a"));
+        let take = update(&seen, &LeaseWrite::Take(WorkerId::new("b")));
+        assert_eq!(
+            take.update,
+            "SET leaseCounter = :next, leaseOwner = :me REMOVE checkpointOwner ADD ownerSwitchesSinceCheckpoint :one"
+        );
+        assert_eq!(take.condition, "leaseCounter = :seen");
+
+        let evict = update(&seen, &LeaseWrite::Evict);
+        assert_eq!(evict.update, "SET leaseCounter = :next REMOVE leaseOwner, checkpointOwner");
+        assert_eq!(
+            evict.condition,
+            "leaseCounter = :seen AND leaseOwner = :owner AND attribute_not_exists(checkpointOwner)"
+        );
+
+        let children = update(&seen, &LeaseWrite::SetChildren(vec![ShardId::new("c")]));
+        assert_eq!(children.update, "SET childShardIds = :children");
+        assert_eq!(children.condition, "leaseCounter = :seen");
+    }
+}
