@@ -1,14 +1,314 @@
 //! `kinetide generate`.
 
-use clap::Args;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{ArgGroup, Args};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Exit;
+use crate::generate::dynamodb::{TableWriter, create_table};
+use crate::generate::kinesis::StreamWriter;
+use crate::generate::synthetic::{Mix, Synthetic};
+use crate::generate::trades::TradeFiles;
+use crate::generate::{Event, Plan, Sink, Source, Totals, envelope, run as generate, sdk_config};
+
+/// Records when neither `--records` nor `--trades` is given.
+const RECORDS: u64 = 10_000;
+
+/// Bad lines that are shown one by one; the rest is only counted.
+const BAD_LINES_SHOWN: u64 = 20;
+
+const BAR: &str = "{msg} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta} left";
+const SPINNER: &str = "{spinner} {msg} {human_pos}  {per_sec}";
+
+/// Time between progress lines when stderr is no terminal.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// Flags of `kinetide generate`.
 #[derive(Debug, Args)]
-pub struct GenerateArgs {}
+#[command(group = ArgGroup::new("target").required(true).args(["table", "stream"]))]
+#[command(after_help = "Examples:\n  \
+    kinetide generate --table CryptoTransactions --create --records 100000\n  \
+    kinetide generate --stream trades --rate 500 --seed 7\n  \
+    kinetide generate --table CryptoTransactions --trades binance.csv.gz bitmex.csv.gz")]
+pub struct GenerateArgs {
+    /// DynamoDB table to write into.
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+
+    /// Kinesis stream to write into, as the change records of a table.
+    #[arg(long, value_name = "NAME")]
+    stream: Option<String>,
+
+    /// Make the table if it is missing: on demand, with a stream of both images and TTL on `expires_at`.
+    #[arg(long, conflicts_with = "stream")]
+    create: bool,
+
+    /// Replay these trades instead of making some up: CSV, plain or gzip, with the header
+    /// `exchange,symbol,trade_id,timestamp_ms,side,price,amount`.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["ttl_rate", "bad_rate", "live_keys"])]
+    trades: Vec<PathBuf>,
+
+    /// Changes to write [default: 10000, or all trades of the files].
+    #[arg(long, value_name = "N")]
+    records: Option<u64>,
+
+    /// Changes per second at most [default: as fast as the target takes them].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    rate: Option<f64>,
+
+    /// The same seed makes the same changes.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+
+    /// Keys alive at once; older ones are changed and removed.
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = at_least_one)]
+    live_keys: usize,
+
+    /// Share of new items, 0 to 1, with an `expires_at` in the past, for TTL deletes.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share)]
+    ttl_rate: f64,
+
+    /// Share of records, 0 to 1, that no consumer can decode, for dead letters. Only into a stream.
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share, conflicts_with = "table")]
+    bad_rate: f64,
+
+    /// AWS region [default: from the environment].
+    #[arg(long, env = "KINETIDE_REGION", value_name = "REGION")]
+    region: Option<String>,
+
+    /// Another DynamoDB than that of AWS, such as one started by `kinetide local`.
+    #[arg(long, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
+    dynamodb_endpoint: Option<String>,
+
+    /// Another Kinesis than that of AWS.
+    #[arg(long, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
+    kinesis_endpoint: Option<String>,
+
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    target: &'a str,
+    records_per_second: f64,
+    #[serde(flatten)]
+    totals: &'a Totals,
+}
 
 /// Runs the command.
-pub async fn run(_args: GenerateArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+pub async fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
+    let records = args.records.or(args.trades.is_empty().then_some(RECORDS));
+    let plan = Plan { records, rate: args.rate };
+    let (sink, target) = sink(&args).await?;
+    let progress = Progress::start(records, &target);
+    let totals = generate(plan, source(&args), sink, |event| progress.show(event), stop_on_ctrl_c()).await?;
+    progress.bar.finish_and_clear();
+
+    let outcome = Outcome { target: &target, records_per_second: totals.per_second(), totals: &totals };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&outcome).context("could not print the result")?)?;
+    } else {
+        writeln!(out, "{}", summary(&outcome))?;
+    }
+    let nothing = totals.written == 0 && totals.bad_lines > 0;
+    Ok(if nothing { Exit::Failed } else { Exit::Done })
+}
+
+async fn sink(args: &GenerateArgs) -> anyhow::Result<(Sink, String)> {
+    if let Some(table) = &args.table {
+        let sdk = sdk_config(args.dynamodb_endpoint.as_deref(), args.region.as_deref()).await;
+        let client = aws_sdk_dynamodb::Client::new(&sdk);
+        if args.create && create_table(&client, table).await? {
+            eprintln!("created table {table}");
+        }
+        return Ok((Sink::Table(Arc::new(TableWriter::new(client, table))), format!("table {table}")));
+    }
+    let stream = args.stream.as_deref().context("give --table or --stream")?;
+    let sdk = sdk_config(args.kinesis_endpoint.as_deref(), args.region.as_deref()).await;
+    let region = sdk.region().context("no AWS region: set --region or AWS_REGION")?.to_string();
+    let table = envelope::Table { name: "CryptoTransactions".to_owned(), region };
+    let writer = StreamWriter::new(aws_sdk_kinesis::Client::new(&sdk), stream, table, args.seed);
+    Ok((Sink::Stream(Arc::new(writer)), format!("stream {stream}")))
+}
+
+fn source(args: &GenerateArgs) -> Source {
+    if !args.trades.is_empty() {
+        return Source::Trades(Box::new(TradeFiles::new(args.trades.clone())));
+    }
+    let mix = Mix {
+        live_keys_max: args.live_keys,
+        ttl_rate: args.ttl_rate,
+        ttl_deletes: args.stream.is_some(),
+        bad_rate: args.bad_rate,
+    };
+    Source::Synthetic(Box::new(Synthetic::new(args.seed, mix)))
+}
+
+/// A token that Ctrl-C cancels; a second Ctrl-C ends the process as usual.
+fn stop_on_ctrl_c() -> CancellationToken {
+    let cancel = CancellationToken::new();
+    let stop = cancel.clone();
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process, and has nothing to report")]
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.cancel();
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
+        }
+    });
+    cancel
+}
+
+/// What people see while it runs: a bar on a terminal, a line now and then elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    terminal: bool,
+    last_line: std::cell::Cell<Instant>,
+}
+
+impl Progress {
+    fn start(records: Option<u64>, target: &str) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = match (terminal, records) {
+            (false, _) => ProgressBar::hidden(),
+            (true, Some(records)) => ProgressBar::new(records).with_style(style(BAR)),
+            (true, None) => ProgressBar::new_spinner().with_style(style(SPINNER)),
+        };
+        bar.set_message(target.to_owned());
+        Self { bar, terminal, last_line: std::cell::Cell::new(Instant::now()) }
+    }
+
+    fn show(&self, event: Event<'_>) {
+        match event {
+            Event::Progress(totals) => {
+                self.bar.set_position(totals.written);
+                let now = Instant::now();
+                if !self.terminal && now - self.last_line.get() >= PROGRESS_EVERY {
+                    self.last_line.set(now);
+                    eprintln!("{} written, {:.0}/s", totals.written, totals.per_second());
+                }
+            }
+            Event::BadLine { error, count } => {
+                if count <= BAD_LINES_SHOWN {
+                    self.bar.suspend(|| eprintln!("passed over: {error}"));
+                }
+            }
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are constants that a test parses")
+}
+
+fn summary(outcome: &Outcome<'_>) -> String {
+    let totals = outcome.totals;
+    let mut text = format!(
+        "{} changes into {} in {:.1} s ({:.0}/s): {} inserts, {} modifies, {} removes",
+        totals.written,
+        outcome.target,
+        totals.seconds,
+        outcome.records_per_second,
+        totals.inserts,
+        totals.modifies,
+        totals.removes
+    );
+    for (count, what) in [
+        (totals.expiries, "TTL deletes"),
+        (totals.broken, "broken records"),
+        (totals.resent, "sent again"),
+        (totals.bad_lines, "bad lines passed over"),
+        (totals.given_up, "given up at the interrupt, perhaps written"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    if totals.interrupted {
+        text.push_str("; interrupted");
+    }
+    text
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|share| (0.0..=1.0).contains(share))
+        .ok_or("give a number from 0 to 1".to_owned())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.001);
+    rate.ok_or("give a number above zero".to_owned())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or("give a whole number above zero".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: GenerateArgs,
+    }
+
+    fn parse(line: &str) -> Result<GenerateArgs, clap::Error> {
+        Line::try_parse_from(std::iter::once("generate").chain(line.split_whitespace())).map(|line| line.args)
+    }
+
+    #[test]
+    fn one_target_is_needed_and_only_one() {
+        assert!(parse("--table T --records 5 --rate 2.5 --seed 9").is_ok());
+        assert!(parse("--stream s --bad-rate 0.1").is_ok());
+        for wrong in [
+            "",
+            "--table T --stream s",
+            "--stream s --create",
+            "--table T --bad-rate 0.1",
+            "--table T --rate 0",
+            "--table T --rate inf",
+            "--table T --ttl-rate 2",
+            "--table T --live-keys 0",
+            "--table T --trades a.csv --ttl-rate 0.1",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(parse("--table T --trades a.csv b.csv.gz").unwrap().trades.len(), 2);
+    }
+
+    #[test]
+    fn the_bar_has_a_valid_style() {
+        style(BAR);
+        style(SPINNER);
+    }
+
+    #[test]
+    fn the_summary_tells_what_was_unusual() {
+        let totals = Totals { written: 10, inserts: 10, bad_lines: 2, seconds: 2.0, ..Totals::default() };
+        let outcome = Outcome { target: "table T", records_per_second: totals.per_second(), totals: &totals };
+        assert_eq!(
+            summary(&outcome),
+            "10 changes into table T in 2.0 s (5/s): 10 inserts, 0 modifies, 0 removes, 2 bad lines passed over"
+        );
+        let json = serde_json::to_value(&outcome).unwrap();
+        assert_eq!((&json["written"], &json["records_per_second"]), (&10.into(), &5.0.into()));
+    }
 }

@@ -1,0 +1,322 @@
+//! The check of a lake against the stream and the table: every record is in exactly one row or dead letter, every
+//! value is what the stream said, and the newest row of each key is what the table holds.
+//!
+//! Frugal: of each record about 80 bytes are kept, of each key about 100, whatever their size; objects are read one
+//! at a time per processor.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use super::json::hash;
+use super::lake::{self, Object, Zone};
+use super::record::{self, Expected, OrderingKey, Row, Sequence};
+use super::report::{LakeCheck, Position};
+
+/// Missing and repeated positions that are listed; the others are only counted.
+const POSITIONS_SHOWN: usize = 5;
+
+/// Parts of the map of keys, each under its own lock.
+const KEY_PARTS: u64 = 64;
+
+/// Why the check could not be made. Defects of the lake are not errors: they are in the result.
+#[derive(Debug, Error)]
+pub enum VerifyError {
+    /// A sequence number must be up to 76 decimal digits.
+    #[error("the stream gave a sequence number that is not a number in {shard_id}")]
+    SequenceNumber {
+        /// The shard.
+        shard_id: String,
+    },
+    /// The stream, or whoever listed it, gave one position twice.
+    #[error("the stream gave {0} twice: list each record once")]
+    PositionTwice(Position),
+    /// An item of the table is not DynamoDB JSON.
+    #[error("an item of the table could not be read: {0}")]
+    TableItem(&'static str),
+    /// The lake cannot be listed or read.
+    #[error("could not read the lake: {0}")]
+    Store(#[from] object_store::Error),
+}
+
+/// What was put into the stream.
+#[derive(Debug, Default)]
+pub struct Puts {
+    shards: Vec<String>,
+    numbers: HashMap<String, u32>,
+    entries: Vec<Entry>,
+    bytes: u64,
+}
+
+/// What the table holds in the end.
+#[derive(Debug, Default)]
+pub struct Table {
+    items: HashMap<u64, u64>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    sequence: Sequence,
+    shard: u32,
+    /// In how many rows and dead letters.
+    seen: AtomicU32,
+    /// Hash of the payload.
+    payload: u64,
+    /// What its row must say; `None` where it can only be a dead letter.
+    expected: Option<Expected>,
+}
+
+/// The newest row of a key.
+#[derive(Debug)]
+struct Newest {
+    at: OrderingKey,
+    /// `None` when it says that the item was deleted.
+    attributes: Option<u64>,
+}
+
+impl Puts {
+    /// Adds one record: its position and its payload as the stream holds them.
+    pub fn add(&mut self, shard_id: &str, sequence_number: &str, data: &[u8]) -> Result<(), VerifyError> {
+        let sequence = Sequence::parse(sequence_number)
+            .ok_or_else(|| VerifyError::SequenceNumber { shard_id: shard_id.to_owned() })?;
+        let shard = match self.numbers.get(shard_id) {
+            Some(shard) => *shard,
+            None => {
+                let shard = u32::try_from(self.shards.len()).expect("a stream has fewer shards than 2^32");
+                self.shards.push(shard_id.to_owned());
+                self.numbers.insert(shard_id.to_owned(), shard);
+                shard
+            }
+        };
+        let expected = record::expected(data, sequence_number).ok();
+        self.entries.push(Entry { sequence, shard, seen: AtomicU32::new(0), payload: hash(&data), expected });
+        self.bytes += data.len() as u64;
+        Ok(())
+    }
+
+    /// Records added.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn find(&self, shard_id: &str, sequence: Sequence) -> Option<&Entry> {
+        let shard = *self.numbers.get(shard_id)?;
+        let place = self.entries.binary_search_by_key(&(shard, sequence), Entry::position).ok()?;
+        self.entries.get(place)
+    }
+
+    fn position(&self, entry: &Entry) -> Position {
+        let shard_id = self.shards.get(entry.shard as usize).cloned().unwrap_or_default();
+        Position { shard_id, sequence_number: entry.sequence.to_string() }
+    }
+}
+
+impl Entry {
+    fn position(&self) -> (u32, Sequence) {
+        (self.shard, self.sequence)
+    }
+}
+
+impl Table {
+    /// Adds one item, as DynamoDB JSON: a map of attribute values.
+    pub fn add(&mut self, item: &[u8]) -> Result<(), VerifyError> {
+        let item = record::table_item(item).map_err(VerifyError::TableItem)?;
+        self.items.insert(item.key, item.unordered);
+        Ok(())
+    }
+}
+
+/// Reads the whole lake below `root` and compares it with what was put and, if given, with the table, which must
+/// have been empty before the first record. Nothing may be written meanwhile.
+pub async fn verify(
+    store: Arc<dyn ObjectStore>,
+    root: &Path,
+    mut puts: Puts,
+    table: Option<Table>,
+) -> Result<LakeCheck, VerifyError> {
+    puts.entries.sort_unstable_by_key(Entry::position);
+    if let Some(pair) = puts.entries.windows(2).find(|pair| pair[0].position() == pair[1].position()) {
+        return Err(VerifyError::PositionTwice(puts.position(&pair[0])));
+    }
+    let check = Arc::new(Check { puts, newest: (0..KEY_PARTS).map(|_| Mutex::default()).collect() });
+    let mut objects = lake::list(store.as_ref(), root).await?;
+    // The largest first, so that no processor ends alone with one.
+    objects.sort_unstable_by_key(|object| std::cmp::Reverse(object.meta.size));
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut result = LakeCheck::default();
+    let mut readers = JoinSet::new();
+    for object in objects {
+        if readers.len() >= processors
+            && let Some(found) = readers.join_next().await
+        {
+            result.merge(found.expect("a reader does not panic and is not aborted")?);
+        }
+        let (store, check) = (Arc::clone(&store), Arc::clone(&check));
+        readers.spawn(async move {
+            let bytes = store.get(&object.meta.location).await?.bytes().await?;
+            let read = tokio::task::spawn_blocking(move || check.read(&object, &bytes)).await;
+            Ok::<_, object_store::Error>(read.expect("reading an object does not panic"))
+        });
+    }
+    while let Some(found) = readers.join_next().await {
+        result.merge(found.expect("a reader does not panic and is not aborted")?);
+    }
+    check.conclude(table, &mut result);
+    Ok(result)
+}
+
+struct Check {
+    puts: Puts,
+    newest: Vec<Mutex<HashMap<u64, Newest>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DeadLetter<'a> {
+    #[serde(borrow)]
+    shard_id: Cow<'a, str>,
+    #[serde(borrow)]
+    sequence_number: Cow<'a, str>,
+    #[serde(borrow)]
+    raw_data: Cow<'a, str>,
+}
+
+impl Check {
+    /// Checks all lines of one object.
+    fn read(&self, object: &Object, gzip: &Bytes) -> LakeCheck {
+        let mut found = LakeCheck { objects: 1, bytes_out: gzip.len() as u64, ..LakeCheck::default() };
+        let at = object.meta.location.as_ref();
+        let lines = lake::each_line(gzip, |line| match object.zone {
+            Zone::Landing(hour) => self.landing_row(line, hour, at, &mut found),
+            Zone::DeadLetters => self.dead_letter(line, at, &mut found),
+        });
+        match lines {
+            Ok(0) if !gzip.is_empty() => found.empty_objects += 1,
+            Ok(0) => found.defect(|f| &mut f.broken_objects, format!("{at}: no gzip at all")),
+            Ok(_) => {}
+            Err(reason) => found.defect(|f| &mut f.broken_objects, format!("{at}, {reason}")),
+        }
+        found
+    }
+
+    fn landing_row(&self, line: &str, hour: Option<i64>, at: &str, found: &mut LakeCheck) {
+        found.rows_delivered += 1;
+        let row = match record::row(line) {
+            Ok(row) => row,
+            Err(reason) => return found.defect(|f| &mut f.broken_lines, format!("{at}: {reason}")),
+        };
+        let Some(entry) = self.puts.find(&row.shard_id, row.sequence) else {
+            let position = format!("{at}: {} {} was never put", row.shard_id, row.sequence);
+            return found.defect(|f| &mut f.unexpected, position);
+        };
+        entry.seen.fetch_add(1, Ordering::Relaxed);
+        let differs = match &entry.expected {
+            None => Some("cannot be a row: its record is malformed"),
+            Some(expected) if expected.attributes != row.item.exact => Some("an attribute differs"),
+            Some(expected) if expected.facts != row.facts => Some("the facts about the change differ"),
+            Some(_) => None,
+        };
+        if let Some(what) = differs {
+            let what = format!("{at}: {} {what}", self.puts.position(entry));
+            found.defect(|f| &mut f.value_mismatches, what);
+        }
+        if hour.is_none() || hour != row.cdc_ts_us.map(|us| us.div_euclid(3_600_000_000)) {
+            let what = format!("{at}: {} belongs to another hour", self.puts.position(entry));
+            found.defect(|f| &mut f.misplaced, what);
+        }
+        self.remember(&row);
+    }
+
+    fn remember(&self, row: &Row<'_>) {
+        // Without an ordering key the facts differ, and the row has been counted there.
+        let Some(at) = row.ordering_key else { return };
+        let newest = Newest { at, attributes: (!row.is_deleted).then_some(row.item.unordered) };
+        match self.part(row.item.key).lock().expect("nothing panics under this lock").entry(row.item.key) {
+            Slot::Vacant(slot) => {
+                slot.insert(newest);
+            }
+            Slot::Occupied(mut slot) if slot.get().at < at => {
+                slot.insert(newest);
+            }
+            Slot::Occupied(_) => {}
+        }
+    }
+
+    fn part(&self, key: u64) -> &Mutex<HashMap<u64, Newest>> {
+        let part = usize::try_from(key % KEY_PARTS).expect("less than 64");
+        &self.newest[part]
+    }
+
+    fn dead_letter(&self, line: &str, at: &str, found: &mut LakeCheck) {
+        found.dead_letters += 1;
+        let Ok(letter) = serde_json::from_str::<DeadLetter<'_>>(line) else {
+            return found.defect(|f| &mut f.broken_lines, format!("{at}: a line is not a dead letter"));
+        };
+        let entry = Sequence::parse(&letter.sequence_number)
+            .and_then(|number| self.puts.find(&letter.shard_id, number));
+        let Some(entry) = entry else {
+            let position = format!("{at}: {} {} was never put", letter.shard_id, letter.sequence_number);
+            return found.defect(|f| &mut f.unexpected, position);
+        };
+        entry.seen.fetch_add(1, Ordering::Relaxed);
+        let position = || self.puts.position(entry);
+        let data = base64_simd::STANDARD.decode_to_vec(letter.raw_data.as_bytes());
+        if data.ok().map(|data| hash(&data.as_slice())) != Some(entry.payload) {
+            let what = format!("{at}: {} has another rawData than the record", position());
+            found.defect(|f| &mut f.value_mismatches, what);
+        }
+        if entry.expected.is_some() {
+            let what = format!("{at}: {} is a dead letter but can be read", position());
+            found.defect(|f| &mut f.needless_dead_letters, what);
+        }
+    }
+
+    /// What can be said once every object was read.
+    fn conclude(&self, table: Option<Table>, result: &mut LakeCheck) {
+        result.records_put = self.puts.entries.len() as u64;
+        result.bytes_in = self.puts.bytes;
+        for entry in &self.puts.entries {
+            match entry.seen.load(Ordering::Relaxed) {
+                0 => {
+                    result.missing += 1;
+                    note(&mut result.missing_first, || self.puts.position(entry));
+                }
+                1 => {}
+                more => {
+                    result.duplicated += u64::from(more) - 1;
+                    note(&mut result.duplicated_first, || self.puts.position(entry));
+                }
+            }
+        }
+        let Some(Table { mut items }) = table else { return };
+        let mut mismatches = 0;
+        for part in &self.newest {
+            for (key, newest) in part.lock().expect("nothing panics under this lock").iter() {
+                mismatches += u64::from(items.remove(key) != newest.attributes);
+            }
+        }
+        // Left over: keys of the table that no row speaks of.
+        result.key_state_mismatches = Some(mismatches + items.len() as u64);
+    }
+}
+
+fn note(first: &mut Vec<Position>, position: impl FnOnce() -> Position) {
+    if first.len() < POSITIONS_SHOWN {
+        first.push(position());
+    }
+}

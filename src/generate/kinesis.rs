@@ -1,0 +1,144 @@
+//! A Kinesis stream as the target: `PutRecords` with the change records that a table would have produced.
+
+use std::sync::Mutex;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio_util::sync::CancellationToken;
+
+use super::envelope;
+use super::item::Change;
+use super::retry::{explain, is_passing, pause, pauses};
+use super::run::{GenerateError, Written};
+use crate::clock::wall_clock_us;
+
+/// Records per `PutRecords` (API Reference).
+pub(super) const BATCH_MAX: u16 = 500;
+
+/// Bytes per `PutRecords`, with the partition keys: 5 MiB is the lowest limit that the API has had.
+const BATCH_BYTES_MAX: usize = 5 * 1024 * 1024;
+
+/// Writes change records into one stream.
+#[derive(Debug)]
+pub struct StreamWriter {
+    client: Client,
+    stream: String,
+    table: envelope::Table,
+    stamps: Mutex<Stamps>,
+}
+
+/// What makes each record different from all others.
+#[derive(Debug)]
+struct Stamps {
+    event_ids: ChaCha8Rng,
+    last_created_us: i64,
+}
+
+#[derive(Debug)]
+struct Record {
+    partition_key: String,
+    data: Vec<u8>,
+}
+
+impl StreamWriter {
+    /// Writes records that look as if `table` had sent them. The seed decides the event ids.
+    pub fn new(client: Client, stream: impl Into<String>, table: envelope::Table, seed: u64) -> Self {
+        let stamps = Stamps { event_ids: ChaCha8Rng::seed_from_u64(seed), last_created_us: 0 };
+        Self { client, stream: stream.into(), table, stamps: Mutex::new(stamps) }
+    }
+
+    /// Writes changes of different keys.
+    pub(super) async fn write(
+        &self,
+        batch: &[Change],
+        cancel: &CancellationToken,
+    ) -> Result<Written, GenerateError> {
+        let mut written = Written::default();
+        let mut left = self.records(batch);
+        written.bytes = left.iter().map(|record| record.data.len() as u64).sum();
+        let mut refusals = pauses();
+        while !left.is_empty() {
+            let rest = left.split_off(fitting(&left));
+            let sent = left.len();
+            let (refused, reason) = self.put(left).await?;
+            if refused.len() < sent {
+                refusals = pauses();
+            }
+            written.resent += refused.len() as u64;
+            let all_accepted = refused.is_empty();
+            left = refused;
+            left.extend(rest);
+            if all_accepted {
+                continue;
+            }
+            let Some(length) = refusals.next() else { return Err(self.failed(reason)) };
+            if !pause(length, cancel).await {
+                written.given_up = true;
+                break;
+            }
+        }
+        Ok(written)
+    }
+
+    /// The records of these changes, created now, one microsecond apart at least: the creation time is what a
+    /// consumer orders the changes of a key by.
+    fn records(&self, batch: &[Change]) -> Vec<Record> {
+        let mut stamps = self.stamps.lock().expect("nothing panics under this lock");
+        let make = |change: &Change| {
+            let event_id = uuid::Builder::from_random_bytes(stamps.event_ids.random()).into_uuid();
+            stamps.last_created_us = wall_clock_us().max(stamps.last_created_us + 1);
+            let mut data = Vec::with_capacity(1024);
+            envelope::write(&self.table, change, &event_id, stamps.last_created_us, &mut data);
+            Record { partition_key: envelope::partition_key(&change.key), data }
+        };
+        batch.iter().map(make).collect()
+    }
+
+    /// One call. Gives back the records that were refused and why.
+    async fn put(&self, records: Vec<Record>) -> Result<(Vec<Record>, String), GenerateError> {
+        let entries = records.iter().map(|record| {
+            PutRecordsRequestEntry::builder()
+                .partition_key(&record.partition_key)
+                .data(Blob::new(record.data.as_slice()))
+                .build()
+                .expect("data and partition key are set")
+        });
+        let call = self.client.put_records().stream_name(&self.stream).set_records(Some(entries.collect()));
+        let reply = match call.send().await {
+            Ok(reply) => reply,
+            Err(error) if is_passing(&error) => return Ok((records, explain(&error))),
+            Err(error) => return Err(self.failed(explain(&error))),
+        };
+        if reply.records.len() != records.len() {
+            return Err(self.failed("the reply does not have one result for each record".to_owned()));
+        }
+        let mut reason = String::new();
+        let refused = records.into_iter().zip(reply.records).filter_map(|(record, result)| {
+            reason = result.error_code?;
+            Some(record)
+        });
+        Ok((refused.collect(), reason))
+    }
+
+    fn failed(&self, reason: String) -> GenerateError {
+        GenerateError::Write { target: format!("stream {}", self.stream), reason }
+    }
+}
+
+/// How many records, from the first, go into one call.
+fn fitting(records: &[Record]) -> usize {
+    let mut bytes = 0;
+    let fits = |record: &&Record| {
+        bytes += record.partition_key.len() + record.data.len();
+        bytes <= BATCH_BYTES_MAX
+    };
+    // A single record over the limit goes alone, and the service says what it thinks of it.
+    records.iter().take(BATCH_MAX.into()).take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+#[path = "kinesis_tests.rs"]
+mod tests;

@@ -1,0 +1,281 @@
+//! The loop that joins a source to a writer: pulls changes, keeps the rate and the order of each key, and has
+//! several requests on their way at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::dynamodb::TableWriter;
+use super::in_order::InOrder;
+use super::item::{Change, ChangeKind};
+use super::kinesis::StreamWriter;
+use super::pace::Pace;
+use super::synthetic::Synthetic;
+use super::trades::{TradeError, TradeFiles};
+
+/// Requests on their way at once.
+const IN_FLIGHT: usize = 8;
+
+/// Changes that may wait behind others of their key before the source has to wait too.
+const WAITING_MAX: usize = 10_000;
+
+/// Changes handed over at once by the thread that reads the source.
+const CHUNK: usize = 250;
+
+/// How much and how fast.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plan {
+    /// Changes to write; all that the source has when `None`.
+    pub records: Option<u64>,
+    /// Changes per second; as fast as the target takes them when `None`.
+    pub rate: Option<f64>,
+}
+
+/// Where changes come from.
+pub enum Source {
+    /// Made up, endless.
+    Synthetic(Box<Synthetic>),
+    /// Read from files.
+    Trades(Box<TradeFiles>),
+}
+
+/// Where changes go.
+#[derive(Clone)]
+pub enum Sink {
+    /// A DynamoDB table.
+    Table(Arc<TableWriter>),
+    /// A Kinesis stream, as the change records of a table.
+    Stream(Arc<StreamWriter>),
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Totals {
+    /// Changes written.
+    pub written: u64,
+    /// Of these: new keys.
+    pub inserts: u64,
+    /// Of these: changed items.
+    pub modifies: u64,
+    /// Of these: deletes by a user.
+    pub removes: u64,
+    /// Of these: deletes by TTL (streams only).
+    pub expiries: u64,
+    /// Of these: records that no consumer can decode (streams only).
+    pub broken: u64,
+    /// Bytes written: items as DynamoDB counts them, or record payloads.
+    pub bytes: u64,
+    /// Entries that were sent again because the target had refused them.
+    pub resent: u64,
+    /// Lines of trade files that could not be read.
+    pub bad_lines: u64,
+    /// Changes of requests that were given up at an interrupt; some of them may have been written.
+    pub given_up: u64,
+    /// Whether the run was ended from outside.
+    pub interrupted: bool,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What a run tells while it works.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// More was written.
+    Progress(&'a Totals),
+    /// A line of a trade file was passed over.
+    BadLine {
+        /// File, line and reason.
+        error: &'a TradeError,
+        /// How many there were, this one included.
+        count: u64,
+    },
+}
+
+/// Why a run ended early.
+#[derive(Debug, Error)]
+pub enum GenerateError {
+    /// The source cannot go on.
+    #[error(transparent)]
+    Trades(#[from] TradeError),
+    /// The target refuses for good, or has refused for too long.
+    #[error("could not write to {target}: {reason}")]
+    Write {
+        /// Table or stream.
+        target: String,
+        /// The service's code and message, and what to do.
+        reason: String,
+    },
+}
+
+/// What one request's worth of changes came to.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) bytes: u64,
+    pub(super) resent: u64,
+    /// Cancelled before all of it was accepted.
+    pub(super) given_up: bool,
+}
+
+type Chunk = Vec<Result<Change, TradeError>>;
+type Answer = (Vec<Change>, Result<Written, GenerateError>);
+
+/// Writes what `plan` asks for. After `cancel` nothing new is sent, requests on their way are awaited, and the
+/// totals say so. `event` is called often; it should be quick.
+pub async fn run(
+    plan: Plan,
+    source: Source,
+    sink: Sink,
+    mut event: impl FnMut(Event<'_>),
+    cancel: CancellationToken,
+) -> Result<Totals, GenerateError> {
+    let started = Instant::now();
+    let batch_max = batch_max(&sink, plan.rate);
+    let mut pace = plan.rate.map(|rate| Pace::new(rate, started));
+    let mut reader = JoinSet::new();
+    let mut chunks = read(&mut reader, source, plan.records);
+    let mut order = InOrder::default();
+    let mut writers: JoinSet<Answer> = JoinSet::new();
+    let mut next: Option<(Vec<Change>, Instant)> = None;
+    let mut source_ended = false;
+    let mut totals = Totals::default();
+    loop {
+        let want_more = !source_ended && order.ready() < batch_max && order.waiting() < WAITING_MAX;
+        if next.is_none() && order.ready() > 0 && !want_more {
+            let batch = order.take(batch_max);
+            let now = Instant::now();
+            let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+            let wait = pace.as_mut().map_or(Duration::ZERO, |pace| pace.take(size, now));
+            next = Some((batch, now + wait));
+        }
+        if source_ended && next.is_none() && order.waiting() == 0 && writers.is_empty() {
+            break;
+        }
+        let at = next.as_ref().map_or(started, |(_, at)| *at);
+        tokio::select! {
+            biased;
+            () = cancel.cancelled(), if !totals.interrupted => {
+                totals.interrupted = true;
+                source_ended = true;
+                chunks.close();
+                order = InOrder::default();
+                next = None;
+            }
+            Some(answer) = writers.join_next() => {
+                let (changes, written) = answer.expect("a writer does not panic and is not aborted");
+                totals.add(&changes, &written?);
+                totals.seconds = started.elapsed().as_secs_f64();
+                event(Event::Progress(&totals));
+                if !totals.interrupted {
+                    changes.iter().for_each(|change| order.written(&change.key));
+                }
+            }
+            () = tokio::time::sleep_until(at), if next.is_some() && writers.len() < IN_FLIGHT => {
+                if let Some((batch, _)) = next.take() {
+                    let (sink, cancel) = (sink.clone(), cancel.clone());
+                    writers.spawn(async move {
+                        let written = sink.write(&batch, &cancel).await;
+                        (batch, written)
+                    });
+                }
+            }
+            chunk = chunks.recv(), if want_more => {
+                source_ended = chunk.is_none();
+                for change in chunk.into_iter().flatten() {
+                    match change {
+                        Ok(change) => order.push(change),
+                        Err(error @ TradeError::Line { .. }) => {
+                            totals.bad_lines += 1;
+                            event(Event::BadLine { error: &error, count: totals.bad_lines });
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+    }
+    drop(chunks);
+    while reader.join_next().await.is_some() {}
+    totals.seconds = started.elapsed().as_secs_f64();
+    Ok(totals)
+}
+
+/// Changes per request: what the target takes, but no more than a twentieth of a second's worth, so that a slow
+/// rate is a trickle and not a tide.
+fn batch_max(sink: &Sink, rate: Option<f64>) -> usize {
+    let max = match sink {
+        Sink::Table(_) => super::dynamodb::BATCH_MAX.into(),
+        Sink::Stream(_) => super::kinesis::BATCH_MAX,
+    };
+    let within = |rate: f64| (1..max).find(|size| rate / 20.0 <= f64::from(*size)).unwrap_or(max);
+    rate.map_or(max, within).into()
+}
+
+/// Reads the source on a thread of its own: files are unpacked there.
+fn read(tasks: &mut JoinSet<()>, source: Source, records: Option<u64>) -> mpsc::Receiver<Chunk> {
+    let (sender, receiver) = mpsc::channel(8);
+    tasks.spawn_blocking(move || {
+        let mut source: Box<dyn Iterator<Item = Result<Change, TradeError>>> = match source {
+            Source::Synthetic(synthetic) => Box::new(synthetic.map(Ok)),
+            Source::Trades(trades) => trades,
+        };
+        let mut left = records.unwrap_or(u64::MAX);
+        loop {
+            let mut chunk = Chunk::with_capacity(CHUNK);
+            while left > 0 && chunk.len() < CHUNK {
+                let Some(change) = source.next() else {
+                    left = 0;
+                    break;
+                };
+                left -= u64::from(change.is_ok());
+                chunk.push(change);
+            }
+            if (!chunk.is_empty() && sender.blocking_send(chunk).is_err()) || left == 0 {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+impl Sink {
+    async fn write(&self, batch: &[Change], cancel: &CancellationToken) -> Result<Written, GenerateError> {
+        match self {
+            Self::Table(table) => table.write(batch, cancel).await,
+            Self::Stream(stream) => stream.write(batch, cancel).await,
+        }
+    }
+}
+
+impl Totals {
+    /// Changes per second over the whole run.
+    pub fn per_second(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let written = self.written as f64;
+        written / self.seconds.max(f64::MIN_POSITIVE)
+    }
+
+    fn add(&mut self, changes: &[Change], written: &Written) {
+        self.resent += written.resent;
+        if written.given_up {
+            self.given_up += changes.len() as u64;
+            return;
+        }
+        self.bytes += written.bytes;
+        self.written += changes.len() as u64;
+        for change in changes {
+            *match change.kind {
+                ChangeKind::Insert(_) => &mut self.inserts,
+                ChangeKind::Modify { .. } => &mut self.modifies,
+                ChangeKind::Remove(_) => &mut self.removes,
+                ChangeKind::Expire(_) => &mut self.expiries,
+                ChangeKind::Broken(_) => &mut self.broken,
+            } += 1;
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! Real trades from CSV files, plain or gzip, as transactions.
+//!
+//! Header: `exchange,symbol,trade_id,timestamp_ms,side,price,amount`. A line that cannot be read is reported and
+//! passed over; a file that cannot be read ends the run.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+use thiserror::Error;
+
+use super::envelope::fnv1a;
+use super::item::{Change, ChangeKind, Item, Value};
+
+const HEADER: [&str; 7] = ["exchange", "symbol", "trade_id", "timestamp_ms", "side", "price", "amount"];
+
+/// Why a trade could not be read.
+#[derive(Debug, Error)]
+pub enum TradeError {
+    /// One line is bad; the next ones may be good.
+    #[error("{file}, line {line}: {reason}")]
+    Line {
+        /// The file as the user named it.
+        file: String,
+        /// Line in the decompressed text, from 1.
+        line: u64,
+        /// What is wrong, without the value.
+        reason: &'static str,
+    },
+    /// The file is not usable from here on.
+    #[error("could not read trades from {file}: {reason}")]
+    File {
+        /// The file as the user named it.
+        file: String,
+        /// What is wrong and what was expected.
+        reason: String,
+    },
+}
+
+/// The trades of some files, one file after the other, as inserts.
+pub struct TradeFiles {
+    waiting: VecDeque<PathBuf>,
+    open: Option<OpenFile>,
+}
+
+struct OpenFile {
+    reader: csv::Reader<Box<dyn Read + Send>>,
+    name: String,
+    stem: String,
+}
+
+impl TradeFiles {
+    /// Reads nothing yet.
+    pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { waiting: files.into_iter().collect(), open: None }
+    }
+
+    fn read(&mut self) -> Option<Result<Change, TradeError>> {
+        let mut record = csv::StringRecord::new();
+        loop {
+            let file = match &mut self.open {
+                Some(file) => file,
+                closed => match OpenFile::open(&self.waiting.pop_front()?) {
+                    Ok(file) => closed.insert(file),
+                    Err(error) => return Some(Err(error)),
+                },
+            };
+            match file.reader.read_record(&mut record) {
+                Ok(true) => {
+                    let line = record.position().map_or(0, csv::Position::line);
+                    return Some(
+                        transaction(&record, &file.stem, line).map_err(|reason| file.bad(line, reason)),
+                    );
+                }
+                Ok(false) => self.open = None,
+                Err(error) => {
+                    if let csv::ErrorKind::Utf8 { pos, .. } = error.kind() {
+                        let line = pos.as_ref().map_or(0, csv::Position::line);
+                        return Some(Err(file.bad(line, "not UTF-8")));
+                    }
+                    let error = TradeError::File { file: file.name.clone(), reason: error.to_string() };
+                    self.open = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for TradeFiles {
+    type Item = Result<Change, TradeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read()
+    }
+}
+
+impl OpenFile {
+    fn open(path: &Path) -> Result<Self, TradeError> {
+        let name = path.display().to_string();
+        let failed = |reason: String| TradeError::File { file: name.clone(), reason };
+        let text = plain_text(path).map_err(|error| failed(error.to_string()))?;
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text);
+        let header = reader.headers().map_err(|error| failed(error.to_string()))?;
+        if header != HEADER.as_slice() {
+            return Err(failed(format!("the first line must be {}", HEADER.join(","))));
+        }
+        let stem = path.file_name().unwrap_or_default().to_string_lossy();
+        let stem = stem.split_once('.').map_or(&*stem, |(stem, _)| stem).to_owned();
+        Ok(Self { reader, name, stem })
+    }
+
+    fn bad(&self, line: u64, reason: &'static str) -> TradeError {
+        TradeError::Line { file: self.name.clone(), line, reason }
+    }
+}
+
+/// The text of a file, unpacked when it starts like gzip, whatever its name.
+fn plain_text(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    let mut file = BufReader::with_capacity(64 * 1024, File::open(path)?);
+    Ok(match file.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+        true => Box::new(MultiGzDecoder::new(file)),
+        false => Box::new(file),
+    })
+}
+
+fn transaction(record: &csv::StringRecord, file: &str, line: u64) -> Result<Change, &'static str> {
+    let fields: Vec<&str> = record.iter().collect();
+    let [venue, symbol, trade_id, timestamp_ms, side, price, amount] = fields[..] else {
+        return Err("expected 7 fields");
+    };
+    if venue.is_empty() || symbol.is_empty() {
+        return Err("the exchange or the symbol is empty");
+    }
+    let time = timestamp_ms
+        .parse()
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .ok_or("timestamp_ms is not a time in milliseconds")?;
+    let order_type = match side {
+        "buy" => "BUY",
+        "sell" => "SELL",
+        _ => return Err("side is neither buy nor sell"),
+    };
+    if !is_number(price) || !is_number(amount) {
+        return Err("price or amount is not a decimal number of at most 38 digits");
+    }
+    // Trades without an id may be equal in every field and still be two trades: only the place tells them apart.
+    let id = match trade_id {
+        "" => format!("{venue}:{symbol}:{file}#{line}"),
+        id => format!("{venue}:{symbol}:{id}"),
+    };
+    let hash = fnv1a(id.as_bytes());
+    let text = |value: &str| Value::S(value.to_owned());
+    let mut item = Item::with_key(id.as_str());
+    item.set("timestamp", Value::S(time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()));
+    item.set("exchange", text(exchange(venue)));
+    item.set("trading_pair", text(symbol));
+    item.set("order_type", text(order_type));
+    item.set("price", Value::N(price.to_owned()));
+    item.set("quantity", Value::N(amount.to_owned()));
+    if let Some(fee) = fee(price, amount) {
+        item.set("trade_fee", Value::N(fee));
+    }
+    item.set("trade_status", text("SUCCESS"));
+    item.set(
+        "user_id",
+        Value::S(uuid::Builder::from_custom_bytes(hash.to_be_bytes()).into_uuid().to_string()),
+    );
+    item.set("wallet_address", Value::S(format!("GB00TEST{:014}", hash % 10u128.pow(14))));
+    item.set("order_source", text(if hash & 1 == 0 { "API" } else { "Web" }));
+    Ok(Change { key: id.into(), kind: ChangeKind::Insert(item) })
+}
+
+/// The enrichment's spelling of the venues that it knows; any other as it is.
+fn exchange(venue: &str) -> &str {
+    match venue {
+        "binance" => "Binance",
+        "coinbase" => "Coinbase",
+        "kraken" => "Kraken",
+        "ftx" => "FTX",
+        "okx" => "OKX",
+        "bitfinex" => "Bitfinex",
+        other => other,
+    }
+}
+
+/// Digits with at most one point inside, no sign, no exponent, no leading zero: a JSON number that DynamoDB takes.
+fn is_number(text: &str) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    digits(whole) && digits(fraction) && (whole == "0" || !whole.starts_with('0')) && text.len() <= 38
+}
+
+/// A thousandth of price × amount, half up to 4 decimals, without trailing zeros. `None` when it does not fit.
+fn fee(price: &str, amount: &str) -> Option<String> {
+    let (price, price_scale) = units(price)?;
+    let (amount, amount_scale) = units(amount)?;
+    let scale = price_scale + amount_scale + 3;
+    let value = price.checked_mul(amount)?;
+    let rounded = match scale.checked_sub(4) {
+        Some(drop) => {
+            let unit = 10u128.checked_pow(drop)?;
+            value.checked_add(unit / 2)? / unit
+        }
+        None => value.checked_mul(10)?,
+    };
+    let (whole, fraction) = (rounded / 10_000, rounded % 10_000);
+    let text = format!("{whole}.{fraction:04}");
+    Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
+}
+
+/// A number as digits and how many of them stand after the point.
+fn units(text: &str) -> Option<(u128, u32)> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = format!("{whole}{fraction}").parse().ok()?;
+    Some((digits, u32::try_from(fraction.len()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    const TEXT: &str = "exchange,symbol,trade_id,timestamp_ms,side,price,amount\n\
+        binance,BTCUSDT,3071245454,1680652799999,sell,28165.47000000,0.00056000\n\
+        bitmex,XBTUSD,,1514764802610,buy,13873,10\n\
+        bitmex,XBTUSD,,1514764802610,buy,13873,10\n";
+
+    fn read(name: &str, bytes: &[u8]) -> Vec<Result<Change, TradeError>> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        TradeFiles::new([path]).take(1000).collect()
+    }
+
+    fn items(trades: Vec<Result<Change, TradeError>>) -> Vec<Item> {
+        let item = |trade: Result<Change, TradeError>| match trade.unwrap().kind {
+            ChangeKind::Insert(item) => item,
+            other => panic!("not an insert: {other:?}"),
+        };
+        trades.into_iter().map(item).collect()
+    }
+
+    #[test]
+    fn trades_become_transactions_with_their_own_digits() {
+        let items = items(read("t.csv", TEXT.as_bytes()));
+        let first = &items[0];
+        for (name, expected) in [
+            ("transaction_id", "binance:BTCUSDT:3071245454"),
+            ("timestamp", "2023-04-04T23:59:59.999Z"),
+            ("exchange", "Binance"),
+            ("trading_pair", "BTCUSDT"),
+            ("order_type", "SELL"),
+            ("price", "28165.47000000"),
+            ("quantity", "0.00056000"),
+            ("trade_fee", "0.0158"),
+            ("trade_status", "SUCCESS"),
+        ] {
+            assert_eq!(first.text(name), Some(expected), "{name}");
+        }
+        assert_eq!(items[1].text("exchange"), Some("bitmex"));
+        // Equal in every field, without an id: two trades.
+        assert_eq!(items[1].text("transaction_id"), Some("bitmex:XBTUSD:t#3"));
+        assert_eq!(items[2].text("transaction_id"), Some("bitmex:XBTUSD:t#4"));
+    }
+
+    #[test]
+    fn gzip_and_plain_files_read_alike() {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(TEXT.as_bytes()).unwrap();
+        let gzip = gzip.finish().unwrap();
+        assert_eq!(items(read("t.csv.gz", &gzip)), items(read("t.csv", TEXT.as_bytes())));
+
+        let cut = read("t.csv.gz", &gzip[..gzip.len() - 12]);
+        assert!(matches!(cut.last(), Some(Err(TradeError::File { .. }))));
+    }
+
+    #[test]
+    fn bad_lines_name_their_place_and_the_next_line_is_read() {
+        let header = HEADER.join(",");
+        for bad in [
+            "binance,BTCUSDT,1,1680652799999,sell,1",
+            "binance,BTCUSDT,1,1680652799999,sell,1,1,1",
+            ",BTCUSDT,1,1680652799999,sell,1,1",
+            "binance,BTCUSDT,1,soon,sell,1,1",
+            "binance,BTCUSDT,1,999999999999999999,sell,1,1",
+            "binance,BTCUSDT,1,1680652799999,hold,1,1",
+            "binance,BTCUSDT,1,1680652799999,sell,1e5,1",
+            "binance,BTCUSDT,1,1680652799999,sell,-1,1",
+            "binance,BTCUSDT,1,1680652799999,sell,01,1",
+            "binance,BTCUSDT,1,1680652799999,sell,NaN,1",
+            "binance,BTCUSDT,1,1680652799999,sell,1,",
+            "binance,BTCUSDT,1,1680652799999,sell,1,123456789012345678901234567890123456789",
+        ] {
+            let text = format!("{header}\n{bad}\nbinance,BTCUSDT,2,1680652799999,sell,1,1\n");
+            let trades = read("t.csv", text.as_bytes());
+            assert!(matches!(&trades[0], Err(TradeError::Line { line: 2, .. })), "{bad}: {:?}", trades[0]);
+            assert!(trades[1].is_ok() && trades.len() == 2, "{bad}");
+        }
+        let mut bytes = format!("{header}\n").into_bytes();
+        bytes.extend_from_slice(b"bin\xffance,BTCUSDT,1,1680652799999,sell,1,1\n");
+        assert!(matches!(&read("t.csv", &bytes)[..], [Err(TradeError::Line { line: 2, .. })]));
+    }
+
+    #[test]
+    fn files_that_are_no_trades_are_refused() {
+        assert!(matches!(&read("t.csv", b"a,b,c\n1,2,3\n")[..], [Err(TradeError::File { .. })]));
+        assert!(matches!(&read("t.csv", b"")[..], [Err(TradeError::File { .. })]));
+        let mut missing = TradeFiles::new(["no/such/file.csv.gz".into()]);
+        assert!(matches!(missing.next(), Some(Err(TradeError::File { .. }))));
+        assert!(missing.next().is_none());
+    }
+
+    #[test]
+    fn fees_are_exact_decimals() {
+        for (price, amount, expected) in [
+            ("28165.47000000", "0.00056000", Some("0.0158")),
+            ("13873", "3000", Some("41619")),
+            ("0.05", "1", Some("0.0001")),
+            ("0.0499", "1", Some("0")),
+            ("99999999999999999999999999999999999999", "99999", None),
+        ] {
+            assert_eq!(fee(price, amount).as_deref(), expected, "{price} × {amount}");
+        }
+    }
+
+    /// Runs over the real trades where they are at hand.
+    #[test]
+    fn real_trades_are_all_readable() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/trades");
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            println!("skipped: no trade files in {}", folder.display());
+            return;
+        };
+        // The one file of 770,000 rows has the shape of the others and would take most of the time.
+        let small = |path: &PathBuf| path.metadata().is_ok_and(|file| file.len() < 1_000_000);
+        let files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).filter(small).collect();
+        let mut ids = HashSet::new();
+        let mut repeated = 0;
+        let mut count = 0;
+        for trade in TradeFiles::new(files) {
+            count += 1;
+            repeated += usize::from(!ids.insert(trade.unwrap().key));
+        }
+        assert!(count > 100_000, "only {count} trades");
+        assert!(repeated < count / 1000, "{repeated} of {count} trades share an id with another");
+    }
+}
