@@ -85,7 +85,7 @@ async fn handle(kinesis: &Kinesis, request: Request<Incoming>) -> Result<Respons
         Some(FaultKind::Throttle) => Err(ApiError::throttled_on_purpose()),
         Some(FaultKind::ServerError) => Err(ApiError::internal_on_purpose()),
         _ if header("content-type").contains("cbor") => Err(ApiError::serialization(
-            "This server speaks JSON only. Turn CBOR off: AWS_CBOR_DISABLE=true, or -Daws.cborEnabled=false in Java.",
+            "This server speaks JSON only. Turn CBOR off, in Java with -Daws.cborEnabled=false.",
         )),
         _ => match Limited::new(body, BODY_BYTES_MAX).collect().await {
             Ok(body) => api::answer(kinesis, operation, body.to_bytes()),
