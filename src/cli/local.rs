@@ -1,14 +1,149 @@
 //! `kinetide local`.
 
+use std::io::Write;
+use std::str::FromStr;
+
+use anyhow::Context;
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
+use crate::local::kinesis::{Fault, KinesisSettings};
+use crate::local::{LocalAws, LocalSettings};
 
 /// Flags of `kinetide local`.
 #[derive(Debug, Args)]
-pub struct LocalArgs {}
+pub struct LocalArgs {
+    /// Port of Kinesis on loopback; 0 takes a free one.
+    #[arg(long, env = "KINETIDE_LOCAL_KINESIS_PORT", default_value_t = 4567, value_name = "PORT")]
+    kinesis_port: u16,
+
+    /// Port of DynamoDB on loopback; 0 takes a free one.
+    #[arg(long, env = "KINETIDE_LOCAL_DYNAMODB_PORT", default_value_t = 8000, value_name = "PORT")]
+    dynamodb_port: u16,
+
+    /// Region that both pretend to be in.
+    #[arg(long, env = "KINETIDE_LOCAL_REGION", default_value = "us-east-1")]
+    region: String,
+
+    /// Create a stream with this many shards. Repeatable.
+    #[arg(long = "stream", value_name = "NAME:SHARDS")]
+    streams: Vec<Named<u32>>,
+
+    /// Create a table with this partition key (a string) and its stream of changes. Repeatable.
+    #[arg(long = "table", value_name = "NAME:KEY")]
+    tables: Vec<Named<String>>,
+
+    /// Send every change of a table to a stream, as a Kinesis streaming destination does. Repeatable.
+    #[arg(long = "forward", value_name = "TABLE:STREAM")]
+    forwards: Vec<Named<String>>,
+
+    /// Enforce the throughput limits of real shards: 5 reads/s and 2 MiB/s, 1,000 records/s and 1 MiB/s written.
+    #[arg(long, env = "KINETIDE_LOCAL_REAL_LIMITS")]
+    real_limits: bool,
+
+    /// Make calls to Kinesis fail. KIND is throttle, 5xx, delay=TIME, cut or lost-answer; OPERATION may be *.
+    /// Example: GetRecords:throttle:0.1. Repeatable.
+    #[arg(long = "fault", value_name = "OPERATION:KIND:RATE")]
+    faults: Vec<Fault>,
+
+    /// Seed of the faults: the same seed and calls give the same faults.
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    fault_seed: u64,
+
+    /// Print the endpoints as one line of JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Two words with a colon between them.
+#[derive(Clone, Debug)]
+struct Named<T> {
+    name: String,
+    value: T,
+}
+
+impl<T: FromStr> FromStr for Named<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split_once(':')
+            .filter(|(name, value)| !name.is_empty() && !value.is_empty())
+            .and_then(|(name, value)| Some(Self { name: name.to_owned(), value: value.parse().ok()? }))
+            .ok_or_else(|| "write two parts with a colon between them, as in trades:4".to_owned())
+    }
+}
 
 /// Runs the command.
-pub async fn run(_args: LocalArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
+    // Before anything is printed: whoever reads the output may send a signal at once.
+    let mut terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("could not listen for Ctrl-C")?;
+
+    let settings = LocalSettings {
+        kinesis: KinesisSettings {
+            region: args.region,
+            real_limits: args.real_limits,
+            faults: args.faults,
+            fault_seed: args.fault_seed,
+            ..KinesisSettings::default()
+        },
+        kinesis_port: args.kinesis_port,
+        dynamodb_port: args.dynamodb_port,
+        ..LocalSettings::default()
+    };
+    let aws = LocalAws::start(settings).await?;
+    for stream in &args.streams {
+        aws.kinesis()
+            .create_stream(&stream.name, stream.value)
+            .with_context(|| format!("could not create the stream {}", stream.name))?;
+    }
+    for table in &args.tables {
+        aws.create_table(&table.name, &table.value)
+            .with_context(|| format!("could not create the table {}", table.name))?;
+    }
+    for forward in &args.forwards {
+        aws.forward(&forward.name, &forward.value);
+    }
+
+    let text = if args.json { as_json(&aws) } else { as_text(&aws) };
+    {
+        let mut stdout = std::io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+    }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    aws.shutdown().await;
+    Ok(Exit::Done)
+}
+
+fn as_json(aws: &LocalAws) -> String {
+    let value = serde_json::json!({
+        "kinesis": aws.kinesis_url(),
+        "dynamodb": aws.dynamodb_url(),
+        "region": aws.region(),
+    });
+    format!("{value}\n")
+}
+
+fn as_text(aws: &LocalAws) -> String {
+    let (kinesis, dynamodb, region) = (aws.kinesis_url(), aws.dynamodb_url(), aws.region());
+    format!(
+        "Kinesis   {kinesis}
+DynamoDB  {dynamodb}
+
+Point the AWS CLI, boto3 or an SDK at them; any credentials will do:
+
+  export AWS_ENDPOINT_URL_KINESIS={kinesis}
+  export AWS_ENDPOINT_URL_DYNAMODB={dynamodb}
+  export AWS_ENDPOINT_URL_DYNAMODB_STREAMS={dynamodb}
+  export AWS_REGION={region} AWS_DEFAULT_REGION={region}
+  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
+
+Java clients also need -Daws.cborEnabled=false. Ctrl-C stops everything; nothing is kept.
+"
+    )
 }
