@@ -164,7 +164,7 @@ fn path(body: &[u8], context: &Arc<BatchContext>) -> usize {
     for record in records(body) {
         batcher.push(&record);
     }
-    let batch = batcher.close(0).unwrap();
+    let batch = batcher.close().unwrap();
     assert_eq!((batch.rows, batch.dead_letters.len()), (RECORDS as u64, 0));
     batch.objects.iter().map(|object| object.body.len()).sum()
 }

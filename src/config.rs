@@ -1,1 +1,439 @@
-//! (being built)
+//! Settings of the service: `RunArgs` as people type them → `Config` as the code uses them, checked once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Args;
+use serde::Deserialize;
+
+use crate::batch::{BatchLimits, Layout};
+use crate::deliver::LakeUrl;
+use crate::lease::WorkerId;
+use crate::shard::Checkpoint;
+use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
+use crate::transform::{Enrichment, Transform};
+
+/// Row keys that KCL uses for itself in the lease table.
+const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
+
+/// Flags and variables of `kinetide run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Kinesis stream to read.
+    #[arg(long, env = "KINETIDE_STREAM", value_name = "NAME")]
+    pub stream: String,
+
+    /// Where rows land: s3://bucket/prefix, file:///folder or a folder.
+    #[arg(long, env = "KINETIDE_LAKE", value_name = "URL")]
+    pub lake: String,
+
+    /// Name of the application and of its lease table. Workers with the same name share the shards
+    /// [default: kinetide-STREAM].
+    #[arg(long, env = "KINETIDE_APPLICATION", value_name = "NAME")]
+    pub application: Option<String>,
+
+    /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
+    #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = "dynamodb-cdc")]
+    pub transform: String,
+
+    /// TOML file with nested settings: the constants of the enrichment.
+    #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+
+    /// Folder of the rows in the lake [default: landing/transactions for crypto-transactions, else landing/STREAM].
+    #[arg(long, env = "KINETIDE_LANDING", value_name = "FOLDER")]
+    pub landing: Option<String>,
+
+    /// Folder of the dead letters in the lake.
+    #[arg(long, env = "KINETIDE_ERRORS", value_name = "FOLDER", default_value = "errors")]
+    pub errors: String,
+
+    /// Where to start a shard that has no lease yet: trim-horizon, latest, or a time like 2026-01-15T09:30:00Z.
+    #[arg(long, env = "KINETIDE_INITIAL_POSITION", value_name = "POSITION", default_value = "trim-horizon")]
+    pub initial_position: String,
+
+    /// Close a batch at this size of rows before compression, 1KiB to 1GiB.
+    #[arg(long, env = "KINETIDE_BATCH_BYTES", value_name = "SIZE", default_value = "64MiB")]
+    pub batch_bytes: ByteSize,
+
+    /// Close a batch this long after its first record, 100ms to 1h.
+    #[arg(long, env = "KINETIDE_BATCH_AGE", value_name = "TIME", default_value = "300s", value_parser = duration)]
+    pub batch_age: Duration,
+
+    /// gzip level, 1 (fast) to 9 (small). All workers of an application should have the same.
+    #[arg(long, env = "KINETIDE_GZIP_LEVEL", value_name = "LEVEL", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub gzip_level: u32,
+
+    /// Bytes in memory between fetch and delivery, over all shards, 32MiB or more.
+    #[arg(long, env = "KINETIDE_BYTE_BUDGET", value_name = "SIZE", default_value = "256MiB")]
+    pub byte_budget: ByteSize,
+
+    /// A shard whose worker shows no sign of life for this long is taken over, 1s to 10m. The same for all workers.
+    #[arg(long, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub failover_time: Duration,
+
+    /// Look at the lease table this often, 100ms to 1m; tables above 500 leases are looked at less often.
+    #[arg(long, env = "KINETIDE_LEASE_SCAN_INTERVAL", value_name = "TIME", default_value = "1s",
+          value_parser = duration)]
+    pub lease_scan_interval: Duration,
+
+    /// Compare the stream's shards with the lease table this often, 1s to 1h.
+    #[arg(long, env = "KINETIDE_SHARD_SYNC_INTERVAL", value_name = "TIME", default_value = "60s",
+          value_parser = duration)]
+    pub shard_sync_interval: Duration,
+
+    /// The most shards this worker reads at once [default: no limit].
+    #[arg(long, env = "KINETIDE_LEASES_MAX", value_name = "N")]
+    pub leases_max: Option<usize>,
+
+    /// The longest pause between polls of a shard without new records, 200ms to 1m.
+    #[arg(long, env = "KINETIDE_POLL_IDLE_MAX", value_name = "TIME", default_value = "1s", value_parser = duration)]
+    pub poll_idle_max: Duration,
+
+    /// Id of this worker, unique among live processes [default: host name and a random part].
+    #[arg(long, env = "KINETIDE_WORKER_ID", value_name = "ID")]
+    pub worker_id: Option<String>,
+
+    /// Serve metrics, health and status here; port 0 takes a free one.
+    #[arg(long, env = "KINETIDE_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub http: SocketAddr,
+
+    /// Time for a drain after SIGTERM, 1s to 1h. On ECS: stopTimeout less 10 s.
+    #[arg(long, env = "KINETIDE_SHUTDOWN_BUDGET", value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub shutdown_budget: Duration,
+
+    /// AWS region [default: from the environment].
+    #[arg(long, env = "KINETIDE_REGION", value_name = "REGION")]
+    pub region: Option<String>,
+
+    /// Another Kinesis than that of AWS.
+    #[arg(long, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
+    pub kinesis_endpoint: Option<String>,
+
+    /// Another DynamoDB than that of AWS.
+    #[arg(long, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
+    pub dynamodb_endpoint: Option<String>,
+
+    /// Another S3 than that of AWS, for a lake at s3://.
+    #[arg(long, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+
+    /// How log lines look.
+    #[arg(long, env = "KINETIDE_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
+
+    /// What is logged, like info,kinetide=debug.
+    #[arg(long, env = "KINETIDE_LOG", value_name = "FILTER", default_value = DEFAULT_FILTER)]
+    pub log: String,
+}
+
+/// Settings of the service, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Stream to read.
+    pub stream: String,
+    /// Application: name of the lease table.
+    pub application: String,
+    /// This worker.
+    pub worker: WorkerId,
+    /// Where rows land.
+    pub lake: LakeUrl,
+    /// What makes the rows.
+    pub transform: Transform,
+    /// Folders of the lake.
+    pub layout: Layout,
+    /// When a batch is full.
+    pub limits: BatchLimits,
+    /// When a batch is old.
+    pub batch_age_max: Duration,
+    /// Bytes in memory over all shards.
+    pub byte_budget: usize,
+    /// Where new leases start.
+    pub initial: Checkpoint,
+    /// The time that AT_TIMESTAMP means, µs since the epoch.
+    pub initial_timestamp_us: Option<i64>,
+    /// When a lease expires.
+    pub failover: Duration,
+    /// How often the lease table is read.
+    pub scan_interval: Duration,
+    /// How often the stream is listed.
+    pub shard_sync_interval: Duration,
+    /// The most leases to hold.
+    pub leases_max: usize,
+    /// The slowest poll.
+    pub poll_idle_max: Duration,
+    /// Address of the HTTP endpoints.
+    pub http: SocketAddr,
+    /// Time for a drain.
+    pub shutdown_budget: Duration,
+    /// AWS region, if set.
+    pub region: Option<String>,
+    /// Endpoints, if set.
+    pub endpoints: Endpoints,
+}
+
+/// Other servers than those of AWS.
+#[derive(Clone, Debug, Default)]
+pub struct Endpoints {
+    /// Of Kinesis.
+    pub kinesis: Option<String>,
+    /// Of DynamoDB.
+    pub dynamodb: Option<String>,
+    /// Of S3.
+    pub s3: Option<String>,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{setting} {value:?}: {allowed}")]
+pub struct BadSetting {
+    setting: &'static str,
+    value: String,
+    allowed: String,
+}
+
+/// The nested settings, as the TOML file holds them.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    enrichment: Enrichment,
+}
+
+impl TryFrom<RunArgs> for Config {
+    type Error = BadSetting;
+
+    fn try_from(args: RunArgs) -> Result<Self, BadSetting> {
+        let bad = |setting, value: &dyn ToString, allowed: &dyn ToString| BadSetting {
+            setting,
+            value: value.to_string(),
+            allowed: allowed.to_string(),
+        };
+        name("stream", &args.stream, 128)?;
+        let application = args.application.unwrap_or_else(|| format!("kinetide-{}", args.stream));
+        name("application", &application, 255)?;
+        let lake = args.lake.parse().map_err(|reason: String| bad("lake", &args.lake, &reason))?;
+        let file = args.settings.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let transform = Transform::named(&args.transform, &file.enrichment)
+            .map_err(|error| bad("transform", &args.transform, &error))?;
+        let landing = args.landing.unwrap_or_else(|| match transform.id().name() {
+            "crypto-transactions" => "landing/transactions".to_owned(),
+            _ => format!("landing/{}", args.stream),
+        });
+        let layout = Layout {
+            landing: folder("landing", &landing)?.to_owned(),
+            errors: folder("errors", &args.errors)?.to_owned(),
+        };
+        let (initial, initial_timestamp_us) = initial_position(&args.initial_position)
+            .map_err(|allowed| bad("initial-position", &args.initial_position, &allowed))?;
+        let rows_bytes_max = size("batch-bytes", args.batch_bytes, ByteSize::kib(1), ByteSize::gib(1))?;
+        let byte_budget = size("byte-budget", args.byte_budget, ByteSize::mib(32), ByteSize::tib(1))?;
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        within("batch-age", args.batch_age, ms(100), s(3600))?;
+        within("failover-time", args.failover_time, s(1), s(600))?;
+        within("lease-scan-interval", args.lease_scan_interval, ms(100), s(60))?;
+        within("shard-sync-interval", args.shard_sync_interval, s(1), s(3600))?;
+        within("poll-idle-max", args.poll_idle_max, ms(200), s(60))?;
+        within("shutdown-budget", args.shutdown_budget, s(1), s(3600))?;
+        if args.leases_max == Some(0) {
+            return Err(bad("leases-max", &0, &"must be at least 1, or left out"));
+        }
+        let endpoint = |setting, value: &Option<String>| match value {
+            Some(url) if url::Url::parse(url).is_ok_and(|url| url.has_host()) => Ok(Some(url.clone())),
+            Some(url) => Err(bad(setting, url, &"must be a URL like http://127.0.0.1:4567")),
+            None => Ok(None),
+        };
+        Ok(Self {
+            worker: worker_id(args.worker_id)?,
+            endpoints: Endpoints {
+                kinesis: endpoint("kinesis-endpoint", &args.kinesis_endpoint)?,
+                dynamodb: endpoint("dynamodb-endpoint", &args.dynamodb_endpoint)?,
+                s3: endpoint("s3-endpoint", &args.s3_endpoint)?,
+            },
+            limits: BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() },
+            stream: args.stream,
+            application,
+            lake,
+            transform,
+            layout,
+            batch_age_max: args.batch_age,
+            byte_budget,
+            initial,
+            initial_timestamp_us,
+            failover: args.failover_time,
+            scan_interval: args.lease_scan_interval,
+            shard_sync_interval: args.shard_sync_interval,
+            leases_max: args.leases_max.unwrap_or(usize::MAX),
+            poll_idle_max: args.poll_idle_max,
+            http: args.http,
+            shutdown_budget: args.shutdown_budget,
+            region: args.region,
+        })
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 30s or 500ms"))
+}
+
+fn within(setting: &'static str, value: Duration, least: Duration, most: Duration) -> Result<(), BadSetting> {
+    let show = |time| humantime::format_duration(time).to_string();
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let allowed = format!("must be between {} and {}", show(least), show(most));
+    Err(BadSetting { setting, value: show(value), allowed })
+}
+
+fn size(
+    setting: &'static str,
+    value: ByteSize,
+    least: ByteSize,
+    most: ByteSize,
+) -> Result<usize, BadSetting> {
+    let allowed = || format!("must be between {least} and {most}");
+    if !(least..=most).contains(&value) {
+        return Err(BadSetting { setting, value: value.to_string(), allowed: allowed() });
+    }
+    usize::try_from(value.as_u64()).map_err(|_| BadSetting {
+        setting,
+        value: value.to_string(),
+        allowed: allowed(),
+    })
+}
+
+/// Names of streams and tables: the letters AWS allows.
+fn name(setting: &'static str, value: &str, length_max: usize) -> Result<(), BadSetting> {
+    let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if (1..=length_max).contains(&value.len()) && value.chars().all(letter) {
+        return Ok(());
+    }
+    let allowed = format!("must be 1 to {length_max} letters, digits, '.', '_' or '-'");
+    Err(BadSetting { setting, value: value.to_owned(), allowed })
+}
+
+fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a str, BadSetting> {
+    let trimmed = value.trim_matches('/');
+    let part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let letter = |c: char| c.is_ascii_alphanumeric() || "._-=/".contains(c);
+    if trimmed.split('/').all(part) && trimmed.chars().all(letter) {
+        return Ok(trimmed);
+    }
+    let allowed = "must be a path of letters, digits, '.', '_', '-' and '=' without '..'".to_owned();
+    Err(BadSetting { setting, value: value.to_owned(), allowed })
+}
+
+fn initial_position(text: &str) -> Result<(Checkpoint, Option<i64>), String> {
+    match text {
+        "trim-horizon" => Ok((Checkpoint::TrimHorizon, None)),
+        "latest" => Ok((Checkpoint::Latest, None)),
+        time => match time.parse::<jiff::Timestamp>() {
+            Ok(time) => Ok((Checkpoint::AtTimestamp, Some(time.as_microsecond()))),
+            Err(_) => Err("must be trim-horizon, latest, or a time like 2026-01-15T09:30:00Z".to_owned()),
+        },
+    }
+}
+
+fn worker_id(given: Option<String>) -> Result<WorkerId, BadSetting> {
+    let Some(id) = given else {
+        let host = gethostname::gethostname();
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        return Ok(WorkerId::new(format!("{}:{}", host.to_string_lossy(), &random[..12])));
+    };
+    if id.is_empty() || id.starts_with("shardId-") || FIXED_ROW_KEYS.contains(&id.as_str()) {
+        let allowed = "must not be empty or look like a key of the lease table".to_owned();
+        return Err(BadSetting { setting: "worker-id", value: id, allowed });
+    }
+    Ok(WorkerId::new(id))
+}
+
+fn read_file(path: &std::path::Path) -> Result<File, BadSetting> {
+    let bad =
+        |allowed: String| BadSetting { setting: "settings", value: path.display().to_string(), allowed };
+    let text = std::fs::read_to_string(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    toml::from_str(&text).map_err(|error| bad(format!("is not valid: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: RunArgs,
+    }
+
+    fn config(more: &[&str]) -> Result<Config, BadSetting> {
+        let base = ["run", "--stream", "trades", "--lake", "/tmp/lake"];
+        let args = Command::try_parse_from(base.iter().chain(more)).unwrap().args;
+        Config::try_from(args)
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.application, "kinetide-trades");
+        assert_eq!(config.layout.landing, "landing/trades");
+        assert_eq!(config.limits, BatchLimits::default());
+        assert_eq!((config.batch_age_max, config.byte_budget), (Duration::from_secs(300), 256 << 20));
+        assert_eq!(config.initial, Checkpoint::TrimHorizon);
+        let crypto = super::tests::config(&["--transform", "crypto-transactions"]).unwrap();
+        assert_eq!(crypto.layout.landing, "landing/transactions");
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
+        let message = |more: &[&str]| config(more).unwrap_err().to_string();
+        assert_eq!(
+            message(&["--failover-time", "200ms"]),
+            "--failover-time \"200ms\": must be between 1s and 10m"
+        );
+        assert_eq!(
+            message(&["--byte-budget", "1MiB"]),
+            "--byte-budget \"1.0 MiB\": must be between 32.0 MiB and 1.0 TiB"
+        );
+        for (setting, value) in [
+            ("--stream", "a b"),
+            ("--lake", "gs://x"),
+            ("--transform", "csv"),
+            ("--landing", "../x"),
+            ("--initial-position", "yesterday"),
+            ("--worker-id", "Leader"),
+            ("--leases-max", "0"),
+            ("--kinesis-endpoint", "localhost:1"),
+            ("--settings", "/does/not/exist.toml"),
+        ] {
+            let text = match setting {
+                "--stream" | "--lake" => {
+                    let args = ["run", "--stream", "s", "--lake", "/l"].map(str::to_owned);
+                    let mut args = args.to_vec();
+                    let at = args.iter().position(|arg| arg == setting).unwrap();
+                    args[at + 1] = value.to_owned();
+                    let args = Command::try_parse_from(args).unwrap().args;
+                    Config::try_from(args).unwrap_err().to_string()
+                }
+                _ => message(&[setting, value]),
+            };
+            assert!(text.starts_with(&format!("{setting} \"{value}\"")), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_a_position() {
+        let config = config(&["--initial-position", "2026-01-15T09:30:00Z"]).unwrap();
+        assert_eq!(config.initial_timestamp_us, Some(1_768_469_400_000_000));
+    }
+
+    #[test]
+    fn an_unknown_member_of_the_settings_file_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[enrichmnt]\n").unwrap();
+        let error = config(&["--settings", file.path().to_str().unwrap()]).unwrap_err();
+        assert!(error.to_string().contains("enrichmnt"), "{error}");
+    }
+}

@@ -25,6 +25,7 @@ pub mod shutdown;
 pub mod worker;
 
 // The edge of the process.
+pub mod aws;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -1,1 +1,213 @@
-//! (being built)
+//! Wires settings → clients → seams → worker, and looks first whether they can work together. The one file that
+//! knows every module.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_sdk_kinesis::types::StreamStatus;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::aws::sdk_config;
+use crate::config::Config;
+use crate::consumer::{ConsumerSettings, Shared};
+use crate::deliver::{self, Sink};
+use crate::fetch::ByteBudget;
+use crate::fetch::kinesis::KinesisSource;
+use crate::lease::LeaseTable;
+use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
+use crate::lease::dynamodb::DynamoDbLeaseTable;
+use crate::shard::kinesis::KinesisShardLister;
+use crate::shutdown;
+use crate::telemetry::http::{self, HttpState};
+use crate::telemetry::metrics;
+use crate::telemetry::status::{ProcessFacts, Status};
+use crate::transform::SourceKind;
+use crate::worker::{self, Drain};
+
+/// Each thing that the service needs must answer within this time at the start.
+const START_TIMEOUT: Duration = Duration::from_secs(8);
+/// A new lease table is ready within this time.
+const TABLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Why the service could not start.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {problem}")]
+pub struct StartError {
+    what: String,
+    problem: String,
+}
+
+impl StartError {
+    fn new(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self { what: what.into(), problem: problem.to_string() }
+    }
+}
+
+/// Runs the service until a signal, and drains.
+///
+/// # Errors
+/// When something that it needs is missing, refused or out of reach at the start.
+pub async fn run(config: Config) -> Result<Drain, StartError> {
+    let recorder = metrics::install().map_err(|error| StartError::new("metrics", error))?;
+    let kinesis = sdk_config(config.endpoints.kinesis.as_deref(), config.region.as_deref()).await;
+    let dynamodb = sdk_config(config.endpoints.dynamodb.as_deref(), config.region.as_deref()).await;
+    if kinesis.region().is_none() {
+        return Err(StartError::new("AWS region", "not set: set --region or AWS_REGION"));
+    }
+    let kinesis = aws_sdk_kinesis::Client::new(&kinesis);
+    let dynamodb = aws_sdk_dynamodb::Client::new(&dynamodb);
+    let sink = deliver::open(&config.lake, config.region.as_deref(), config.endpoints.s3.as_deref())
+        .map_err(|error| StartError::new("lake", error))?;
+    let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application);
+    let (stream, leases, lake) = tokio::join!(
+        check_stream(&kinesis, &config.stream),
+        check_table(&dynamodb, &config.application),
+        check_lake(&sink, &config),
+    );
+    stream.and(leases).and(lake)?;
+    timeout(TABLE_TIMEOUT, table.ensure_exists())
+        .await
+        .map_err(|_| {
+            StartError::new(format!("lease table {}", config.application), "not ready within 10 minutes")
+        })?
+        .map_err(|error| StartError::new(format!("lease table {}", config.application), error))?;
+
+    let facts = ProcessFacts {
+        worker: config.worker.to_string(),
+        application: config.application.clone(),
+        stream: config.stream.clone(),
+    };
+    let status = Status::new(facts, config.failover * 3);
+    let listener = TcpListener::bind(config.http)
+        .await
+        .map_err(|error| StartError::new(format!("--http {}", config.http), error))?;
+    let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
+    tracing::info!(
+        worker = %config.worker, application = config.application, stream = config.stream, lake = %config.lake,
+        transform = %config.transform.id(), http = %address, "started"
+    );
+
+    let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), &config.stream));
+    let coordinator = Coordinator::new(
+        CoordinatorSettings {
+            worker: config.worker.clone(),
+            failover: config.failover,
+            scan_interval: config.scan_interval,
+            shard_sync_interval: config.shard_sync_interval,
+            initial: config.initial.clone(),
+            leases_max: config.leases_max,
+            seed: seed(config.worker.as_str()),
+        },
+        Arc::new(table),
+        Arc::clone(&lister) as _,
+    );
+    let shared = Arc::new(Shared {
+        source: Arc::new(KinesisSource::new(kinesis, &config.stream)),
+        lister,
+        sink: Arc::new(sink),
+        coordinator,
+        budget: ByteBudget::new(config.byte_budget),
+        status: Arc::clone(&status),
+        settings: ConsumerSettings {
+            stream: config.stream,
+            source: SourceKind::Kinesis,
+            layout: config.layout,
+            limits: config.limits,
+            batch_age_max: config.batch_age_max,
+            poll_idle_max: config.poll_idle_max,
+            transform: config.transform,
+            initial_timestamp_us: config.initial_timestamp_us,
+            seed: seed(config.worker.as_str()),
+        },
+    });
+
+    let stop = CancellationToken::new();
+    let served = CancellationToken::new();
+    let mut edge = JoinSet::new();
+    let router = http::router(HttpState { status, metrics: recorder.clone() });
+    let server_stop = served.clone();
+    edge.spawn(async move {
+        if let Err(error) = http::serve(listener, router, recorder, server_stop).await {
+            tracing::error!(%error, "the HTTP endpoints stopped; the service goes on without them");
+        }
+    });
+    let drain = tokio::select! {
+        drain = worker::run(shared, stop.clone(), config.shutdown_budget) => {
+            drain.map_err(|error| StartError::new("coordinator", error))?
+        }
+        second = shutdown::on_signal(stop) => {
+            second.map_err(|error| StartError::new("signals", error))?;
+            tracing::warn!("ended by a second signal; unfinished batches stay pending");
+            Drain::CutShort
+        }
+    };
+    served.cancel();
+    while edge.join_next().await.is_some() {}
+    tracing::info!(?drain, "stopped");
+    Ok(drain)
+}
+
+async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<(), StartError> {
+    let what = || format!("stream {stream}");
+    let call = client.describe_stream_summary().stream_name(stream).send();
+    let answer =
+        timeout(START_TIMEOUT, call).await.map_err(|_| StartError::new(what(), out_of_reach("Kinesis")))?;
+    let status = match answer {
+        Ok(answer) => answer.stream_description_summary.map(|summary| summary.stream_status),
+        Err(error)
+            if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) =>
+        {
+            return Err(StartError::new(what(), "does not exist: check --stream, --region and the account"));
+        }
+        Err(error) => return Err(StartError::new(what(), DisplayErrorContext(error))),
+    };
+    match status {
+        Some(StreamStatus::Active | StreamStatus::Updating) => Ok(()),
+        Some(other) => Err(StartError::new(what(), format!("is {other}: start again when it is ACTIVE"))),
+        None => Err(StartError::new(what(), "the answer names no status")),
+    }
+}
+
+/// Whether DynamoDB answers and lets us look. A missing table is made later.
+async fn check_table(client: &aws_sdk_dynamodb::Client, table: &str) -> Result<(), StartError> {
+    let what = || format!("lease table {table}");
+    let call = client.describe_table().table_name(table).send();
+    match timeout(START_TIMEOUT, call).await {
+        Err(_) => Err(StartError::new(what(), out_of_reach("DynamoDB"))),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error))
+            if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) =>
+        {
+            Ok(())
+        }
+        Ok(Err(error)) => Err(StartError::new(what(), DisplayErrorContext(error))),
+    }
+}
+
+/// Whether the lake answers: looks for an object that need not be there.
+async fn check_lake(sink: &impl Sink, config: &Config) -> Result<(), StartError> {
+    let what = || format!("lake {}", config.lake);
+    match timeout(START_TIMEOUT, sink.exists(&format!("{}/.kinetide", config.layout.landing))).await {
+        Err(_) => Err(StartError::new(what(), out_of_reach("the lake"))),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(StartError::new(what(), format!("{error}: {}", error.source))),
+    }
+}
+
+fn out_of_reach(service: &str) -> String {
+    format!(
+        "{service} did not answer within {} s: check the endpoint, the network and the region",
+        START_TIMEOUT.as_secs()
+    )
+}
+
+/// Workers must not choose alike; the same worker may.
+fn seed(worker: &str) -> u64 {
+    worker
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}

@@ -1,1 +1,25 @@
-//! (being built)
+//! Signal → cancellation. SIGTERM (what ECS sends) and Ctrl-C ask for a drain; a second one ends the process.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Cancels `stop` at the first SIGTERM or SIGINT, and returns at the second: whoever waits for a drain should
+/// race it against this.
+///
+/// # Errors
+/// When the signal handlers cannot be installed.
+pub async fn on_signal(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    for asked in 0..2 {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        if asked == 0 {
+            tracing::info!(signal = name, "draining; a second signal ends at once");
+            stop.cancel();
+        }
+    }
+    Ok(())
+}

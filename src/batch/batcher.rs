@@ -118,14 +118,18 @@ impl Batcher {
         (!self.is_empty()).then(|| position(&self.open.last))
     }
 
-    /// Ends the batch and starts the next, empty one. `generation` is 0, or the number of the repair. `None` when
-    /// there was no record.
-    pub fn close(&mut self, generation: u32) -> Option<Batch> {
-        let Open { first, last, records, rows_bytes, arrival_us, objects, .. } =
-            std::mem::take(&mut self.open);
-        let (first, (oldest_arrival_us, newest_arrival_us)) = (first?, arrival_us?);
-        let last = position(&last);
-        let name = file_name(&self.context, &first, &last, generation);
+    /// Ends the batch and starts the next, empty one. `None` when there was no record.
+    pub fn close(&mut self) -> Option<Batch> {
+        let (first, last) = (self.open.first.clone()?, self.last()?);
+        self.close_as(&first, &last, 0)
+    }
+
+    /// As [`Batcher::close`], for a batch that was prepared before: it covers `first` to `last`, whichever of its
+    /// rows are written again. `generation` is the number of the repair, 0 for none.
+    pub fn close_as(&mut self, first: &Position, last: &Position, generation: u32) -> Option<Batch> {
+        let Open { records, rows_bytes, arrival_us, objects, .. } = std::mem::take(&mut self.open);
+        let (oldest_arrival_us, newest_arrival_us) = arrival_us?;
+        let name = file_name(&self.context, first, last, generation);
         let mut rows = 0;
         let mut dead_letters = BTreeMap::new();
         let mut objects: Vec<LakeObject> = objects
@@ -141,8 +145,8 @@ impl Batcher {
             .collect();
         objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Some(Batch {
-            first,
-            last,
+            first: first.clone(),
+            last: last.clone(),
             records,
             rows,
             dead_letters: dead_letters.into_iter().collect(),

@@ -52,7 +52,7 @@ fn push(batcher: &mut Batcher, records: &Records, cuts: &[usize]) {
 fn batch(context: &Arc<BatchContext>, records: &Records) -> Batch {
     let mut batcher = Batcher::new(Arc::clone(context));
     push(&mut batcher, records, &[]);
-    batcher.close(0).unwrap()
+    batcher.close().unwrap()
 }
 
 fn lines(object: &LakeObject) -> Vec<String> {
@@ -136,7 +136,7 @@ fn base64_payloads_are_decoded_or_kept_as_they_are() {
         let payload = Payload::Base64(text.as_bytes());
         batcher.push(&Record { sequence_number: number, partition_key: "", arrival_us: START_US, payload });
     }
-    let batch = batcher.close(0).unwrap();
+    let batch = batcher.close().unwrap();
     assert_eq!(batch.rows, 1);
     assert_eq!(batch.dead_letters, [(ErrorCode::NotBase64, 2), (ErrorCode::NotJson, 1)]);
     let raw = lines(&batch.objects[0]).into_iter().map(|line| {
@@ -169,7 +169,7 @@ fn times_that_no_path_can_write_share_a_partition() {
 fn a_batch_is_full_at_its_limits_and_empty_after_close() {
     let limits = BatchLimits { rows_bytes_max: 1000, objects_max: 2, gzip_level: 1 };
     let mut batcher = Batcher::new(json(limits));
-    assert!(batcher.is_empty() && batcher.close(0).is_none() && batcher.last().is_none());
+    assert!(batcher.is_empty() && batcher.close().is_none() && batcher.last().is_none());
     push(&mut batcher, &vec![(START_US, b"{}".to_vec()); 2], &[]);
     assert!(!batcher.is_full() && batcher.held_bytes() > batcher.rows_bytes());
     push(&mut batcher, &vec![(START_US, vec![b'x'; 600])], &[]);
@@ -178,7 +178,7 @@ fn a_batch_is_full_at_its_limits_and_empty_after_close() {
         (batcher.records(), batcher.last(), batcher.oldest_arrival_us()),
         (3, Some(at(1)), Some(START_US))
     );
-    let batch = batcher.close(2).unwrap();
+    let batch = batcher.close_as(&at(1), &at(1), 2).unwrap();
     assert!(batch.objects.iter().all(|object| object.key.ends_with("-1-1-r2.ndjson.gz")));
     assert!(batcher.is_empty() && !batcher.is_full() && batcher.held_bytes() == 0);
     push(&mut batcher, &vec![(START_US, b"{}".to_vec()); 20], &[]);
@@ -234,9 +234,9 @@ proptest! {
         let records = documents(seed, count);
         let mut used = Batcher::new(Arc::clone(&context));
         push(&mut used, &documents(!seed, 20), &[3]);
-        used.close(0);
+        used.close();
         push(&mut used, &records, &cuts.map(|cut| cut.index(count)));
-        prop_assert_eq!(used.close(0).unwrap(), batch(&context, &records));
+        prop_assert_eq!(used.close().unwrap(), batch(&context, &records));
     }
 
     #[test]

@@ -13,11 +13,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
+use crate::aws::sdk_config;
 use crate::generate::dynamodb::{TableWriter, create_table};
 use crate::generate::kinesis::StreamWriter;
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::TradeFiles;
-use crate::generate::{Event, Plan, Sink, Source, Totals, envelope, run as generate, sdk_config};
+use crate::generate::{Event, Plan, Sink, Source, Totals, envelope, run as generate};
 
 /// Records when neither `--records` nor `--trades` is given.
 const RECORDS: u64 = 10_000;

@@ -1,14 +1,32 @@
 //! `kinetide run`.
 
-use clap::Args;
+pub use crate::config::RunArgs;
 
 use super::Exit;
+use crate::config::Config;
+use crate::service;
+use crate::telemetry::logs;
+use crate::worker::Drain;
 
-/// Flags of `kinetide run`.
-#[derive(Debug, Args)]
-pub struct RunArgs {}
-
-/// Runs the command.
-pub async fn run(_args: RunArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+/// Runs the service until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// When the service cannot start.
+pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
+    let (format, filter) = (args.log_format, args.log.clone());
+    let config = match Config::try_from(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(Exit::BadSettings);
+        }
+    };
+    if let Err(error) = logs::init(format, &filter) {
+        eprintln!("error: --log {filter:?}: {error}");
+        return Ok(Exit::BadSettings);
+    }
+    Ok(match Box::pin(service::run(config)).await? {
+        Drain::Clean => Exit::Done,
+        Drain::CutShort => Exit::Failed,
+    })
 }

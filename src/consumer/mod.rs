@@ -133,7 +133,8 @@ impl Consumer {
             limits: settings.limits,
             transform: settings.transform.clone(),
         });
-        let seed = shard.bytes().fold(settings.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        let seed =
+            shard.bytes().fold(settings.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         Self { rng: ChaCha8Rng::seed_from_u64(seed), shared, lease, status, context }
     }
 
@@ -236,9 +237,13 @@ impl Consumer {
     }
 
     /// Closes the open batch and answers its delivery. The bytes it holds stay accounted for until that is done.
-    fn delivery(&self, mut protocol: Protocol, open: &mut Open) -> impl Future<Output = Delivered> + use<> {
+    fn delivery(
+        &mut self,
+        mut protocol: Protocol,
+        open: &mut Open,
+    ) -> impl Future<Output = Delivered> + use<> {
         let shard_end = open.end && open.page.is_none();
-        let batch = open.batcher.close(0).expect("a batch that is due is not empty");
+        let batch = open.batcher.close().expect("a batch that is due is not empty");
         let permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
         open.since = None;
         let plan = BatchPlan {

@@ -95,7 +95,9 @@ pub(super) async fn read_shard(
             report_trimmed(&shard, &page, &checkpoint);
         }
         if let Some(last) = page.records().next_back() {
-            start = StartAt::After(SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"));
+            start = StartAt::After(
+                SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"),
+            );
         }
         not_before = pacing.after_page(Instant::now(), page.len(), page.millis_behind_latest);
         let at_tip = page.millis_behind_latest == Some(0);

@@ -21,6 +21,7 @@ use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
 use crate::shard::{Checkpoint, Position};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow, WriteOutcome};
 use crate::telemetry::status::{ShardHandle, ShardState};
+use crate::transform::ErrorCode;
 
 /// Objects of one batch that are under way at the same time.
 const UPLOADS: usize = 4;
@@ -36,6 +37,21 @@ pub(super) enum Outcome {
     Finished,
     /// A person has to look.
     Halted(Halt),
+}
+
+/// What a delivery brought into the lake, to be counted when it is committed.
+struct Landed {
+    records: u64,
+    bytes: u64,
+    dead_letters: Vec<(ErrorCode, u64)>,
+}
+
+fn report_landed(landed: &Landed) {
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    metrics::batch_delivered(size(landed.records), size(landed.bytes));
+    for (reason, letters) in &landed.dead_letters {
+        metrics::records_dead_lettered(reason.as_str(), *letters);
+    }
 }
 
 /// The hands of the protocol for one delivery or recovery.
@@ -67,6 +83,7 @@ impl Steps {
     pub(super) async fn drive(&mut self, protocol: &mut Protocol, event: Event) -> Outcome {
         let mut step = protocol.on(event);
         let (mut repaired, mut rebuilt) = (false, false);
+        let mut landed = None;
         loop {
             tracing::debug!(shard = %self.lease.key(), ?step, "step");
             let event = match step {
@@ -85,7 +102,7 @@ impl Steps {
                     Event::Written
                 }
                 Step::Deliver(keys) => {
-                    self.deliver(&keys).await;
+                    landed = Some(self.deliver(&keys).await);
                     Event::Delivered
                 }
                 Step::CreateChildren => {
@@ -93,6 +110,9 @@ impl Steps {
                     Event::ChildrenCreated
                 }
                 Step::Read(checkpoint) => {
+                    if let Some(landed) = landed {
+                        report_landed(&landed);
+                    }
                     if rebuilt {
                         let how = if repaired { RecoveredHow::Repaired } else { RecoveredHow::Finished };
                         metrics::batch_recovered(how);
@@ -100,7 +120,12 @@ impl Steps {
                     }
                     return Outcome::Read(checkpoint);
                 }
-                Step::Finished => return Outcome::Finished,
+                Step::Finished => {
+                    if let Some(landed) = landed {
+                        report_landed(&landed);
+                    }
+                    return Outcome::Finished;
+                }
                 Step::Halt(halt) => return Outcome::Halted(halt),
             };
             step = protocol.on(event);
@@ -109,9 +134,16 @@ impl Steps {
 
     /// Reads the records of a batch again and batches them, whatever its size. `RecordsGone` when the first one
     /// is not there any more.
-    async fn rebuild(&mut self, first: Position, last: Position, generation: u32, without: &[String]) -> Event {
+    async fn rebuild(
+        &mut self,
+        first: Position,
+        last: Position,
+        generation: u32,
+        without: &[String],
+    ) -> Event {
         let there = self.positions(without).await;
-        let limits = BatchLimits { rows_bytes_max: usize::MAX, objects_max: usize::MAX, ..self.context.limits };
+        let limits =
+            BatchLimits { rows_bytes_max: usize::MAX, objects_max: usize::MAX, ..self.context.limits };
         let context = BatchContext { limits, ..(*self.context).clone() };
         let mut batcher = Batcher::new(Arc::new(context));
         let (sender, mut pages) = mpsc::channel(1);
@@ -158,7 +190,8 @@ impl Steps {
     async fn positions(&mut self, keys: &[String]) -> HashSet<Position> {
         let mut positions = HashSet::new();
         for key in keys {
-            let object = self.retry("read", key, |shared, key| async move { shared.sink.read(&key).await }).await;
+            let object =
+                self.retry("read", key, |shared, key| async move { shared.sink.read(&key).await }).await;
             let Some(object) = object else { continue };
             loop {
                 match read_positions(&object) {
@@ -185,21 +218,22 @@ impl Steps {
 
     async fn seal(&mut self, keys: &[String]) {
         for key in keys {
-            let outcome = self
-                .retry("seal", key, |shared, key| async move { shared.sink.create(&key, seal_object()).await })
+            let outcome =
+                self.retry("seal", key, |shared, key| async move {
+                    shared.sink.create(&key, seal_object()).await
+                })
                 .await;
             tracing::info!(%key, ?outcome, "object of another transform sealed");
         }
     }
 
     /// Creates the objects of the batch in hand.
-    async fn deliver(&mut self, keys: &[String]) {
+    async fn deliver(&mut self, keys: &[String]) -> Landed {
         let batch = self.batch.take().expect("a batch is in hand when it is to be delivered");
         let started = Instant::now();
         debug_assert!(batch.objects.iter().map(|object| &object.key).eq(keys));
         let bodies: Vec<(String, Bytes)> =
             batch.objects.into_iter().map(|object| (object.key, object.body)).collect();
-        let bytes = bodies.iter().map(|(_, body)| body.len()).sum();
         let seeds: Vec<u64> = bodies.iter().map(|_| self.rng.random()).collect();
         let this = &*self;
         stream::iter(bodies.into_iter().zip(seeds))
@@ -216,11 +250,8 @@ impl Steps {
             })
             .await;
         metrics::deliver_finished("objects", true, started.elapsed());
-        metrics::batch_delivered(usize::try_from(batch.records).unwrap_or(usize::MAX), bytes);
-        for (reason, letters) in &batch.dead_letters {
-            metrics::records_dead_lettered(reason.as_str(), *letters);
-        }
         self.status.state(ShardState::Reading);
+        Landed { records: batch.records, bytes: batch.rows_bytes, dead_letters: batch.dead_letters }
     }
 
     /// Writes to the lease row until the table has it.
@@ -237,7 +268,7 @@ impl Steps {
                 }
                 Err(LeaseWriteError::Lost) => {
                     if commit {
-                        metrics::checkpointed(WriteOutcome::Lost);
+                        metrics::checkpointed(WriteOutcome::NotHeld);
                     }
                     return std::future::pending().await;
                 }

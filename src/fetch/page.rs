@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::source::ChildShard;
+use crate::shard::{Position, SequenceNumber};
 
 /// The payload of a record, as it lies in the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,14 @@ impl Span {
 
 fn narrow(range: Range<usize>) -> Option<Range<u32>> {
     Some(u32::try_from(range.start).ok()?..u32::try_from(range.end).ok()?)
+}
+
+impl Record<'_> {
+    /// Its place in the shard.
+    pub fn position(&self) -> Position {
+        let sequence = SequenceNumber::parse(self.sequence_number).expect("a page has decimal digits only");
+        Position::new(sequence)
+    }
 }
 
 /// Records of one shard in order, kept in the body they arrived in: no allocation per record.

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::*;
+use crate::aws::sdk_config;
 use crate::generate::run::{Event, Plan, Sink, Source, Totals, run};
-use crate::generate::sdk_config;
 use crate::generate::synthetic::{Mix, Synthetic};
 
 const TABLE: &str = "CryptoTransactions";

@@ -5,8 +5,8 @@ use axum::http::{StatusCode, header};
 use serde_json::json;
 
 use super::*;
+use crate::aws::sdk_config;
 use crate::generate::run::{Plan, Sink, Source, run};
-use crate::generate::sdk_config;
 use crate::generate::synthetic::{Mix, Synthetic};
 
 /// What the scripted server holds and how it answers.

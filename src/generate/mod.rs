@@ -19,10 +19,8 @@ pub mod kinesis;
 mod pace;
 mod retry;
 mod run;
-mod sdk;
 pub mod synthetic;
 pub mod trades;
 
 pub use item::{Change, Item, Value};
 pub use run::{Event, GenerateError, Plan, Sink, Source, Totals, run};
-pub use sdk::sdk_config;

@@ -120,6 +120,7 @@ struct State {
     view: LeaseView,
     held: BTreeMap<LeaseKey, Arc<HeldLease>>,
     rng: ChaCha8Rng,
+    last_scan: Option<Instant>,
 }
 
 impl Coordinator {
@@ -133,6 +134,7 @@ impl Coordinator {
             view: LeaseView::new(settings.failover),
             held: BTreeMap::new(),
             rng: ChaCha8Rng::seed_from_u64(settings.seed),
+            last_scan: None,
         };
         Arc::new(Self {
             settings,
@@ -264,6 +266,11 @@ impl Coordinator {
         self.state().held.values().cloned().collect()
     }
 
+    /// When the lease table was last read, taken and all: the sign of life of the coordinator.
+    pub fn last_scan(&self) -> Option<Instant> {
+        self.state().last_scan
+    }
+
     /// Every known lease, in order of its key.
     pub fn view(&self) -> Vec<LeaseStatus> {
         let now = Instant::now();
@@ -306,6 +313,7 @@ impl Coordinator {
                         self.take_share(gained, stop_taking, stop).await;
                     }
                     self.first_scan.cancel();
+                    self.state().last_scan = Some(Instant::now());
                     self.jittered(scan_interval(self.settings.scan_interval, rows_read))
                 }
                 Err(error) => {
@@ -366,7 +374,7 @@ impl Coordinator {
     fn wanted(&self) -> Vec<Lease> {
         let now = Instant::now();
         let mut state = self.state();
-        let State { view, held, rng } = &mut *state;
+        let State { view, held, rng, .. } = &mut *state;
         let me = &self.settings.worker;
         let mut keys: BTreeSet<LeaseKey> = view
             .rows()

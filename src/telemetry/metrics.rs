@@ -259,9 +259,9 @@ pub fn records_transformed(rows: usize) {
     counter!("kinetide_records_transformed_total").increment(rows as u64);
 }
 
-/// A record became a dead letter; `reason` is one of a few fixed words.
-pub fn record_dead_lettered(reason: &'static str) {
-    counter!("kinetide_records_dead_lettered_total", "reason" => reason).increment(1);
+/// Records became dead letters; `reason` is one of a few fixed words.
+pub fn records_dead_lettered(reason: &'static str, records: u64) {
+    counter!("kinetide_records_dead_lettered_total", "reason" => reason).increment(records);
 }
 
 /// A batch was landed and its checkpoint committed. `records` are rows and dead letters; `bytes` uncompressed.
@@ -270,6 +270,11 @@ pub fn batch_delivered(records: usize, bytes: usize) {
     counter!("kinetide_records_delivered_total").increment(records as u64);
     histogram!("kinetide_batch_rows").record(as_f64(records as u64));
     histogram!("kinetide_batch_bytes").record(as_f64(bytes as u64));
+}
+
+/// A shard's checkpoint had left the stream's retention when reading started: records may be lost.
+pub fn checkpoint_trimmed() {
+    counter!("kinetide_checkpoints_trimmed_total").increment(1);
 }
 
 /// An object is in the lake.
