@@ -1,14 +1,122 @@
 //! `kinetide demo`.
 
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use super::Exit;
+use crate::demo::{DemoPlan, play};
+use crate::shutdown;
 
 /// Flags of `kinetide demo`.
 #[derive(Debug, Args)]
-pub struct DemoArgs {}
+#[command(after_help = "Examples:\n  \
+    kinetide demo\n  \
+    kinetide demo --records 200000 --workers 3 --shards 4 --kill --reshard\n  \
+    kinetide demo --trades trades/*.csv.gz --json")]
+pub struct DemoArgs {
+    /// Records to put [default: 100000, or all trades of the files].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    records: Option<u64>,
 
-/// Runs the command.
-pub async fn run(_args: DemoArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+    /// Records per second at most [default: as fast as it goes].
+    #[arg(long, value_name = "N")]
+    rate: Option<f64>,
+
+    /// Shards of the stream at the start.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    shards: u32,
+
+    /// Worker processes.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    workers: u8,
+
+    /// Replay these trades: CSV, plain or gzip, with the header
+    /// `exchange,symbol,trade_id,timestamp_ms,side,price,amount`.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    trades: Vec<PathBuf>,
+
+    /// Kill a worker half-way (SIGKILL) and start another.
+    #[arg(long)]
+    kill: bool,
+
+    /// Split and merge shards while running.
+    #[arg(long)]
+    reshard: bool,
+
+    /// Empty folder for the lake and the workers' logs [default: a new one in the temporary folder].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// The same seed makes the same trades.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Keep the servers and the workers running after the summary, until Ctrl-C.
+    #[arg(long)]
+    keep_running: bool,
+
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Plays the demo; exit code 1 when anything is missing, doubled or changed.
+///
+/// # Errors
+/// When it could not be played to its end.
+pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
+    if args.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
+        eprintln!("error: --rate: must be a number above zero");
+        return Ok(Exit::BadSettings);
+    }
+    let dir = args
+        .dir
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-demo-{}", std::process::id())));
+    let plan = DemoPlan {
+        records: args.records.or(args.trades.is_empty().then_some(100_000)),
+        rate: args.rate,
+        shards: args.shards,
+        workers: args.workers.into(),
+        trades: args.trades,
+        kill: args.kill,
+        reshard: args.reshard,
+        dir: dir.clone(),
+        seed: args.seed,
+        keep_running: args.keep_running,
+    };
+    let cancel = CancellationToken::new();
+    let lake = dir.join("lake");
+    let json = args.json;
+    let mut printed = Ok(());
+    let playing = play(plan, cancel.clone(), |summary| {
+        let mut out = std::io::stdout().lock();
+        printed = if json {
+            serde_json::to_string(summary)
+                .map_err(std::io::Error::other)
+                .and_then(|text| writeln!(out, "{text}"))
+        } else {
+            let look = format!(
+                "zcat {}/landing/transactions/year=*/month=*/day=*/hour=*/*.gz | head -n 3",
+                lake.display()
+            );
+            writeln!(out, "{summary}\n\nThe lake is in {}. To look at it:\n  {look}", lake.display())
+        };
+    });
+    let mut playing = Box::pin(playing);
+    let signals = shutdown::on_signal(cancel);
+    let summary = tokio::select! {
+        summary = &mut playing => summary,
+        second = signals => {
+            second.context("could not listen to signals")?;
+            return Ok(Exit::Failed);
+        }
+    };
+    drop(playing);
+    let summary = summary?;
+    printed.context("could not print the summary")?;
+    Ok(if summary.ok() { Exit::Done } else { Exit::Failed })
 }

@@ -176,6 +176,16 @@ impl Kinesis {
         Ok(self.stream(stream)?.layout().open().map(|shard| ShardId::new(shard.id.as_str())).collect())
     }
 
+    /// Every shard of the stream, closed ones included, with the number of records ever put in it.
+    ///
+    /// # Errors
+    /// `ResourceNotFoundException`.
+    pub fn shards(&self, stream: &str) -> Result<Vec<(ShardId, u64)>, ApiError> {
+        let stream = self.stream(stream)?;
+        let layout = stream.layout();
+        Ok(layout.all().iter().map(|shard| (ShardId::new(shard.id.as_str()), shard.next() - 1)).collect())
+    }
+
     /// Shows every record that the stream holds to `visit`: shard by shard in the order of their ids, closed ones
     /// included, each in order. Puts go on meanwhile.
     ///

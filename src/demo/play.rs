@@ -1,0 +1,367 @@
+//! The demo from start to summary.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use object_store::local::LocalFileSystem;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::mishaps::{Mishap, Mishaps};
+use super::progress::{Display, Watch};
+use super::report::Summary;
+use super::verify::{Puts, Table, VerifyError, verify};
+use super::workers::{WorkerSettings, Workers};
+use crate::aws::sdk_config;
+use crate::generate::dynamodb::{TableWriter, create_table, scan};
+use crate::generate::synthetic::{Mix, Synthetic};
+use crate::generate::trades::TradeFiles;
+use crate::generate::{self, GenerateError, Plan, Sink, Source, Totals};
+use crate::lease::TableError;
+use crate::lease::dynamodb::DynamoDbLeaseTable;
+use crate::local::kinesis::Kinesis;
+use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
+use crate::shard::ShardId;
+
+const TABLE: &str = "CryptoTransactions";
+const STREAM: &str = "crypto-transactions";
+const APPLICATION: &str = "kinetide-demo";
+/// Share of new items that the table's TTL removes again.
+const TTL_RATE: f64 = 0.01;
+/// Short, so that a minute shows what takes a day in production.
+const BATCH_AGE: Duration = Duration::from_secs(2);
+const FAILOVER: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Without any progress for this long something is wrong.
+const STUCK_AFTER: Duration = Duration::from_secs(120);
+
+/// What to play.
+#[derive(Clone, Debug)]
+pub struct DemoPlan {
+    /// Records to put; all trades of the files when `None`.
+    pub records: Option<u64>,
+    /// Records per second at most.
+    pub rate: Option<f64>,
+    /// Shards at the start.
+    pub shards: u32,
+    /// Worker processes.
+    pub workers: usize,
+    /// Trade files to replay, none for synthetic trades.
+    pub trades: Vec<PathBuf>,
+    /// Kill a worker half-way and start another.
+    pub kill: bool,
+    /// Split and merge while running.
+    pub reshard: bool,
+    /// Folder for the lake and the logs; it must be empty.
+    pub dir: PathBuf,
+    /// Seed of the synthetic trades.
+    pub seed: u64,
+    /// After the check, leave everything running until cancelled.
+    pub keep_running: bool,
+}
+
+/// Why the demo could not be played to its end. A lake with defects is not an error but a summary that says so.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// The folder.
+    #[error("{}: {problem}", dir.display())]
+    Dir {
+        /// As given.
+        dir: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The embedded AWS.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The generator.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The check.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The lease table, as seen from here.
+    #[error("could not read the lease table")]
+    Leases(#[from] TableError),
+    /// The embedded Kinesis refused what a mishap or the check asked for.
+    #[error("the embedded Kinesis refused: {0}")]
+    Kinesis(String),
+    /// A worker process.
+    #[error("{id} {problem}")]
+    Worker {
+        /// Its id.
+        id: String,
+        /// What happened to it.
+        problem: String,
+    },
+    /// Nothing moves any more.
+    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}",
+            STUCK_AFTER.as_secs(), logs.display())]
+    Stuck {
+        /// Records put and not delivered.
+        left: u64,
+        /// Folder of the logs.
+        logs: PathBuf,
+    },
+    /// Ended from outside.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Plays the demo: servers, generator, workers, mishaps, drain, check. `summary` is given the result as soon as it is
+/// known (with `keep_running` the play goes on after it).
+///
+/// # Errors
+/// See [`DemoError`].
+pub async fn play(
+    plan: DemoPlan,
+    cancel: CancellationToken,
+    summary: impl FnOnce(&Summary),
+) -> Result<Summary, DemoError> {
+    let (lake, logs) = prepare(&plan.dir)?;
+    let settings = LocalSettings { ttl_sweep: Duration::from_secs(2), ..LocalSettings::default() };
+    let aws = LocalAws::start(settings).await?;
+    let client = Client::new(&sdk_config(Some(aws.dynamodb_url()), Some(aws.region())).await);
+    create_table(&client, TABLE).await?;
+    let kinesis = aws.kinesis().clone();
+    kinesis.create_stream(STREAM, plan.shards).map_err(refused)?;
+    let forwarder = aws.forward(TABLE, STREAM);
+    let mut workers = Workers::new(WorkerSettings {
+        stream: STREAM.to_owned(),
+        application: APPLICATION.to_owned(),
+        lake: lake.clone(),
+        kinesis: aws.kinesis_url().to_owned(),
+        dynamodb: aws.dynamodb_url().to_owned(),
+        batch_age: BATCH_AGE,
+        failover: FAILOVER,
+        logs: logs.clone(),
+    });
+    for _ in 0..plan.workers {
+        workers.start()?;
+    }
+    eprintln!("Kinesis on {}, DynamoDB on {}", aws.kinesis_url(), aws.dynamodb_url());
+    eprintln!("{} workers, {} shards, lake in {}", plan.workers, plan.shards, lake.display());
+
+    let leases = Arc::new(DynamoDbLeaseTable::new(client.clone(), APPLICATION));
+    let mut watch = Watch::new(kinesis.clone(), STREAM, leases);
+    let started = Instant::now();
+    let run = Run {
+        aws: &aws,
+        kinesis: kinesis.clone(),
+        forwarder,
+        writer: Arc::new(TableWriter::new(client.clone(), TABLE)),
+        mishaps: Mishaps::new(plan.records.unwrap_or(100_000), plan.kill, plan.reshard),
+        plan: &plan,
+        logs: &logs,
+        first_split: None,
+    };
+    let mut done = tokio::select! {
+        done = run.until_delivered(&mut watch, &mut workers, cancel.clone()) => done?,
+        () = cancel.cancelled() => return Err(DemoError::Interrupted),
+    };
+    done.seconds = started.elapsed().as_secs_f64();
+    done.max_delivered_age_ms = watch.age_max_ms();
+    if !plan.keep_running {
+        workers.drain().await?;
+    }
+    eprintln!("reading the lake back");
+    done.lake = check(&kinesis, &client, &lake).await?;
+    summary(&done);
+    if plan.keep_running {
+        eprintln!("everything keeps running; Ctrl-C ends it");
+        cancel.cancelled().await;
+        workers.drain().await?;
+    }
+    aws.shutdown().await;
+    Ok(done)
+}
+
+struct Run<'a> {
+    aws: &'a LocalAws,
+    kinesis: Kinesis,
+    forwarder: Forwarder,
+    writer: Arc<TableWriter>,
+    mishaps: Mishaps,
+    plan: &'a DemoPlan,
+    logs: &'a PathBuf,
+    first_split: Option<[ShardId; 2]>,
+}
+
+impl Run<'_> {
+    /// Generates, watches and does mischief until every record is below a checkpoint.
+    async fn until_delivered(
+        mut self,
+        watch: &mut Watch,
+        workers: &mut Workers,
+        cancel: CancellationToken,
+    ) -> Result<Summary, DemoError> {
+        let mut summary = Summary::default();
+        let mut display = Display::new(self.plan.records.unwrap_or(0));
+        let mut generating = JoinSet::new();
+        generating.spawn(generate(self.plan.clone(), Arc::clone(&self.writer), cancel));
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut all_put = false;
+        let mut moved = (Instant::now(), 0);
+        loop {
+            tokio::select! {
+                biased;
+                Some(generated) = generating.join_next() => {
+                    let totals = generated.expect("the generator neither panics nor is it aborted")?;
+                    self.everything_forwarded().await?;
+                    display.say(&format!(
+                        "generator done: {} inserts, {} modifies, {} removes", totals.inserts, totals.modifies, totals.removes
+                    ));
+                    all_put = true;
+                }
+                _ = ticks.tick() => {}
+            }
+            workers.check()?;
+            let look = watch.look().await?;
+            display.show(&look);
+            // Once everything is put, what has not happened yet happens now.
+            let put = if all_put { u64::MAX } else { look.put };
+            while let Some(mishap) = self.mishaps.due(put) {
+                let reads =
+                    look.owners.iter().filter(|(owner, _)| !owner.is_empty()).max_by_key(|(_, n)| **n);
+                let happened = self
+                    .happen(mishap, reads.map(|(owner, _)| owner.as_str()), workers, &mut summary)
+                    .await?;
+                display.say(&happened);
+            }
+            if all_put && look.delivered == look.put && self.mishaps.over() {
+                display.end();
+                return Ok(summary);
+            }
+            if look.delivered != moved.1 {
+                moved = (Instant::now(), look.delivered);
+            } else if moved.0.elapsed() > STUCK_AFTER && look.put > look.delivered {
+                display.end();
+                return Err(DemoError::Stuck { left: look.put - look.delivered, logs: self.logs.clone() });
+            }
+        }
+    }
+
+    /// TTL deletes are changes too: lets the table make the last of them, and waits until all are in the stream.
+    async fn everything_forwarded(&self) -> Result<(), DemoError> {
+        loop {
+            let database = self.aws.database().clone();
+            let swept = tokio::task::spawn_blocking(move || database.sweep_ttl()).await;
+            let swept = swept.expect("sweeping neither panics nor is it aborted");
+            if swept.map_err(|error| LocalError::Database(error.into()))? == 0 {
+                break;
+            }
+        }
+        self.forwarder.drained().await;
+        Ok(())
+    }
+
+    async fn happen(
+        &mut self,
+        mishap: Mishap,
+        busiest: Option<&str>,
+        workers: &mut Workers,
+        summary: &mut Summary,
+    ) -> Result<String, DemoError> {
+        match mishap {
+            Mishap::Split => {
+                let open = self.kinesis.open_shards(STREAM).map_err(refused)?;
+                let young = self.first_split.iter().flatten().collect::<Vec<_>>();
+                let shard = open.iter().find(|shard| !young.contains(shard)).or(open.first());
+                let shard = shard.expect("a stream has an open shard");
+                let children = self.kinesis.split(STREAM, shard).map_err(refused)?;
+                summary.reshards += 1;
+                let text = format!("split {shard} into {} and {}", children[0], children[1]);
+                self.first_split.get_or_insert(children);
+                Ok(text)
+            }
+            Mishap::Merge => {
+                let [lower, upper] = self.first_split.take().expect("a merge comes after a split");
+                let child = self.kinesis.merge(STREAM, &lower, &upper).map_err(refused)?;
+                summary.reshards += 1;
+                Ok(format!("merged {lower} and {upper} into {child}"))
+            }
+            Mishap::Kill => {
+                let killed = workers.kill(busiest).await?;
+                workers.start()?;
+                summary.workers_killed += u64::from(killed.is_some());
+                let new = workers.ids().last().unwrap_or_default().to_owned();
+                Ok(format!("killed {} (SIGKILL), started {new}", killed.as_deref().unwrap_or("nobody")))
+            }
+        }
+    }
+}
+
+async fn generate(
+    plan: DemoPlan,
+    writer: Arc<TableWriter>,
+    cancel: CancellationToken,
+) -> Result<Totals, GenerateError> {
+    let source = if plan.trades.is_empty() {
+        let mix = Mix { ttl_rate: TTL_RATE, ..Mix::default() };
+        Source::Synthetic(Box::new(Synthetic::new(plan.seed, mix)))
+    } else {
+        Source::Trades(Box::new(TradeFiles::new(plan.trades.clone())))
+    };
+    let amount = Plan { records: plan.records, rate: plan.rate };
+    let show = |event: generate::Event<'_>| {
+        if let generate::Event::BadLine { error, .. } = event {
+            eprintln!("passed over: {error}");
+        }
+    };
+    generate::run(amount, source, Sink::Table(writer), show, cancel).await
+}
+
+/// Makes the folders of lake and logs.
+fn prepare(dir: &PathBuf) -> Result<(PathBuf, PathBuf), DemoError> {
+    let bad = |problem: String| DemoError::Dir { dir: dir.clone(), problem };
+    let used = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
+    if used {
+        return Err(bad("is not empty: choose another folder with --dir, or remove it".to_owned()));
+    }
+    let (lake, logs) = (dir.join("lake"), dir.join("logs"));
+    for folder in [&lake, &logs] {
+        std::fs::create_dir_all(folder).map_err(|error| bad(format!("could not be made: {error}")))?;
+    }
+    Ok((lake, logs))
+}
+
+/// Reads everything back: the records from the stream, the rows from the lake, the items from the table.
+async fn check(
+    kinesis: &Kinesis,
+    client: &Client,
+    lake: &PathBuf,
+) -> Result<super::report::LakeCheck, DemoError> {
+    let mut puts = Puts::default();
+    let mut wrong = None;
+    let mut data = Vec::new();
+    kinesis
+        .visit(STREAM, |shard, record| {
+            data.clear();
+            let decoded = base64_simd::STANDARD.decode_append(&record.data[..], &mut data);
+            let added = match decoded {
+                Ok(_) => puts.add(shard.as_str(), record.sequence_number.as_str(), &data),
+                Err(_) => unreachable!("the stream refuses what is not base64"),
+            };
+            wrong = wrong.take().or(added.err());
+        })
+        .map_err(refused)?;
+    if let Some(error) = wrong {
+        return Err(error.into());
+    }
+    let mut table = Table::default();
+    let mut unreadable = None;
+    scan(client, TABLE, |item| unreadable = unreadable.take().or(table.add(item).err())).await?;
+    if let Some(error) = unreadable {
+        return Err(error.into());
+    }
+    let store = LocalFileSystem::new_with_prefix(lake).map_err(VerifyError::Store)?;
+    Ok(verify(Arc::new(store), &object_store::path::Path::default(), puts, Some(table)).await?)
+}
+
+fn refused(error: impl std::fmt::Debug) -> DemoError {
+    DemoError::Kinesis(format!("{error:?}"))
+}

@@ -1,0 +1,150 @@
+//! How far the demo is: from the stream and the lease table alone, as an operator could know it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::Instant;
+
+use crate::clock::wall_clock_us;
+use crate::lease::{Lease, LeaseTable, TableError};
+use crate::local::kinesis::Kinesis;
+use crate::shard::{Checkpoint, ShardId};
+
+/// Time between lines when stderr is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+const BAR: &str = "{bar:30} {pos}/{len} delivered  {msg}";
+
+/// What the lease table says about the stream's records.
+pub(super) struct Watch {
+    kinesis: Kinesis,
+    stream: String,
+    table: Arc<dyn LeaseTable>,
+    /// Shards whose lease said SHARD_END; such leases are cleaned up later.
+    finished: HashSet<ShardId>,
+    age_max_us: i64,
+}
+
+/// One look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Look {
+    /// Records in the stream.
+    pub(super) put: u64,
+    /// Records at or below a checkpoint.
+    pub(super) delivered: u64,
+    /// Age of the oldest record above the checkpoints, ms.
+    pub(super) age_ms: u64,
+    /// Unfinished leases by owner; `""` for those without one.
+    pub(super) owners: BTreeMap<String, usize>,
+}
+
+impl Watch {
+    pub(super) fn new(kinesis: Kinesis, stream: &str, table: Arc<dyn LeaseTable>) -> Self {
+        Self { kinesis, stream: stream.to_owned(), table, finished: HashSet::new(), age_max_us: 0 }
+    }
+
+    /// The largest age seen so far, ms.
+    pub(super) fn age_max_ms(&self) -> u64 {
+        u64::try_from(self.age_max_us / 1000).unwrap_or(0)
+    }
+
+    pub(super) async fn look(&mut self) -> Result<Look, TableError> {
+        let leases: BTreeMap<ShardId, Lease> =
+            self.table.scan().await?.into_iter().map(|lease| (lease.key.clone(), lease)).collect();
+        let mut look = Look::default();
+        let mut age_us = 0;
+        let now = wall_clock_us();
+        for (shard, put) in self.kinesis.shards(&self.stream).unwrap_or_default() {
+            let checkpoint = match leases.get(&shard) {
+                Some(lease) => lease.checkpoint.clone(),
+                None if self.finished.contains(&shard) => Checkpoint::ShardEnd,
+                None => Checkpoint::TrimHorizon,
+            };
+            if checkpoint == Checkpoint::ShardEnd {
+                self.finished.insert(shard.clone());
+            }
+            look.put += put;
+            look.delivered += match &checkpoint {
+                Checkpoint::ShardEnd => put,
+                Checkpoint::At(position) => {
+                    self.kinesis.count_up_to(&self.stream, &shard, &position.sequence).unwrap_or(0)
+                }
+                _ => 0,
+            };
+            let oldest = self.kinesis.oldest_above(&self.stream, &shard, &checkpoint).ok().flatten();
+            age_us = age_us.max(oldest.map_or(0, |oldest| now - oldest));
+        }
+        for lease in leases.values().filter(|lease| !lease.finished()) {
+            let owner = lease.owner.as_ref().map_or("", |owner| owner.as_str());
+            *look.owners.entry(owner.to_owned()).or_default() += 1;
+        }
+        self.age_max_us = self.age_max_us.max(age_us);
+        look.age_ms = u64::try_from(age_us / 1000).unwrap_or(0);
+        Ok(look)
+    }
+}
+
+/// Shows looks: a bar on a terminal, a line now and then elsewhere.
+pub(super) struct Display {
+    bar: ProgressBar,
+    terminal: bool,
+    last_line: Option<Instant>,
+}
+
+impl Display {
+    pub(super) fn new(records: u64) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = if terminal { ProgressBar::new(records) } else { ProgressBar::hidden() };
+        bar.set_style(
+            ProgressStyle::with_template(BAR).expect("the template is a constant that a test parses"),
+        );
+        Self { bar, terminal, last_line: None }
+    }
+
+    pub(super) fn show(&mut self, look: &Look) {
+        let owners: Vec<String> = look
+            .owners
+            .iter()
+            .map(|(owner, leases)| format!("{}:{leases}", if owner.is_empty() { "nobody" } else { owner }))
+            .collect();
+        let line =
+            format!("{} put  lag {:.1} s  leases {}", look.put, as_seconds(look.age_ms), owners.join(" "));
+        if self.terminal {
+            self.bar.set_length(self.bar.length().unwrap_or(0).max(look.put));
+            self.bar.set_position(look.delivered);
+            self.bar.set_message(line);
+        } else if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+            self.last_line = Some(Instant::now());
+            eprintln!("{} delivered  {line}", look.delivered);
+        }
+    }
+
+    /// Says something that happened, above the bar.
+    pub(super) fn say(&self, text: &str) {
+        if self.terminal {
+            self.bar.suspend(|| eprintln!("{text}"));
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    pub(super) fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn as_seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_has_a_valid_style() {
+        ProgressStyle::with_template(BAR).unwrap();
+    }
+}
