@@ -28,7 +28,7 @@ use super::held::{HeldLease, LeaseWriteError};
 use super::plan::{LeaseView, plan};
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
-use super::write::{LeaseWrite, apply};
+use super::write::LeaseWrite;
 use crate::fetch::ChildShard;
 use crate::shard::graph::{self, Leased, Leases, deletable, missing_leases};
 use crate::shard::{Checkpoint, ListError, Shard, ShardId, ShardLister};
@@ -378,8 +378,9 @@ impl Coordinator {
         keys.iter().filter_map(|key| view.get(key)).map(|seen| seen.lease.clone()).collect()
     }
 
-    /// Takes one lease; `None` when somebody was faster or the table did not answer. An unanswered take that
-    /// went through is found by the next scan.
+    /// Takes one lease; `None` when the row has moved on or the table did not answer. A take that went through
+    /// unseen is found by the next scan as a row in our name. It is not guessed from the row that refused us:
+    /// in our name that could as well be the last write of our previous hold on the lease.
     async fn take(&self, seen: Lease) -> Option<Arc<HeldLease>> {
         // The view may be stale, and a parent that only seems gone would break the order.
         match self.parents_finished(&seen).await {
@@ -391,7 +392,6 @@ impl Coordinator {
         let sent = Instant::now();
         let row = match timeout(self.settings.failover / 3, self.table.write(&seen, &take)).await {
             Ok(Ok(row)) => row,
-            Ok(Err(WriteError::Conflict(Some(row)))) if is_take(&row, &apply(&seen, &take)) => *row,
             Ok(Err(WriteError::Conflict(row))) => {
                 if let Some(row) = row {
                     self.state().view.note(*row, Instant::now());
@@ -581,11 +581,6 @@ fn leased(row: &Lease) -> Leased {
         parents: row.parents.clone(),
         children: row.children.clone(),
     }
-}
-
-/// True when `row` is what our take has left: nobody else writes our unique id.
-fn is_take(row: &Lease, taken: &Lease) -> bool {
-    row.counter == taken.counter && row.owner == taken.owner && row.checkpoint_owner.is_none()
 }
 
 /// Bounds a call that nobody else bounds.

@@ -1,5 +1,6 @@
 //! What every lease table must do: one list of checks, run on the twin in memory, on the embedded DynamoDB,
 //! and on independent servers whose endpoint the environment names.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 use std::sync::Arc;
 
@@ -138,7 +139,10 @@ async fn a_conflict_shows_the_row(table: &Table) {
     }
     // The owners are part of an evict's condition.
     let other_owner = Lease { owner: Some(worker("z")), ..taken.clone() };
-    assert!(matches!(table.write(&other_owner, &LeaseWrite::Evict).await, Err(WriteError::Conflict(Some(_)))));
+    assert!(matches!(
+        table.write(&other_owner, &LeaseWrite::Evict).await,
+        Err(WriteError::Conflict(Some(_)))
+    ));
     assert_eq!(table.get(&old.key).await.unwrap(), Some(taken));
 }
 
@@ -284,7 +288,8 @@ mod dynamodb {
         assert_eq!(item["entityType"], s("LEASE"));
         assert_eq!(item["endingHashKey"], s(&u128::MAX.to_string()));
         assert!(item["parentShardId"].is_ss());
-        let absent = ["leaseOwner", "checkpointOwner", "childShardIds", "pendingCheckpoint", "throughputKBps"];
+        let absent =
+            ["leaseOwner", "checkpointOwner", "childShardIds", "pendingCheckpoint", "throughputKBps"];
         assert!(absent.iter().all(|name| !item.contains_key(*name)));
 
         let pending = Pending { checkpoint: at(77, 3), state: Some(Arc::from([0u8, 255, 10].as_slice())) };
@@ -338,7 +343,10 @@ mod dynamodb {
             table.write(&row, &LeaseWrite::Prepare(pending)).await.unwrap();
         }
         let rows = table.scan().await.unwrap();
-        assert_eq!(rows.iter().filter(|row| row.pending.as_ref().is_some_and(|p| p.state.is_some())).count(), 5);
+        assert_eq!(
+            rows.iter().filter(|row| row.pending.as_ref().is_some_and(|p| p.state.is_some())).count(),
+            5
+        );
     }
 
     async fn another_kind_of_table_is_refused(client: &Client) {
