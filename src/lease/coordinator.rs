@@ -1,8 +1,8 @@
-//! Keeps this worker's share of the leases: takes, renews, hands back, creates and cleans up.
+//! Keeps this worker's share of the leases: takes, renews, hands back.
 //!
 //! Owns: the loops and their pace, the set of held leases, the view of all others.
 //! Does not own: which lease to take (`plan`), what becomes of a write (`held`), which leases should exist
-//! (`shard::graph`), reading a shard (the worker does, from [`Coordinator::run`]'s channel on).
+//! (`sync`), reading a shard (the worker does, from [`Coordinator::run`]'s channel on).
 //!
 //! ```text
 //! scan ─► view ─► plan ─► take ─► gained ─► renew, renew, … ─► release │ forget │ lost
@@ -27,11 +27,11 @@ use tokio_util::sync::CancellationToken;
 use super::held::{HeldLease, LeaseWriteError};
 use super::plan::{LeaseView, plan};
 use super::row::{Lease, LeaseKey, WorkerId};
+use super::sync::{ShardSync, SyncError};
 use super::table::{LeaseTable, TableError, WriteError};
-use super::write::{LeaseWrite, apply};
+use super::write::LeaseWrite;
 use crate::fetch::ChildShard;
-use crate::shard::graph::{self, Leased, Leases, deletable, missing_leases};
-use crate::shard::{Checkpoint, ListError, Shard, ShardId, ShardLister};
+use crate::shard::{Checkpoint, ShardId, ShardLister};
 
 /// A scan reads at most this many rows a second on average: larger tables are scanned less often.
 pub const SCAN_ROWS_PER_SECOND: usize = 500;
@@ -63,26 +63,6 @@ pub struct CoordinatorSettings {
     pub seed: u64,
 }
 
-/// Why the coordinator could not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum CoordinatorError {
-    /// The lease table.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// The stream.
-    #[error(transparent)]
-    List(#[from] ListError),
-    /// The stream's listing contradicts itself.
-    #[error(transparent)]
-    Listing(#[from] graph::Inconsistent),
-    /// The lease that the request was about.
-    #[error(transparent)]
-    Lease(#[from] LeaseWriteError),
-    /// A merged child needs the leases of both parents first. Try again in a moment.
-    #[error("the lease of the other merge parent {0} does not exist yet")]
-    ParentMissing(ShardId),
-}
-
 /// What is known of one lease, for people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LeaseStatus {
@@ -110,7 +90,7 @@ pub struct LeaseStatus {
 pub struct Coordinator {
     settings: CoordinatorSettings,
     table: Arc<dyn LeaseTable>,
-    lister: Arc<dyn ShardLister>,
+    shards: ShardSync,
     state: Mutex<State>,
     held_changed: Notify,
     first_scan: CancellationToken,
@@ -136,10 +116,11 @@ impl Coordinator {
             rng: ChaCha8Rng::seed_from_u64(settings.seed),
             last_scan: None,
         };
+        let shards = ShardSync { table: Arc::clone(&table), lister, initial: settings.initial.clone() };
         Arc::new(Self {
             settings,
             table,
-            lister,
+            shards,
             state: Mutex::new(state),
             held_changed: Notify::new(),
             first_scan: CancellationToken::new(),
@@ -156,13 +137,13 @@ impl Coordinator {
         gained: mpsc::Sender<Arc<HeldLease>>,
         stop_taking: CancellationToken,
         finish: CancellationToken,
-    ) -> Result<(), CoordinatorError> {
+    ) -> Result<(), TableError> {
         let stop = finish.child_token();
         let mut trouble = Trouble::new("preparing the lease table");
         loop {
             match self.table.ensure_exists().await {
                 Ok(()) => break,
-                Err(error @ TableError::Unusable { .. }) => return Err(error.into()),
+                Err(error @ TableError::Unusable { .. }) => return Err(error),
                 Err(error) => {
                     trouble.failed(&error);
                     if !pause(trouble.backoff(self.settings.scan_interval), &stop).await {
@@ -220,45 +201,18 @@ impl Coordinator {
     /// SHARD_END is checkpointed; may be repeated.
     ///
     /// Children start at TRIM_HORIZON; at AT_TIMESTAMP when the parent never got past that time. A merged child
-    /// waits until the leases of both parents exist: otherwise the other parent would never be read, or after
-    /// its child.
+    /// waits until the leases of both parents exist.
     pub async fn create_children(
         &self,
         parent: &HeldLease,
         children: &[ChildShard],
-    ) -> Result<(), CoordinatorError> {
-        let row = parent.row();
-        let start = match row.checkpoint {
-            Checkpoint::AtTimestamp => Checkpoint::AtTimestamp,
-            _ => Checkpoint::TrimHorizon,
-        };
-        for child in children {
-            if self.table.get(&child.id).await?.is_some() {
-                continue;
-            }
-            for other in child.parents.iter().filter(|other| *other != parent.key()) {
-                self.require_lease(other).await?;
-            }
-            if self.table.create(&Lease::new(&child.to_shard(), start.clone())).await? {
-                tracing::info!(lease = %child.id, parent = %parent.key(), "lease of child shard created");
-            }
-        }
-        let mut ids: Vec<ShardId> = children.iter().map(|child| child.id.clone()).collect();
-        ids.sort_unstable();
-        if !ids.is_empty() && row.children != ids {
-            parent.write(LeaseWrite::SetChildren(ids)).await?;
-        }
-        Ok(())
+    ) -> Result<(), SyncError> {
+        self.shards.create_children(parent, children).await
     }
 
     /// True when the shard of `lease` may be read: each parent's lease is finished or gone, read consistently.
     pub async fn parents_finished(&self, lease: &Lease) -> Result<bool, TableError> {
-        for parent in &lease.parents {
-            if self.table.get(parent).await?.is_some_and(|parent| !parent.finished()) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        self.shards.parents_finished(lease).await
     }
 
     /// The leases held now.
@@ -386,8 +340,9 @@ impl Coordinator {
         keys.iter().filter_map(|key| view.get(key)).map(|seen| seen.lease.clone()).collect()
     }
 
-    /// Takes one lease; `None` when somebody was faster or the table did not answer. An unanswered take that
-    /// went through is found by the next scan.
+    /// Takes one lease; `None` when the row has moved on or the table did not answer. A take that went through
+    /// unseen is found by the next scan as a row in our name. It is not guessed from the row that refused us:
+    /// in our name that could as well be the last write of our previous hold on the lease.
     async fn take(&self, seen: Lease) -> Option<Arc<HeldLease>> {
         // The view may be stale, and a parent that only seems gone would break the order.
         match self.parents_finished(&seen).await {
@@ -399,7 +354,6 @@ impl Coordinator {
         let sent = Instant::now();
         let row = match timeout(self.settings.failover / 3, self.table.write(&seen, &take)).await {
             Ok(Ok(row)) => row,
-            Ok(Err(WriteError::Conflict(Some(row)))) if is_take(&row, &apply(&seen, &take)) => *row,
             Ok(Err(WriteError::Conflict(row))) => {
                 if let Some(row) = row {
                     self.state().view.note(*row, Instant::now());
@@ -505,7 +459,7 @@ impl Coordinator {
             let wait = if stop_taking.is_cancelled() || !self.is_my_sync() {
                 self.jittered(self.settings.shard_sync_interval)
             } else {
-                match self.sync().await {
+                match self.shards.sync().await {
                     Ok(()) => {
                         trouble.over();
                         self.jittered(self.settings.shard_sync_interval)
@@ -529,43 +483,6 @@ impl Coordinator {
         state.view.rows().next().is_none() || smallest.is_none_or(|smallest| smallest == me)
     }
 
-    /// Creates the leases that are missing, deletes those that are done with.
-    async fn sync(&self) -> Result<(), CoordinatorError> {
-        let listing = self.lister.list().await?;
-        let rows = self.table.scan().await?;
-        let leases: Leases = rows.iter().map(|row| (row.key.clone(), leased(row))).collect();
-        for (shard, start) in missing_leases(&listing, &leases, &self.settings.initial)? {
-            let start_at = start.as_str().to_owned();
-            if self.table.create(&Lease::new(shard, start)).await? {
-                tracing::info!(lease = %shard.id, start = start_at, "lease created");
-            }
-        }
-        let done: BTreeSet<&ShardId> = deletable(&leases, &listing).into_iter().collect();
-        for row in rows.iter().filter(|row| done.contains(&row.key)) {
-            match self.table.delete(row).await {
-                Ok(()) => tracing::info!(lease = %row.key, "finished lease deleted"),
-                Err(error) => tracing::debug!(lease = %row.key, error = %chain(&error), "lease not deleted"),
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes sure that a merge parent has, or had, a lease.
-    async fn require_lease(&self, parent: &ShardId) -> Result<(), CoordinatorError> {
-        if self.table.get(parent).await?.is_some() {
-            return Ok(());
-        }
-        let listed = |listing: &[Shard]| listing.iter().any(|shard| shard.id == *parent);
-        if !listed(&self.lister.list().await?) {
-            return Ok(()); // forgotten by the stream: there is nothing to read any more
-        }
-        self.sync().await?;
-        match self.table.get(parent).await? {
-            Some(_) => Ok(()),
-            None => Err(CoordinatorError::ParentMissing(parent.clone())),
-        }
-    }
-
     /// `interval` ± 10 %, so that workers started together do not stay in step.
     fn jittered(&self, interval: Duration) -> Duration {
         interval.mul_f64(self.state().rng.random_range(0.9..1.1))
@@ -581,19 +498,6 @@ fn scan_interval(wanted: Duration, rows: usize) -> Duration {
     let rows_per_second = u32::try_from(SCAN_ROWS_PER_SECOND).unwrap_or(u32::MAX);
     let affordable = Duration::from_secs(rows as u64) / rows_per_second;
     wanted.max(affordable)
-}
-
-fn leased(row: &Lease) -> Leased {
-    Leased {
-        checkpoint: row.checkpoint.clone(),
-        parents: row.parents.clone(),
-        children: row.children.clone(),
-    }
-}
-
-/// True when `row` is what our take has left: nobody else writes our unique id.
-fn is_take(row: &Lease, taken: &Lease) -> bool {
-    row.counter == taken.counter && row.owner == taken.owner && row.checkpoint_owner.is_none()
 }
 
 /// Bounds a call that nobody else bounds.
@@ -614,7 +518,7 @@ async fn pause(time: Duration, stop: &CancellationToken) -> bool {
 }
 
 /// An error with everything below it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut below = error.source();
     while let Some(source) = below {

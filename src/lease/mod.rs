@@ -9,11 +9,13 @@ mod held;
 pub mod memory;
 mod plan;
 mod row;
+mod sync;
 mod table;
 mod write;
 
 pub use held::{HeldLease, LeaseWriteError};
 pub use plan::{LeaseView, plan};
 pub use row::{Lease, LeaseKey, Pending, WorkerId};
+pub use sync::SyncError;
 pub use table::{LeaseTable, TableError, WriteError};
 pub use write::{LeaseWrite, apply, holds};

@@ -386,6 +386,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// Whatever the order of reshards, reads, syncs and clean-ups: every shard is read once, after its
         /// parents, and no lease comes back after it was deleted.
         #[test]

@@ -1,5 +1,6 @@
 //! What every lease table must do: one list of checks, run on the twin in memory, on the embedded DynamoDB,
 //! and on independent servers whose endpoint the environment names.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 use std::sync::Arc;
 
@@ -411,5 +412,50 @@ mod dynamodb {
         let lease = Lease::new(&shard(0), Checkpoint::Latest);
         assert!(matches!(table.write(&lease, &LeaseWrite::Renew).await, Err(WriteError::Unknown(_))));
         assert!(matches!(table.get(&lease.key).await, Err(TableError::Unavailable(_))));
+    }
+
+    /// Answers every request in the same way.
+    async fn canned(status: &'static str, kind: &'static str) -> (String, tokio::task::JoinSet<()>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let mut server = tokio::task::JoinSet::new();
+        server.spawn(async move {
+            let body =
+                format!(r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{kind}","message":"canned"}}"#);
+            let length = body.len();
+            let answer =
+                format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 16_384];
+                assert!(connection.read(&mut request).await.unwrap() > 0);
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        (endpoint, server)
+    }
+
+    #[tokio::test]
+    async fn a_refused_write_has_not_happened_and_a_failed_one_is_unknown() {
+        let lease = Lease::new(&shard(0), Checkpoint::Latest);
+        for (status, kind, refused) in [
+            ("400 Bad Request", "ProvisionedThroughputExceededException", true),
+            ("400 Bad Request", "ThrottlingException", true),
+            ("400 Bad Request", "AccessDeniedException", true),
+            ("500 Internal Server Error", "InternalServerError", false),
+            ("503 Service Unavailable", "ServiceUnavailable", false),
+        ] {
+            let (endpoint, _server) = canned(status, kind).await;
+            let table = DynamoDbLeaseTable::new(client(&endpoint), "lease-conformance");
+            match table.write(&lease, &LeaseWrite::Renew).await {
+                Err(WriteError::NotWritten(_)) => assert!(refused, "{kind}"),
+                Err(WriteError::Unknown(_)) => assert!(!refused, "{kind}"),
+                other => panic!("unexpected answer to {kind}: {other:?}"),
+            }
+        }
+        let (endpoint, _server) = canned("400 Bad Request", "AccessDeniedException").await;
+        let table = DynamoDbLeaseTable::new(client(&endpoint), "lease-conformance");
+        assert!(matches!(table.ensure_exists().await, Err(TableError::Unusable { .. })));
     }
 }

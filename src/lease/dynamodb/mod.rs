@@ -1,6 +1,6 @@
 //! The lease table in DynamoDB, in the single-table layout of KCL 3.5.
 //!
-//! Owns: the table and its calls, and what an SDK error says about a write. [`codec`] maps rows and writes.
+//! Owns: the table and its calls, and what an SDK error says about a write. `codec` maps rows and writes.
 //! Does not own: what to do about a lost race or an unknown outcome (`held`, `coordinator`).
 //!
 //! Conditional writes are sent once: a retry inside the SDK could turn our own success into a failed condition,
