@@ -23,3 +23,16 @@ pub async fn on_signal(stop: CancellationToken) -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// What a task returned that nobody aborts. When the runtime is ending it aborts all tasks: then this waits for the
+/// end instead of taking that for an error of the program.
+///
+/// # Panics
+/// When the task did.
+pub async fn joined<T>(outcome: Result<T, tokio::task::JoinError>) -> T {
+    match outcome.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(value) => value,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => std::future::pending().await,
+    }
+}

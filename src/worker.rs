@@ -13,8 +13,8 @@ use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::{self, Shared, StopReason};
-use crate::lease::HeldLease;
-use crate::lease::coordinator::CoordinatorError;
+use crate::lease::{HeldLease, TableError};
+use crate::shutdown::joined;
 use crate::telemetry::metrics;
 
 /// The part of the shutdown budget that is kept for releasing leases whose consumers did not finish.
@@ -39,7 +39,7 @@ pub async fn run(
     shared: Arc<Shared>,
     stop: CancellationToken,
     budget: Duration,
-) -> Result<Drain, CoordinatorError> {
+) -> Result<Drain, TableError> {
     let finish = CancellationToken::new();
     let _finish_when_dropped = finish.clone().drop_guard();
     let (gained, mut new_leases) = mpsc::channel(64);
@@ -54,7 +54,7 @@ pub async fn run(
             biased;
             () = worker.stop.cancelled() => break,
             Some(ended) = coordinating.join_next() => {
-                return match ended.expect("the coordinator neither panics nor is it aborted") {
+                return match joined(ended).await {
                     Err(error) => Err(error),
                     Ok(()) => unreachable!("the coordinator runs until it is told to finish"),
                 };

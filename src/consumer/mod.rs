@@ -30,6 +30,7 @@ use crate::fetch::{ByteBudget, BytePermit, ChildShard, RecordSource, StartAt};
 use crate::lease::HeldLease;
 use crate::lease::coordinator::Coordinator;
 use crate::shard::{Checkpoint, Position, ShardLister};
+use crate::shutdown::joined;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, ShardState, Status};
 use crate::transform::{SourceKind, Transform};
@@ -200,7 +201,7 @@ impl Consumer {
             tokio::select! {
                 biased;
                 Some(done) = delivery.join_next(), if !delivery.is_empty() => {
-                    let done: Delivered = done.expect("a delivery neither panics nor is it aborted");
+                    let done: Delivered = joined(done).await;
                     match done.outcome {
                         Outcome::Read(checkpoint) => {
                             self.status.checkpoint(checkpoint.as_str());
@@ -395,7 +396,7 @@ impl Open {
                 self.fill_now();
                 self
             });
-            filling.await.expect("filling a batch neither panics nor is it aborted")
+            joined(filling.await).await
         } else {
             self.fill_now();
             self

@@ -25,6 +25,7 @@ use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::local::kinesis::Kinesis;
 use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
 use crate::shard::ShardId;
+use crate::shutdown::joined;
 
 const TABLE: &str = "CryptoTransactions";
 const STREAM: &str = "crypto-transactions";
@@ -210,7 +211,7 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 Some(generated) = generating.join_next() => {
-                    let totals = generated.expect("the generator neither panics nor is it aborted")?;
+                    let totals = joined(generated).await?;
                     self.everything_forwarded().await?;
                     display.say(&format!(
                         "generator done: {} inserts, {} modifies, {} removes", totals.inserts, totals.modifies, totals.removes
@@ -250,8 +251,7 @@ impl Run<'_> {
         loop {
             let database = self.aws.database().clone();
             let swept = tokio::task::spawn_blocking(move || database.sweep_ttl()).await;
-            let swept = swept.expect("sweeping neither panics nor is it aborted");
-            if swept.map_err(|error| LocalError::Database(error.into()))? == 0 {
+            if joined(swept).await.map_err(|error| LocalError::Database(error.into()))? == 0 {
                 break;
             }
         }

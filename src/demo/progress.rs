@@ -51,8 +51,13 @@ impl Watch {
     }
 
     pub(super) async fn look(&mut self) -> Result<Look, TableError> {
+        let leases = match self.table.scan().await {
+            // The first worker makes it.
+            Err(TableError::NotFound(_)) => Vec::new(),
+            leases => leases?,
+        };
         let leases: BTreeMap<ShardId, Lease> =
-            self.table.scan().await?.into_iter().map(|lease| (lease.key.clone(), lease)).collect();
+            leases.into_iter().map(|lease| (lease.key.clone(), lease)).collect();
         let mut look = Look::default();
         let mut age_us = 0;
         let now = wall_clock_us();

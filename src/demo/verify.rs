@@ -22,6 +22,7 @@ use super::json::hash;
 use super::lake::{self, Object, Zone};
 use super::record::{self, Expected, OrderingKey, Row, Sequence};
 use super::report::{LakeCheck, Position};
+use crate::shutdown::joined;
 
 /// Missing and repeated positions that are listed; the others are only counted.
 const POSITIONS_SHOWN: usize = 5;
@@ -164,7 +165,7 @@ pub async fn verify(
         if readers.len() >= processors
             && let Some(found) = readers.join_next().await
         {
-            result.merge(found.expect("a reader does not panic and is not aborted")?);
+            result.merge(joined(found).await?);
         }
         let (store, check) = (Arc::clone(&store), Arc::clone(&check));
         readers.spawn(async move {
@@ -174,7 +175,7 @@ pub async fn verify(
         });
     }
     while let Some(found) = readers.join_next().await {
-        result.merge(found.expect("a reader does not panic and is not aborted")?);
+        result.merge(joined(found).await?);
     }
     check.conclude(table, &mut result);
     Ok(result)

@@ -18,6 +18,7 @@ use super::kinesis::StreamWriter;
 use super::pace::Pace;
 use super::synthetic::Synthetic;
 use super::trades::{TradeError, TradeFiles};
+use crate::shutdown::joined;
 
 /// Requests on their way at once.
 const IN_FLIGHT: usize = 8;
@@ -167,7 +168,7 @@ pub async fn run(
                 next = None;
             }
             Some(answer) = writers.join_next() => {
-                let (changes, written) = answer.expect("a writer does not panic and is not aborted");
+                let (changes, written) = joined(answer).await;
                 totals.add(&changes, &written?);
                 totals.seconds = started.elapsed().as_secs_f64();
                 event(Event::Progress(&totals));
