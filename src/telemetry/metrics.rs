@@ -379,7 +379,7 @@ mod tests {
             fetch_throttled(took);
             fetch_failed("unavailable", took);
             records_transformed(2);
-            record_dead_lettered("not_json");
+            records_dead_lettered("not_json", 1);
             batch_delivered(2, 70_000);
             object_delivered(ObjectOutcome::Created);
             object_delivered(ObjectOutcome::Existed);

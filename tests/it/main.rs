@@ -1,4 +1,5 @@
 //! The one integration-test binary.
 
+mod kinesis_conformance;
 mod lease_table_conformance;
 mod sim_lease;

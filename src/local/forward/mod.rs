@@ -80,6 +80,8 @@ pub(super) fn forwarder(
 }
 
 async fn run(mut reader: Reader, stop: CancellationToken) {
+    // Said once, not ten times a second.
+    let mut said = String::new();
     while !stop.is_cancelled() {
         // A page is read and put in one piece: an end of this task never leaves half of one behind.
         let (read, step) = match tokio::task::spawn_blocking(move || reader.step()).await {
@@ -94,12 +96,11 @@ async fn run(mut reader: Reader, stop: CancellationToken) {
             Ok(0) => IDLE,
             Ok(_) => continue,
             Err(reason) => {
-                tracing::debug!(
-                    table = reader.table,
-                    stream = reader.target.stream,
-                    reason,
-                    "nothing to forward yet"
-                );
+                if reason != said {
+                    let (table, stream) = (&reader.table, &reader.target.stream);
+                    tracing::info!(table, stream, reason, "forwarding waits");
+                    said = reason;
+                }
                 MISSING
             }
         };
