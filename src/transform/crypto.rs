@@ -141,8 +141,23 @@ impl Known {
     }
 }
 
+/// Index of a name in [`BASE`]. Spelled out, because the compiler makes one jump of it.
 fn base_index(name: &[u8]) -> Option<usize> {
-    BASE.iter().position(|known| known.as_bytes() == name)
+    Some(match name {
+        b"transaction_id" => 0,
+        b"timestamp" => 1,
+        b"exchange" => 2,
+        b"trading_pair" => 3,
+        b"order_type" => 4,
+        b"price" => 5,
+        b"quantity" => 6,
+        b"trade_fee" => 7,
+        b"trade_status" => 8,
+        b"user_id" => 9,
+        b"wallet_address" => 10,
+        b"order_source" => 11,
+        _ => return None,
+    })
 }
 
 /// The first reason that applies, in this order.
@@ -204,5 +219,17 @@ fn push_word(row: &mut Vec<u8>, word: Option<&str>) {
             row.push(b'"');
         }
         None => row.extend_from_slice(b"null"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_jump_agrees_with_the_list() {
+        for (index, name) in BASE.iter().enumerate() {
+            assert_eq!(base_index(name.as_bytes()), Some(index));
+        }
     }
 }
