@@ -157,23 +157,25 @@ fn body() -> (Vec<u8>, Vec<String>) {
 /// The records of a body that has the members of [`body`] in their order.
 fn records(body: &[u8]) -> impl Iterator<Item = Record<'_>> {
     let mut rest = body;
-    let arrival = memchr::memmem::Finder::new("\"ApproximateArrivalTimestamp\":");
+    let names =
+        ["\"ApproximateArrivalTimestamp\":", "\"Data\":\"", "\"PartitionKey\":\"", "\"SequenceNumber\":\""];
+    let finders = names.map(memchr::memmem::Finder::new);
     std::iter::from_fn(move || {
-        rest = &rest[arrival.find(rest)? + arrival.needle().len()..];
-        let (seconds, millis) = (&rest[..10], &rest[11..14]);
-        let number = |digits: &[u8]| digits.iter().fold(0i64, |n, b| n * 10 + i64::from(b - b'0'));
-        let mut text = |name: &str| {
-            rest = &rest[memchr::memmem::find(rest, name.as_bytes())? + name.len()..];
-            let (value, after) = rest.split_at(memchr::memchr(b'"', rest)?);
+        let [arrival, data, key, sequence] = &finders;
+        let mut until = |name: &memchr::memmem::Finder<'_>, end: u8| {
+            rest = &rest[name.find(rest)? + name.needle().len()..];
+            let (value, after) = rest.split_at(memchr::memchr(end, rest)?);
             rest = after;
             Some(value)
         };
-        let (data, key, sequence) =
-            (text("\"Data\":\"")?, text("\"PartitionKey\":\"")?, text("\"SequenceNumber\":\"")?);
+        // Seconds with three decimals.
+        let arrival = until(arrival, b',')?.iter().filter(|b| **b != b'.');
+        let arrival_ms = arrival.fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0'));
+        let (data, key, sequence) = (until(data, b'"')?, until(key, b'"')?, until(sequence, b'"')?);
         Some(Record {
             sequence_number: std::str::from_utf8(sequence).ok()?,
             partition_key: std::str::from_utf8(key).ok()?,
-            arrival_us: (number(seconds) * 1000 + number(millis)) * 1000,
+            arrival_us: arrival_ms * 1000,
             payload: Payload::Base64(data),
         })
     })
@@ -232,8 +234,9 @@ fn obvious(body: &[u8], level: u32) -> usize {
         row.insert("trade_value".to_owned(), json!(price * quantity));
         row.insert("normalized_price".to_owned(), json!((price * 102.0).round() / 100.0));
         row.insert("adjusted_trade_fee".to_owned(), json!(fee * 0.95));
-        serde_json::to_writer(&mut gzip, &row).unwrap();
-        gzip.write_all(b"\n").unwrap();
+        let mut line = serde_json::to_vec(&row).unwrap();
+        line.push(b'\n');
+        gzip.write_all(&line).unwrap();
     }
     gzip.finish().unwrap().len()
 }

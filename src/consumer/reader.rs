@@ -106,7 +106,11 @@ pub(super) async fn read_shard(
         iterator = page.next_iterator.take();
         let end = iterator.is_none().then(|| std::mem::take(&mut page.children));
         let last = end.is_some();
-        if (last || !page.is_empty()) && pages.send(Fetched { page, permit, end }).await.is_err() || last {
+        if !last && page.is_empty() {
+            continue;
+        }
+        let sent = pages.send(Fetched { page, permit, end }).await;
+        if last || sent.is_err() {
             return;
         }
     }

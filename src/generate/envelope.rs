@@ -3,7 +3,97 @@
 //! Members, their order and their types follow records captured from AWS; see "Using Kinesis Data Streams to
 //! capture changes to DynamoDB" in the DynamoDB Developer Guide.
 
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
 use super::item::{Change, ChangeKind, Item, KEY, Value};
+
+/// One change record. `I` is an item that serializes as a map of attribute values in DynamoDB JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Envelope<'a, K, I> {
+    /// Region of the table.
+    pub aws_region: &'a str,
+    /// A UUID.
+    #[serde(rename = "eventID")]
+    pub event_id: String,
+    /// `INSERT`, `MODIFY` or `REMOVE`.
+    pub event_name: &'a str,
+    /// Null for users.
+    pub user_identity: Option<UserIdentity<'a>>,
+    record_format: &'static str,
+    /// Name of the table.
+    pub table_name: &'a str,
+    /// The change itself.
+    pub dynamodb: Images<K, I>,
+    event_source: &'static str,
+}
+
+/// Who made a change, where it was a service.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserIdentity<'a> {
+    /// `Service`.
+    pub r#type: &'a str,
+    /// `dynamodb.amazonaws.com` for TTL.
+    pub principal_id: &'a str,
+}
+
+/// A delete by the table's TTL.
+pub const TTL: UserIdentity<'static> =
+    UserIdentity { r#type: "Service", principal_id: "dynamodb.amazonaws.com" };
+
+/// Keys and images of a change.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Images<K, I> {
+    #[serde(rename = "ApproximateCreationDateTime")]
+    created_us: i64,
+    keys: K,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_image: Option<I>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    old_image: Option<I>,
+    size_bytes: usize,
+    #[serde(rename = "ApproximateCreationDateTimePrecision")]
+    precision: &'static str,
+}
+
+impl<K, I> Images<K, I> {
+    /// A change at `created_us`, µs since the epoch. `size_bytes` as DynamoDB counts keys and images.
+    pub fn new(
+        created_us: i64,
+        keys: K,
+        new_image: Option<I>,
+        old_image: Option<I>,
+        size_bytes: usize,
+    ) -> Self {
+        Self { created_us, keys, new_image, old_image, size_bytes, precision: "MICROSECOND" }
+    }
+}
+
+impl<'a, K: Serialize, I: Serialize> Envelope<'a, K, I> {
+    /// The record of a change in `table`. `event_id` is a UUID.
+    pub fn new(
+        table: (&'a str, &'a str),
+        event_id: &uuid::Uuid,
+        event_name: &'a str,
+        user_identity: Option<UserIdentity<'a>>,
+        dynamodb: Images<K, I>,
+    ) -> Self {
+        let (aws_region, table_name) = table;
+        Self {
+            aws_region,
+            event_id: event_id.to_string(),
+            event_name,
+            user_identity,
+            record_format: "application/json",
+            table_name,
+            dynamodb,
+            event_source: "aws:dynamodb",
+        }
+    }
+}
 
 /// What all change records of one table share.
 #[derive(Clone, Debug)]
@@ -17,20 +107,23 @@ pub struct Table {
 /// Appends the record of `change` to `out`. `event_id` is a UUID; `created_us` is the creation time in
 /// microseconds since the epoch. [`ChangeKind::Broken`] gives bytes that no consumer can decode.
 pub fn write(table: &Table, change: &Change, event_id: &uuid::Uuid, created_us: i64, out: &mut Vec<u8>) {
-    let (name, new, old, ttl) = match &change.kind {
-        ChangeKind::Insert(new) => ("INSERT", Some(new), None, false),
-        ChangeKind::Modify { old, new } => ("MODIFY", Some(new), Some(old), false),
-        ChangeKind::Remove(old) => ("REMOVE", None, Some(old), false),
-        ChangeKind::Expire(old) => ("REMOVE", None, Some(old), true),
+    let (name, new, old, who) = match &change.kind {
+        ChangeKind::Insert(new) => ("INSERT", Some(new), None, None),
+        ChangeKind::Modify { old, new } => ("MODIFY", Some(new), Some(old), None),
+        ChangeKind::Remove(old) => ("REMOVE", None, Some(old), None),
+        ChangeKind::Expire(old) => ("REMOVE", None, Some(old), Some(TTL)),
         ChangeKind::Broken(item) => return write_broken(table, item, event_id, created_us, out),
     };
-    write_record(table, &change.key, name, new, old, ttl, event_id, created_us, out);
+    let keys = Item::with_key(&*change.key);
+    let size = [Some(&keys), new, old].into_iter().flatten().map(Item::size).sum();
+    let images = Images::new(created_us, &keys, new, old, size);
+    write_json(&Envelope::new((&table.region, &table.name), event_id, name, who, images), out);
 }
 
 /// The Kinesis partition key of an item's records: 32 upper-case hex digits, the same for every record of a key.
 /// AWS does not say how it hashes; this is FNV-1a, which no other release of the standard library can change.
-pub fn partition_key(key: &str) -> String {
-    format!("{:032X}", fnv1a(key.as_bytes()))
+pub fn partition_key(key: &[u8]) -> String {
+    format!("{:032X}", fnv1a(key))
 }
 
 /// FNV-1a, 128 bits.
@@ -42,62 +135,20 @@ pub(super) fn fnv1a(bytes: &[u8]) -> u128 {
 
 /// Appends an item as a map of DynamoDB JSON attribute values.
 pub fn write_item(item: &Item, out: &mut Vec<u8>) {
-    write_map(item.attributes(), out);
+    write_json(item, out);
 }
 
-#[expect(clippy::too_many_arguments, reason = "the members of one JSON object, written once")]
-fn write_record(
-    table: &Table,
-    key: &str,
-    event_name: &str,
-    new: Option<&Item>,
-    old: Option<&Item>,
-    ttl: bool,
-    event_id: &uuid::Uuid,
-    created_us: i64,
-    out: &mut Vec<u8>,
-) {
-    out.extend_from_slice(b"{\"awsRegion\":");
-    write_text(&table.region, out);
-    out.extend_from_slice(b",\"eventID\":\"");
-    out.extend_from_slice(event_id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
-    out.extend_from_slice(b"\",\"eventName\":\"");
-    out.extend_from_slice(event_name.as_bytes());
-    out.extend_from_slice(b"\",\"userIdentity\":");
-    out.extend_from_slice(match ttl {
-        true => br#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#,
-        false => b"null",
-    });
-    out.extend_from_slice(b",\"recordFormat\":\"application/json\",\"tableName\":");
-    write_text(&table.name, out);
-    out.extend_from_slice(b",\"dynamodb\":{\"ApproximateCreationDateTime\":");
-    out.extend_from_slice(created_us.to_string().as_bytes());
-    out.extend_from_slice(b",\"Keys\":{\"");
-    out.extend_from_slice(KEY.as_bytes());
-    out.extend_from_slice(b"\":{\"S\":");
-    write_text(key, out);
-    out.extend_from_slice(b"}}");
-    let mut size = KEY.len() + key.len();
-    for (name, image) in [("NewImage", new), ("OldImage", old)] {
-        let Some(image) = image else { continue };
-        size += image.size();
-        out.extend_from_slice(b",\"");
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        write_item(image, out);
-    }
-    out.extend_from_slice(b",\"SizeBytes\":");
-    out.extend_from_slice(size.to_string().as_bytes());
-    out.extend_from_slice(
-        br#","ApproximateCreationDateTimePrecision":"MICROSECOND"},"eventSource":"aws:dynamodb"}"#,
-    );
+fn write_json(value: &impl Serialize, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, value).expect("text and lists always serialize, and memory takes them");
 }
 
 /// The ways in which a record can be unreadable, chosen by the key so that a seed repeats them.
 fn write_broken(table: &Table, item: &Item, event_id: &uuid::Uuid, created_us: i64, out: &mut Vec<u8>) {
     let key = item.text(KEY).unwrap_or_default();
+    let keys = Item::with_key(key);
     let record = |name: &str, item: Option<&Item>, out: &mut Vec<u8>| {
-        write_record(table, key, name, item, None, false, event_id, created_us, out);
+        let images = Images::new(created_us, &keys, item, None, item.map_or(0, Item::size));
+        write_json(&Envelope::new((&table.region, &table.name), event_id, name, None, images), out);
     };
     let with = |value: Value| {
         let mut item = item.clone();
@@ -122,70 +173,41 @@ fn write_broken(table: &Table, item: &Item, event_id: &uuid::Uuid, created_us: i
     }
 }
 
-fn write_map<'a>(members: impl Iterator<Item = (&'a str, &'a Value)>, out: &mut Vec<u8>) {
-    out.push(b'{');
-    write_list(members, out, |(name, value), out| {
-        write_text(name, out);
-        out.push(b':');
-        write_value(value, out);
-    });
-    out.push(b'}');
-}
-
-fn write_value(value: &Value, out: &mut Vec<u8>) {
-    let tag: &[u8] = match value {
-        Value::S(_) => b"S",
-        Value::N(_) => b"N",
-        Value::B(_) => b"B",
-        Value::Bool(_) => b"BOOL",
-        Value::Null => b"NULL",
-        Value::Ss(_) => b"SS",
-        Value::Ns(_) => b"NS",
-        Value::Bs(_) => b"BS",
-        Value::L(_) => b"L",
-        Value::M(_) => b"M",
-    };
-    out.extend_from_slice(b"{\"");
-    out.extend_from_slice(tag);
-    out.extend_from_slice(b"\":");
-    match value {
-        Value::S(text) | Value::N(text) => write_text(text, out),
-        Value::B(bytes) => write_binary(bytes, out),
-        Value::Bool(flag) => out.extend_from_slice(if *flag { b"true" } else { b"false" }),
-        Value::Null => out.extend_from_slice(b"true"),
-        Value::Ss(texts) | Value::Ns(texts) => {
-            write_array(texts.iter(), out, |text, out| write_text(text, out));
-        }
-        Value::Bs(members) => write_array(members.iter(), out, |bytes, out| write_binary(bytes, out)),
-        Value::L(members) => write_array(members.iter(), out, write_value),
-        Value::M(members) => write_map(members.iter().map(|(name, value)| (name.as_str(), value)), out),
-    }
-    out.push(b'}');
-}
-
-fn write_array<T>(members: impl Iterator<Item = T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {
-    out.push(b'[');
-    write_list(members, out, write);
-    out.push(b']');
-}
-
-fn write_list<T>(members: impl Iterator<Item = T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {
-    for (place, member) in members.enumerate() {
-        if place > 0 {
-            out.push(b',');
-        }
-        write(member, out);
+impl Serialize for Item {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.attributes())
     }
 }
 
-fn write_text(text: &str, out: &mut Vec<u8>) {
-    serde_json::to_writer(out, text).expect("writing a string into memory cannot fail");
+impl Serialize for Value {
+    /// An object with one member, the type tag.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let binary = |bytes: &Vec<u8>| base64_simd::STANDARD.encode_to_string(bytes);
+        let mut tagged = serializer.serialize_map(Some(1))?;
+        match self {
+            Self::S(text) => tagged.serialize_entry("S", text),
+            Self::N(text) => tagged.serialize_entry("N", text),
+            Self::B(bytes) => tagged.serialize_entry("B", &binary(bytes)),
+            Self::Bool(flag) => tagged.serialize_entry("BOOL", flag),
+            Self::Null => tagged.serialize_entry("NULL", &true),
+            Self::Ss(texts) => tagged.serialize_entry("SS", texts),
+            Self::Ns(texts) => tagged.serialize_entry("NS", texts),
+            Self::Bs(members) => {
+                tagged.serialize_entry("BS", &members.iter().map(binary).collect::<Vec<_>>())
+            }
+            Self::L(members) => tagged.serialize_entry("L", members),
+            Self::M(members) => tagged.serialize_entry("M", &Members(members)),
+        }?;
+        tagged.end()
+    }
 }
 
-fn write_binary(bytes: &[u8], out: &mut Vec<u8>) {
-    out.push(b'"');
-    out.extend_from_slice(base64_simd::STANDARD.encode_to_string(bytes).as_bytes());
-    out.push(b'"');
+struct Members<'a>(&'a [(String, Value)]);
+
+impl Serialize for Members<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
 }
 
 #[cfg(test)]
@@ -264,11 +286,11 @@ mod tests {
 
     #[test]
     fn partition_keys_are_hex_of_32_digits() {
-        let key = partition_key("k1");
+        let key = partition_key(b"k1");
         assert!(key.len() == 32 && key.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b)));
-        assert_ne!(key, partition_key("k2"));
+        assert_ne!(key, partition_key(b"k2"));
         // The published test vector of FNV-1a for "a".
-        assert_eq!(partition_key("a"), "D228CB696F1A8CAF78912B704E4A8964");
+        assert_eq!(partition_key(b"a"), "D228CB696F1A8CAF78912B704E4A8964");
     }
 
     #[test]

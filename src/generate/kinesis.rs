@@ -92,7 +92,7 @@ impl StreamWriter {
             stamps.last_created_us = wall_clock_us().max(stamps.last_created_us + 1);
             let mut data = Vec::with_capacity(1024);
             envelope::write(&self.table, change, &event_id, stamps.last_created_us, &mut data);
-            Record { partition_key: envelope::partition_key(&change.key), data }
+            Record { partition_key: envelope::partition_key(change.key.as_bytes()), data }
         };
         batch.iter().map(make).collect()
     }

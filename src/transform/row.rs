@@ -20,15 +20,28 @@ pub(super) const ENVELOPE: [&str; 12] = [
     "ingestion_time",
 ];
 
+/// Decimal digits of 0 to 99, two each.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [*b"00"; 100];
+    let mut i = 0u8;
+    while i < 100 {
+        pairs[i as usize] = [b'0' + i / 10, b'0' + i % 10];
+        i += 1;
+    }
+    pairs
+};
+
 /// Decimal digits of `value`, filled up with zeros to `width`, at most 20.
 pub(super) fn push_digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
     let mut buffer = [b'0'; 20];
-    let mut start = buffer.len();
+    let mut end = buffer.len();
     while value > 0 {
-        start -= 1;
-        buffer[start] = b'0' + u8::try_from(value % 10).expect("a digit");
-        value /= 10;
+        buffer[end - 2..end].copy_from_slice(&PAIRS[(value % 100) as usize]);
+        value /= 100;
+        end -= 2;
     }
+    // The last pair may have brought a zero in front.
+    let start = if buffer.get(end) == Some(&b'0') { end + 1 } else { end };
     out.extend_from_slice(&buffer[start.min(buffer.len() - width)..]);
 }
 
@@ -132,4 +145,27 @@ pub(super) fn push_ingestion_time(row: &mut Vec<u8>, context: &RecordContext<'_>
     row.extend_from_slice(b",\"ingestion_time\":\"");
     Utc::from_us(context.arrival_us).push_iso(row);
     row.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn digits_are_those_of_the_formatter(value: u64, shift in 0u32..64, width in 0usize..=20) {
+            let (value, mut out) = (value >> shift, Vec::new());
+            push_digits(&mut out, value, width.max(1));
+            prop_assert_eq!(String::from_utf8(out).unwrap(), format!("{value:0width$}"));
+        }
+
+        #[test]
+        fn decimals_are_those_of_a_decimal_library(value in -(1i128 << 95)..1i128 << 95, shift in 0u32..96, scale in 0u32..=28) {
+            let (value, mut out) = (value >> shift, Vec::new());
+            push_decimal(&mut out, value, scale);
+            let expected = rust_decimal::Decimal::from_i128_with_scale(value, scale).normalize();
+            prop_assert_eq!(String::from_utf8(out).unwrap(), expected.to_string());
+        }
+    }
 }

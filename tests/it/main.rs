@@ -1,4 +1,5 @@
 //! The one integration-test binary.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 mod kinesis_conformance;
 mod lease_table_conformance;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use dynoxide::actions::get_records::Record;
 use dynoxide::{AttributeValue, Item};
-use md5::{Digest, Md5};
-use serde::Serialize;
 use uuid::Uuid;
+
+use crate::generate::envelope::{Envelope, Images, UserIdentity, partition_key};
 
 /// dynoxide's public sequence numbers are this plus the stored one, which is the time of the change in µs since the
 /// epoch, raised where needed so that it grows with every change of a table.
@@ -40,30 +40,21 @@ pub(super) fn outgoing(record: &Record, region: &str, table: &str) -> Result<Opt
     let created_us =
         position(&change.sequence_number).ok_or("a change has a sequence number that is not dynoxide's")?;
     let keys = sorted(&change.keys);
-    let envelope = Envelope {
-        aws_region: region,
-        event_id: Uuid::parse_str(&record.event_id).unwrap_or_default().to_string(),
-        event_name: &record.event_name,
-        user_identity: record.user_identity.as_ref().map(|identity| UserIdentity {
-            r#type: &identity.identity_type,
-            principal_id: &identity.principal_id,
-        }),
-        record_format: "application/json",
-        table_name: table,
-        dynamodb: Change {
-            created_us,
-            keys: &keys,
-            new_image: change.new_image.as_ref().map(sorted),
-            old_image: change.old_image.as_ref().map(sorted),
-            size_bytes: change.size_bytes,
-            precision: "MICROSECOND",
-        },
-        event_source: "aws:dynamodb",
-    };
+    let created_us = i64::try_from(created_us).map_err(|_| "a change lies too far in the future")?;
+    let images = Images::new(
+        created_us,
+        &keys,
+        change.new_image.as_ref().map(sorted),
+        change.old_image.as_ref().map(sorted),
+        usize::try_from(change.size_bytes).unwrap_or(0),
+    );
+    let who = record.user_identity.as_ref();
+    let who = who.map(|who| UserIdentity { r#type: &who.identity_type, principal_id: &who.principal_id });
+    let event_id = Uuid::parse_str(&record.event_id).unwrap_or_default();
+    let envelope = Envelope::new((region, table), &event_id, &record.event_name, who, images);
     let failed = |error: serde_json::Error| format!("a change could not be written as JSON: {error}");
-    let hash = u128::from_be_bytes(Md5::digest(serde_json::to_vec(&keys).map_err(failed)?).into());
-    let data = serde_json::to_vec(&envelope).map_err(failed)?;
-    Ok(Some(Outgoing { partition_key: format!("{hash:032X}"), data }))
+    let partition_key = partition_key(&serde_json::to_vec(&keys).map_err(failed)?);
+    Ok(Some(Outgoing { partition_key, data: serde_json::to_vec(&envelope).map_err(failed)? }))
 }
 
 /// An item in the order of its attribute names: the same item gives the same bytes.
@@ -71,43 +62,6 @@ type Sorted<'a> = BTreeMap<&'a str, &'a AttributeValue>;
 
 fn sorted(item: &Item) -> Sorted<'_> {
     item.iter().map(|(name, value)| (name.as_str(), value)).collect()
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
-    aws_region: &'a str,
-    #[serde(rename = "eventID")]
-    event_id: String,
-    event_name: &'a str,
-    /// Null for users.
-    user_identity: Option<UserIdentity<'a>>,
-    record_format: &'a str,
-    table_name: &'a str,
-    dynamodb: Change<'a>,
-    event_source: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct UserIdentity<'a> {
-    r#type: &'a str,
-    principal_id: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Change<'a> {
-    #[serde(rename = "ApproximateCreationDateTime")]
-    created_us: u64,
-    keys: &'a Sorted<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    new_image: Option<Sorted<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    old_image: Option<Sorted<'a>>,
-    size_bytes: i64,
-    #[serde(rename = "ApproximateCreationDateTimePrecision")]
-    precision: &'a str,
 }
 
 #[cfg(test)]
