@@ -257,8 +257,8 @@ fn every_metric_is_described() {
     let home: String = read("src/telemetry/metrics.rs").split_whitespace().collect();
     let mut wrong = Vec::new();
     for (recording, kind) in [("counter!", "Counter"), ("gauge!", "Gauge"), ("histogram!", "Histogram")] {
-        let calls = home.split(&format!("{recording}(\"")).skip(1);
-        let names = calls.map(|rest| rest.split('"').next().unwrap());
+        let opening = format!("{recording}(\"");
+        let names = home.split(&opening).skip(1).map(|rest| rest.split('"').next().unwrap());
         wrong.extend(names.filter(|name| !home.contains(&format!("(\"{name}\",{kind}"))).map(str::to_owned));
     }
     assert_none(&wrong, "a metric without unit and help at the scrape: add it to the table of metrics.rs");
