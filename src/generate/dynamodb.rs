@@ -80,6 +80,9 @@ impl TableWriter {
     }
 }
 
+/// Items of a page: about 1 MB of trades.
+const SCAN_PAGE: i32 = 2_000;
+
 /// Makes the table if it is missing (on demand, stream of both images, TTL on `expires_at`) and waits until it can
 /// be written. True when it was made.
 pub async fn create_table(client: &Client, table: &str) -> Result<bool, GenerateError> {
@@ -140,7 +143,9 @@ async fn set_ttl(client: &Client, table: &str) -> Result<(), aws_sdk_dynamodb::E
 /// Gives every item of the table, read consistently page by page, as DynamoDB JSON. For a check when nobody
 /// writes: a scan of a table in use is no snapshot.
 pub async fn scan(client: &Client, table: &str, mut each: impl FnMut(&[u8])) -> Result<u64, GenerateError> {
-    let mut pages = client.scan().table_name(table).consistent_read(true).into_paginator().send();
+    // AWS ends a page at 1 MB by itself; the embedded server reads all that is left for each page without a limit.
+    let scan = client.scan().table_name(table).consistent_read(true).limit(SCAN_PAGE);
+    let mut pages = scan.into_paginator().send();
     let mut count = 0;
     let mut json = Vec::new();
     while let Some(page) = pages.next().await {

@@ -19,8 +19,11 @@ pub(crate) fn parse(text: &str) -> Option<u128> {
 /// Cuts the whole key space in `count` ranges of nearly equal width, in order. `count` is at least 1.
 pub(crate) fn even_ranges(count: u32) -> Vec<HashKeyRange> {
     let count = u128::from(count.max(1));
-    // 2^128 / count, computed without 2^128.
-    let width = u128::MAX / count;
+    if count == 1 {
+        return vec![HashKeyRange { start: 0, end: u128::MAX }];
+    }
+    // 2^128 / count rounded down, computed without 2^128.
+    let width = u128::MAX / count + u128::from(u128::MAX % count == count - 1);
     (0..count)
         .map(|i| HashKeyRange {
             start: i * width,
@@ -43,6 +46,13 @@ mod tests {
     fn the_hash_is_md5_read_as_an_unsigned_number() {
         // RFC 1321: MD5("abc") = 900150983cd24fb0d6963f7d28e17f72; the top bit is set.
         assert_eq!(of_partition_key("abc"), 0x9001_5098_3cd2_4fb0_d696_3f7d_28e1_7f72);
+    }
+
+    /// The boundaries that the service gives a stream of two and of three shards.
+    #[test]
+    fn ranges_are_those_of_the_service() {
+        assert_eq!(even_ranges(2)[1].start, 170_141_183_460_469_231_731_687_303_715_884_105_728);
+        assert_eq!(even_ranges(3)[1].start, 113_427_455_640_312_821_154_458_202_477_256_070_485);
     }
 
     #[test]

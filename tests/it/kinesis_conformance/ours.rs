@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::ShardIteratorType;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use kinetide::local::kinesis::KinesisSettings;
 use kinetide::local::{LocalAws, LocalSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,21 +32,21 @@ async fn iterators_expire() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_limits_throttle_reads_and_writes() {
-    let (_aws, server) = start(KinesisSettings { real_limits: true, ..KinesisSettings::default() }).await;
-    let mut refused = 0;
-    for _ in 0..6 {
-        let data = Blob::new(vec![0; 250_000]);
-        let put = server.client.put_record().stream_name("s").partition_key("k").data(data).send().await;
-        refused += usize::from(put.is_err_and(|e| kind(&e) == "ProvisionedThroughputExceededException"));
+    let (aws, server) = start(KinesisSettings { real_limits: true, ..KinesisSettings::default() }).await;
+    let entry = PutRecordsRequestEntry::builder().partition_key("k").data(Blob::new(vec![0; 250_000]));
+    let put = server.client.put_records().stream_name("s").set_records(Some(vec![entry.build().unwrap(); 6]));
+    let put = put.send().await.unwrap();
+    assert_eq!(put.failed_record_count, Some(2), "4 of 6 records of 250 kB make 1 MB");
+    let codes: Vec<_> = put.records.iter().map(|result| result.error_code.as_deref()).collect();
+    assert_eq!(codes[4..], [Some("ProvisionedThroughputExceededException"); 2]);
+    // The handle knows no limits. A full page overdraws the shard for seconds.
+    for _ in 0..9 {
+        aws.kinesis().put("s", "k", &vec![0; 1_000_000]).unwrap();
     }
-    assert!(refused > 0, "1.5 MB went through at once");
     let iterator = server.iterator("s", SHARD, ShardIteratorType::TrimHorizon).await;
-    let mut errors = 0;
-    for _ in 0..12 {
-        let get = server.client.get_records().shard_iterator(&iterator).limit(1).send().await;
-        errors += usize::from(get.is_err_and(|e| kind(&e) == "ProvisionedThroughputExceededException"));
-    }
-    assert!(errors > 0, "12 reads went through at once");
+    assert!(server.get(&iterator, 10_000).await.records.len() > 9);
+    let refused = server.client.get_records().shard_iterator(&iterator).send().await.unwrap_err();
+    assert_eq!(kind(&refused), "ProvisionedThroughputExceededException");
 }
 
 #[tokio::test(flavor = "multi_thread")]
