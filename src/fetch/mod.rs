@@ -5,6 +5,7 @@
 
 mod body;
 mod budget;
+mod buffer;
 pub mod kinesis;
 pub mod memory;
 mod pacing;
