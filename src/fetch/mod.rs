@@ -12,6 +12,7 @@ mod pacing;
 mod page;
 mod source;
 
+pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit};
 pub use pacing::{Next, Pacing};
 pub use page::{Page, PageBuilder, Payload, Record};
