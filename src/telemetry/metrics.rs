@@ -94,6 +94,12 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ),
     ("kinetide_checkpoints_total", Counter, Unit::Count, "Checkpoint commits, by outcome."),
     (
+        "kinetide_checkpoints_trimmed_total",
+        Counter,
+        Unit::Count,
+        "Checkpoints that had left the stream's retention when reading started: records may be lost.",
+    ),
+    (
         "kinetide_batches_recovered_total",
         Counter,
         Unit::Count,
@@ -396,6 +402,7 @@ mod tests {
             lease_renewed(WriteOutcome::Done, took);
             lease_write_unknown();
             checkpointed(WriteOutcome::NotHeld);
+            checkpoint_trimmed();
             batch_recovered(RecoveredHow::Finished);
             batch_recovered(RecoveredHow::Repaired);
             shard_ended();

@@ -4,3 +4,4 @@
 mod kinesis_conformance;
 mod lease_table_conformance;
 mod sim_lease;
+mod tidy;

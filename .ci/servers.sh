@@ -1,0 +1,130 @@
+# shellcheck shell=bash
+# Independent servers for the conformance suites. `run` sources this file and sets `ci`, `cache` and `work`.
+#
+# Each is installed once for its version; the file `complete`, written last, tells a whole installation from a broken
+# one. They listen on free ports, log to $work and are stopped by process id.
+
+kinesis_local=0.6.2
+dynamodb_local=3.1.0
+ministack=1.5.33
+cbor2=6.2.1
+
+server_pids=()
+
+install_servers() {
+  install_once "kinesis-local-$kinesis_local" \
+    timeout 300 npm install --no-save --no-audit --no-fund --ignore-scripts --loglevel=error \
+    --prefix . "kinesis-local@$kinesis_local"
+  install_once "dynamodb-local-$dynamodb_local" \
+    timeout 600 mvn --quiet --batch-mode --file "$ci/dynamodb-local.xml" -Ddynamodb-local="$dynamodb_local" \
+    dependency:copy-dependencies -DoutputDirectory="$cache/dynamodb-local-$dynamodb_local"
+  # With cbor2 it speaks the CloudWatch protocol of the SDK for Rust.
+  install_once "ministack-$ministack-cbor2-$cbor2" install_ministack
+}
+
+# install_once NAME COMMAND...: runs the command in $cache/NAME unless that is complete.
+install_once() {
+  local name=$1 dir="$cache/$1"
+  shift
+  if [[ -e $dir/complete ]]; then
+    echo "$name: in the cache"
+    return
+  fi
+  echo "$name: installing"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  (cd "$dir" && "$@")
+  touch "$dir/complete"
+}
+
+install_ministack() {
+  timeout 120 python3 -m venv venv &&
+    timeout 600 venv/bin/pip install --quiet --disable-pip-version-check \
+      "ministack[full]==$ministack" "cbor2==$cbor2"
+}
+
+# Starts all and sets their URLs.
+start_servers() {
+  local kinesis tls dynamodb aws dir
+  read -r kinesis tls dynamodb aws < <(free_ports 4)
+
+  # Its certificate lies in its folder. It cannot be bound to one interface, nor can DynamoDB Local.
+  start kinesis-local "$kinesis" "$cache/kinesis-local-$kinesis_local/node_modules/kinesis-local" \
+    env KINESIS_MOCK_PLAIN_PORT="$kinesis" KINESIS_MOCK_TLS_PORT="$tls" SHARD_LIMIT=200 node main.js
+
+  dir="$cache/dynamodb-local-$dynamodb_local"
+  start dynamodb-local "$dynamodb" "$work" \
+    java -Dsqlite4java.library.path="$dir" -cp "$dir/*" software.amazon.dynamodb.services.local.main.ServerRunner \
+    -inMemory -disableTelemetry -port "$dynamodb"
+
+  start ministack "$aws" "$work" \
+    env GATEWAY_PORT="$aws" BIND_HOST=127.0.0.1 SFTP_ENABLED=0 IOT_MTLS_ENABLED=0 \
+    "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
+
+  kinesis_local_url=http://127.0.0.1:$kinesis
+  dynamodb_local_url=http://127.0.0.1:$dynamodb
+  ministack_url=http://127.0.0.1:$aws
+}
+
+# start NAME PORT FOLDER COMMAND...: starts a server and waits until it answers HTTP.
+start() {
+  local name=$1 port=$2 dir=$3 pid
+  shift 3
+  (cd "$dir" && exec "$@") >"$work/$name.log" 2>&1 </dev/null &
+  pid=$!
+  server_pids+=("$pid")
+  for _ in {1..120}; do
+    if answers "$port"; then
+      echo "$name: answers on port $port"
+      return
+    fi
+    kill -0 "$pid" 2>/dev/null || break
+    sleep 0.5
+  done
+  echo "$name: does not answer on port $port"
+  return 1
+}
+
+answers() {
+  timeout 5 python3 - "$1" 2>/dev/null <<'PYTHON'
+import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=3)
+connection.request("GET", "/")
+connection.getresponse()
+PYTHON
+}
+
+# Prints as many free ports of the loopback interface.
+free_ports() {
+  python3 - "$1" <<'PYTHON'
+import socket, sys
+sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(each.getsockname()[1] for each in sockets))
+PYTHON
+}
+
+show_server_logs() {
+  local log
+  for log in "$work"/{kinesis-local,dynamodb-local,ministack}.log; do
+    if [[ -s $log ]]; then
+      echo "-- last lines of $(basename "$log"):"
+      tail -n 40 "$log"
+    fi
+  done
+}
+
+stop_servers() {
+  local pid
+  for pid in "${server_pids[@]}"; do
+    kill "$pid" 2>/dev/null || true
+  done
+  for pid in "${server_pids[@]}"; do
+    for _ in {1..20}; do
+      kill -0 "$pid" 2>/dev/null || break
+      sleep 0.25
+    done
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  server_pids=()
+}

@@ -1,0 +1,30 @@
+# syntax=docker/dockerfile:1
+
+FROM rust:1.95.0-trixie AS build
+WORKDIR /kinetide
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+# Without the feature `local`: emulators and SQLite never reach this image.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/kinetide/target \
+    cargo build --release --locked --no-default-features \
+    && cp target/release/kinetide /usr/local/bin/kinetide
+
+# The binary needs glibc of the same Debian, libgcc_s (unwinding of backtraces) and the CA certificates: `cc` is the
+# smallest image with these three. It has no shell and no package manager.
+FROM gcr.io/distroless/cc-debian13:nonroot
+LABEL org.opencontainers.image.title="kinetide" \
+      org.opencontainers.image.description="Lands change streams in a data lake exactly once" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="https://github.com/kinetide/kinetide"
+COPY --from=build /usr/local/bin/kinetide /kinetide
+COPY LICENSE /LICENSE
+# In a task of its own every interface is the task's own; the health check and Prometheus come from outside.
+ENV KINETIDE_HTTP=0.0.0.0:8080
+EXPOSE 8080
+# `nonroot`, as a number: orchestrators can check that it is not 0.
+USER 65532:65532
+# Drains within KINETIDE_SHUTDOWN_BUDGET.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["/kinetide"]
+CMD ["run"]
