@@ -33,7 +33,7 @@ const AWS: &str = "AWS";
     Exit code: 0 after a clean drain, 1 when it could not start or not drain in time, 2 for wrong settings.\n\n\
     Examples:\n  \
     kinetide run --stream trades --lake s3://my-lake/raw --region eu-north-1\n  \
-    kinetide run --stream trades --lake ./lake --batch-age 5s --kinesis-endpoint http://127.0.0.1:4567 \\\n      \
+    kinetide run --stream trades --lake ./lake --kinesis-endpoint http://127.0.0.1:4567 \\\n      \
     --dynamodb-endpoint http://127.0.0.1:8000"
 )]
 pub struct RunArgs {

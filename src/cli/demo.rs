@@ -101,7 +101,8 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
                 .map_err(std::io::Error::other)
                 .and_then(|text| writeln!(out, "{text}"))
         } else {
-            let look = format!("find {} -name '*.gz' | head -n 1 | xargs zcat | head -n 3", lake.display());
+            let look =
+                format!("find {}/landing -name '*.gz' | head -n 1 | xargs zcat | head -n 3", lake.display());
             writeln!(out, "{summary}\n\nThe lake is {}. To look at its first rows:\n  {look}", lake.display())
         };
     });

@@ -337,10 +337,10 @@ async fn generate(
     };
     let amount = Plan { records: plan.records, rate: plan.rate };
     let show = |event: generate::Event<'_>| {
-        if let generate::Event::BadLine { error, count } = event {
-            if count <= BAD_LINES_SHOWN {
-                eprintln!("passed over: {error}");
-            }
+        if let generate::Event::BadLine { error, count } = event
+            && count <= BAD_LINES_SHOWN
+        {
+            eprintln!("passed over: {error}");
         }
     };
     generate::run(amount, source, Sink::Table(writer), show, cancel).await

@@ -115,9 +115,10 @@ impl Display {
         let owners: Vec<String> = look
             .owners
             .iter()
-            .map(|(owner, leases)| format!("{}:{leases}", if owner.is_empty() { "nobody" } else { owner }))
+            .map(|(owner, leases)| format!("{}: {leases}", if owner.is_empty() { "nobody" } else { owner }))
             .collect();
-        let line = format!("lag {:.1} s  shards {}", as_seconds(look.age_ms), owners.join(" "));
+        let readers = if owners.is_empty() { "nobody yet".to_owned() } else { owners.join(", ") };
+        let line = format!("lag {:.1} s  shards of {readers}", as_seconds(look.age_ms));
         if self.terminal {
             self.bar.set_length(if all_put { look.put } else { self.expected.max(look.put) });
             self.bar.set_position(look.delivered);

@@ -167,7 +167,7 @@ impl Display for Summary {
         line("objects out", mebibytes(lake.bytes_out))?;
         line("workers killed", grouped(self.workers_killed))?;
         line("reshardings", grouped(self.reshards))?;
-        line("longest way to the lake", format!("{:.1} s", seconds(self.max_delivered_age_ms)))?;
+        line("longest lag", format!("{:.1} s", seconds(self.max_delivered_age_ms)))?;
         line("time", format!("{:.1} s", self.seconds))?;
         if self.changes_made > 0 && self.changes_made != lake.records_put {
             writeln!(
