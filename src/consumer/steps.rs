@@ -28,6 +28,8 @@ const UPLOADS: usize = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// A failing sink is shown as a stall from this try on; one failure is part of a busy day.
 const STALL_TRIES: u32 = 3;
+/// Or from this time on: a sink that does not answer takes long for one try.
+const STALL_TIME: Duration = Duration::from_secs(10);
 
 /// Where the protocol stands after its steps.
 pub(super) enum Outcome {
@@ -257,9 +259,13 @@ impl Steps {
     /// Writes to the lease row until the table has it.
     async fn write(&mut self, write: LeaseWrite) {
         let commit = matches!(write, LeaseWrite::Commit(_));
+        let mut refused = false;
         loop {
             match self.lease.write(write.clone()).await {
                 Ok(row) => {
+                    if refused {
+                        self.status.state(ShardState::Reading);
+                    }
                     self.status.lease_counter(row.counter);
                     if commit {
                         metrics::checkpointed(WriteOutcome::Done);
@@ -272,8 +278,12 @@ impl Steps {
                     }
                     return std::future::pending().await;
                 }
-                Err(error @ LeaseWriteError::Unavailable(_)) => {
-                    self.status.error(error.to_string());
+                Err(LeaseWriteError::Unavailable(source)) => {
+                    if commit {
+                        metrics::checkpointed(WriteOutcome::Unavailable);
+                    }
+                    refused = true;
+                    self.stalled("lease_table", &format!("the lease table takes no write: {source}"));
                     sleep(self.jittered(RETRY_PAUSE)).await;
                 }
             }
@@ -334,6 +344,7 @@ impl Steps {
         F: Fn(Arc<Shared>, String) -> Fut,
         Fut: Future<Output = Result<T, SinkError>>,
     {
+        let started = Instant::now();
         retry_until(
             Backoff { seed },
             || call(Arc::clone(&self.shared), key.to_owned()),
@@ -343,7 +354,7 @@ impl Steps {
                 if tries == 1 || tries.is_power_of_two() {
                     tracing::warn!(shard = %self.lease.key(), action, tries, ?wait, reason, "lake refuses, trying again");
                 }
-                if tries >= STALL_TRIES {
+                if tries >= STALL_TRIES || started.elapsed() >= STALL_TIME {
                     self.stalled("lake", &reason);
                 }
             },

@@ -138,5 +138,7 @@ fn spawn(settings: &WorkerSettings, id: &str, log: &Path) -> std::io::Result<Chi
         .stdout(Stdio::null())
         .stderr(log)
         .kill_on_drop(true)
+        // Ctrl-C on a terminal reaches the whole group; when workers end is for the demo to say.
+        .process_group(0)
         .spawn()
 }

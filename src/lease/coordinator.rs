@@ -32,6 +32,7 @@ use super::table::{LeaseTable, TableError, WriteError};
 use super::write::LeaseWrite;
 use crate::fetch::ChildShard;
 use crate::shard::{Checkpoint, ShardId, ShardLister};
+use crate::telemetry::metrics::{self, TakenHow, WriteOutcome};
 
 /// A scan reads at most this many rows a second on average: larger tables are scanned less often.
 pub const SCAN_ROWS_PER_SECOND: usize = 500;
@@ -366,8 +367,10 @@ impl Coordinator {
             }
             Err(_) => return None,
         };
+        let how = self.how_taken(&seen);
+        metrics::lease_taken(how);
         let from = seen.actual_owner().map_or("nobody", WorkerId::as_str);
-        tracing::info!(lease = %seen.key, from, counter = row.counter, "lease taken");
+        tracing::info!(lease = %seen.key, from, ?how, counter = row.counter, "lease taken");
         let table = Arc::clone(&self.table);
         let held = HeldLease::new(table, row.clone(), me.clone(), sent, self.settings.failover);
         let mut state = self.state();
@@ -376,6 +379,18 @@ impl Coordinator {
         drop(state);
         self.held_changed.notify_one();
         Some(held)
+    }
+
+    /// Why the lease in this form could be taken. One in our own name had lapsed here.
+    fn how_taken(&self, seen: &Lease) -> TakenHow {
+        let state = self.state();
+        let live = state.view.get(&seen.key).is_some_and(|row| state.view.is_live(row, Instant::now()));
+        match seen.actual_owner() {
+            None if seen.counter == 0 => TakenHow::New,
+            None => TakenHow::Unowned,
+            Some(owner) if live && *owner != self.settings.worker => TakenHow::Stolen,
+            Some(_) => TakenHow::Expired,
+        }
     }
 
     // --- renewing ---
@@ -409,7 +424,16 @@ impl Coordinator {
                     wake = wake.min(due);
                 } else if running.len() < CONCURRENCY {
                     busy.insert(lease.key().clone());
-                    running.push(async move { (lease.write(LeaseWrite::Renew).await, lease) });
+                    running.push(async move {
+                        let result = lease.write(LeaseWrite::Renew).await;
+                        let outcome = match &result {
+                            Ok(_) => WriteOutcome::Done,
+                            Err(LeaseWriteError::Lost) => WriteOutcome::NotHeld,
+                            Err(LeaseWriteError::Unavailable(_)) => WriteOutcome::Unavailable,
+                        };
+                        metrics::lease_renewed(outcome, now.elapsed());
+                        (result, lease)
+                    });
                 }
             }
             tokio::select! {

@@ -1,6 +1,8 @@
 //! The one integration-test binary.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
+#[cfg(feature = "local")]
+mod cli;
 mod kinesis_conformance;
 mod lease_table_conformance;
 mod sim_lease;
