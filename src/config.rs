@@ -133,6 +133,10 @@ pub struct RunArgs {
           default_value = "20s", value_parser = duration)]
     pub shutdown_budget: Duration,
 
+    /// Drain when stdin ends: whoever started this process has gone.
+    #[arg(long, hide = true)]
+    pub stop_with_parent: bool,
+
     /// AWS region [default: from the environment].
     #[arg(long, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     pub region: Option<String>,
@@ -199,6 +203,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// Time for a drain.
     pub shutdown_budget: Duration,
+    /// Drain when stdin ends.
+    pub stop_with_parent: bool,
     /// AWS region, if set.
     pub region: Option<String>,
     /// Endpoints, if set.
@@ -300,6 +306,7 @@ impl TryFrom<RunArgs> for Config {
             poll_idle_max: args.poll_idle_max,
             http: args.http,
             shutdown_budget: args.shutdown_budget,
+            stop_with_parent: args.stop_with_parent,
             region: args.region,
         })
     }

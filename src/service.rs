@@ -137,6 +137,15 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             tracing::error!(%error, "the HTTP endpoints stopped; the service goes on without them");
         }
     });
+    let mut parent = JoinSet::new();
+    if config.stop_with_parent {
+        let stop = stop.clone();
+        parent.spawn(async move {
+            let outcome = shutdown::parent_gone().await;
+            tracing::info!(?outcome, "the process that started this one has gone: draining");
+            stop.cancel();
+        });
+    }
     let drain = tokio::select! {
         drain = worker::run(shared, stop.clone(), config.shutdown_budget) => {
             drain.map_err(|error| StartError::new("coordinator", error))?

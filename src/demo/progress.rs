@@ -15,7 +15,7 @@ use crate::shard::{Checkpoint, ShardId};
 
 /// Time between lines when stderr is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
-const BAR: &str = "{bar:20} {human_pos} of {human_len} in the lake  {wide_msg}";
+const BAR: &str = "{bar:12} {human_pos} of {human_len} in the lake  {wide_msg}";
 
 /// What the lease table says about the stream's records.
 pub(super) struct Watch {
@@ -115,10 +115,10 @@ impl Display {
         let owners: Vec<String> = look
             .owners
             .iter()
-            .map(|(owner, leases)| format!("{}: {leases}", if owner.is_empty() { "nobody" } else { owner }))
+            .map(|(owner, leases)| format!("{}:{leases}", if owner.is_empty() { "nobody" } else { owner }))
             .collect();
-        let readers = if owners.is_empty() { "nobody yet".to_owned() } else { owners.join(", ") };
-        let line = format!("lag {:.1} s  shards of {readers}", as_seconds(look.age_ms));
+        let readers = if owners.is_empty() { "not taken yet".to_owned() } else { owners.join(" ") };
+        let line = format!("lag {:.1} s  shards {readers}", as_seconds(look.age_ms));
         if self.terminal {
             self.bar.set_length(if all_put { look.put } else { self.expected.max(look.put) });
             self.bar.set_position(look.delivered);

@@ -99,6 +99,17 @@ async fn ctrl_c_ends_the_workers_and_says_so() {
     assert_eq!(processes(folder.path()), Vec::<PathBuf>::new());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_do_not_outlive_a_demo_that_is_killed() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().display().to_string();
+    let mut child =
+        command(&["demo", "--records", "100000", "--rate", "500", "--dir", &dir]).spawn().unwrap();
+    eventually("rows land", || async { folder.path().join("lake/landing").exists().then_some(()) }).await;
+    child.kill().await.unwrap();
+    eventually("the workers end", || async { processes(folder.path()).is_empty().then_some(()) }).await;
+}
+
 const HEADER: &str = "exchange,symbol,trade_id,timestamp_ms,side,price,amount\n";
 
 async fn replay(file: &Path) -> Ran {
