@@ -3,3 +3,4 @@
 mod kinesis_conformance;
 mod lease_table_conformance;
 mod sim_lease;
+mod sink_conformance;
