@@ -217,7 +217,7 @@ impl Consumer {
                     draining = true;
                     self.status.state(ShardState::Delivering);
                     reader.abort_all();
-                    open.page = None;
+                    open.leave_page();
                 }
                 () = sleep_until(open.deadline(self.shared.settings.batch_age_max)), if batch_open => {}
                 Ok(()) = pressure.changed(), if batch_open => {}
@@ -385,6 +385,14 @@ impl Open {
             self.children.clone_from(children);
         }
         self.page = Some((fetched, 0));
+    }
+
+    /// Drops what is left of the page. Its records stay unread, and so the end that it told of is not reached.
+    fn leave_page(&mut self) {
+        if self.page.take().is_some() {
+            self.end = false;
+            self.children.clear();
+        }
     }
 
     /// Moves records from the page to the batch until one of them is used up. Work above half a millisecond
