@@ -173,14 +173,13 @@ impl Consumer {
         };
         self.status.state(ShardState::Reading);
         let (mut reader, mut pages) = self.start_reader(start);
-        let mut pressure = self.shared.budget.pressure();
         let mut open = Open::new(&self.context, &self.shared.budget, after.position().cloned());
         let mut delivery = JoinSet::new();
         let mut protocol = Some(protocol);
         let mut draining = false;
         loop {
+            let short = self.shared.budget.is_short();
             if protocol.is_some() {
-                let short = *pressure.borrow_and_update();
                 if open.due(draining, short, self.shared.settings.batch_age_max) {
                     let machine = protocol.take().expect("looked at above");
                     let task = self.delivery(machine, &mut open);
@@ -220,8 +219,8 @@ impl Consumer {
                     open.leave_page();
                 }
                 () = sleep_until(open.deadline(self.shared.settings.batch_age_max)), if batch_open => {}
-                Ok(()) = pressure.changed(), if batch_open => {}
-                () = sleep(EARLY_AGE), if batch_open && *pressure.borrow() => {}
+                () = self.shared.budget.short(), if batch_open && !short => {}
+                () = sleep(EARLY_AGE), if batch_open && short => {}
                 Some(fetched) = pages.recv(), if !draining && open.wants_page() => {
                     open.take_page(fetched);
                 }
