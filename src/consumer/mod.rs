@@ -35,7 +35,7 @@ use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, ShardState, Status};
 use crate::transform::{SourceKind, Transform};
 
-use reader::Fetched;
+use reader::{Fetched, Memory};
 use steps::{Outcome, Steps};
 
 /// A page with more bytes than this is transformed off the async threads: it takes over half a millisecond.
@@ -206,6 +206,7 @@ impl Consumer {
                             self.status.checkpoint(checkpoint.as_str());
                             self.status.delivered(done.records);
                             self.status.oldest_undelivered(open.batcher.oldest_arrival_us());
+                            self.status.in_flight_bytes(open.permit.bytes());
                             protocol = Some(done.protocol);
                         }
                         Outcome::Finished => return self.finished(),
@@ -246,6 +247,7 @@ impl Consumer {
         let batch = open.batcher.close().expect("a batch that is due is not empty");
         let permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
         open.since = None;
+        self.status.batch(0, 0);
         let plan = BatchPlan {
             first: batch.first.clone(),
             last: batch.last.clone(),
@@ -272,6 +274,7 @@ impl Consumer {
             Arc::clone(&self.shared),
             self.lease.key().clone(),
             start,
+            Memory::Awaited,
             Arc::clone(&self.status),
             self.fork_rng(),
             sender,
