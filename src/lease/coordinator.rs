@@ -140,6 +140,20 @@ impl Coordinator {
         finish: CancellationToken,
     ) -> Result<(), TableError> {
         let stop = finish.child_token();
+        tokio::select! {
+            biased;
+            // Not after the call that a loop waits for: it may hang.
+            () = stop.cancelled() => Ok(()),
+            ended = self.work(&gained, &stop_taking, &stop) => ended,
+        }
+    }
+
+    async fn work(
+        &self,
+        gained: &mpsc::Sender<Arc<HeldLease>>,
+        stop_taking: &CancellationToken,
+        stop: &CancellationToken,
+    ) -> Result<(), TableError> {
         let mut trouble = Trouble::new("preparing the lease table");
         loop {
             match self.table.ensure_exists().await {
@@ -147,16 +161,14 @@ impl Coordinator {
                 Err(error @ TableError::Unusable { .. }) => return Err(error),
                 Err(error) => {
                     trouble.failed(&error);
-                    if !pause(trouble.backoff(self.settings.scan_interval), &stop).await {
-                        return Ok(());
-                    }
+                    sleep(trouble.backoff(self.settings.scan_interval)).await;
                 }
             }
         }
         tokio::join!(
-            self.keep_renewing(&stop),
-            self.keep_taking(&gained, &stop_taking, &stop),
-            self.keep_in_step(&stop_taking, &stop),
+            self.keep_renewing(stop),
+            self.keep_taking(gained, stop_taking, stop),
+            self.keep_in_step(stop_taking, stop),
         );
         Ok(())
     }
@@ -180,19 +192,16 @@ impl Coordinator {
                 }
             }
         }
-        lease.lose();
         self.drop_held(lease);
     }
 
     /// Drops a lease that is lost, or whose shard is finished, without a write.
-    pub fn forget(&self, key: &LeaseKey) {
-        let held = self.state().held.remove(key);
-        if let Some(lease) = held {
-            lease.lose();
+    pub fn forget(&self, lease: &HeldLease) {
+        if self.drop_held(lease) {
             // Its last row is newer than what the last scan saw.
             let row = lease.row();
             let mut state = self.state();
-            if state.view.get(key).is_some_and(|seen| seen.lease.counter < row.counter) {
+            if state.view.get(lease.key()).is_some_and(|seen| seen.lease.counter < row.counter) {
                 state.view.note(row, Instant::now());
             }
         }

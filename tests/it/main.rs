@@ -6,4 +6,6 @@ mod cli;
 mod kinesis_conformance;
 mod lease_table_conformance;
 mod sim_lease;
+mod sim_worker;
+mod sink_conformance;
 mod tidy;
