@@ -9,10 +9,11 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kinetide::batch::{BatchContext, BatchLimits, Batcher, Layout};
-use kinetide::fetch::{Payload, Record};
+use kinetide::fetch::{Payload, parse_body};
 use kinetide::shard::ShardId;
 use kinetide::transform::{Enrichment, RecordContext, Scratch, SourceKind, Transform};
 use rand::{Rng, SeedableRng};
@@ -124,7 +125,7 @@ fn change(rng: &mut impl Rng, at_us: u64) -> String {
 }
 
 /// The body of a `GetRecords` answer, and the payloads in it.
-fn body() -> (Vec<u8>, Vec<String>) {
+fn body() -> (Bytes, Vec<String>) {
     let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(7);
     let mut body =
         Vec::from(&br#"{"MillisBehindLatest":0,"NextShardIterator":"AAAAAAAAAAF","Records":["#[..]);
@@ -151,34 +152,7 @@ fn body() -> (Vec<u8>, Vec<String>) {
         payloads.push(payload);
     }
     body.extend_from_slice(b"]}");
-    (body, payloads)
-}
-
-/// The records of a body that has the members of [`body`] in their order.
-fn records(body: &[u8]) -> impl Iterator<Item = Record<'_>> {
-    let mut rest = body;
-    let names =
-        ["\"ApproximateArrivalTimestamp\":", "\"Data\":\"", "\"PartitionKey\":\"", "\"SequenceNumber\":\""];
-    let finders = names.map(memchr::memmem::Finder::new);
-    std::iter::from_fn(move || {
-        let [arrival, data, key, sequence] = &finders;
-        let mut until = |name: &memchr::memmem::Finder<'_>, end: u8| {
-            rest = &rest[name.find(rest)? + name.needle().len()..];
-            let (value, after) = rest.split_at(memchr::memchr(end, rest)?);
-            rest = after;
-            Some(value)
-        };
-        // Seconds with three decimals.
-        let arrival = until(arrival, b',')?.iter().filter(|b| **b != b'.');
-        let arrival_ms = arrival.fold(0, |ms, digit| ms * 10 + i64::from(digit - b'0'));
-        let (data, key, sequence) = (until(data, b'"')?, until(key, b'"')?, until(sequence, b'"')?);
-        Some(Record {
-            sequence_number: std::str::from_utf8(sequence).ok()?,
-            partition_key: std::str::from_utf8(key).ok()?,
-            arrival_us: arrival_ms * 1000,
-            payload: Payload::Base64(data),
-        })
-    })
+    (body.into(), payloads)
 }
 
 fn transform() -> Transform {
@@ -196,9 +170,10 @@ fn context(gzip_level: u32) -> Arc<BatchContext> {
     })
 }
 
-fn path(body: &[u8], context: &Arc<BatchContext>) -> usize {
+fn path(body: &Bytes, context: &Arc<BatchContext>) -> usize {
     let mut batcher = Batcher::new(Arc::clone(context));
-    for record in records(body) {
+    let page = parse_body(body.clone()).unwrap();
+    for record in page.records() {
         batcher.push(&record);
     }
     let batch = batcher.close().unwrap();
@@ -269,11 +244,12 @@ fn per_record(criterion: &mut Criterion<CpuTime>) {
         group.bench_function(format!("path/gzip {level}"), |b| b.iter(|| path(black_box(&body), &context)));
     }
     group.bench_function("obvious/gzip 6", |b| b.iter(|| obvious(black_box(&body), 6)));
-    group.bench_function("stage/copy the body", |b| b.iter(|| black_box(&body).clone()));
+    group.bench_function("stage/copy the body", |b| b.iter(|| black_box(&body).to_vec()));
     group.bench_function("stage/body to payloads", |b| {
         let mut decoded = Vec::new();
         b.iter(|| {
-            for record in records(black_box(&body)) {
+            let page = parse_body(black_box(&body).clone()).unwrap();
+            for record in page.records() {
                 let Payload::Base64(text) = record.payload else { unreachable!("records are base64") };
                 decoded.clear();
                 base64_simd::STANDARD.decode_append(text, &mut decoded).unwrap();

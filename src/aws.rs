@@ -1,23 +1,33 @@
 //! Settings of the AWS SDK, in one place for all clients.
 
+use std::error::Error;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 /// Reaching a service takes milliseconds; this leaves room for two tries within the ten seconds of a start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Until the answer to one try. A broken network may swallow a request without a word; nothing waits for ever.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The usual settings chain (environment, profile, task role), with another `endpoint` and `region` where given.
 ///
 /// An endpoint on this machine is one of ours or an emulator's, which check no credentials: they are made up, and
 /// the region too if it is not set.
 pub async fn sdk_config(endpoint: Option<&str>, region: Option<&str>) -> SdkConfig {
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .retry_config(RetryConfig::standard())
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).build());
+    let mut loader =
+        aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard()).timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+                .build(),
+        );
     if let Some(region) = region {
         loader = loader.region(Region::new(region.to_owned()));
     }
@@ -31,6 +41,63 @@ pub async fn sdk_config(endpoint: Option<&str>, region: Option<&str>) -> SdkConf
         }
     }
     loader.load().await
+}
+
+/// A failed call in one line for people, with what to do about it where that can be known.
+pub fn explain<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    R: std::fmt::Debug,
+{
+    match error {
+        SdkError::ServiceError(refused) => {
+            let code = refused.err().code().unwrap_or("no error code");
+            let text = refused.err().message().map(|text| format!(": {text}")).unwrap_or_default();
+            match code {
+                "AccessDeniedException" => {
+                    format!("access denied{text}; allow it in the role of this process")
+                }
+                "UnrecognizedClientException"
+                | "InvalidClientTokenId"
+                | "InvalidSignatureException"
+                | "ExpiredTokenException"
+                | "MissingAuthenticationTokenException" => {
+                    format!("{code}{text}; check the credentials of this process")
+                }
+                _ => format!("{code}{text}"),
+            }
+        }
+        SdkError::TimeoutError(_) => format!("no answer in time; {CHECK_NETWORK}"),
+        SdkError::DispatchFailure(_) => format!("{}; {}", innermost(error), dispatch_advice(error)),
+        SdkError::ResponseError(_) => {
+            format!("the answer could not be read: {}; check the endpoint", innermost(error))
+        }
+        _ => innermost(error),
+    }
+}
+
+const CHECK_NETWORK: &str = "check the endpoint, the network and the region";
+
+/// Credentials are looked for before a request is sent.
+fn dispatch_advice<E: Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R>) -> &'static str {
+    let about_credentials = |error: &dyn Error| error.to_string().contains("credentials");
+    let mut below: Option<&dyn Error> = error.source();
+    while let Some(error) = below {
+        if about_credentials(error) {
+            return "give this process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID";
+        }
+        below = error.source();
+    }
+    CHECK_NETWORK
+}
+
+/// The cause of the cause: what the system or the service said.
+fn innermost(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 /// True for an endpoint on this machine.

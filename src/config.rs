@@ -18,115 +18,149 @@ use crate::transform::{Enrichment, Transform};
 /// Row keys that KCL uses for itself in the lease table.
 const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
 
+const STREAM: &str = "Stream and lake";
+const BATCHES: &str = "Batches";
+const SHARING: &str = "Sharing shards among workers";
+const PROCESS: &str = "Process";
+const AWS: &str = "AWS";
+
 /// Flags and variables of `kinetide run`.
 #[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Every setting is a flag or a variable; the flag wins. TIME is written like 500ms, 30s or 5m, \
+    SIZE like 64MiB.\n\n\
+    SIGTERM or Ctrl-C: reads no more, lands what was read, hands its shards to the other workers and ends.\n\
+    Exit code: 0 after a clean drain, 1 when it could not start or not drain in time, 2 for wrong settings.\n\n\
+    Examples:\n  \
+    kinetide run --stream trades --lake s3://my-lake/raw --region eu-north-1\n  \
+    kinetide run --stream trades --lake ./lake --kinesis-endpoint http://127.0.0.1:4567 \\\n      \
+    --dynamodb-endpoint http://127.0.0.1:8000"
+)]
 pub struct RunArgs {
     /// Kinesis stream to read.
-    #[arg(long, env = "KINETIDE_STREAM", value_name = "NAME")]
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME")]
     pub stream: String,
 
     /// Where rows land: s3://bucket/prefix, file:///folder or a folder.
-    #[arg(long, env = "KINETIDE_LAKE", value_name = "URL")]
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_LAKE", value_name = "URL")]
     pub lake: String,
 
     /// Name of the application and of its lease table. Workers with the same name share the shards
     /// [default: kinetide-STREAM].
-    #[arg(long, env = "KINETIDE_APPLICATION", value_name = "NAME")]
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_APPLICATION", value_name = "NAME")]
     pub application: Option<String>,
 
     /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
-    #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = "dynamodb-cdc")]
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_TRANSFORM", value_name = "NAME",
+          default_value = "dynamodb-cdc")]
     pub transform: String,
 
     /// TOML file with nested settings: the constants of the enrichment.
-    #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
 
     /// Folder of the rows in the lake [default: landing/transactions for crypto-transactions, else landing/STREAM].
-    #[arg(long, env = "KINETIDE_LANDING", value_name = "FOLDER")]
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_LANDING", value_name = "FOLDER")]
     pub landing: Option<String>,
 
     /// Folder of the dead letters in the lake.
-    #[arg(long, env = "KINETIDE_ERRORS", value_name = "FOLDER", default_value = "errors")]
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_ERRORS", value_name = "FOLDER", default_value = "errors")]
     pub errors: String,
 
     /// Where to start a shard that has no lease yet: trim-horizon, latest, or a time like 2026-01-15T09:30:00Z.
-    #[arg(long, env = "KINETIDE_INITIAL_POSITION", value_name = "POSITION", default_value = "trim-horizon")]
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_INITIAL_POSITION", value_name = "POSITION",
+          default_value = "trim-horizon")]
     pub initial_position: String,
 
     /// Close a batch at this size of rows before compression, 1KiB to 1GiB.
-    #[arg(long, env = "KINETIDE_BATCH_BYTES", value_name = "SIZE", default_value = "64MiB")]
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_BATCH_BYTES", value_name = "SIZE",
+          default_value = "64MiB", value_parser = byte_size)]
     pub batch_bytes: ByteSize,
 
     /// Close a batch this long after its first record, 100ms to 1h.
-    #[arg(long, env = "KINETIDE_BATCH_AGE", value_name = "TIME", default_value = "300s", value_parser = duration)]
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_BATCH_AGE", value_name = "TIME",
+          default_value = "300s", value_parser = duration)]
     pub batch_age: Duration,
 
     /// gzip level, 1 (fast) to 9 (small). All workers of an application should have the same.
-    #[arg(long, env = "KINETIDE_GZIP_LEVEL", value_name = "LEVEL", default_value_t = 1,
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_GZIP_LEVEL", value_name = "LEVEL", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=9))]
     pub gzip_level: u32,
 
     /// Bytes in memory between fetch and delivery, over all shards, 32MiB or more.
-    #[arg(long, env = "KINETIDE_BYTE_BUDGET", value_name = "SIZE", default_value = "256MiB")]
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_BYTE_BUDGET", value_name = "SIZE",
+          default_value = "256MiB", value_parser = byte_size)]
     pub byte_budget: ByteSize,
 
     /// A shard whose worker shows no sign of life for this long is taken over, 1s to 10m. The same for all workers.
-    #[arg(long, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
+          default_value = "10s", value_parser = duration)]
     pub failover_time: Duration,
 
     /// Look at the lease table this often, 100ms to 1m; tables above 500 leases are looked at less often.
-    #[arg(long, env = "KINETIDE_LEASE_SCAN_INTERVAL", value_name = "TIME", default_value = "1s",
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_LEASE_SCAN_INTERVAL", value_name = "TIME",
+          default_value = "1s",
           value_parser = duration)]
     pub lease_scan_interval: Duration,
 
     /// Compare the stream's shards with the lease table this often, 1s to 1h.
-    #[arg(long, env = "KINETIDE_SHARD_SYNC_INTERVAL", value_name = "TIME", default_value = "60s",
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_SHARD_SYNC_INTERVAL", value_name = "TIME",
+          default_value = "60s",
           value_parser = duration)]
     pub shard_sync_interval: Duration,
 
     /// The most shards this worker reads at once [default: no limit].
-    #[arg(long, env = "KINETIDE_LEASES_MAX", value_name = "N")]
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_LEASES_MAX", value_name = "N")]
     pub leases_max: Option<usize>,
 
     /// The longest pause between polls of a shard without new records, 200ms to 1m.
-    #[arg(long, env = "KINETIDE_POLL_IDLE_MAX", value_name = "TIME", default_value = "1s", value_parser = duration)]
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_POLL_IDLE_MAX", value_name = "TIME",
+          default_value = "1s", value_parser = duration)]
     pub poll_idle_max: Duration,
 
     /// Id of this worker, unique among live processes [default: host name and a random part].
-    #[arg(long, env = "KINETIDE_WORKER_ID", value_name = "ID")]
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_WORKER_ID", value_name = "ID")]
     pub worker_id: Option<String>,
 
     /// Serve metrics, health and status here; port 0 takes a free one.
-    #[arg(long, env = "KINETIDE_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_HTTP", value_name = "ADDRESS",
+          default_value = "127.0.0.1:8080",
+          value_parser = address)]
     pub http: SocketAddr,
 
     /// Time for a drain after SIGTERM, 1s to 1h. On ECS: stopTimeout less 10 s.
-    #[arg(long, env = "KINETIDE_SHUTDOWN_BUDGET", value_name = "TIME", default_value = "20s", value_parser = duration)]
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_SHUTDOWN_BUDGET", value_name = "TIME",
+          default_value = "20s", value_parser = duration)]
     pub shutdown_budget: Duration,
 
+    /// Drain when stdin ends: whoever started this process has gone.
+    #[arg(long, hide = true)]
+    pub stop_with_parent: bool,
+
     /// AWS region [default: from the environment].
-    #[arg(long, env = "KINETIDE_REGION", value_name = "REGION")]
+    #[arg(long, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     pub region: Option<String>,
 
     /// Another Kinesis than that of AWS.
-    #[arg(long, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
+    #[arg(long, help_heading = AWS, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
     pub kinesis_endpoint: Option<String>,
 
     /// Another DynamoDB than that of AWS.
-    #[arg(long, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
+    #[arg(long, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
     pub dynamodb_endpoint: Option<String>,
 
     /// Another S3 than that of AWS, for a lake at s3://.
-    #[arg(long, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
+    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
 
     /// How log lines look.
-    #[arg(long, env = "KINETIDE_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG_FORMAT", value_name = "FORMAT", value_enum,
+          default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
 
     /// What is logged, like info,kinetide=debug.
-    #[arg(long, env = "KINETIDE_LOG", value_name = "FILTER", default_value = DEFAULT_FILTER)]
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG", value_name = "FILTER",
+          default_value = DEFAULT_FILTER)]
     pub log: String,
 }
 
@@ -169,6 +203,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// Time for a drain.
     pub shutdown_budget: Duration,
+    /// Drain when stdin ends.
+    pub stop_with_parent: bool,
     /// AWS region, if set.
     pub region: Option<String>,
     /// Endpoints, if set.
@@ -270,6 +306,7 @@ impl TryFrom<RunArgs> for Config {
             poll_idle_max: args.poll_idle_max,
             http: args.http,
             shutdown_budget: args.shutdown_budget,
+            stop_with_parent: args.stop_with_parent,
             region: args.region,
         })
     }
@@ -277,6 +314,14 @@ impl TryFrom<RunArgs> for Config {
 
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 30s or 500ms"))
+}
+
+fn byte_size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "write it like 64MiB or 1GiB".to_owned())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, like 127.0.0.1:8080 or 0.0.0.0:8080".to_owned())
 }
 
 fn within(setting: &'static str, value: Duration, least: Duration, most: Duration) -> Result<(), BadSetting> {

@@ -4,22 +4,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::DisplayErrorContext;
 use aws_sdk_kinesis::types::StreamStatus;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::sdk_config;
+use crate::aws::{explain, sdk_config};
 use crate::config::Config;
 use crate::consumer::{ConsumerSettings, Shared};
-use crate::deliver::{self, Sink};
+use crate::deliver::{self, LakeUrl, Sink};
 use crate::fetch::ByteBudget;
 use crate::fetch::kinesis::KinesisSource;
-use crate::lease::LeaseTable;
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
+use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown;
 use crate::telemetry::http::{self, HttpState};
@@ -56,12 +55,15 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let kinesis = sdk_config(config.endpoints.kinesis.as_deref(), config.region.as_deref()).await;
     let dynamodb = sdk_config(config.endpoints.dynamodb.as_deref(), config.region.as_deref()).await;
     if kinesis.region().is_none() {
-        return Err(StartError::new("AWS region", "not set: set --region or AWS_REGION"));
+        return Err(StartError::new("AWS region", "not set; set --region or AWS_REGION"));
     }
     let kinesis = aws_sdk_kinesis::Client::new(&kinesis);
     let dynamodb = aws_sdk_dynamodb::Client::new(&dynamodb);
     let sink = deliver::open(&config.lake, config.region.as_deref(), config.endpoints.s3.as_deref())
-        .map_err(|error| StartError::new("lake", error))?;
+        .map_err(|error| StartError::new(format!("lake {}", config.lake), error))?;
+    let listener = TcpListener::bind(config.http).await.map_err(|error| {
+        StartError::new(format!("--http {}", config.http), format!("{error}; choose another address or port"))
+    })?;
     let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application);
     let (stream, leases, lake) = tokio::join!(
         check_stream(&kinesis, &config.stream),
@@ -74,7 +76,10 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         .map_err(|_| {
             StartError::new(format!("lease table {}", config.application), "not ready within 10 minutes")
         })?
-        .map_err(|error| StartError::new(format!("lease table {}", config.application), error))?;
+        .map_err(|error| match error {
+            TableError::Unusable { table, reason } => StartError::new(format!("lease table {table}"), reason),
+            error => StartError::new(format!("lease table {}", config.application), chain(&error)),
+        })?;
 
     let facts = ProcessFacts {
         worker: config.worker.to_string(),
@@ -82,9 +87,6 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         stream: config.stream.clone(),
     };
     let status = Status::new(facts, config.failover * 3);
-    let listener = TcpListener::bind(config.http)
-        .await
-        .map_err(|error| StartError::new(format!("--http {}", config.http), error))?;
     let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
     tracing::info!(
         worker = %config.worker, application = config.application, stream = config.stream, lake = %config.lake,
@@ -135,6 +137,15 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             tracing::error!(%error, "the HTTP endpoints stopped; the service goes on without them");
         }
     });
+    let mut parent = JoinSet::new();
+    if config.stop_with_parent {
+        let stop = stop.clone();
+        parent.spawn(async move {
+            let outcome = shutdown::parent_gone().await;
+            tracing::info!(?outcome, "the process that started this one has gone: draining");
+            stop.cancel();
+        });
+    }
     let drain = tokio::select! {
         drain = worker::run(shared, stop.clone(), config.shutdown_budget) => {
             drain.map_err(|error| StartError::new("coordinator", error))?
@@ -161,13 +172,13 @@ async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<
         Err(error)
             if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) =>
         {
-            return Err(StartError::new(what(), "does not exist: check --stream, --region and the account"));
+            return Err(StartError::new(what(), "does not exist; check --stream, --region and the account"));
         }
-        Err(error) => return Err(StartError::new(what(), DisplayErrorContext(error))),
+        Err(error) => return Err(StartError::new(what(), explain(&error))),
     };
     match status {
         Some(StreamStatus::Active | StreamStatus::Updating) => Ok(()),
-        Some(other) => Err(StartError::new(what(), format!("is {other}: start again when it is ACTIVE"))),
+        Some(other) => Err(StartError::new(what(), format!("is {other}; start again when it is ACTIVE"))),
         None => Err(StartError::new(what(), "the answer names no status")),
     }
 }
@@ -184,25 +195,37 @@ async fn check_table(client: &aws_sdk_dynamodb::Client, table: &str) -> Result<(
         {
             Ok(())
         }
-        Ok(Err(error)) => Err(StartError::new(what(), DisplayErrorContext(error))),
+        Ok(Err(error)) => Err(StartError::new(what(), explain(&error))),
     }
 }
 
 /// Whether the lake answers: looks for an object that need not be there.
 async fn check_lake(sink: &impl Sink, config: &Config) -> Result<(), StartError> {
     let what = || format!("lake {}", config.lake);
+    let advice = match config.lake {
+        LakeUrl::S3 { .. } => {
+            "check --lake, the region, --s3-endpoint, and that the role of this process may read and write there"
+        }
+        LakeUrl::Folder(_) => "check --lake and --landing, and that this process may read and write there",
+    };
     match timeout(START_TIMEOUT, sink.exists(&format!("{}/.kinetide", config.layout.landing))).await {
         Err(_) => Err(StartError::new(what(), out_of_reach("the lake"))),
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(StartError::new(what(), format!("{error}: {}", error.source))),
+        Ok(Err(error)) => Err(StartError::new(what(), format!("{}; {advice}", error.source))),
     }
 }
 
 fn out_of_reach(service: &str) -> String {
     format!(
-        "{service} did not answer within {} s: check the endpoint, the network and the region",
+        "{service} did not answer within {} s; check the endpoint, the network and the region",
         START_TIMEOUT.as_secs()
     )
+}
+
+/// An error with everything below it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let below = std::iter::successors(error.source(), |error| error.source());
+    std::iter::once(error.to_string()).chain(below.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }
 
 /// Workers must not choose alike; the same worker may.

@@ -1,5 +1,9 @@
 //! Signal → cancellation. SIGTERM (what ECS sends) and Ctrl-C ask for a drain; a second one ends the process.
 
+use std::os::fd::AsFd;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +25,17 @@ pub async fn on_signal(stop: CancellationToken) -> std::io::Result<()> {
             stop.cancel();
         }
     }
+    Ok(())
+}
+
+/// Waits until the other end of our stdin is closed: the process that started this one has ended, however it did.
+///
+/// # Errors
+/// When stdin is no pipe.
+pub async fn parent_gone() -> std::io::Result<()> {
+    let mut stdin = pipe::Receiver::from_owned_fd(std::io::stdin().as_fd().try_clone_to_owned()?)?;
+    let mut ignored = [0; 64];
+    while stdin.read(&mut ignored).await? > 0 {}
     Ok(())
 }
 

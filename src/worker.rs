@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
-use tokio::time::{Instant, interval, sleep_until};
+use tokio::time::{Instant, interval, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::{self, Shared, StopReason};
@@ -46,8 +46,14 @@ pub async fn run(
     let mut coordinating = JoinSet::new();
     coordinating.spawn(Arc::clone(&shared.coordinator).run(gained, stop.clone(), finish.clone()));
 
-    let mut worker =
-        Worker { shared, stop, consumers: JoinSet::new(), leases: HashMap::new(), last_scan: None };
+    let mut worker = Worker {
+        shared,
+        stop,
+        consumers: JoinSet::new(),
+        leases: HashMap::new(),
+        releases: JoinSet::new(),
+        last_scan: None,
+    };
     let mut ticks = interval(TICK);
     loop {
         tokio::select! {
@@ -59,22 +65,24 @@ pub async fn run(
                     Ok(()) => unreachable!("the coordinator runs until it is told to finish"),
                 };
             }
-            Some(done) = worker.consumers.join_next_with_id() => worker.done(done).await,
+            Some(done) = worker.consumers.join_next_with_id() => worker.done(done),
             Some(lease) = new_leases.recv() => worker.start(lease),
             _ = ticks.tick() => worker.tick(),
         }
     }
 
     worker.shared.status.set_draining();
-    let drain = worker.drain(Instant::now() + budget.saturating_sub(RELEASE_SLICE)).await;
+    let end = Instant::now() + budget;
+    let drained = worker.drain(end - RELEASE_SLICE.min(budget)).await;
     // Taken while the stop was on its way.
     new_leases.close();
     while let Some(lease) = new_leases.recv().await {
-        worker.shared.coordinator.release(&lease).await;
+        worker.release(lease);
     }
+    let released = timeout_at(end, worker.released()).await.is_ok();
     finish.cancel();
     while coordinating.join_next().await.is_some() {}
-    Ok(drain)
+    Ok(if drained && released { Drain::Clean } else { Drain::CutShort })
 }
 
 struct Worker {
@@ -82,6 +90,8 @@ struct Worker {
     stop: CancellationToken,
     consumers: JoinSet<StopReason>,
     leases: HashMap<Id, Arc<HeldLease>>,
+    /// Leases on their way back, each for itself: a call that hangs must not hold up the others.
+    releases: JoinSet<()>,
     last_scan: Option<Instant>,
 }
 
@@ -93,7 +103,7 @@ impl Worker {
         metrics::leases_held(self.leases.len());
     }
 
-    async fn done(&mut self, done: Result<(Id, StopReason), tokio::task::JoinError>) {
+    fn done(&mut self, done: Result<(Id, StopReason), tokio::task::JoinError>) {
         let (id, reason) = match done {
             Ok(done) => done,
             // Only at the end of a drain that was cut short; see there.
@@ -103,19 +113,30 @@ impl Worker {
         let Some(lease) = self.leases.remove(&id) else { return };
         metrics::leases_held(self.leases.len());
         match reason {
-            StopReason::ShutdownRequested => {
-                self.shared.coordinator.release(&lease).await;
-                metrics::lease_released();
-            }
+            StopReason::ShutdownRequested => self.release(lease),
             StopReason::ShardEnd => {
                 tracing::info!(shard = %lease.key(), "shard read to its end");
-                self.shared.coordinator.forget(lease.key());
+                self.shared.coordinator.forget(&lease);
             }
             StopReason::LeaseLost => {
                 tracing::warn!(shard = %lease.key(), "lease lost");
                 metrics::lease_lost();
-                self.shared.coordinator.forget(lease.key());
+                self.shared.coordinator.forget(&lease);
             }
+        }
+    }
+
+    fn release(&mut self, lease: Arc<HeldLease>) {
+        let coordinator = Arc::clone(&self.shared.coordinator);
+        self.releases.spawn(async move {
+            coordinator.release(&lease).await;
+            metrics::lease_released();
+        });
+    }
+
+    async fn released(&mut self) {
+        while let Some(done) = self.releases.join_next().await {
+            joined(done).await;
         }
     }
 
@@ -128,22 +149,25 @@ impl Worker {
         }
     }
 
-    /// Waits for the consumers, which drain by themselves, and hands back each lease as its consumer ends.
-    async fn drain(&mut self, deadline: Instant) -> Drain {
+    /// Waits for the consumers, which drain by themselves, and hands back each lease as its consumer ends. False when
+    /// some did not end before the deadline.
+    async fn drain(&mut self, deadline: Instant) -> bool {
         while !self.consumers.is_empty() {
             tokio::select! {
                 biased;
-                Some(done) = self.consumers.join_next_with_id() => self.done(done).await,
+                Some(done) = self.consumers.join_next_with_id() => self.done(done),
                 () = sleep_until(deadline) => {
                     tracing::warn!(shards = self.leases.len(), "shutdown budget spent; unfinished batches stay pending");
                     self.consumers.abort_all();
-                    for lease in std::mem::take(&mut self.leases).into_values() {
-                        self.shared.coordinator.release(&lease).await;
+                    let mut leases: Vec<_> = std::mem::take(&mut self.leases).into_values().collect();
+                    leases.sort_unstable_by(|a, b| a.key().cmp(b.key()));
+                    for lease in leases {
+                        self.release(lease);
                     }
-                    return Drain::CutShort;
+                    return false;
                 }
             }
         }
-        Drain::Clean
+        true
     }
 }

@@ -8,22 +8,28 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
+use super::generate::{at_least_one, positive};
 use crate::demo::{DemoPlan, play};
 use crate::shutdown;
 
 /// Flags of `kinetide demo`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "Trades go into a DynamoDB table, its changes into a Kinesis stream, worker processes land \
+    them in a folder; then every record is looked for in the lake. Progress is on stderr, the result on stdout.\n\n\
+    Exit code: 0 when every record is in the lake exactly once, 1 when not or when interrupted, 2 for wrong \
+    settings.\n\nExamples:\n  \
     kinetide demo\n  \
     kinetide demo --records 200000 --workers 3 --shards 4 --kill --reshard\n  \
-    kinetide demo --trades trades/*.csv.gz --json")]
+    kinetide demo --trades trades/*.csv.gz --json"
+)]
 pub struct DemoArgs {
-    /// Records to put [default: 100000, or all trades of the files].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Changes to make in the table [default: 100000, or all trades of the files].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     records: Option<u64>,
 
-    /// Records per second at most [default: as fast as it goes].
-    #[arg(long, value_name = "N")]
+    /// Changes per second at most [default: as fast as it goes].
+    #[arg(long, value_name = "N", value_parser = positive)]
     rate: Option<f64>,
 
     /// Shards of the stream at the start.
@@ -69,10 +75,6 @@ pub struct DemoArgs {
 /// # Errors
 /// When it could not be played to its end.
 pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
-    if args.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-        eprintln!("error: --rate: must be a number above zero");
-        return Ok(Exit::BadSettings);
-    }
     let dir = args
         .dir
         .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-demo-{}", std::process::id())));
@@ -99,11 +101,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
                 .map_err(std::io::Error::other)
                 .and_then(|text| writeln!(out, "{text}"))
         } else {
-            let look = format!(
-                "zcat {}/landing/transactions/year=*/month=*/day=*/hour=*/*.gz | head -n 3",
-                lake.display()
-            );
-            writeln!(out, "{summary}\n\nThe lake is in {}. To look at it:\n  {look}", lake.display())
+            let look =
+                format!("find {}/landing -name '*.gz' | head -n 1 | xargs zcat | head -n 3", lake.display());
+            writeln!(out, "{summary}\n\nThe lake is {}. To look at its first rows:\n  {look}", lake.display())
         };
     });
     let mut playing = Box::pin(playing);

@@ -35,7 +35,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Flags of `kinetide generate`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("target").required(true).args(["table", "stream"]))]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = "Exit code: 0 when written, 1 when the target refuses or no trade could be read, \
+    2 for wrong settings.\n\nExamples:\n  \
     kinetide generate --table CryptoTransactions --create --records 100000\n  \
     kinetide generate --stream trades --rate 500 --seed 7\n  \
     kinetide generate --table CryptoTransactions --trades binance.csv.gz bitmex.csv.gz")]
@@ -58,7 +59,7 @@ pub struct GenerateArgs {
     trades: Vec<PathBuf>,
 
     /// Changes to write [default: 10000, or all trades of the files].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     records: Option<u64>,
 
     /// Changes per second at most [default: as fast as the target takes them].
@@ -71,7 +72,7 @@ pub struct GenerateArgs {
 
     /// Keys alive at once; older ones are changed and removed.
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = at_least_one)]
-    live_keys: usize,
+    live_keys: u64,
 
     /// Share of new items, 0 to 1, with an `expires_at` in the past, for TTL deletes.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share)]
@@ -133,13 +134,16 @@ async fn sink(args: &GenerateArgs) -> anyhow::Result<(Sink, String)> {
         if args.create && create_table(&client, table).await? {
             eprintln!("created table {table}");
         }
-        return Ok((Sink::Table(Arc::new(TableWriter::new(client, table))), format!("table {table}")));
+        let writer = TableWriter::new(client, table);
+        writer.check().await?;
+        return Ok((Sink::Table(Arc::new(writer)), format!("table {table}")));
     }
     let stream = args.stream.as_deref().context("give --table or --stream")?;
     let sdk = sdk_config(args.kinesis_endpoint.as_deref(), args.region.as_deref()).await;
     let region = sdk.region().context("no AWS region: set --region or AWS_REGION")?.to_string();
     let table = envelope::Table { name: "CryptoTransactions".to_owned(), region };
     let writer = StreamWriter::new(aws_sdk_kinesis::Client::new(&sdk), stream, table, args.seed);
+    writer.check().await?;
     Ok((Sink::Stream(Arc::new(writer)), format!("stream {stream}")))
 }
 
@@ -148,7 +152,7 @@ fn source(args: &GenerateArgs) -> Source {
         return Source::Trades(Box::new(TradeFiles::new(args.trades.clone())));
     }
     let mix = Mix {
-        live_keys_max: args.live_keys,
+        live_keys_max: usize::try_from(args.live_keys).unwrap_or(usize::MAX),
         ttl_rate: args.ttl_rate,
         ttl_deletes: args.stream.is_some(),
         bad_rate: args.bad_rate,
@@ -250,12 +254,12 @@ fn share(text: &str) -> Result<f64, String> {
         .ok_or("give a number from 0 to 1".to_owned())
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(super) fn positive(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.001);
     rate.ok_or("give a number above zero".to_owned())
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or("give a whole number above zero".to_owned())
 }
 

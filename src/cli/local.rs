@@ -13,6 +13,12 @@ use crate::local::{LocalAws, LocalSettings};
 
 /// Flags of `kinetide local`.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Everything is in memory and gone at the end. Runs until SIGTERM or Ctrl-C.\n\nExamples:\n  \
+    kinetide local --stream trades:4\n  \
+    kinetide local --table CryptoTransactions:transaction_id --stream trades:2 --forward CryptoTransactions:trades\n  \
+    kinetide local --stream trades:1 --fault GetRecords:throttle:0.1 --fault '*:delay=50ms:0.5'"
+)]
 pub struct LocalArgs {
     /// Port of Kinesis on loopback; 0 takes a free one.
     #[arg(long, env = "KINETIDE_LOCAL_KINESIS_PORT", default_value_t = 4567, value_name = "PORT")]

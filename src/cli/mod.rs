@@ -10,9 +10,18 @@ pub mod transform;
 
 use clap::{Parser, Subcommand};
 
-/// Reads a change stream and lands it in a lake as gzip NDJSON, exactly once.
+const ABOUT: &str = "Reads a change stream and lands it in a lake as gzip NDJSON, exactly once";
+
+#[cfg(feature = "local")]
+const START_HERE: &str = "Start here: `kinetide demo` shows the whole pipeline on this machine, without an account. \
+    `kinetide COMMAND --help` explains each command.";
+#[cfg(not(feature = "local"))]
+const START_HERE: &str = "`kinetide COMMAND --help` explains each command.";
+
+/// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "kinetide", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "kinetide", version, about = ABOUT, propagate_version = true, arg_required_else_help = true)]
+#[command(max_term_width = 100, after_help = START_HERE)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -19,8 +19,12 @@ const SHARD_ID: &str = "shardId-000000000000";
 
 /// Flags of `kinetide transform`.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code: 0 when every record became a row, 1 when there was a dead letter.\n\n\
-    Example: kinetide transform tests/fixtures/kinesis-dynamodb-insert.json")]
+#[command(
+    after_help = "Exit code: 0 when every record became a row, 1 when there was a dead letter or the input \
+    cannot be read, 2 for wrong settings.\n\nExamples:\n  \
+    kinetide transform tests/fixtures/kinesis-dynamodb-insert.json\n  \
+    aws kinesis get-records --shard-iterator ... | jq -r '.Records[].Data' | kinetide transform --base64"
+)]
 pub struct TransformArgs {
     /// What makes the rows.
     #[arg(long, value_name = "NAME", default_value = "crypto-transactions",

@@ -35,7 +35,7 @@ use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, ShardState, Status};
 use crate::transform::{SourceKind, Transform};
 
-use reader::Fetched;
+use reader::{Fetched, Memory};
 use steps::{Outcome, Steps};
 
 /// A page with more bytes than this is transformed off the async threads: it takes over half a millisecond.
@@ -173,14 +173,13 @@ impl Consumer {
         };
         self.status.state(ShardState::Reading);
         let (mut reader, mut pages) = self.start_reader(start);
-        let mut pressure = self.shared.budget.pressure();
         let mut open = Open::new(&self.context, &self.shared.budget, after.position().cloned());
         let mut delivery = JoinSet::new();
         let mut protocol = Some(protocol);
         let mut draining = false;
         loop {
+            let short = self.shared.budget.is_short();
             if protocol.is_some() {
-                let short = *pressure.borrow_and_update();
                 if open.due(draining, short, self.shared.settings.batch_age_max) {
                     let machine = protocol.take().expect("looked at above");
                     let task = self.delivery(machine, &mut open);
@@ -207,6 +206,7 @@ impl Consumer {
                             self.status.checkpoint(checkpoint.as_str());
                             self.status.delivered(done.records);
                             self.status.oldest_undelivered(open.batcher.oldest_arrival_us());
+                            self.status.in_flight_bytes(open.permit.bytes());
                             protocol = Some(done.protocol);
                         }
                         Outcome::Finished => return self.finished(),
@@ -217,11 +217,11 @@ impl Consumer {
                     draining = true;
                     self.status.state(ShardState::Delivering);
                     reader.abort_all();
-                    open.page = None;
+                    open.leave_page();
                 }
                 () = sleep_until(open.deadline(self.shared.settings.batch_age_max)), if batch_open => {}
-                Ok(()) = pressure.changed(), if batch_open => {}
-                () = sleep(EARLY_AGE), if batch_open && *pressure.borrow() => {}
+                () = self.shared.budget.short(), if batch_open && !short => {}
+                () = sleep(EARLY_AGE), if batch_open && short => {}
                 Some(fetched) = pages.recv(), if !draining && open.wants_page() => {
                     open.take_page(fetched);
                 }
@@ -247,6 +247,7 @@ impl Consumer {
         let batch = open.batcher.close().expect("a batch that is due is not empty");
         let permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
         open.since = None;
+        self.status.batch(0, 0);
         let plan = BatchPlan {
             first: batch.first.clone(),
             last: batch.last.clone(),
@@ -273,6 +274,7 @@ impl Consumer {
             Arc::clone(&self.shared),
             self.lease.key().clone(),
             start,
+            Memory::Awaited,
             Arc::clone(&self.status),
             self.fork_rng(),
             sender,
@@ -385,6 +387,14 @@ impl Open {
             self.children.clone_from(children);
         }
         self.page = Some((fetched, 0));
+    }
+
+    /// Drops what is left of the page. Its records stay unread, and so the end that it told of is not reached.
+    fn leave_page(&mut self) {
+        if self.page.take().is_some() {
+            self.end = false;
+            self.children.clear();
+        }
     }
 
     /// Moves records from the page to the batch until one of them is used up. Work above half a millisecond

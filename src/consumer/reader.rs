@@ -19,6 +19,15 @@ const TIP_BYTES: usize = 256 << 10;
 /// How far before now reading starts again when an iterator at LATEST expired before its first record.
 const LATEST_OVERLAP_US: i64 = 60_000_000;
 
+/// How a reader gets the bytes that its pages hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// It waits for them.
+    Awaited,
+    /// It takes them, above the budget if need be.
+    Granted,
+}
+
 /// A page with the bytes it holds.
 pub(super) struct Fetched {
     pub(super) page: Page,
@@ -30,11 +39,13 @@ pub(super) struct Fetched {
 }
 
 /// Reads `shard` from `start` on and sends every page that has records or ends the shard, until nobody receives
-/// them. Trouble is waited out; the status tells of it.
+/// them. Trouble is waited out; the status tells of it. An empty page that does not end the shard is sent once, when
+/// the tip is reached without any record at or after a `start` that names one: that record is gone.
 pub(super) async fn read_shard(
     shared: Arc<Shared>,
     shard: ShardId,
     mut start: StartAt,
+    memory: Memory,
     status: Arc<ShardHandle>,
     mut rng: ChaCha8Rng,
     pages: mpsc::Sender<Fetched>,
@@ -52,7 +63,10 @@ pub(super) async fn read_shard(
     let mut stalled = false;
     loop {
         sleep_until(not_before).await;
-        let mut permit = shared.budget.acquire(reserve).await;
+        let mut permit = match memory {
+            Memory::Awaited => shared.budget.acquire(reserve).await,
+            Memory::Granted => shared.budget.empty(),
+        };
         pacing.call_started(Instant::now());
         let fetched = async {
             let at = match iterator.take() {
@@ -91,8 +105,10 @@ pub(super) async fn read_shard(
         }
         permit.set(page.bytes());
         status.page_fetched(page.millis_behind_latest);
-        if let Some(checkpoint) = expected.take_if(|_| !page.is_empty()) {
-            report_trimmed(&shard, &page, &checkpoint);
+        let at_tip = page.millis_behind_latest == Some(0);
+        let looked_for = expected.take_if(|_| !page.is_empty() || at_tip);
+        if let Some(checkpoint) = &looked_for {
+            report_trimmed(&shard, &page, checkpoint);
         }
         if let Some(last) = page.records().next_back() {
             start = StartAt::After(
@@ -100,13 +116,13 @@ pub(super) async fn read_shard(
             );
         }
         not_before = pacing.after_page(Instant::now(), page.len(), page.millis_behind_latest);
-        let at_tip = page.millis_behind_latest == Some(0);
         reserve = if at_tip { TIP_BYTES.max(page.bytes() * 2) } else { shared.source.page_bytes_max() };
         reserve = reserve.min(shared.source.page_bytes_max());
         iterator = page.next_iterator.take();
         let end = iterator.is_none().then(|| std::mem::take(&mut page.children));
         let last = end.is_some();
-        if !last && page.is_empty() {
+        let tells = last || !page.is_empty() || looked_for.is_some();
+        if !tells {
             continue;
         }
         let sent = pages.send(Fetched { page, permit, end }).await;

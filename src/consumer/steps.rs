@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{Shared, reader};
+use super::Shared;
+use super::reader::{self, Memory};
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, read_positions, seal_object};
 use crate::checkpoint::{Event, Halt, Protocol, Step};
 use crate::deliver::{Backoff, Created, SinkError, retry_until};
-use crate::fetch::{ChildShard, StartAt};
+use crate::fetch::{BytePermit, ChildShard, StartAt};
 use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
 use crate::shard::{Checkpoint, Position};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow, WriteOutcome};
@@ -26,8 +27,13 @@ use crate::transform::ErrorCode;
 /// Objects of one batch that are under way at the same time.
 const UPLOADS: usize = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// A rebuild starts when it has this share of the memory, or all of it, and then takes what it needs: one that waited
+/// for more could wait for itself, or for others that wait like it.
+const REBUILD_BYTES: usize = 8 << 20;
 /// A failing sink is shown as a stall from this try on; one failure is part of a busy day.
 const STALL_TRIES: u32 = 3;
+/// Or from this time on: a sink that does not answer takes long for one try.
+const STALL_TIME: Duration = Duration::from_secs(10);
 
 /// Where the protocol stands after its steps.
 pub(super) enum Outcome {
@@ -63,6 +69,8 @@ pub(super) struct Steps {
     rng: ChaCha8Rng,
     /// The batch in hand.
     pub(super) batch: Option<Batch>,
+    /// The bytes of a batch that was rebuilt.
+    rebuilt: Option<BytePermit>,
     /// Children of the shard, where its last page named them.
     pub(super) children: Vec<ChildShard>,
 }
@@ -75,7 +83,7 @@ impl Steps {
         context: Arc<BatchContext>,
         rng: ChaCha8Rng,
     ) -> Self {
-        Self { shared, lease, status, context, rng, batch: None, children: Vec::new() }
+        Self { shared, lease, status, context, rng, batch: None, rebuilt: None, children: Vec::new() }
     }
 
     /// Reports `event` and carries out what follows from it, until there is nothing to do but read. A lost lease
@@ -146,19 +154,26 @@ impl Steps {
             BatchLimits { rows_bytes_max: usize::MAX, objects_max: usize::MAX, ..self.context.limits };
         let context = BatchContext { limits, ..(*self.context).clone() };
         let mut batcher = Batcher::new(Arc::new(context));
+        // A first rebuild whose objects are of no use: its bytes must not stand in the way of the second.
+        (self.batch, self.rebuilt) = (None, None);
+        let mut held = self.shared.budget.acquire(REBUILD_BYTES).await;
+        let share = held.bytes();
         let (sender, mut pages) = mpsc::channel(1);
         let mut reading = JoinSet::new();
         reading.spawn(reader::read_shard(
             Arc::clone(&self.shared),
             self.lease.key().clone(),
             StartAt::At(first.sequence.clone()),
+            Memory::Granted,
             Arc::clone(&self.status),
             self.fork_rng(),
             sender,
         ));
-        let mut held = self.shared.budget.empty();
         let mut started = false;
         while let Some(fetched) = pages.recv().await {
+            if !started && fetched.page.is_empty() {
+                return Event::RecordsGone;
+            }
             // Small enough to stay here: a takeover is rare, and at most a batch.
             for record in fetched.page.records() {
                 let position = record.position();
@@ -174,11 +189,14 @@ impl Steps {
                 }
                 batcher.push(&record);
             }
-            held.set(batcher.held_bytes());
+            held.set(batcher.held_bytes().max(share));
             if fetched.page.records().next_back().is_some_and(|record| record.position() >= last) {
                 self.batch = batcher.close_as(&first, &last, generation);
-                let keys = |batch: &Batch| batch.objects.iter().map(|object| object.key.clone()).collect();
-                return Event::Rebuilt { objects: self.batch.as_ref().map(keys).unwrap_or_default() };
+                let objects = self.batch.iter().flat_map(|batch| &batch.objects);
+                held.set(objects.clone().map(|object| object.body.len()).sum());
+                let keys = objects.map(|object| object.key.clone()).collect();
+                self.rebuilt = Some(held);
+                return Event::Rebuilt { objects: keys };
             }
             tokio::task::yield_now().await;
         }
@@ -230,6 +248,7 @@ impl Steps {
     /// Creates the objects of the batch in hand.
     async fn deliver(&mut self, keys: &[String]) -> Landed {
         let batch = self.batch.take().expect("a batch is in hand when it is to be delivered");
+        let _held = self.rebuilt.take();
         let started = Instant::now();
         debug_assert!(batch.objects.iter().map(|object| &object.key).eq(keys));
         let bodies: Vec<(String, Bytes)> =
@@ -257,9 +276,13 @@ impl Steps {
     /// Writes to the lease row until the table has it.
     async fn write(&mut self, write: LeaseWrite) {
         let commit = matches!(write, LeaseWrite::Commit(_));
+        let mut refused = false;
         loop {
             match self.lease.write(write.clone()).await {
                 Ok(row) => {
+                    if refused {
+                        self.status.state(ShardState::Reading);
+                    }
                     self.status.lease_counter(row.counter);
                     if commit {
                         metrics::checkpointed(WriteOutcome::Done);
@@ -272,8 +295,12 @@ impl Steps {
                     }
                     return std::future::pending().await;
                 }
-                Err(error @ LeaseWriteError::Unavailable(_)) => {
-                    self.status.error(error.to_string());
+                Err(LeaseWriteError::Unavailable(source)) => {
+                    if commit {
+                        metrics::checkpointed(WriteOutcome::Unavailable);
+                    }
+                    refused = true;
+                    self.stalled("lease_table", &format!("the lease table takes no write: {source}"));
                     sleep(self.jittered(RETRY_PAUSE)).await;
                 }
             }
@@ -334,6 +361,7 @@ impl Steps {
         F: Fn(Arc<Shared>, String) -> Fut,
         Fut: Future<Output = Result<T, SinkError>>,
     {
+        let started = Instant::now();
         retry_until(
             Backoff { seed },
             || call(Arc::clone(&self.shared), key.to_owned()),
@@ -343,7 +371,7 @@ impl Steps {
                 if tries == 1 || tries.is_power_of_two() {
                     tracing::warn!(shard = %self.lease.key(), action, tries, ?wait, reason, "lake refuses, trying again");
                 }
-                if tries >= STALL_TRIES {
+                if tries >= STALL_TRIES || started.elapsed() >= STALL_TIME {
                     self.stalled("lake", &reason);
                 }
             },

@@ -3,12 +3,17 @@
 use std::path::{Component, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
+use object_store::RetryConfig;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
+use uuid::Uuid;
+
 use super::sink::ObjectSink;
+use crate::aws::is_loopback;
 
 /// Where the lake is: `s3://bucket/prefix`, `file:///folder` or a folder's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,9 +67,8 @@ impl std::fmt::Display for LakeUrl {
 
 /// The lake cannot be opened with these settings.
 #[derive(Debug, thiserror::Error)]
-#[error("could not open the lake {lake}: {reason}")]
+#[error("{reason}")]
 pub struct BadLake {
-    lake: String,
     reason: String,
 }
 
@@ -74,22 +78,29 @@ pub struct BadLake {
 /// # Errors
 /// When the folder cannot be made or the S3 settings do not add up. A bucket is not contacted here.
 pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Result<ObjectSink, BadLake> {
-    let bad = |reason: String| BadLake { lake: lake.to_string(), reason };
+    let bad = |reason: String| BadLake { reason };
     match lake {
         LakeUrl::Folder(folder) => {
-            std::fs::create_dir_all(folder).map_err(|e| bad(e.to_string()))?;
-            let folder = std::fs::canonicalize(folder).map_err(|e| bad(e.to_string()))?;
+            let folder = writable(folder).map_err(|error| {
+                bad(format!("cannot be written: {error}; give a folder in which this process may make files"))
+            })?;
             debug_assert!(folder.components().all(|part| part != Component::ParentDir));
             let store =
                 LocalFileSystem::new_with_prefix(&folder).map_err(|e| bad(e.to_string()))?.with_fsync(true);
             Ok(ObjectSink::new(Arc::new(store), Path::default(), false))
         }
         LakeUrl::S3 { bucket, prefix } => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retries());
             if let Some(region) = region {
                 builder = builder.with_region(region);
             }
             if let Some(endpoint) = endpoint {
+                // As for the other services: a server on this machine checks no credentials.
+                if is_loopback(endpoint)
+                    && builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId).is_none()
+                {
+                    builder = builder.with_access_key_id("local").with_secret_access_key("local");
+                }
                 builder = builder
                     .with_endpoint(endpoint)
                     .with_virtual_hosted_style_request(false)
@@ -99,6 +110,21 @@ pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Res
             Ok(ObjectSink::new(Arc::new(store), Path::from(prefix.as_str()), true))
         }
     }
+}
+
+/// Makes the folder, and a file in it for a moment. The answer is its full path.
+fn writable(folder: &std::path::Path) -> std::io::Result<PathBuf> {
+    std::fs::create_dir_all(folder)?;
+    let folder = std::fs::canonicalize(folder)?;
+    let probe = folder.join(format!(".kinetide-{}", Uuid::new_v4()));
+    std::fs::File::create_new(&probe)?;
+    std::fs::remove_file(&probe)?;
+    Ok(folder)
+}
+
+/// Few and quick: a delivery is tried for as long as it takes, where operators can see it (`retry`).
+fn retries() -> RetryConfig {
+    RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..RetryConfig::default() }
 }
 
 #[cfg(test)]

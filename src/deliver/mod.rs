@@ -4,6 +4,7 @@
 //! Does not own: what is in an object (`batch`), whether it may be delivered (`checkpoint`).
 
 mod lake;
+pub mod memory;
 mod retry;
 mod sink;
 

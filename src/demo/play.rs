@@ -36,6 +36,8 @@ const TTL_RATE: f64 = 0.01;
 const BATCH_AGE: Duration = Duration::from_secs(2);
 const FAILOVER: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Bad lines of trade files that are shown one by one; the rest is only counted.
+const BAD_LINES_SHOWN: u64 = 20;
 /// Without any progress for this long something is wrong.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
@@ -107,9 +109,19 @@ pub enum DemoError {
         /// Folder of the logs.
         logs: PathBuf,
     },
+    /// There was nothing to play.
+    #[error("no record was put: {bad_lines} lines of the trade files could not be read")]
+    NothingPut {
+        /// Lines passed over.
+        bad_lines: u64,
+    },
     /// Ended from outside.
-    #[error("interrupted")]
-    Interrupted,
+    #[error("interrupted: the workers were drained and have ended, nothing was checked; the lake so far is {}",
+            lake.display())]
+    Interrupted {
+        /// Its folder.
+        lake: PathBuf,
+    },
 }
 
 /// Plays the demo: servers, generator, workers, mishaps, drain, check. `summary` is given the result as soon as it is
@@ -143,8 +155,13 @@ pub async fn play(
     for _ in 0..plan.workers {
         workers.start()?;
     }
-    eprintln!("Kinesis on {}, DynamoDB on {}", aws.kinesis_url(), aws.dynamodb_url());
-    eprintln!("{} workers, {} shards, lake in {}", plan.workers, plan.shards, lake.display());
+    eprintln!(
+        "trades ─► DynamoDB ({}) ─► Kinesis ({}, {} shards)",
+        aws.dynamodb_url(),
+        aws.kinesis_url(),
+        plan.shards
+    );
+    eprintln!("       ─► {} worker processes ─► lake in {}", plan.workers, lake.display());
 
     let leases = Arc::new(DynamoDbLeaseTable::new(client.clone(), APPLICATION));
     let mut watch = Watch::new(kinesis.clone(), STREAM, leases);
@@ -159,9 +176,15 @@ pub async fn play(
         logs: &logs,
         first_split: None,
     };
-    let mut done = tokio::select! {
-        done = run.until_delivered(&mut watch, &mut workers, cancel.clone()) => done?,
-        () = cancel.cancelled() => return Err(DemoError::Interrupted),
+    let done = tokio::select! {
+        biased;
+        () = cancel.cancelled() => None,
+        done = run.until_delivered(&mut watch, &mut workers, cancel.clone()) => Some(done?),
+    };
+    let Some(mut done) = done else {
+        eprintln!("interrupted: draining the workers; once more ends them at once");
+        workers.drain().await?;
+        return Err(DemoError::Interrupted { lake });
     };
     done.seconds = started.elapsed().as_secs_f64();
     done.max_delivered_age_ms = watch.age_max_ms();
@@ -213,16 +236,21 @@ impl Run<'_> {
                 Some(generated) = generating.join_next() => {
                     let totals = joined(generated).await?;
                     self.everything_forwarded().await?;
+                    if totals.written == 0 {
+                        display.end();
+                        return Err(DemoError::NothingPut { bad_lines: totals.bad_lines });
+                    }
                     display.say(&format!(
-                        "generator done: {} inserts, {} modifies, {} removes", totals.inserts, totals.modifies, totals.removes
+                        "all changes made: {} inserts, {} modifies, {} removes", totals.inserts, totals.modifies, totals.removes
                     ));
+                    (summary.changes_made, summary.bad_lines) = (totals.written, totals.bad_lines);
                     all_put = true;
                 }
                 _ = ticks.tick() => {}
             }
             workers.check()?;
             let look = watch.look().await?;
-            display.show(&look);
+            display.show(&look, all_put);
             // Once everything is put, what has not happened yet happens now.
             let put = if all_put { u64::MAX } else { look.put };
             while let Some(mishap) = self.mishaps.due(put) {
@@ -274,7 +302,8 @@ impl Run<'_> {
                 let shard = shard.expect("a stream has an open shard");
                 let children = self.kinesis.split(STREAM, shard).map_err(refused)?;
                 summary.reshards += 1;
-                let text = format!("split {shard} into {} and {}", children[0], children[1]);
+                let [low, high] = &children;
+                let text = format!("split shard {} into {} and {}", short(shard), short(low), short(high));
                 self.first_split.get_or_insert(children);
                 Ok(text)
             }
@@ -282,7 +311,7 @@ impl Run<'_> {
                 let [lower, upper] = self.first_split.take().expect("a merge comes after a split");
                 let child = self.kinesis.merge(STREAM, &lower, &upper).map_err(refused)?;
                 summary.reshards += 1;
-                Ok(format!("merged {lower} and {upper} into {child}"))
+                Ok(format!("merged shards {} and {} into {}", short(&lower), short(&upper), short(&child)))
             }
             Mishap::Kill => {
                 let killed = workers.kill(busiest).await?;
@@ -308,7 +337,9 @@ async fn generate(
     };
     let amount = Plan { records: plan.records, rate: plan.rate };
     let show = |event: generate::Event<'_>| {
-        if let generate::Event::BadLine { error, .. } = event {
+        if let generate::Event::BadLine { error, count } = event
+            && count <= BAD_LINES_SHOWN
+        {
             eprintln!("passed over: {error}");
         }
     };
@@ -360,6 +391,12 @@ async fn check(
     }
     let store = LocalFileSystem::new_with_prefix(lake).map_err(VerifyError::Store)?;
     Ok(verify(Arc::new(store), &object_store::path::Path::default(), puts, Some(table)).await?)
+}
+
+/// The number of a shard, as people call it: `shardId-000000000007` is 7.
+fn short(shard: &ShardId) -> &str {
+    let digits = shard.as_str().trim_start_matches("shardId-").trim_start_matches('0');
+    if digits.is_empty() { "0" } else { digits }
 }
 
 fn refused(error: impl std::fmt::Debug) -> DemoError {

@@ -15,7 +15,7 @@ use crate::shard::{Checkpoint, ShardId};
 
 /// Time between lines when stderr is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
-const BAR: &str = "{bar:30} {pos}/{len} delivered  {msg}";
+const BAR: &str = "{bar:12} {human_pos} of {human_len} in the lake  {wide_msg}";
 
 /// What the lease table says about the stream's records.
 pub(super) struct Watch {
@@ -94,6 +94,8 @@ impl Watch {
 /// Shows looks: a bar on a terminal, a line now and then elsewhere.
 pub(super) struct Display {
     bar: ProgressBar,
+    /// Length of the bar until everything is put: what was asked for.
+    expected: u64,
     terminal: bool,
     last_line: Option<Instant>,
 }
@@ -105,24 +107,25 @@ impl Display {
         bar.set_style(
             ProgressStyle::with_template(BAR).expect("the template is a constant that a test parses"),
         );
-        Self { bar, terminal, last_line: None }
+        Self { bar, expected: records, terminal, last_line: None }
     }
 
-    pub(super) fn show(&mut self, look: &Look) {
+    /// `all_put`: no more records will come.
+    pub(super) fn show(&mut self, look: &Look, all_put: bool) {
         let owners: Vec<String> = look
             .owners
             .iter()
             .map(|(owner, leases)| format!("{}:{leases}", if owner.is_empty() { "nobody" } else { owner }))
             .collect();
-        let line =
-            format!("{} put  lag {:.1} s  leases {}", look.put, as_seconds(look.age_ms), owners.join(" "));
+        let readers = if owners.is_empty() { "not taken yet".to_owned() } else { owners.join(" ") };
+        let line = format!("lag {:.1} s  shards {readers}", as_seconds(look.age_ms));
         if self.terminal {
-            self.bar.set_length(self.bar.length().unwrap_or(0).max(look.put));
+            self.bar.set_length(if all_put { look.put } else { self.expected.max(look.put) });
             self.bar.set_position(look.delivered);
             self.bar.set_message(line);
         } else if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
             self.last_line = Some(Instant::now());
-            eprintln!("{} delivered  {line}", look.delivered);
+            eprintln!("{} of {} records in the lake  {line}", look.delivered, look.put);
         }
     }
 

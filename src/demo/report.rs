@@ -1,6 +1,7 @@
 //! What the check of a lake found, for machines and for people.
 
 use std::fmt::{self, Display, Write};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +66,10 @@ pub struct Summary {
     /// The check of the lake.
     #[serde(flatten)]
     pub lake: LakeCheck,
+    /// Changes made in the table. A change that changes nothing makes no record, an expired item makes one more.
+    pub changes_made: u64,
+    /// Lines of trade files that could not be read and were passed over.
+    pub bad_lines: u64,
     /// From the first record to the last commit.
     pub seconds: f64,
     /// Workers killed on purpose.
@@ -141,6 +146,12 @@ impl Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lake = &self.lake;
         let mut line = |name: &str, value: String| writeln!(f, "  {name:<24}{value:>14}");
+        if self.changes_made > 0 {
+            line("changes to the table", grouped(self.changes_made))?;
+        }
+        if self.bad_lines > 0 {
+            line("bad lines passed over", grouped(self.bad_lines))?;
+        }
         line("records put", grouped(lake.records_put))?;
         line("rows delivered", grouped(lake.rows_delivered))?;
         line("dead letters", grouped(lake.dead_letters))?;
@@ -155,9 +166,19 @@ impl Display for Summary {
         line("payload in", mebibytes(lake.bytes_in))?;
         line("objects out", mebibytes(lake.bytes_out))?;
         line("workers killed", grouped(self.workers_killed))?;
-        line("reshards", grouped(self.reshards))?;
-        line("oldest undelivered", format!("{} ms", grouped(self.max_delivered_age_ms)))?;
+        line("reshardings", grouped(self.reshards))?;
+        line("longest lag", format!("{:.1} s", seconds(self.max_delivered_age_ms)))?;
         line("time", format!("{:.1} s", self.seconds))?;
+        if self.changes_made > 0 && self.changes_made != lake.records_put {
+            writeln!(
+                f,
+                "\nA change that changes nothing makes no record, and an item that expires makes one more: hence\n\
+                 {} records of {} changes.",
+                grouped(lake.records_put),
+                grouped(self.changes_made)
+            )?;
+        }
+        writeln!(f)?;
         for (what, first) in [("missing", &lake.missing_first), ("duplicated", &lake.duplicated_first)] {
             for position in first {
                 writeln!(f, "  {what}: {position}")?;
@@ -166,10 +187,11 @@ impl Display for Summary {
         for problem in &lake.problems {
             writeln!(f, "  {problem}")?;
         }
-        f.write_str(match self.ok() {
-            true => "every record is in the lake exactly once",
-            false => "THE LAKE IS NOT WHAT IT SHOULD BE: see above",
-        })
+        if self.ok() {
+            write!(f, "Every one of {} records is in the lake exactly once.", grouped(lake.records_put))
+        } else {
+            f.write_str("THE LAKE IS NOT WHAT IT SHOULD BE: see above.")
+        }
     }
 }
 
@@ -184,6 +206,10 @@ fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
 }
 
 fn mebibytes(bytes: u64) -> String {

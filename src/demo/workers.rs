@@ -134,9 +134,13 @@ fn spawn(settings: &WorkerSettings, id: &str, log: &Path) -> std::io::Result<Chi
         .args(["--kinesis-endpoint", &settings.kinesis, "--dynamodb-endpoint", &settings.dynamodb])
         .args(["--batch-age", &time(settings.batch_age), "--failover-time", &time(settings.failover)])
         .args(["--lease-scan-interval", "300ms", "--http", "127.0.0.1:0", "--log-format", "json"])
-        .stdin(Stdio::null())
+        // Held open until the demo ends, however it ends: a worker never outlives it.
+        .arg("--stop-with-parent")
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(log)
         .kill_on_drop(true)
+        // Ctrl-C on a terminal reaches the whole group; when workers end is for the demo to say.
+        .process_group(0)
         .spawn()
 }

@@ -18,7 +18,7 @@ use crate::shard::{HashKeyRange, ShardId};
 
 /// Why a body is not a page. Says where, never what the record holds.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BodyError {
+pub enum BodyError {
     /// Not the JSON that the API promises.
     #[error("answer of the stream is not valid at line {line}, column {column}")]
     NotJson { line: usize, column: usize },
@@ -28,7 +28,7 @@ pub(super) enum BodyError {
 }
 
 /// Reads an answer. Payloads of the page are base64 text, not yet checked.
-pub(super) fn parse(body: Bytes) -> Result<Page, BodyError> {
+pub fn parse(body: Bytes) -> Result<Page, BodyError> {
     match walk(&body) {
         Some(walked) => {
             let mut page = Page::over_base64(body, walked.spans);

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Semaphore, TryAcquireError, watch};
+use tokio::sync::{Notify, Semaphore, TryAcquireError};
 
 use crate::telemetry::metrics;
 
@@ -24,7 +24,9 @@ struct Shared {
     units: Semaphore,
     total: usize,
     books: Mutex<Books>,
-    pressure: watch::Sender<bool>,
+    /// Told when the first one starts to wait. Not a `watch`: that wakes its receivers in random order, and no
+    /// simulation with memory shortage could be repeated.
+    short: Notify,
 }
 
 /// All in units.
@@ -45,7 +47,7 @@ impl ByteBudget {
             units: Semaphore::new(total),
             total,
             books: Mutex::default(),
-            pressure: watch::Sender::new(false),
+            short: Notify::new(),
         }))
     }
 
@@ -86,8 +88,19 @@ impl ByteBudget {
     }
 
     /// True while somebody waits for bytes: holders of open batches should close and deliver them.
-    pub fn pressure(&self) -> watch::Receiver<bool> {
-        self.0.pressure.subscribe()
+    pub fn is_short(&self) -> bool {
+        self.0.books().waiting > 0
+    }
+
+    /// Returns when somebody waits for bytes. May be cancelled.
+    pub async fn short(&self) {
+        loop {
+            let told = self.0.short.notified();
+            if self.is_short() {
+                return;
+            }
+            told.await;
+        }
     }
 }
 
@@ -124,7 +137,8 @@ impl<'a> Waiting<'a> {
     fn begin(shared: &'a Shared) -> Self {
         let mut books = shared.books();
         books.waiting += 1;
-        shared.pressure.send_if_modified(|on| !std::mem::replace(on, true));
+        drop(books);
+        shared.short.notify_waiters();
         Self(shared)
     }
 }
@@ -136,9 +150,6 @@ impl Drop for Waiting<'_> {
         // A waiter at the head of the queue may have had part of its bytes set aside; if it was cancelled they
         // are free again, and a debt made meanwhile comes first.
         books.debt -= self.0.units.forget_permits(books.debt);
-        if books.waiting == 0 {
-            self.0.pressure.send_if_modified(|on| std::mem::replace(on, false));
-        }
     }
 }
 
@@ -264,20 +275,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pressure_is_on_while_somebody_waits() {
+    async fn memory_is_short_while_somebody_waits() {
         let budget = ByteBudget::new(2 * KIB);
-        let mut pressure = budget.pressure();
         let held = budget.acquire(2 * KIB).await;
-        assert!(!*pressure.borrow_and_update());
+        let mut told = Box::pin(budget.short());
+        assert!(!budget.is_short() && told.as_mut().now_or_never().is_none());
         let mut first = Box::pin(budget.acquire(KIB));
         let mut second = Box::pin(budget.acquire(KIB));
         assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
-        assert!(*pressure.borrow_and_update());
+        assert!(
+            budget.is_short() && told.now_or_never().is_some() && budget.short().now_or_never().is_some()
+        );
         drop(first);
-        assert!(!pressure.has_changed().unwrap(), "one still waits after the other was cancelled");
+        assert!(budget.is_short(), "one still waits after the other was cancelled");
         drop(held);
         second.await;
-        assert!(!*pressure.borrow_and_update());
+        assert!(!budget.is_short());
     }
 
     #[tokio::test]
@@ -312,7 +325,7 @@ mod tests {
                 }
                 let sum: usize = held.iter().map(|p| p.bytes().div_ceil(KIB) * KIB).sum();
                 prop_assert_eq!(budget.in_use(), sum);
-                prop_assert!(!*budget.pressure().borrow());
+                prop_assert!(!budget.is_short());
             }
             held.clear();
             prop_assert_eq!(budget.in_use(), 0);

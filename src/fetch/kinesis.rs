@@ -23,6 +23,7 @@ use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 
 use super::body;
+use super::buffer::Buffer;
 use super::page::Page;
 use super::source::{FetchError, RecordSource, StartAt};
 use crate::shard::ShardId;
@@ -152,23 +153,30 @@ impl Intercept for TakeBody {
 
 async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
     let mut body = ByteStream::new(taken.body);
-    // Reserving what is announced avoids a second copy while the buffer doubles; a mad header must not.
-    let mut collected = Vec::with_capacity(taken.length.unwrap_or(0).min(PAGE_BYTES_MAX));
+    // A mad header must not reserve the machine.
+    let room = taken.length.filter(|length| *length <= PAGE_BYTES_MAX).unwrap_or(0);
+    let mut collected = Buffer::new(room);
+    let mut received = 0;
     loop {
         let chunk = tokio::time::timeout(READ_TIMEOUT, body.try_next())
             .await
             .map_err(|_| FetchError::Unavailable("the answer stopped half-way".into()))?
             .map_err(|e| FetchError::Unavailable(e.into()))?;
         match chunk {
-            Some(chunk) => collected.extend_from_slice(&chunk),
+            Some(chunk) => {
+                received += chunk.len();
+                if !collected.push(&chunk) {
+                    break;
+                }
+            }
             None => break,
         }
     }
     match taken.length {
-        Some(length) if length != collected.len() => Err(FetchError::Unavailable(
-            format!("the answer holds {} bytes of {length} announced", collected.len()).into(),
+        Some(length) if length != received => Err(FetchError::Unavailable(
+            format!("the answer holds {received} bytes of {length} announced").into(),
         )),
-        _ => Ok(collected.into()),
+        _ => Ok(collected.finish()),
     }
 }
 

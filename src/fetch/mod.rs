@@ -5,12 +5,14 @@
 
 mod body;
 mod budget;
+mod buffer;
 pub mod kinesis;
 pub mod memory;
 mod pacing;
 mod page;
 mod source;
 
+pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit};
 pub use pacing::{Next, Pacing};
 pub use page::{Page, PageBuilder, Payload, Record};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, DeleteRequest, KeySchemaElement, KeyType, PutRequest,
@@ -13,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::envelope;
 use super::item::{Change, ChangeKind, EXPIRES_AT, Item, KEY, Value};
-use super::retry::{explain, is_passing, pause, pauses};
+use super::retry::{first_answer, is_passing, pause, pauses};
 use super::run::{GenerateError, Written};
+use crate::aws::explain;
 
 /// Writes per `BatchWriteItem` (API Reference).
 pub(super) const BATCH_MAX: u8 = 25;
@@ -75,6 +77,16 @@ impl TableWriter {
         Ok(written)
     }
 
+    /// Whether the table is there.
+    ///
+    /// # Errors
+    /// When it is missing or out of reach.
+    pub async fn check(&self) -> Result<(), GenerateError> {
+        let question = self.client.describe_table().table_name(&self.table).send();
+        let missing = "it does not exist; make it with --create, or check --table, --region and the account";
+        first_answer(question, missing).await.map_err(|reason| self.failed(reason))
+    }
+
     fn failed(&self, reason: String) -> GenerateError {
         failed(&self.table, reason)
     }
@@ -86,7 +98,10 @@ const SCAN_PAGE: i32 = 2_000;
 /// Makes the table if it is missing (on demand, stream of both images, TTL on `expires_at`) and waits until it can
 /// be written. True when it was made.
 pub async fn create_table(client: &Client, table: &str) -> Result<bool, GenerateError> {
-    let error = |error: &(dyn std::error::Error + 'static)| failed(table, explain(error));
+    let error = |error: &aws_sdk_dynamodb::Error| {
+        let code = error.code().unwrap_or("no error code");
+        failed(table, format!("{code}: {}", error.message().unwrap_or("no detail given")))
+    };
     let mut created = false;
     for _ in 0..CREATE_CHECKS {
         match client.describe_table().table_name(table).send().await {
@@ -107,7 +122,7 @@ pub async fn create_table(client: &Client, table: &str) -> Result<bool, Generate
                     continue;
                 }
             }
-            Err(other) => return Err(error(&other)),
+            Err(other) => return Err(failed(table, explain(&other))),
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::envelope;
 use super::item::Change;
-use super::retry::{explain, is_passing, pause, pauses};
+use super::retry::{first_answer, is_passing, pause, pauses};
 use super::run::{GenerateError, Written};
+use crate::aws::explain;
 use crate::clock::wall_clock_us;
 
 /// Records per `PutRecords` (API Reference).
@@ -48,6 +49,16 @@ impl StreamWriter {
     pub fn new(client: Client, stream: impl Into<String>, table: envelope::Table, seed: u64) -> Self {
         let stamps = Stamps { event_ids: ChaCha8Rng::seed_from_u64(seed), last_created_us: 0 };
         Self { client, stream: stream.into(), table, stamps: Mutex::new(stamps) }
+    }
+
+    /// Whether the stream is there.
+    ///
+    /// # Errors
+    /// When it is missing or out of reach.
+    pub async fn check(&self) -> Result<(), GenerateError> {
+        let question = self.client.describe_stream_summary().stream_name(&self.stream).send();
+        let missing = "it does not exist; check --stream, --region and the account";
+        first_answer(question, missing).await.map_err(|reason| self.failed(reason))
     }
 
     /// Writes changes of different keys.

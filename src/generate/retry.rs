@@ -1,13 +1,17 @@
 //! When a writer tries again: shared by both targets.
 
-use std::error::Error;
 use std::time::Duration;
 
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::aws::explain;
+
+/// The target must answer a first question within this time, retries included.
+const FIRST_ANSWER: Duration = Duration::from_secs(8);
 
 /// Pauses between refusals: 50 ms doubling to 5 s, about two minutes in all, then `None`.
 pub(super) fn pauses() -> ExponentialBackoff {
@@ -48,7 +52,26 @@ pub(super) fn is_passing<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> 
     }
 }
 
-/// The error with its causes, for a message.
-pub(super) fn explain(error: &(dyn Error + 'static)) -> String {
-    DisplayErrorContext(error).to_string()
+/// What the target says to a first question. A target that is missing or out of reach is told at once; one that may
+/// not be described may still be written.
+pub(super) async fn first_answer<T, E, R>(
+    question: impl Future<Output = Result<T, SdkError<E, R>>>,
+    missing: &str,
+) -> Result<(), String>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    match timeout(FIRST_ANSWER, question).await {
+        Err(_) => Err(format!(
+            "no answer within {} s; check the endpoint, the network and the region",
+            FIRST_ANSWER.as_secs()
+        )),
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => match error.code() {
+            Some("AccessDeniedException") => Ok(()),
+            Some("ResourceNotFoundException") => Err(missing.to_owned()),
+            _ => Err(explain(&error)),
+        },
+    }
 }

@@ -105,7 +105,7 @@ pub enum GenerateError {
     #[error(transparent)]
     Trades(#[from] TradeError),
     /// The target refuses for good, or has refused for too long.
-    #[error("could not write to {target}: {reason}")]
+    #[error("{target}: {reason}")]
     Write {
         /// Table or stream.
         target: String,

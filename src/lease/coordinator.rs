@@ -32,6 +32,7 @@ use super::table::{LeaseTable, TableError, WriteError};
 use super::write::LeaseWrite;
 use crate::fetch::ChildShard;
 use crate::shard::{Checkpoint, ShardId, ShardLister};
+use crate::telemetry::metrics::{self, TakenHow, WriteOutcome};
 
 /// A scan reads at most this many rows a second on average: larger tables are scanned less often.
 pub const SCAN_ROWS_PER_SECOND: usize = 500;
@@ -139,6 +140,20 @@ impl Coordinator {
         finish: CancellationToken,
     ) -> Result<(), TableError> {
         let stop = finish.child_token();
+        tokio::select! {
+            biased;
+            // Not after the call that a loop waits for: it may hang.
+            () = stop.cancelled() => Ok(()),
+            ended = self.work(&gained, &stop_taking, &stop) => ended,
+        }
+    }
+
+    async fn work(
+        &self,
+        gained: &mpsc::Sender<Arc<HeldLease>>,
+        stop_taking: &CancellationToken,
+        stop: &CancellationToken,
+    ) -> Result<(), TableError> {
         let mut trouble = Trouble::new("preparing the lease table");
         loop {
             match self.table.ensure_exists().await {
@@ -146,16 +161,14 @@ impl Coordinator {
                 Err(error @ TableError::Unusable { .. }) => return Err(error),
                 Err(error) => {
                     trouble.failed(&error);
-                    if !pause(trouble.backoff(self.settings.scan_interval), &stop).await {
-                        return Ok(());
-                    }
+                    sleep(trouble.backoff(self.settings.scan_interval)).await;
                 }
             }
         }
         tokio::join!(
-            self.keep_renewing(&stop),
-            self.keep_taking(&gained, &stop_taking, &stop),
-            self.keep_in_step(&stop_taking, &stop),
+            self.keep_renewing(stop),
+            self.keep_taking(gained, stop_taking, stop),
+            self.keep_in_step(stop_taking, stop),
         );
         Ok(())
     }
@@ -179,19 +192,16 @@ impl Coordinator {
                 }
             }
         }
-        lease.lose();
         self.drop_held(lease);
     }
 
     /// Drops a lease that is lost, or whose shard is finished, without a write.
-    pub fn forget(&self, key: &LeaseKey) {
-        let held = self.state().held.remove(key);
-        if let Some(lease) = held {
-            lease.lose();
+    pub fn forget(&self, lease: &HeldLease) {
+        if self.drop_held(lease) {
             // Its last row is newer than what the last scan saw.
             let row = lease.row();
             let mut state = self.state();
-            if state.view.get(key).is_some_and(|seen| seen.lease.counter < row.counter) {
+            if state.view.get(lease.key()).is_some_and(|seen| seen.lease.counter < row.counter) {
                 state.view.note(row, Instant::now());
             }
         }
@@ -366,8 +376,10 @@ impl Coordinator {
             }
             Err(_) => return None,
         };
+        let how = self.how_taken(&seen);
+        metrics::lease_taken(how);
         let from = seen.actual_owner().map_or("nobody", WorkerId::as_str);
-        tracing::info!(lease = %seen.key, from, counter = row.counter, "lease taken");
+        tracing::info!(lease = %seen.key, from, ?how, counter = row.counter, "lease taken");
         let table = Arc::clone(&self.table);
         let held = HeldLease::new(table, row.clone(), me.clone(), sent, self.settings.failover);
         let mut state = self.state();
@@ -376,6 +388,18 @@ impl Coordinator {
         drop(state);
         self.held_changed.notify_one();
         Some(held)
+    }
+
+    /// Why the lease in this form could be taken. One in our own name had lapsed here.
+    fn how_taken(&self, seen: &Lease) -> TakenHow {
+        let state = self.state();
+        let live = state.view.get(&seen.key).is_some_and(|row| state.view.is_live(row, Instant::now()));
+        match seen.actual_owner() {
+            None if seen.counter == 0 => TakenHow::New,
+            None => TakenHow::Unowned,
+            Some(owner) if live && *owner != self.settings.worker => TakenHow::Stolen,
+            Some(_) => TakenHow::Expired,
+        }
     }
 
     // --- renewing ---
@@ -409,7 +433,16 @@ impl Coordinator {
                     wake = wake.min(due);
                 } else if running.len() < CONCURRENCY {
                     busy.insert(lease.key().clone());
-                    running.push(async move { (lease.write(LeaseWrite::Renew).await, lease) });
+                    running.push(async move {
+                        let result = lease.write(LeaseWrite::Renew).await;
+                        let outcome = match &result {
+                            Ok(_) => WriteOutcome::Done,
+                            Err(LeaseWriteError::Lost) => WriteOutcome::NotHeld,
+                            Err(LeaseWriteError::Unavailable(_)) => WriteOutcome::Unavailable,
+                        };
+                        metrics::lease_renewed(outcome, now.elapsed());
+                        (result, lease)
+                    });
                 }
             }
             tokio::select! {

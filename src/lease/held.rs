@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
+use crate::telemetry::metrics;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -145,6 +146,7 @@ impl HeldLease {
                     return Err(LeaseWriteError::Unavailable(source));
                 }
                 Ok(Err(WriteError::Unknown(source))) | Err(source) => {
+                    metrics::lease_write_unknown();
                     trouble = Some(source);
                     match within(self.call_timeout(), self.table.get(&self.key)).await {
                         Ok(Ok(row)) => self.judge(&mut candidates, row, &asked, &write),

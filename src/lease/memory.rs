@@ -33,7 +33,6 @@ type Observer = Arc<dyn Fn(Option<&Lease>, Option<&Lease>) + Send + Sync>;
 /// A lease table in memory.
 #[derive(Default)]
 pub struct MemoryLeaseTable {
-    faults: Option<Faults>,
     observer: Option<Observer>,
     state: Mutex<State>,
 }
@@ -43,7 +42,7 @@ struct State {
     rows: BTreeMap<LeaseKey, Lease>,
     /// Requests still on the way although their caller has given up, with the time they arrive.
     late: Vec<(Instant, Request)>,
-    rng: Option<ChaCha8Rng>,
+    faults: Option<(Faults, ChaCha8Rng)>,
 }
 
 #[derive(Clone)]
@@ -77,10 +76,17 @@ impl MemoryLeaseTable {
     }
 
     /// The same table behind a faulty network.
-    pub fn with_faults(mut self, faults: Faults) -> Self {
-        self.state().rng = Some(ChaCha8Rng::seed_from_u64(faults.seed));
-        self.faults = Some(faults);
+    pub fn with_faults(self, faults: Faults) -> Self {
+        self.set_faults(Some(faults));
         self
+    }
+
+    /// From now on the network is like this.
+    pub fn set_faults(&self, faults: Option<Faults>) {
+        self.state().faults = faults.map(|faults| {
+            let rng = ChaCha8Rng::seed_from_u64(faults.seed);
+            (faults, rng)
+        });
     }
 
     /// Calls `observer` at every accepted change with the row before and after it.
@@ -141,7 +147,7 @@ impl MemoryLeaseTable {
     /// Draws what happens to one call: its fate, and how long request and answer are on the way.
     fn draw(&self) -> (Fate, Duration, Duration) {
         let mut state = self.state();
-        let (Some(faults), Some(rng)) = (&self.faults, &mut state.rng) else {
+        let Some((faults, rng)) = &mut state.faults else {
             return (Fate::Answered, Duration::ZERO, Duration::ZERO);
         };
         let mut delay = || {

@@ -105,6 +105,12 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Batches of a former owner brought to an end, by how: finished, or repaired under another transform version.",
     ),
+    (
+        "kinetide_checkpoints_trimmed_total",
+        Counter,
+        Unit::Count,
+        "Checkpoints that had left the stream's retention when reading started: records may be lost.",
+    ),
     ("kinetide_shards_ended_total", Counter, Unit::Count, "Closed shards read to their end."),
 ];
 
@@ -193,10 +199,8 @@ pub enum WriteOutcome {
     Done,
     /// The lease belongs to somebody else now.
     NotHeld,
-    /// Refused without effect.
-    NotWritten,
-    /// No telling answer.
-    Unknown,
+    /// The table refused or did not answer; the write is tried again.
+    Unavailable,
 }
 
 impl WriteOutcome {
@@ -204,8 +208,7 @@ impl WriteOutcome {
         match self {
             Self::Done => "done",
             Self::NotHeld => "not_held",
-            Self::NotWritten => "not_written",
-            Self::Unknown => "unknown",
+            Self::Unavailable => "unavailable",
         }
     }
 }
@@ -292,7 +295,7 @@ pub fn object_delivered(outcome: ObjectOutcome) {
     counter!("kinetide_objects_delivered_total", "outcome" => outcome).increment(1);
 }
 
-/// One delivery to `sink` (`s3`, `file`, `firehose`) came to an end, retries included.
+/// One delivery to `sink` (`objects`: S3 or a folder) came to an end, retries included.
 pub fn deliver_finished(sink: &'static str, ok: bool, took: Duration) {
     let outcome = if ok { "ok" } else { "error" };
     histogram!("kinetide_deliver_duration_seconds", "sink" => sink, "outcome" => outcome).record(took);

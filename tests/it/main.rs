@@ -1,7 +1,11 @@
 //! The one integration-test binary.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
+#[cfg(feature = "local")]
+mod cli;
 mod kinesis_conformance;
 mod lease_table_conformance;
 mod sim_lease;
+mod sim_worker;
+mod sink_conformance;
 mod tidy;

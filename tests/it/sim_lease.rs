@@ -382,7 +382,7 @@ async fn consume(coordinator: &Coordinator, stream: &Stream, lease: Arc<HeldLeas
             LeaseWrite::Commit(Checkpoint::ShardEnd)
         };
         match lease.write(write).await {
-            Ok(row) if row.finished() => return coordinator.forget(lease.key()),
+            Ok(row) if row.finished() => return coordinator.forget(&lease),
             Ok(_) | Err(LeaseWriteError::Unavailable(_)) => {}
             Err(LeaseWriteError::Lost) => return,
         }

@@ -1,0 +1,161 @@
+//! The demo, played small.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Ran, command, eventually, finish, kinetide};
+
+/// The summary: stdout is one JSON object and nothing else.
+fn summary(ran: &Ran) -> Value {
+    ran.says(0, &[]);
+    assert_eq!(ran.out.lines().count(), 1, "{}", ran.out);
+    serde_json::from_str(&ran.out).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_demo_with_every_mishap_ends_exactly_once() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let ran = kinetide(&[
+        "demo",
+        "--records",
+        "3000",
+        "--workers",
+        "2",
+        "--shards",
+        "2",
+        "--kill",
+        "--reshard",
+        "--json",
+        "--dir",
+        &dir,
+    ])
+    .await;
+    let summary = summary(&ran);
+    let number = |name: &str| summary[name].as_f64().unwrap_or_else(|| panic!("{name} is not in {summary}"));
+    for name in ["dead_letters", "missing", "duplicated", "key_state_mismatches", "bad_lines"] {
+        assert_eq!(number(name), 0.0, "{name}");
+    }
+    for name in ["objects", "bytes_in", "bytes_out", "seconds", "max_delivered_age_ms"] {
+        assert!(number(name) > 0.0, "{name}");
+    }
+    assert_eq!((number("workers_killed"), number("reshards"), number("changes_made")), (1.0, 3.0, 3000.0));
+    assert_eq!(number("records_put"), number("rows_delivered"));
+    assert!((2700.0..3200.0).contains(&number("records_put")));
+    println!("demo: {} s, oldest {} ms", number("seconds"), number("max_delivered_age_ms"));
+
+    let again = kinetide(&["demo", "--dir", &dir]).await;
+    again.says(1, &[&dir, "not empty", "--dir"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_wishes_are_refused() {
+    let (rate, records, dir, trades) = tokio::join!(
+        kinetide(&["demo", "--rate", "0"]),
+        kinetide(&["demo", "--records", "0"]),
+        kinetide(&["demo", "--dir", "/proc/none"]),
+        kinetide(&["generate", "--stream", "x", "--trades", "/no/file.csv", "--bad-rate", "0.1"]),
+    );
+    rate.says(2, &["--rate", "'0'", "above zero"]);
+    records.says(2, &["--records", "'0'", "above zero"]);
+    dir.says(1, &["/proc/none", "could not be made"]);
+    trades.says(2, &["--trades", "--bad-rate"]);
+}
+
+/// Processes whose command line names the folder.
+fn processes(dir: &Path) -> Vec<PathBuf> {
+    let name = dir.display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let path = entry.path();
+        if std::fs::read(path.join("cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&name))
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_the_workers_and_says_so() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().display().to_string();
+    let child = command(&["demo", "--records", "100000", "--rate", "500", "--dir", &dir]).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
+    eventually("rows land", || async { folder.path().join("lake/landing").exists().then_some(()) }).await;
+    if cfg!(target_os = "linux") {
+        assert_eq!(processes(folder.path()).len(), 3, "the demo and two workers");
+    }
+    kill(pid, Signal::SIGINT).unwrap();
+    let ran = finish(child).await;
+    ran.says(1, &["interrupted", "workers were drained", &dir]);
+    assert!(ran.out.is_empty() && ran.took < Duration::from_secs(30), "{:?} {}", ran.took, ran.out);
+    assert_eq!(processes(folder.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_do_not_outlive_a_demo_that_is_killed() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().display().to_string();
+    let mut child =
+        command(&["demo", "--records", "100000", "--rate", "500", "--dir", &dir]).spawn().unwrap();
+    eventually("rows land", || async { folder.path().join("lake/landing").exists().then_some(()) }).await;
+    child.kill().await.unwrap();
+    eventually("the workers end", || async { processes(folder.path()).is_empty().then_some(()) }).await;
+}
+
+const HEADER: &str = "exchange,symbol,trade_id,timestamp_ms,side,price,amount\n";
+
+async fn replay(file: &Path) -> Ran {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().display().to_string();
+    let file = file.display().to_string();
+    kinetide(&["demo", "--workers", "1", "--json", "--dir", &dir, "--trades", &file]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trades_are_replayed_and_bad_lines_are_counted() {
+    let folder = TempDir::new().unwrap();
+    let mut text = HEADER.to_owned();
+    for trade in 0..200 {
+        text += &format!(
+            "binance,BTCUSDT,{trade},16806527{:05},sell,28165.47000000,0.000{trade:05}\n",
+            trade * 11
+        );
+        if trade == 100 {
+            text += "binance,BTCUSDT,x,soon,sell,1,1\n";
+        }
+    }
+    let (good, bad) = (folder.path().join("good.csv"), folder.path().join("bad.csv"));
+    std::fs::write(&good, text).unwrap();
+    std::fs::write(&bad, format!("{HEADER}binance,BTCUSDT,x,soon,sell,1,1\n")).unwrap();
+
+    let (good, bad) = tokio::join!(replay(&good), replay(&bad));
+    let summary = summary(&good);
+    assert_eq!((&summary["rows_delivered"], &summary["bad_lines"]), (&200.into(), &1.into()));
+    assert!(good.err.contains("good.csv, line 103: timestamp_ms"), "{}", good.err);
+    bad.says(1, &["no record was put", "1 lines"]);
+}
+
+/// Real trades: whether every decimal is as it was is for the demo's own check to say.
+#[tokio::test(flavor = "multi_thread")]
+async fn real_trades_are_replayed_digit_by_digit() {
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/trades/binance_spot_2023-04.csv.gz");
+    if !file.exists() {
+        println!("skipped: there are no trades in {}", file.display());
+        return;
+    }
+    let summary = summary(&replay(&file).await);
+    let mut text = String::new();
+    let unpacked = flate2::read::MultiGzDecoder::new(std::fs::File::open(&file).unwrap());
+    std::io::Read::read_to_string(&mut { unpacked }, &mut text).unwrap();
+    assert_eq!(summary["rows_delivered"], text.lines().count() - 1);
+    assert_eq!((&summary["bad_lines"], &summary["value_mismatches"]), (&0.into(), &0.into()));
+}

@@ -1,0 +1,126 @@
+//! How a worker ends, and who goes on: by SIGTERM, by SIGKILL, and with another transform.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, sleep};
+
+use super::eventually;
+use super::stage::{STREAM, Stage, Worker};
+
+/// How many leases each worker owns.
+async fn owners(stage: &Stage) -> BTreeMap<String, usize> {
+    let mut owners = BTreeMap::new();
+    for lease in stage.leases().await.into_iter().filter(|lease| !lease.finished()) {
+        let owner = lease.owner.map_or_else(|| "nobody".to_owned(), |owner| owner.as_str().to_owned());
+        *owners.entry(owner).or_default() += 1;
+    }
+    owners
+}
+
+async fn own(stage: &Stage, expected: &[(&Worker, usize)]) {
+    let expected: BTreeMap<_, _> = expected.iter().map(|(worker, n)| (worker.id.clone(), *n)).collect();
+    eventually("the workers share the shards", || async { (owners(stage).await == expected).then_some(()) })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains_and_hands_over_at_once() {
+    let stage = Stage::new(4).await;
+    // Batches stay open until the drain closes them.
+    let old = [("--batch-age", "60s"), ("--failover-time", "20s")];
+    let (mut first, second) = tokio::join!(stage.worker(&old), stage.worker(&old));
+    own(&stage, &[(&first, 2), (&second, 2)]).await;
+    stage.put(0..400);
+    eventually("all is read", || async {
+        let read = first.metric("kinetide_records_fetched_total").await
+            + second.metric("kinetide_records_fetched_total").await;
+        (read >= 400.0).then_some(())
+    })
+    .await;
+    assert!(
+        stage.leases().await.iter().all(|lease| lease.checkpoint.position().is_none()),
+        "nothing is committed"
+    );
+
+    let told = Instant::now();
+    first.signal(Signal::SIGTERM);
+    // For each shard: from the moment when the lease has no owner until it has the other one.
+    let (mut free, mut taken) = (BTreeMap::new(), BTreeMap::new());
+    while taken.len() < 4 {
+        assert!(told.elapsed().as_secs() < 60, "{taken:?}");
+        for lease in stage.leases().await {
+            let owner = lease.owner.as_ref().map(|owner| owner.as_str());
+            if owner.is_none() {
+                free.entry(lease.key).or_insert_with(Instant::now);
+            } else if owner == Some(&second.id) {
+                taken.entry(lease.key).or_insert_with(Instant::now);
+            }
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let unread =
+        free.iter().filter_map(|(shard, since)| Some(*taken.get(shard)? - *since)).max().unwrap_or_default();
+    println!("drained and handed over in {:?}, of it {unread:?} without a reader", told.elapsed());
+    assert!(unread.as_secs() < 5, "without a reader for {unread:?}");
+    assert_eq!(first.ended().await, Some(0), "{}", first.log());
+
+    let before = second.metric("kinetide_records_fetched_total").await;
+    stage.put(400..500);
+    eventually("the other worker reads on", || async {
+        (second.metric("kinetide_records_fetched_total").await >= before + 100.0).then_some(())
+    })
+    .await;
+    second.drain().await;
+    assert_eq!(owners(&stage).await, BTreeMap::from([("nobody".to_owned(), 4)]));
+    stage.exactly_once(500).await;
+}
+
+/// Kills a worker between prepare and commit and lets another one, with these settings, go on.
+async fn killed_with_a_batch_pending(settings: &str) -> (Stage, Worker) {
+    let stage = Stage::new(1).await;
+    let first = stage.worker(&[]).await;
+    stage.put(0..50);
+    stage.all_delivered().await;
+    // One hour folder of the batch can be made, the other cannot: one object lands, one does not.
+    let obstacle = stage.lake().join("errors");
+    std::fs::write(&obstacle, "in the way").unwrap();
+    stage.put(50..100);
+    stage.aws.kinesis().put(STREAM, "broken", b"no record").unwrap();
+    eventually("a batch is pending and its rows have landed", || async {
+        let pending = stage.leases().await.iter().any(|lease| lease.pending.is_some());
+        let stalled = first.status().await["shards"][0]["reason"] == "lake";
+        (pending && stalled).then_some(())
+    })
+    .await;
+    first.kill().await;
+    std::fs::remove_file(obstacle).unwrap();
+    let file = stage.dir.path().join("settings.toml");
+    std::fs::write(&file, settings).unwrap();
+    let second = stage.worker(&[("--settings", &file.display().to_string())]).await;
+    stage.put(100..150);
+    stage.all_delivered().await;
+    (stage, second)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_worker_finishes_the_very_batch_of_a_killed_one() {
+    let (stage, worker) = killed_with_a_batch_pending("").await;
+    assert!(worker.metric("kinetide_batches_recovered_total{how=\"finished\"}").await >= 1.0);
+    assert!(worker.metric("kinetide_objects_delivered_total{outcome=\"existed\"}").await >= 1.0);
+    assert_eq!(worker.metric("kinetide_leases_taken_total{how=\"expired\"}").await, 1.0);
+    worker.drain().await;
+    let check = stage.exactly_once(151).await;
+    assert_eq!((check.dead_letters, check.empty_objects), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_another_transform_seals_and_repairs() {
+    let (stage, worker) = killed_with_a_batch_pending("[enrichment]\nhigh_risk_above = \"123456\"\n").await;
+    assert!(worker.metric("kinetide_batches_recovered_total{how=\"repaired\"}").await >= 1.0);
+    worker.drain().await;
+    let check = stage.exactly_once(151).await;
+    assert_eq!(check.dead_letters, 1);
+    assert!(check.empty_objects >= 1, "the object that had not landed is sealed: {check:#?}");
+}

@@ -1,0 +1,60 @@
+//! What the service needs and does not find at its start: exit code 1 within ten seconds, and what to do next.
+
+use std::time::Duration;
+
+use super::endpoints::{black_hole, forbidding};
+use super::stage::Stage;
+use super::{Ran, command, finish};
+
+const START_MAX: Duration = Duration::from_secs(10);
+
+/// Settings, and words of the message that they lead to.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+
+async fn run(stage: &Stage, more: &[(&str, &str)]) -> Ran {
+    let arguments = stage.arguments(more);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ran = finish(command(&arguments).spawn().unwrap()).await;
+    assert!(ran.took < START_MAX, "took {:?}: {}", ran.took, ran.err);
+    ran
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_thing_that_is_missing_is_named_with_what_to_do() {
+    let stage = Stage::new(1).await;
+    let (hole, forbids) = tokio::join!(black_hole(), forbidding());
+    stage.aws.create_table("not-leases", "id").unwrap();
+    let file = stage.dir.path().join("a-file");
+    std::fs::write(&file, "").unwrap();
+    let taken = stage.aws.kinesis_url().trim_start_matches("http://").to_owned();
+    let closed = "http://127.0.0.1:1";
+    let s3 = [("--lake", "s3://lake/raw"), ("--s3-endpoint", closed)];
+    let network = "check the endpoint, the network and the region";
+    let file = file.display().to_string();
+    let cases: [Case<'_>; 11] = [
+        (&[("--stream", "nope")], &["stream nope", "does not exist", "check --stream"]),
+        (&[("--application", "not-leases")], &["lease table not-leases", "leaseKey", "another table name"]),
+        (&[("--kinesis-endpoint", closed)], &["stream trades", "refused", network]),
+        (&[("--dynamodb-endpoint", closed)], &["lease table kinetide-trades", "refused", network]),
+        (&[("--kinesis-endpoint", &hole.url)], &["stream trades", "did not answer within", network]),
+        (&[("--dynamodb-endpoint", &hole.url)], &["lease table", "did not answer within", network]),
+        (
+            &[("--kinesis-endpoint", &forbids.url)],
+            &["stream trades", "access denied", "allow it in the role"],
+        ),
+        (&[("--dynamodb-endpoint", &forbids.url)], &["lease table", "access denied", "allow it in the role"]),
+        (&[("--lake", &file)], &["lake", "a-file", "cannot be written", "give a folder"]),
+        (&s3, &["lake s3://lake/raw", "--s3-endpoint", "may read and write"]),
+        (&[("--http", &taken)], &["--http", &taken, "choose another address or port"]),
+    ];
+    // Two at a time: more would be a test of the machine.
+    for pair in cases.chunks(2) {
+        let both = pair.iter().map(|(more, words)| async {
+            let ran = run(&stage, more).await;
+            ran.says(1, words);
+            let message = ran.err.lines().last().unwrap();
+            assert!(message.starts_with("error: ") && message.len() < 400, "for people: {message}");
+        });
+        futures::future::join_all(both).await;
+    }
+}

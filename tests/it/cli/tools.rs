@@ -1,0 +1,84 @@
+//! `generate`, `transform` and `local`, as a newcomer tries them.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::endpoints::black_hole;
+use super::{command, finish, kinetide};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn local_generate_and_forward_work_together() {
+    let mut local = command(&[
+        "local",
+        "--kinesis-port",
+        "0",
+        "--dynamodb-port",
+        "0",
+        "--json",
+        "--stream",
+        "trades:2",
+        "--table",
+        "CryptoTransactions:transaction_id",
+        "--forward",
+        "CryptoTransactions:trades",
+    ])
+    .spawn()
+    .unwrap();
+    let mut out = BufReader::new(local.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).await.unwrap();
+    let urls: Value = serde_json::from_str(&line).unwrap();
+    let (kinesis, dynamodb) = (urls["kinesis"].as_str().unwrap(), urls["dynamodb"].as_str().unwrap());
+    let taken = dynamodb.rsplit(':').next().unwrap();
+
+    let table = ["generate", "--dynamodb-endpoint", dynamodb, "--records", "50", "--table"];
+    let stream = ["generate", "--kinesis-endpoint", kinesis, "--records", "50", "--stream"];
+    let (good, missing_table, good_stream, missing_stream, port) = tokio::join!(
+        async { kinetide(&[&table[..], &["CryptoTransactions"]].concat()).await },
+        async { kinetide(&[&table[..], &["nope"]].concat()).await },
+        async { kinetide(&[&stream[..], &["trades"]].concat()).await },
+        async { kinetide(&[&stream[..], &["nope"]].concat()).await },
+        async { kinetide(&["local", "--kinesis-port", "0", "--dynamodb-port", taken]).await },
+    );
+    good.says(0, &[]);
+    assert!(good.out.starts_with("50 changes into table CryptoTransactions"), "{}", good.out);
+    good_stream.says(0, &[]);
+    missing_table.says(1, &["table nope", "does not exist", "--create"]);
+    missing_stream.says(1, &["stream nope", "does not exist", "--stream"]);
+    port.says(1, &[taken, "DynamoDB", "choose another port"]);
+
+    kill(Pid::from_raw(i32::try_from(local.id().unwrap()).unwrap()), Signal::SIGINT).unwrap();
+    finish(local).await.says(0, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_out_of_reach_is_told_within_ten_seconds() {
+    let hole = black_hole().await;
+    let (closed, silent) = tokio::join!(
+        async { kinetide(&["generate", "--table", "t", "--dynamodb-endpoint", "http://127.0.0.1:1"]).await },
+        async { kinetide(&["generate", "--stream", "s", "--kinesis-endpoint", &hole.url]).await },
+    );
+    closed.says(1, &["table t", "refused", "check the endpoint"]);
+    silent.says(1, &["stream s", "no answer within", "check the endpoint"]);
+    assert!(closed.took.as_secs() < 10 && silent.took.as_secs() < 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transform_shows_rows_and_dead_letters() {
+    let fixture = |name: &str| format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (good, bad) = (fixture("kinesis-dynamodb-insert.json"), fixture("two-tags.json"));
+    let (row, letter, missing, settings) = tokio::join!(
+        async { kinetide(&["transform", &good]).await },
+        async { kinetide(&["transform", &bad]).await },
+        kinetide(&["transform", "/no/file"]),
+        kinetide(&["transform", "--settings", "/no/file"]),
+    );
+    row.says(0, &["1 records: 1 rows, 0 dead letters"]);
+    let row: Value = serde_json::from_str(&row.out).unwrap();
+    assert_eq!(row["event_name"], "INSERT");
+    letter.says(1, &["two_tags", "1 records: 0 rows, 1 dead letters"]);
+    missing.says(1, &["/no/file", "could not open"]);
+    settings.says(2, &["settings file /no/file"]);
+}

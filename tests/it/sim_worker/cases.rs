@@ -1,0 +1,228 @@
+//! Situations that a storm seldom meets, made by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kinetide::batch::seal_object;
+use kinetide::deliver::{Sink, memory};
+use kinetide::lease::{Lease, LeaseTable, Pending};
+use kinetide::shard::{Checkpoint, Position, ShardId};
+use kinetide::telemetry::status::ShardState;
+use kinetide::transform::Transform;
+use kinetide::worker::Drain;
+
+use super::record;
+use super::world::{FAILOVER, START_US, Settings, World};
+
+const HOUR_US: i64 = 3_600_000_000;
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn transform() -> Transform {
+    Transform::dynamodb_cdc()
+}
+
+/// One shard, whose records change every hour, so that each has an object of its own in a batch.
+fn world(records: i64, page_records_max: usize, settings: Settings) -> World {
+    let world = World::new(1, 1, page_records_max, settings);
+    put(&world, records);
+    world
+}
+
+fn put(world: &World, records: i64) {
+    for n in 0..records {
+        world.put(0, &record("t", START_US - n * HOUR_US, r#"{"N":"1"}"#));
+    }
+}
+
+fn shard() -> ShardId {
+    ShardId::new("shardId-000000000000")
+}
+
+fn slow_lake(world: &World) {
+    let delay = Duration::from_secs(2)..Duration::from_secs(3);
+    world.outside.sink.set_faults(1, memory::Faults { delay, ..memory::Faults::default() });
+}
+
+async fn until_prepared(world: &mut World) {
+    while world.log.lock().unwrap().prepared.is_empty() {
+        world.run(Duration::from_millis(10)).await;
+    }
+}
+
+/// Leaves a batch that is prepared by a worker that is gone, with its objects in the lake or not.
+async fn left_pending(world: &mut World, delivered: bool) {
+    slow_lake(world);
+    if !delivered {
+        world.outside.fail_sink(MINUTE * 10, false);
+    }
+    let worker = world.start_worker(&transform());
+    until_prepared(world).await;
+    world.outside.fail_table(MINUTE, false);
+    world.run(Duration::from_secs(20)).await;
+    world.crash(worker);
+    world.run(MINUTE * 10).await;
+    let log = world.log.lock().unwrap();
+    assert!(log.rows[&shard()].pending.is_some() && log.landed.is_empty() != delivered);
+}
+
+fn pending_objects(world: &World) -> Vec<String> {
+    let log = world.log.lock().unwrap();
+    let pending = log.rows[&shard()].pending.clone().unwrap();
+    let state: serde_json::Value = serde_json::from_slice(&pending.state.unwrap()).unwrap();
+    state["objects"].as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+}
+
+async fn assert_halts(world: &mut World, reason: &str) {
+    let before = world.log.lock().unwrap().rows.get(&shard()).cloned();
+    world.start_worker(&transform());
+    world.run(FAILOVER * 4).await;
+    let status = world.shard_status(&shard()).unwrap();
+    assert_eq!(status.state, ShardState::Stalled("halted"));
+    let error = status.last_error.unwrap();
+    assert!(error.contains(reason), "{error}");
+    let row = world.log.lock().unwrap().rows[&shard()].clone();
+    let before = before.unwrap();
+    assert_eq!((&row.checkpoint, &row.pending), (&before.checkpoint, &before.pending));
+    assert!(row.owner.is_some(), "its lease is kept, or others would try in turn");
+    world.drain_all().await;
+    assert_eq!(world.drains, [Drain::Clean]);
+}
+
+/// The records of a delivered batch are trimmed; later ones are there or not.
+#[tokio::test(start_paused = true)]
+async fn records_that_are_gone_and_delivered_are_left_behind() {
+    for later in [3, 0] {
+        let mut world = world(4, 10, Settings::default());
+        left_pending(&mut world, true).await;
+        let last = world.log.lock().unwrap().produced[&shard()][3];
+        put(&world, later);
+        world.stream.trim(&shard(), &last.into());
+        world.start_worker(&transform());
+        world.until_done(MINUTE * 10).await;
+        assert_eq!(world.log.lock().unwrap().landed.len(), 4 + usize::try_from(later).unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_are_gone_and_not_all_delivered_halt_the_shard() {
+    for later in [3, 0] {
+        let mut world = world(4, 10, Settings::default());
+        left_pending(&mut world, false).await;
+        let first = world.log.lock().unwrap().produced[&shard()][0];
+        put(&world, later);
+        world.stream.trim(&shard(), &first.into());
+        if later == 0 {
+            let last = world.log.lock().unwrap().produced[&shard()][3];
+            world.stream.trim(&shard(), &last.into());
+        }
+        // All but one are there.
+        for key in pending_objects(&world).iter().skip(1) {
+            world.outside.sink.create(key, seal_object()).await.unwrap();
+        }
+        assert_halts(&mut world, "left the stream's retention").await;
+    }
+}
+
+async fn with_pending_state(state: &[u8]) -> World {
+    let world = world(4, 10, Settings::default());
+    let last = world.log.lock().unwrap().produced[&shard()][2];
+    let pending =
+        Pending { checkpoint: Checkpoint::At(Position::new(last.into())), state: Some(Arc::from(state)) };
+    let listed = world.shards().await.remove(0);
+    let lease = Lease { pending: Some(pending), ..Lease::new(&listed, Checkpoint::TrimHorizon) };
+    assert!(world.outside.table.create(&lease).await.unwrap());
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_in_a_newer_format_halts_the_shard() {
+    let mut world = with_pending_state(br#"{"kinetide":2,"ranges":[]}"#).await;
+    assert_halts(&mut world, "run the newer version").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_cannot_be_understood_halts_the_shard() {
+    let mut world = with_pending_state(br#"{"kinetide":1}"#).await;
+    assert_halts(&mut world, "cannot be read").await;
+}
+
+/// As KCL does with a checkpoint that another application prepared.
+#[tokio::test(start_paused = true)]
+async fn foreign_state_goes_on_from_the_checkpoint() {
+    for state in [&b"\xac\xed\x00\x05sr\x00\x11java.util.HashMap"[..], b"", b"{\"offset\":7}"] {
+        let mut world = with_pending_state(state).await;
+        world.start_worker(&transform());
+        world.until_done(MINUTE * 10).await;
+        assert_eq!(world.log.lock().unwrap().landed.len(), 4);
+        world.run(MINUTE).await;
+        let status = world.shard_status(&shard()).unwrap();
+        assert_eq!((status.batch_records, status.batch_bytes, status.in_flight_bytes), (0, 0, 0));
+        assert_eq!((status.state, status.delivered_age_ms), (ShardState::Reading, 0));
+    }
+}
+
+/// The last page of a closed shard is half in a batch when the stop comes: the rest of it is not read, so the shard
+/// is not at its end.
+#[tokio::test(start_paused = true)]
+async fn a_stop_amid_the_last_page_is_not_the_end_of_the_shard() {
+    let mut world = world(5, 10, Settings { rows_bytes_max: 1, ..Settings::default() });
+    world.stream.split(&shard());
+    slow_lake(&world);
+    let worker = world.start_worker(&transform());
+    until_prepared(&mut world).await;
+    world.stop(worker);
+    world.run(MINUTE).await;
+    assert_eq!(world.drains, [Drain::Clean]);
+    assert!(world.log.lock().unwrap().ended.is_empty());
+    world.start_worker(&transform());
+    world.until_done(MINUTE * 10).await;
+    assert_eq!(world.log.lock().unwrap().landed.len(), 5);
+}
+
+/// A batch is finished by a worker with less memory than it needs, for which nobody else would make room.
+#[tokio::test(start_paused = true)]
+async fn a_batch_above_the_byte_budget_is_rebuilt() {
+    for version in [transform(), Transform::json()] {
+        let mut world = world(6, 1, Settings { objects_max: 6, ..Settings::default() });
+        left_pending(&mut world, false).await;
+        world.settings.byte_budget = 1 << 20;
+        world.start_worker(&version);
+        world.until_done(MINUTE * 10).await;
+    }
+}
+
+/// Nothing that hangs may take longer than the budget.
+#[tokio::test(start_paused = true)]
+async fn a_drain_keeps_its_budget_while_the_table_hangs() {
+    for (before, records, after) in [(75, 0, 0), (75, 4, 0), (75, 4, 3), (75, 4, 17), (0, 0, 9)] {
+        let mut world = World::new(1, 6, 10, Settings::default());
+        let worker = world.start_worker(&transform());
+        world.run(Duration::from_secs(before)).await;
+        put(&world, records);
+        world.run(Duration::from_secs(before / 3)).await;
+        world.outside.fail_table(MINUTE * 10, true);
+        world.run(Duration::from_secs(after)).await;
+        world.stop(worker);
+        while !world.all_stopped() {
+            world.run(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// Nor may the lake; what is under way stays pending.
+#[tokio::test(start_paused = true)]
+async fn a_drain_keeps_its_budget_while_the_lake_hangs() {
+    let mut world = world(4, 10, Settings::default());
+    let worker = world.start_worker(&transform());
+    world.run(Duration::from_secs(30)).await;
+    world.outside.fail_sink(MINUTE, true);
+    world.stop(worker);
+    while !world.all_stopped() {
+        world.run(Duration::from_millis(10)).await;
+    }
+    assert_eq!(world.drains, [Drain::CutShort]);
+    let row = world.log.lock().unwrap().rows[&shard()].clone();
+    assert!(row.pending.is_some() && row.owner.is_none(), "handed back, and not lost");
+    world.start_worker(&transform());
+    world.until_done(MINUTE * 10).await;
+}

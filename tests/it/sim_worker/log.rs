@@ -1,0 +1,173 @@
+//! What the table and the lake accepted, in order, checked as it comes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use kinetide::batch::read_positions;
+use kinetide::deliver::Created;
+use kinetide::lease::{Lease, LeaseKey, WorkerId};
+use kinetide::shard::{Checkpoint, ShardId};
+use tokio::time::Instant;
+
+/// One record: the number of its shard and its sequence number.
+pub(super) type Place = (ShardId, u128);
+
+pub(super) struct Log {
+    start: Instant,
+    pub(super) lines: Vec<String>,
+    pub(super) rows: BTreeMap<LeaseKey, Lease>,
+    /// Every row that ever had a pending batch, as it was written.
+    pub(super) prepared: Vec<Lease>,
+    /// Leases that were there once.
+    known: BTreeSet<LeaseKey>,
+    /// Shards whose lease said SHARD_END.
+    pub(super) ended: BTreeSet<ShardId>,
+    /// Who was told that a write to this counter is his.
+    writers: BTreeMap<(LeaseKey, u64), WorkerId>,
+    /// What was put into each shard, in order.
+    pub(super) produced: BTreeMap<ShardId, Vec<u128>>,
+    /// The object that each record is in.
+    pub(super) landed: HashMap<Place, String>,
+    /// How often something happened, to see that a run tries what it should.
+    pub(super) counts: BTreeMap<&'static str, u64>,
+    /// The first thing that must not be.
+    pub(super) failure: Option<String>,
+}
+
+impl Log {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            lines: Vec::new(),
+            rows: BTreeMap::new(),
+            prepared: Vec::new(),
+            known: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            writers: BTreeMap::new(),
+            produced: BTreeMap::new(),
+            landed: HashMap::new(),
+            counts: BTreeMap::new(),
+            failure: None,
+        }
+    }
+
+    pub(super) fn line(&mut self, text: impl std::fmt::Display) {
+        self.lines.push(format!("{:>9} {text}", self.start.elapsed().as_millis()));
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_insert(0) += 1;
+    }
+
+    /// Notes what must not be. It ends the run at the next look, not here, amid the calls of a worker.
+    fn must(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds && self.failure.is_none() {
+            let problem = problem();
+            self.line(format_args!("FAILURE: {problem}"));
+            self.failure = Some(problem);
+        }
+    }
+
+    /// The table accepted a write.
+    pub(super) fn row_changed(&mut self, before: Option<&Lease>, after: Option<&Lease>) {
+        let Some(row) = after else {
+            let Some(old) = before else { return };
+            self.line(format_args!("{} deleted", old.key));
+            self.must(old.finished(), || format!("the lease of {} was deleted before its end", old.key));
+            self.rows.remove(&old.key);
+            return;
+        };
+        self.line(format_args!(
+            "{} {} {} {} {}",
+            row.key,
+            row.owner.as_ref().map_or("nobody", WorkerId::as_str),
+            row.counter,
+            row.checkpoint.as_str(),
+            row.pending.as_ref().map_or("-", |pending| pending.checkpoint.as_str()),
+        ));
+        match before {
+            None => {
+                let new = self.known.insert(row.key.clone());
+                self.must(new, || format!("the lease of {} came back", row.key));
+            }
+            Some(old) => {
+                self.must(old.checkpoint <= row.checkpoint, || format!("{} moved back", row.key));
+                let counted = old.counter == row.counter || old.counter + 1 == row.counter;
+                self.must(counted, || format!("the counter of {} jumped", row.key));
+                self.all_below_is_landed(old, row);
+            }
+        }
+        if row.pending.is_some() && before.is_none_or(|before| before.pending != row.pending) {
+            self.prepared.push(row.clone());
+            let state = row.pending.as_ref().and_then(|pending| pending.state.as_deref()).unwrap_or_default();
+            if state.windows(6).any(|text| text == b"\"seal\"") {
+                self.count("repairs");
+            }
+            self.count("prepares");
+        }
+        if row.finished() {
+            self.ended.insert(row.key.clone());
+        }
+        self.rows.insert(row.key.clone(), row.clone());
+    }
+
+    /// A checkpoint says: all of this is in the lake.
+    fn all_below_is_landed(&mut self, old: &Lease, row: &Lease) {
+        if old.checkpoint == row.checkpoint {
+            return;
+        }
+        self.count("commits");
+        let from = number(&old.checkpoint).unwrap_or(0);
+        let to = number(&row.checkpoint).unwrap_or(u128::MAX);
+        let records = self.produced.get(&row.key).map_or(&[][..], Vec::as_slice);
+        let below = &records[records.partition_point(|at| *at <= from)..];
+        let mut below = below.iter().take_while(|at| **at <= to);
+        let missing = below.find(|at| !self.landed.contains_key(&(row.key.clone(), **at))).copied();
+        self.must(missing.is_none(), || {
+            let checkpoint = row.checkpoint.as_str();
+            format!("{}: checkpoint {checkpoint} and record {missing:?} is not in the lake", row.key)
+        });
+    }
+
+    /// A worker was told that its write to this counter was accepted.
+    pub(super) fn told(&mut self, key: &LeaseKey, counter: u64, worker: &WorkerId) {
+        let first = self.writers.entry((key.clone(), counter)).or_insert_with(|| worker.clone());
+        let alone = first == worker;
+        self.must(alone, || format!("two accepted writers of {key} at {counter}"));
+    }
+
+    /// A put arrived at the lake.
+    pub(super) fn object_put(&mut self, key: &str, body: &Bytes, created: Created) {
+        self.line(format_args!("{key} {created:?} {} bytes", body.len()));
+        if created == Created::Existed {
+            return self.count("refused puts");
+        }
+        let positions = read_positions(body).unwrap();
+        if positions.is_empty() {
+            return self.count("seals");
+        }
+        self.count("objects");
+        let shard = shard_of(key);
+        let parents = self.rows.get(&shard).map_or(&[][..], |row| &row.parents);
+        let open = |parent: &&ShardId| self.known.contains(*parent) && !self.ended.contains(*parent);
+        let early = parents.iter().find(open).cloned();
+        self.must(early.is_none(), || format!("records of {shard} delivered before the end of {early:?}"));
+        for position in positions {
+            let place = (shard.clone(), position.sequence.as_str().parse().unwrap());
+            let other = self.landed.insert(place, key.to_owned());
+            self.must(other.is_none(), || {
+                format!("record {} of {shard} is in {other:?} and in {key}", position.sequence)
+            });
+        }
+    }
+}
+
+fn number(checkpoint: &Checkpoint) -> Option<u128> {
+    checkpoint.position().map(|at| at.sequence.as_str().parse().unwrap())
+}
+
+/// The shard in the key of an object.
+pub(super) fn shard_of(key: &str) -> ShardId {
+    let start = key.find("shardId-").unwrap();
+    ShardId::new(&key[start..start + "shardId-000000000000".len()])
+}

@@ -1,0 +1,73 @@
+//! Reads the lake back: every record in exactly one row or dead letter, in the object that its key promises.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+
+use flate2::read::MultiGzDecoder;
+use kinetide::shard::ShardId;
+use serde_json::Value;
+
+use super::log::{Place, shard_of};
+use super::world::World;
+
+/// What was put into the stream.
+pub(super) struct Produced {
+    pub(super) id: String,
+    /// Whether it can become a row: of every transform, of some, or of none.
+    pub(super) good: Good,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Good {
+    Always,
+    Sometimes,
+    Never,
+}
+
+/// Rows and dead letters.
+pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> (usize, usize) {
+    let mut seen: BTreeMap<Place, String> = BTreeMap::new();
+    let (mut rows, mut letters) = (0, 0);
+    for (key, object) in world.outside.sink.objects() {
+        let mut text = String::new();
+        MultiGzDecoder::new(&object[..]).read_to_string(&mut text).unwrap();
+        let dead = key.starts_with("errors/");
+        assert!(dead || key.starts_with("landing/year=2026/month=01/day=1"), "{key}");
+        let (first, last) = range_of(&key);
+        for line in text.lines() {
+            let row: Value = serde_json::from_str(line).unwrap();
+            let text = |name: &str| row[name].as_str().unwrap().to_owned();
+            let (shard, sequence) = match dead {
+                true => (text("shardId"), text("sequenceNumber")),
+                false => (text("shard_id"), text("sequence_number")),
+            };
+            let place = (ShardId::new(shard), sequence.parse().unwrap());
+            assert!(place.0 == shard_of(&key) && (first..=last).contains(&place.1), "{place:?} in {key}");
+            let Some(record) = produced.get(&place) else { panic!("{place:?} was never put") };
+            if dead {
+                letters += 1;
+                assert!(record.good != Good::Always, "{} is a dead letter in {key}", record.id);
+            } else {
+                rows += 1;
+                assert!(record.good != Good::Never && line.contains(&record.id), "{} in {key}", record.id);
+                if let Some(created) = row["cdc_ts_us"].as_i64() {
+                    let hour = created / 3_600_000_000 % 24;
+                    assert!(key.contains(&format!("/hour={hour:02}/")), "{created} in {key}");
+                }
+            }
+            if let Some(other) = seen.insert(place.clone(), key.clone()) {
+                panic!("{place:?} is in {other} and in {key}");
+            }
+        }
+    }
+    let lost: Vec<_> = produced.keys().filter(|place| !seen.contains_key(place)).collect();
+    assert!(lost.is_empty(), "{} records are not in the lake, the first is {:?}", lost.len(), lost[0]);
+    (rows, letters)
+}
+
+/// First and last sequence number in the name of an object: `…-shardId-N-first-last[-rG].ndjson.gz`.
+fn range_of(key: &str) -> (u128, u128) {
+    let name = key.rsplit_once("shardId-").unwrap().1.strip_suffix(".ndjson.gz").unwrap();
+    let mut parts = name.split('-').skip(1).map(|digits| digits.parse().unwrap());
+    (parts.next().unwrap(), parts.next().unwrap())
+}

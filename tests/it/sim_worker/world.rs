@@ -1,0 +1,333 @@
+//! A fleet of whole workers, their stream, table and lake, and what may happen to them.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use kinetide::batch::{BatchLimits, Layout};
+use kinetide::consumer::{ConsumerSettings, Shared};
+use kinetide::fetch::ByteBudget;
+use kinetide::fetch::memory::MemoryStream;
+use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
+use kinetide::lease::memory::MemoryLeaseTable;
+use kinetide::lease::{Lease, TableError, WorkerId};
+use kinetide::shard::{Checkpoint, Shard, ShardId, ShardLister};
+use kinetide::telemetry::status::{ProcessFacts, ShardSnapshot, Status};
+use kinetide::transform::{Enrichment, SourceKind, Transform};
+use kinetide::worker::{self, Drain};
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::log::Log;
+use super::wire::{Gate, Outside, Wire};
+
+/// 2026-01-15T09:30:00Z, when every run begins.
+pub(super) const START_US: i64 = 1_768_469_400_000_000;
+/// This, and all that follows from it, is slower than in life, so that a day has fewer events.
+pub(super) const FAILOVER: Duration = Duration::from_secs(60);
+/// Timers are exact to a millisecond.
+const GRAIN: Duration = Duration::from_millis(50);
+
+/// What workers are set to.
+#[derive(Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) rows_bytes_max: usize,
+    pub(super) objects_max: usize,
+    pub(super) byte_budget: usize,
+    pub(super) batch_age_max: Duration,
+    pub(super) drain_budget: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            rows_bytes_max: 16 << 10,
+            objects_max: 6,
+            byte_budget: 64 << 20,
+            batch_age_max: Duration::from_secs(120),
+            drain_budget: Duration::from_secs(25),
+        }
+    }
+}
+
+/// Versions that are deployed in turn. They put records into other rows, other objects, or make dead letters of them.
+pub(super) fn transforms() -> [Transform; 4] {
+    let other = Enrichment { high_risk_above: 1000.into(), ..Enrichment::default() };
+    [
+        Transform::crypto_transactions(&Enrichment::default()).unwrap(),
+        Transform::crypto_transactions(&other).unwrap(),
+        Transform::dynamodb_cdc(),
+        Transform::json(),
+    ]
+}
+
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) status: Arc<Status>,
+    pub(super) gate: Arc<Gate>,
+    stop: CancellationToken,
+    asked_to_stop: Option<Instant>,
+    process: AbortHandle,
+    alive: bool,
+}
+
+pub(super) struct World {
+    pub(super) settings: Settings,
+    pub(super) log: Arc<Mutex<Log>>,
+    pub(super) stream: Arc<MemoryStream>,
+    pub(super) outside: Arc<Outside>,
+    pub(super) workers: Vec<Worker>,
+    processes: JoinSet<(usize, Result<Drain, TableError>)>,
+    /// How the workers that were asked to stop did so.
+    pub(super) drains: Vec<Drain>,
+    seed: u64,
+    began: Instant,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, shards: usize, page_records_max: usize, settings: Settings) -> Self {
+        let began = Instant::now();
+        let micros = move |at: Instant| START_US + i64::try_from((at - began).as_micros()).unwrap();
+        let stream = Arc::new(MemoryStream::new(shards, page_records_max, micros));
+        Self::over(seed, stream, settings)
+    }
+
+    /// A new table and an empty lake beside a stream that is there.
+    pub(super) fn over(seed: u64, stream: Arc<MemoryStream>, settings: Settings) -> Self {
+        let log = Arc::new(Mutex::new(Log::new()));
+        let outside = Outside::new(MemoryLeaseTable::new(), Arc::clone(&stream), Arc::clone(&log));
+        Self {
+            settings,
+            log,
+            stream,
+            outside: Arc::new(outside),
+            workers: Vec::new(),
+            processes: JoinSet::new(),
+            drains: Vec::new(),
+            seed,
+            began: Instant::now(),
+        }
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    pub(super) fn note(&self, text: impl std::fmt::Display) {
+        self.log.lock().unwrap().line(text);
+    }
+
+    pub(super) fn put(&self, hash_key: u128, data: &str) -> (ShardId, u128) {
+        let (shard, sequence) = self.stream.put(hash_key, "key", data).unwrap();
+        let sequence = sequence.as_str().parse().unwrap();
+        self.log.lock().unwrap().produced.entry(shard.clone()).or_default().push(sequence);
+        (shard, sequence)
+    }
+
+    pub(super) fn start_worker(&mut self, transform: &Transform) -> usize {
+        let number = self.workers.len();
+        let id = WorkerId::new(format!("worker-{number:03}"));
+        let seed = self.seed.wrapping_mul(1009).wrapping_add(number as u64);
+        let gate = Arc::new(Gate::new());
+        let wire = Arc::new(Wire {
+            outside: Arc::clone(&self.outside),
+            gate: Arc::clone(&gate),
+            worker: id.clone(),
+        });
+        let coordinator = Coordinator::new(
+            CoordinatorSettings {
+                worker: id.clone(),
+                failover: FAILOVER,
+                scan_interval: Duration::from_secs(10),
+                shard_sync_interval: Duration::from_secs(120),
+                initial: Checkpoint::TrimHorizon,
+                leases_max: 1000,
+                seed,
+            },
+            Arc::<Wire>::clone(&wire),
+            Arc::<Wire>::clone(&wire),
+        );
+        let facts = ProcessFacts {
+            worker: id.to_string(),
+            application: "simulation".into(),
+            stream: "trades".into(),
+        };
+        let status = Status::new(facts, FAILOVER * 3);
+        let limits = BatchLimits {
+            rows_bytes_max: self.settings.rows_bytes_max,
+            objects_max: self.settings.objects_max,
+            gzip_level: 1,
+        };
+        let shared = Shared {
+            source: Arc::<Wire>::clone(&wire),
+            lister: Arc::<Wire>::clone(&wire),
+            sink: wire,
+            coordinator,
+            budget: ByteBudget::new(self.settings.byte_budget),
+            status: Arc::clone(&status),
+            settings: ConsumerSettings {
+                stream: "trades".into(),
+                source: SourceKind::Kinesis,
+                layout: Layout { landing: "landing".into(), errors: "errors".into() },
+                limits,
+                batch_age_max: self.settings.batch_age_max,
+                poll_idle_max: Duration::from_secs(20),
+                transform: transform.clone(),
+                initial_timestamp_us: None,
+                seed,
+            },
+        };
+        let stop = CancellationToken::new();
+        let work = worker::run(Arc::new(shared), stop.clone(), self.settings.drain_budget);
+        let process = Process { work: Box::pin(work), gate: Arc::clone(&gate), nap: None };
+        let process = self.processes.spawn(async move { (number, process.await) });
+        self.note(format_args!("{id} starts with {}", transform.id()));
+        self.workers.push(Worker { id, status, gate, stop, asked_to_stop: None, process, alive: true });
+        number
+    }
+
+    pub(super) fn crash(&mut self, number: usize) {
+        let worker = &mut self.workers[number];
+        worker.gate.kill();
+        worker.process.abort();
+        worker.alive = false;
+        self.note(format_args!("{} crashes", self.workers[number].id));
+    }
+
+    pub(super) fn freeze(&mut self, number: usize, time: Duration) {
+        self.workers[number].gate.freeze(time);
+        self.note(format_args!("{} is frozen for {time:?}", self.workers[number].id));
+    }
+
+    pub(super) fn stop(&mut self, number: usize) {
+        self.note(format_args!("{} is asked to stop", self.workers[number].id));
+        self.workers[number].asked_to_stop = Some(Instant::now());
+        self.workers[number].stop.cancel();
+    }
+
+    /// Workers that run, those that drain included.
+    pub(super) fn alive(&self) -> Vec<usize> {
+        (0..self.workers.len()).filter(|&number| self.workers[number].alive).collect()
+    }
+
+    /// Workers that were not asked to stop.
+    pub(super) fn working(&self) -> Vec<usize> {
+        let works = |worker: &Worker| worker.alive && worker.asked_to_stop.is_none();
+        (0..self.workers.len()).filter(|&number| works(&self.workers[number])).collect()
+    }
+
+    pub(super) fn all_stopped(&self) -> bool {
+        self.workers.iter().all(|worker| !worker.alive)
+    }
+
+    /// Lets time pass, and looks at the workers that ended.
+    pub(super) async fn run(&mut self, time: Duration) {
+        sleep(time).await;
+        let failure = self.log.lock().unwrap().failure.clone();
+        assert!(failure.is_none(), "{failure:?}");
+        while let Some(ended) = self.processes.try_join_next() {
+            let (number, drain) = match ended {
+                Ok(ended) => ended,
+                Err(error) if error.is_cancelled() => continue,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            let drain = drain.unwrap();
+            self.note(format_args!("{} drained: {drain:?}", self.workers[number].id));
+            assert!(self.workers[number].asked_to_stop.is_some(), "a worker ended unasked");
+            self.workers[number].alive = false;
+            self.drains.push(drain);
+        }
+        for worker in &self.workers {
+            let Some(asked) = worker.asked_to_stop.filter(|_| worker.alive) else { continue };
+            // `time` at most has passed since a worker could have been seen to end.
+            let limit = self.settings.drain_budget + time + GRAIN;
+            assert!(asked.elapsed() <= limit, "{} did not drain within its budget", worker.id);
+        }
+    }
+
+    /// What the status of any living worker says of a shard, the last one to report it first.
+    pub(super) fn shard_status(&self, shard: &ShardId) -> Option<ShardSnapshot> {
+        let alive = self.workers.iter().rev().filter(|worker| worker.alive);
+        alive
+            .flat_map(|worker| worker.status.snapshot().shards)
+            .find(|snapshot| snapshot.shard == shard.as_str())
+    }
+
+    pub(super) async fn shards(&self) -> Vec<Shard> {
+        loop {
+            if let Ok(shards) = self.stream.list().await {
+                return shards;
+            }
+        }
+    }
+
+    /// What is still to be done, if anything.
+    pub(super) async fn unfinished(&self) -> Option<String> {
+        let shards = self.shards().await;
+        let log = self.log.lock().unwrap();
+        for Shard { id, closed, .. } in shards {
+            let Some(row) = log.rows.get(&id) else {
+                if !log.ended.contains(&id) {
+                    return Some(format!("{id} has no lease"));
+                }
+                continue;
+            };
+            let tip = log.produced.get(&id).and_then(|records| records.last());
+            let at_tip = tip.is_none_or(|tip| is_at(row, *tip));
+            if closed && !row.finished() || !closed && (!at_tip || row.pending.is_some()) {
+                return Some(format!("{id} is not at its end or tip: {row:?}"));
+            }
+        }
+        None
+    }
+
+    pub(super) async fn until_done(&mut self, limit: Duration) {
+        let start = Instant::now();
+        while let Some(rest) = self.unfinished().await {
+            let status: Vec<_> =
+                self.workers.iter().filter(|w| w.alive).map(|w| w.status.snapshot()).collect();
+            assert!(start.elapsed() < limit, "after {limit:?} {rest}\n{status:#?}");
+            self.run(Duration::from_secs(10)).await;
+        }
+    }
+
+    /// Asks everybody to stop; with nothing wrong around them all drain cleanly.
+    pub(super) async fn drain_all(&mut self) {
+        for number in self.working() {
+            self.stop(number);
+        }
+        while !self.all_stopped() {
+            self.run(GRAIN).await;
+        }
+    }
+}
+
+fn is_at(row: &Lease, sequence: u128) -> bool {
+    row.checkpoint.position().is_some_and(|at| at.sequence == sequence.into())
+}
+
+/// A process that can be made to stand still. Its tasks belong to the runtime, so that its timers go on; but
+/// nothing comes or goes through its gate, and the worker itself is not polled.
+struct Process<F> {
+    work: Pin<Box<F>>,
+    gate: Arc<Gate>,
+    nap: Option<Pin<Box<Sleep>>>,
+}
+
+impl<F: Future> Future for Process<F> {
+    type Output = F::Output;
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if self.gate.is_frozen() {
+            let mut nap = Box::pin(sleep_until(self.gate.frozen_until()));
+            let polled = nap.as_mut().poll(context);
+            self.nap = Some(nap);
+            if polled.is_pending() {
+                return Poll::Pending;
+            }
+        }
+        self.work.as_mut().poll(context)
+    }
+}
