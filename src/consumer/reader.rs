@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use crate::clock::wall_clock_us;
-use crate::fetch::{BytePermit, ChildShard, FetchError, Next, Pacing, Page, StartAt, fetch_page};
-use crate::shard::{SequenceNumber, ShardId};
+use crate::fetch::{BytePermit, FetchError, Next, Pacing, Page, StartAt, fetch_page};
+use crate::shard::{ChildShard, SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, ShardState};
 

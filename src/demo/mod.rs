@@ -11,6 +11,7 @@
 //!                 └────────────────────────┴──► verify ◄───────┘ ─► report
 //! ```
 
+mod error;
 mod json;
 mod lake;
 mod mishaps;
@@ -21,7 +22,8 @@ pub mod report;
 pub mod verify;
 mod workers;
 
-pub use play::{DemoError, DemoPlan, play};
+pub use error::DemoError;
+pub use play::{DemoPlan, play};
 
 #[cfg(test)]
 mod tests;

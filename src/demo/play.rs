@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::error::DemoError;
 use super::mishaps::{Mishap, Mishaps};
 use super::progress::{Display, Watch};
 use super::report::Summary;
@@ -20,7 +21,6 @@ use crate::generate::dynamodb::{TableWriter, create_table, scan};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::TradeFiles;
 use crate::generate::{self, GenerateError, Plan, Sink, Source, Totals};
-use crate::lease::TableError;
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::local::kinesis::Kinesis;
 use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
@@ -64,64 +64,6 @@ pub struct DemoPlan {
     pub seed: u64,
     /// After the check, leave everything running until cancelled.
     pub keep_running: bool,
-}
-
-/// Why the demo could not be played to its end. A lake with defects is not an error but a summary that says so.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// The folder.
-    #[error("{}: {problem}", dir.display())]
-    Dir {
-        /// As given.
-        dir: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The embedded AWS.
-    #[error(transparent)]
-    Local(#[from] LocalError),
-    /// The generator.
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-    /// The check.
-    #[error(transparent)]
-    Verify(#[from] VerifyError),
-    /// The lease table, as seen from here.
-    #[error("could not read the lease table")]
-    Leases(#[from] TableError),
-    /// The embedded Kinesis refused what a mishap or the check asked for.
-    #[error("the embedded Kinesis refused: {0}")]
-    Kinesis(String),
-    /// A worker process.
-    #[error("{id} {problem}")]
-    Worker {
-        /// Its id.
-        id: String,
-        /// What happened to it.
-        problem: String,
-    },
-    /// Nothing moves any more.
-    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}",
-            STUCK_AFTER.as_secs(), logs.display())]
-    Stuck {
-        /// Records put and not delivered.
-        left: u64,
-        /// Folder of the logs.
-        logs: PathBuf,
-    },
-    /// There was nothing to play.
-    #[error("no record was put: {bad_lines} lines of the trade files could not be read")]
-    NothingPut {
-        /// Lines passed over.
-        bad_lines: u64,
-    },
-    /// Ended from outside.
-    #[error("interrupted: the workers were drained and have ended, nothing was checked; the lake so far is {}",
-            lake.display())]
-    Interrupted {
-        /// Its folder.
-        lake: PathBuf,
-    },
 }
 
 /// Plays the demo: servers, generator, workers, mishaps, drain, check. `summary` is given the result as soon as it is
@@ -269,7 +211,11 @@ impl Run<'_> {
                 moved = (Instant::now(), look.delivered);
             } else if moved.0.elapsed() > STUCK_AFTER && look.put > look.delivered {
                 display.end();
-                return Err(DemoError::Stuck { left: look.put - look.delivered, logs: self.logs.clone() });
+                return Err(DemoError::Stuck {
+                    after: STUCK_AFTER,
+                    left: look.put - look.delivered,
+                    logs: self.logs.clone(),
+                });
             }
         }
     }

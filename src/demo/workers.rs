@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::play::DemoError;
+use super::error::DemoError;
 
 /// Workers have this long for their drain.
 const DRAIN: Duration = Duration::from_secs(60);

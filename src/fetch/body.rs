@@ -13,8 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::page::{Page, PageBuilder, Span};
-use super::source::ChildShard;
-use crate::shard::{HashKeyRange, ShardId};
+use crate::shard::{ChildShard, HashKeyRange, ShardId};
 
 /// Why a body is not a page. Says where, never what the record holds.
 #[derive(Debug, thiserror::Error)]

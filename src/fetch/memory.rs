@@ -14,8 +14,8 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 use super::page::{Page, PageBuilder};
-use super::source::{ChildShard, FetchError, RecordSource, StartAt};
-use crate::shard::{HashKeyRange, ListError, SequenceNumber, Shard, ShardId, ShardLister};
+use super::source::{FetchError, RecordSource, StartAt};
+use crate::shard::{ChildShard, HashKeyRange, ListError, SequenceNumber, Shard, ShardId, ShardLister};
 
 /// As in Kinesis.
 const ITERATOR_LIFETIME: Duration = Duration::from_secs(300);

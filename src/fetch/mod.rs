@@ -16,4 +16,4 @@ pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit};
 pub use pacing::{Next, Pacing};
 pub use page::{Page, PageBuilder, Payload, Record};
-pub use source::{ChildShard, FetchError, RecordSource, StartAt, fetch_page};
+pub use source::{FetchError, RecordSource, StartAt, fetch_page};

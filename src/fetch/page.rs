@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::source::ChildShard;
-use crate::shard::{Position, SequenceNumber};
+use crate::shard::{ChildShard, Position, SequenceNumber};
 
 /// The payload of a record, as it lies in the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::page::Page;
-use crate::shard::{HashKeyRange, SequenceNumber, Shard, ShardId};
+use crate::shard::{SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 
 /// Where reading of a shard starts.
@@ -20,30 +20,6 @@ pub enum StartAt {
     At(SequenceNumber),
     /// The record after this sequence number.
     After(SequenceNumber),
-}
-
-/// A child announced at the end of its parent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChildShard {
-    /// Its id.
-    pub id: ShardId,
-    /// Its parents: one after a split, two after a merge.
-    pub parents: Vec<ShardId>,
-    /// Hash keys that it takes.
-    pub hash_range: HashKeyRange,
-}
-
-impl ChildShard {
-    /// As a listed shard. Its first sequence number is not known from here.
-    pub fn to_shard(&self) -> Shard {
-        Shard {
-            id: self.id.clone(),
-            parents: self.parents.clone(),
-            hash_range: self.hash_range,
-            starting_sequence_number: SequenceNumber::from(0),
-            closed: false,
-        }
-    }
 }
 
 /// Why there is no page.

@@ -28,10 +28,9 @@ use super::held::{HeldLease, LeaseWriteError};
 use super::plan::{LeaseView, plan};
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::sync::{ShardSync, SyncError};
-use super::table::{LeaseTable, TableError, WriteError};
+use super::table::{LeaseTable, TableError, WriteError, chain};
 use super::write::LeaseWrite;
-use crate::fetch::ChildShard;
-use crate::shard::{Checkpoint, ShardId, ShardLister};
+use crate::shard::{Checkpoint, ChildShard, ShardId, ShardLister};
 use crate::telemetry::metrics::{self, TakenHow, WriteOutcome};
 
 /// A scan reads at most this many rows a second on average: larger tables are scanned less often.
@@ -548,18 +547,6 @@ async fn pause(time: Duration, stop: &CancellationToken) -> bool {
         () = stop.cancelled() => false,
         () = sleep(time) => true,
     }
-}
-
-/// An error with everything below it, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(source) = below {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        below = source.source();
-    }
-    text
 }
 
 /// Repeated failures of one activity: logged when they begin and when they are over, waited out longer and

@@ -7,14 +7,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::coordinator::chain;
 use super::held::{HeldLease, LeaseWriteError};
 use super::row::Lease;
-use super::table::{LeaseTable, TableError};
+use super::table::{LeaseTable, TableError, chain};
 use super::write::LeaseWrite;
-use crate::fetch::ChildShard;
 use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, missing_leases};
-use crate::shard::{Checkpoint, ListError, Shard, ShardId, ShardLister};
+use crate::shard::{Checkpoint, ChildShard, ListError, Shard, ShardId, ShardLister};
 
 /// Why leases and shards could not be brought in step. Worth another try, except for a lost lease.
 #[derive(Debug, thiserror::Error)]

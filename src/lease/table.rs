@@ -65,3 +65,15 @@ pub trait LeaseTable: Send + Sync {
     /// Deletes the row on the condition that it still has `seen.counter`.
     async fn delete(&self, seen: &Lease) -> Result<(), WriteError>;
 }
+
+/// An error with everything below it, on one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(source) = below {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        below = source.source();
+    }
+    text
+}

@@ -67,6 +67,30 @@ pub struct Shard {
     pub closed: bool,
 }
 
+/// A child announced at the end of its parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildShard {
+    /// Its id.
+    pub id: ShardId,
+    /// Its parents: one after a split, two after a merge.
+    pub parents: Vec<ShardId>,
+    /// Hash keys that it takes.
+    pub hash_range: HashKeyRange,
+}
+
+impl ChildShard {
+    /// As a listed shard. Its first sequence number is not known from here.
+    pub fn to_shard(&self) -> Shard {
+        Shard {
+            id: self.id.clone(),
+            parents: self.parents.clone(),
+            hash_range: self.hash_range,
+            starting_sequence_number: SequenceNumber::from(0),
+            closed: false,
+        }
+    }
+}
+
 /// Why a stream could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {

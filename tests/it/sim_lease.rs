@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{FuturesUnordered, StreamExt};
-use kinetide::fetch::ChildShard;
 use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::{Faults, MemoryLeaseTable};
 use kinetide::lease::{
     HeldLease, Lease, LeaseKey, LeaseTable, LeaseWrite, LeaseWriteError, TableError, WorkerId, WriteError,
 };
+use kinetide::shard::ChildShard;
 use kinetide::shard::{
     Checkpoint, HashKeyRange, ListError, Position, SequenceNumber, Shard, ShardId, ShardLister,
 };

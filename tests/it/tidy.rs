@@ -51,7 +51,7 @@ const KNOW_EVERYTHING: [&str; 2] = ["cli", "service"];
 
 /// Imports beyond the table: who, what, why.
 const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("lease", "fetch::ChildShard", "a plain value: children named at a shard's end become leases")];
+    &[("deliver", "aws::is_loopback", "a server on this machine checks no credentials, S3 or not")];
 
 /// Files and folders with these names, and these places, may use an AWS SDK.
 const AWS_SERVICES: [&str; 6] = ["cloudwatch", "dynamodb", "dynamodbstreams", "firehose", "kinesis", "s3"];
@@ -153,7 +153,9 @@ fn sdks_stay_in_files_named_after_their_service() {
         if named || SDK_PLACES.iter().any(|place| source.path.starts_with(place)) {
             continue;
         }
-        let used = words(&source.code, "aws_")
+        let outside_strings: String =
+            source.code.lines().flat_map(|line| line.split('"').step_by(2)).collect();
+        let used = words(&outside_strings, "aws_")
             .find(|word| SDK_CRATES.iter().any(|sdk| word.starts_with(sdk)))
             .map(|word| format!("{}: {word}", source.path));
         wrong.extend(used);
