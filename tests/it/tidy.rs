@@ -50,8 +50,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const KNOW_EVERYTHING: [&str; 2] = ["cli", "service"];
 
 /// Imports beyond the table: who, what, why.
-const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("lease", "fetch::ChildShard", "a plain value: children named at a shard's end become leases")];
+const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("lease", "fetch::ChildShard", "a plain value: children named at a shard's end become leases"),
+    ("deliver", "aws::is_loopback", "one rule for SDK and object store when credentials are made up"),
+];
 
 /// Files and folders with these names, and these places, may use an AWS SDK.
 const AWS_SERVICES: [&str; 6] = ["cloudwatch", "dynamodb", "dynamodbstreams", "firehose", "kinesis", "s3"];
@@ -153,7 +155,9 @@ fn sdks_stay_in_files_named_after_their_service() {
         if named || SDK_PLACES.iter().any(|place| source.path.starts_with(place)) {
             continue;
         }
-        let used = words(&source.code, "aws_")
+        // Between quotes stands the text of a log filter, not a path.
+        let code: String = source.code.lines().flat_map(|line| line.split('"').step_by(2)).collect();
+        let used = words(&code, "aws_")
             .find(|word| SDK_CRATES.iter().any(|sdk| word.starts_with(sdk)))
             .map(|word| format!("{}: {word}", source.path));
         wrong.extend(used);
