@@ -38,7 +38,7 @@ use crate::transform::{SourceKind, Transform};
 use reader::{Fetched, Memory};
 use steps::{Outcome, Steps};
 
-/// A page with more bytes than this is transformed off the async threads: it takes over half a millisecond.
+/// A page with more bytes than this takes over half a millisecond to transform.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// How often the parents of a shard are looked at while they are being finished.
 const PARENTS_INTERVAL: Duration = Duration::from_secs(1);
@@ -397,20 +397,10 @@ impl Open {
         }
     }
 
-    /// Moves records from the page to the batch until one of them is used up. Work above half a millisecond
-    /// leaves the async threads.
-    async fn fill(mut self) -> Self {
-        let large = self.page.as_ref().is_some_and(|(fetched, _)| fetched.page.bytes() > INLINE_BYTES_MAX);
-        if large {
-            let filling = tokio::task::spawn_blocking(move || {
-                self.fill_now();
-                self
-            });
-            joined(filling.await).await
-        } else {
-            self.fill_now();
-            self
-        }
+    /// Moves records from the page to the batch until one of them is used up.
+    async fn fill(self) -> Self {
+        let bytes = self.page.as_ref().map_or(0, |(fetched, _)| fetched.page.bytes());
+        sized(bytes, self, Self::fill_now).await.0
     }
 
     fn fill_now(&mut self) {
@@ -437,6 +427,20 @@ impl Open {
             self.page = Some((fetched, index));
         }
     }
+}
+
+/// Does `work` on `value` for a page of `bytes`: here when it is small, else off the async threads, as it takes over half
+/// a millisecond.
+async fn sized<T, R>(bytes: usize, mut value: T, work: impl FnOnce(&mut T) -> R + Send + 'static) -> (T, R)
+where
+    T: Send + 'static,
+    R: Send + 'static,
+{
+    let whole = move || {
+        let result = work(&mut value);
+        (value, result)
+    };
+    if bytes > INLINE_BYTES_MAX { joined(tokio::task::spawn_blocking(whole).await).await } else { whole() }
 }
 
 /// Where to start reading for a checkpoint, or why that is not known.

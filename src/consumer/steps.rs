@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
-use super::reader::{self, Memory};
+use super::reader::{self, Fetched, Memory};
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, read_positions, seal_object};
 use crate::checkpoint::{Event, Halt, Protocol, Step};
 use crate::deliver::{Backoff, Created, SinkError, retry_until};
@@ -153,7 +153,13 @@ impl Steps {
         let limits =
             BatchLimits { rows_bytes_max: usize::MAX, objects_max: usize::MAX, ..self.context.limits };
         let context = BatchContext { limits, ..(*self.context).clone() };
-        let mut batcher = Batcher::new(Arc::new(context));
+        let mut again = Again {
+            batcher: Batcher::new(Arc::new(context)),
+            first: first.clone(),
+            last: last.clone(),
+            there,
+            started: false,
+        };
         // A first rebuild whose objects are of no use: its bytes must not stand in the way of the second.
         (self.batch, self.rebuilt) = (None, None);
         let mut held = self.shared.budget.acquire(REBUILD_BYTES).await;
@@ -169,36 +175,23 @@ impl Steps {
             self.fork_rng(),
             sender,
         ));
-        let mut started = false;
         while let Some(fetched) = pages.recv().await {
-            if !started && fetched.page.is_empty() {
-                return Event::RecordsGone;
-            }
-            // Small enough to stay here: a takeover is rare, and at most a batch.
-            for record in fetched.page.records() {
-                let position = record.position();
-                if !started && position.sequence != first.sequence {
-                    return Event::RecordsGone;
+            let bytes = fetched.page.bytes();
+            let (now, progress) = super::sized(bytes, again, move |again| again.take(&fetched)).await;
+            again = now;
+            held.set(again.batcher.held_bytes().max(share));
+            match progress {
+                Progress::More => {}
+                Progress::Gone => return Event::RecordsGone,
+                Progress::Complete => {
+                    self.batch = again.batcher.close_as(&first, &last, generation);
+                    let objects = self.batch.iter().flat_map(|batch| &batch.objects);
+                    held.set(objects.clone().map(|object| object.body.len()).sum());
+                    let keys = objects.map(|object| object.key.clone()).collect();
+                    self.rebuilt = Some(held);
+                    return Event::Rebuilt { objects: keys };
                 }
-                started = true;
-                if position > last {
-                    break;
-                }
-                if position < first || there.contains(&position) {
-                    continue;
-                }
-                batcher.push(&record);
             }
-            held.set(batcher.held_bytes().max(share));
-            if fetched.page.records().next_back().is_some_and(|record| record.position() >= last) {
-                self.batch = batcher.close_as(&first, &last, generation);
-                let objects = self.batch.iter().flat_map(|batch| &batch.objects);
-                held.set(objects.clone().map(|object| object.body.len()).sum());
-                let keys = objects.map(|object| object.key.clone()).collect();
-                self.rebuilt = Some(held);
-                return Event::Rebuilt { objects: keys };
-            }
-            tokio::task::yield_now().await;
         }
         // The shard ended before the batch does: its records cannot be had.
         Event::RecordsGone
@@ -208,10 +201,10 @@ impl Steps {
     async fn positions(&mut self, keys: &[String]) -> HashSet<Position> {
         let mut positions = HashSet::new();
         for key in keys {
-            let object =
-                self.retry("read", key, |shared, key| async move { shared.sink.read(&key).await }).await;
-            let Some(object) = object else { continue };
             loop {
+                let object =
+                    self.retry("read", key, |shared, key| async move { shared.sink.read(&key).await }).await;
+                let Some(object) = object else { break };
                 match read_positions(&object) {
                     Ok(rows) => break positions.extend(rows),
                     // Somebody changed an object of ours. Guessing would double its rows.
@@ -390,5 +383,50 @@ impl Steps {
 
     fn fork_rng(&mut self) -> ChaCha8Rng {
         ChaCha8Rng::from_rng(&mut self.rng)
+    }
+}
+
+/// A batch that is built again.
+struct Again {
+    batcher: Batcher,
+    first: Position,
+    last: Position,
+    /// Rows that stand in sealed objects.
+    there: HashSet<Position>,
+    /// The first record was seen.
+    started: bool,
+}
+
+enum Progress {
+    More,
+    /// The last record was seen.
+    Complete,
+    /// The first record is not there any more.
+    Gone,
+}
+
+impl Again {
+    /// Takes the records of the batch from a page.
+    fn take(&mut self, fetched: &Fetched) -> Progress {
+        if !self.started && fetched.page.is_empty() {
+            return Progress::Gone;
+        }
+        for record in fetched.page.records() {
+            let position = record.position();
+            if !self.started && position.sequence != self.first.sequence {
+                return Progress::Gone;
+            }
+            self.started = true;
+            if position > self.last {
+                return Progress::Complete;
+            }
+            if position >= self.first && !self.there.contains(&position) {
+                self.batcher.push(&record);
+            }
+            if position == self.last {
+                return Progress::Complete;
+            }
+        }
+        Progress::More
     }
 }
