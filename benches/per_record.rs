@@ -181,8 +181,11 @@ fn path(body: &Bytes, context: &Arc<BatchContext>) -> usize {
     batch.objects.iter().map(|object| object.body.len()).sum()
 }
 
-/// What one writes first: a tree in, a tree out, floats, gzip at its default level.
+/// What one writes first for the same row: a tree in, a tree out, floats, `format!`, gzip at its default level.
 fn obvious(body: &[u8], level: u32) -> usize {
+    let time = |us: i64| {
+        jiff::Timestamp::from_microsecond(us).unwrap().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+    };
     let answer: Value = serde_json::from_slice(body).unwrap();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level));
     for record in answer["Records"].as_array().unwrap() {
@@ -193,7 +196,16 @@ fn obvious(body: &[u8], level: u32) -> usize {
         let mut row = serde_json::Map::new();
         row.insert("event_id".to_owned(), event["eventID"].clone());
         row.insert("event_name".to_owned(), event["eventName"].clone());
-        row.insert("cdc_ts_us".to_owned(), change["ApproximateCreationDateTime"].clone());
+        let created_us = change["ApproximateCreationDateTime"].as_i64().unwrap();
+        row.insert("event_timestamp".to_owned(), json!(time(created_us)));
+        row.insert("cdc_ts_us".to_owned(), json!(created_us));
+        let sequence = record["SequenceNumber"].as_str().unwrap();
+        row.insert("ordering_key".to_owned(), json!(format!("{created_us:020}-{sequence:0>60}")));
+        row.insert("source".to_owned(), json!("kinesis"));
+        row.insert("shard_id".to_owned(), json!("shardId-000000000000"));
+        let removed = event["eventName"] == "REMOVE";
+        row.insert("is_deleted".to_owned(), json!(removed));
+        row.insert("delete_reason".to_owned(), if removed { json!("user") } else { Value::Null });
         row.insert("table_name".to_owned(), event["tableName"].clone());
         row.insert("sequence_number".to_owned(), record["SequenceNumber"].clone());
         for (name, value) in image.as_object().unwrap() {
@@ -206,9 +218,33 @@ fn obvious(body: &[u8], level: u32) -> usize {
         }
         let number = |name: &str| row[name].as_f64().unwrap();
         let (price, quantity, fee) = (number("price"), number("quantity"), number("trade_fee"));
-        row.insert("trade_value".to_owned(), json!(price * quantity));
+        let value = price * quantity;
+        row.insert("trade_value".to_owned(), json!(value));
+        let risk = if value > 500_000.0 {
+            "HIGH_RISK"
+        } else if value > 100_000.0 {
+            "MEDIUM_RISK"
+        } else {
+            "LOW_RISK"
+        };
+        row.insert("risk_flag".to_owned(), json!(risk));
         row.insert("normalized_price".to_owned(), json!((price * 102.0).round() / 100.0));
         row.insert("adjusted_trade_fee".to_owned(), json!(fee * 0.95));
+        let category = if quantity > 2.0 {
+            "VIP Trader"
+        } else if quantity > 1.0 {
+            "Active Trader"
+        } else {
+            "Casual Trader"
+        };
+        row.insert("user_category".to_owned(), json!(category));
+        let hour = row["timestamp"].as_str().unwrap()[..13].replace('T', " ") + ":00:00";
+        row.insert("hour_bucket".to_owned(), json!(hour));
+        #[expect(clippy::cast_possible_truncation, reason = "microseconds fit")]
+        let arrived_us = (record["ApproximateArrivalTimestamp"].as_f64().unwrap() * 1e6) as i64;
+        row.insert("ingestion_time".to_owned(), json!(time(arrived_us)));
+        row.insert("is_valid".to_owned(), json!(row["trade_status"] != "FAILED"));
+        row.insert("invalid_reason".to_owned(), Value::Null);
         let mut line = serde_json::to_vec(&row).unwrap();
         line.push(b'\n');
         gzip.write_all(&line).unwrap();
