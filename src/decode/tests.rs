@@ -265,6 +265,8 @@ proptest! {
             bytes[place.index(document.len())] = byte;
             let _ = (decode_event(&bytes, &mut image), decode_object(&bytes, &mut image));
         }
+        // Without the line's end a document is still whole.
+        document = document.trim_ascii_end();
         document = &document[..cut.index(document.len())];
         prop_assert!(decode_event(document, &mut image).is_err());
     }
