@@ -92,6 +92,7 @@ const ROOT: &[&str] = &[
     "ecs",
     "glue",
     "loadtest",
+    "proptest-regressions",
     "src",
     "target",
     "tests",
