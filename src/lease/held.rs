@@ -364,7 +364,7 @@ mod tests {
         let table = MemoryLeaseTable::new();
         table.create(&unowned()).await.unwrap();
         let sent = Instant::now();
-        let row = table.write(&unowned(), &LeaseWrite::Take(me())).await.unwrap();
+        let row = table.write(&unowned(), &LeaseWrite::Assign(me())).await.unwrap();
         let table = Arc::new(Scripted { table, script: Mutex::new(script.iter().copied().collect()) });
         let dynamic: Arc<dyn LeaseTable> = Arc::<Scripted>::clone(&table);
         (table, HeldLease::new(dynamic, row, me(), sent, FAILOVER))
@@ -376,7 +376,7 @@ mod tests {
 
     async fn steal(table: &Scripted) {
         let seen = row(table);
-        table.table.write(&seen, &LeaseWrite::Take(WorkerId::new("thief"))).await.unwrap();
+        table.table.write(&seen, &LeaseWrite::Assign(WorkerId::new("thief"))).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -424,11 +424,11 @@ mod tests {
         sleep(Duration::from_secs(1)).await;
         table.script.lock().unwrap().extend([Fine, RequestLost, RequestLost]);
         // The renew is refused, the commit found and taken in, then the table goes away again.
-        assert!(held.write(LeaseWrite::Renew).await.is_err());
+        assert!(held.write(LeaseWrite::Renew(None)).await.is_err());
         assert_eq!(held.row(), row(&table));
         assert_eq!(held.row().checkpoint.as_str(), "1");
         assert_eq!(held.last_write(), first_sent, "validity counts from the write that was done");
-        assert_eq!(held.write(LeaseWrite::Renew).await.unwrap().counter, 3);
+        assert_eq!(held.write(LeaseWrite::Renew(None)).await.unwrap().counter, 3);
     }
 
     #[tokio::test(start_paused = true)]
@@ -439,7 +439,7 @@ mod tests {
         assert!(timeout(Duration::from_secs(1), held.write(commit(1))).await.is_err());
         // It arrives after its sender has given up.
         table.table.write(&seen, &commit(1)).await.unwrap();
-        let answer = held.write(LeaseWrite::Renew).await.unwrap();
+        let answer = held.write(LeaseWrite::Renew(None)).await.unwrap();
         assert_eq!((answer.counter, answer.checkpoint.as_str()), (3, "1"));
     }
 
@@ -450,7 +450,7 @@ mod tests {
             steal(&table).await;
             assert!(matches!(held.write(commit(1)).await, Err(LeaseWriteError::Lost)));
             assert!(held.lost().is_cancelled() && !held.is_valid(Instant::now()));
-            assert!(matches!(held.write(LeaseWrite::Renew).await, Err(LeaseWriteError::Lost)));
+            assert!(matches!(held.write(LeaseWrite::Renew(None)).await, Err(LeaseWriteError::Lost)));
             assert_eq!(row(&table).counter, 2);
         }
         let (table, held) = taken(&[]).await;
@@ -466,11 +466,11 @@ mod tests {
         assert!(Instant::now() > until - FAILOVER, "the first try hung for a while");
         assert_eq!(held.valid_until(), until, "children move no counter: nobody saw a heartbeat");
         let sent = Instant::now();
-        held.write(LeaseWrite::Renew).await.unwrap();
+        held.write(LeaseWrite::Renew(None)).await.unwrap();
         assert!(held.is_valid(sent + FAILOVER - Duration::from_millis(1)));
         assert!(!held.is_valid(sent + FAILOVER));
         sleep(FAILOVER).await;
-        assert!(matches!(held.write(LeaseWrite::Renew).await, Err(LeaseWriteError::Lost)));
+        assert!(matches!(held.write(LeaseWrite::Renew(None)).await, Err(LeaseWriteError::Lost)));
         assert!(held.lost().is_cancelled());
     }
 
@@ -499,7 +499,7 @@ mod tests {
         let (sent, row) = loop {
             let sent = Instant::now();
             let seen = table.rows().remove(0);
-            if let Ok(row) = table.write(&seen, &LeaseWrite::Take(me())).await {
+            if let Ok(row) = table.write(&seen, &LeaseWrite::Assign(me())).await {
                 break (sent, row);
             }
         };
@@ -510,7 +510,7 @@ mod tests {
         let renewer = async {
             while !held.lost().is_cancelled() {
                 sleep(FAILOVER / 3).await;
-                drop(held.write(LeaseWrite::Renew).await);
+                drop(held.write(LeaseWrite::Renew(None)).await);
             }
         };
         let committer = async {
@@ -552,7 +552,7 @@ mod tests {
             sleep(Duration::from_millis(rng.random_range(0..60_000))).await;
             while table.rows()[0].owner == Some(me()) {
                 let seen = table.rows().remove(0);
-                drop(table.write(&seen, &LeaseWrite::Take(WorkerId::new("thief"))).await);
+                drop(table.write(&seen, &LeaseWrite::Assign(WorkerId::new("thief"))).await);
             }
         };
         tokio::join!(renewer, committer, watcher, thief);

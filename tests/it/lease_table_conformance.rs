@@ -75,7 +75,7 @@ async fn the_counter_race_is_exact(table: &Table) {
             let mut accepted = 0;
             for _ in 0..10 {
                 let seen = table.get(&key).await.unwrap().unwrap();
-                match table.write(&seen, &LeaseWrite::Renew).await {
+                match table.write(&seen, &LeaseWrite::Renew(None)).await {
                     Ok(row) => {
                         assert_eq!(row.counter, seen.counter + 1);
                         accepted += 1;
@@ -101,17 +101,17 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
     let pending = |state| Pending { checkpoint: at(2u128.pow(100), 7), state };
     let children = vec![ShardId::new("child-a"), ShardId::new("child-b")];
     for write in [
-        LeaseWrite::Take(worker("a")),
-        LeaseWrite::Renew,
-        LeaseWrite::Take(worker("b")),
+        LeaseWrite::Assign(worker("a")),
+        LeaseWrite::Renew(None),
+        LeaseWrite::Assign(worker("b")),
         LeaseWrite::Prepare(pending(Some(state))),
-        LeaseWrite::Renew,
+        LeaseWrite::Renew(None),
         LeaseWrite::Prepare(pending(None)),
         LeaseWrite::Commit(at(2u128.pow(100), 7)),
         LeaseWrite::SetChildren(children),
         LeaseWrite::SetChildren(Vec::new()),
         LeaseWrite::Evict,
-        LeaseWrite::Take(worker("b")),
+        LeaseWrite::Assign(worker("b")),
         LeaseWrite::Commit(Checkpoint::ShardEnd),
     ] {
         let expected = apply(&row, &write);
@@ -124,10 +124,10 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
 
 async fn a_conflict_shows_the_row(table: &Table) {
     let old = fresh(table, 4).await;
-    let taken = table.write(&old, &LeaseWrite::Take(worker("a"))).await.unwrap();
+    let taken = table.write(&old, &LeaseWrite::Assign(worker("a"))).await.unwrap();
     for write in [
-        LeaseWrite::Renew,
-        LeaseWrite::Take(worker("b")),
+        LeaseWrite::Renew(None),
+        LeaseWrite::Assign(worker("b")),
         LeaseWrite::Evict,
         LeaseWrite::Commit(at(9, 0)),
         LeaseWrite::SetChildren(vec![ShardId::new("child")]),
@@ -148,14 +148,14 @@ async fn a_conflict_shows_the_row(table: &Table) {
 
 async fn deleting_is_conditional(table: &Table) {
     let old = fresh(table, 5).await;
-    let row = table.write(&old, &LeaseWrite::Renew).await.unwrap();
+    let row = table.write(&old, &LeaseWrite::Renew(None)).await.unwrap();
     match table.delete(&old).await {
         Err(WriteError::Conflict(Some(found))) => assert_eq!(*found, row),
         other => panic!("unexpected answer: {other:?}"),
     }
     table.delete(&row).await.unwrap();
     assert_eq!(table.get(&row.key).await.unwrap(), None);
-    for answer in [table.write(&row, &LeaseWrite::Renew).await.map(drop), table.delete(&row).await] {
+    for answer in [table.write(&row, &LeaseWrite::Renew(None)).await.map(drop), table.delete(&row).await] {
         assert!(matches!(answer, Err(WriteError::Conflict(None))), "deleted: {answer:?}");
     }
 }
@@ -255,7 +255,7 @@ mod dynamodb {
             assert_eq!(table.get(&key).await.unwrap(), None);
             let lease = Lease { key: key.clone(), ..Lease::new(&shard(0), Checkpoint::Latest) };
             assert!(!table.create(&lease).await.unwrap());
-            assert!(matches!(table.write(&lease, &LeaseWrite::Renew).await, Err(WriteError::Conflict(None))));
+            assert!(matches!(table.write(&lease, &LeaseWrite::Renew(None)).await, Err(WriteError::Conflict(None))));
             assert_eq!(rows.get(key.as_str()).await.len(), row.len(), "{key} is untouched");
         }
     }
@@ -273,7 +273,7 @@ mod dynamodb {
         .await;
         let row = table.get(&ShardId::new("legacy")).await.unwrap().unwrap();
         assert_eq!((row.counter, row.owner_switches, row.hash_range), (41, 2, None));
-        let row = table.write(&row, &LeaseWrite::Take(worker("rust"))).await.unwrap();
+        let row = table.write(&row, &LeaseWrite::Assign(worker("rust"))).await.unwrap();
         assert_eq!((row.counter, row.owner_switches), (42, 3));
         table.write(&row, &LeaseWrite::Commit(at(5, 1))).await.unwrap();
         let item = rows.get("legacy").await;
@@ -293,7 +293,7 @@ mod dynamodb {
         assert!(absent.iter().all(|name| !item.contains_key(*name)));
 
         let pending = Pending { checkpoint: at(77, 3), state: Some(Arc::from([0u8, 255, 10].as_slice())) };
-        let row = table.write(&row, &LeaseWrite::Take(worker("a"))).await.unwrap();
+        let row = table.write(&row, &LeaseWrite::Assign(worker("a"))).await.unwrap();
         let row = table.write(&row, &LeaseWrite::Prepare(pending)).await.unwrap();
         let item = rows.get(key).await;
         assert_eq!(item["leaseOwner"], s("a"));
@@ -320,15 +320,15 @@ mod dynamodb {
     /// The start of a hand-off, as a Java leader writes it: owners change, the counter does not.
     async fn a_hand_off_stops_the_renew_that_does_not_know_of_it(table: &Table, rows: &Items) {
         let row = fresh(table, 22).await;
-        let row = table.write(&row, &LeaseWrite::Take(worker("a"))).await.unwrap();
+        let row = table.write(&row, &LeaseWrite::Assign(worker("a"))).await.unwrap();
         rows.set(row.key.as_str(), "leaseOwner", s("b")).await;
         rows.set(row.key.as_str(), "checkpointOwner", s("a")).await;
-        let found = match table.write(&row, &LeaseWrite::Renew).await {
+        let found = match table.write(&row, &LeaseWrite::Renew(None)).await {
             Err(WriteError::Conflict(Some(found))) => *found,
             other => panic!("unexpected answer: {other:?}"),
         };
         assert_eq!(found.actual_owner(), Some(&worker("a")));
-        let found = table.write(&found, &LeaseWrite::Renew).await.unwrap();
+        let found = table.write(&found, &LeaseWrite::Renew(None)).await.unwrap();
         let found = table.write(&found, &LeaseWrite::Commit(at(3, 0))).await.unwrap();
         let found = table.write(&found, &LeaseWrite::Evict).await.unwrap();
         assert_eq!((found.owner, found.checkpoint_owner), (Some(worker("b")), None));
@@ -410,7 +410,7 @@ mod dynamodb {
         drop(listener);
         let table = DynamoDbLeaseTable::new(client(&endpoint), "lease-conformance");
         let lease = Lease::new(&shard(0), Checkpoint::Latest);
-        assert!(matches!(table.write(&lease, &LeaseWrite::Renew).await, Err(WriteError::Unknown(_))));
+        assert!(matches!(table.write(&lease, &LeaseWrite::Renew(None)).await, Err(WriteError::Unknown(_))));
         assert!(matches!(table.get(&lease.key).await, Err(TableError::Unavailable(_))));
     }
 
@@ -448,7 +448,7 @@ mod dynamodb {
         ] {
             let (endpoint, _server) = canned(status, kind).await;
             let table = DynamoDbLeaseTable::new(client(&endpoint), "lease-conformance");
-            match table.write(&lease, &LeaseWrite::Renew).await {
+            match table.write(&lease, &LeaseWrite::Renew(None)).await {
                 Err(WriteError::NotWritten(_)) => assert!(refused, "{kind}"),
                 Err(WriteError::Unknown(_)) => assert!(!refused, "{kind}"),
                 other => panic!("unexpected answer to {kind}: {other:?}"),

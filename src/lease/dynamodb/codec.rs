@@ -155,7 +155,7 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
         set.push(format!("{LEASE_COUNTER} = {}", out.value("next", n(seen.counter + 1))));
     }
     match write {
-        LeaseWrite::Renew => {
+        LeaseWrite::Renew(None) => {
             if seen.checkpoint_owner.is_none() {
                 out.and_absent_or(CHECKPOINT_OWNER, None, "");
             }
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn expressions_read_as_in_the_table_of_writes() {
         let mut seen = decode(&legacy()).unwrap().unwrap();
-        let renew = update(&seen, &LeaseWrite::Renew);
+        let renew = update(&seen, &LeaseWrite::Renew(None));
         assert_eq!(renew.update, "SET leaseCounter = :next");
         assert_eq!(renew.condition, "leaseCounter = :seen AND attribute_not_exists(checkpointOwner)");
         assert_eq!(renew.values[":next"], n(8));

@@ -1,0 +1,139 @@
+//! What one worker has seen of the fleet: whose leases are alive, which workers are.
+//!
+//! Owns: timing of counters as an observer. A lease or a worker is judged by changes of its row on the observer's own
+//! monotonic clock; no wall clock of another host decides.
+//! Does not own: reading the table (`coordinator`), what follows from it (`plan`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fleet::{TableSnapshot, WorkerRow};
+use super::row::{Lease, LeaseKey, WorkerId};
+use crate::shard::graph::ready;
+
+/// A worker whose row has not changed for this long gets no leases (`WorkerUtilizationAwareAssignmentConfig`: twice
+/// the reporting interval).
+pub const ACTIVE_WINDOW: Duration = Duration::from_secs(60);
+
+/// The lease table as one observer saw it, with the time since when each row has not moved.
+#[derive(Clone, Debug)]
+pub struct FleetView {
+    failover: Duration,
+    leases: BTreeMap<LeaseKey, Seen>,
+    workers: BTreeMap<WorkerId, SeenWorker>,
+}
+
+/// One lease, and since when its counter stands still.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The row as last read.
+    pub lease: Lease,
+    /// The end of the read that first showed this counter.
+    pub since: Instant,
+    /// The end of the read that first showed this hand-off, during one.
+    pub handing_off_since: Option<Instant>,
+}
+
+/// One worker, and since when its row stands still.
+#[derive(Clone, Debug)]
+pub struct SeenWorker {
+    /// The row as last read.
+    pub row: WorkerRow,
+    /// The end of the read that first showed this row.
+    pub since: Instant,
+    /// It was seen to change, so somebody writes it.
+    pub moved: bool,
+}
+
+impl FleetView {
+    /// A view of nothing yet. A lease counts as expired when its counter stands still for `failover`.
+    pub fn new(failover: Duration) -> Self {
+        Self { failover, leases: BTreeMap::new(), workers: BTreeMap::new() }
+    }
+
+    /// Takes in a whole scan. `returned` is the time after the read returned: a row may be older than that,
+    /// never younger, so a live lease is never called expired too early.
+    pub fn observe(&mut self, table: TableSnapshot, returned: Instant) {
+        let mut before = std::mem::take(&mut self.leases);
+        for lease in table.leases {
+            let seen = observed(before.remove(&lease.key), lease, returned);
+            self.leases.insert(seen.lease.key.clone(), seen);
+        }
+        let mut before = std::mem::take(&mut self.workers);
+        for row in table.workers {
+            let seen = match before.remove(&row.id) {
+                Some(seen) if seen.row.updated == row.updated => SeenWorker { row, ..seen },
+                Some(_) => SeenWorker { row, since: returned, moved: true },
+                None => SeenWorker { row, since: returned, moved: false },
+            };
+            self.workers.insert(seen.row.id.clone(), seen);
+        }
+    }
+
+    /// Takes in one lease that was just written or read.
+    pub fn note(&mut self, lease: Lease, returned: Instant) {
+        let seen = observed(self.leases.remove(&lease.key), lease, returned);
+        self.leases.insert(seen.lease.key.clone(), seen);
+    }
+
+    /// Forgets everything: what was seen is too old to time anything by.
+    pub fn clear(&mut self) {
+        self.leases.clear();
+        self.workers.clear();
+    }
+
+    /// Every known lease, in order of its key.
+    pub fn leases(&self) -> impl Iterator<Item = &Seen> {
+        self.leases.values()
+    }
+
+    /// The lease with this key.
+    pub fn get(&self, key: &LeaseKey) -> Option<&Seen> {
+        self.leases.get(key)
+    }
+
+    /// True when the lease has an owner who still renews it, as far as one can tell.
+    pub fn is_live(&self, seen: &Seen, now: Instant) -> bool {
+        seen.lease.actual_owner().is_some() && now.duration_since(seen.since) <= self.failover
+    }
+
+    /// True when the shard is not finished and may be read: each parent finished or gone.
+    pub fn is_ready(&self, lease: &Lease) -> bool {
+        let checkpoint_of = |parent: &LeaseKey| self.leases.get(parent).map(|seen| &seen.lease.checkpoint);
+        !lease.finished() && ready(&lease.parents, checkpoint_of)
+    }
+
+    /// The workers that can be given leases: their row is fresh and usable, and none of their leases has expired.
+    /// `wall_clock` is our own, in seconds since the epoch; it only vouches for rows not yet seen to change.
+    pub fn active_workers(&self, now: Instant, wall_clock: u64) -> impl Iterator<Item = &WorkerRow> {
+        let expired = |seen: &&Seen| !seen.lease.finished() && !self.is_live(seen, now);
+        let silent: BTreeSet<&WorkerId> =
+            self.leases.values().filter(expired).filter_map(|seen| seen.lease.actual_owner()).collect();
+        let is_active = move |seen: &&SeenWorker| {
+            let fresh = seen.moved || wall_clock.abs_diff(seen.row.updated) < ACTIVE_WINDOW.as_secs();
+            fresh && now.duration_since(seen.since) < ACTIVE_WINDOW && seen.row.usage().is_some()
+        };
+        let workers = self.workers.values().filter(is_active).map(|seen| &seen.row);
+        workers.filter(move |row| !silent.contains(&row.id))
+    }
+
+    /// Every worker that has a row.
+    pub fn workers(&self) -> impl Iterator<Item = &SeenWorker> {
+        self.workers.values()
+    }
+}
+
+fn observed(before: Option<Seen>, lease: Lease, returned: Instant) -> Seen {
+    let owners = |lease: &Lease| (lease.owner.clone(), lease.checkpoint_owner.clone());
+    let began = match &before {
+        Some(seen) if owners(&seen.lease) == owners(&lease) => seen.handing_off_since.unwrap_or(returned),
+        _ => returned,
+    };
+    let since = match before {
+        Some(seen) if seen.lease.counter == lease.counter => seen.since,
+        _ => returned,
+    };
+    Seen { handing_off_since: lease.checkpoint_owner.is_some().then_some(began), lease, since }
+}
