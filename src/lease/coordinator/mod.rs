@@ -94,6 +94,7 @@ pub struct Coordinator {
     held_changed: Notify,
     look_now: Notify,
     discover_now: Notify,
+    report_now: Notify,
 }
 
 struct State {
@@ -132,6 +133,7 @@ impl Coordinator {
             held_changed: Notify::new(),
             look_now: Notify::new(),
             discover_now: Notify::new(),
+            report_now: Notify::new(),
         })
     }
 
