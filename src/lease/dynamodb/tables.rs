@@ -24,7 +24,8 @@ use crate::lease::table::TableError;
 
 /// KCL waits as long for the index of a large table.
 const READY_TIMEOUT: Duration = Duration::from_secs(3600);
-const READY_POLL: Duration = Duration::from_secs(1);
+const READY_POLL_FIRST: Duration = Duration::from_millis(100);
+const READY_POLL_MAX: Duration = Duration::from_secs(5);
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 const INDEX_BY_HAND: &str = "or add the index LeaseOwnerToLeaseKeyIndex yourself: hash key leaseOwner, range key \
@@ -218,7 +219,9 @@ impl DynamoDbLeaseTable {
         let place = self.leader_place(layout);
         let row = rows::client_version(layout::CLIENT_VERSION_3X, wall_clock_us() / 1000, place.key);
         let call = self.client.put_item().table_name(&place.table).set_item(Some(row));
-        let call = call.condition_expression(format!("attribute_not_exists({})", place.key));
+        let absent = rows::absent(place.key);
+        let call = call.condition_expression(absent.condition);
+        let call = call.set_expression_attribute_names(Some(absent.names));
         let Err(error) = call.send().await else { return Ok(()) };
         match error.as_service_error() {
             // Somebody else has said it in the meantime.
@@ -252,11 +255,12 @@ struct Wait<'a> {
     table: &'a str,
     began: Instant,
     said: Instant,
+    pause: Duration,
 }
 
 impl<'a> Wait<'a> {
     fn new(table: &'a str) -> Self {
-        Self { table, began: Instant::now(), said: Instant::now() }
+        Self { table, began: Instant::now(), said: Instant::now(), pause: READY_POLL_FIRST }
     }
 
     async fn a_moment(&mut self, what: &str) -> Result<(), TableError> {
@@ -268,7 +272,8 @@ impl<'a> Wait<'a> {
             self.said = Instant::now();
             tracing::info!(table = self.table, waited_seconds = waited.as_secs(), "waiting for {what}");
         }
-        sleep(READY_POLL).await;
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(READY_POLL_MAX);
         Ok(())
     }
 }
