@@ -52,13 +52,14 @@ pub(super) fn text<'a>(item: &'a Item, name: &'static str) -> Result<Option<&'a 
     }
 }
 
-/// A natural number.
+/// A natural number that Java can read too, and that can be counted up.
 pub(super) fn number(item: &Item, name: &'static str) -> Result<Option<u64>, NotUnderstood> {
     match item.get(name) {
         None => Ok(None),
-        Some(AttributeValue::N(digits)) => {
-            digits.parse().map(Some).map_err(|_| NotUnderstood::Malformed(name))
-        }
+        Some(AttributeValue::N(digits)) => match digits.parse::<u64>() {
+            Ok(number) if number < i64::MAX.unsigned_abs() => Ok(Some(number)),
+            _ => Err(NotUnderstood::Malformed(name)),
+        },
         Some(_) => Err(NotUnderstood::Malformed(name)),
     }
 }

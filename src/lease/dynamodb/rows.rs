@@ -74,7 +74,7 @@ pub(super) fn worker(item: &Item, key: &'static str) -> Result<WorkerRow, NotUnd
     let id = text(item, key)?.ok_or(NotUnderstood::Missing(key))?;
     let limits = map(item, LIMITS)?.into_iter().flatten().filter_map(|(name, values)| {
         // Java keeps a list and looks at the first only; a metric without one has no limit.
-        Some(floats(values, LIMITS).map(|values| Some((name.clone(), *values.first()?))).transpose()?)
+        floats(values, LIMITS).map(|values| Some((name.clone(), *values.first()?))).transpose()
     });
     let samples = map(item, SAMPLES)?.into_iter().flatten();
     let samples = samples.map(|(name, values)| Ok((name.clone(), floats(values, SAMPLES)?)));

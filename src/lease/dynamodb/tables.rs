@@ -205,15 +205,21 @@ impl DynamoDbLeaseTable {
             let deadline = Instant::now() + self.failover;
             while Instant::now() < deadline {
                 sleep(self.failover / 5).await;
-                if let Some(owner) = layout::alive_and_unreported(&suspects, &self.scan_all(layout).await?) {
-                    return Err(unusable(
-                        &self.table,
-                        format!(
-                            "worker {owner} renews leases by the rules of KCL 2.x (it has no row of its own); stop \
-                             all workers of this kind, or upgrade them to KCL 3.x, then start this worker"
-                        ),
-                    ));
+                let Some(owner) = layout::alive_and_unreported(&suspects, &self.scan_all(layout).await?)
+                else {
+                    continue;
+                };
+                // A worker that started beside us may have declared it, taken the lease, and only then be seen.
+                if self.fleet_is_3x(layout).await? {
+                    return Ok(());
                 }
+                return Err(unusable(
+                    &self.table,
+                    format!(
+                        "worker {owner} renews leases by the rules of KCL 2.x (it has no row of its own); stop all \
+                         workers of this kind, or upgrade them to KCL 3.x, then start this worker"
+                    ),
+                ));
             }
         }
         let place = self.leader_place(layout);

@@ -132,6 +132,7 @@ async fn odd_rows_are_left_alone(table: &Table, rows: &Items) {
         ("no-checkpoint", vec![("leaseCounter", n(1))]),
         ("nothing", vec![]),
         ("odd-counter", lease("leaseCounter", s("1"))),
+        ("last-counter", lease("leaseCounter", n(u64::MAX))),
         ("negative-counter", lease("leaseCounter", AttributeValue::N("-1".into()))),
         ("odd-place", lease("checkpoint", s("FROM_MARS"))),
         ("empty-place", lease("checkpoint", s(""))),
