@@ -240,7 +240,7 @@ mod tests {
             Just(Checkpoint::TrimHorizon),
             Just(Checkpoint::Latest),
             Just(Checkpoint::ShardEnd),
-            (any::<u128>(), any::<u64>())
+            (any::<u128>(), 0..i64::MAX.unsigned_abs())
                 .prop_map(|(n, sub)| Checkpoint::At(Position { sequence: SequenceNumber::from(n), sub })),
         ]
     }

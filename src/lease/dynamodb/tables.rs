@@ -3,6 +3,7 @@
 //! Owns: the calls and waits behind `ensure_exists`.
 //! Does not own: what follows from what is found (`layout`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext};
@@ -20,6 +21,7 @@ use super::item::{LEASE_KEY, s};
 use super::layout::{self, CLIENT_VERSION_ROW, Layout, State, TABLE_MIGRATION_ROW};
 use super::{DynamoDbLeaseTable, OWNER_INDEX, Place, rows, unusable};
 use crate::clock::wall_clock_us;
+use crate::lease::row::LeaseKey;
 use crate::lease::table::TableError;
 
 /// KCL waits as long for the index of a large table.
@@ -202,25 +204,7 @@ impl DynamoDbLeaseTable {
                 table = %self.table, leases = suspects.len(), seconds = self.failover.as_secs_f64(),
                 "leases have an owner that reports nothing: waiting whether it renews them"
             );
-            let deadline = Instant::now() + self.failover;
-            while Instant::now() < deadline {
-                sleep(self.failover / 5).await;
-                let Some(owner) = layout::alive_and_unreported(&suspects, &self.scan_all(layout).await?)
-                else {
-                    continue;
-                };
-                // A worker that started beside us may have declared it, taken the lease, and only then be seen.
-                if self.fleet_is_3x(layout).await? {
-                    return Ok(());
-                }
-                return Err(unusable(
-                    &self.table,
-                    format!(
-                        "worker {owner} renews leases by the rules of KCL 2.x (it has no row of its own); stop all \
-                         workers of this kind, or upgrade them to KCL 3.x, then start this worker"
-                    ),
-                ));
-            }
+            self.watch(layout, &suspects).await?;
         }
         let place = self.leader_place(layout);
         let row = rows::client_version(layout::CLIENT_VERSION_3X, wall_clock_us() / 1000, place.key);
@@ -235,6 +219,31 @@ impl DynamoDbLeaseTable {
                 self.fleet_is_3x(layout).await.map(drop)
             }
             _ => Err(self.table_error(&place.table, error)),
+        }
+    }
+
+    /// Looks for a failover time whether one of the leases is renewed by a worker that does not report. The last look
+    /// is after it, however long a look takes.
+    async fn watch(&self, layout: Layout, suspects: &BTreeMap<LeaseKey, u64>) -> Result<(), TableError> {
+        let deadline = Instant::now() + self.failover;
+        loop {
+            let is_last = Instant::now() >= deadline;
+            let alive = layout::alive_and_unreported(suspects, &self.scan_all(layout).await?);
+            match alive {
+                // A worker that started beside us may have declared the fleet, taken the lease, and only then be seen.
+                Some(_) if self.fleet_is_3x(layout).await? => return Ok(()),
+                Some(owner) => {
+                    return Err(unusable(
+                        &self.table,
+                        format!(
+                            "worker {owner} renews leases by the rules of KCL 2.x (it has no row of its own); stop \
+                             all workers of this kind, or upgrade them to KCL 3.x, then start this worker"
+                        ),
+                    ));
+                }
+                None if is_last => return Ok(()),
+                None => sleep(self.failover / 5).await,
+            }
         }
     }
 

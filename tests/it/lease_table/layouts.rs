@@ -15,7 +15,7 @@ use super::dynamodb::{Items, n, s, unused_name};
 use super::fleet::{lock, report};
 use super::worker;
 
-const FAILOVER: Duration = Duration::from_millis(600);
+const FAILOVER: Duration = Duration::from_secs(1);
 
 pub(super) async fn conform(client: &Client) {
     a_fresh_application_has_one_table(client).await;
