@@ -80,8 +80,9 @@ pub async fn run(
     while let Some(lease) = new_leases.recv().await {
         worker.release(lease);
     }
-    for lease in worker.shared.coordinator.held() {
-        worker.release(lease); // finished ones, which have no consumer
+    // They have no consumer.
+    for lease in worker.shared.coordinator.held().into_iter().filter(|lease| lease.row().finished()) {
+        worker.release(lease);
     }
     let released = timeout_at(end, worker.released()).await.is_ok();
     finish.cancel();

@@ -14,6 +14,11 @@ pub const CPU: &str = "C";
 /// The throughput of a worker's leases in percent of its fair share (`WorkerMetricType.THROUGHPUT`).
 pub const THROUGHPUT: &str = "T";
 
+/// The property of a [`WorkerRow`] that tells two processes with the same worker id apart. Only kinetide writes it.
+pub const SESSION: &str = "kinetide.session";
+/// The property with the time when the process started, seconds since the epoch.
+pub const STARTED: &str = "kinetide.started";
+
 /// What a worker says of itself every now and then (`WorkerMetricStats`). A worker without such a row gets no leases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerRow {
@@ -32,6 +37,11 @@ pub struct WorkerRow {
 }
 
 impl WorkerRow {
+    /// True for a worker of kinetide, which finds a lease given to it within moments.
+    pub fn is_kinetide(&self) -> bool {
+        self.properties.contains_key(SESSION)
+    }
+
     /// The newest value of each metric, with the value that counts as full. `None` for a row by which nothing can be
     /// assigned: a metric without a limit, or one that could not be measured.
     pub fn usage(&self) -> Option<BTreeMap<&str, (f64, f64)>> {

@@ -36,6 +36,8 @@ pub struct Seen {
     pub since: Instant,
     /// The end of the read that first showed this hand-off, during one.
     pub handing_off_since: Option<Instant>,
+    /// Its owner has got it and not renewed it yet.
+    pub given: bool,
 }
 
 /// One worker, and since when its row stands still.
@@ -110,7 +112,13 @@ impl FleetView {
 
     /// True when the lease has an owner who still renews it, as far as one can tell.
     pub fn is_live(&self, seen: &Seen, now: Instant) -> bool {
-        seen.lease.actual_owner().is_some() && now.duration_since(seen.since) <= self.failover
+        let Some(owner) = seen.lease.actual_owner() else { return false };
+        // A Java worker looks for its leases once in a failover time and renews for the first time a third later. One
+        // of ours does so within moments.
+        let finds_at_once = |worker: &SeenWorker| worker.row.is_kinetide();
+        let slow = seen.given && !self.workers.get(owner).is_some_and(finds_at_once);
+        let limit = if slow { self.failover * 2 } else { self.failover };
+        now.duration_since(seen.since) <= limit
     }
 
     /// True when the shard is not finished and may be read: each parent finished or gone.
@@ -143,9 +151,14 @@ fn observed(before: Option<Seen>, lease: Lease, returned: Instant) -> Seen {
         Some(seen) if owners(&seen.lease) == owners(&lease) => seen.handing_off_since.unwrap_or(returned),
         _ => returned,
     };
-    let since = match before {
+    let since = match &before {
         Some(seen) if seen.lease.counter == lease.counter => seen.since,
         _ => returned,
     };
-    Seen { handing_off_since: lease.checkpoint_owner.is_some().then_some(began), lease, since }
+    let given = match &before {
+        Some(seen) if seen.lease.actual_owner() != lease.actual_owner() => true,
+        Some(seen) => seen.given && seen.lease.counter == lease.counter,
+        None => false,
+    };
+    Seen { given, handing_off_since: lease.checkpoint_owner.is_some().then_some(began), lease, since }
 }

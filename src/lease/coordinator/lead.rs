@@ -9,9 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::report::STARTED;
 use super::{BACKOFF_MAX, CONCURRENCY, Coordinator, State, Trouble, pause, within};
-use crate::lease::fleet::WorkerRow;
+use crate::lease::fleet::{STARTED, WorkerRow};
 use crate::lease::held::HeldLease;
 use crate::lease::plan::{Fleet, LeaseLoad, Move, WorkerLoad, plan};
 use crate::lease::row::{Lease, WorkerId};

@@ -31,7 +31,10 @@ impl Coordinator {
             for lease in self.held() {
                 if !lease.is_valid(now) {
                     not_before.remove(lease.key());
-                    if self.drop_held(&lease) {
+                    if !self.drop_held(&lease) {
+                    } else if lease.row().finished() {
+                        tracing::debug!(lease = %lease.key(), "finished lease deleted");
+                    } else {
                         tracing::warn!(lease = %lease.key(), "lease lost");
                         self.report_now.notify_one();
                     }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{BACKOFF_MAX, Coordinator, Trouble, pause, within};
-use crate::lease::fleet::{CPU, WorkerRow};
+use crate::lease::fleet::{CPU, SESSION, STARTED, WorkerRow};
 use crate::lease::table::chain;
 use crate::telemetry::metrics;
 
@@ -17,11 +17,6 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 const SAMPLES_MAX: usize = 10;
 /// The value of `opr` for a share of the processors.
 const FULL: f64 = 100.0;
-/// The property that tells two processes with the same worker id apart.
-const SESSION: &str = "kinetide.session";
-/// The property with the time when the process started, seconds since the epoch.
-pub(super) const STARTED: &str = "kinetide.started";
-
 impl Coordinator {
     /// Writes our row at the start, every now and then, and when a lease was lost: who let one lapse is given none until it
     /// says that it lives.
