@@ -1,5 +1,4 @@
-//! The leader's plan for a large fleet on one core: 10,000 leases, 500 workers. `docs/PERFORMANCE.md` says how to read
-//! the figures.
+//! The leader's plan for a large fleet on one core: 10,000 leases, 500 workers.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -52,7 +51,7 @@ fn planning(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("plan");
     group.sample_size(20);
     let unlimited = Rules { leases_max: usize::MAX, kbps_max: f64::INFINITY };
-    // No worker may have what is fair, so many are asked for each of the last leases.
+    // Less than what all leases have, so many workers are asked for each of the last ones.
     let tight = Rules { leases_max: usize::MAX, kbps_max: 9_900.0 };
     let situations = [
         ("all leases free", fleet(|_| None), &unlimited),
