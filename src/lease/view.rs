@@ -4,7 +4,7 @@
 //! monotonic clock; no wall clock of another host decides.
 //! Does not own: reading the table (`coordinator`), what follows from it (`plan`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +23,8 @@ pub struct FleetView {
     failover: Duration,
     leases: BTreeMap<LeaseKey, Seen>,
     workers: BTreeMap<WorkerId, SeenWorker>,
+    /// When a lease of this worker was last found expired.
+    lapsed: BTreeMap<WorkerId, Instant>,
 }
 
 /// One lease, and since when its counter stands still.
@@ -50,7 +52,7 @@ pub struct SeenWorker {
 impl FleetView {
     /// A view of nothing yet. A lease counts as expired when its counter stands still for `failover`.
     pub fn new(failover: Duration) -> Self {
-        Self { failover, leases: BTreeMap::new(), workers: BTreeMap::new() }
+        Self { failover, leases: BTreeMap::new(), workers: BTreeMap::new(), lapsed: BTreeMap::new() }
     }
 
     /// The time after which a lease counts as expired.
@@ -75,6 +77,12 @@ impl FleetView {
             };
             self.workers.insert(seen.row.id.clone(), seen);
         }
+        let expired = |seen: &&Seen| !seen.lease.finished() && !self.is_live(seen, returned);
+        let silent =
+            self.leases.values().filter(expired).filter_map(|seen| seen.lease.actual_owner().cloned());
+        let silent: Vec<WorkerId> = silent.collect();
+        self.lapsed.extend(silent.into_iter().map(|worker| (worker, returned)));
+        self.lapsed.retain(|worker, _| self.workers.contains_key(worker));
     }
 
     /// Takes in one lease that was just written or read.
@@ -87,6 +95,7 @@ impl FleetView {
     pub fn clear(&mut self) {
         self.leases.clear();
         self.workers.clear();
+        self.lapsed.clear();
     }
 
     /// Every known lease, in order of its key.
@@ -110,18 +119,16 @@ impl FleetView {
         !lease.finished() && ready(&lease.parents, checkpoint_of)
     }
 
-    /// The workers that can be given leases: their row is fresh and usable, and none of their leases has expired.
-    /// `wall_clock` is our own, in seconds since the epoch; it only vouches for rows not yet seen to change.
+    /// The workers that can be given leases: their row is fresh and usable, and was written after the last time that
+    /// a lease of theirs was found expired. `wall_clock` is our own, in seconds since the epoch; it only vouches for
+    /// rows not yet seen to change.
     pub fn active_workers(&self, now: Instant, wall_clock: u64) -> impl Iterator<Item = &WorkerRow> {
-        let expired = |seen: &&Seen| !seen.lease.finished() && !self.is_live(seen, now);
-        let silent: BTreeSet<&WorkerId> =
-            self.leases.values().filter(expired).filter_map(|seen| seen.lease.actual_owner()).collect();
         let is_active = move |seen: &&SeenWorker| {
             let fresh = seen.moved || wall_clock.abs_diff(seen.row.updated) < ACTIVE_WINDOW.as_secs();
-            fresh && now.duration_since(seen.since) < ACTIVE_WINDOW && seen.row.usage().is_some()
+            let lapsed = self.lapsed.get(&seen.row.id).is_some_and(|lapsed| seen.since <= *lapsed);
+            fresh && !lapsed && now.duration_since(seen.since) < ACTIVE_WINDOW && seen.row.usage().is_some()
         };
-        let workers = self.workers.values().filter(is_active).map(|seen| &seen.row);
-        workers.filter(move |row| !silent.contains(&row.id))
+        self.workers.values().filter(is_active).map(|seen| &seen.row)
     }
 
     /// Every worker that has a row.

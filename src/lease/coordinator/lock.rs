@@ -12,8 +12,8 @@ use crate::lease::leader::Step;
 use crate::lease::table::{TableError, chain};
 use crate::telemetry::metrics;
 
-/// No call about the lock may take longer than this share of its duration.
-const CALL_SHARE: u32 = 3;
+/// No call about the lock may take longer than this share of the failover time.
+const CALL_SHARE: u32 = 6;
 /// A lock that nobody has taken for so many failover times after it was free is reported.
 const OVERDUE_FAILOVERS: u32 = 3;
 
@@ -42,7 +42,7 @@ impl Coordinator {
                 }
                 Err(error) => {
                     trouble.failed(&error);
-                    self.settings.failover / 12
+                    self.settings.failover / 24
                 }
             };
             let overdue = self.tell_leadership(led);

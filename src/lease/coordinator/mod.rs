@@ -45,6 +45,9 @@ use crate::shard::{Checkpoint, ChildShard, ShardLister};
 
 /// Calls to the table at the same time, per loop. KCL renews with as many threads.
 const CONCURRENCY: usize = 20;
+/// The leader's lock is free after this share of the failover time: the next leader needs the rest, and a little more,
+/// to see whose leases stand still. KCL's own lock lasts two minutes.
+const LEADER_SHARE: u32 = 2;
 /// The longest pause between tries while the table or the stream is out of reach.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
@@ -59,8 +62,7 @@ pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct CoordinatorSettings {
     /// Our id, unique per live process.
     pub worker: WorkerId,
-    /// A lease whose counter stands still for this long is free for all, and so is the leader's lock. The same for
-    /// all workers.
+    /// A lease whose counter stands still for this long is free for all. The same for all workers.
     pub failover: Duration,
     /// Time between two looks at the table: of a worker for its own leases, of the leader at everything (longer for
     /// large tables).
@@ -92,6 +94,7 @@ pub struct Coordinator {
     held_changed: Notify,
     look_now: Notify,
     discover_now: Notify,
+    report_now: Notify,
 }
 
 struct State {
@@ -113,7 +116,7 @@ impl Coordinator {
     ) -> Arc<Self> {
         let state = State {
             view: FleetView::new(settings.failover),
-            watch: LeaderWatch::new(settings.worker.clone(), settings.failover),
+            watch: LeaderWatch::new(settings.worker.clone(), settings.failover / LEADER_SHARE),
             held: BTreeMap::new(),
             successors: None,
             rng: ChaCha8Rng::seed_from_u64(settings.seed),
@@ -130,6 +133,7 @@ impl Coordinator {
             held_changed: Notify::new(),
             look_now: Notify::new(),
             discover_now: Notify::new(),
+            report_now: Notify::new(),
         })
     }
 

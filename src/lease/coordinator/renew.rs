@@ -33,6 +33,7 @@ impl Coordinator {
                     not_before.remove(lease.key());
                     if self.drop_held(&lease) {
                         tracing::warn!(lease = %lease.key(), "lease lost");
+                        self.report_now.notify_one();
                     }
                     continue;
                 }

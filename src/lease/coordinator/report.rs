@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -24,10 +23,12 @@ const SESSION: &str = "kinetide.session";
 pub(super) const STARTED: &str = "kinetide.started";
 
 impl Coordinator {
-    /// Writes our row at the start and every now and then; deletes it when leaving, so that nobody gives us leases.
+    /// Writes our row at the start, every now and then, and when a lease was lost: who let one lapse is given none until it
+    /// says that it lives.
+    ///
+    /// Deletes it when leaving, so that nobody gives us leases.
     pub(super) async fn keep_reporting(&self, leave: &CancellationToken, stop: &CancellationToken) {
         let mut trouble = Trouble::new("reporting this worker's load");
-        let never = Notify::new();
         let session = format!("{:016x}", rand::Rng::random::<u64>(&mut self.state().rng));
         let mut samples = VecDeque::new();
         let mut written: Option<WorkerRow> = None;
@@ -54,7 +55,7 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 () = leave.cancelled() => {}
-                go_on = pause(wait, &never, stop) => if !go_on { return },
+                go_on = pause(wait, &self.report_now, stop) => if !go_on { return },
             }
         }
         if let Some(row) = written {
