@@ -1,11 +1,52 @@
-//! Which worker gets which lease: the leader's decision as a pure function.
+//! Which worker gets which lease: the leader's decision as a pure function (KCL 3.x: `LeaseAssignmentManager`,
+//! `VarianceBasedLeaseAssignmentDecider`).
+//!
+//! Owns: who gets a free lease, which leases move so that all workers are equally loaded, who inherits from a worker
+//! that stops. Does not own: what was seen of the fleet (`view`), the writes (`coordinator`).
+//!
+//! All loads are in one unit, the *share*: what each worker would have if all had the same. So workers that report
+//! their CPU and workers that report nothing can be compared:
+//!
+//! ```text
+//! judged by throughput:  load = throughput of its leases / fair share        (KCL's T / 100)
+//! judged by a metric:    load = value / average value × average throughput of the workers that report it, in shares
+//! ```
 
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use rand::Rng;
+use rand::seq::SliceRandom;
 
+use super::fleet::THROUGHPUT;
 use super::row::{LeaseKey, WorkerId};
+
+/// Loads within 10 % of the average are left alone (`reBalanceThresholdPercentage`).
+const THRESHOLD: f64 = 0.10;
+/// A worker gives up to 60 % of what it has too much in one round (`dampeningPercentage`).
+const DAMPENING: f64 = 0.60;
+/// Beyond twice the average an overload is no noise, and a worker gives all that it has too much.
+const CERTAIN: f64 = 2.0;
+/// A measured metric says nothing within so many percentage points (KCL 3.5.3 has an option for it).
+const NOISE: f64 = 5.0;
+/// Below this average, in percent, a metric says nothing at all: noise could hide a worker without any lease.
+const QUIET: f64 = 2.0 * NOISE;
+/// More than this, in percent, is a broken report.
+const PERCENT_MAX: f64 = 1_000.0;
+/// Where the average lease has less than this, in KB/s, leases are counted.
+const KBPS_MIN: f64 = 0.001;
+/// More than this, in KB/s, is a broken row.
+const KBPS_MAX: f64 = 1_000_000.0;
+/// A lease counts for at least this part of the average lease, since an idle shard is polled and renewed too.
+const IDLE: f64 = 0.10;
+/// A worker that looks slower than the average is taken to be at most so many times slower: its load may be that of
+/// leases which it has just lost, or all noise.
+const SLOWNESS_MAX: f64 = 4.0;
+/// A lease moves if then its receiver is less loaded than the giver was, by half of the lease: less is not worth a pause.
+const WORTH: f64 = 1.5;
+/// What summing up in another order may change.
+const EPSILON: f64 = 1e-6;
 
 /// One lease to be read, as the leader plans with it.
 #[derive(Clone, Debug)]
@@ -14,9 +55,9 @@ pub struct LeaseLoad {
     pub key: LeaseKey,
     /// Who has it, or will after its hand-off; `None`: unowned or expired.
     pub worker: Option<WorkerId>,
-    /// May be moved now.
+    /// It may be moved now: owned, live, not in a hand-off, not finished.
     pub movable: bool,
-    /// Its throughput.
+    /// Its throughput in KB/s, as the row says; a nonsensical one counts as unknown.
     pub kbps: Option<f64>,
     /// How long its counter stands still.
     pub unmoved: Duration,
@@ -27,7 +68,7 @@ pub struct LeaseLoad {
 pub struct WorkerLoad {
     /// Its id.
     pub id: WorkerId,
-    /// Newest value and the value that counts as full, by metric.
+    /// For each metric the newest value, and the value that counts as full. May be empty.
     pub usage: BTreeMap<String, (f64, f64)>,
     /// When it started, seconds since the epoch; 0 where unknown.
     pub started: u64,
@@ -36,90 +77,440 @@ pub struct WorkerLoad {
 /// What the leader plans with.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
-    /// The leases to be read.
+    /// The leases to be read. One whose worker is not among `workers` stays with it.
     pub leases: Vec<LeaseLoad>,
     /// The workers that can be given leases.
     pub workers: Vec<WorkerLoad>,
 }
 
-/// The most that one worker is given.
+/// The most that one worker is given. A lease that alone has more than `kbps_max` goes to the least loaded all the same:
+/// else nobody would ever read it.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Leases.
+    /// Leases (`maxLeasesForWorker`).
     pub leases_max: usize,
-    /// KB/s.
+    /// KB/s of all leases of a worker (`maxThroughputPerHostKBps`); infinite for no limit.
     pub kbps_max: f64,
 }
 
 /// One lease and the worker that is to have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
-    /// The lease.
+    /// The lease; its row decides whether it is assigned or handed over.
     pub lease: LeaseKey,
     /// The worker.
     pub to: WorkerId,
 }
 
 /// What to write.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The moves.
+    /// The moves; each lease is in at most one of them.
     pub moves: Vec<Move>,
     /// Free leases that nobody could take.
     pub spillover: usize,
 }
 
-fn counts(fleet: &Fleet) -> BTreeMap<WorkerId, usize> {
-    let mut counts: BTreeMap<WorkerId, usize> = fleet.workers.iter().map(|w| (w.id.clone(), 0)).collect();
-    for lease in &fleet.leases {
-        if let Some(count) = lease.worker.as_ref().and_then(|worker| counts.get_mut(worker)) {
-            *count += 1;
-        }
-    }
-    counts
-}
-
 /// The leader's plan.
-pub fn plan(fleet: &Fleet, rules: &Rules, balance: bool, _rng: &mut impl Rng) -> Plan {
-    let mut plan = Plan::default();
-    let mut counts = counts(fleet);
-    for lease in fleet.leases.iter().filter(|lease| lease.worker.is_none()) {
-        match counts
-            .iter_mut()
-            .min_by_key(|(_, count)| **count)
-            .filter(|(_, count)| **count < rules.leases_max)
-        {
-            Some((id, count)) => {
-                *count += 1;
-                plan.moves.push(Move { lease: lease.key.clone(), to: id.clone() });
-            }
-            None => plan.spillover += 1,
+///
+/// 1. Each free lease, the one that stands still for the longest time first, goes to the least loaded worker that may
+///    take it.
+/// 2. With `balance`: while a worker is above the average by more than the threshold, or one below it, leases go from
+///    the most to the least loaded. A receiver is below the average, and even with the lease less loaded than the giver
+///    was: so the fleet comes to rest.
+///
+/// The same fleet and the same `rng` give the same plan.
+pub fn plan(fleet: &Fleet, rules: &Rules, balance: bool, rng: &mut impl Rng) -> Plan {
+    let mut model = Model::new(fleet, rules, None);
+    for seat in &mut model.seats {
+        seat.tie = rng.random();
+    }
+    // Whatever the rules leave open is decided by this order.
+    let mut order: Vec<usize> = (0..fleet.leases.len()).collect();
+    order.shuffle(rng);
+    let mut spillover = 0;
+    let mut moves = Vec::new();
+    let mut seats = model.by_room();
+    for lease in model.oldest_first(&order) {
+        match seats.iter().find(|seat| model.fits(lease, seat.index)).copied() {
+            Some(seat) => moves.push(model.grant(lease, seat, &mut seats)),
+            None => spillover += 1,
         }
     }
     if balance {
-        for lease in fleet.leases.iter().filter(|lease| lease.movable) {
-            let Some(from) = &lease.worker else { continue };
-            let Some((to, least)) = counts.iter().min_by_key(|(_, count)| **count) else { break };
-            let to = to.clone();
-            if counts.get(from).is_some_and(|most| *most > *least + 1) {
-                plan.moves.push(Move { lease: lease.key.clone(), to: to.clone() });
-                *counts.get_mut(from).expect("looked at above") -= 1;
-                *counts.get_mut(&to).expect("found above") += 1;
-            }
-        }
+        moves.extend(model.balance(&order));
     }
-    plan
+    Plan { moves, spillover }
 }
 
-/// Where the leases of a worker that stops should go.
-pub fn successors(fleet: &Fleet, leaving: &WorkerId, _started: u64, _rules: &Rules) -> Vec<Move> {
-    let mut counts = counts(fleet);
+/// Where the leases of a worker that stops should go. `leaving` is not counted among the workers; its leases still
+/// carry its name.
+///
+/// Workers that started after it come first, the youngest of them before all: in a rolling deploy they stay, the others
+/// leave soon. Each gets up to its fair share, by number and by throughput. What is left goes to the least
+/// loaded. A lease that nobody may take is left out.
+pub fn successors(fleet: &Fleet, leaving: &WorkerId, leaving_started: u64, rules: &Rules) -> Vec<Move> {
+    let mut model = Model::new(fleet, rules, Some(leaving));
+    let order: Vec<usize> = (0..fleet.leases.len()).collect();
+    let planned = model.holders.iter().filter(|holder| **holder != Holder::Outside).count();
+    let fair = planned.div_ceil(model.seats.len().max(1));
+    let mut younger: Vec<usize> = (0..model.seats.len())
+        .filter(|index| leaving_started > 0 && model.seats[*index].worker.started > leaving_started)
+        .collect();
+    younger.sort_by_key(|index| Reverse(model.seats[*index].worker.started));
+    let mut seats = model.by_room();
     let mut moves = Vec::new();
-    for lease in fleet.leases.iter().filter(|lease| lease.worker.as_ref() == Some(leaving)) {
-        if let Some((id, count)) = counts.iter_mut().min_by_key(|(_, count)| **count) {
-            *count += 1;
-            moves.push(Move { lease: lease.key.clone(), to: id.clone() });
-        }
+    for lease in model.heaviest_first(&order, |model, lease| model.is_left_by(lease, leaving)) {
+        let below_fair_share =
+            |seat: &&Seat| seat.leases < fair && seat.share < 1.0 - EPSILON && model.fits(lease, seat.index);
+        let young = younger.iter().map(|index| &model.seats[*index]).find(below_fair_share);
+        let seat = young.map(|seat| seat.by_room());
+        let seat = seat.or_else(|| seats.iter().find(|seat| model.fits(lease, seat.index)).copied());
+        moves.extend(seat.map(|seat| model.grant(lease, seat, &mut seats)));
     }
     moves
 }
+
+/// A number in an order; never NaN here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Ordered(f64);
+
+impl Eq for Ordered {}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// A place in a queue of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    load: Ordered,
+    leases: usize,
+    tie: u32,
+    index: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Free,
+    /// The worker with this index.
+    Seat(usize),
+    /// A worker that is not planned with.
+    Outside,
+}
+
+/// One worker while planning.
+struct Seat<'a> {
+    worker: &'a WorkerLoad,
+    index: usize,
+    leases: usize,
+    kbps: f64,
+    /// The throughput of its leases, in shares.
+    share: f64,
+    /// How busy it is, in shares; the worst of its metrics.
+    load: f64,
+    /// How far its load may be from the average, in shares.
+    tolerance: f64,
+    tie: u32,
+}
+
+impl Seat<'_> {
+    fn by_room(&self) -> Place {
+        Place { load: Ordered(self.load), leases: self.leases, tie: self.tie, index: self.index }
+    }
+
+    /// For receivers: those that are below the average beyond their tolerance come first.
+    fn by_need(&self) -> Place {
+        Place { load: Ordered(self.load + self.tolerance), ..self.by_room() }
+    }
+
+    /// For givers: the one that is above the average beyond its tolerance is the greatest.
+    fn by_excess(&self) -> Place {
+        Place { load: Ordered(self.load - self.tolerance), ..self.by_room() }
+    }
+
+    fn above(&self) -> bool {
+        self.load > 1.0 + self.tolerance + EPSILON
+    }
+
+    fn below(&self) -> bool {
+        self.load < 1.0 - self.tolerance - EPSILON
+    }
+
+    /// What a lease adds to the load. KCL takes all workers for equally fast; but a slow one would be pushed far above
+    /// the average, and the lease come back.
+    fn burden(&self, share: f64) -> f64 {
+        let slowness = if self.share > 0.0 { self.load / self.share } else { 1.0 };
+        share * slowness.clamp(1.0, SLOWNESS_MAX)
+    }
+}
+
+/// The fleet in numbers that can be relied on: finite, none negative, all leases with a weight.
+struct Model<'a> {
+    fleet: &'a Fleet,
+    rules: &'a Rules,
+    /// For each lease: who has it, its throughput in KB/s, its throughput in shares.
+    holders: Vec<Holder>,
+    kbps: Vec<f64>,
+    shares: Vec<f64>,
+    seats: Vec<Seat<'a>>,
+}
+
+impl<'a> Model<'a> {
+    /// The leases of `leaving` are free, and it gets none.
+    fn new(fleet: &'a Fleet, rules: &'a Rules, leaving: Option<&WorkerId>) -> Self {
+        let mut indices = HashMap::with_capacity(fleet.workers.len());
+        let mut seats = Vec::with_capacity(fleet.workers.len());
+        for worker in fleet.workers.iter().filter(|worker| Some(&worker.id) != leaving) {
+            let index = seats.len();
+            if *indices.entry(&worker.id).or_insert(index) == index {
+                let nothing = Seat {
+                    worker,
+                    index,
+                    leases: 0,
+                    kbps: 0.0,
+                    share: 0.0,
+                    load: 0.0,
+                    tolerance: THRESHOLD,
+                    tie: 0,
+                };
+                seats.push(nothing);
+            }
+        }
+        let holder = |lease: &LeaseLoad| match &lease.worker {
+            None => Holder::Free,
+            Some(worker) if Some(worker) == leaving => Holder::Free,
+            Some(worker) => indices.get(worker).map_or(Holder::Outside, |index| Holder::Seat(*index)),
+        };
+        let holders: Vec<Holder> = fleet.leases.iter().map(holder).collect();
+
+        let known = |lease: &LeaseLoad| lease.kbps.filter(|kbps| (0.0..=KBPS_MAX).contains(kbps));
+        let average = mean(fleet.leases.iter().filter_map(known));
+        let kbps: Vec<f64> = fleet.leases.iter().map(|lease| known(lease).unwrap_or(average)).collect();
+        let weight = |kbps: f64| if average < KBPS_MIN { 1.0 } else { kbps.max(average * IDLE) };
+        let planned = kbps.iter().zip(&holders).filter(|(_, holder)| **holder != Holder::Outside);
+        let total: f64 = planned.map(|(kbps, _)| weight(*kbps)).sum();
+        let per_weight = seats.len() as f64 / if total > 0.0 { total } else { 1.0 };
+        let shares: Vec<f64> = kbps.iter().map(|kbps| weight(*kbps) * per_weight).collect();
+
+        let mut model = Self { fleet, rules, holders, kbps, shares, seats };
+        for (lease, holder) in model.holders.iter().enumerate() {
+            if let Holder::Seat(index) = holder {
+                let seat = &mut model.seats[*index];
+                seat.leases += 1;
+                seat.kbps += model.kbps[lease];
+                seat.share += model.shares[lease];
+            }
+        }
+        judge(&mut model.seats);
+        model
+    }
+
+    /// True when the limits let the worker take the lease.
+    fn fits(&self, lease: usize, seat: usize) -> bool {
+        let (seat, kbps, kbps_max) = (&self.seats[seat], self.kbps[lease], self.rules.kbps_max);
+        seat.leases < self.rules.leases_max && (seat.kbps + kbps <= kbps_max || kbps > kbps_max)
+    }
+
+    fn is_left_by(&self, lease: usize, leaving: &WorkerId) -> bool {
+        let lease = &self.fleet.leases[lease];
+        lease.movable && lease.worker.as_ref() == Some(leaving)
+    }
+
+    /// The workers that may take leases, the least loaded first; among equals the one with the fewest leases.
+    fn by_room(&self) -> BTreeSet<Place> {
+        let open = self.seats.iter().filter(|seat| seat.leases < self.rules.leases_max);
+        open.map(|seat| seat.by_room()).collect()
+    }
+
+    /// The free leases in the order in which they are assigned.
+    fn oldest_first(&self, order: &[usize]) -> Vec<usize> {
+        let mut free = self.heaviest_first(order, |model, lease| model.holders[lease] == Holder::Free);
+        free.sort_by_key(|lease| Reverse(self.fleet.leases[*lease].unmoved));
+        free
+    }
+
+    /// Some of the leases. Few moves do when the heavy ones come first.
+    fn heaviest_first(&self, order: &[usize], wanted: impl Fn(&Self, usize) -> bool) -> Vec<usize> {
+        let mut leases: Vec<usize> = order.iter().copied().filter(|lease| wanted(self, *lease)).collect();
+        leases.sort_by_key(|lease| Reverse(Ordered(self.shares[*lease])));
+        leases
+    }
+
+    /// Gives a lease that is free to a worker, which goes to its new place in the queue.
+    fn grant(&mut self, lease: usize, to: Place, queue: &mut BTreeSet<Place>) -> Move {
+        queue.remove(&to);
+        let change = self.receive(lease, to.index);
+        let seat = &self.seats[to.index];
+        if seat.leases < self.rules.leases_max {
+            queue.insert(seat.by_room());
+        }
+        change
+    }
+
+    fn receive(&mut self, lease: usize, to: usize) -> Move {
+        let seat = &mut self.seats[to];
+        seat.load += seat.burden(self.shares[lease]);
+        seat.share += self.shares[lease];
+        seat.kbps += self.kbps[lease];
+        seat.leases += 1;
+        Move { lease: self.fleet.leases[lease].key.clone(), to: seat.worker.id.clone() }
+    }
+
+    /// Moves leases from workers above the average to workers below it, until none is too far from it or each giver
+    /// has given what it should in one round.
+    fn balance(&mut self, order: &[usize]) -> Vec<Move> {
+        let offer = |seat: &Seat<'_>| (seat.load > 1.0 + EPSILON).then(|| Offer::of(seat));
+        let mut offers: Vec<Option<Offer>> = self.seats.iter().map(offer).collect();
+        for lease in self.heaviest_first(order, |model, lease| model.fleet.leases[lease].movable) {
+            if let Holder::Seat(index) = self.holders[lease]
+                && let Some(offer) = &mut offers[index]
+            {
+                offer.leases.push(lease);
+            }
+        }
+        let offering = self.seats.iter().filter(|seat| offers[seat.index].is_some());
+        let mut givers: BinaryHeap<Place> = offering.map(Seat::by_excess).collect();
+        let leases_max = self.rules.leases_max;
+        let open = |seat: &Seat<'_>| seat.load < 1.0 - EPSILON && seat.leases < leases_max;
+        let mut receivers: BTreeSet<Place> =
+            self.seats.iter().filter(|seat| open(seat)).map(Seat::by_need).collect();
+
+        let mut moves = Vec::new();
+        while let Some(giver) = givers.pop() {
+            let Some(offer) = &mut offers[giver.index] else { continue };
+            let Some((lease, to)) = self.next_move(giver.index, offer, &receivers) else { continue };
+            receivers.remove(&to);
+            moves.push(self.receive(lease, to.index));
+            if open(&self.seats[to.index]) {
+                receivers.insert(self.seats[to.index].by_need());
+            }
+            self.give(lease, giver.index);
+            if self.seats[giver.index].load > 1.0 + EPSILON {
+                givers.push(self.seats[giver.index].by_excess());
+            }
+        }
+        moves
+    }
+
+    /// The heaviest lease within the offer that somebody may take; once, if the offer is less than each lease, the
+    /// lightest one (KCL: `allowThroughputOvershoot`).
+    fn next_move(
+        &self,
+        giver: usize,
+        offer: &mut Offer,
+        receivers: &BTreeSet<Place>,
+    ) -> Option<(usize, Place)> {
+        let giver = &self.seats[giver];
+        let needed = |seat: &Seat<'_>| giver.above() || seat.below();
+        // The only lease of a worker would make another one the busy one.
+        if giver.leases < 2 || !needed(&self.seats[receivers.first()?.index]) {
+            return None;
+        }
+        let receiver = |lease: usize| {
+            let takes = |place: &&Place| {
+                let seat = &self.seats[place.index];
+                let better = seat.load + WORTH * seat.burden(self.shares[lease]) < giver.load - EPSILON;
+                better && needed(seat) && self.fits(lease, seat.index)
+            };
+            receivers.iter().find(takes).map(|to| (lease, *to))
+        };
+        while offer.given < offer.enough
+            && let Some(lease) = offer.leases.get(offer.next).copied()
+        {
+            offer.next += 1;
+            let given = offer.given + self.shares[lease];
+            if given <= offer.most + EPSILON
+                && let Some(found) = receiver(lease)
+            {
+                offer.given = given;
+                return Some(found);
+            }
+        }
+        if offer.given > 0.0 {
+            return None;
+        }
+        offer.given = offer.most;
+        offer.leases.last().and_then(|lease| receiver(*lease))
+    }
+
+    fn give(&mut self, lease: usize, from: usize) {
+        let seat = &mut self.seats[from];
+        let remaining = (seat.share - self.shares[lease]).max(0.0);
+        seat.load *= remaining / seat.share;
+        seat.share = remaining;
+        seat.kbps -= self.kbps[lease];
+        seat.leases -= 1;
+    }
+}
+
+/// What a worker above the average may give in one round.
+struct Offer {
+    /// So far, in shares.
+    given: f64,
+    /// This much should go,
+    enough: f64,
+    /// and not more than this.
+    most: f64,
+    /// The heaviest first.
+    leases: Vec<usize>,
+    /// The first lease not yet considered.
+    next: usize,
+}
+
+impl Offer {
+    fn of(seat: &Seat<'_>) -> Self {
+        let dampening = if seat.load > CERTAIN { 1.0 } else { DAMPENING };
+        let most = seat.share * (seat.load - 1.0) / seat.load;
+        Self { given: 0.0, enough: most * dampening, most, leases: Vec::new(), next: 0 }
+    }
+}
+
+/// Finds out how busy each worker is: by the worst of its metrics that say something, or else by throughput.
+fn judge(seats: &mut [Seat<'_>]) {
+    let mut metrics: BTreeMap<&str, Vec<(usize, f64)>> = BTreeMap::new();
+    for seat in seats.iter_mut() {
+        seat.load = seat.share;
+        for (name, (value, full)) in &seat.worker.usage {
+            let percent = value / full * 100.0;
+            // The leader knows throughput better than the worker.
+            if name != THROUGHPUT && *full > 0.0 && (0.0..=PERCENT_MAX).contains(&percent) {
+                metrics.entry(name).or_default().push((seat.index, percent));
+            }
+        }
+    }
+    let mut measured = vec![false; seats.len()];
+    for values in metrics.values() {
+        let average = mean(values.iter().map(|(_, percent)| *percent));
+        if average < QUIET {
+            continue;
+        }
+        let unit = mean(values.iter().map(|(index, _)| seats[*index].share)) / average;
+        for (index, percent) in values {
+            let (seat, load, noise) = (&mut seats[*index], percent * unit, NOISE * unit);
+            if !std::mem::replace(&mut measured[*index], true) || load > seat.load {
+                seat.load = load;
+                // Above what counts as full any difference that is not noise is worth a move.
+                seat.tolerance = if *percent > 100.0 { noise } else { noise.max(THRESHOLD) };
+            }
+        }
+    }
+}
+
+/// 0 for no values.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (count, sum) = values.fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
+    if count > 0.0 { sum / count } else { 0.0 }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
