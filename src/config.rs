@@ -137,6 +137,10 @@ pub struct RunArgs {
     #[arg(long, hide = true)]
     pub stop_with_parent: bool,
 
+    /// Where ECS tells a task its limits; ECS sets it.
+    #[arg(long, hide = true, env = "ECS_CONTAINER_METADATA_URI_V4", value_name = "URL")]
+    pub ecs_metadata_uri: Option<String>,
+
     /// AWS region [default: from the environment].
     #[arg(long, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     pub region: Option<String>,
@@ -205,6 +209,8 @@ pub struct Config {
     pub shutdown_budget: Duration,
     /// Drain when stdin ends.
     pub stop_with_parent: bool,
+    /// Where ECS tells a task its limits, on ECS.
+    pub ecs_metadata_uri: Option<String>,
     /// AWS region, if set.
     pub region: Option<String>,
     /// Endpoints, if set.
@@ -307,6 +313,7 @@ impl TryFrom<RunArgs> for Config {
             http: args.http,
             shutdown_budget: args.shutdown_budget,
             stop_with_parent: args.stop_with_parent,
+            ecs_metadata_uri: args.ecs_metadata_uri,
             region: args.region,
         })
     }

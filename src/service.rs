@@ -23,6 +23,7 @@ use crate::lease::plan::Rules;
 use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown;
+use crate::telemetry::cpu::CpuMeter;
 use crate::telemetry::http::{self, HttpState};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ProcessFacts, Status};
@@ -96,6 +97,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     );
 
     let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), &config.stream));
+    let cpu = CpuMeter::new(config.ecs_metadata_uri.as_deref()).await;
     let coordinator = Coordinator::new(
         CoordinatorSettings {
             worker: config.worker.clone(),
@@ -104,7 +106,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             shard_sync_interval: config.shard_sync_interval,
             initial: config.initial.clone(),
             rules: Rules { leases_max: config.leases_max, kbps_max: f64::INFINITY },
-            cpu: Arc::new(|| None),
+            cpu: Arc::new(move || cpu.sample()),
             wall_clock: Arc::new(|| u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)),
             seed: seed(config.worker.as_str()),
         },

@@ -480,7 +480,7 @@ mod tests {
         assert_eq!(helped, described);
         for line in [
             "kinetide_records_fetched_total 2",
-            "kinetide_leases_taken_total{how=\"stolen\"} 1",
+            "kinetide_leases_assigned_total{how=\"hand_off\"} 1",
             "kinetide_batch_bytes_bucket{le=\"65536\"} 0",
             "kinetide_batch_bytes_bucket{le=\"262144\"} 1",
             "kinetide_deliver_duration_seconds_count{sink=\"s3\",outcome=\"ok\"} 1",
