@@ -21,6 +21,7 @@ pub const ACTIVE_WINDOW: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct FleetView {
     failover: Duration,
+    watching_since: Option<Instant>,
     leases: BTreeMap<LeaseKey, Seen>,
     workers: BTreeMap<WorkerId, SeenWorker>,
 }
@@ -34,6 +35,8 @@ pub struct Seen {
     pub since: Instant,
     /// The end of the read that first showed this hand-off, during one.
     pub handing_off_since: Option<Instant>,
+    /// The worker that may renew was seen to do so, or to write otherwise.
+    pub heard: bool,
 }
 
 /// One worker, and since when its row stands still.
@@ -50,12 +53,13 @@ pub struct SeenWorker {
 impl FleetView {
     /// A view of nothing yet. A lease counts as expired when its counter stands still for `failover`.
     pub fn new(failover: Duration) -> Self {
-        Self { failover, leases: BTreeMap::new(), workers: BTreeMap::new() }
+        Self { failover, watching_since: None, leases: BTreeMap::new(), workers: BTreeMap::new() }
     }
 
     /// Takes in a whole scan. `returned` is the time after the read returned: a row may be older than that,
     /// never younger, so a live lease is never called expired too early.
     pub fn observe(&mut self, table: TableSnapshot, returned: Instant) {
+        self.watching_since.get_or_insert(returned);
         let mut before = std::mem::take(&mut self.leases);
         for lease in table.leases {
             let seen = observed(before.remove(&lease.key), lease, returned);
@@ -80,8 +84,19 @@ impl FleetView {
 
     /// Forgets everything: what was seen is too old to time anything by.
     pub fn clear(&mut self) {
+        self.watching_since = None;
         self.leases.clear();
         self.workers.clear();
+    }
+
+    /// A lease counts as expired when its counter stands still for this long.
+    pub fn failover(&self) -> Duration {
+        self.failover
+    }
+
+    /// The end of the first scan. What stands still since then may have done so for longer.
+    pub fn watching_since(&self) -> Option<Instant> {
+        self.watching_since
     }
 
     /// Every known lease, in order of its key.
@@ -131,9 +146,13 @@ fn observed(before: Option<Seen>, lease: Lease, returned: Instant) -> Seen {
         Some(seen) if owners(&seen.lease) == owners(&lease) => seen.handing_off_since.unwrap_or(returned),
         _ => returned,
     };
+    let heard = before.as_ref().is_some_and(|seen| {
+        let moved = seen.lease.counter != lease.counter;
+        seen.lease.actual_owner() == lease.actual_owner() && (seen.heard || moved)
+    });
     let since = match before {
         Some(seen) if seen.lease.counter == lease.counter => seen.since,
         _ => returned,
     };
-    Seen { handing_off_since: lease.checkpoint_owner.is_some().then_some(began), lease, since }
+    Seen { handing_off_since: lease.checkpoint_owner.is_some().then_some(began), lease, since, heard }
 }
