@@ -35,13 +35,12 @@ impl WorkerRow {
     /// The newest value of each metric, with the value that counts as full. `None` for a row by which nothing can be
     /// assigned: a metric without a limit, or one that could not be measured.
     pub fn usage(&self) -> Option<BTreeMap<&str, (f64, f64)>> {
-        let newest = |(name, values): (&String, &Vec<f64>)| {
-            let (value, limit) = (*values.last()?, *self.limits.get(name)?);
-            Some((name, (value, limit))).filter(|_| value >= 0.0 && limit > 0.0)
-        };
         let measured = self.samples.iter().filter(|(_, values)| !values.is_empty());
-        let usage: Option<Vec<_>> = measured.map(newest).collect();
-        Some(usage?.into_iter().map(|(name, usage)| (name.as_str(), usage)).collect())
+        let newest = measured.map(|(name, values)| {
+            let (value, limit) = (*values.last()?, *self.limits.get(name)?);
+            (value >= 0.0 && limit > 0.0).then_some((name.as_str(), (value, limit)))
+        });
+        newest.collect()
     }
 }
 

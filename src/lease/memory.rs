@@ -294,7 +294,7 @@ impl LeaseTable for MemoryLeaseTable {
     async fn write(&self, seen: &Lease, write: &LeaseWrite) -> Result<Lease, WriteError> {
         self.exists().map_err(|error| WriteError::NotWritten(error.into()))?;
         match self.call(Request::Write(seen.clone(), write.clone())).await {
-            Some(Outcome { accepted: true, row: Some(row) }) => Ok(row),
+            Some(Outcome { accepted: true, row: Some(row), .. }) => Ok(row),
             Some(outcome) => Err(WriteError::Conflict(outcome.row.map(Box::new))),
             None => Err(WriteError::Unknown(NoAnswer.into())),
         }

@@ -255,7 +255,10 @@ mod dynamodb {
             assert_eq!(table.get(&key).await.unwrap(), None);
             let lease = Lease { key: key.clone(), ..Lease::new(&shard(0), Checkpoint::Latest) };
             assert!(!table.create(&lease).await.unwrap());
-            assert!(matches!(table.write(&lease, &LeaseWrite::Renew(None)).await, Err(WriteError::Conflict(None))));
+            assert!(matches!(
+                table.write(&lease, &LeaseWrite::Renew(None)).await,
+                Err(WriteError::Conflict(None))
+            ));
             assert_eq!(rows.get(key.as_str()).await.len(), row.len(), "{key} is untouched");
         }
     }

@@ -1,12 +1,15 @@
 //! The lease table in DynamoDB, in the single-table layout of KCL 3.5.
 //!
-//! Owns: the table and its calls, and what an SDK error says about a write. `codec` maps rows and writes.
+//! Owns: the table and its calls, and what an SDK error says about a write. `codec` maps leases, `rows` the rows of
+//! workers and leader.
 //! Does not own: what to do about a lost race or an unknown outcome (`held`, `coordinator`).
 //!
 //! Conditional writes are sent once: a retry inside the SDK could turn our own success into a failed condition,
 //! or hide behind a late throttle that an earlier try went through. Reads are retried by the SDK.
 
 mod codec;
+mod item;
+mod rows;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -26,8 +29,11 @@ use aws_sdk_dynamodb::types::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::{Instant, sleep};
 
-use self::codec::{Item, LEASE_KEY, LEASE_OWNER};
-use super::row::{Lease, LeaseKey};
+use self::codec::LEASE_OWNER;
+use self::item::{Item, LEASE_KEY, NotUnderstood, s};
+use self::rows::{LEADER, Row};
+use super::fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
+use super::row::{Lease, LeaseKey, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
 
@@ -62,14 +68,27 @@ impl DynamoDbLeaseTable {
 
     /// The row as a lease; rows that are none are left out, and reported once if they should be one.
     fn decode(&self, item: &Item) -> Option<Lease> {
-        codec::decode(item).unwrap_or_else(|problem| {
-            let key = codec::row_key(item).unwrap_or("(no key)");
-            let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-            if reported.insert(key.to_owned()) {
-                tracing::warn!(table = %self.table, row = key, %problem, "row of the lease table left alone");
+        match rows::decode(item) {
+            Ok(Row::Lease(lease)) => Some(lease),
+            Ok(Row::Worker(_) | Row::Other) => None,
+            Err(problem) => {
+                self.odd(item, LEASE_KEY, problem);
+                None
             }
-            None
-        })
+        }
+    }
+
+    /// Reports a row that is not understood, once.
+    fn odd(&self, item: &Item, key: &str, problem: NotUnderstood) -> OddRow {
+        let row = OddRow {
+            key: rows::row_key(item, key).unwrap_or_else(|| "(no key)".to_owned()),
+            problem: problem.to_string(),
+        };
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.insert(row.key.clone()) {
+            tracing::warn!(table = %self.table, row = row.key, %problem, "row of the lease table left alone");
+        }
+        row
     }
 
     fn unusable(&self, reason: impl Into<String>) -> TableError {
@@ -209,23 +228,50 @@ impl LeaseTable for DynamoDbLeaseTable {
         }
     }
 
-    async fn scan(&self) -> Result<Vec<Lease>, TableError> {
-        let mut leases = Vec::new();
+    async fn snapshot(&self) -> Result<TableSnapshot, TableError> {
+        let mut snapshot = TableSnapshot::default();
         let mut start: Option<Item> = None;
         loop {
             let call = self.client.scan().table_name(&self.table).set_exclusive_start_key(start);
             let page = call.send().await.map_err(|error| self.table_error(error))?;
-            leases.extend(page.items().iter().filter_map(|item| self.decode(item)));
+            for item in page.items() {
+                match rows::decode(item) {
+                    Ok(Row::Lease(lease)) => snapshot.leases.push(lease),
+                    Ok(Row::Worker(worker)) => snapshot.workers.push(worker),
+                    Ok(Row::Other) => {}
+                    Err(problem) => snapshot.odd.push(self.odd(item, LEASE_KEY, problem)),
+                }
+            }
             start = page.last_evaluated_key;
             if start.is_none() {
-                return Ok(leases);
+                return Ok(snapshot);
+            }
+        }
+    }
+
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, TableError> {
+        let mut keys = Vec::new();
+        let mut start: Option<Item> = None;
+        loop {
+            let call = self.client.query().table_name(&self.table).index_name(OWNER_INDEX);
+            let call = call
+                .key_condition_expression(format!("{LEASE_OWNER} = :owner"))
+                .expression_attribute_values(":owner", s(worker.as_str()))
+                .set_exclusive_start_key(start);
+            let page = call.send().await.map_err(|error| self.table_error(error))?;
+            keys.extend(
+                page.items().iter().filter_map(|item| rows::row_key(item, LEASE_KEY)).map(LeaseKey::new),
+            );
+            start = page.last_evaluated_key;
+            if start.is_none() {
+                return Ok(keys);
             }
         }
     }
 
     async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, TableError> {
         let call = self.client.get_item().table_name(&self.table).consistent_read(true);
-        let call = call.key(LEASE_KEY, s(key));
+        let call = call.key(LEASE_KEY, s(key.as_str()));
         let answer = call.send().await.map_err(|error| self.table_error(error))?;
         Ok(answer.item().and_then(|item| self.decode(item)))
     }
@@ -249,7 +295,7 @@ impl LeaseTable for DynamoDbLeaseTable {
             .client
             .update_item()
             .table_name(&self.table)
-            .key(LEASE_KEY, s(&seen.key))
+            .key(LEASE_KEY, s(seen.key.as_str()))
             .update_expression(update.update)
             .condition_expression(update.condition)
             .set_expression_attribute_values(Some(update.values))
@@ -274,7 +320,7 @@ impl LeaseTable for DynamoDbLeaseTable {
             .client
             .delete_item()
             .table_name(&self.table)
-            .key(LEASE_KEY, s(&seen.key))
+            .key(LEASE_KEY, s(seen.key.as_str()))
             .condition_expression(unmoved.condition)
             .set_expression_attribute_values(Some(unmoved.values))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
@@ -286,8 +332,96 @@ impl LeaseTable for DynamoDbLeaseTable {
             })),
         }
     }
-}
 
-fn s(key: &LeaseKey) -> aws_sdk_dynamodb::types::AttributeValue {
-    aws_sdk_dynamodb::types::AttributeValue::S(key.as_str().to_owned())
+    async fn leader(&self) -> Result<Option<LeaderRow>, TableError> {
+        let call = self.client.get_item().table_name(&self.table).consistent_read(true);
+        let answer = call.key(LEASE_KEY, s(LEADER)).send().await.map_err(|error| self.table_error(error))?;
+        let row = answer.item().map(rows::leader).transpose();
+        row.map_err(|problem| {
+            self.unusable(format!("its row {LEADER} is no leader's lock ({problem}); delete it"))
+        })
+    }
+
+    async fn lead(&self, seen: Option<&LeaderRow>, next: &LeaderRow) -> Result<bool, TableError> {
+        use aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException;
+        let update = rows::lead(seen, next, LEASE_KEY);
+        let call = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(LEASE_KEY, s(LEADER))
+            .update_expression(update.update)
+            .condition_expression(update.condition)
+            .set_expression_attribute_values(Some(update.values))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                // A retry inside the SDK finds what the first try has written: versions do not repeat.
+                Some(ConditionalCheckFailedException(failed)) => Ok(failed
+                    .item()
+                    .and_then(|item| rows::leader(item).ok())
+                    .is_some_and(|row| row.version == next.version)),
+                _ => Err(self.table_error(error)),
+            },
+        }
+    }
+
+    async fn resign(&self, mine: &LeaderRow) -> Result<bool, TableError> {
+        let unchanged = rows::same_version(mine, LEASE_KEY);
+        let call = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(LEASE_KEY, s(LEADER))
+            .condition_expression(unchanged.condition)
+            .set_expression_attribute_values(Some(unchanged.values));
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(refused) if refused.is_conditional_check_failed_exception() => Ok(false),
+                _ => Err(self.table_error(error)),
+            },
+        }
+    }
+
+    async fn report(&self, worker: &WorkerRow) -> Result<Option<WorkerRow>, TableError> {
+        let update = rows::report(worker, LEASE_KEY);
+        let call = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key(LEASE_KEY, s(worker.id.as_str()))
+            .update_expression(update.update)
+            .condition_expression(update.condition)
+            .set_expression_attribute_values(Some(update.values))
+            .return_values(ReturnValue::AllOld);
+        match call.send().await {
+            Ok(answer) => Ok(answer.attributes().and_then(|item| rows::worker(item, LEASE_KEY).ok())),
+            Err(error) => match error.as_service_error() {
+                Some(refused) if refused.is_conditional_check_failed_exception() => Err(self.unusable(
+                    format!("its row {} is not that of a worker; give this worker another id", worker.id),
+                )),
+                _ => Err(self.table_error(error)),
+            },
+        }
+    }
+
+    async fn forget_worker(&self, seen: &WorkerRow) -> Result<bool, TableError> {
+        let unchanged = rows::unreported(seen);
+        let call = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .key(LEASE_KEY, s(seen.id.as_str()))
+            .condition_expression(unchanged.condition)
+            .set_expression_attribute_values(Some(unchanged.values));
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(refused) if refused.is_conditional_check_failed_exception() => Ok(false),
+                _ => Err(self.table_error(error)),
+            },
+        }
+    }
 }
