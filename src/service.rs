@@ -64,7 +64,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let listener = TcpListener::bind(config.http).await.map_err(|error| {
         StartError::new(format!("--http {}", config.http), format!("{error}; choose another address or port"))
     })?;
-    let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application);
+    let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application).with_failover(config.failover);
     let (stream, leases, lake) = tokio::join!(
         check_stream(&kinesis, &config.stream),
         check_table(&dynamodb, &config.application),

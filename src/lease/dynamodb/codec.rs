@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::item::{
     ENTITY_LEASE, ENTITY_TYPE, Item, LEASE_KEY, NotUnderstood, Update, b, measured, n, number, s, text,
 };
+use super::layout::Layout;
 use crate::lease::row::{Lease, LeaseKey, Pending, WorkerId};
 use crate::lease::write::{LeaseWrite, counts_as_switch};
 use crate::shard::{Checkpoint, HashKeyRange, ShardId};
@@ -50,11 +51,13 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
     })
 }
 
-/// A new row, with `entityType` as in the single-table layout of KCL 3.5.
-pub(super) fn encode(lease: &Lease) -> Item {
+/// A new row; with `entityType` where the table holds rows of other kinds too.
+pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
     let mut item = Item::new();
     let mut put = |name: &str, value: AttributeValue| drop(item.insert(name.to_owned(), value));
-    put(ENTITY_TYPE, s(ENTITY_LEASE));
+    if layout == Layout::Single {
+        put(ENTITY_TYPE, s(ENTITY_LEASE));
+    }
     put(LEASE_KEY, s(lease.key.as_str()));
     put(LEASE_COUNTER, n(lease.counter));
     put(OWNER_SWITCHES, n(lease.owner_switches));
@@ -284,7 +287,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(lease in any_lease()) {
-            prop_assert_eq!(decode(&encode(&lease)), Ok(lease));
+            prop_assert_eq!(decode(&encode(&lease, Layout::Single)), Ok(lease));
         }
     }
 
