@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{explain, sdk_config};
+use crate::clock::wall_clock_us;
 use crate::config::Config;
 use crate::consumer::{ConsumerSettings, Shared};
 use crate::deliver::{self, LakeUrl, Sink};
@@ -18,6 +19,7 @@ use crate::fetch::ByteBudget;
 use crate::fetch::kinesis::KinesisSource;
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
+use crate::lease::plan::Rules;
 use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown;
@@ -101,7 +103,9 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             scan_interval: config.scan_interval,
             shard_sync_interval: config.shard_sync_interval,
             initial: config.initial.clone(),
-            leases_max: config.leases_max,
+            rules: Rules { leases_max: config.leases_max, kbps_max: f64::INFINITY },
+            cpu: Arc::new(|| None),
+            wall_clock: Arc::new(|| u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)),
             seed: seed(config.worker.as_str()),
         },
         Arc::new(table),

@@ -8,11 +8,13 @@ pub mod dynamodb;
 pub mod explain;
 pub mod fleet;
 mod held;
+pub mod leader;
 pub mod memory;
+pub mod plan;
 mod row;
 mod sync;
 mod table;
-mod view;
+pub mod view;
 mod write;
 
 pub use fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};

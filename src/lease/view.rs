@@ -56,6 +56,11 @@ impl FleetView {
         Self { failover, watching_since: None, leases: BTreeMap::new(), workers: BTreeMap::new() }
     }
 
+    /// The time after which a lease counts as expired.
+    pub fn failover(&self) -> Duration {
+        self.failover
+    }
+
     /// Takes in a whole scan. `returned` is the time after the read returned: a row may be older than that,
     /// never younger, so a live lease is never called expired too early.
     pub fn observe(&mut self, table: TableSnapshot, returned: Instant) {

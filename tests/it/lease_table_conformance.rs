@@ -50,7 +50,7 @@ async fn conforms(table: Table) {
 async fn a_created_row_is_read_back(table: &Table) {
     let lease = fresh(table, 0).await;
     assert_eq!(table.get(&lease.key).await.unwrap().as_ref(), Some(&lease));
-    assert!(table.scan().await.unwrap().contains(&lease));
+    assert!(table.snapshot().await.unwrap().leases.contains(&lease));
     assert_eq!(table.get(&ShardId::new("nowhere")).await.unwrap(), None);
 }
 
@@ -192,7 +192,7 @@ mod dynamodb {
         let client = client(endpoint);
         let name = format!("lease-conformance-{}", uuid::Uuid::new_v4());
         let table: Table = Arc::new(DynamoDbLeaseTable::new(client.clone(), &name));
-        assert!(matches!(table.scan().await, Err(TableError::NotFound(_))));
+        assert!(matches!(table.snapshot().await, Err(TableError::NotFound(_))));
         conforms(Arc::clone(&table)).await;
         let rows = Items { client: client.clone(), name };
         foreign_rows_are_left_alone(&table, &rows).await;
@@ -247,7 +247,7 @@ mod dynamodb {
         for row in foreign {
             rows.put(row).await;
         }
-        let known = table.scan().await.unwrap();
+        let known = table.snapshot().await.unwrap().leases;
         for row in foreign {
             let AttributeValue::S(key) = &row[0].1 else { panic!("keys are strings") };
             let key = ShardId::new(key.as_str());
@@ -345,7 +345,7 @@ mod dynamodb {
             let pending = Pending { checkpoint: at(1, 0), state: Some(state) };
             table.write(&row, &LeaseWrite::Prepare(pending)).await.unwrap();
         }
-        let rows = table.scan().await.unwrap();
+        let rows = table.snapshot().await.unwrap().leases;
         assert_eq!(
             rows.iter().filter(|row| row.pending.as_ref().is_some_and(|p| p.state.is_some())).count(),
             5
