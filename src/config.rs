@@ -312,7 +312,7 @@ impl TryFrom<RunArgs> for Config {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 30s or 500ms"))
 }
 
@@ -324,7 +324,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an IP address and a port, like 127.0.0.1:8080 or 0.0.0.0:8080".to_owned())
 }
 
-fn within(setting: &'static str, value: Duration, least: Duration, most: Duration) -> Result<(), BadSetting> {
+pub(crate) fn within(
+    setting: &'static str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), BadSetting> {
     let show = |time| humantime::format_duration(time).to_string();
     if (least..=most).contains(&value) {
         return Ok(());
@@ -351,7 +356,7 @@ fn size(
 }
 
 /// Names of streams and tables: the letters AWS allows.
-fn name(setting: &'static str, value: &str, length_max: usize) -> Result<(), BadSetting> {
+pub(crate) fn name(setting: &'static str, value: &str, length_max: usize) -> Result<(), BadSetting> {
     let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if (1..=length_max).contains(&value.len()) && value.chars().all(letter) {
         return Ok(());

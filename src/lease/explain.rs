@@ -187,7 +187,9 @@ impl Reason {
                 "the leader assigns it anew once it notices; to be faster, end the hand-off with `kinetide \
                  leases evict`"
             }
-            Self::NoLease => "nothing to do: the next shard sync creates the lease; if not, look at the leader",
+            Self::NoLease => {
+                "nothing to do: the next shard sync creates the lease; if not, look at the leader"
+            }
             Self::NotUnderstood(_) => {
                 "run a version that understands the row, or repair the row by hand; kinetide never touches it"
             }
@@ -222,7 +224,9 @@ impl fmt::Display for Reason {
             Self::HandOffStuck(hand_off) => write!(f, "hand-off {hand_off} is stuck"),
             Self::NoLease => f.write_str("neither the shard nor an ancestor has a lease"),
             Self::NotUnderstood(problem) => write!(f, "its row is not understood: {problem}"),
-            Self::ShardUnknown => f.write_str("the stream does not know the shard; its retention may be over"),
+            Self::ShardUnknown => {
+                f.write_str("the stream does not know the shard; its retention may be over")
+            }
             Self::StreamRecreated => f.write_str("its lease is of an older stream with the same name"),
         }
     }
@@ -365,9 +369,8 @@ impl<'a> Context<'a> {
     }
 
     fn unfinished_parents(&self, lease: &Lease) -> Vec<ShardId> {
-        let unfinished = |parent: &&ShardId| {
-            self.sight.fleet.get(parent).is_some_and(|parent| !parent.lease.finished())
-        };
+        let unfinished =
+            |parent: &&ShardId| self.sight.fleet.get(parent).is_some_and(|parent| !parent.lease.finished());
         lease.parents.iter().filter(unfinished).cloned().collect()
     }
 

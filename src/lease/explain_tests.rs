@@ -93,7 +93,9 @@ impl Scene {
                 row.updated += 1;
             }
             for lease in &mut self.leases {
-                if second % 3 == 0 && lease.actual_owner().is_some_and(|owner| alive.contains(&owner.as_str())) {
+                if second % 3 == 0
+                    && lease.actual_owner().is_some_and(|owner| alive.contains(&owner.as_str()))
+                {
                     lease.counter += 1;
                 }
             }

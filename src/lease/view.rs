@@ -94,11 +94,6 @@ impl FleetView {
         self.workers.clear();
     }
 
-    /// A lease counts as expired when its counter stands still for this long.
-    pub fn failover(&self) -> Duration {
-        self.failover
-    }
-
     /// The end of the first scan. What stands still since then may have done so for longer.
     pub fn watching_since(&self) -> Option<Instant> {
         self.watching_since

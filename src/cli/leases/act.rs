@@ -31,10 +31,12 @@ pub(super) struct Confirm {
 
 /// Flags of `kinetide leases release`.
 #[derive(Debug, Args)]
-#[command(after_help = "Where the owner is alive and another worker is active, the lease is handed to the one with \
+#[command(
+    after_help = "Where the owner is alive and another worker is active, the lease is handed to the one with \
     the fewest leases: the owner delivers its open batch first. Else the lease is taken away at once and the leader \
     gives it to a worker.\n\nExample:\n  \
-    kinetide leases release shardId-000000000003 --stream trades")]
+    kinetide leases release shardId-000000000003 --stream trades"
+)]
 pub(super) struct ReleaseArgs {
     /// Leases, as the table shows them.
     #[arg(required = true, value_name = "SHARD")]
@@ -47,11 +49,13 @@ pub(super) struct ReleaseArgs {
 /// Flags of `kinetide leases evict`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["shards", "worker"]))]
-#[command(after_help = "The owner notices at its next write, at most a third of the failover time later, and drops \
+#[command(
+    after_help = "The owner notices at its next write, at most a third of the failover time later, and drops \
     what it had under way; nothing is lost or doubled. A hand-off under way ends, and the next owner reads on.\n\n\
     Examples:\n  \
     kinetide leases evict shardId-000000000003 --stream trades\n  \
-    kinetide leases evict --worker ip-10-0-1-7:3f2a --stream trades --yes")]
+    kinetide leases evict --worker ip-10-0-1-7:3f2a --stream trades --yes"
+)]
 pub(super) struct EvictArgs {
     /// Leases, as the table shows them.
     #[arg(value_name = "SHARD")]
@@ -67,12 +71,14 @@ pub(super) struct EvictArgs {
 
 /// Flags of `kinetide leases set-checkpoint`.
 #[derive(Debug, Args)]
-#[command(after_help = "Moving back delivers records twice, moving ahead leaves records out: kinetide's promise of \
+#[command(
+    after_help = "Moving back delivers records twice, moving ahead leaves records out: kinetide's promise of \
     exactly once does not hold for them. What was before is shown with the command that takes it back; a pending \
     batch that was forgotten does not come back.\n\nExamples:\n  \
     kinetide leases set-checkpoint shardId-000000000003 trim-horizon --stream trades --dry-run\n  \
     kinetide leases set-checkpoint shardId-000000000003 49590338271490256608559692538361571095921575989136588898 \
-    --stream trades --evict")]
+    --stream trades --evict"
+)]
 pub(super) struct SetCheckpointArgs {
     /// Lease, as the table shows it.
     #[arg(value_name = "SHARD")]
@@ -98,10 +104,12 @@ pub(super) struct SetCheckpointArgs {
 /// Flags of `kinetide leases delete`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["shards", "all"]))]
-#[command(after_help = "The next shard sync makes a deleted lease anew, for a shard that the stream still has, and \
+#[command(
+    after_help = "The next shard sync makes a deleted lease anew, for a shard that the stream still has, and \
     starts it at the initial position: its records are delivered again. Leases of live owners are refused.\n\n\
     Example:\n  \
-    kinetide leases delete --all --stream trades --dry-run")]
+    kinetide leases delete --all --stream trades --dry-run"
+)]
 pub(super) struct DeleteArgs {
     /// Leases, as the table shows them.
     #[arg(value_name = "SHARD")]
@@ -262,11 +270,14 @@ fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<
             }
         })
     };
-    let all = || observer.fleet.leases().map(|seen| &seen.lease).filter(|lease| is_meant(change, lease)).cloned();
+    let all =
+        || observer.fleet.leases().map(|seen| &seen.lease).filter(|lease| is_meant(change, lease)).cloned();
     let mut leases: Vec<Lease> = match change {
         Change::Release(ReleaseArgs { shards, .. })
         | Change::Evict(EvictArgs { shards, worker: None, .. })
-        | Change::Delete(DeleteArgs { shards, all: false, .. }) => shards.iter().map(find).collect::<Result<_, _>>()?,
+        | Change::Delete(DeleteArgs { shards, all: false, .. }) => {
+            shards.iter().map(find).collect::<Result<_, _>>()?
+        }
         Change::SetCheckpoint(args) => vec![find(&args.shard)?],
         Change::Evict(_) | Change::Delete(_) => all().collect(),
     };
@@ -293,7 +304,8 @@ fn load(observer: &Observer) -> BTreeMap<WorkerId, usize> {
 /// Hands a lease to the worker with the fewest, which has one more then.
 fn release(lease: &Lease, live: bool, load: &mut BTreeMap<WorkerId, usize>) -> Planned {
     let others = load.iter().filter(|(worker, _)| Some(*worker) != lease.actual_owner());
-    let to = others.min_by_key(|(worker, count)| (**count, (*worker).clone())).map(|(worker, _)| worker.clone());
+    let to =
+        others.min_by_key(|(worker, count)| (**count, (*worker).clone())).map(|(worker, _)| worker.clone());
     let planned = change::release(lease, live, to.as_ref());
     if let (false, Some(count)) = (planned.steps.is_empty(), to.and_then(|to| load.get_mut(&to))) {
         *count += 1;
@@ -406,7 +418,11 @@ fn report(fleet: &Fleet, dry_run: bool, planned: &[Planned], done: &[Done]) -> a
     } else if dry_run {
         writeln!(io::stdout(), "Dry run: nothing was written.")?;
     } else {
-        writeln!(io::stdout(), "{written} written, {failed} failed, {} left alone.", outcomes.len() - written - failed)?;
+        writeln!(
+            io::stdout(),
+            "{written} written, {failed} failed, {} left alone.",
+            outcomes.len() - written - failed
+        )?;
     }
     for outcome in &outcomes {
         if let Some(problem) = &outcome.problem {

@@ -167,7 +167,10 @@ pub(super) fn delete(lease: &Lease, live: bool) -> Result<Planned, Refused> {
     }
     let mut warnings = Vec::new();
     if let Some(pending) = &lease.pending {
-        warnings.push(format!("{} is forgotten: those of its rows that are in the lake stay there", in_words(pending)));
+        warnings.push(format!(
+            "{} is forgotten: those of its rows that are in the lake stay there",
+            in_words(pending)
+        ));
     }
     let does = format!("deleted, with its checkpoint {}", Written(&lease.checkpoint));
     Ok(Planned { steps: vec![Step::Delete], warnings, ..Planned::new(lease, [], does) })
@@ -178,7 +181,9 @@ fn in_words(pending: &Pending) -> String {
         Ok(Some(batch)) => {
             format!("a batch up to {} with {} objects is prepared", batch.last.sequence, batch.objects.len())
         }
-        Ok(None) => format!("another application has prepared a batch up to {}", Written(&pending.checkpoint)),
+        Ok(None) => {
+            format!("another application has prepared a batch up to {}", Written(&pending.checkpoint))
+        }
         Err(error) => error.to_string(),
     }
 }
@@ -341,8 +346,14 @@ mod tests {
     #[test]
     fn undo_gives_the_checkpoint_back() {
         let sub = Checkpoint::At(Position { sequence: SequenceNumber::from(7), sub: 3 });
-        let all =
-            [Checkpoint::AtTimestamp, Checkpoint::TrimHorizon, Checkpoint::Latest, Checkpoint::ShardEnd, at(7), sub];
+        let all = [
+            Checkpoint::AtTimestamp,
+            Checkpoint::TrimHorizon,
+            Checkpoint::Latest,
+            Checkpoint::ShardEnd,
+            at(7),
+            sub,
+        ];
         for before in all {
             let row = Lease { checkpoint: before.clone(), ..lease(None, None) };
             let undo = set_checkpoint(&row, false, &at(9), None, ALL).unwrap().undo.unwrap();

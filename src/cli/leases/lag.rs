@@ -147,7 +147,10 @@ mod tests {
         // A host whose clock is behind.
         assert_eq!(of_page(&at, &page(Some("9"), 0), 1).checkpoint_age_ms, Some(0));
         let gone = of_page(&at, &page(Some("10"), 7_000), 103_250_000);
-        assert_eq!((gone.checkpoint_age_ms, gone.millis_behind_latest, gone.trimmed), (None, Some(7_000), true));
+        assert_eq!(
+            (gone.checkpoint_age_ms, gone.millis_behind_latest, gone.trimmed),
+            (None, Some(7_000), true)
+        );
         let empty = of_page(&Checkpoint::TrimHorizon, &page(None, 0), 1);
         assert_eq!(empty, Lag { millis_behind_latest: Some(0), ..Lag::default() });
         let unread = of_page(&Checkpoint::TrimHorizon, &page(Some("3"), 60_000), 1);

@@ -7,7 +7,7 @@ mod observe;
 mod report;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::aws::{explain, sdk_config};
 use crate::config::{BadSetting, duration, name, within};
 use crate::lease::LeaseTable;
 use crate::lease::dynamodb::DynamoDbLeaseTable;
-use crate::shard::ShardLister;
 use crate::shard::kinesis::KinesisShardLister;
+use crate::shard::{ShardId, ShardLister};
 
 /// DynamoDB must answer within this time.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
@@ -201,8 +201,11 @@ async fn connect(args: FleetArgs, named: (String, Option<String>)) -> anyhow::Re
         };
         anyhow!("{}: {problem}", what())
     })?;
+    let table = DynamoDbLeaseTable::new(client, &application);
+    let located = timeout(START_TIMEOUT, table.locate()).await;
+    located.with_context(|| format!("{}: its other tables are not ready", what()))??;
     Ok(Fleet {
-        table: Arc::new(DynamoDbLeaseTable::new(client, &application)),
+        table: Arc::new(table),
         kinesis: aws_sdk_kinesis::Client::new(&kinesis),
         application,
         stream,
@@ -221,10 +224,9 @@ impl Fleet {
 
     /// What was seen, with the lags of what is not finished.
     async fn report(&self, observer: &Observer, stream: Option<&String>) -> Report {
-        let open = observer.fleet.leases().map(|seen| &seen.lease);
-        let known = open.filter(|lease| {
-            observer.listing.as_ref().is_some_and(|listing| listing.iter().any(|shard| shard.id == lease.key))
-        });
+        let listed: BTreeSet<&ShardId> = observer.listing.iter().flatten().map(|shard| &shard.id).collect();
+        let leases = observer.fleet.leases().map(|seen| &seen.lease);
+        let known = leases.filter(|lease| listed.contains(&lease.key));
         let lags = match stream {
             Some(stream) => lag::lags(&self.kinesis, stream, known).await,
             None => BTreeMap::new(),

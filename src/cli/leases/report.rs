@@ -235,7 +235,8 @@ fn workers(observer: &Observer) -> Vec<WorkerReport> {
         has_row: false,
     };
     for seen in observer.fleet.workers() {
-        let newest = |metric: &str| seen.row.samples.get(metric)?.last().copied().filter(|value| *value >= 0.0);
+        let newest =
+            |metric: &str| seen.row.samples.get(metric)?.last().copied().filter(|value| *value >= 0.0);
         let age = std::time::Duration::from_secs(wall_clock.saturating_sub(seen.row.updated));
         let report = WorkerReport {
             cpu_percent: newest(CPU),

@@ -63,7 +63,8 @@ fn aligned(rows: &[Vec<String>], shrink: &[usize]) -> String {
     }
     let mut out = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{:width$}", shortened(cell, width)));
+        let cells =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{:width$}", shortened(cell, width)));
         out.push_str(cells.collect::<Vec<_>>().join(GAP).trim_end());
         out.push('\n');
     }
@@ -195,7 +196,9 @@ fn troubles(leases: &[LeaseReport]) -> String {
             let what = match (pending.ours, pending.objects.len()) {
                 (true, 1) => "a batch of 1 object is prepared; the next owner finishes it first".to_owned(),
                 (true, n) => format!("a batch of {n} objects is prepared; the next owner finishes it first"),
-                (false, _) => "another application prepared a batch; reading goes on from the checkpoint".to_owned(),
+                (false, _) => {
+                    "another application prepared a batch; reading goes on from the checkpoint".to_owned()
+                }
             };
             other(lease, &what);
         }
