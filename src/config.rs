@@ -277,17 +277,12 @@ impl TryFrom<RunArgs> for Config {
         if args.leases_max == Some(0) {
             return Err(bad("leases-max", &0, &"must be at least 1, or left out"));
         }
-        let endpoint = |setting, value: &Option<String>| match value {
-            Some(url) if url::Url::parse(url).is_ok_and(|url| url.has_host()) => Ok(Some(url.clone())),
-            Some(url) => Err(bad(setting, url, &"must be a URL like http://127.0.0.1:4567")),
-            None => Ok(None),
-        };
         Ok(Self {
             worker: worker_id(args.worker_id)?,
             endpoints: Endpoints {
-                kinesis: endpoint("kinesis-endpoint", &args.kinesis_endpoint)?,
-                dynamodb: endpoint("dynamodb-endpoint", &args.dynamodb_endpoint)?,
-                s3: endpoint("s3-endpoint", &args.s3_endpoint)?,
+                kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint)?,
+                dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint)?,
+                s3: endpoint("s3-endpoint", args.s3_endpoint)?,
             },
             limits: BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() },
             stream: args.stream,
@@ -353,6 +348,16 @@ fn size(
         value: value.to_string(),
         allowed: allowed(),
     })
+}
+
+pub(crate) fn endpoint(setting: &'static str, value: Option<String>) -> Result<Option<String>, BadSetting> {
+    match value {
+        Some(url) if !url::Url::parse(&url).is_ok_and(|url| url.has_host()) => {
+            let allowed = "must be a URL like http://127.0.0.1:4567".to_owned();
+            Err(BadSetting { setting, value: url, allowed })
+        }
+        value => Ok(value),
+    }
 }
 
 /// Names of streams and tables: the letters AWS allows.

@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand. Each file holds its flags and what it prints; the work is elsewhere.
+//! The command line: one file or folder per subcommand. Each holds its flags and what it prints; the work is elsewhere.
 
 #[cfg(feature = "local")]
 pub mod demo;

@@ -36,7 +36,7 @@ pub struct Sight<'a> {
     /// Now, on the observer's monotonic clock.
     pub now: Instant,
     /// Now, in seconds since the epoch; only to see which workers are active.
-    pub wall_clock: u64,
+    pub host_clock: u64,
 }
 
 /// One lease, or a shard that should have one.
@@ -79,7 +79,12 @@ pub enum Reason {
     /// These parent shards have to be read to their end before.
     WaitingForParents(Vec<ShardId>),
     /// Its owner has not renewed it for longer than the failover time.
-    OwnerSilent(WorkerId),
+    OwnerSilent {
+        /// The owner.
+        owner: WorkerId,
+        /// There is a leader to give it to another worker.
+        led: bool,
+    },
     /// It was given to this worker, who has not begun.
     NotPickedUp(WorkerId),
     /// It is being handed from one worker to another.
@@ -144,7 +149,7 @@ impl Reason {
             Self::NoWorker => "no_worker",
             Self::NoRoom => "no_room",
             Self::WaitingForParents(_) => "waiting_for_parents",
-            Self::OwnerSilent(_) => "owner_silent",
+            Self::OwnerSilent { .. } => "owner_silent",
             Self::NotPickedUp(_) => "not_picked_up",
             Self::HandingOff(_) => "handing_off",
             Self::HandOffStuck(_) => "hand_off_stuck",
@@ -159,7 +164,7 @@ impl Reason {
     pub fn next_step(&self) -> &'static str {
         match self {
             Self::Unowned(_) => "nothing to do: the leader assigns it within two failover times",
-            Self::NoLeader(_) => {
+            Self::NoLeader(_) | Self::OwnerSilent { led: false, .. } => {
                 "start a worker, or look at the workers' logs: one of them becomes the leader once the old \
                  lock has run out"
             }
@@ -172,7 +177,7 @@ impl Reason {
                  leader's log says why it leaves the lease alone"
             }
             Self::WaitingForParents(_) => "nothing to do here: look at the lines of its parents",
-            Self::OwnerSilent(_) => {
+            Self::OwnerSilent { led: true, .. } => {
                 "the leader gives it to another worker within two failover times; if not, look at the leader, \
                  or take it away with `kinetide leases evict`"
             }
@@ -218,7 +223,10 @@ impl fmt::Display for Reason {
             Self::WaitingForParents(parents) => {
                 write!(f, "waits for {} to be read to the end", join(parents))
             }
-            Self::OwnerSilent(owner) => write!(f, "its owner {owner} is silent"),
+            Self::OwnerSilent { owner, led: true } => write!(f, "its owner {owner} is silent"),
+            Self::OwnerSilent { owner, led: false } => {
+                write!(f, "its owner {owner} is silent, and there is no leader to give it to another worker")
+            }
             Self::NotPickedUp(owner) => write!(f, "given to {owner}, who has not picked it up"),
             Self::HandingOff(hand_off) => write!(f, "being handed {hand_off}"),
             Self::HandOffStuck(hand_off) => write!(f, "hand-off {hand_off} is stuck"),
@@ -307,7 +315,7 @@ impl<'a> Context<'a> {
             sight,
             shards: sight.listing.map(index),
             children,
-            anybody_active: sight.fleet.active_workers(sight.now, sight.wall_clock).next().is_some(),
+            anybody_active: sight.fleet.active_workers(sight.now, sight.host_clock).next().is_some(),
         }
     }
 
@@ -344,7 +352,10 @@ impl<'a> Context<'a> {
             return not_read(self.unassigned(seen), Some(seen.since));
         };
         let standing = match (live, seen.heard) {
-            (false, _) => Standing::NotRead(Reason::OwnerSilent(owner.clone())),
+            (false, _) => {
+                let led = self.leader().is_ok();
+                Standing::NotRead(Reason::OwnerSilent { owner: owner.clone(), led })
+            }
             (true, true) => Standing::Read,
             (true, false) if Some(seen.since) <= fleet.watching_since() => Standing::Unheard,
             (true, false) => Standing::NotRead(Reason::NotPickedUp(owner.clone())),
@@ -377,13 +388,9 @@ impl<'a> Context<'a> {
     /// Why nobody has given this ready lease to a worker.
     fn unassigned(&self, seen: &Seen) -> Reason {
         let now = self.sight.now;
-        let leader = match self.sight.leader {
-            None => return Reason::NoLeader(None),
-            Some((row, _)) if row.released => return Reason::NoLeader(None),
-            Some((row, since)) if now.duration_since(since) > row.lease_duration => {
-                return Reason::NoLeader(Some(row.owner.clone()));
-            }
-            Some((row, _)) => row.owner.clone(),
+        let leader = match self.leader() {
+            Ok(leader) => leader.clone(),
+            Err(last) => return Reason::NoLeader(last.cloned()),
         };
         if !self.anybody_active {
             Reason::NoWorker
@@ -391,6 +398,18 @@ impl<'a> Context<'a> {
             Reason::NoRoom
         } else {
             Reason::Unowned(leader)
+        }
+    }
+
+    /// Who leads, or who did last.
+    fn leader(&self) -> Result<&WorkerId, Option<&WorkerId>> {
+        match self.sight.leader {
+            None => Err(None),
+            Some((row, _)) if row.released => Err(None),
+            Some((row, since)) if self.sight.now.duration_since(since) > row.lease_duration => {
+                Err(Some(&row.owner))
+            }
+            Some((row, _)) => Ok(&row.owner),
         }
     }
 

@@ -110,7 +110,7 @@ impl Scene {
             odd: &self.odd,
             listing: self.listing.as_deref(),
             now: self.now,
-            wall_clock: WALL_CLOCK,
+            host_clock: WALL_CLOCK,
         })
     }
 
@@ -146,12 +146,14 @@ fn an_owner_who_does_not_renew_is_silent_after_the_failover_time() {
     scene.wait(10, &[]);
     assert_eq!(scene.only(), (Standing::Unheard, Some(10), true));
     scene.wait(1, &[]);
-    let silent = Standing::NotRead(Reason::OwnerSilent(WorkerId::new("b")));
+    let silent = Standing::NotRead(Reason::OwnerSilent { owner: WorkerId::new("b"), led: true });
     assert_eq!(scene.only(), (silent.clone(), Some(11), true));
     // Heard once, it is known since when.
     scene.wait(3, &["b"]);
     scene.wait(11, &[]);
     assert_eq!(scene.only(), (silent, Some(11), false));
+    scene.leader = None;
+    assert_eq!(scene.reason(), Reason::OwnerSilent { owner: WorkerId::new("b"), led: false });
 }
 
 #[test]
@@ -194,7 +196,7 @@ fn a_given_lease_is_picked_up_or_not() {
     assert_eq!(scene.only(), (given, Some(1), false));
     let mut picked_up = scene.leases.clone();
     scene.wait(10, &[]);
-    assert_eq!(scene.reason(), Reason::OwnerSilent(WorkerId::new("b")));
+    assert_eq!(scene.reason(), Reason::OwnerSilent { owner: WorkerId::new("b"), led: true });
     picked_up[0].counter += 1;
     scene.leases = picked_up;
     scene.look();
@@ -324,7 +326,8 @@ fn every_word_is_known_and_every_sentence_goes_on_one_line() {
         Reason::NoWorker,
         Reason::NoRoom,
         Reason::WaitingForParents(vec![id(0), id(1)]),
-        Reason::OwnerSilent(w()),
+        Reason::OwnerSilent { owner: w(), led: true },
+        Reason::OwnerSilent { owner: w(), led: false },
         Reason::NotPickedUp(w()),
         Reason::HandingOff(hand_off()),
         Reason::HandOffStuck(hand_off()),
@@ -391,7 +394,7 @@ proptest! {
             match &explained.standing {
                 Standing::Read => prop_assert!(owner.is_some_and(|owner| alive.contains(&owner))),
                 Standing::Unheard => prop_assert!(owner.is_some() && seconds <= 10),
-                Standing::NotRead(Reason::OwnerSilent(_)) => {
+                Standing::NotRead(Reason::OwnerSilent { .. }) => {
                     prop_assert!(seconds > 10 && owner.is_some_and(|owner| !alive.contains(&owner)));
                 }
                 Standing::NotRead(_) => {}

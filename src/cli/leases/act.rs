@@ -149,7 +149,7 @@ struct Outcome<'a> {
     outcome: &'static str,
     does: &'a str,
     warnings: &'a [String],
-    undo: Option<&'a str>,
+    undo: Option<String>,
     before: Row<'a>,
     after: Option<Row<'a>>,
     /// What went wrong.
@@ -181,7 +181,7 @@ impl<'a> Row<'a> {
 }
 
 /// What the writes of one lease came to.
-enum Done {
+pub(super) enum Done {
     Nothing,
     Written(Option<Lease>),
     MovedOn { row: Option<Lease>, steps_before: usize },
@@ -339,7 +339,8 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
             text.push_str(&wrapped(warning, "  Warning: ", "    "));
         }
         if let Some(undo) = undo {
-            text.push_str(&format!("  To take it back: kinetide leases {undo}\n"));
+            // On one line, to be copied.
+            text.push_str(&format!("  To take it back: {}\n", command(fleet, undo)));
         }
     }
     if planned.is_empty() {
@@ -358,6 +359,12 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
     Ok(())
 }
 
+/// A command line of `kinetide leases` for this fleet.
+fn command(fleet: &Fleet, arguments: &str) -> String {
+    let stream = fleet.stream.as_ref().map(|stream| format!(" --stream {stream}")).unwrap_or_default();
+    format!("kinetide leases {arguments} --application {}{stream}", fleet.application)
+}
+
 fn asked() -> io::Result<bool> {
     let mut err = io::stderr().lock();
     write!(err, "Write this? [y/N] ")?;
@@ -372,7 +379,7 @@ async fn write_all(table: &dyn LeaseTable, planned: &[Planned]) -> Vec<Done> {
 }
 
 /// The steps of one lease, each on the condition that the row is as the one before left it.
-async fn write(table: &dyn LeaseTable, planned: &Planned) -> Done {
+pub(super) async fn write(table: &dyn LeaseTable, planned: &Planned) -> Done {
     if planned.steps.is_empty() {
         return Done::Nothing;
     }
@@ -409,7 +416,7 @@ async fn write(table: &dyn LeaseTable, planned: &Planned) -> Done {
 
 fn report(fleet: &Fleet, dry_run: bool, planned: &[Planned], done: &[Done]) -> anyhow::Result<Exit> {
     let outcomes: Vec<Outcome<'_>> =
-        planned.iter().zip(done).map(|(planned, done)| outcome(dry_run, planned, done)).collect();
+        planned.iter().zip(done).map(|(planned, done)| outcome(fleet, dry_run, planned, done)).collect();
     let failed = outcomes.iter().filter(|outcome| outcome.problem.is_some()).count();
     let written = outcomes.iter().filter(|outcome| outcome.outcome == "written").count();
     if fleet.json {
@@ -432,7 +439,7 @@ fn report(fleet: &Fleet, dry_run: bool, planned: &[Planned], done: &[Done]) -> a
     Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
 }
 
-fn outcome<'a>(dry_run: bool, planned: &'a Planned, done: &'a Done) -> Outcome<'a> {
+fn outcome<'a>(fleet: &Fleet, dry_run: bool, planned: &'a Planned, done: &'a Done) -> Outcome<'a> {
     let (word, after, problem) = match done {
         Done::Nothing if planned.steps.is_empty() => ("nothing_to_do", None, None),
         Done::Nothing if dry_run => ("dry_run", None, None),
@@ -454,7 +461,7 @@ fn outcome<'a>(dry_run: bool, planned: &'a Planned, done: &'a Done) -> Outcome<'
         outcome: word,
         does: &planned.does,
         warnings: &planned.warnings,
-        undo: planned.undo.as_deref(),
+        undo: planned.undo.as_ref().map(|undo| command(fleet, undo)),
         before: Row::new(&planned.seen),
         after: after.map(Row::new),
         problem,

@@ -154,7 +154,7 @@ pub(super) fn set_checkpoint(
     let steps = evictions.chain([LeaseWrite::Commit(target.clone())]);
     let from = lease.actual_owner().map(|owner| format!("taken from {owner}, then ")).unwrap_or_default();
     let does = format!("{from}its checkpoint is moved from {before} to {}", Written(target));
-    let undo = format!("set-checkpoint {} {before} --force", lease.key);
+    let undo = format!("set-checkpoint {} {before} --evict --force", lease.key);
     Ok(Planned { warnings, undo: Some(undo), ..Planned::new(lease, steps, does) })
 }
 

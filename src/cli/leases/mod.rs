@@ -6,6 +6,8 @@ mod lag;
 mod observe;
 mod report;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -20,7 +22,7 @@ use self::observe::Observer;
 use self::report::Report;
 use super::Exit;
 use crate::aws::{explain, sdk_config};
-use crate::config::{BadSetting, duration, name, within};
+use crate::config::{BadSetting, duration, endpoint, name, within};
 use crate::lease::LeaseTable;
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::shard::kinesis::KinesisShardLister;
@@ -169,6 +171,8 @@ fn settings(args: &LeasesArgs) -> Result<(String, Option<String>), String> {
     name("application", &application, 255).map_err(text)?;
     within("failover-time", fleet.failover_time, Duration::from_secs(1), Duration::from_secs(600))
         .map_err(text)?;
+    endpoint("kinesis-endpoint", fleet.kinesis_endpoint.clone()).map_err(text)?;
+    endpoint("dynamodb-endpoint", fleet.dynamodb_endpoint.clone()).map_err(text)?;
     if args.change.is_some() && (args.show.watch || args.show.no_lag) {
         return Err("--watch and --no-lag are for looking only; leave them out of a change".to_owned());
     }
@@ -244,12 +248,22 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
         progress.done();
         let report = fleet.report(&observer, stream).await;
         print(fleet, &report, show.watch)?;
-        while show.watch {
+        if !show.watch {
+            return anyhow::Ok(Exit::Done);
+        }
+        loop {
             sleep(WATCH_EVERY).await;
-            observer.look().await?;
+            if let Err(error) = observer.look().await {
+                writeln!(
+                    io::stderr(),
+                    "lease table {}: {}; looking again",
+                    fleet.application,
+                    chain(&error)
+                )?;
+                continue;
+            }
             print(fleet, &fleet.report(&observer, stream).await, true)?;
         }
-        anyhow::Ok(Exit::Done)
     };
     tokio::select! {
         shown = watching => shown.context(format!("lease table {}", fleet.application)),

@@ -134,7 +134,7 @@ impl Observer {
             odd: &self.odd,
             listing: self.listing.as_deref(),
             now: self.now,
-            wall_clock: wall_clock_s(),
+            host_clock: wall_clock_s(),
         })
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn text(report: &Report, read_max: usize) -> String {
     out.push_str(&leader(report.leader.as_ref()));
     out.push_str(&workers(&report.workers));
     for row in &report.odd_rows {
-        out.push_str(&format!("Row not understood: {}: {}\n", row.key, row.problem));
+        out.push_str(&wrapped(&format!("{}: {}", row.key, row.problem), "Row not understood: ", "  "));
     }
     for note in &report.notes {
         out.push_str(&wrapped(note, "Note: ", "      "));
@@ -169,22 +169,21 @@ pub(super) fn duration(seconds: f64) -> String {
 /// Why shards are not read and what to do, each once; and what else needs a person.
 fn troubles(leases: &[LeaseReport]) -> String {
     let mut out = String::new();
-    let mut whys: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    let mut whys: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
     for lease in leases.iter().filter(|lease| lease.state == State::NotRead) {
         if let (Some(why), Some(next_step)) = (&lease.why, lease.next_step) {
-            whys.entry((next_step, why)).or_default().push(&lease.shard);
+            whys.entry(next_step).or_default().entry(why).or_default().push(&lease.shard);
         }
     }
-    let mut last = "";
-    for ((next_step, why), shards) in &whys {
-        if last != *next_step && !last.is_empty() {
-            out.push_str(&wrapped(last, "    → ", "      "));
+    for (next_step, sentences) in &whys {
+        for (why, shards) in sentences.iter().take(NAMED_MAX) {
+            out.push_str(&wrapped(&format!("{}: {why}", named(shards)), "  ", "    "));
         }
-        last = next_step;
-        out.push_str(&wrapped(&format!("{}: {why}", named(shards)), "  ", "    "));
-    }
-    if !last.is_empty() {
-        out.push_str(&wrapped(last, "    → ", "      "));
+        if sentences.len() > NAMED_MAX {
+            let more: usize = sentences.values().skip(NAMED_MAX).map(Vec::len).sum();
+            out.push_str(&format!("  … and {more} more shards in the same way\n"));
+        }
+        out.push_str(&wrapped(next_step, "    → ", "      "));
     }
     let mut other = |lease: &LeaseReport, text: &str| {
         out.push_str(&wrapped(&format!("{}: {text}", lease.shard), "  ", "    "));
@@ -203,7 +202,10 @@ fn troubles(leases: &[LeaseReport]) -> String {
             other(lease, &what);
         }
         if lease.lag.trimmed {
-            other(lease, "the record at its checkpoint has left the stream, records behind it may be lost");
+            other(
+                lease,
+                "the record at its checkpoint has left the stream, and records after it may be lost with it",
+            );
         }
         if let Some(problem) = lease.lag.lag_problem.as_ref().filter(|problem| problem.chars().count() > 10) {
             other(lease, &format!("its lag is not known: {problem}"));
