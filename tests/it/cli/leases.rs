@@ -167,11 +167,9 @@ async fn shards_are_handed_over_and_taken_away_without_loss() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
 
-    let (refused, unknown, dry) = tokio::join!(
-        stage.leases_command(&["release", &name]),
-        stage.leases_command(&["release", "shardId-9", "--yes"]),
-        stage.leases_command(&["release", &name, "--dry-run", "--json"]),
-    );
+    let refused = stage.leases_command(&["release", &name]).await;
+    let unknown = stage.leases_command(&["release", "shardId-9", "--yes"]).await;
+    let dry = stage.leases_command(&["release", &name, "--dry-run", "--json"]).await;
     refused.says(2, &["no terminal", "--yes", "--dry-run"]);
     unknown.says(1, &["shardId-9", "no such lease"]);
     dry.says(0, &["once w"]);
