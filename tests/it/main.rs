@@ -4,7 +4,7 @@
 #[cfg(feature = "local")]
 mod cli;
 mod kinesis_conformance;
-mod lease_table_conformance;
+mod lease_table;
 mod sim_lease;
 mod sim_worker;
 mod sink_conformance;

@@ -121,8 +121,9 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
             if seen.checkpoint_owner.is_none() {
                 and_owner(&mut out, CHECKPOINT_OWNER, None);
             }
-            if let Some(kbps) = kbps {
-                set.push(format!("{THROUGHPUT} = {}", out.value("kbps", measured(*kbps))));
+            // Whatever cannot be a throughput leaves the last one.
+            if let Some(kbps) = kbps.filter(|kbps| kbps.is_finite() && *kbps >= 0.0) {
+                set.push(format!("{THROUGHPUT} = {}", out.value("kbps", measured(kbps))));
             }
         }
         LeaseWrite::Assign(to) => {
@@ -239,7 +240,7 @@ mod tests {
             Just(Checkpoint::TrimHorizon),
             Just(Checkpoint::Latest),
             Just(Checkpoint::ShardEnd),
-            (any::<u128>(), any::<u64>())
+            (any::<u128>(), 0..i64::MAX.unsigned_abs())
                 .prop_map(|(n, sub)| Checkpoint::At(Position { sequence: SequenceNumber::from(n), sub })),
         ]
     }

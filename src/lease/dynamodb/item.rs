@@ -52,23 +52,25 @@ pub(super) fn text<'a>(item: &'a Item, name: &'static str) -> Result<Option<&'a 
     }
 }
 
-/// A natural number.
+/// A natural number that Java can read too, and that can be counted up.
 pub(super) fn number(item: &Item, name: &'static str) -> Result<Option<u64>, NotUnderstood> {
     match item.get(name) {
         None => Ok(None),
-        Some(AttributeValue::N(digits)) => {
-            digits.parse().map(Some).map_err(|_| NotUnderstood::Malformed(name))
-        }
+        Some(AttributeValue::N(digits)) => match digits.parse::<u64>() {
+            Ok(number) if number < i64::MAX.unsigned_abs() => Ok(Some(number)),
+            _ => Err(NotUnderstood::Malformed(name)),
+        },
         Some(_) => Err(NotUnderstood::Malformed(name)),
     }
 }
 
-/// An update expression with its condition and values. Attribute names stand in it as they are: none of KCL's is a
-/// reserved word of DynamoDB.
+/// An update expression with its condition, names and values. Attribute names stand in it as they are, except for
+/// the one of KCL's that is a reserved word of DynamoDB: `key`.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Update {
     pub(super) update: String,
     pub(super) condition: String,
+    pub(super) names: HashMap<String, String>,
     pub(super) values: HashMap<String, AttributeValue>,
 }
 
@@ -78,5 +80,11 @@ impl Update {
         let name = format!(":{name}");
         self.values.insert(name.clone(), value);
         name
+    }
+
+    /// Names the key attribute of the table for use in an expression.
+    pub(super) fn key(&mut self, key: &str) -> &'static str {
+        self.names.insert("#key".to_owned(), key.to_owned());
+        "#key"
     }
 }

@@ -197,6 +197,7 @@ impl DynamoDbLeaseTable {
             .key(place.key, s(key))
             .update_expression(update.update)
             .set_condition_expression(Some(update.condition).filter(|condition| !condition.is_empty()))
+            .set_expression_attribute_names(Some(update.names).filter(|names| !names.is_empty()))
             .set_expression_attribute_values(Some(update.values))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }
@@ -207,6 +208,7 @@ impl DynamoDbLeaseTable {
             .table_name(&place.table)
             .key(place.key, s(key))
             .condition_expression(unchanged.condition)
+            .set_expression_attribute_names(Some(unchanged.names).filter(|names| !names.is_empty()))
             .set_expression_attribute_values(Some(unchanged.values))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
     }

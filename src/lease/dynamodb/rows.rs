@@ -74,7 +74,7 @@ pub(super) fn worker(item: &Item, key: &'static str) -> Result<WorkerRow, NotUnd
     let id = text(item, key)?.ok_or(NotUnderstood::Missing(key))?;
     let limits = map(item, LIMITS)?.into_iter().flatten().filter_map(|(name, values)| {
         // Java keeps a list and looks at the first only; a metric without one has no limit.
-        Some(floats(values, LIMITS).map(|values| Some((name.clone(), *values.first()?))).transpose()?)
+        floats(values, LIMITS).map(|values| Some((name.clone(), *values.first()?))).transpose()
     });
     let samples = map(item, SAMPLES)?.into_iter().flatten();
     let samples = samples.map(|(name, values)| Ok((name.clone(), floats(values, SAMPLES)?)));
@@ -109,7 +109,7 @@ pub(super) fn report(row: &WorkerRow, key: &str) -> Update {
     let mut set = Vec::new();
     if key == LEASE_KEY {
         let entity = out.value("entity", s(ENTITY_WORKER));
-        out.condition = format!("attribute_not_exists({key}) OR {ENTITY_TYPE} = {entity}");
+        out.condition = format!("attribute_not_exists({}) OR {ENTITY_TYPE} = {entity}", out.key(key));
         set.push(format!("{ENTITY_TYPE} = {entity}"));
     }
     let lists = |values: &[f64]| AttributeValue::L(values.iter().copied().map(measured).collect());
@@ -164,7 +164,7 @@ pub(super) fn leader(item: &Item) -> Result<LeaderRow, NotUnderstood> {
 pub(super) fn lead(seen: Option<&LeaderRow>, next: &LeaderRow, key: &str) -> Update {
     let mut out = match seen {
         Some(seen) => same_version(seen, key),
-        None => Update { condition: format!("attribute_not_exists({key})"), ..Update::default() },
+        None => absent(key),
     };
     let mut set = Vec::new();
     let duration = next.lease_duration.as_millis().to_string();
@@ -180,6 +180,13 @@ pub(super) fn lead(seen: Option<&LeaderRow>, next: &LeaderRow, key: &str) -> Upd
     out
 }
 
+/// The condition that there is no such row, in a table whose key is the attribute `key`.
+pub(super) fn absent(key: &str) -> Update {
+    let mut out = Update::default();
+    out.condition = format!("attribute_not_exists({})", out.key(key));
+    out
+}
+
 /// The condition that the lock has the version seen. The empty version stands for none that could be read.
 pub(super) fn same_version(seen: &LeaderRow, key: &str) -> Update {
     let mut out = Update::default();
@@ -187,7 +194,8 @@ pub(super) fn same_version(seen: &LeaderRow, key: &str) -> Update {
     out.condition = if seen.version.is_empty() {
         let string = out.value("string", s("S"));
         format!(
-            "attribute_exists({key}) AND (NOT attribute_type({VERSION}, {string}) OR {VERSION} = {version})"
+            "attribute_exists({}) AND (NOT attribute_type({VERSION}, {string}) OR {VERSION} = {version})",
+            out.key(key)
         )
     } else {
         format!("{VERSION} = {version}")
@@ -325,7 +333,7 @@ mod tests {
             support: Some(1),
         };
         let single = report(&row, LEASE_KEY);
-        assert_eq!(single.condition, "attribute_not_exists(leaseKey) OR entityType = :entity");
+        assert_eq!(single.condition, "attribute_not_exists(#key) OR entityType = :entity");
         assert_eq!(
             single.update,
             "SET entityType = :entity, lut = :lut, sts = :sts, opr = :opr, properties = :properties, sup = :sup, \
@@ -400,7 +408,7 @@ mod tests {
         let seen = leader(&java_leader()).unwrap();
         let next = LeaderRow { owner: WorkerId::new("me"), version: "f8c1".into(), ..seen.clone() };
         let acquire = lead(None, &next, "key");
-        assert_eq!(acquire.condition, "attribute_not_exists(key)");
+        assert_eq!(acquire.condition, "attribute_not_exists(#key)");
         assert_eq!(
             acquire.update,
             "SET ownerName = :ownerName, leaseDuration = :leaseDuration, recordVersionNumber = :recordVersionNumber \
@@ -413,7 +421,7 @@ mod tests {
         let unversioned = LeaderRow { version: "".into(), ..seen };
         assert_eq!(
             same_version(&unversioned, "key").condition,
-            "attribute_exists(key) AND (NOT attribute_type(recordVersionNumber, :string) OR recordVersionNumber = \
+            "attribute_exists(#key) AND (NOT attribute_type(recordVersionNumber, :string) OR recordVersionNumber = \
              :seen)"
         );
     }

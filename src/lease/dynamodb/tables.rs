@@ -3,6 +3,7 @@
 //! Owns: the calls and waits behind `ensure_exists`.
 //! Does not own: what follows from what is found (`layout`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::{BuildError, DisplayErrorContext};
@@ -20,11 +21,13 @@ use super::item::{LEASE_KEY, s};
 use super::layout::{self, CLIENT_VERSION_ROW, Layout, State, TABLE_MIGRATION_ROW};
 use super::{DynamoDbLeaseTable, OWNER_INDEX, Place, rows, unusable};
 use crate::clock::wall_clock_us;
+use crate::lease::row::LeaseKey;
 use crate::lease::table::TableError;
 
 /// KCL waits as long for the index of a large table.
 const READY_TIMEOUT: Duration = Duration::from_secs(3600);
-const READY_POLL: Duration = Duration::from_secs(1);
+const READY_POLL_FIRST: Duration = Duration::from_millis(100);
+const READY_POLL_MAX: Duration = Duration::from_secs(5);
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 const INDEX_BY_HAND: &str = "or add the index LeaseOwnerToLeaseKeyIndex yourself: hash key leaseOwner, range key \
@@ -214,10 +217,35 @@ impl DynamoDbLeaseTable {
                 table = %self.table, leases = suspects.len(), seconds = self.failover.as_secs_f64(),
                 "leases have an owner that reports nothing: waiting whether it renews them"
             );
-            let deadline = Instant::now() + self.failover;
-            while Instant::now() < deadline {
-                sleep(self.failover / 5).await;
-                if let Some(owner) = layout::alive_and_unreported(&suspects, &self.scan_all(layout).await?) {
+            self.watch(layout, &suspects).await?;
+        }
+        let place = self.leader_place(layout);
+        let row = rows::client_version(layout::CLIENT_VERSION_3X, wall_clock_us() / 1000, place.key);
+        let call = self.client.put_item().table_name(&place.table).set_item(Some(row));
+        let absent = rows::absent(place.key);
+        let call = call.condition_expression(absent.condition);
+        let call = call.set_expression_attribute_names(Some(absent.names));
+        let Err(error) = call.send().await else { return Ok(()) };
+        match error.as_service_error() {
+            // Somebody else has said it in the meantime.
+            Some(refused) if refused.is_conditional_check_failed_exception() => {
+                self.fleet_is_3x(layout).await.map(drop)
+            }
+            _ => Err(self.table_error(&place.table, error)),
+        }
+    }
+
+    /// Looks for a failover time whether one of the leases is renewed by a worker that does not report. The last look
+    /// is after it, however long a look takes.
+    async fn watch(&self, layout: Layout, suspects: &BTreeMap<LeaseKey, u64>) -> Result<(), TableError> {
+        let deadline = Instant::now() + self.failover;
+        loop {
+            let is_last = Instant::now() >= deadline;
+            let alive = layout::alive_and_unreported(suspects, &self.scan_all(layout).await?);
+            match alive {
+                // A worker that started beside us may have declared the fleet, taken the lease, and only then be seen.
+                Some(_) if self.fleet_is_3x(layout).await? => return Ok(()),
+                Some(owner) => {
                     return Err(unusable(
                         &self.table,
                         format!(
@@ -226,19 +254,9 @@ impl DynamoDbLeaseTable {
                         ),
                     ));
                 }
+                None if is_last => return Ok(()),
+                None => sleep(self.failover / 5).await,
             }
-        }
-        let place = self.leader_place(layout);
-        let row = rows::client_version(layout::CLIENT_VERSION_3X, wall_clock_us() / 1000, place.key);
-        let call = self.client.put_item().table_name(&place.table).set_item(Some(row));
-        let call = call.condition_expression(format!("attribute_not_exists({})", place.key));
-        let Err(error) = call.send().await else { return Ok(()) };
-        match error.as_service_error() {
-            // Somebody else has said it in the meantime.
-            Some(refused) if refused.is_conditional_check_failed_exception() => {
-                self.fleet_is_3x(layout).await.map(drop)
-            }
-            _ => Err(self.table_error(&place.table, error)),
         }
     }
 
@@ -265,11 +283,12 @@ struct Wait<'a> {
     table: &'a str,
     began: Instant,
     said: Instant,
+    pause: Duration,
 }
 
 impl<'a> Wait<'a> {
     fn new(table: &'a str) -> Self {
-        Self { table, began: Instant::now(), said: Instant::now() }
+        Self { table, began: Instant::now(), said: Instant::now(), pause: READY_POLL_FIRST }
     }
 
     async fn a_moment(&mut self, what: &str) -> Result<(), TableError> {
@@ -281,7 +300,8 @@ impl<'a> Wait<'a> {
             self.said = Instant::now();
             tracing::info!(table = self.table, waited_seconds = waited.as_secs(), "waiting for {what}");
         }
-        sleep(READY_POLL).await;
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(READY_POLL_MAX);
         Ok(())
     }
 }
