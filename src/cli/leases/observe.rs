@@ -57,8 +57,8 @@ impl Observer {
         }
     }
 
-    /// Looks until it is known whether the owners of the leases that `matters` are alive, at most for the failover time
-    /// and a bit. `waits` is told why it takes so long.
+    /// Looks until it is known whether the owners of the leases that `matters` are alive, and the leader where one has no
+    /// owner; at most for the failover time and a bit. `waits` is told why it takes so long.
     pub(super) async fn watch(
         &mut self,
         matters: impl Fn(&Lease) -> bool,
@@ -67,18 +67,17 @@ impl Observer {
         self.look().await?;
         let first = self.now;
         let failover = self.fleet.failover();
-        if self.unheard(&matters) == 0 {
+        if !self.unheard(&matters) {
             return Ok(());
         }
         let beat = failover / 3 + SLACK;
         waits(format!("watching the leases for {:.1} s to see who renews them …", beat.as_secs_f64()));
         sleep_until(first + beat).await;
         self.look().await?;
-        let unheard = self.unheard(&matters);
-        if unheard > 0 {
+        if self.unheard(&matters) {
+            let seconds = failover.as_secs_f64();
             waits(format!(
-                "{unheard} leases were not renewed yet, watching until the failover time of {} s has passed …",
-                failover.as_secs_f64()
+                "not everybody was heard yet, watching until the failover time of {seconds} s is over …"
             ));
             sleep_until(first + failover + SLACK).await;
             self.look().await?;
@@ -119,11 +118,16 @@ impl Observer {
         }
     }
 
-    /// Leases whose owner may be alive and was not heard.
-    fn unheard(&self, matters: impl Fn(&Lease) -> bool) -> usize {
+    /// True when an owner, or the leader of a lease without one, may be alive and was not heard.
+    fn unheard(&self, matters: impl Fn(&Lease) -> bool) -> bool {
         let open = |lease: &Lease| !lease.finished() && matters(lease);
-        let unheard = self.fleet.leases().filter(|seen| open(&seen.lease) && !seen.heard);
-        unheard.filter(|seen| self.fleet.is_live(seen, self.now)).count()
+        let leader = self.leader.as_ref().is_some_and(|(row, since)| {
+            !self.leader_heard && !row.released && self.now.duration_since(*since) <= row.lease_duration
+        });
+        self.fleet.leases().filter(|seen| open(&seen.lease)).any(|seen| match seen.lease.actual_owner() {
+            Some(_) => !seen.heard && self.fleet.is_live(seen, self.now),
+            None => leader,
+        })
     }
 
     /// Why each shard is not read, as far as could be seen.
