@@ -47,7 +47,8 @@ fn summary(report: &Report) -> String {
         parts.push(format!("{} finished", count(State::Finished)));
     }
     let stream = report.stream.as_ref().map(|stream| format!(" of stream {stream}")).unwrap_or_default();
-    format!("{}{stream}: {} shards, {}\n", report.application, report.leases.len(), parts.join(", "))
+    let (number, s) = (report.leases.len(), if report.leases.len() == 1 { "" } else { "s" });
+    format!("{}{stream}: {number} shard{s}, {}\n", report.application, parts.join(", "))
 }
 
 /// Rows of cells as aligned columns. While it is too wide, the columns in `shrink` give way one after the other.

@@ -84,12 +84,12 @@ async fn it_shows_who_reads_and_why_nobody_does() {
     no_lag.says(0, &[]);
     assert!(no_lag.out.contains("2 NOT READ") && no_lag.out.contains("Leader: none."), "{}", no_lag.out);
 
-    // Nobody knows why a row is odd, but it is told.
-    let odd = Lease { counter: 7, owner: None, ..stage.lease(1).await };
+    // What does not fit the stream.
+    let row = Lease { counter: 7, owner: None, ..stage.lease(1).await };
     stage.table().delete(&stage.lease(1).await).await.unwrap();
     let unleased = json(&stage.leases_command(&["--json"]).await);
     assert_eq!(states(&unleased), [("not_read", "owner_silent"), ("not_read", "no_lease")], "{unleased:#}");
-    assert!(stage.table().create(&Lease { checkpoint: Checkpoint::ShardEnd, ..odd }).await.unwrap());
+    assert!(stage.table().create(&Lease { checkpoint: Checkpoint::ShardEnd, ..row }).await.unwrap());
     let recreated = json(&stage.leases_command(&["--json"]).await);
     assert_eq!(states(&recreated)[1], ("not_read", "stream_recreated"), "{recreated:#}");
 }
