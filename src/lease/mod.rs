@@ -5,6 +5,7 @@
 
 pub mod coordinator;
 pub mod dynamodb;
+pub mod explain;
 pub mod fleet;
 mod held;
 pub mod leader;

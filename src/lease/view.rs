@@ -21,6 +21,7 @@ pub const ACTIVE_WINDOW: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct FleetView {
     failover: Duration,
+    watching_since: Option<Instant>,
     leases: BTreeMap<LeaseKey, Seen>,
     workers: BTreeMap<WorkerId, SeenWorker>,
     /// When a lease of this worker was last found expired.
@@ -36,8 +37,10 @@ pub struct Seen {
     pub since: Instant,
     /// The end of the read that first showed this hand-off, during one.
     pub handing_off_since: Option<Instant>,
-    /// Its owner has got it and not renewed it yet.
+    /// The worker that may renew was seen to get the lease, and not to write since.
     pub given: bool,
+    /// The worker that may renew was seen to do so, or to write otherwise.
+    pub heard: bool,
 }
 
 /// One worker, and since when its row stands still.
@@ -54,7 +57,8 @@ pub struct SeenWorker {
 impl FleetView {
     /// A view of nothing yet. A lease counts as expired when its counter stands still for `failover`.
     pub fn new(failover: Duration) -> Self {
-        Self { failover, leases: BTreeMap::new(), workers: BTreeMap::new(), lapsed: BTreeMap::new() }
+        let (leases, workers, lapsed) = Default::default();
+        Self { failover, watching_since: None, leases, workers, lapsed }
     }
 
     /// The time after which a lease counts as expired.
@@ -65,6 +69,7 @@ impl FleetView {
     /// Takes in a whole scan. `returned` is the time after the read returned: a row may be older than that,
     /// never younger, so a live lease is never called expired too early.
     pub fn observe(&mut self, table: TableSnapshot, returned: Instant) {
+        self.watching_since.get_or_insert(returned);
         let mut before = std::mem::take(&mut self.leases);
         for lease in table.leases {
             let seen = observed(before.remove(&lease.key), lease, returned);
@@ -95,9 +100,15 @@ impl FleetView {
 
     /// Forgets everything: what was seen is too old to time anything by.
     pub fn clear(&mut self) {
+        self.watching_since = None;
         self.leases.clear();
         self.workers.clear();
         self.lapsed.clear();
+    }
+
+    /// The end of the first scan. What stands still since then may have done so for longer.
+    pub fn watching_since(&self) -> Option<Instant> {
+        self.watching_since
     }
 
     /// Every known lease, in order of its key.
@@ -155,10 +166,13 @@ fn observed(before: Option<Seen>, lease: Lease, returned: Instant) -> Seen {
         Some(seen) if seen.lease.counter == lease.counter => seen.since,
         _ => returned,
     };
-    let given = match &before {
-        Some(seen) if seen.lease.actual_owner() != lease.actual_owner() => true,
-        Some(seen) => seen.given && seen.lease.counter == lease.counter,
-        None => false,
-    };
-    Seen { given, handing_off_since: lease.checkpoint_owner.is_some().then_some(began), lease, since }
+    let (given, heard) = before.as_ref().map_or((false, false), |seen| {
+        let moved = seen.lease.counter != lease.counter;
+        if seen.lease.actual_owner() == lease.actual_owner() {
+            (seen.given && !moved, seen.heard || moved)
+        } else {
+            (true, false)
+        }
+    });
+    Seen { since, given, heard, handing_off_since: lease.checkpoint_owner.is_some().then_some(began), lease }
 }

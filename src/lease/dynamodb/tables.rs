@@ -42,16 +42,29 @@ enum Missing {
 }
 
 impl DynamoDbLeaseTable {
-    /// Everything behind `ensure_exists`: the tables, the layout, the fleet.
-    pub(super) async fn join(&self) -> Result<Layout, TableError> {
+    /// Finds out where the rows are and changes nothing: enough for an onlooker.
+    ///
+    /// # Errors
+    /// When the tables cannot be looked at, or the application is being moved from one layout to the other.
+    pub async fn locate(&self) -> Result<(), TableError> {
+        let layout = self.find_layout().await?;
+        self.layout.get_or_init(|| layout);
+        Ok(())
+    }
+
+    async fn find_layout(&self) -> Result<Layout, TableError> {
         let coordinator = self.coordinator();
         let legacy = self.legacy_exists(&coordinator).await?;
         let migration = match legacy {
             true => self.state(&coordinator, TABLE_MIGRATION_ROW, rows::TABLE_MIGRATION).await?,
             false => None,
         };
-        let layout = layout::layout(legacy, migration.as_ref())
-            .map_err(|reason| unusable(&coordinator.table, reason))?;
+        layout::layout(legacy, migration.as_ref()).map_err(|reason| unusable(&coordinator.table, reason))
+    }
+
+    /// Everything behind `ensure_exists`: the tables, the layout, the fleet.
+    pub(super) async fn join(&self) -> Result<Layout, TableError> {
+        let layout = self.find_layout().await?;
         self.lease_table().await?;
         let known = self.fleet_is_3x(layout).await?;
         let metrics = self.worker_place(layout);
@@ -61,7 +74,7 @@ impl DynamoDbLeaseTable {
                 format!(
                     "missing beside {}; let a Java worker create it, or delete that table too if the fleet has no \
                      worker of KCL 3.0 to 3.4 any more",
-                    coordinator.table
+                    self.coordinator().table
                 ),
             ));
         }

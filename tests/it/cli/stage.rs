@@ -102,6 +102,10 @@ impl Stage {
         }
     }
 
+    pub(super) fn table(&self) -> &DynamoDbLeaseTable {
+        &self.leases
+    }
+
     pub(super) async fn leases(&self) -> Vec<Lease> {
         self.leases.snapshot().await.unwrap_or_default().leases
     }
