@@ -9,10 +9,10 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.LongConsumer;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
 import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
+import software.amazon.awssdk.awscore.client.builder.AwsClientBuilder;
 import software.amazon.awssdk.core.client.builder.SdkClientBuilder;
 import software.amazon.awssdk.http.Protocol;
 import software.amazon.awssdk.http.nio.netty.NettyNioAsyncHttpClient;
-import software.amazon.awssdk.awscore.client.builder.AwsClientBuilder;
 import software.amazon.awssdk.regions.Region;
 import software.amazon.awssdk.services.cloudwatch.CloudWatchAsyncClient;
 import software.amazon.awssdk.services.dynamodb.DynamoDbAsyncClient;
@@ -20,7 +20,6 @@ import software.amazon.awssdk.services.kinesis.KinesisAsyncClient;
 import software.amazon.kinesis.common.ConfigsBuilder;
 import software.amazon.kinesis.common.InitialPositionInStream;
 import software.amazon.kinesis.common.InitialPositionInStreamExtended;
-import software.amazon.kinesis.common.StreamConfig;
 import software.amazon.kinesis.common.StreamIdentifier;
 import software.amazon.kinesis.coordinator.Scheduler;
 import software.amazon.kinesis.leases.LeaseManagementConfig;
@@ -35,6 +34,9 @@ import software.amazon.kinesis.retrieval.polling.PollingConfig;
  * java -cp 'DIR/classes:DIR/jars/*' kinetide.interop.Consumer --stream trades --application app --worker java-1 \
  *     --kinesis http://127.0.0.1:4567 --dynamodb http://127.0.0.1:8000 --out FOLDER [--failover-ms 3000] ...
  * </pre>
+ *
+ * <p>The timings that tests shorten: {@code --failover-ms, --assignment-ms, --shard-sync-ms, --auditor-ms,
+ * --leader-lease-ms, --leader-heartbeat-ms, --metrics-report-ms, --poll-idle-ms}; {@code --log debug} says more.
  *
  * <p>Files in FOLDER, each line written out at once: {@code WORKER.records} with {@code shardId sequenceNumber
  * subSequence epochMillis}, and {@code WORKER.calls} with {@code epochMillis callback shardId details}. The log of the
@@ -119,11 +121,12 @@ public final class Consumer {
         return config;
     }
 
+    // DynamoDB Local keeps a database for each key: this is the one that kinetide takes for a server on this machine.
     private static <B extends AwsClientBuilder<B, C> & SdkClientBuilder<B, C>, C> B client(
             final B builder, final String endpoint) {
         return builder.endpointOverride(URI.create(endpoint))
                 .region(Region.US_EAST_1)
-                .credentialsProvider(StaticCredentialsProvider.create(AwsBasicCredentials.create("test", "test")));
+                .credentialsProvider(StaticCredentialsProvider.create(AwsBasicCredentials.create("local", "local")));
     }
 
     private static Map<String, String> options(final String[] args) {

@@ -13,7 +13,8 @@ import software.amazon.kinesis.processor.ShardRecordProcessor;
 /** One shard: writes each batch down, then checkpoints it. */
 final class Processor implements ShardRecordProcessor {
     private final Journal journal;
-    private String shard;
+    /** Unknown before {@link #initialize}, which a lease lost early never sees. */
+    private String shard = "-";
 
     Processor(final Journal journal) {
         this.journal = journal;
