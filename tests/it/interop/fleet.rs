@@ -1,5 +1,6 @@
 //! A stream with a steady producer, the tables of one application, and workers of both kinds on them.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(super) const STREAM: &str = "trades";
 const REGION: &str = "us-east-1";
 /// Failover time of both kinds of worker, in milliseconds.
 const FAILOVER_MS: &str = "3000";
+/// A checkpoint that moved within this time is being worked on.
+const FRESH: Duration = Duration::from_secs(3);
 /// Between two records.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -57,7 +60,7 @@ impl Fleet {
         let sdk = sdk_config(Some(&setup.dynamodb), Some(REGION)).await;
         Self {
             aws,
-            application: format!("interop-{name}-{}", std::process::id()),
+            application: format!("interop-{name}-{}", uuid::Uuid::new_v4().simple()),
             dynamodb: Client::new(&sdk),
             setup,
             name,
@@ -95,32 +98,38 @@ impl Fleet {
         self.java_with(id, &[])
     }
 
-    /// Starts one of ours.
-    pub(super) fn ours(&mut self, id: &str) -> Worker {
+    /// Starts one of ours; later options replace earlier ones.
+    pub(super) fn ours_with(&mut self, id: &str, more: &[(&str, &str)]) -> Worker {
         let failover = format!("{FAILOVER_MS}ms");
         let lake = self.dir().join("lake");
+        let mut options = BTreeMap::from([
+            ("stream", STREAM),
+            ("application", &self.application),
+            ("worker-id", id),
+            ("kinesis-endpoint", self.aws.kinesis_url()),
+            ("dynamodb-endpoint", &self.setup.dynamodb),
+            ("region", REGION),
+            ("lake", lake.to_str().unwrap()),
+            ("transform", "json"),
+            ("http", "127.0.0.1:0"),
+            ("batch-age", "300ms"),
+            ("failover-time", &failover),
+            ("lease-scan-interval", "200ms"),
+            ("shard-sync-interval", "1s"),
+            ("poll-idle-max", "200ms"),
+            ("log-format", "json"),
+        ]);
+        options.extend(more.iter().copied());
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinetide"));
         command.arg("run");
-        for (name, value) in [
-            ("--stream", STREAM),
-            ("--application", &self.application),
-            ("--worker-id", id),
-            ("--kinesis-endpoint", self.aws.kinesis_url()),
-            ("--dynamodb-endpoint", &self.setup.dynamodb),
-            ("--region", REGION),
-            ("--lake", lake.to_str().unwrap()),
-            ("--transform", "json"),
-            ("--http", "127.0.0.1:0"),
-            ("--batch-age", "300ms"),
-            ("--failover-time", &failover),
-            ("--lease-scan-interval", "200ms"),
-            ("--shard-sync-interval", "1s"),
-            ("--poll-idle-max", "200ms"),
-            ("--log-format", "json"),
-        ] {
-            command.args([name, value]);
+        for (name, value) in options {
+            command.args([format!("--{name}"), value.to_owned()]);
         }
         self.start(Kind::Ours, id, command)
+    }
+
+    pub(super) fn ours(&mut self, id: &str) -> Worker {
+        self.ours_with(id, &[])
     }
 
     fn start(&mut self, kind: Kind, id: &str, command: Command) -> Worker {
@@ -209,6 +218,30 @@ impl Fleet {
         .await;
     }
 
+    /// Watches the checkpoints of open shards until these workers read all of them again, and says how long the
+    /// checkpoint of any of them stood still.
+    pub(super) async fn longest_stall(&self, workers: &[&str], limit: Duration) -> Duration {
+        let mut moved: BTreeMap<String, (String, Instant)> = BTreeMap::new();
+        let longest = RefCell::new(Duration::ZERO);
+        let started = Instant::now();
+        let all_moved = async |fleet: &Self| {
+            let now = Instant::now();
+            for (shard, row) in fleet.leases().await {
+                let (checkpoint, since) = moved.entry(shard).or_insert((row.checkpoint.clone(), now));
+                if *checkpoint != row.checkpoint {
+                    let stall = now.duration_since(*since);
+                    longest.replace_with(|longest| stall.max(*longest));
+                    (*checkpoint, *since) = (row.checkpoint, now);
+                }
+            }
+            let shares = fleet.shares().await;
+            shares.keys().all(|owner| workers.contains(&owner.as_str()))
+                && moved.values().all(|(_, since)| *since > started && now.duration_since(*since) < FRESH)
+        };
+        self.until("all shards are read again", limit, all_moved).await;
+        longest.into_inner()
+    }
+
     /// Whether the first so many records of each shard are behind its checkpoint.
     async fn covers(&self, records: &[(ShardId, u64)]) -> bool {
         let leases = self.leases().await;
@@ -226,6 +259,12 @@ impl Fleet {
                 }
             },
         })
+    }
+
+    /// Waits for a leader whose name begins like this.
+    pub(super) async fn until_led_by(&self, start: &str, limit: Duration) {
+        let leads = async |fleet: &Self| fleet.leader().await.is_some_and(|leader| leader.starts_with(start));
+        self.until(&format!("{start} leads"), limit, leads).await;
     }
 
     /// No more records; waits until every checkpoint is at the end of its shard.

@@ -46,16 +46,6 @@ pub(super) fn processed(folder: &Path, id: &str) -> Vec<Place> {
     text.lines().filter_map(place).collect()
 }
 
-/// Callbacks of a Java worker: name and shard.
-pub(super) fn calls(folder: &Path, id: &str) -> Vec<(String, String)> {
-    let text = std::fs::read_to_string(folder.join(format!("{id}.calls"))).unwrap_or_default();
-    let call = |line: &str| {
-        let mut words = line.split(' ').skip(1).map(str::to_owned);
-        Some((words.next()?, words.next()?))
-    };
-    text.lines().filter_map(call).collect()
-}
-
 /// What a log complains of that is not [`USUAL`]: entries with a warning, an error or an exception.
 pub(super) fn complaints(log: &str) -> Vec<String> {
     let mut entries: Vec<String> = Vec::new();

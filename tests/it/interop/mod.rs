@@ -4,14 +4,15 @@
 //! Needs the consumer of `tests/interop/java`, built on KCL 3.5 (one table) and 3.4 (three tables), and a server:
 //!
 //! ```sh
-//! mvn -q -B -f tests/interop/java/pom.xml package -Dkcl=3.5.1 -Dout=$HOME/kcl-3.5
-//! mvn -q -B -f tests/interop/java/pom.xml package -Dkcl=3.4.2 -Dout=$HOME/kcl-3.4
-//! KINETIDE_TEST_JAVA_KCL=$HOME/kcl-3.5 KINETIDE_TEST_JAVA_KCL_34=$HOME/kcl-3.4 \
-//!     KINETIDE_TEST_DYNAMODB_LOCAL=http://127.0.0.1:8000 cargo test --test it interop:: -- --test-threads 8 --nocapture
+//! mvn -q -B -f tests/interop/java/pom.xml package -Dkcl=3.5.1
+//! mvn -q -B -f tests/interop/java/pom.xml package -Dkcl=3.4.2
+//! KINETIDE_TEST_JAVA_KCL=target/java-kcl-3.5.1 KINETIDE_TEST_JAVA_KCL_34=target/java-kcl-3.4.2 \
+//!     KINETIDE_TEST_DYNAMODB_LOCAL=http://127.0.0.1:8000 cargo test --test it interop:: -- --test-threads 12 --nocapture
 //! ```
 //!
 //! Each scenario has a stream and an application of its own and mostly waits, so let all run at once.
 
+mod figures;
 mod fleet;
 mod java;
 mod scenarios;

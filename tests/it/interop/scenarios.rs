@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::fleet::{Fleet, STREAM};
+use super::worker::Worker;
 use super::{Layout, Setup};
 
 /// For a worker that joins: the Java library waits up to half a minute before it fills an empty table, and ten
@@ -69,6 +70,109 @@ async fn java_then_ours_then_java(name: &'static str, layout: Layout) {
     let verdict = fleet.verdict();
     assert!(verdict.ours > 0 && verdict.java > 0, "both took part: {verdict:?}");
     assert_eq!(verdict.replayed, 0, "everybody left gracefully: {verdict:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mixed_fleet_shares_under_either_leader() {
+    let Some(setup) = Setup::find(Layout::One) else { return };
+    let mut fleet = Fleet::new("mixed", setup, 8).await;
+    let java_1 = led_by_java(&mut fleet).await;
+    let java_2 = fleet.java_with("java-2", &NEVER_LEADS);
+    let (ours_1, ours_2) = (fleet.ours("ours-1"), fleet.ours("ours-2"));
+    let all = ["java-1", "java-2", "ours-1", "ours-2"];
+    fleet.until_shared_by(&all, JOIN).await;
+    fleet.split();
+    fleet.until_shared_by(&all, JOIN).await;
+    fleet.merge();
+    fleet.until_shared_by(&all, JOIN).await;
+    assert_eq!(fleet.leader().await.as_deref(), Some("java-1"));
+
+    java_1.stop().await;
+    fleet.until_led_by("ours", JOIN).await;
+    let java_3 = fleet.java_with("java-3", &NEVER_LEADS);
+    let all = ["java-2", "java-3", "ours-1", "ours-2"];
+    fleet.until_shared_by(&all, JOIN).await;
+    fleet.split();
+    fleet.until_shared_by(&all, JOIN).await;
+    fleet.merge();
+    fleet.until_shared_by(&all, JOIN).await;
+    assert!(fleet.leader().await.is_some_and(|leader| leader.starts_with("ours")));
+
+    fleet.rest().await;
+    for worker in [java_2, java_3, ours_1, ours_2] {
+        worker.stop().await;
+    }
+    fleet.verdict();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_java_leader_replaces_killed_followers() {
+    let Some(setup) = Setup::find(Layout::One) else { return };
+    let mut fleet = Fleet::new("followers-killed", setup, 6).await;
+    let java_1 = led_by_java(&mut fleet).await;
+    let java_2 = fleet.java("java-2");
+    let (ours_1, ours_2) = (fleet.ours("ours-1"), fleet.ours("ours-2"));
+    fleet.until_shared_by(&["java-1", "java-2", "ours-1", "ours-2"], JOIN).await;
+    java_2.kill().await;
+    fleet.until_shared_by(&["java-1", "ours-1", "ours-2"], JOIN).await;
+    ours_1.kill().await;
+    fleet.until_shared_by(&["java-1", "ours-2"], JOIN).await;
+    fleet.rest().await;
+    java_1.stop().await;
+    ours_2.stop().await;
+    fleet.verdict();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_replace_a_killed_java_leader() {
+    let Some(setup) = Setup::find(Layout::One) else { return };
+    let mut fleet = Fleet::new("java-leader-killed", setup, 4).await;
+    let java_1 = led_by_java(&mut fleet).await;
+    let java_2 = fleet.java_with("java-2", &NEVER_LEADS);
+    let ours = fleet.ours("ours-1");
+    fleet.until_shared_by(&["java-1", "java-2", "ours-1"], JOIN).await;
+    java_1.kill().await;
+    // Its lock is good for two minutes.
+    fleet.until_led_by("ours-1", Duration::from_secs(150)).await;
+    fleet.until_shared_by(&["java-2", "ours-1"], JOIN).await;
+    fleet.rest().await;
+    java_2.stop().await;
+    ours.stop().await;
+    fleet.verdict();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn we_and_then_java_replace_our_killed_leader() {
+    let Some(setup) = Setup::find(Layout::One) else { return };
+    let mut fleet = Fleet::new("our-leader-killed", setup, 4).await;
+    let ours_1 = fleet.ours("ours-1");
+    fleet.until_led_by("ours-1", JOIN).await;
+    let java = fleet.java("java-1");
+    let ours_2 = fleet.ours("ours-2");
+    fleet.until_shared_by(&["java-1", "ours-1", "ours-2"], JOIN).await;
+    ours_1.kill().await;
+    fleet.until_led_by("ours-2", JOIN).await;
+    fleet.until_shared_by(&["java-1", "ours-2"], JOIN).await;
+    ours_2.kill().await;
+    fleet.until_led_by("java-1", JOIN).await;
+    fleet.until_shared_by(&["java-1"], JOIN).await;
+    fleet.rest().await;
+    java.stop().await;
+    fleet.verdict();
+}
+
+/// A Java worker that does not look at the leader's lock again while a scenario lasts.
+const NEVER_LEADS: [(&str, &str); 2] = [("leader-lease-ms", "1200000"), ("leader-heartbeat-ms", "600000")];
+
+/// A Java leader on tables of our making: it begins sooner than on its own.
+async fn led_by_java(fleet: &mut Fleet) -> Worker {
+    let maker = fleet.ours("maker");
+    fleet.until_shared_by(&["maker"], JOIN).await;
+    maker.stop().await;
+    let java = fleet.java("java-1");
+    fleet.until_led_by("java-1", JOIN).await;
+    fleet.until_shared_by(&["java-1"], JOIN).await;
+    java
 }
 
 impl Fleet {
