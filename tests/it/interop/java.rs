@@ -8,12 +8,16 @@ use super::verify::Place;
 
 /// Complaints in the logs of fleets of Java workers alone, which say nothing about us: a part of the entry, and why
 /// it is there.
-const USUAL: [(&str, &str); 3] = [
+const USUAL: [(&str, &str); 4] = [
     (
         "WorkerMetricsSelector - Did not find an operating range",
         "no ECS, EKS or EC2 to take CPU figures from",
     ),
     ("LeaseAssignmentManager - Not able to assign all", "no worker has sent its metrics yet"),
+    (
+        "ProcessTask - Cannot get the shard for this",
+        "it lists shards every 30 s; children are younger at first",
+    ),
     ("InterruptedException", "a worker that stops interrupts its threads"),
 ];
 

@@ -30,6 +30,8 @@ async fn java_alone(name: &'static str, layout: Layout) {
     fleet.until_shared_by(&["java-1", "java-2"], JOIN).await;
     fleet.split();
     fleet.until_shared_by(&["java-1", "java-2"], JOIN).await;
+    fleet.merge();
+    fleet.until_shared_by(&["java-1", "java-2"], JOIN).await;
     first.stop().await;
     fleet.until_shared_by(&["java-2"], JOIN).await;
     fleet.rest().await;
