@@ -8,6 +8,9 @@ kinesis_local=0.6.2
 dynamodb_local=3.1.0
 ministack=1.5.33
 cbor2=6.2.1
+kcl=3.5.1
+# The last line with three tables.
+kcl_34=3.4.2
 
 server_pids=()
 
@@ -20,6 +23,22 @@ install_servers() {
     dependency:copy-dependencies -DoutputDirectory="$cache/dynamodb-local-$dynamodb_local"
   # With cbor2 it speaks the CloudWatch protocol of the SDK for Rust.
   install_once "ministack-$ministack-cbor2-$cbor2" install_ministack
+}
+
+# Consumers on the Kinesis Client Library for Java, by version and source, and where they are.
+install_java_consumers() {
+  local digest
+  digest=$(find "$ci/../tests/interop/java" -type f -print0 | sort -z | xargs -0 cat | sha256sum | head -c 12)
+  java_kcl=$cache/java-consumer-$kcl-$digest
+  java_kcl_34=$cache/java-consumer-$kcl_34-$digest
+  install_java_consumer "$kcl" "$java_kcl"
+  install_java_consumer "$kcl_34" "$java_kcl_34"
+}
+
+install_java_consumer() {
+  [[ -e $2/complete ]] || rm -rf "$cache/java-consumer-$1-"*
+  install_once "$(basename "$2")" \
+    timeout 600 mvn --quiet --batch-mode --file "$ci/../tests/interop/java/pom.xml" package -Dkcl="$1" -Dout="$2"
 }
 
 # install_once NAME COMMAND...: runs the command in $cache/NAME unless that is complete.

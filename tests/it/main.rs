@@ -3,6 +3,7 @@
 
 #[cfg(feature = "local")]
 mod cli;
+mod interop;
 mod kinesis_conformance;
 mod lease_table;
 mod sim_lease;

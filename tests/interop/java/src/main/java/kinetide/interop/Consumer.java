@@ -1,0 +1,157 @@
+package kinetide.interop;
+
+import java.net.URI;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+import java.util.function.LongConsumer;
+import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
+import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
+import software.amazon.awssdk.awscore.client.builder.AwsClientBuilder;
+import software.amazon.awssdk.core.client.builder.SdkClientBuilder;
+import software.amazon.awssdk.http.Protocol;
+import software.amazon.awssdk.http.nio.netty.NettyNioAsyncHttpClient;
+import software.amazon.awssdk.regions.Region;
+import software.amazon.awssdk.services.cloudwatch.CloudWatchAsyncClient;
+import software.amazon.awssdk.services.dynamodb.DynamoDbAsyncClient;
+import software.amazon.awssdk.services.kinesis.KinesisAsyncClient;
+import software.amazon.kinesis.common.ConfigsBuilder;
+import software.amazon.kinesis.common.InitialPositionInStream;
+import software.amazon.kinesis.common.InitialPositionInStreamExtended;
+import software.amazon.kinesis.common.StreamIdentifier;
+import software.amazon.kinesis.coordinator.Scheduler;
+import software.amazon.kinesis.leases.LeaseManagementConfig;
+import software.amazon.kinesis.metrics.NullMetricsFactory;
+import software.amazon.kinesis.processor.SingleStreamTracker;
+import software.amazon.kinesis.retrieval.polling.PollingConfig;
+
+/**
+ * A worker on the Kinesis Client Library that polls, and writes down what it was given before it checkpoints.
+ *
+ * <pre>
+ * java -cp 'DIR/classes:DIR/jars/*' kinetide.interop.Consumer --stream trades --application app --worker java-1 \
+ *     --kinesis http://127.0.0.1:4567 --dynamodb http://127.0.0.1:8000 --out FOLDER [--failover-ms 3000] ...
+ * </pre>
+ *
+ * <p>The timings that tests shorten: {@code --failover-ms, --assignment-ms, --shard-sync-ms, --auditor-ms,
+ * --leader-lease-ms, --leader-heartbeat-ms, --metrics-report-ms, --poll-idle-ms}; {@code --log debug} says more.
+ *
+ * <p>Files in FOLDER, each line written out at once: {@code WORKER.records} with {@code shardId sequenceNumber
+ * subSequence epochMillis}, and {@code WORKER.calls} with {@code epochMillis callback shardId details}. The log of the
+ * library goes to stderr. SIGTERM shuts down gracefully.
+ *
+ * <p>All that is not named on the command line has the library's default, but: polling instead of enhanced fan-out,
+ * start at TRIM_HORIZON, no CloudWatch, made-up credentials, and JSON over HTTP/1.1.
+ */
+public final class Consumer {
+    private static final Duration SHUTDOWN_MAX = Duration.ofSeconds(30);
+
+    private Consumer() {}
+
+    public static void main(final String[] args) throws Exception {
+        final Map<String, String> options = options(args);
+        System.setProperty("aws.cborEnabled", "false");
+        System.setProperty("org.slf4j.simpleLogger.logFile", "System.err");
+        System.setProperty("org.slf4j.simpleLogger.showDateTime", "true");
+        System.setProperty("org.slf4j.simpleLogger.dateTimeFormat", "yyyy-MM-dd'T'HH:mm:ss.SSSXXX");
+        System.setProperty("org.slf4j.simpleLogger.defaultLogLevel", options.getOrDefault("log", "info"));
+
+        final String worker = required(options, "worker");
+        final KinesisAsyncClient kinesis = client(KinesisAsyncClient.builder(), required(options, "kinesis"))
+                .httpClientBuilder(NettyNioAsyncHttpClient.builder().protocol(Protocol.HTTP1_1))
+                .build();
+        final DynamoDbAsyncClient dynamodb =
+                client(DynamoDbAsyncClient.builder(), required(options, "dynamodb")).build();
+        // Never called: the metrics go nowhere.
+        final CloudWatchAsyncClient cloudwatch =
+                client(CloudWatchAsyncClient.builder(), required(options, "dynamodb")).build();
+
+        final var start = InitialPositionInStreamExtended.newInitialPosition(InitialPositionInStream.TRIM_HORIZON);
+        final String stream = required(options, "stream");
+        final Journal journal = new Journal(Path.of(required(options, "out")), worker);
+        final ConfigsBuilder configs = new ConfigsBuilder(
+                new SingleStreamTracker(StreamIdentifier.singleStreamInstance(stream), start),
+                required(options, "application"),
+                kinesis,
+                dynamodb,
+                cloudwatch,
+                worker,
+                () -> new Processor(journal));
+        final PollingConfig polling = new PollingConfig(stream, kinesis);
+        number(options, "poll-idle-ms", polling::idleTimeBetweenReadsInMillis);
+
+        final Scheduler scheduler = new Scheduler(
+                configs.checkpointConfig(),
+                configs.coordinatorConfig(),
+                leases(configs.leaseManagementConfig().initialPositionInStream(start), options),
+                configs.lifecycleConfig(),
+                configs.metricsConfig().metricsFactory(new NullMetricsFactory()),
+                configs.processorConfig(),
+                configs.retrievalConfig().retrievalSpecificConfig(polling));
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> shutDown(scheduler, journal), "shutdown"));
+        journal.call("start", "-", "");
+        scheduler.run();
+    }
+
+    private static void shutDown(final Scheduler scheduler, final Journal journal) {
+        journal.call("shutdown", "-", "");
+        try {
+            scheduler.startGracefulShutdown().get(SHUTDOWN_MAX.toSeconds(), TimeUnit.SECONDS);
+            journal.call("end", "-", "");
+        } catch (final Exception e) {
+            journal.call("end", "-", e.toString());
+        }
+    }
+
+    /** The timings that tests shorten. */
+    private static LeaseManagementConfig leases(
+            final LeaseManagementConfig config, final Map<String, String> options) {
+        number(options, "failover-ms", config::failoverTimeMillis);
+        number(options, "assignment-ms", config::leaseAssignmentIntervalMillis);
+        number(options, "shard-sync-ms", config::shardSyncIntervalMillis);
+        number(options, "leader-lease-ms", config::dynamoDbLockBasedLeaderLeaseDurationInMillis);
+        number(options, "leader-heartbeat-ms", config::dynamoDbLockBasedLeaderHeartbeatPeriodInMillis);
+        number(options, "auditor-ms", config::leasesRecoveryAuditorExecutionFrequencyMillis);
+        number(
+                options,
+                "metrics-report-ms",
+                config.workerUtilizationAwareAssignmentConfig()::workerMetricsReporterFreqInMillis);
+        return config;
+    }
+
+    // DynamoDB Local keeps a database for each key: this is the one that kinetide takes for a server on this machine.
+    private static <B extends AwsClientBuilder<B, C> & SdkClientBuilder<B, C>, C> B client(
+            final B builder, final String endpoint) {
+        return builder.endpointOverride(URI.create(endpoint))
+                .region(Region.US_EAST_1)
+                .credentialsProvider(StaticCredentialsProvider.create(AwsBasicCredentials.create("local", "local")));
+    }
+
+    private static Map<String, String> options(final String[] args) {
+        final Map<String, String> options = new HashMap<>();
+        for (int i = 0; i < args.length; i += 2) {
+            if (!args[i].startsWith("--") || i + 1 == args.length) {
+                throw new IllegalArgumentException("write --name value, not " + args[i]);
+            }
+            options.put(args[i].substring(2), args[i + 1]);
+        }
+        return options;
+    }
+
+    private static String required(final Map<String, String> options, final String name) {
+        final String value = options.get(name);
+        if (value == null) {
+            throw new IllegalArgumentException("--" + name + " is missing");
+        }
+        return value;
+    }
+
+    private static void number(final Map<String, String> options, final String name, final LongConsumer set) {
+        final String value = options.get(name);
+        if (value != null) {
+            set.accept(Long.parseLong(value));
+        }
+    }
+}

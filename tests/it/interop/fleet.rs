@@ -1,0 +1,337 @@
+//! A stream with a steady producer, the tables of one application, and workers of both kinds on them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::AttributeValue;
+use kinetide::aws::sdk_config;
+use kinetide::local::kinesis::Kinesis;
+use kinetide::local::{LocalAws, LocalSettings};
+use kinetide::shard::{SequenceNumber, ShardId};
+use tempfile::TempDir;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::java;
+use super::verify::{Place, Verdict, judge, lake};
+use super::worker::{Kind, Worker, log_of};
+use super::{Layout, Setup};
+
+pub(super) const STREAM: &str = "trades";
+const REGION: &str = "us-east-1";
+/// Failover time of both kinds of worker, in milliseconds.
+const FAILOVER_MS: &str = "3000";
+/// A checkpoint that moved within this time is being worked on.
+const FRESH: Duration = Duration::from_secs(3);
+/// Between two records.
+const PACE: Duration = Duration::from_millis(50);
+
+pub(super) struct Fleet {
+    pub(super) aws: LocalAws,
+    setup: Setup,
+    name: &'static str,
+    application: String,
+    dynamodb: Client,
+    dir: Option<TempDir>,
+    producer: JoinSet<()>,
+    /// All workers ever started.
+    started: BTreeMap<String, Kind>,
+}
+
+/// What the table says about a shard.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// `checkpointOwner` during a hand-off, else `leaseOwner`.
+    pub(super) owner: Option<String>,
+    pub(super) checkpoint: String,
+}
+
+impl Fleet {
+    /// A stream that gets twenty records a second from now on, and no tables yet.
+    pub(super) async fn new(name: &'static str, setup: Setup, shards: u32) -> Self {
+        let aws = LocalAws::start(LocalSettings::default()).await.unwrap();
+        aws.kinesis().create_stream(STREAM, shards).unwrap();
+        let mut producer = JoinSet::new();
+        producer.spawn(produce(aws.kinesis().clone()));
+        let sdk = sdk_config(Some(&setup.dynamodb), Some(REGION)).await;
+        Self {
+            aws,
+            application: format!("interop-{name}-{}", uuid::Uuid::new_v4().simple()),
+            dynamodb: Client::new(&sdk),
+            setup,
+            name,
+            dir: Some(TempDir::new().unwrap()),
+            producer,
+            started: BTreeMap::new(),
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.dir.as_ref().unwrap().path().to_owned()
+    }
+
+    /// Starts a worker on the Java library; later options replace earlier ones.
+    pub(super) fn java_with(&mut self, id: &str, more: &[(&str, &str)]) -> Worker {
+        let dir = self.dir();
+        let mut options = BTreeMap::from([
+            ("stream", STREAM),
+            ("application", &self.application),
+            ("worker", id),
+            ("kinesis", self.aws.kinesis_url()),
+            ("dynamodb", &self.setup.dynamodb),
+            ("out", dir.to_str().unwrap()),
+            ("failover-ms", FAILOVER_MS),
+            ("shard-sync-ms", "100"),
+            ("poll-idle-ms", "250"),
+        ]);
+        options.extend(more.iter().copied());
+        let options: Vec<(&str, &str)> = options.into_iter().collect();
+        let command = java::command(&self.setup.consumer, &options);
+        self.start(Kind::Java, id, command)
+    }
+
+    pub(super) fn java(&mut self, id: &str) -> Worker {
+        self.java_with(id, &[])
+    }
+
+    /// Starts one of ours; later options replace earlier ones.
+    pub(super) fn ours_with(&mut self, id: &str, more: &[(&str, &str)]) -> Worker {
+        let failover = format!("{FAILOVER_MS}ms");
+        let lake = self.dir().join("lake");
+        let mut options = BTreeMap::from([
+            ("stream", STREAM),
+            ("application", &self.application),
+            ("worker-id", id),
+            ("kinesis-endpoint", self.aws.kinesis_url()),
+            ("dynamodb-endpoint", &self.setup.dynamodb),
+            ("region", REGION),
+            ("lake", lake.to_str().unwrap()),
+            ("transform", "json"),
+            ("http", "127.0.0.1:0"),
+            ("batch-age", "300ms"),
+            ("failover-time", &failover),
+            ("lease-scan-interval", "200ms"),
+            ("shard-sync-interval", "1s"),
+            ("poll-idle-max", "200ms"),
+            ("log-format", "json"),
+        ]);
+        options.extend(more.iter().copied());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kinetide"));
+        command.arg("run");
+        for (name, value) in options {
+            command.args([format!("--{name}"), value.to_owned()]);
+        }
+        self.start(Kind::Ours, id, command)
+    }
+
+    pub(super) fn ours(&mut self, id: &str) -> Worker {
+        self.ours_with(id, &[])
+    }
+
+    fn start(&mut self, kind: Kind, id: &str, command: Command) -> Worker {
+        assert!(self.started.insert(id.to_owned(), kind).is_none(), "{id} is started twice");
+        self.say(&format!("{id} starts"));
+        Worker::start(kind, id, command, &self.dir())
+    }
+
+    /// What this scenario does, for those who watch.
+    #[expect(clippy::print_stdout, reason = "a scenario takes minutes")]
+    pub(super) fn say(&self, what: &str) {
+        println!("{}: {what}", self.name);
+    }
+
+    /// The leases by shard; none while there is no table.
+    pub(super) async fn leases(&self) -> BTreeMap<String, Row> {
+        let answer = self.dynamodb.scan().table_name(&self.application).consistent_read(true).send().await;
+        let Ok(answer) = answer else { return BTreeMap::new() };
+        let mut rows = BTreeMap::new();
+        for item in answer.items() {
+            let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+            if text("entityType").is_none_or(|kind| kind == "LEASE") {
+                let owner = text("checkpointOwner").or(text("leaseOwner"));
+                rows.insert(
+                    text("leaseKey").unwrap(),
+                    Row { owner, checkpoint: text("checkpoint").unwrap() },
+                );
+            }
+        }
+        rows
+    }
+
+    /// The worker in the leader's row.
+    pub(super) async fn leader(&self) -> Option<String> {
+        let (table, key) = match self.setup.layout {
+            Layout::One => (self.application.clone(), "leaseKey"),
+            Layout::Three => (format!("{}-CoordinatorState", self.application), "key"),
+        };
+        let get = self.dynamodb.get_item().table_name(table).consistent_read(true);
+        let answer = get.key(key, AttributeValue::S("Leader".to_owned())).send().await.ok()?;
+        answer.item()?.get("ownerName")?.as_s().ok().cloned()
+    }
+
+    /// How many leases of open shards each worker has.
+    pub(super) async fn shares(&self) -> BTreeMap<String, usize> {
+        let mut shares = BTreeMap::new();
+        let leases = self.leases().await;
+        for shard in self.aws.kinesis().open_shards(STREAM).unwrap() {
+            let owner = leases.get(shard.as_str()).and_then(|row| row.owner.clone());
+            *shares.entry(owner.unwrap_or_default()).or_default() += 1;
+        }
+        shares
+    }
+
+    /// Waits until a question is answered with yes.
+    pub(super) async fn until(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut question: impl AsyncFnMut(&Self) -> bool,
+    ) {
+        let started = Instant::now();
+        while !question(self).await {
+            if started.elapsed() > limit {
+                panic!(
+                    "{}: waited {limit:?} in vain until {what}; leader {:?}, leases {:#?}",
+                    self.name,
+                    self.leader().await,
+                    self.leases().await
+                );
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        self.say(&format!("{:.1} s until {what}", started.elapsed().as_secs_f32()));
+    }
+
+    /// Waits until all open shards are held by these workers, each holding some, and what is in the stream now
+    /// is behind the checkpoints.
+    pub(super) async fn until_shared_by(&self, workers: &[&str], limit: Duration) {
+        let what = format!("{} read all", workers.join(" and "));
+        let expected: BTreeSet<String> = workers.iter().map(|id| (*id).to_owned()).collect();
+        let then = self.aws.kinesis().shards(STREAM).unwrap();
+        self.until(&what, limit, async |fleet| {
+            fleet.shares().await.into_keys().collect::<BTreeSet<_>>() == expected && fleet.covers(&then).await
+        })
+        .await;
+    }
+
+    /// Watches the checkpoints of open shards until these workers read all of them again, and says how long the
+    /// checkpoint of any of them stood still.
+    pub(super) async fn longest_stall(&self, workers: &[&str], limit: Duration) -> Duration {
+        let mut moved: BTreeMap<String, (String, Instant)> = BTreeMap::new();
+        let longest = RefCell::new(Duration::ZERO);
+        let started = Instant::now();
+        let all_moved = async |fleet: &Self| {
+            let now = Instant::now();
+            for (shard, row) in fleet.leases().await {
+                let (checkpoint, since) = moved.entry(shard).or_insert((row.checkpoint.clone(), now));
+                if *checkpoint != row.checkpoint {
+                    let stall = now.duration_since(*since);
+                    longest.replace_with(|longest| stall.max(*longest));
+                    (*checkpoint, *since) = (row.checkpoint, now);
+                }
+            }
+            let shares = fleet.shares().await;
+            shares.keys().all(|owner| workers.contains(&owner.as_str()))
+                && moved.values().all(|(_, since)| *since > started && now.duration_since(*since) < FRESH)
+        };
+        self.until("all shards are read again", limit, all_moved).await;
+        longest.into_inner()
+    }
+
+    /// Whether the first so many records of each shard are behind its checkpoint.
+    async fn covers(&self, records: &[(ShardId, u64)]) -> bool {
+        let leases = self.leases().await;
+        let open = self.aws.kinesis().open_shards(STREAM).unwrap();
+        records.iter().all(|(shard, put)| match leases.get(shard.as_str()) {
+            // The finished lease of a parent is cleaned up after its children have begun.
+            None => !leases.is_empty() && !open.contains(shard),
+            Some(row) => match row.checkpoint.as_str() {
+                "SHARD_END" => true,
+                "TRIM_HORIZON" => *put == 0 && open.contains(shard),
+                number => {
+                    let number = SequenceNumber::parse(number).unwrap();
+                    let done = self.aws.kinesis().count_up_to(STREAM, shard, &number).unwrap();
+                    done >= *put && open.contains(shard)
+                }
+            },
+        })
+    }
+
+    /// Waits for a leader whose name begins like this.
+    pub(super) async fn until_led_by(&self, start: &str, limit: Duration) {
+        let leads = async |fleet: &Self| fleet.leader().await.is_some_and(|leader| leader.starts_with(start));
+        self.until(&format!("{start} leads"), limit, leads).await;
+    }
+
+    /// No more records; waits until every checkpoint is at the end of its shard.
+    pub(super) async fn rest(&mut self) {
+        self.producer.shutdown().await;
+        let put = self.aws.kinesis().shards(STREAM).unwrap();
+        self.until("everything is read", Duration::from_secs(60), async |fleet| fleet.covers(&put).await)
+            .await;
+    }
+
+    /// Judges records and logs. All workers must have ended.
+    pub(super) fn verdict(&self) -> Verdict {
+        let dir = self.dir();
+        let mut put = BTreeSet::new();
+        let mut add = |shard: &ShardId, sequence: &str| {
+            put.insert(Place { shard: shard.as_str().to_owned(), sequence: sequence.to_owned() });
+        };
+        self.aws
+            .kinesis()
+            .visit(STREAM, |shard, record| add(shard, record.sequence_number.as_str()))
+            .unwrap();
+        let mut given = Vec::new();
+        for (id, kind) in &self.started {
+            let log = std::fs::read_to_string(log_of(&dir, id)).unwrap();
+            let complaints = match kind {
+                Kind::Java => {
+                    given.extend(java::processed(&dir, id));
+                    java::complaints(&log)
+                }
+                Kind::Ours => our_complaints(&log),
+            };
+            let first = &complaints[..complaints.len().min(5)];
+            assert!(complaints.is_empty(), "{id} complains {} times, first: {first:#?}", complaints.len());
+        }
+        let verdict =
+            judge(&put, &given, &lake(&dir.join("lake"))).unwrap_or_else(|defect| panic!("{defect}"));
+        self.say(&format!("{verdict:?}"));
+        verdict
+    }
+}
+
+/// A failed scenario leaves its logs.
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(dir) = self.dir.take()
+        {
+            self.say(&format!("logs and lake are in {}", dir.keep().display()));
+        }
+    }
+}
+
+/// Errors of ours, and rows that we did not understand.
+fn our_complaints(log: &str) -> Vec<String> {
+    let bad = |line: &&str| {
+        ["\"level\":\"ERROR\"", "panicked", "row of the lease table left alone"]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    log.lines().filter(bad).map(str::to_owned).collect()
+}
+
+async fn produce(kinesis: Kinesis) {
+    let padding = "x".repeat(500);
+    for number in 0_u64.. {
+        let data = format!(r#"{{"number":{number},"padding":"{padding}"}}"#);
+        kinesis.put(STREAM, &format!("key-{number}"), data.as_bytes()).unwrap();
+        sleep(PACE).await;
+    }
+}
