@@ -152,7 +152,7 @@ impl Worker {
         let last_look = self.shared.coordinator.last_look();
         if last_look != self.last_look {
             self.last_look = last_look;
-            self.shared.status.set_ready();
+            self.shared.status.set_ready(!self.shared.coordinator.table_lost());
             self.shared.status.progressed();
         }
     }

@@ -341,6 +341,8 @@ struct Open {
     /// Records up to here are done already: reading starts at the checkpoint, not after it.
     done: Option<Position>,
     end: bool,
+    /// The stream has forgotten the shard.
+    gone: bool,
     children: Vec<ChildShard>,
 }
 
@@ -353,6 +355,7 @@ impl Open {
             page: None,
             done,
             end: false,
+            gone: false,
             children: Vec::new(),
         }
     }
@@ -362,7 +365,8 @@ impl Open {
         let Some(since) = self.since else { return false };
         let age = since.elapsed();
         let early = memory_short && (self.batcher.held_bytes() >= EARLY_BYTES || age >= EARLY_AGE);
-        draining || self.batcher.is_full() || age >= age_max || early || (self.end && self.page.is_none())
+        let last = self.end || self.gone;
+        draining || self.batcher.is_full() || age >= age_max || early || (last && self.page.is_none())
     }
 
     fn deadline(&self, age_max: Duration) -> Instant {
@@ -387,6 +391,7 @@ impl Open {
             self.end = true;
             self.children.clone_from(children);
         }
+        self.gone = fetched.gone;
         self.page = Some((fetched, 0));
     }
 

@@ -19,6 +19,12 @@ const TIP_BYTES: usize = 256 << 10;
 /// How far before now reading starts again when an iterator at LATEST expired before its first record.
 const LATEST_OVERLAP_US: i64 = 60_000_000;
 
+/// The stream does not know the shard when it says so this often in a row.
+const GONE_ANSWERS: u32 = 2;
+const SHARD_GONE: &str = "the stream does not know this shard (any more): nothing of it can be read. If its listings \
+    agree, the leader reports what may be lost, deletes the lease, and has the child shards read on; check --stream and \
+    --region if this shard should be there";
+
 /// How a reader gets the bytes that its pages hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {
@@ -36,11 +42,14 @@ pub(super) struct Fetched {
     pub(super) permit: BytePermit,
     /// The children, when nothing comes after this page.
     pub(super) end: Option<Vec<ChildShard>>,
+    /// The stream has forgotten the shard: what was read is nowhere else.
+    pub(super) gone: bool,
 }
 
 /// Reads `shard` from `start` on and sends every page that has records or ends the shard, until nobody receives
 /// them. Trouble is waited out; the status tells of it. An empty page that does not end the shard is sent once, when
-/// the tip is reached without any record at or after a `start` that names one: that record is gone.
+/// the tip is reached without any record at or after a `start` that names one: that record is gone. Another one tells
+/// that the stream has forgotten the shard; the reader goes on asking.
 pub(super) async fn read_shard(
     shared: Arc<Shared>,
     shard: ShardId,
@@ -61,6 +70,7 @@ pub(super) async fn read_shard(
         _ => None,
     };
     let mut stalled = false;
+    let mut not_found = 0;
     loop {
         sleep_until(not_before).await;
         let mut permit = match memory {
@@ -91,10 +101,17 @@ pub(super) async fn read_shard(
                         }
                         not_before = at;
                     }
-                    // The lease of a shard that is gone is deleted by whoever cleans up; until then it waits.
                     Next::ShardGone => {
                         iterator = None;
                         not_before = Instant::now() + shared.settings.poll_idle_max * 10;
+                        status.error(SHARD_GONE);
+                        not_found += 1;
+                        if not_found == GONE_ANSWERS {
+                            let (page, permit) = (Page::default(), shared.budget.empty());
+                            if pages.send(Fetched { page, permit, end: None, gone: true }).await.is_err() {
+                                return;
+                            }
+                        }
                     }
                 }
                 continue;
@@ -103,6 +120,7 @@ pub(super) async fn read_shard(
         if std::mem::take(&mut stalled) {
             status.state(ShardState::Reading);
         }
+        not_found = 0;
         permit.set(page.bytes());
         status.page_fetched(page.millis_behind_latest);
         let at_tip = page.millis_behind_latest == Some(0);
@@ -125,7 +143,7 @@ pub(super) async fn read_shard(
         if !tells {
             continue;
         }
-        let sent = pages.send(Fetched { page, permit, end }).await;
+        let sent = pages.send(Fetched { page, permit, end, gone: false }).await;
         if last || sent.is_err() {
             return;
         }

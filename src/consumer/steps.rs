@@ -408,7 +408,7 @@ enum Progress {
 impl Again {
     /// Takes the records of the batch from a page.
     fn take(&mut self, fetched: &Fetched) -> Progress {
-        if !self.started && fetched.page.is_empty() {
+        if fetched.gone || !self.started && fetched.page.is_empty() {
             return Progress::Gone;
         }
         for record in fetched.page.records() {

@@ -43,6 +43,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Larger bodies are read on a blocking thread: this much takes the walker about 0.3 ms.
 const PARSE_HERE_MAX: usize = 2 * 1024 * 1024;
 
+const INVALID_ARGUMENT: &str = "InvalidArgumentException";
+
 /// What the SDK reads in place of the body that was taken.
 const EMPTY_ANSWER: &str = r#"{"Records":[],"MillisBehindLatest":0}"#;
 
@@ -80,7 +82,14 @@ impl RecordSource for KinesisSource {
                 .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
                 .starting_sequence_number(sequence.as_str()),
         };
-        let answer = request.send().await.map_err(fetch_error)?;
+        let sequence_given = matches!(start, StartAt::At(_) | StartAt::After(_));
+        let answer = request.send().await.map_err(|error| match fetch_error(error) {
+            // The type and the shard are as they should be, so it is about the number.
+            FetchError::Refused(reason) if sequence_given && reason.starts_with(INVALID_ARGUMENT) => {
+                FetchError::Foreign(reason)
+            }
+            error => error,
+        })?;
         answer
             .shard_iterator
             .ok_or_else(|| FetchError::Unavailable("the answer holds no shard iterator".into()))
@@ -214,7 +223,7 @@ where
         | "ThrottlingException" => FetchError::Throttled,
         "ResourceNotFoundException" => FetchError::NotFound,
         "AccessDeniedException"
-        | "InvalidArgumentException"
+        | INVALID_ARGUMENT
         | "ValidationException"
         | "UnrecognizedClientException"
         | "KMSAccessDeniedException"

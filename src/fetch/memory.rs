@@ -276,11 +276,12 @@ impl RecordSource for MemoryStream {
             Err(fault) => return Err(fault.of_fetch()),
         }
         let mut state = self.state();
-        let records = &state.shards.get(shard).ok_or(FetchError::NotFound)?.records;
-        let number = |sequence: &SequenceNumber| {
-            let valid = sequence.as_str().parse::<u128>();
-            valid
-                .map_err(|_| FetchError::Refused(format!("sequence number {sequence} is not of this stream")))
+        let MemoryShard { info, records, .. } = state.shards.get(shard).ok_or(FetchError::NotFound)?;
+        let number = |sequence: &SequenceNumber| match sequence.as_str().parse::<u128>() {
+            Ok(number) if *sequence >= info.starting_sequence_number => Ok(number),
+            _ => {
+                Err(FetchError::Foreign(format!("sequence number {sequence} did not come from this stream")))
+            }
         };
         let from = match start {
             StartAt::TrimHorizon => 0,

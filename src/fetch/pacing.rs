@@ -80,7 +80,9 @@ impl Pacing {
             FetchError::ExpiredIterator => Next::NewIteratorAt(self.back_off(now, FAILED, rng)),
             FetchError::Throttled => Next::RetryAt(self.back_off(now, THROTTLED, rng)),
             FetchError::Unavailable(_) => Next::RetryAt(self.back_off(now, FAILED, rng)),
-            FetchError::Refused(_) => Next::NewIteratorAt(self.back_off(now, REFUSED, rng)),
+            FetchError::Refused(_) | FetchError::Foreign(_) => {
+                Next::NewIteratorAt(self.back_off(now, REFUSED, rng))
+            }
         }
     }
 

@@ -37,6 +37,12 @@ pub enum FetchError {
     /// Access refused or request invalid; shown to the operator, retried slowly.
     #[error("reading the shard is refused: {0}")]
     Refused(String),
+    /// The sequence number to start at is not of this shard; retried slowly.
+    #[error(
+        "the stream does not take the checkpoint for one of its own: {0}; if it was deleted and made again, stop the \
+         workers and run `kinetide leases delete --all`, or start with another --application"
+    )]
+    Foreign(String),
     /// Anything else; keep the iterator and try again.
     #[error("could not read the shard")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -50,6 +56,7 @@ impl FetchError {
             Self::Throttled => "throttled",
             Self::NotFound => "not_found",
             Self::Refused(_) => "refused",
+            Self::Foreign(_) => "stream_recreated",
             Self::Unavailable(_) => "unavailable",
         }
     }

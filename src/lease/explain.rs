@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::fleet::{LeaderRow, OddRow};
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::view::{FleetView, Seen};
-use crate::shard::graph::{Leased, missing_leases};
+use crate::shard::graph::{Leased, is_of_former_stream, missing_leases};
 use crate::shard::{Checkpoint, Shard, ShardId};
 
 /// How long an owner may take for a graceful hand-off (KCL, `gracefulLeaseHandoffTimeoutMillis`).
@@ -373,8 +373,7 @@ impl<'a> Context<'a> {
         let recreated = match &lease.checkpoint {
             // Read to its end, and still open.
             Checkpoint::ShardEnd => !shard.closed,
-            Checkpoint::At(position) => position.sequence < shard.starting_sequence_number,
-            _ => false,
+            checkpoint => is_of_former_stream(checkpoint, shard),
         };
         recreated.then_some(Reason::StreamRecreated)
     }
@@ -425,13 +424,16 @@ impl<'a> Context<'a> {
             [] => self.children.get(&lease.key).map_or(&[][..], Vec::as_slice),
             named => named,
         };
-        let at_start = |child: &&ShardId| {
-            fleet.get(child).is_none_or(|child| {
+        let unlisted =
+            |shard: &ShardId| self.shards.as_ref().is_some_and(|shards| !shards.contains_key(shard));
+        let forgotten = unlisted(&lease.key);
+        let at_start = |child: &&ShardId| match fleet.get(child) {
+            Some(child) => {
                 matches!(child.lease.checkpoint, Checkpoint::TrimHorizon | Checkpoint::AtTimestamp)
-            })
+            }
+            None => !(forgotten && unlisted(child)),
         };
         let waiting: Vec<ShardId> = children.iter().filter(at_start).cloned().collect();
-        let forgotten = self.shards.as_ref().is_some_and(|shards| !shards.contains_key(&lease.key));
         if !waiting.is_empty() {
             Kept::ChildrenNotStarted(waiting)
         } else if children.is_empty() && !forgotten {
@@ -452,7 +454,8 @@ impl<'a> Context<'a> {
     fn unleased(&self) -> impl Iterator<Item = ShardId> {
         let leased = |seen: &Seen| {
             let (checkpoint, parents) = (seen.lease.checkpoint.clone(), seen.lease.parents.clone());
-            (seen.lease.key.clone(), Leased { checkpoint, parents, children: Vec::new() })
+            let (children, hash_range) = (Vec::new(), seen.lease.hash_range);
+            (seen.lease.key.clone(), Leased { checkpoint, parents, children, hash_range, gone: false })
         };
         let missing = self.sight.listing.and_then(|listing| {
             let leases = self.sight.fleet.leases().map(leased).collect();

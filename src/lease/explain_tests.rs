@@ -414,7 +414,8 @@ proptest! {
         let rows = |lease: &Lease| {
             let (checkpoint, parents, children) =
                 (lease.checkpoint.clone(), lease.parents.clone(), lease.children.clone());
-            (lease.key.clone(), Leased { checkpoint, parents, children })
+            let gone = !listing.iter().any(|shard| shard.id == lease.key);
+            (lease.key.clone(), Leased { checkpoint, parents, children, hash_range: lease.hash_range, gone })
         };
         let table: Leases = leases.iter().map(rows).collect();
         let mut scene = Scene::new(leases);

@@ -1,18 +1,36 @@
 //! Keeps the leases in step with the shards of the stream.
 //!
-//! Owns: the reads and writes around the rules of `shard::graph`. Every write is conditional and may be repeated
-//! by several workers at once.
-//! Does not own: when it happens and who does it (`coordinator`), the rules themselves (`shard::graph`).
+//! Owns: the reads and writes around the rules of `shard::graph` and `shard::audit`. Every write is conditional and may
+//! be repeated by several workers at once.
+//! Does not own: when it happens and who does it (`coordinator`), the rules themselves.
+//!
+//! ```text
+//! look at the leases ─► finished ones that nobody needs are deleted
+//!        │ due (`audit`)
+//! list the stream ─► read the table ─► create what is missing ─► fill in hash ranges
+//!        │                                  ─► delete what is done with, and what the stream has forgotten
+//!        └─► of a former stream: nothing is written
+//! ```
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::time::Instant;
+
+use super::fleet::TableSnapshot;
 use super::held::{HeldLease, LeaseWriteError};
-use super::row::Lease;
-use super::table::{LeaseTable, TableError, chain};
+use super::row::{Lease, LeaseKey};
+use super::table::{LeaseTable, TableError, WriteError, chain};
 use super::write::LeaseWrite;
-use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, missing_leases};
+use crate::shard::audit::{Verdict, Watch};
+use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, is_of_former_stream, missing_leases};
 use crate::shard::{Checkpoint, ChildShard, ListError, Shard, ShardId, ShardLister};
+use crate::telemetry::metrics;
+
+/// Writes to the table at the same time.
+const CONCURRENCY: usize = 20;
+/// A hole is told of when it is found this often in a row.
+const TELL_FINDINGS: u32 = 2;
 
 /// Why leases and shards could not be brought in step. Worth another try, except for a lost lease.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +50,11 @@ pub enum SyncError {
     /// A merged child needs the leases of both parents first. Try again in a moment.
     #[error("the lease of the other merge parent {0} does not exist yet")]
     ParentMissing(ShardId),
+    /// The leases are of a former stream.
+    #[error(
+        "the lease of {0} is of a former stream of this name; delete the leases, or use another --application"
+    )]
+    Recreated(ShardId),
 }
 
 /// A stream and the table that holds its leases.
@@ -47,37 +70,127 @@ impl ShardSync {
         Self { table, lister, initial }
     }
 
-    /// Creates the leases that are missing, deletes those that are done with.
-    pub(super) async fn sync(&self) -> Result<(), SyncError> {
-        let listing = self.lister.list().await?;
-        let rows = self.table.snapshot().await?.leases;
-        let leases: Leases = rows.iter().map(|row| (row.key.clone(), leased(row))).collect();
-        for (shard, start) in missing_leases(&listing, &leases, &self.initial)? {
-            let start_at = start.as_str().to_owned();
-            if self.table.create(&Lease::new(shard, start)).await? {
-                tracing::info!(lease = %shard.id, start = start_at, "lease created");
-            }
+    /// One look of the leader at all leases, as they were a moment ago.
+    pub(super) async fn look(&self, watch: &mut Watch, seen: Vec<Lease>) -> Result<(), SyncError> {
+        let leases = leases_of(&seen);
+        let due = watch.look(&leases);
+        metrics::shard_holes(watch.holes().len());
+        for hole in watch.holes().iter().filter(|hole| hole.findings == TELL_FINDINGS) {
+            tracing::warn!(hash_keys = %hole.range, "no lease covers these hash keys");
         }
-        let done: BTreeSet<&ShardId> = deletable(&leases, &listing).into_iter().collect();
-        for row in rows.iter().filter(|row| done.contains(&row.key)) {
-            self.delete(row).await;
+        if due {
+            self.sync(watch).await
+        } else {
+            // These facts are final, so a moment does not matter; children that no row names wait for a listing.
+            self.delete_finished(&seen, &leases, &[]).await;
+            Ok(())
+        }
+    }
+
+    /// Lists the stream and brings the leases in step with it.
+    async fn sync(&self, watch: &mut Watch) -> Result<(), SyncError> {
+        let listing = self.lister.list().await?;
+        let table = self.table.snapshot().await?;
+        let mut leases = leases_of(&table.leases);
+        let verdict = watch.listed(&listing, &mut leases, Instant::now())?;
+        metrics::stream_recreated(matches!(verdict, Verdict::Recreated(_)));
+        if let Verdict::Recreated(strangers) = verdict {
+            tracing::error!(
+                leases = strangers.len(), first = %strangers[0],
+                "the stream was deleted and made again: leases hold checkpoints of the former stream of this name. \
+                 No lease is made or deleted. Stop the workers, then run `kinetide leases delete --all`, or start with \
+                 another --application"
+            );
+            return Ok(());
+        }
+        self.create_missing(&listing, &with_odd(&leases, &table, &listing)).await?;
+        self.fill_hash_ranges(&table.leases, &listing).await?;
+        self.delete_finished(&table.leases, &leases, &listing).await;
+        for row in table.leases.iter().filter(|row| !row.finished() && leases[&row.key].gone) {
+            self.give_up(row).await?;
+        }
+        watch.in_step();
+        Ok(())
+    }
+
+    async fn create_missing(&self, listing: &[Shard], leases: &Leases) -> Result<(), SyncError> {
+        let missing = missing_leases(listing, leases, &self.initial)?;
+        let create = |(shard, start): (&Shard, Checkpoint)| {
+            let lease = Lease::new(shard, start);
+            async move {
+                if self.table.create(&lease).await? {
+                    tracing::info!(lease = %lease.key, start = lease.checkpoint.as_str(), "lease created");
+                }
+                Ok(())
+            }
+        };
+        let creating: Vec<_> = missing.into_iter().map(create).collect();
+        stream::iter(creating).buffer_unordered(CONCURRENCY).try_collect().await
+    }
+
+    /// Rows that other libraries wrote may not name their hash keys.
+    async fn fill_hash_ranges(&self, rows: &[Lease], listing: &[Shard]) -> Result<(), TableError> {
+        for row in rows.iter().filter(|row| row.hash_range.is_none() && !row.finished()) {
+            let Some(shard) = listing.iter().find(|shard| shard.id == row.key) else { continue };
+            let Some(current) = self.table.get(&row.key).await? else { continue };
+            match self.table.write(&current, &LeaseWrite::SetHashRange(shard.hash_range)).await {
+                Ok(_) => tracing::info!(lease = %row.key, "hash range filled in"),
+                // Its owner was faster; the hole that it makes brings us here again.
+                Err(WriteError::Conflict(_)) => {}
+                Err(error) => {
+                    tracing::debug!(lease = %row.key, error = %chain(&error), "hash range not filled in")
+                }
+            }
         }
         Ok(())
     }
 
-    /// Deletes those of these finished leases that nobody needs any more.
-    pub(super) async fn clean_up(&self, finished: &[Lease]) -> Result<(), SyncError> {
-        // Only a lease that does not name its children needs the stream to know that it has none.
-        let childless = finished.iter().any(|row| row.children.is_empty());
-        let listing = if childless { self.lister.list().await? } else { Vec::new() };
-        for row in finished {
-            let mut family = Leases::from([(row.key.clone(), leased(row))]);
-            for relative in row.parents.iter().chain(&row.children) {
-                if let Some(relative) = self.table.get(relative).await? {
-                    family.insert(relative.key.clone(), leased(&relative));
-                }
+    async fn delete_finished(&self, rows: &[Lease], leases: &Leases, listing: &[Shard]) {
+        let done = deletable(leases, listing);
+        for row in rows.iter().filter(|row| done.binary_search(&&row.key).is_ok()) {
+            self.delete(row).await;
+        }
+    }
+
+    /// Deletes the unfinished lease of a shard that the stream has forgotten, so that its descendants, which have
+    /// leases by now, are read. A batch that is prepared and was never committed is left for a person.
+    async fn give_up(&self, seen: &Lease) -> Result<(), TableError> {
+        let Some(row) = self.table.get(&seen.key).await? else { return Ok(()) };
+        let (lease, checkpoint) = (&row.key, row.checkpoint.as_str());
+        if row.checkpoint != seen.checkpoint {
+            return Ok(());
+        }
+        if row.pending.is_some() {
+            tracing::error!(
+                %lease, checkpoint,
+                "the stream has forgotten this shard, and a batch of it was prepared and never committed: a person has \
+                 to look which of its objects are in the lake, then delete the lease with `kinetide leases delete`. Its \
+                 child shards wait until then"
+            );
+            return Ok(());
+        }
+        match self.table.delete(&row).await {
+            Ok(()) => {
+                metrics::checkpoint_trimmed();
+                tracing::error!(
+                    %lease, checkpoint,
+                    "the stream has forgotten this shard before it was read to its end: records after its checkpoint, \
+                     if there were any, are lost. Its lease is deleted, and its child shards are read on"
+                );
             }
-            if deletable(&family, &listing).contains(&&row.key) {
+            Err(error) => tracing::debug!(%lease, error = %chain(&error), "lease not deleted"),
+        }
+        Ok(())
+    }
+
+    /// Deletes those of these finished leases that nobody needs any more, as far as the rows tell.
+    pub(super) async fn clean_up(&self, finished: &[Lease]) -> Result<(), SyncError> {
+        for row in finished {
+            let mut family = vec![row.clone()];
+            for relative in row.parents.iter().chain(&row.children) {
+                family.extend(self.table.get(relative).await?);
+            }
+            if deletable(&leases_of(&family), &[]).contains(&&row.key) {
                 self.delete(row).await;
             }
         }
@@ -96,11 +209,19 @@ impl ShardSync {
         if self.table.get(parent).await?.is_some() {
             return Ok(());
         }
-        let listed = |listing: &[Shard]| listing.iter().any(|shard| shard.id == *parent);
-        if !listed(&self.lister.list().await?) {
+        let listing = self.lister.list().await?;
+        if !listing.iter().any(|shard| shard.id == *parent) {
             return Ok(()); // forgotten by the stream: there is nothing to read any more
         }
-        self.sync().await?;
+        let table = self.table.snapshot().await?;
+        let leases = leases_of(&table.leases);
+        let former = |shard: &&Shard| {
+            leases.get(&shard.id).is_some_and(|lease| is_of_former_stream(&lease.checkpoint, shard))
+        };
+        if let Some(former) = listing.iter().find(former) {
+            return Err(SyncError::Recreated(former.id.clone()));
+        }
+        self.create_missing(&listing, &with_odd(&leases, &table, &listing)).await?;
         match self.table.get(parent).await? {
             Some(_) => Ok(()),
             None => Err(SyncError::ParentMissing(parent.clone())),
@@ -151,10 +272,36 @@ impl ShardSync {
     }
 }
 
-fn leased(row: &Lease) -> Leased {
-    Leased {
+fn leases_of(rows: &[Lease]) -> Leases {
+    let leased = |row: &Lease| Leased {
         checkpoint: row.checkpoint.clone(),
         parents: row.parents.clone(),
         children: row.children.clone(),
-    }
+        hash_range: row.hash_range,
+        gone: false,
+    };
+    rows.iter().map(|row| (row.key.clone(), leased(row))).collect()
 }
+
+/// The leases, with those whose rows are not understood: they are there, and how far they are is not known. Without
+/// them, shards that are read already would be read again.
+fn with_odd(leases: &Leases, table: &TableSnapshot, listing: &[Shard]) -> Leases {
+    let mut all = leases.clone();
+    for row in &table.odd {
+        let key = LeaseKey::new(row.key.as_str());
+        if let Some(shard) = listing.iter().find(|shard| shard.id == key) {
+            all.entry(key).or_insert_with(|| Leased {
+                checkpoint: Checkpoint::Latest,
+                parents: shard.parents.clone(),
+                children: Vec::new(),
+                hash_range: Some(shard.hash_range),
+                gone: false,
+            });
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+#[path = "sync_tests.rs"]
+mod tests;

@@ -17,6 +17,22 @@ pub struct Leased {
     pub parents: Vec<ShardId>,
     /// Its children, as far as the lease row names them.
     pub children: Vec<ShardId>,
+    /// Its hash keys, if the lease row names them.
+    pub hash_range: Option<HashKeyRange>,
+    /// The stream has forgotten the shard (see [`Watch`](super::audit::Watch)): nobody can read it any more.
+    pub gone: bool,
+}
+
+impl Leased {
+    /// True when nothing more is read by this lease.
+    fn is_over(&self) -> bool {
+        self.checkpoint == Checkpoint::ShardEnd || self.gone
+    }
+
+    /// True when the shard takes over hash keys of this one, which is gone, perhaps with the shards between the two.
+    fn is_followed_by(&self, shard: &Shard) -> bool {
+        self.hash_range.is_some_and(|range| range.overlaps(&shard.hash_range))
+    }
 }
 
 /// The shards that have a lease.
@@ -33,6 +49,13 @@ pub enum Inconsistent {
         /// Its open parent.
         parent: ShardId,
     },
+    /// The listing seems to be older than what the lease says: read to the end of an open shard, or of a shard that is
+    /// to come. If it stays so, the stream is not that of the leases.
+    #[error("the lease of {lease} is ahead of the listed shards; list again")]
+    Behind {
+        /// Key of the lease.
+        lease: ShardId,
+    },
     /// A shard that is its own ancestor.
     #[error("the listed shards descend from each other in a circle; list again")]
     Circle,
@@ -43,28 +66,13 @@ pub fn ready<'a>(parents: &[ShardId], checkpoint_of: impl Fn(&ShardId) -> Option
     parents.iter().all(|parent| checkpoint_of(parent).is_none_or(|at| *at == Checkpoint::ShardEnd))
 }
 
-/// True when the ranges leave no hash key between 0 and 2^128 − 1 out. Overlaps are fine: parent and child may
-/// coexist.
-pub fn covers_all(ranges: impl IntoIterator<Item = HashKeyRange>) -> bool {
-    let mut ranges: Vec<_> = ranges.into_iter().map(|range| (range.start, range.end)).collect();
-    ranges.sort_unstable();
-    let mut next = Some(0);
-    for (start, end) in ranges {
-        match next {
-            Some(wanted) if start > wanted => return false,
-            Some(wanted) if end >= wanted => next = end.checked_add(1),
-            _ => {}
-        }
-    }
-    next.is_none()
-}
-
 /// The leases to create so that every open shard is read now or by way of its ancestors, in order of starting
 /// sequence number, then shard id. Serves the empty table and every later sync.
 ///
 /// Only the oldest level that is needed gets leases; their descendants get theirs at shard end. A shard without
 /// any leased ancestor starts at `initial`: the open shards themselves for LATEST, the oldest listed ancestors
-/// otherwise. Older relatives of a leased shard start at TRIM_HORIZON, or at AT_TIMESTAMP if that is `initial`.
+/// otherwise. Older relatives of a leased shard start at TRIM_HORIZON, or at AT_TIMESTAMP if that is `initial`; and so
+/// do those that come after a lease whose shard is gone, for they go on where it stopped.
 pub fn missing_leases<'a>(
     listing: &'a [Shard],
     leases: &Leases,
@@ -81,10 +89,13 @@ pub fn missing_leases<'a>(
     let oldest_first = oldest_first(&shards)?;
 
     // Leased, or with a leased ancestor: read already, or to be created when that ancestor ends.
+    let gone: Vec<&Leased> = leases.values().filter(|lease| lease.gone).collect();
     let mut descends: BTreeSet<&ShardId> = BTreeSet::new();
     for &shard in &oldest_first {
+        let below = |parent: &ShardId| leases.contains_key(parent) || descends.contains(parent);
         if leases.contains_key(&shard.id)
-            || parents_of(shard).iter().any(|parent| descends.contains(&parent.id))
+            || shard.parents.iter().any(below)
+            || gone.iter().any(|lease| lease.is_followed_by(shard))
         {
             descends.insert(&shard.id);
         }
@@ -94,8 +105,9 @@ pub fn missing_leases<'a>(
         Checkpoint::AtTimestamp => Checkpoint::AtTimestamp,
         _ => Checkpoint::TrimHorizon,
     };
+    // A parent that the stream has forgotten and that has no lease is as good as ended.
     let ended =
-        |shard: &Shard| leases.get(&shard.id).is_some_and(|lease| lease.checkpoint == Checkpoint::ShardEnd);
+        |parent: &ShardId| leases.get(parent).map_or(!shards.contains_key(parent), |lease| lease.is_over());
     let mut wanted: BTreeSet<&ShardId> = BTreeSet::new();
     let mut missing = Vec::new();
     for &shard in oldest_first.iter().rev() {
@@ -106,7 +118,7 @@ pub fn missing_leases<'a>(
         let parents = parents_of(shard);
         // With every parent at its end nobody else will create this lease any more.
         let stop_here = if descends.contains(&shard.id) {
-            parents.iter().all(|parent| ended(parent))
+            shard.parents.iter().all(ended)
         } else {
             *initial == Checkpoint::Latest || parents.is_empty()
         };
@@ -152,8 +164,8 @@ fn oldest_first<'a>(shards: &BTreeMap<&'a ShardId, &'a Shard>) -> Result<Vec<&'a
 }
 
 /// The finished leases that nobody needs any more: read to the end, their own parents' leases gone, and every
-/// child past its first record. Children that the row does not name are taken from the listing; a shard that
-/// the stream has forgotten, with no child known, is done with as well.
+/// child past its first record. Children that the row does not name are taken from the listing, which may be left
+/// empty; a shard that is gone, with no child known, is done with as well.
 ///
 /// A child still at its start keeps its parent: until it moves, the parent's row is what tells a sync that the
 /// child was reached in order.
@@ -175,283 +187,50 @@ pub fn deletable<'a>(leases: &'a Leases, listing: &[Shard]) -> Vec<&'a ShardId> 
         };
         lease.checkpoint == Checkpoint::ShardEnd
             && lease.parents.iter().all(|parent| !leases.contains_key(parent))
-            && children.iter().all(|child| leases.get(*child).is_some_and(moved))
-            && (!children.is_empty() || !listed.contains(id))
+            && children.iter().all(|child| match leases.get(*child) {
+                Some(child) => moved(child),
+                None => lease.gone && !listed.contains(child),
+            })
+            && (!children.is_empty() || lease.gone)
     };
     leases.iter().filter(done_with).map(|(id, _)| id).collect()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::shard::SequenceNumber;
-    use proptest::prelude::*;
-
-    fn id(number: usize) -> ShardId {
-        ShardId::new(format!("shardId-{number:012}"))
-    }
-
-    fn shard(number: usize, parents: &[usize], closed: bool) -> Shard {
-        Shard {
-            id: id(number),
-            parents: parents.iter().map(|&parent| id(parent)).collect(),
-            hash_range: HashKeyRange { start: 0, end: u128::MAX },
-            starting_sequence_number: SequenceNumber::from(number as u128),
-            closed,
-        }
-    }
-
-    fn leased(listing: &[Shard], checkpoints: &[(usize, Checkpoint)]) -> Leases {
-        let lease = |(number, checkpoint): &(usize, Checkpoint)| {
-            let parents = listing
-                .iter()
-                .find(|shard| shard.id == id(*number))
-                .map(|shard| shard.parents.clone())
-                .unwrap_or_default();
-            (id(*number), Leased { checkpoint: checkpoint.clone(), parents, children: Vec::new() })
-        };
-        checkpoints.iter().map(lease).collect()
-    }
-
-    fn missing(listing: &[Shard], leases: &Leases, initial: Checkpoint) -> Vec<(usize, Checkpoint)> {
-        let number = |id: &ShardId| id.as_str()["shardId-".len()..].parse().unwrap();
-        let missing = missing_leases(listing, leases, &initial).unwrap();
-        missing.into_iter().map(|(shard, at)| (number(&shard.id), at)).collect()
-    }
-
-    /// The tree of KCL's comment: 0+1 → 6, 2+3 → 7, 6+7 → 8, 5 → 9 and 10; 4, 8, 9, 10 are open.
-    fn kcl_tree() -> Vec<Shard> {
-        vec![
-            shard(0, &[], true),
-            shard(1, &[], true),
-            shard(2, &[], true),
-            shard(3, &[], true),
-            shard(4, &[], false),
-            shard(5, &[], true),
-            shard(6, &[0, 1], true),
-            shard(7, &[2, 3], true),
-            shard(8, &[6, 7], false),
-            shard(9, &[5], false),
-            shard(10, &[5], false),
-        ]
-    }
-
-    #[test]
-    fn kcl_worked_example() {
-        use Checkpoint::{AtTimestamp, Latest, TrimHorizon};
-        let tree = kcl_tree();
-        let leases = leased(&tree, &[(4, Latest), (5, Latest), (7, Latest)]);
-        assert_eq!(missing(&tree, &leases, Latest), [(6, TrimHorizon)]);
-        assert_eq!(missing(&tree, &leases, TrimHorizon), [(0, TrimHorizon), (1, TrimHorizon)]);
-        assert_eq!(missing(&tree, &leases, AtTimestamp), [(0, AtTimestamp), (1, AtTimestamp)]);
-    }
-
-    #[test]
-    fn first_sync() {
-        use Checkpoint::{AtTimestamp, Latest, TrimHorizon};
-        let tree = kcl_tree();
-        let none = Leases::new();
-        let expect = |numbers: &[usize], at: Checkpoint| {
-            numbers.iter().map(|&number| (number, at.clone())).collect::<Vec<_>>()
-        };
-        assert_eq!(missing(&tree, &none, Latest), expect(&[4, 8, 9, 10], Latest));
-        assert_eq!(missing(&tree, &none, TrimHorizon), expect(&[0, 1, 2, 3, 4, 5], TrimHorizon));
-        assert_eq!(missing(&tree, &none, AtTimestamp), expect(&[0, 1, 2, 3, 4, 5], AtTimestamp));
-        // Parents that the stream has forgotten do not hold anybody up.
-        assert_eq!(missing(&tree[6..], &none, TrimHorizon), expect(&[6, 7, 9, 10], TrimHorizon));
-    }
-
-    #[test]
-    fn child_that_its_ended_parents_left_behind_is_created() {
-        use Checkpoint::{Latest, ShardEnd, TrimHorizon};
-        let tree = kcl_tree();
-        let mut leases =
-            leased(&tree, &[(4, Latest), (6, ShardEnd), (7, Latest), (9, TrimHorizon), (10, TrimHorizon)]);
-        assert_eq!(missing(&tree, &leases, Latest), []);
-        leases.get_mut(&id(7)).unwrap().checkpoint = ShardEnd;
-        assert_eq!(missing(&tree, &leases, Latest), [(8, TrimHorizon)]);
-    }
-
-    #[test]
-    fn contradictions_are_errors() {
-        let child_of_open = [shard(0, &[], false), shard(1, &[0], false)];
-        let error = missing_leases(&child_of_open, &Leases::new(), &Checkpoint::Latest).unwrap_err();
-        assert_eq!(error, Inconsistent::OpenParent { child: id(1), parent: id(0) });
-        let circle = [shard(0, &[1], true), shard(1, &[0], true)];
-        let error = missing_leases(&circle, &Leases::new(), &Checkpoint::Latest).unwrap_err();
-        assert_eq!(error, Inconsistent::Circle);
-    }
-
-    #[test]
-    fn cover() {
-        let range = |start, end| HashKeyRange { start, end };
-        assert!(covers_all([range(10, u128::MAX), range(0, 9)]));
-        assert!(covers_all([range(0, 20), range(5, 9), range(10, u128::MAX)]));
-        assert!(!covers_all([range(0, 9), range(11, u128::MAX)]));
-        assert!(!covers_all([range(0, u128::MAX - 1)]));
-        assert!(!covers_all([]));
-    }
-
-    /// A stream that is split and merged at random, read by one reader in a random order.
-    struct World {
-        listing: Vec<Shard>,
-        leases: Leases,
-        read: Vec<usize>,
-        created: Vec<ShardId>,
-    }
-
-    impl World {
-        fn new(shards: usize) -> Self {
-            let listing = (0..shards).map(|number| shard(number, &[], false)).collect();
-            Self { listing, leases: Leases::new(), read: vec![0; 256], created: Vec::new() }
-        }
-
-        fn create(&mut self, shard: &Shard, checkpoint: Checkpoint) {
-            let lease = Leased { checkpoint, parents: shard.parents.clone(), children: Vec::new() };
-            if self.leases.insert(shard.id.clone(), lease).is_none() {
-                self.created.push(shard.id.clone());
-            }
-        }
-
-        fn sync(&mut self) {
-            let missing = missing_leases(&self.listing, &self.leases, &Checkpoint::TrimHorizon).unwrap();
-            let missing: Vec<_> = missing.into_iter().map(|(shard, at)| (shard.clone(), at)).collect();
-            for (shard, at) in missing {
-                self.create(&shard, at);
-            }
-            let done: Vec<_> = deletable(&self.leases, &self.listing).into_iter().cloned().collect();
-            for id in done {
-                self.leases.remove(&id);
-            }
-        }
-
-        fn reshard(&mut self, pick: usize, merge: bool) {
-            let open: Vec<usize> = (0..self.listing.len()).filter(|&n| !self.listing[n].closed).collect();
-            let a = open[pick % open.len()];
-            let b = open[(pick + 1) % open.len()];
-            let next = self.listing.len();
-            self.listing[a].closed = true;
-            if merge && a != b {
-                self.listing[b].closed = true;
-                self.listing.push(shard(next, &[a, b], false));
-            } else {
-                self.listing.push(shard(next, &[a], false));
-                self.listing.push(shard(next + 1, &[a], false));
-            }
-        }
-
-        /// One step of the reader on one ready lease, as the consumer does it.
-        fn read(&mut self, pick: usize) -> bool {
-            let ready_now = |lease: &Leased| {
-                lease.checkpoint != Checkpoint::ShardEnd
-                    && ready(&lease.parents, |parent| self.leases.get(parent).map(|l| &l.checkpoint))
-            };
-            let number = |shard: &ShardId| self.listing.iter().position(|s| s.id == *shard).unwrap();
-            let work: Vec<usize> =
-                self.leases.iter().filter(|(_, l)| ready_now(l)).map(|(id, _)| number(id)).collect();
-            let work: Vec<usize> = work
-                .into_iter()
-                .filter(|&n| {
-                    self.listing[n].closed || self.leases[&id(n)].checkpoint == Checkpoint::TrimHorizon
-                })
-                .collect();
-            if work.is_empty() {
-                return false;
-            }
-            let n = work[pick % work.len()];
-            for parent in self.listing[n].parents.clone() {
-                let parent = number(&parent);
-                assert!(self.listing[parent].closed && self.read[parent] > 0, "{n} read before {parent}");
-            }
-            if self.leases[&id(n)].checkpoint == Checkpoint::TrimHorizon {
-                self.read[n] += 1;
-                let done = Checkpoint::parse("1", 0).unwrap();
-                self.leases.get_mut(&id(n)).unwrap().checkpoint = done;
-                return true;
-            }
-            let children: Vec<Shard> =
-                self.listing.iter().filter(|shard| shard.parents.contains(&id(n))).cloned().collect();
-            for child in &children {
-                if child.parents.iter().all(|p| self.leases.contains_key(p)) {
-                    self.create(child, Checkpoint::TrimHorizon);
-                } else if !self.leases.contains_key(&child.id) {
-                    return true; // the other parent's lease is missing: the next sync creates it
-                }
-            }
-            let lease = self.leases.get_mut(&id(n)).unwrap();
-            lease.children = children.into_iter().map(|child| child.id).collect();
-            lease.checkpoint = Checkpoint::ShardEnd;
-            true
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Whatever the order of reshards, reads, syncs and clean-ups: every shard is read once, after its
-        /// parents, and no lease comes back after it was deleted.
-        #[test]
-        fn every_shard_is_read_once_in_order(
-            shards in 1usize..4,
-            steps in prop::collection::vec((0u8..8, any::<usize>()), 1..120),
-        ) {
-            let mut world = World::new(shards);
-            for (kind, pick) in steps {
-                match kind {
-                    0 if world.listing.len() < 60 => world.reshard(pick, false),
-                    1 => world.reshard(pick, true),
-                    2 => world.sync(),
-                    _ => { world.read(pick); }
-                }
-            }
-            for round in 0..200 {
-                world.sync();
-                for _ in 0..4 {
-                    world.read(round);
-                }
-            }
-            let listed = world.listing.len();
-            prop_assert!(world.read[..listed].iter().all(|&times| times == 1), "{:?}", &world.read[..listed]);
-            let mut once = world.created.clone();
-            once.sort();
-            once.dedup();
-            prop_assert_eq!(once.len(), world.created.len());
-            // All that is left: the open shards (each read past its start).
-            prop_assert!(world.leases.values().all(|l| l.checkpoint != Checkpoint::ShardEnd));
-        }
-
-        /// Against the definition: an open shard is reached if it is leased, created, or has an unfinished
-        /// ancestor that is; nothing is created above a leased shard without need, nor twice.
-        #[test]
-        fn every_open_shard_is_reached(
-            reshards in prop::collection::vec((any::<usize>(), any::<bool>()), 0..12),
-            leased_bits: u64,
-            initial in prop_oneof![
-                Just(Checkpoint::Latest), Just(Checkpoint::TrimHorizon), Just(Checkpoint::AtTimestamp)
-            ],
-        ) {
-            let mut world = World::new(3);
-            for (pick, merge) in reshards {
-                world.reshard(pick, merge);
-            }
-            let tree = world.listing;
-            let some: Vec<_> = (0..tree.len())
-                .filter(|n| leased_bits >> (n % 64) & 1 == 1)
-                .map(|n| (n, Checkpoint::parse("7", 0).unwrap()))
-                .collect();
-            let leases = leased(&tree, &some);
-            let missing = missing(&tree, &leases, initial);
-            let has: BTreeSet<usize> = missing.iter().map(|(n, _)| *n).chain(some.iter().map(|(n, _)| *n)).collect();
-            prop_assert_eq!(has.len(), missing.len() + some.len());
-            fn reached(tree: &[Shard], has: &BTreeSet<usize>, n: usize) -> bool {
-                let number = |shard: &ShardId| tree.iter().position(|s| s.id == *shard).unwrap();
-                has.contains(&n)
-                    || (!tree[n].parents.is_empty()
-                        && tree[n].parents.iter().all(|p| reached(tree, has, number(p))))
-            }
-            for n in (0..tree.len()).filter(|&n| !tree[n].closed) {
-                prop_assert!(reached(&tree, &has, n), "shard {} is not reached", n);
-            }
-        }
-    }
+/// True when the checkpoint cannot be of this shard, but of one with the same id in a former stream of the same name:
+/// sequence numbers grow with time, and a shard starts above all that was before it.
+pub fn is_of_former_stream(checkpoint: &Checkpoint, shard: &Shard) -> bool {
+    checkpoint.position().is_some_and(|at| at.sequence < shard.starting_sequence_number)
 }
+
+/// Leases that cannot be of the stream as it is listed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Strangers {
+    /// Of a former stream, beyond doubt ([`is_of_former_stream`]).
+    pub former: Vec<ShardId>,
+    /// Either that, or the listing is behind: read to the end and yet listed as open, or unknown and younger than
+    /// every listed shard, while a stream that forgets a shard lists younger ones.
+    pub doubtful: Vec<ShardId>,
+}
+
+/// Compares what the leases say with the listing.
+pub fn strangers(listing: &[Shard], leases: &Leases) -> Strangers {
+    let shards: BTreeMap<&ShardId, &Shard> = listing.iter().map(|shard| (&shard.id, shard)).collect();
+    // Ids grow: Kinesis counts its shards, DynamoDB Streams begins theirs with the time.
+    let youngest = shards.keys().next_back();
+    let mut found = Strangers::default();
+    for (id, lease) in leases {
+        match shards.get(id) {
+            Some(shard) if is_of_former_stream(&lease.checkpoint, shard) => found.former.push(id.clone()),
+            Some(shard) if lease.checkpoint == Checkpoint::ShardEnd && !shard.closed => {
+                found.doubtful.push(id.clone());
+            }
+            None if youngest.is_none_or(|youngest| id > *youngest) => found.doubtful.push(id.clone()),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+#[path = "graph_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::types;
 
-use super::graph::covers_all;
+use super::audit::holes;
 use super::{HashKeyRange, ListError, SequenceNumber, Shard, ShardId, ShardLister};
 
 /// Shards per call, the most that `ListShards` allows.
@@ -56,7 +56,7 @@ impl ShardLister for KinesisShardLister {
             }
         }
         let open = shards.iter().filter(|shard| !shard.closed);
-        if !covers_all(open.map(|shard| shard.hash_range)) {
+        if !holes(open.map(|shard| shard.hash_range)).is_empty() {
             let hole = "the open shards do not cover all hash keys yet; list again in a moment";
             return Err(self.unavailable(hole));
         }

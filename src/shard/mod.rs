@@ -3,6 +3,7 @@
 //! Owns: shard ids, sequence numbers and their order, hash key ranges, which shards may be read yet.
 //! Does not own: who reads a shard (`lease`), how its records are fetched (`fetch`).
 
+pub mod audit;
 pub mod graph;
 pub mod kinesis;
 mod position;
@@ -50,6 +51,19 @@ pub struct HashKeyRange {
     pub start: u128,
     /// Last hash key of the range.
     pub end: u128,
+}
+
+impl HashKeyRange {
+    /// True when both hold some hash key.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+}
+
+impl fmt::Display for HashKeyRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..={}", self.start, self.end)
+    }
 }
 
 /// One shard as the stream describes it.

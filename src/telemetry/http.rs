@@ -185,7 +185,7 @@ mod tests {
         let server = server(Duration::from_millis(300)).await;
         assert_eq!(server.get("/healthz").await.0, 200);
         assert_eq!(server.get("/readyz").await.0, 503);
-        server.status.set_ready();
+        server.status.set_ready(true);
         assert_eq!(server.get("/readyz").await.0, 200);
         let (code, body) = server.get("/api/status").await;
         let json: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -199,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn an_unknown_path_lists_the_known_ones_and_each_of_them_is_there() {
         let server = server(Duration::from_secs(60)).await;
-        server.status.set_ready();
+        server.status.set_ready(true);
         let (code, text) = server.get("/nothing").await;
         assert_eq!(code, 404);
         for (path, _) in PATHS {

@@ -128,7 +128,7 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "kinetide_checkpoints_trimmed_total",
         Counter,
         Unit::Count,
-        "Checkpoints that had left the stream's retention when reading started: records may be lost.",
+        "Checkpoints that had left the stream's retention when reading started, and shards that the stream forgot before their end: records may be lost.",
     ),
     (
         "kinetide_batches_recovered_total",
@@ -136,6 +136,19 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         Unit::Count,
         "Batches of a former owner brought to an end, by how: finished, or repaired under another transform version.",
     ),
+    (
+        "kinetide_shard_holes",
+        Gauge,
+        Unit::Count,
+        "Ranges of hash keys that no unfinished lease covers, as the leader sees it; ordinary for moments around a reshard.",
+    ),
+    (
+        "kinetide_stream_recreated",
+        Gauge,
+        Unit::Count,
+        "1 while the leader finds that the leases are of a former stream of the same name.",
+    ),
+    ("kinetide_lease_table_lost", Gauge, Unit::Count, "1 while the lease table does not exist any more."),
     ("kinetide_shards_ended_total", Counter, Unit::Count, "Closed shards read to their end."),
 ];
 
@@ -308,7 +321,8 @@ pub fn batch_delivered(records: usize, bytes: usize) {
     histogram!("kinetide_batch_bytes").record(as_f64(bytes as u64));
 }
 
-/// A shard's checkpoint had left the stream's retention when reading started: records may be lost.
+/// A shard's checkpoint had left the stream's retention when reading started, or the whole shard had: records may be
+/// lost.
 pub fn checkpoint_trimmed() {
     counter!("kinetide_checkpoints_trimmed_total").increment(1);
 }
@@ -420,6 +434,21 @@ pub fn batch_recovered(how: RecoveredHow) {
     counter!("kinetide_batches_recovered_total", "how" => how).increment(1);
 }
 
+/// The leader counted the ranges of hash keys without a lease.
+pub fn shard_holes(holes: usize) {
+    gauge!("kinetide_shard_holes").set(as_f64(holes as u64));
+}
+
+/// Whether the leases are of a former stream, as the leader sees it.
+pub fn stream_recreated(recreated: bool) {
+    gauge!("kinetide_stream_recreated").set(f64::from(u8::from(recreated)));
+}
+
+/// Whether the lease table is gone.
+pub fn lease_table_lost(lost: bool) {
+    gauge!("kinetide_lease_table_lost").set(f64::from(u8::from(lost)));
+}
+
 /// A closed shard was read to its end and its end committed.
 pub fn shard_ended() {
     counter!("kinetide_shards_ended_total").increment(1);
@@ -468,6 +497,9 @@ mod tests {
             checkpoint_trimmed();
             batch_recovered(RecoveredHow::Finished);
             batch_recovered(RecoveredHow::Repaired);
+            shard_holes(1);
+            stream_recreated(false);
+            lease_table_lost(true);
             shard_ended();
         });
         let text = handle.render();

@@ -159,9 +159,9 @@ impl Status {
         })
     }
 
-    /// The process takes part in the work from now on.
-    pub fn set_ready(&self) {
-        self.ready.store(true, Ordering::Relaxed);
+    /// The process takes part in the work from now on, or cannot.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
     }
 
     /// The process is shutting down: not ready any more.
@@ -179,7 +179,7 @@ impl Status {
         lock(&self.progress).elapsed() < self.progress_limit
     }
 
-    /// True between [`Status::set_ready`] and [`Status::set_draining`].
+    /// True while [`Status::set_ready`] says so, until [`Status::set_draining`].
     pub fn ready(&self) -> bool {
         self.ready.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
     }
@@ -431,12 +431,15 @@ mod tests {
     async fn health_and_readiness() {
         let status = status();
         assert!(status.healthy() && !status.ready());
-        status.set_ready();
+        status.set_ready(true);
         assert!(status.ready());
         advance(Duration::from_secs(60)).await;
         assert!(!status.healthy());
         status.progressed();
         assert!(status.healthy());
+        status.set_ready(false);
+        assert!(!status.ready() && status.healthy());
+        status.set_ready(true);
         status.set_draining();
         assert!(!status.ready() && status.snapshot().draining);
     }

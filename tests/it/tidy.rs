@@ -79,6 +79,7 @@ const PURE: &[&str] = &[
     "src/lease/plan.rs",
     "src/lease/row.rs",
     "src/lease/write.rs",
+    "src/shard/audit.rs",
     "src/shard/graph.rs",
     "src/shard/position.rs",
     "src/transform/",

@@ -25,10 +25,11 @@ impl Coordinator {
     ) {
         let mut trouble = Trouble::new("looking for the leases of this worker");
         loop {
-            let wait = match within(BACKOFF_MAX * 3, self.unheld()).await {
+            let found = within(BACKOFF_MAX * 3, self.unheld()).await;
+            self.tell_table(&found);
+            let wait = match found {
                 Ok(keys) => {
                     trouble.over();
-                    self.state().last_look = Some(Instant::now());
                     let leases = stream::iter(keys).map(|key| self.begin(key));
                     let mut begun = std::pin::pin!(leases.buffer_unordered(CONCURRENCY));
                     while let Some(lease) = begun.next().await {

@@ -17,6 +17,7 @@ use crate::lease::row::{Lease, WorkerId};
 use crate::lease::table::{TableError, WriteError, chain};
 use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen};
 use crate::lease::write::LeaseWrite;
+use crate::shard::audit::Watch;
 use crate::telemetry::metrics::{self, AssignedHow};
 
 /// A look reads at most this many rows a second on average: larger tables are looked at less often.
@@ -199,17 +200,25 @@ impl Coordinator {
         }
     }
 
-    /// While leading: compares stream and table now and then. Every worker: deletes its own finished leases once
-    /// nobody needs them, for a leader of another kind does not.
+    /// While leading: compares stream and table now and then (`shard::audit`). Every worker: deletes its own finished
+    /// leases once nobody needs them, for a leader of another kind does not.
     pub(super) async fn keep_in_step(&self, leave: &CancellationToken, stop: &CancellationToken) {
         let mut trouble = Trouble::new("comparing the shards of the stream with the leases");
         let never = Notify::new();
+        let interval = self.settings.shard_sync_interval;
         let mut led = false;
+        let mut watch = Watch::new(interval);
         while !leave.is_cancelled() {
             let leads = self.is_leader();
             let done = if leads {
-                timeout(BACKOFF_MAX * 6, self.shards.sync()).await
+                let seen = self.state().view.leases().map(|seen| seen.lease.clone()).collect();
+                timeout(BACKOFF_MAX * 6, self.shards.look(&mut watch, seen)).await
             } else {
+                if led {
+                    watch = Watch::new(interval);
+                    metrics::shard_holes(0);
+                    metrics::stream_recreated(false);
+                }
                 let finished: Vec<Lease> =
                     self.held().iter().map(|held| held.row()).filter(Lease::finished).collect();
                 timeout(BACKOFF_MAX * 6, self.shards.clean_up(&finished)).await
@@ -220,7 +229,7 @@ impl Coordinator {
                     if leads && !led {
                         self.look_now.notify_one();
                     }
-                    self.jittered(self.settings.shard_sync_interval)
+                    self.jittered(if leads { watch.pause() } else { interval })
                 }
                 Ok(Err(error)) => {
                     trouble.failed(&error);

@@ -42,6 +42,7 @@ use super::sync::{ShardSync, SyncError};
 use super::table::{LeaseTable, TableError, chain};
 use super::view::FleetView;
 use crate::shard::{Checkpoint, ChildShard, ShardLister};
+use crate::telemetry::metrics;
 
 /// Calls to the table at the same time, per loop. KCL renews with as many threads.
 const CONCURRENCY: usize = 20;
@@ -105,6 +106,8 @@ struct State {
     successors: Option<(Instant, BTreeMap<LeaseKey, WorkerId>)>,
     rng: ChaCha8Rng,
     last_look: Option<Instant>,
+    /// The table does not exist any more.
+    table_lost: bool,
 }
 
 impl Coordinator {
@@ -121,6 +124,7 @@ impl Coordinator {
             successors: None,
             rng: ChaCha8Rng::seed_from_u64(settings.seed),
             last_look: None,
+            table_lost: false,
         };
         let shards = ShardSync::new(Arc::clone(&table), lister, settings.initial.clone());
         Arc::new(Self {
@@ -219,9 +223,41 @@ impl Coordinator {
         self.state().held.values().cloned().collect()
     }
 
-    /// When this worker last heard from the lease table what it asked for: the sign of life of the coordinator.
+    /// When this worker last heard from the lease table what it asked for: the sign of life of the coordinator. That
+    /// there is no table is an answer too: another process could do no better.
     pub fn last_look(&self) -> Option<Instant> {
         self.state().last_look
+    }
+
+    /// True while the lease table does not exist any more. No worker can hold a lease then.
+    pub fn table_lost(&self) -> bool {
+        self.state().table_lost
+    }
+
+    /// Tells of a table that was deleted while workers use it, and of its return. It is not made again here: without its
+    /// checkpoints every record that the stream still holds would be delivered a second time.
+    fn tell_table(&self, answer: &Result<Vec<LeaseKey>, TableError>) {
+        let lost = match answer {
+            Ok(_) => false,
+            Err(TableError::NotFound(_)) => true,
+            Err(_) => return,
+        };
+        let mut state = self.state();
+        state.last_look = Some(Instant::now());
+        if std::mem::replace(&mut state.table_lost, lost) == lost {
+            return;
+        }
+        drop(state);
+        metrics::lease_table_lost(lost);
+        match answer {
+            Ok(_) => tracing::info!("the lease table is there again"),
+            Err(error) => tracing::error!(
+                %error,
+                "the lease table was deleted: all leases and checkpoints are lost, and nothing is read. Stop all workers; \
+                 then restore the table from a backup under this name, or start with another --application. This process \
+                 does not make it again, as records would be delivered twice; one that starts now would"
+            ),
+        }
     }
 
     /// Who leads, as far as this worker knows.
