@@ -1,6 +1,7 @@
 //! The reader of one shard: polls at the shard's pace, refreshes iterators, waits for bytes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
@@ -21,6 +22,8 @@ const LATEST_OVERLAP_US: i64 = 60_000_000;
 
 /// The stream does not know the shard when it says so this often in a row.
 const GONE_ANSWERS: u32 = 2;
+/// And then for as long as it says so, with this pause.
+const GONE_PAUSE: Duration = Duration::from_secs(5);
 const SHARD_GONE: &str = "the stream does not know this shard (any more): nothing of it can be read. If its listings \
     agree, the leader reports what may be lost, deletes the lease, and has the child shards read on; check --stream and \
     --region if this shard should be there";
@@ -103,7 +106,7 @@ pub(super) async fn read_shard(
                     }
                     Next::ShardGone => {
                         iterator = None;
-                        not_before = Instant::now() + shared.settings.poll_idle_max * 10;
+                        not_before = Instant::now() + GONE_PAUSE;
                         status.error(SHARD_GONE);
                         not_found += 1;
                         if not_found == GONE_ANSWERS {

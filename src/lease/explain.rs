@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::fleet::{LeaderRow, OddRow};
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::view::{FleetView, Seen};
-use crate::shard::graph::{Leased, is_of_former_stream, missing_leases};
+use crate::shard::graph::{Leased, children, is_of_former_stream, missing_leases};
 use crate::shard::{Checkpoint, Shard, ShardId};
 
 /// How long an owner may take for a graceful hand-off (KCL, `gracefulLeaseHandoffTimeoutMillis`).
@@ -298,23 +298,17 @@ fn not_seen(key: LeaseKey, reason: Reason) -> Explained {
 struct Context<'a> {
     sight: &'a Sight<'a>,
     shards: Option<BTreeMap<&'a ShardId, &'a Shard>>,
-    children: BTreeMap<&'a ShardId, Vec<ShardId>>,
+    children: BTreeMap<&'a ShardId, Vec<&'a ShardId>>,
     anybody_active: bool,
 }
 
 impl<'a> Context<'a> {
     fn new(sight: &'a Sight<'a>) -> Self {
-        let mut children: BTreeMap<&ShardId, Vec<ShardId>> = BTreeMap::new();
-        for shard in sight.listing.into_iter().flatten() {
-            for parent in &shard.parents {
-                children.entry(parent).or_default().push(shard.id.clone());
-            }
-        }
         let index = |listing: &'a [Shard]| listing.iter().map(|shard| (&shard.id, shard)).collect();
         Self {
             sight,
             shards: sight.listing.map(index),
-            children,
+            children: children(sight.listing.unwrap_or_default()),
             anybody_active: sight.fleet.active_workers(sight.now, sight.host_clock).next().is_some(),
         }
     }
@@ -420,20 +414,21 @@ impl<'a> Context<'a> {
         if !remain.is_empty() {
             return Kept::ParentsRemain(remain);
         }
-        let children = match lease.children.as_slice() {
-            [] => self.children.get(&lease.key).map_or(&[][..], Vec::as_slice),
-            named => named,
+        let children: Vec<&ShardId> = match lease.children.as_slice() {
+            [] => self.children.get(&lease.key).cloned().unwrap_or_default(),
+            named => named.iter().collect(),
         };
         let unlisted =
             |shard: &ShardId| self.shards.as_ref().is_some_and(|shards| !shards.contains_key(shard));
         let forgotten = unlisted(&lease.key);
-        let at_start = |child: &&ShardId| match fleet.get(child) {
+        let at_start = |child: &ShardId| match fleet.get(child) {
             Some(child) => {
                 matches!(child.lease.checkpoint, Checkpoint::TrimHorizon | Checkpoint::AtTimestamp)
             }
             None => !(forgotten && unlisted(child)),
         };
-        let waiting: Vec<ShardId> = children.iter().filter(at_start).cloned().collect();
+        let waiting: Vec<ShardId> =
+            children.iter().copied().filter(|child| at_start(child)).cloned().collect();
         if !waiting.is_empty() {
             Kept::ChildrenNotStarted(waiting)
         } else if children.is_empty() && !forgotten {

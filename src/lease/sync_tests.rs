@@ -11,6 +11,7 @@ use super::super::fleet::OddRow;
 use super::super::memory::MemoryLeaseTable;
 use super::super::row::{Pending, WorkerId};
 use super::*;
+use crate::shard::audit::AGREED_AFTER;
 use crate::shard::{HashKeyRange, Position, SequenceNumber};
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -59,9 +60,9 @@ impl Scene {
         self.sync.look(&mut self.watch, seen).await
     }
 
-    /// A look that lists, an interval after the last one.
+    /// A listing, late enough after the last one to be another opinion.
     async fn later(&mut self) -> Result<(), SyncError> {
-        advance(INTERVAL).await;
+        advance(AGREED_AFTER).await;
         self.sync.sync(&mut self.watch).await
     }
 

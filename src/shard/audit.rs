@@ -12,8 +12,8 @@
 //!   calls a second and stream;
 //! - when the same hash keys are without a lease for three looks in a row; these follow each other six times as fast, as
 //!   a hole is ordinary for moments around a reshard. A hole that stays costs another listing every third look;
-//! - at the next look while a shard with a lease is missing from the listing for less than an interval, or the stream
-//!   seems to be another one.
+//! - at the next look while a shard with a lease is missing from the listing for less than two minutes, or the
+//!   stream seems to be another one.
 //!
 //! Shards whose end is reached cost up to one call each (their children come with the last page, as a rule).
 
@@ -30,8 +30,9 @@ use super::{Checkpoint, HashKeyRange, Shard, ShardId};
 pub const CONFIDENCE: u32 = 3;
 /// The stream is listed at every so manieth look in any case.
 pub const LISTING_LOOKS: u32 = 10;
-/// Two listings that agree are at least this share of an interval apart: looks are not quite regular.
-const APART: f64 = 0.8;
+/// What a listing lacks is believed to lack when it does so for this long. Enough for the reader of a shard that is
+/// gone, who asks once a minute at least, to see it too and to deliver what it has read.
+pub const AGREED_AFTER: Duration = Duration::from_secs(120);
 /// Looks follow each other so many times as fast while there is a hole.
 const HURRY: u32 = 6;
 
@@ -129,7 +130,7 @@ impl Watch {
     }
 
     /// Takes in a listing of the stream, and what the table held after it. Marks the leases whose shards are gone: not
-    /// listed for about an interval, with the checkpoint where it was all the while. A listing may be behind or lack a part,
+    /// listed for [`AGREED_AFTER`], with the checkpoint where it was all the while. A listing may be behind or lack a part,
     /// so one alone is not believed when it lacks something.
     ///
     /// The next look lists again unless [`Watch::in_step`] follows.
@@ -149,7 +150,7 @@ impl Watch {
         }
         if let Some(first) = doubtful.first() {
             let since = *self.doubt_since.get_or_insert(now);
-            if now.duration_since(since) < self.interval.mul_f64(APART) {
+            if now.duration_since(since) < AGREED_AFTER {
                 return Err(Inconsistent::Behind { lease: first.clone() });
             }
             return Ok(Verdict::Recreated(doubtful));
@@ -161,7 +162,7 @@ impl Watch {
         for (id, lease) in leases.iter_mut().filter(|(id, _)| !known.contains(id)) {
             let same = before.remove(id).filter(|(_, checkpoint)| *checkpoint == lease.checkpoint);
             let (since, checkpoint) = same.unwrap_or_else(|| (now, lease.checkpoint.clone()));
-            lease.gone = now.duration_since(since) >= self.interval.mul_f64(APART);
+            lease.gone = now.duration_since(since) >= AGREED_AFTER;
             self.unsettled |= !lease.gone;
             self.absent.insert(id.clone(), (since, checkpoint));
         }
@@ -324,13 +325,13 @@ mod tests {
             (leases[&id(4)].gone, watch.list_next)
         };
         assert_eq!(gone(0, 700, &stream), (false, true));
-        assert_eq!(gone(47, 700, &stream), (false, true), "another try is not another opinion");
-        assert_eq!(gone(60, 710, &stream), (false, true), "its owner still delivers");
-        assert_eq!(gone(107, 710, &stream), (false, true));
+        assert_eq!(gone(119, 700, &stream), (false, true), "another try is not another opinion");
+        assert_eq!(gone(120, 710, &stream), (false, true), "its owner still delivers");
+        assert_eq!(gone(239, 710, &stream), (false, true));
         let whole = [listed(4, 500, true), listed(5, 600, false), listed(6, 900, false)];
-        assert_eq!(gone(120, 710, &whole), (false, false), "a part was lacking");
-        assert_eq!(gone(130, 710, &stream), (false, true));
-        assert_eq!(gone(190, 710, &stream), (true, false));
+        assert_eq!(gone(240, 710, &whole), (false, false), "a part was lacking");
+        assert_eq!(gone(250, 710, &stream), (false, true));
+        assert_eq!(gone(370, 710, &stream), (true, false));
     }
 
     #[test]
@@ -359,8 +360,9 @@ mod tests {
             let mut watch = settled(now);
             let behind = Err(Inconsistent::Behind { lease: suspect.clone() });
             assert_eq!(watch.listed(&stream, &mut halves(), now), behind);
-            assert_eq!(watch.listed(&stream, &mut halves(), now + INTERVAL / 2), behind);
-            let Ok(Verdict::Recreated(leases)) = watch.listed(&stream, &mut halves(), now + INTERVAL) else {
+            assert_eq!(watch.listed(&stream, &mut halves(), now + AGREED_AFTER / 2), behind);
+            let Ok(Verdict::Recreated(leases)) = watch.listed(&stream, &mut halves(), now + AGREED_AFTER)
+            else {
                 panic!("for how long is it to be doubted?");
             };
             assert_eq!(leases[0], suspect);
@@ -373,7 +375,7 @@ mod tests {
         let behind = Err(Inconsistent::Behind { lease: id(4) });
         assert_eq!(watch.listed(&stream, &mut leases, now), behind);
         let stream = [listed(4, 500, true), listed(5, 600, false)];
-        assert_eq!(watch.listed(&stream, &mut leases, now + INTERVAL), Ok(Verdict::Ours));
+        assert_eq!(watch.listed(&stream, &mut leases, now + AGREED_AFTER), Ok(Verdict::Ours));
         assert_eq!(watch.doubt_since, None);
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::audit::holes;
 use super::{Checkpoint, HashKeyRange, Shard, ShardId};
 
 /// What the lease table says about one shard, as far as the rules here need it.
@@ -163,6 +164,29 @@ fn oldest_first<'a>(shards: &BTreeMap<&'a ShardId, &'a Shard>) -> Result<Vec<&'a
     if order.len() == shards.len() { Ok(order) } else { Err(Inconsistent::Circle) }
 }
 
+/// The children of each shard, where the listing names all of them: those of a listed shard take over all of its hash
+/// keys.
+pub fn children(listing: &[Shard]) -> BTreeMap<&ShardId, Vec<&ShardId>> {
+    let mut children: BTreeMap<&ShardId, Vec<&Shard>> = BTreeMap::new();
+    for shard in listing {
+        for parent in &shard.parents {
+            children.entry(parent).or_default().push(shard);
+        }
+    }
+    for parent in listing {
+        if let Some(found) = children.get(&parent.id) {
+            let lacking = holes(found.iter().map(|child| child.hash_range));
+            if lacking.iter().any(|hole| hole.overlaps(&parent.hash_range)) {
+                children.remove(&parent.id);
+            }
+        }
+    }
+    children
+        .into_iter()
+        .map(|(parent, found)| (parent, found.into_iter().map(|child| &child.id).collect()))
+        .collect()
+}
+
 /// The finished leases that nobody needs any more: read to the end, their own parents' leases gone, and every
 /// child past its first record. Children that the row does not name are taken from the listing, which may be left
 /// empty; a shard that is gone, with no child known, is done with as well.
@@ -172,14 +196,8 @@ fn oldest_first<'a>(shards: &BTreeMap<&'a ShardId, &'a Shard>) -> Result<Vec<&'a
 pub fn deletable<'a>(leases: &'a Leases, listing: &[Shard]) -> Vec<&'a ShardId> {
     let moved =
         |lease: &Leased| !matches!(lease.checkpoint, Checkpoint::TrimHorizon | Checkpoint::AtTimestamp);
-    let mut listed: BTreeSet<&ShardId> = BTreeSet::new();
-    let mut listed_children: BTreeMap<&ShardId, Vec<&ShardId>> = BTreeMap::new();
-    for shard in listing {
-        listed.insert(&shard.id);
-        for parent in &shard.parents {
-            listed_children.entry(parent).or_default().push(&shard.id);
-        }
-    }
+    let listed: BTreeSet<&ShardId> = listing.iter().map(|shard| &shard.id).collect();
+    let listed_children = children(listing);
     let done_with = |(id, lease): &(&ShardId, &Leased)| {
         let children: Vec<&ShardId> = match lease.children.as_slice() {
             [] => listed_children.get(id).cloned().unwrap_or_default(),

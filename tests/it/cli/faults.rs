@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kinetide::lease::LeaseTable;
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -115,4 +116,62 @@ async fn a_lease_table_that_is_away_for_longer_than_a_failover_loses_nothing() {
     );
     worker.drain().await;
     stage.exactly_once(200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_table_that_is_deleted_is_not_made_again() {
+    let stage = Stage::new(1).await;
+    let worker = stage.worker(&[]).await;
+    stage.put(0..50);
+    stage.all_delivered().await;
+
+    stage.drop_lease_table().await;
+    stage.put(50..60);
+    eventually("the worker is not ready any more", || async {
+        (worker.get("/readyz").await.0 == 503).then_some(())
+    })
+    .await;
+    eventually("nobody can hold a lease", || async {
+        (worker.metric("kinetide_leases_held ").await == 0.0).then_some(())
+    })
+    .await;
+    // Longer than anything that would end a process without a sign of life.
+    sleep(FAILOVER * 3 + Duration::from_secs(1)).await;
+    assert_eq!(worker.get("/healthz").await.0, 200);
+    assert_eq!(worker.metric("kinetide_lease_table_lost").await, 1.0);
+    let log = worker.log();
+    let told = log.lines().filter(|line| line.contains("the lease table was deleted")).collect::<Vec<_>>();
+    assert!(told.len() == 1 && told[0].contains("ERROR") && told[0].contains("Stop all workers"), "{log}");
+    assert!(stage.leases().await.is_empty() && stage.table().snapshot().await.is_err(), "not made again");
+    assert_eq!(stage.verify().await.rows_delivered, 50);
+    worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_made_anew_is_not_read_with_old_checkpoints() {
+    let stage = Stage::new(1).await;
+    let worker = stage.worker(&[]).await;
+    stage.put(0..50);
+    stage.all_delivered().await;
+    let before = stage.leases().await;
+
+    stage.recreate_stream(2).await;
+    stage.put(50..80);
+    let shard = eventually("the shard says why it stands still", || async {
+        let shard = worker.status().await["shards"][0].clone();
+        (shard["reason"] == "stream_recreated").then_some(shard)
+    })
+    .await;
+    assert!(shard["last_error"].as_str().unwrap().contains("kinetide leases delete --all"), "{shard}");
+    eventually("the leader sees it", || async {
+        (worker.metric("kinetide_stream_recreated").await == 1.0).then_some(())
+    })
+    .await;
+    sleep(Duration::from_secs(3)).await;
+    let after = stage.leases().await;
+    assert_eq!(after.len(), 1, "the new shard gets no lease");
+    assert_eq!(after[0].checkpoint, before[0].checkpoint);
+    assert_eq!(worker.metric("kinetide_records_delivered_total").await, 50.0);
+    assert!(worker.log().contains("the stream was deleted and made again"));
+    worker.drain().await;
 }

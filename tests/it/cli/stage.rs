@@ -106,6 +106,22 @@ impl Stage {
         &self.leases
     }
 
+    /// Deletes the lease table, as somebody with the rights to do so can at any time.
+    pub(super) async fn drop_lease_table(&self) {
+        let sdk = sdk_config(Some(self.aws.dynamodb_url()), Some(self.aws.region())).await;
+        let client = aws_sdk_dynamodb::Client::new(&sdk);
+        client.delete_table().table_name(APPLICATION).send().await.unwrap();
+    }
+
+    /// Deletes the stream and makes it again.
+    pub(super) async fn recreate_stream(&self, shards: u32) {
+        let sdk = sdk_config(Some(self.aws.kinesis_url()), Some(self.aws.region())).await;
+        let client = aws_sdk_kinesis::Client::new(&sdk);
+        client.delete_stream().stream_name(STREAM).send().await.unwrap();
+        eventually("the name is free", || async { self.aws.kinesis().create_stream(STREAM, shards).ok() })
+            .await;
+    }
+
     pub(super) async fn leases(&self) -> Vec<Lease> {
         self.leases.snapshot().await.unwrap_or_default().leases
     }

@@ -228,3 +228,117 @@ async fn a_drain_keeps_its_budget_while_the_lake_hangs() {
     world.start_worker(&transform());
     world.until_done(MINUTE * 10).await;
 }
+
+/// Retention takes the shard before its reader comes back: what was not read is lost, and what comes after it is read
+/// from its oldest record.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_forgotten_unread_gives_way_to_its_children() {
+    let mut world = world(4, 10, Settings::default());
+    let worker = world.start_worker(&transform());
+    world.until_done(MINUTE * 10).await;
+    world.stop(worker);
+    world.run(MINUTE).await;
+    put(&world, 3);
+    world.stream.split(&shard());
+    put(&world, 5);
+    forget(&world, &shard());
+    world.start_worker(&transform());
+    world.until_done(MINUTE * 10).await;
+    let log = world.log.lock().unwrap();
+    assert_eq!(log.landed.len(), 4 + 5, "the three are lost");
+    assert!(!log.rows.contains_key(&shard()));
+}
+
+fn forget(world: &World, shard: &ShardId) {
+    world.stream.forget(shard);
+    world.log.lock().unwrap().forgotten.insert(shard.clone());
+}
+
+/// What was read of it before is only in the memory of its reader.
+#[tokio::test(start_paused = true)]
+async fn what_was_read_of_a_forgotten_shard_is_delivered() {
+    let mut world = world(4, 10, Settings { batch_age_max: MINUTE * 600, ..Settings::default() });
+    world.start_worker(&transform());
+    world.run(MINUTE).await;
+    assert_eq!(world.shard_status(&shard()).unwrap().batch_records, 4);
+    // Without a page that tells of the end.
+    world.stream.split(&shard());
+    forget(&world, &shard());
+    world.run(MINUTE).await;
+    assert_eq!(world.log.lock().unwrap().landed.len(), 4);
+    let status = world.shard_status(&shard()).unwrap();
+    assert_eq!(status.state, ShardState::Stalled("not_found"));
+    assert!(status.last_error.unwrap().contains("the leader reports what may be lost"));
+    world.until_done(MINUTE * 60).await;
+    world.run(MINUTE).await;
+    assert!(!world.log.lock().unwrap().rows.contains_key(&shard()));
+    assert!(world.shard_status(&shard()).is_none());
+}
+
+/// The pending batch of a forgotten shard: with all its objects in the lake it is committed, else a person decides.
+#[tokio::test(start_paused = true)]
+async fn a_pending_batch_of_a_forgotten_shard_is_committed_if_it_is_delivered() {
+    for delivered in [true, false] {
+        let mut world = world(4, 10, Settings::default());
+        left_pending(&mut world, delivered).await;
+        world.stream.split(&shard());
+        forget(&world, &shard());
+        if delivered {
+            world.start_worker(&transform());
+            world.until_done(MINUTE * 60).await;
+            assert!(!world.log.lock().unwrap().rows.contains_key(&shard()));
+        } else {
+            assert_halts(&mut world, "left the stream's retention").await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_at_a_timestamp_that_is_not_set_halts_the_shard() {
+    let mut world = world(4, 10, Settings::default());
+    let listed = world.shards().await.remove(0);
+    assert!(world.outside.table.create(&Lease::new(&listed, Checkpoint::AtTimestamp)).await.unwrap());
+    assert_halts(&mut world, "set --initial-position").await;
+}
+
+/// Its sequence numbers are above the checkpoint of the former one: nothing is read, made or deleted.
+#[tokio::test(start_paused = true)]
+async fn a_stream_made_anew_is_not_read_with_old_checkpoints() {
+    let mut world = World::new(1, 2, 10, Settings::default());
+    put(&world, 4);
+    let listed = world.shards().await.remove(0);
+    let former = Lease::new(&listed, Checkpoint::At(Position::new(0.into())));
+    assert!(world.outside.table.create(&former).await.unwrap());
+    world.start_worker(&transform());
+    world.run(MINUTE * 30).await;
+    let status = world.shard_status(&shard()).unwrap();
+    assert_eq!(status.state, ShardState::Stalled("stream_recreated"));
+    assert!(status.last_error.unwrap().contains("kinetide leases delete --all"));
+    let rows = world.outside.table.rows();
+    assert_eq!(rows.len(), 1, "the other shard gets no lease");
+    assert_eq!((&rows[0].checkpoint, &rows[0].pending), (&former.checkpoint, &None));
+    assert!(world.log.lock().unwrap().landed.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_table_ends_all_reading_and_no_process() {
+    let mut world = world(4, 10, Settings::default());
+    world.start_worker(&transform());
+    world.start_worker(&transform());
+    world.until_done(MINUTE * 10).await;
+    world.outside.table.drop_table();
+    put(&world, 4);
+    for minute in 0..30 {
+        world.run(MINUTE).await;
+        for worker in &world.workers {
+            let status = worker.status.snapshot();
+            assert!(
+                status.healthy && !status.ready,
+                "another process would make the table again: {status:?}"
+            );
+            assert!(minute == 0 || status.shards.is_empty(), "nobody can hold a lease: {status:?}");
+        }
+    }
+    assert_eq!(world.log.lock().unwrap().landed.len(), 4);
+    world.drain_all().await;
+}
