@@ -103,7 +103,7 @@ pub struct RunArgs {
           value_parser = duration)]
     pub lease_scan_interval: Duration,
 
-    /// Compare the stream's shards with the lease table this often, 1s to 1h.
+    /// Look for shards without a lease this often, 1s to 1h; the stream is listed at every tenth look.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_SHARD_SYNC_INTERVAL", value_name = "TIME",
           default_value = "60s",
           value_parser = duration)]

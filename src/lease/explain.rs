@@ -199,8 +199,8 @@ impl Reason {
                 "run a version that understands the row, or repair the row by hand; kinetide never touches it"
             }
             Self::ShardUnknown => {
-                "check that --stream is the stream of this application; what was not read in time is lost, and \
-                 `kinetide leases delete` removes the lease"
+                "check that --stream is the stream of this application; if it is, what was not read in time is lost, \
+                 and the leader removes the lease unless a batch of it is pending"
             }
             Self::StreamRecreated => {
                 "the stream was deleted and made again: stop the workers and remove its leases with `kinetide \
