@@ -137,6 +137,10 @@ pub struct RunArgs {
     #[arg(long, hide = true)]
     pub stop_with_parent: bool,
 
+    /// Where ECS tells a task its limits; ECS sets it.
+    #[arg(long, hide = true, env = "ECS_CONTAINER_METADATA_URI_V4", value_name = "URL")]
+    pub ecs_metadata_uri: Option<String>,
+
     /// AWS region [default: from the environment].
     #[arg(long, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     pub region: Option<String>,
@@ -205,6 +209,8 @@ pub struct Config {
     pub shutdown_budget: Duration,
     /// Drain when stdin ends.
     pub stop_with_parent: bool,
+    /// Where ECS tells a task its limits, on ECS.
+    pub ecs_metadata_uri: Option<String>,
     /// AWS region, if set.
     pub region: Option<String>,
     /// Endpoints, if set.
@@ -277,17 +283,12 @@ impl TryFrom<RunArgs> for Config {
         if args.leases_max == Some(0) {
             return Err(bad("leases-max", &0, &"must be at least 1, or left out"));
         }
-        let endpoint = |setting, value: &Option<String>| match value {
-            Some(url) if url::Url::parse(url).is_ok_and(|url| url.has_host()) => Ok(Some(url.clone())),
-            Some(url) => Err(bad(setting, url, &"must be a URL like http://127.0.0.1:4567")),
-            None => Ok(None),
-        };
         Ok(Self {
             worker: worker_id(args.worker_id)?,
             endpoints: Endpoints {
-                kinesis: endpoint("kinesis-endpoint", &args.kinesis_endpoint)?,
-                dynamodb: endpoint("dynamodb-endpoint", &args.dynamodb_endpoint)?,
-                s3: endpoint("s3-endpoint", &args.s3_endpoint)?,
+                kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint)?,
+                dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint)?,
+                s3: endpoint("s3-endpoint", args.s3_endpoint)?,
             },
             limits: BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() },
             stream: args.stream,
@@ -307,12 +308,13 @@ impl TryFrom<RunArgs> for Config {
             http: args.http,
             shutdown_budget: args.shutdown_budget,
             stop_with_parent: args.stop_with_parent,
+            ecs_metadata_uri: args.ecs_metadata_uri,
             region: args.region,
         })
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 30s or 500ms"))
 }
 
@@ -324,7 +326,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "write an IP address and a port, like 127.0.0.1:8080 or 0.0.0.0:8080".to_owned())
 }
 
-fn within(setting: &'static str, value: Duration, least: Duration, most: Duration) -> Result<(), BadSetting> {
+pub(crate) fn within(
+    setting: &'static str,
+    value: Duration,
+    least: Duration,
+    most: Duration,
+) -> Result<(), BadSetting> {
     let show = |time| humantime::format_duration(time).to_string();
     if (least..=most).contains(&value) {
         return Ok(());
@@ -350,8 +357,18 @@ fn size(
     })
 }
 
+pub(crate) fn endpoint(setting: &'static str, value: Option<String>) -> Result<Option<String>, BadSetting> {
+    match value {
+        Some(url) if !url::Url::parse(&url).is_ok_and(|url| url.has_host()) => {
+            let allowed = "must be a URL like http://127.0.0.1:4567".to_owned();
+            Err(BadSetting { setting, value: url, allowed })
+        }
+        value => Ok(value),
+    }
+}
+
 /// Names of streams and tables: the letters AWS allows.
-fn name(setting: &'static str, value: &str, length_max: usize) -> Result<(), BadSetting> {
+pub(crate) fn name(setting: &'static str, value: &str, length_max: usize) -> Result<(), BadSetting> {
     let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if (1..=length_max).contains(&value.len()) && value.chars().all(letter) {
         return Ok(());

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{explain, sdk_config};
+use crate::clock::wall_clock_us;
 use crate::config::Config;
 use crate::consumer::{ConsumerSettings, Shared};
 use crate::deliver::{self, LakeUrl, Sink};
@@ -18,9 +19,11 @@ use crate::fetch::ByteBudget;
 use crate::fetch::kinesis::KinesisSource;
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
+use crate::lease::plan::Rules;
 use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown;
+use crate::telemetry::cpu::CpuMeter;
 use crate::telemetry::http::{self, HttpState};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ProcessFacts, Status};
@@ -64,7 +67,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let listener = TcpListener::bind(config.http).await.map_err(|error| {
         StartError::new(format!("--http {}", config.http), format!("{error}; choose another address or port"))
     })?;
-    let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application);
+    let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application).with_failover(config.failover);
     let (stream, leases, lake) = tokio::join!(
         check_stream(&kinesis, &config.stream),
         check_table(&dynamodb, &config.application),
@@ -94,6 +97,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     );
 
     let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), &config.stream));
+    let cpu = CpuMeter::new(config.ecs_metadata_uri.as_deref()).await;
     let coordinator = Coordinator::new(
         CoordinatorSettings {
             worker: config.worker.clone(),
@@ -101,7 +105,9 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             scan_interval: config.scan_interval,
             shard_sync_interval: config.shard_sync_interval,
             initial: config.initial.clone(),
-            leases_max: config.leases_max,
+            rules: Rules { leases_max: config.leases_max, kbps_max: f64::INFINITY },
+            cpu: Arc::new(move || cpu.sample()),
+            wall_clock: Arc::new(|| u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)),
             seed: seed(config.worker.as_str()),
         },
         Arc::new(table),

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
-use tokio::time::{Instant, interval, sleep_until, timeout_at};
+use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::consumer::{self, Shared, StopReason};
+use crate::lease::coordinator::HAND_OFF_TIMEOUT;
 use crate::lease::{HeldLease, TableError};
 use crate::shutdown::joined;
 use crate::telemetry::metrics;
@@ -52,7 +53,7 @@ pub async fn run(
         consumers: JoinSet::new(),
         leases: HashMap::new(),
         releases: JoinSet::new(),
-        last_scan: None,
+        last_look: None,
     };
     let mut ticks = interval(TICK);
     loop {
@@ -79,6 +80,10 @@ pub async fn run(
     while let Some(lease) = new_leases.recv().await {
         worker.release(lease);
     }
+    // They have no consumer.
+    for lease in worker.shared.coordinator.held().into_iter().filter(|lease| lease.row().finished()) {
+        worker.release(lease);
+    }
     let released = timeout_at(end, worker.released()).await.is_ok();
     finish.cancel();
     while coordinating.join_next().await.is_some() {}
@@ -92,13 +97,16 @@ struct Worker {
     leases: HashMap<Id, Arc<HeldLease>>,
     /// Leases on their way back, each for itself: a call that hangs must not hold up the others.
     releases: JoinSet<()>,
-    last_scan: Option<Instant>,
+    last_look: Option<Instant>,
 }
 
 impl Worker {
     fn start(&mut self, lease: Arc<HeldLease>) {
-        let consumer = consumer::run(Arc::clone(&self.shared), Arc::clone(&lease), self.stop.child_token());
-        let task = self.consumers.spawn(consumer);
+        let task = self.consumers.spawn(consume(
+            Arc::clone(&self.shared),
+            Arc::clone(&lease),
+            self.stop.child_token(),
+        ));
         self.leases.insert(task.id(), lease);
         metrics::leases_held(self.leases.len());
     }
@@ -115,8 +123,8 @@ impl Worker {
         match reason {
             StopReason::ShutdownRequested => self.release(lease),
             StopReason::ShardEnd => {
+                // Kept and renewed until it can be deleted: a leader of another kind would assign it again.
                 tracing::info!(shard = %lease.key(), "shard read to its end");
-                self.shared.coordinator.forget(&lease);
             }
             StopReason::LeaseLost => {
                 tracing::warn!(shard = %lease.key(), "lease lost");
@@ -141,9 +149,9 @@ impl Worker {
     }
 
     fn tick(&mut self) {
-        let last_scan = self.shared.coordinator.last_scan();
-        if last_scan != self.last_scan {
-            self.last_scan = last_scan;
+        let last_look = self.shared.coordinator.last_look();
+        if last_look != self.last_look {
+            self.last_look = last_look;
             self.shared.status.set_ready();
             self.shared.status.progressed();
         }
@@ -170,4 +178,20 @@ impl Worker {
         }
         true
     }
+}
+
+/// Runs the consumer of one shard; when the leader gives the lease to another worker, to a clean stop, but not for
+/// longer than a hand-off may take. What is unfinished then is brought to its end by the next owner.
+async fn consume(shared: Arc<Shared>, lease: Arc<HeldLease>, stop: CancellationToken) -> StopReason {
+    let mut consumer = std::pin::pin!(consumer::run(shared, Arc::clone(&lease), stop.clone()));
+    tokio::select! {
+        biased;
+        reason = &mut consumer => return reason,
+        () = lease.handed_over().cancelled() => stop.cancel(),
+    }
+    tracing::info!(shard = %lease.key(), "lease is to be handed over: finishing");
+    timeout(HAND_OFF_TIMEOUT, consumer).await.unwrap_or_else(|_| {
+        tracing::warn!(shard = %lease.key(), "not finished in time; the batch stays pending for the next owner");
+        StopReason::ShutdownRequested
+    })
 }

@@ -326,7 +326,7 @@ impl Model for Bounds {
         match act {
             Act::Take(worker) => {
                 world.took = world.took.saturating_add(1).min(self.takes);
-                world.row = Row(apply(&world.row.0, &LeaseWrite::Take(WorkerId::new(worker.to_string()))));
+                world.row = Row(apply(&world.row.0, &LeaseWrite::Assign(WorkerId::new(worker.to_string()))));
                 world.workers[worker] = Some(self.process(worker, &world.row));
             }
             Act::Crash(worker) => {

@@ -1,8 +1,9 @@
-//! The command line: one file per subcommand. Each file holds its flags and what it prints; the work is elsewhere.
+//! The command line: one file or folder per subcommand. Each holds its flags and what it prints; the work is elsewhere.
 
 #[cfg(feature = "local")]
 pub mod demo;
 pub mod generate;
+pub mod leases;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod run;
@@ -31,6 +32,8 @@ pub struct Cli {
 enum Command {
     /// Run the consumer service: lease shards, transform records, land them, checkpoint.
     Run(Box<run::RunArgs>),
+    /// Show who reads which shard and why one is not read; release, evict, reset or delete leases.
+    Leases(Box<leases::LeasesArgs>),
     /// Run the whole pipeline on this machine, check that nothing was lost or doubled, and say where the lake is.
     #[cfg(feature = "local")]
     Demo(Box<demo::DemoArgs>),
@@ -69,6 +72,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<Exit> {
         match self.command {
             Command::Run(args) => run::run(*args).await,
+            Command::Leases(args) => leases::run(*args).await,
             #[cfg(feature = "local")]
             Command::Demo(args) => demo::run(*args).await,
             #[cfg(feature = "local")]

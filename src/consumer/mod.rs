@@ -223,6 +223,7 @@ impl Consumer {
                 () = self.shared.budget.short(), if batch_open && !short => {}
                 () = sleep(EARLY_AGE), if batch_open && short => {}
                 Some(fetched) = pages.recv(), if !draining && open.wants_page() => {
+                    self.lease.count_bytes(fetched.page.bytes());
                     open.take_page(fetched);
                 }
             }

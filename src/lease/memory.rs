@@ -10,7 +10,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::{Instant, sleep};
 
-use super::row::{Lease, LeaseKey};
+use super::fleet::{LeaderRow, TableSnapshot, WorkerRow};
+use super::row::{Lease, LeaseKey, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply, holds};
 
@@ -40,6 +41,10 @@ pub struct MemoryLeaseTable {
 #[derive(Default)]
 struct State {
     rows: BTreeMap<LeaseKey, Lease>,
+    workers: BTreeMap<WorkerId, WorkerRow>,
+    leader: Option<LeaderRow>,
+    /// The table is gone.
+    dropped: bool,
     /// Requests still on the way although their caller has given up, with the time they arrive.
     late: Vec<(Instant, Request)>,
     faults: Option<(Faults, ChaCha8Rng)>,
@@ -50,12 +55,17 @@ enum Request {
     Create(Lease),
     Write(Lease, LeaseWrite),
     Delete(Lease),
+    Lead { seen: Option<LeaderRow>, next: Option<LeaderRow> },
+    Report(WorkerRow),
+    ForgetWorker(WorkerRow),
 }
 
 /// What a request did, and the row it leaves or that refused it.
+#[derive(Default)]
 struct Outcome {
     accepted: bool,
     row: Option<Lease>,
+    worker_before: Option<WorkerRow>,
 }
 
 enum Fate {
@@ -79,6 +89,11 @@ impl MemoryLeaseTable {
     pub fn with_faults(self, faults: Faults) -> Self {
         self.set_faults(Some(faults));
         self
+    }
+
+    /// Deletes the table, as somebody with the rights to do so can at any time.
+    pub fn drop_table(&self) {
+        *self.state() = State { dropped: true, ..State::default() };
     }
 
     /// From now on the network is like this.
@@ -124,15 +139,39 @@ impl MemoryLeaseTable {
 
     /// The effect of one request, all or nothing.
     fn perform(&self, state: &mut State, request: &Request) -> Outcome {
-        let key = match request {
-            Request::Create(lease) | Request::Write(lease, _) | Request::Delete(lease) => &lease.key,
-        };
+        match request {
+            Request::Create(lease) | Request::Write(lease, _) | Request::Delete(lease) => {
+                self.change_lease(state, &lease.key, request)
+            }
+            Request::Lead { seen, next } => {
+                let version = |row: &Option<LeaderRow>| row.as_ref().map(|row| Arc::clone(&row.version));
+                let accepted = version(&state.leader) == version(seen);
+                if accepted {
+                    state.leader.clone_from(next);
+                }
+                Outcome { accepted, ..Outcome::default() }
+            }
+            Request::Report(row) => {
+                let worker_before = state.workers.insert(row.id.clone(), row.clone());
+                Outcome { accepted: true, worker_before, row: None }
+            }
+            Request::ForgetWorker(seen) => {
+                let accepted = state.workers.get(&seen.id).is_some_and(|row| row.updated == seen.updated);
+                if accepted {
+                    state.workers.remove(&seen.id);
+                }
+                Outcome { accepted, ..Outcome::default() }
+            }
+        }
+    }
+
+    fn change_lease(&self, state: &mut State, key: &LeaseKey, request: &Request) -> Outcome {
         let before = state.rows.get(key).cloned();
         let after = match (request, &before) {
             (Request::Create(lease), None) => Some(lease.clone()),
             (Request::Write(seen, write), Some(row)) if holds(row, seen, write) => Some(apply(row, write)),
             (Request::Delete(seen), Some(row)) if row.counter == seen.counter => None,
-            _ => return Outcome { accepted: false, row: before },
+            _ => return Outcome { row: before, ..Outcome::default() },
         };
         match &after {
             Some(row) => drop(state.rows.insert(key.clone(), row.clone())),
@@ -141,7 +180,7 @@ impl MemoryLeaseTable {
         if let Some(observer) = &self.observer {
             observer(before.as_ref(), after.as_ref());
         }
-        Outcome { accepted: true, row: after }
+        Outcome { accepted: true, row: after, worker_before: None }
     }
 
     /// Draws what happens to one call: its fate, and how long request and answer are on the way.
@@ -194,11 +233,25 @@ impl MemoryLeaseTable {
         pause(there).await;
         let seen = look(&self.arrived());
         pause(back).await;
+        self.exists()?;
         match fate {
             Fate::Answered => Ok(seen),
-            _ => Err(TableError::Unavailable(NoAnswer.into())),
+            _ => Err(no_answer()),
         }
     }
+
+    fn exists(&self) -> Result<(), TableError> {
+        if self.state().dropped { Err(TableError::NotFound("leases".into())) } else { Ok(()) }
+    }
+
+    async fn accepted(&self, request: Request) -> Result<bool, TableError> {
+        self.exists()?;
+        self.call(request).await.map(|outcome| outcome.accepted).ok_or_else(no_answer)
+    }
+}
+
+fn no_answer() -> TableError {
+    TableError::Unavailable(NoAnswer.into())
 }
 
 async fn pause(delay: Duration) {
@@ -213,8 +266,21 @@ impl LeaseTable for MemoryLeaseTable {
         self.read(|_| ()).await
     }
 
-    async fn scan(&self) -> Result<Vec<Lease>, TableError> {
-        self.read(|state| state.rows.values().cloned().collect()).await
+    async fn snapshot(&self) -> Result<TableSnapshot, TableError> {
+        self.read(|state| TableSnapshot {
+            leases: state.rows.values().cloned().collect(),
+            workers: state.workers.values().cloned().collect(),
+            odd: Vec::new(),
+        })
+        .await
+    }
+
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, TableError> {
+        let owned = |state: &State| {
+            let rows = state.rows.values().filter(|row| row.owner.as_ref() == Some(worker));
+            rows.map(|row| row.key.clone()).collect()
+        };
+        self.read(owned).await
     }
 
     async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, TableError> {
@@ -222,25 +288,46 @@ impl LeaseTable for MemoryLeaseTable {
     }
 
     async fn create(&self, lease: &Lease) -> Result<bool, TableError> {
-        match self.call(Request::Create(lease.clone())).await {
-            Some(outcome) => Ok(outcome.accepted),
-            None => Err(TableError::Unavailable(NoAnswer.into())),
-        }
+        self.accepted(Request::Create(lease.clone())).await
     }
 
     async fn write(&self, seen: &Lease, write: &LeaseWrite) -> Result<Lease, WriteError> {
+        self.exists().map_err(|error| WriteError::NotWritten(error.into()))?;
         match self.call(Request::Write(seen.clone(), write.clone())).await {
-            Some(Outcome { accepted: true, row: Some(row) }) => Ok(row),
-            Some(Outcome { row, .. }) => Err(WriteError::Conflict(row.map(Box::new))),
+            Some(Outcome { accepted: true, row: Some(row), .. }) => Ok(row),
+            Some(outcome) => Err(WriteError::Conflict(outcome.row.map(Box::new))),
             None => Err(WriteError::Unknown(NoAnswer.into())),
         }
     }
 
     async fn delete(&self, seen: &Lease) -> Result<(), WriteError> {
+        self.exists().map_err(|error| WriteError::NotWritten(error.into()))?;
         match self.call(Request::Delete(seen.clone())).await {
             Some(Outcome { accepted: true, .. }) => Ok(()),
-            Some(Outcome { row, .. }) => Err(WriteError::Conflict(row.map(Box::new))),
+            Some(outcome) => Err(WriteError::Conflict(outcome.row.map(Box::new))),
             None => Err(WriteError::Unknown(NoAnswer.into())),
         }
+    }
+
+    async fn leader(&self) -> Result<Option<LeaderRow>, TableError> {
+        self.read(|state| state.leader.clone()).await
+    }
+
+    async fn lead(&self, seen: Option<&LeaderRow>, next: &LeaderRow) -> Result<bool, TableError> {
+        self.accepted(Request::Lead { seen: seen.cloned(), next: Some(next.clone()) }).await
+    }
+
+    async fn resign(&self, mine: &LeaderRow) -> Result<bool, TableError> {
+        self.accepted(Request::Lead { seen: Some(mine.clone()), next: None }).await
+    }
+
+    async fn report(&self, worker: &WorkerRow) -> Result<Option<WorkerRow>, TableError> {
+        self.exists()?;
+        let outcome = self.call(Request::Report(worker.clone())).await;
+        outcome.map(|outcome| outcome.worker_before).ok_or_else(no_answer)
+    }
+
+    async fn forget_worker(&self, seen: &WorkerRow) -> Result<bool, TableError> {
+        self.accepted(Request::ForgetWorker(seen.clone())).await
     }
 }

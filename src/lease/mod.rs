@@ -5,17 +5,22 @@
 
 pub mod coordinator;
 pub mod dynamodb;
+pub mod explain;
+pub mod fleet;
 mod held;
+pub mod leader;
 pub mod memory;
-mod plan;
+pub mod plan;
 mod row;
 mod sync;
 mod table;
+pub mod view;
 mod write;
 
+pub use fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
 pub use held::{HeldLease, LeaseWriteError};
-pub use plan::{LeaseView, plan};
 pub use row::{Lease, LeaseKey, Pending, WorkerId};
 pub use sync::SyncError;
 pub use table::{LeaseTable, TableError, WriteError};
+pub use view::FleetView;
 pub use write::{LeaseWrite, apply, holds};

@@ -1,317 +1,516 @@
-//! Which leases to take, and from whom: a pure decision on what this worker has observed.
+//! Which worker gets which lease: the leader's decision as a pure function (KCL 3.x: `LeaseAssignmentManager`,
+//! `VarianceBasedLeaseAssignmentDecider`).
 //!
-//! Owns: timing of counters as an observer, the rules of KCL 2.x's lease taker (`DynamoDBLeaseTaker`).
-//! Does not own: reading the table, taking the leases (`coordinator`).
+//! Owns: who gets a free lease, which leases move so that all workers are equally loaded, who inherits from a worker
+//! that stops. Does not own: what was seen of the fleet (`view`), the writes (`coordinator`).
+//!
+//! All loads are in one unit, the *share*: what each worker would have if all had the same. So workers that report
+//! their CPU and workers that report nothing can be compared:
+//!
+//! ```text
+//! judged by throughput:  load = throughput of its leases / fair share        (KCL's T / 100)
+//! judged by a metric:    load = value / average value × average throughput of the workers that report it, in shares
+//! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use rand::Rng;
 use rand::seq::SliceRandom;
-use tokio::time::Instant;
 
-use super::row::{Lease, LeaseKey, WorkerId};
-use crate::shard::graph::ready;
+use super::fleet::THROUGHPUT;
+use super::row::{LeaseKey, WorkerId};
 
-/// A lease that nobody has renewed for this many failover times is taken even by a worker that has its share.
-const VERY_OLD_FAILOVERS: u32 = 3;
+/// Loads within 10 % of the average are left alone (`reBalanceThresholdPercentage`).
+const THRESHOLD: f64 = 0.10;
+/// A worker gives up to 60 % of what it has too much in one round (`dampeningPercentage`).
+const DAMPENING: f64 = 0.60;
+/// Beyond twice the average an overload is no noise, and a worker gives all that it has too much.
+const CERTAIN: f64 = 2.0;
+/// A measured metric says nothing within so many percentage points (KCL 3.5.3 has an option for it).
+const NOISE: f64 = 5.0;
+/// Below this average, in percent, a metric says nothing at all: noise could hide a worker without any lease.
+const QUIET: f64 = 2.0 * NOISE;
+/// More than this, in percent, is a broken report.
+const PERCENT_MAX: f64 = 1_000.0;
+/// Where the average lease has less than this, in KB/s, leases are counted.
+const KBPS_MIN: f64 = 0.001;
+/// More than this, in KB/s, is a broken row.
+const KBPS_MAX: f64 = 1_000_000.0;
+/// A lease counts for at least this part of the average lease, since an idle shard is polled and renewed too.
+const IDLE: f64 = 0.10;
+/// A worker that looks slower than the average is taken to be at most so many times slower: its load may be that of
+/// leases which it has just lost, or all noise.
+const SLOWNESS_MAX: f64 = 4.0;
+/// A lease moves if then its receiver is less loaded than the giver was, by half of the lease: less is not worth a pause.
+const WORTH: f64 = 1.5;
+/// What summing up in another order may change.
+const EPSILON: f64 = 1e-6;
 
-/// The lease table as one observer saw it, with the time since when each counter has not moved.
+/// One lease to be read, as the leader plans with it.
 #[derive(Clone, Debug)]
-pub struct LeaseView {
-    failover: Duration,
-    rows: BTreeMap<LeaseKey, Seen>,
+pub struct LeaseLoad {
+    /// Its key.
+    pub key: LeaseKey,
+    /// Who has it, or will after its hand-off; `None`: unowned or expired.
+    pub worker: Option<WorkerId>,
+    /// It may be moved now: owned, live, not in a hand-off, not finished.
+    pub movable: bool,
+    /// Its throughput in KB/s, as the row says; a nonsensical one counts as unknown.
+    pub kbps: Option<f64>,
+    /// How long its counter stands still.
+    pub unmoved: Duration,
 }
 
-/// One row, and since when its counter stands still.
+/// One worker that can be given leases.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    /// The row as last read.
-    pub lease: Lease,
-    /// The end of the read that first showed this counter.
-    pub since: Instant,
+pub struct WorkerLoad {
+    /// Its id.
+    pub id: WorkerId,
+    /// For each metric the newest value, and the value that counts as full. May be empty.
+    pub usage: BTreeMap<String, (f64, f64)>,
+    /// When it started, seconds since the epoch; 0 where unknown.
+    pub started: u64,
 }
 
-impl LeaseView {
-    /// A view of nothing yet. A lease counts as expired when its counter stands still for `failover`.
-    pub fn new(failover: Duration) -> Self {
-        Self { failover, rows: BTreeMap::new() }
+/// What the leader plans with.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    /// The leases to be read. One whose worker is not among `workers` stays with it.
+    pub leases: Vec<LeaseLoad>,
+    /// The workers that can be given leases.
+    pub workers: Vec<WorkerLoad>,
+}
+
+/// The most that one worker is given. A lease that alone has more than `kbps_max` goes to the least loaded all the same:
+/// else nobody would ever read it.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Leases (`maxLeasesForWorker`).
+    pub leases_max: usize,
+    /// KB/s of all leases of a worker (`maxThroughputPerHostKBps`); infinite for no limit.
+    pub kbps_max: f64,
+}
+
+/// One lease and the worker that is to have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The lease; its row decides whether it is assigned or handed over.
+    pub lease: LeaseKey,
+    /// The worker.
+    pub to: WorkerId,
+}
+
+/// What to write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The moves; each lease is in at most one of them.
+    pub moves: Vec<Move>,
+    /// Free leases that nobody could take.
+    pub spillover: usize,
+}
+
+/// The leader's plan.
+///
+/// 1. Each free lease, the one that stands still for the longest time first, goes to the least loaded worker that may
+///    take it.
+/// 2. With `balance`: while a worker is above the average by more than the threshold, or one below it, leases go from
+///    the most to the least loaded. A receiver is below the average, and even with the lease less loaded than the giver
+///    was: so the fleet comes to rest.
+///
+/// The same fleet and the same `rng` give the same plan.
+pub fn plan(fleet: &Fleet, rules: &Rules, balance: bool, rng: &mut impl Rng) -> Plan {
+    let mut model = Model::new(fleet, rules, None);
+    for seat in &mut model.seats {
+        seat.tie = rng.random();
     }
-
-    /// Takes in a whole scan. `returned` is the time after the read returned: a row may be older than that,
-    /// never younger, so a live lease is never called expired too early.
-    pub fn observe(&mut self, rows: Vec<Lease>, returned: Instant) {
-        let mut before = std::mem::take(&mut self.rows);
-        for lease in rows {
-            let since = match before.remove(&lease.key) {
-                Some(seen) if seen.lease.counter == lease.counter => seen.since,
-                _ => returned,
-            };
-            self.rows.insert(lease.key.clone(), Seen { lease, since });
+    // Whatever the rules leave open is decided by this order.
+    let mut order: Vec<usize> = (0..fleet.leases.len()).collect();
+    order.shuffle(rng);
+    let mut spillover = 0;
+    let mut moves = Vec::new();
+    let mut seats = model.by_room();
+    for lease in model.oldest_first(&order) {
+        match seats.iter().find(|seat| model.fits(lease, seat.index)).copied() {
+            Some(seat) => moves.push(model.grant(lease, seat, &mut seats)),
+            None => spillover += 1,
         }
     }
+    if balance {
+        moves.extend(model.balance(&order));
+    }
+    Plan { moves, spillover }
+}
 
-    /// Takes in one row that was just written or read.
-    pub fn note(&mut self, lease: Lease, returned: Instant) {
-        let since = match self.rows.get(&lease.key) {
-            Some(seen) if seen.lease.counter == lease.counter => seen.since,
-            _ => returned,
+/// Where the leases of a worker that stops should go. `leaving` is not counted among the workers; its leases still
+/// carry its name.
+///
+/// Workers that started after it come first, the youngest of them before all: in a rolling deploy they stay, the others
+/// leave soon. Each gets up to its fair share, by number and by throughput. What is left goes to the least
+/// loaded. A lease that nobody may take is left out.
+pub fn successors(fleet: &Fleet, leaving: &WorkerId, leaving_started: u64, rules: &Rules) -> Vec<Move> {
+    let mut model = Model::new(fleet, rules, Some(leaving));
+    let order: Vec<usize> = (0..fleet.leases.len()).collect();
+    let planned = model.holders.iter().filter(|holder| **holder != Holder::Outside).count();
+    let fair = planned.div_ceil(model.seats.len().max(1));
+    let mut younger: Vec<usize> = (0..model.seats.len())
+        .filter(|index| leaving_started > 0 && model.seats[*index].worker.started > leaving_started)
+        .collect();
+    younger.sort_by_key(|index| Reverse(model.seats[*index].worker.started));
+    let mut seats = model.by_room();
+    let mut moves = Vec::new();
+    for lease in model.heaviest_first(&order, |model, lease| model.is_left_by(lease, leaving)) {
+        let below_fair_share =
+            |seat: &&Seat| seat.leases < fair && seat.share < 1.0 - EPSILON && model.fits(lease, seat.index);
+        let young = younger.iter().map(|index| &model.seats[*index]).find(below_fair_share);
+        let seat = young.map(|seat| seat.by_room());
+        let seat = seat.or_else(|| seats.iter().find(|seat| model.fits(lease, seat.index)).copied());
+        moves.extend(seat.map(|seat| model.grant(lease, seat, &mut seats)));
+    }
+    moves
+}
+
+/// A number in an order; never NaN here.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Ordered(f64);
+
+impl Eq for Ordered {}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+/// A place in a queue of workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    load: Ordered,
+    leases: usize,
+    tie: u32,
+    index: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    Free,
+    /// The worker with this index.
+    Seat(usize),
+    /// A worker that is not planned with.
+    Outside,
+}
+
+/// One worker while planning.
+struct Seat<'a> {
+    worker: &'a WorkerLoad,
+    index: usize,
+    leases: usize,
+    kbps: f64,
+    /// The throughput of its leases, in shares.
+    share: f64,
+    /// How busy it is, in shares; the worst of its metrics.
+    load: f64,
+    /// How far its load may be from the average, in shares.
+    tolerance: f64,
+    tie: u32,
+}
+
+impl Seat<'_> {
+    fn by_room(&self) -> Place {
+        Place { load: Ordered(self.load), leases: self.leases, tie: self.tie, index: self.index }
+    }
+
+    /// For receivers: those that are below the average beyond their tolerance come first.
+    fn by_need(&self) -> Place {
+        Place { load: Ordered(self.load + self.tolerance), ..self.by_room() }
+    }
+
+    /// For givers: the one that is above the average beyond its tolerance is the greatest.
+    fn by_excess(&self) -> Place {
+        Place { load: Ordered(self.load - self.tolerance), ..self.by_room() }
+    }
+
+    fn above(&self) -> bool {
+        self.load > 1.0 + self.tolerance + EPSILON
+    }
+
+    fn below(&self) -> bool {
+        self.load < 1.0 - self.tolerance - EPSILON
+    }
+
+    /// What a lease adds to the load. KCL takes all workers for equally fast; but a slow one would be pushed far above
+    /// the average, and the lease come back.
+    fn burden(&self, share: f64) -> f64 {
+        let slowness = if self.share > 0.0 { self.load / self.share } else { 1.0 };
+        share * slowness.clamp(1.0, SLOWNESS_MAX)
+    }
+}
+
+/// The fleet in numbers that can be relied on: finite, none negative, all leases with a weight.
+struct Model<'a> {
+    fleet: &'a Fleet,
+    rules: &'a Rules,
+    /// For each lease: who has it, its throughput in KB/s, its throughput in shares.
+    holders: Vec<Holder>,
+    kbps: Vec<f64>,
+    shares: Vec<f64>,
+    seats: Vec<Seat<'a>>,
+}
+
+impl<'a> Model<'a> {
+    /// The leases of `leaving` are free, and it gets none.
+    fn new(fleet: &'a Fleet, rules: &'a Rules, leaving: Option<&WorkerId>) -> Self {
+        let mut indices = HashMap::with_capacity(fleet.workers.len());
+        let mut seats = Vec::with_capacity(fleet.workers.len());
+        for worker in fleet.workers.iter().filter(|worker| Some(&worker.id) != leaving) {
+            let index = seats.len();
+            if *indices.entry(&worker.id).or_insert(index) == index {
+                let nothing = Seat {
+                    worker,
+                    index,
+                    leases: 0,
+                    kbps: 0.0,
+                    share: 0.0,
+                    load: 0.0,
+                    tolerance: THRESHOLD,
+                    tie: 0,
+                };
+                seats.push(nothing);
+            }
+        }
+        let holder = |lease: &LeaseLoad| match &lease.worker {
+            None => Holder::Free,
+            Some(worker) if Some(worker) == leaving => Holder::Free,
+            Some(worker) => indices.get(worker).map_or(Holder::Outside, |index| Holder::Seat(*index)),
         };
-        self.rows.insert(lease.key.clone(), Seen { lease, since });
+        let holders: Vec<Holder> = fleet.leases.iter().map(holder).collect();
+
+        let known = |lease: &LeaseLoad| lease.kbps.filter(|kbps| (0.0..=KBPS_MAX).contains(kbps));
+        let average = mean(fleet.leases.iter().filter_map(known));
+        let kbps: Vec<f64> = fleet.leases.iter().map(|lease| known(lease).unwrap_or(average)).collect();
+        let weight = |kbps: f64| if average < KBPS_MIN { 1.0 } else { kbps.max(average * IDLE) };
+        let planned = kbps.iter().zip(&holders).filter(|(_, holder)| **holder != Holder::Outside);
+        let total: f64 = planned.map(|(kbps, _)| weight(*kbps)).sum();
+        let per_weight = seats.len() as f64 / if total > 0.0 { total } else { 1.0 };
+        let shares: Vec<f64> = kbps.iter().map(|kbps| weight(*kbps) * per_weight).collect();
+
+        let mut model = Self { fleet, rules, holders, kbps, shares, seats };
+        for (lease, holder) in model.holders.iter().enumerate() {
+            if let Holder::Seat(index) = holder {
+                let seat = &mut model.seats[*index];
+                seat.leases += 1;
+                seat.kbps += model.kbps[lease];
+                seat.share += model.shares[lease];
+            }
+        }
+        judge(&mut model.seats);
+        model
     }
 
-    /// Every known row, in order of its key.
-    pub fn rows(&self) -> impl Iterator<Item = &Seen> {
-        self.rows.values()
+    /// True when the limits let the worker take the lease.
+    fn fits(&self, lease: usize, seat: usize) -> bool {
+        let (seat, kbps, kbps_max) = (&self.seats[seat], self.kbps[lease], self.rules.kbps_max);
+        seat.leases < self.rules.leases_max && (seat.kbps + kbps <= kbps_max || kbps > kbps_max)
     }
 
-    /// The row with this key.
-    pub fn get(&self, key: &LeaseKey) -> Option<&Seen> {
-        self.rows.get(key)
+    fn is_left_by(&self, lease: usize, leaving: &WorkerId) -> bool {
+        let lease = &self.fleet.leases[lease];
+        lease.movable && lease.worker.as_ref() == Some(leaving)
     }
 
-    /// True when the row has an owner who still renews it, as far as one can tell.
-    pub fn is_live(&self, seen: &Seen, now: Instant) -> bool {
-        seen.lease.actual_owner().is_some() && now.duration_since(seen.since) <= self.failover
+    /// The workers that may take leases, the least loaded first; among equals the one with the fewest leases.
+    fn by_room(&self) -> BTreeSet<Place> {
+        let open = self.seats.iter().filter(|seat| seat.leases < self.rules.leases_max);
+        open.map(|seat| seat.by_room()).collect()
     }
 
-    /// True when the shard is not finished and may be read: each parent finished or gone.
-    pub fn is_ready(&self, lease: &Lease) -> bool {
-        let checkpoint_of = |parent: &LeaseKey| self.rows.get(parent).map(|seen| &seen.lease.checkpoint);
-        !lease.finished() && ready(&lease.parents, checkpoint_of)
+    /// The free leases in the order in which they are assigned.
+    fn oldest_first(&self, order: &[usize]) -> Vec<usize> {
+        let mut free = self.heaviest_first(order, |model, lease| model.holders[lease] == Holder::Free);
+        free.sort_by_key(|lease| Reverse(self.fleet.leases[*lease].unmoved));
+        free
     }
 
-    /// The workers with a live lease.
-    pub fn live_owners(&self, now: Instant) -> BTreeSet<&WorkerId> {
-        let live = self.rows.values().filter(|seen| self.is_live(seen, now));
-        live.filter_map(|seen| seen.lease.actual_owner()).collect()
+    /// Some of the leases. Few moves do when the heavy ones come first.
+    fn heaviest_first(&self, order: &[usize], wanted: impl Fn(&Self, usize) -> bool) -> Vec<usize> {
+        let mut leases: Vec<usize> = order.iter().copied().filter(|lease| wanted(self, *lease)).collect();
+        leases.sort_by_key(|lease| Reverse(Ordered(self.shares[*lease])));
+        leases
+    }
+
+    /// Gives a lease that is free to a worker, which goes to its new place in the queue.
+    fn grant(&mut self, lease: usize, to: Place, queue: &mut BTreeSet<Place>) -> Move {
+        queue.remove(&to);
+        let change = self.receive(lease, to.index);
+        let seat = &self.seats[to.index];
+        if seat.leases < self.rules.leases_max {
+            queue.insert(seat.by_room());
+        }
+        change
+    }
+
+    fn receive(&mut self, lease: usize, to: usize) -> Move {
+        let seat = &mut self.seats[to];
+        seat.load += seat.burden(self.shares[lease]);
+        seat.share += self.shares[lease];
+        seat.kbps += self.kbps[lease];
+        seat.leases += 1;
+        Move { lease: self.fleet.leases[lease].key.clone(), to: seat.worker.id.clone() }
+    }
+
+    /// Moves leases from workers above the average to workers below it, until none is too far from it or each giver
+    /// has given what it should in one round.
+    fn balance(&mut self, order: &[usize]) -> Vec<Move> {
+        let offer = |seat: &Seat<'_>| (seat.load > 1.0 + EPSILON).then(|| Offer::of(seat));
+        let mut offers: Vec<Option<Offer>> = self.seats.iter().map(offer).collect();
+        for lease in self.heaviest_first(order, |model, lease| model.fleet.leases[lease].movable) {
+            if let Holder::Seat(index) = self.holders[lease]
+                && let Some(offer) = &mut offers[index]
+            {
+                offer.leases.push(lease);
+            }
+        }
+        let offering = self.seats.iter().filter(|seat| offers[seat.index].is_some());
+        let mut givers: BinaryHeap<Place> = offering.map(Seat::by_excess).collect();
+        let leases_max = self.rules.leases_max;
+        let open = |seat: &Seat<'_>| seat.load < 1.0 - EPSILON && seat.leases < leases_max;
+        let mut receivers: BTreeSet<Place> =
+            self.seats.iter().filter(|seat| open(seat)).map(Seat::by_need).collect();
+
+        let mut moves = Vec::new();
+        while let Some(giver) = givers.pop() {
+            let Some(offer) = &mut offers[giver.index] else { continue };
+            let Some((lease, to)) = self.next_move(giver.index, offer, &receivers) else { continue };
+            receivers.remove(&to);
+            moves.push(self.receive(lease, to.index));
+            if open(&self.seats[to.index]) {
+                receivers.insert(self.seats[to.index].by_need());
+            }
+            self.give(lease, giver.index);
+            if self.seats[giver.index].load > 1.0 + EPSILON {
+                givers.push(self.seats[giver.index].by_excess());
+            }
+        }
+        moves
+    }
+
+    /// The heaviest lease within the offer that somebody may take; once, if the offer is less than each lease, the
+    /// lightest one (KCL: `allowThroughputOvershoot`).
+    fn next_move(
+        &self,
+        giver: usize,
+        offer: &mut Offer,
+        receivers: &BTreeSet<Place>,
+    ) -> Option<(usize, Place)> {
+        let giver = &self.seats[giver];
+        let needed = |seat: &Seat<'_>| giver.above() || seat.below();
+        // The only lease of a worker would make another one the busy one.
+        if giver.leases < 2 || !needed(&self.seats[receivers.first()?.index]) {
+            return None;
+        }
+        let receiver = |lease: usize| {
+            let takes = |place: &&Place| {
+                let seat = &self.seats[place.index];
+                let better = seat.load + WORTH * seat.burden(self.shares[lease]) < giver.load - EPSILON;
+                better && needed(seat) && self.fits(lease, seat.index)
+            };
+            receivers.iter().find(takes).map(|to| (lease, *to))
+        };
+        while offer.given < offer.enough
+            && let Some(lease) = offer.leases.get(offer.next).copied()
+        {
+            offer.next += 1;
+            let given = offer.given + self.shares[lease];
+            if given <= offer.most + EPSILON
+                && let Some(found) = receiver(lease)
+            {
+                offer.given = given;
+                return Some(found);
+            }
+        }
+        if offer.given > 0.0 {
+            return None;
+        }
+        offer.given = offer.most;
+        offer.leases.last().and_then(|lease| receiver(*lease))
+    }
+
+    fn give(&mut self, lease: usize, from: usize) {
+        let seat = &mut self.seats[from];
+        let remaining = (seat.share - self.shares[lease]).max(0.0);
+        seat.load *= remaining / seat.share;
+        seat.share = remaining;
+        seat.kbps -= self.kbps[lease];
+        seat.leases -= 1;
     }
 }
 
-/// The leases that `me` should take now, at most up to `leases_max` in all.
-///
-/// With the workers being all live owners and `me`, the target is 1 for at least as many workers as leases,
-/// else leases / workers rounded up. In this order:
-/// 1. leases that nobody has renewed for three failover times: all of them, whatever the target;
-/// 2. unowned and expired leases at random, up to the target;
-/// 3. if there are none: one at random from the most loaded worker, if that has more than the target, or if
-///    `me` is two or more below it. Hence at rest all counts are within one of each other.
-///
-/// Only leases that are [ready](LeaseView::is_ready) are taken, so a child waits for its parents without an
-/// owner.
-pub fn plan(
-    view: &LeaseView,
-    me: &WorkerId,
-    leases_max: usize,
-    now: Instant,
-    rng: &mut impl Rng,
-) -> Vec<LeaseKey> {
-    let mut owned: BTreeMap<&WorkerId, Vec<&LeaseKey>> = BTreeMap::from([(me, Vec::new())]);
-    let (mut available, mut very_old) = (Vec::new(), Vec::new());
-    for seen in view.rows() {
-        let lease = &seen.lease;
-        match lease.actual_owner() {
-            Some(owner) if view.is_live(seen, now) && !lease.finished() => {
-                owned.entry(owner).or_default().push(&lease.key);
+/// What a worker above the average may give in one round.
+struct Offer {
+    /// So far, in shares.
+    given: f64,
+    /// This much should go,
+    enough: f64,
+    /// and not more than this.
+    most: f64,
+    /// The heaviest first.
+    leases: Vec<usize>,
+    /// The first lease not yet considered.
+    next: usize,
+}
+
+impl Offer {
+    fn of(seat: &Seat<'_>) -> Self {
+        let dampening = if seat.load > CERTAIN { 1.0 } else { DAMPENING };
+        let most = seat.share * (seat.load - 1.0) / seat.load;
+        Self { given: 0.0, enough: most * dampening, most, leases: Vec::new(), next: 0 }
+    }
+}
+
+/// Finds out how busy each worker is: by the worst of its metrics that say something, or else by throughput.
+fn judge(seats: &mut [Seat<'_>]) {
+    let mut metrics: BTreeMap<&str, Vec<(usize, f64)>> = BTreeMap::new();
+    for seat in seats.iter_mut() {
+        seat.load = seat.share;
+        for (name, (value, full)) in &seat.worker.usage {
+            let percent = value / full * 100.0;
+            // The leader knows throughput better than the worker.
+            if name != THROUGHPUT && *full > 0.0 && (0.0..=PERCENT_MAX).contains(&percent) {
+                metrics.entry(name).or_default().push((seat.index, percent));
             }
-            _ if view.is_ready(lease) => {
-                available.push(&lease.key);
-                if now.duration_since(seen.since) > view.failover * VERY_OLD_FAILOVERS {
-                    very_old.push(&lease.key);
-                }
-            }
-            _ => {}
         }
     }
+    let mut measured = vec![false; seats.len()];
+    for values in metrics.values() {
+        let average = mean(values.iter().map(|(_, percent)| *percent));
+        if average < QUIET {
+            continue;
+        }
+        let unit = mean(values.iter().map(|(index, _)| seats[*index].share)) / average;
+        for (index, percent) in values {
+            let (seat, load, noise) = (&mut seats[*index], percent * unit, NOISE * unit);
+            if !std::mem::replace(&mut measured[*index], true) || load > seat.load {
+                seat.load = load;
+                // Above what counts as full any difference that is not noise is worth a move.
+                seat.tolerance = if *percent > 100.0 { noise } else { noise.max(THRESHOLD) };
+            }
+        }
+    }
+}
 
-    let mine = owned[me].len();
-    let leases = available.len() + owned.values().map(Vec::len).sum::<usize>();
-    let target = leases.div_ceil(owned.len()).max(1).min(leases_max);
-    let need = target.saturating_sub(mine);
-    let (mut pool, wanted) = if !very_old.is_empty() {
-        (very_old, leases_max.saturating_sub(mine))
-    } else if !available.is_empty() {
-        (available, need)
-    } else {
-        let richest = owned.values().map(Vec::len).max().unwrap_or(0);
-        let may_steal = need >= 2 || (need == 1 && richest > target);
-        let mut richest: Vec<_> = owned.into_iter().filter(|(_, keys)| keys.len() == richest).collect();
-        richest.shuffle(rng);
-        let keys = richest.pop().map(|(_, keys)| keys).unwrap_or_default();
-        (
-            keys.into_iter().filter(|key| view.is_ready(&view.rows[*key].lease)).collect(),
-            usize::from(may_steal),
-        )
-    };
-    pool.shuffle(rng);
-    pool.into_iter().take(wanted).cloned().collect()
+/// 0 for no values.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (count, sum) = values.fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
+    if count > 0.0 { sum / count } else { 0.0 }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lease::write::{LeaseWrite, apply};
-    use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, Shard, ShardId};
-    use proptest::prelude::*;
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
-
-    const FAILOVER: Duration = Duration::from_secs(10);
-
-    fn lease(number: usize, parents: &[usize], owner: Option<usize>) -> Lease {
-        let id = |number: usize| ShardId::new(format!("s-{number:03}"));
-        let shard = Shard {
-            id: id(number),
-            parents: parents.iter().map(|&parent| id(parent)).collect(),
-            hash_range: HashKeyRange { start: 0, end: 0 },
-            starting_sequence_number: SequenceNumber::from(0),
-            closed: false,
-        };
-        Lease { owner: owner.map(worker), ..Lease::new(&shard, Checkpoint::TrimHorizon) }
-    }
-
-    fn worker(number: usize) -> WorkerId {
-        WorkerId::new(format!("w-{number:03}"))
-    }
-
-    fn view(rows: Vec<Lease>, start: Instant) -> LeaseView {
-        let mut view = LeaseView::new(FAILOVER);
-        view.observe(rows, start);
-        view
-    }
-
-    fn rng(seed: u64) -> ChaCha8Rng {
-        ChaCha8Rng::seed_from_u64(seed)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn expiry_counts_from_the_last_change_of_the_counter() {
-        let start = Instant::now();
-        let mut seen = view(vec![lease(0, &[], Some(1))], start);
-        let me = worker(0);
-        let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(plan(&seen, &me, 9, at(10), &mut rng(1)).is_empty());
-        assert_eq!(plan(&seen, &me, 9, at(11), &mut rng(1)).len(), 1);
-        seen.observe(vec![apply(&lease(0, &[], Some(1)), &LeaseWrite::Renew)], at(9));
-        assert!(plan(&seen, &me, 9, at(19), &mut rng(1)).is_empty());
-        assert_eq!(plan(&seen, &me, 9, at(20), &mut rng(1)).len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn children_wait_and_finished_leases_are_left_alone() {
-        let start = Instant::now();
-        let mut rows = vec![lease(0, &[], None), lease(1, &[0, 7], None)];
-        let take = |rows: &[Lease]| plan(&view(rows.to_vec(), start), &worker(0), 9, start, &mut rng(1));
-        assert_eq!(take(&rows), [rows[0].key.clone()]);
-        rows[0].checkpoint = Checkpoint::ShardEnd;
-        assert_eq!(take(&rows), [rows[1].key.clone()]);
-        assert_eq!(take(&rows[1..]), [rows[1].key.clone()]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_fresh_fleet_shares_and_nobody_takes_all() {
-        let start = Instant::now();
-        let rows: Vec<Lease> = (0..10).map(|n| lease(n, &[], if n < 3 { Some(n) } else { None })).collect();
-        // Three owners and me: three each, rounded up.
-        assert_eq!(plan(&view(rows.clone(), start), &worker(9), 99, start, &mut rng(1)).len(), 3);
-        assert_eq!(plan(&view(rows.clone(), start), &worker(9), 2, start, &mut rng(1)).len(), 2);
-        // Nobody came for very long: take what is allowed.
-        let late = start + FAILOVER * 4;
-        assert_eq!(plan(&view(rows, start), &worker(9), 99, late, &mut rng(1)).len(), 10);
-    }
-
-    /// What one worker sees when everybody's leases are alive.
-    fn fleet(owners: &[Option<usize>], start: Instant) -> LeaseView {
-        view(owners.iter().enumerate().map(|(n, owner)| lease(n, &[], *owner)).collect(), start)
-    }
-
-    fn counts(owners: &[Option<usize>], workers: usize) -> Vec<usize> {
-        (0..workers).map(|w| owners.iter().filter(|owner| **owner == Some(w)).count()).collect()
-    }
-
-    proptest! {
-        /// One worker after the other or all at once on the same view: the fleet comes to rest, at rest counts
-        /// differ by at most one, and then nothing moves any more.
-        #[test]
-        fn a_fleet_comes_to_rest_balanced(
-            owners in prop::collection::vec(prop::option::weighted(0.7, 0usize..6), 0..40),
-            workers in 6usize..9,
-            at_once: bool,
-            seed: u64,
-        ) {
-            let start = Instant::now();
-            let mut owners = owners;
-            let mut rng = rng(seed);
-            let mut quiet = 0;
-            for round in 0.. {
-                let before = fleet(&owners, start);
-                let mut moves = 0;
-                for w in 0..workers {
-                    let current = if at_once { before.clone() } else { fleet(&owners, start) };
-                    for key in plan(&current, &worker(w), usize::MAX, start, &mut rng) {
-                        let n: usize = key.as_str()[2..].parse().unwrap();
-                        // The condition on the counter: who saw an older owner loses the race.
-                        if owners[n].map(worker).as_ref() == current.get(&key).unwrap().lease.owner.as_ref() {
-                            owners[n] = Some(w);
-                            moves += 1;
-                        }
-                    }
-                }
-                quiet = if moves == 0 { quiet + 1 } else { 0 };
-                if quiet == 3 {
-                    break;
-                }
-                prop_assert!(round < 200, "no rest: {:?}", counts(&owners, workers));
-            }
-            let counts = counts(&owners, workers);
-            prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1, "{:?}", counts);
-            prop_assert_eq!(counts.iter().sum::<usize>(), owners.len());
-        }
-
-        /// Against the naive reading of the rules, on random tables with families and ages.
-        #[test]
-        fn takes_only_what_the_rules_allow(
-            rows in prop::collection::vec(
-                (prop::option::of(0usize..5), prop::option::of(0usize..30), 0u64..45, prop::bool::weighted(0.2)),
-                1..30,
-            ),
-            leases_max in 0usize..12,
-            seed: u64,
-        ) {
-            let start = Instant::now();
-            let now = start + Duration::from_secs(45);
-            let mut seen = LeaseView::new(FAILOVER);
-            for (number, (owner, parent, age, finished)) in rows.iter().enumerate() {
-                let parents: Vec<usize> = parent.iter().copied().filter(|parent| *parent < number).collect();
-                let mut lease = lease(number, &parents, *owner);
-                if *finished {
-                    lease.checkpoint = Checkpoint::ShardEnd;
-                }
-                seen.note(lease, now - Duration::from_secs(*age));
-            }
-            let me = worker(0);
-            let takes = plan(&seen, &me, leases_max, now, &mut rng(seed));
-            let again = plan(&seen, &me, leases_max, now, &mut rng(seed));
-            prop_assert_eq!(&takes, &again, "same seed, same plan");
-
-            let mine = seen.rows().filter(|row| seen.is_live(row, now) && !row.lease.finished())
-                .filter(|row| row.lease.owner.as_ref() == Some(&me)).count();
-            prop_assert!(takes.is_empty() || mine + takes.len() <= leases_max);
-            let mut steals = 0;
-            for key in &takes {
-                let row = seen.get(key).unwrap();
-                prop_assert!(!row.lease.finished());
-                for parent in &row.lease.parents {
-                    prop_assert!(seen.get(parent).is_none_or(|parent| parent.lease.finished()));
-                }
-                if seen.is_live(row, now) {
-                    prop_assert!(row.lease.owner.as_ref() != Some(&me));
-                    steals += 1;
-                }
-            }
-            prop_assert!(steals == 0 || takes.len() == 1, "one steal, and nothing beside it");
-            let free = seen.rows().any(|row| !seen.is_live(row, now) && seen.is_ready(&row.lease));
-            prop_assert!(steals == 0 || !free, "stole while a lease was free");
-        }
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -36,17 +36,21 @@ pub enum SyncError {
 
 /// A stream and the table that holds its leases.
 pub(super) struct ShardSync {
-    pub(super) table: Arc<dyn LeaseTable>,
-    pub(super) lister: Arc<dyn ShardLister>,
+    table: Arc<dyn LeaseTable>,
+    lister: Arc<dyn ShardLister>,
     /// Where shards without any leased ancestor start.
-    pub(super) initial: Checkpoint,
+    initial: Checkpoint,
 }
 
 impl ShardSync {
+    pub(super) fn new(table: Arc<dyn LeaseTable>, lister: Arc<dyn ShardLister>, initial: Checkpoint) -> Self {
+        Self { table, lister, initial }
+    }
+
     /// Creates the leases that are missing, deletes those that are done with.
     pub(super) async fn sync(&self) -> Result<(), SyncError> {
         let listing = self.lister.list().await?;
-        let rows = self.table.scan().await?;
+        let rows = self.table.snapshot().await?.leases;
         let leases: Leases = rows.iter().map(|row| (row.key.clone(), leased(row))).collect();
         for (shard, start) in missing_leases(&listing, &leases, &self.initial)? {
             let start_at = start.as_str().to_owned();
@@ -56,12 +60,35 @@ impl ShardSync {
         }
         let done: BTreeSet<&ShardId> = deletable(&leases, &listing).into_iter().collect();
         for row in rows.iter().filter(|row| done.contains(&row.key)) {
-            match self.table.delete(row).await {
-                Ok(()) => tracing::info!(lease = %row.key, "finished lease deleted"),
-                Err(error) => tracing::debug!(lease = %row.key, error = %chain(&error), "lease not deleted"),
+            self.delete(row).await;
+        }
+        Ok(())
+    }
+
+    /// Deletes those of these finished leases that nobody needs any more.
+    pub(super) async fn clean_up(&self, finished: &[Lease]) -> Result<(), SyncError> {
+        // Only a lease that does not name its children needs the stream to know that it has none.
+        let childless = finished.iter().any(|row| row.children.is_empty());
+        let listing = if childless { self.lister.list().await? } else { Vec::new() };
+        for row in finished {
+            let mut family = Leases::from([(row.key.clone(), leased(row))]);
+            for relative in row.parents.iter().chain(&row.children) {
+                if let Some(relative) = self.table.get(relative).await? {
+                    family.insert(relative.key.clone(), leased(&relative));
+                }
+            }
+            if deletable(&family, &listing).contains(&&row.key) {
+                self.delete(row).await;
             }
         }
         Ok(())
+    }
+
+    async fn delete(&self, row: &Lease) {
+        match self.table.delete(row).await {
+            Ok(()) => tracing::info!(lease = %row.key, "finished lease deleted"),
+            Err(error) => tracing::debug!(lease = %row.key, error = %chain(&error), "lease not deleted"),
+        }
     }
 
     /// Makes sure that a merge parent has, or had, a lease.

@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::row::{Lease, LeaseKey};
+use super::fleet::{LeaderRow, TableSnapshot, WorkerRow};
+use super::row::{Lease, LeaseKey, WorkerId};
 use super::write::LeaseWrite;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -45,14 +46,17 @@ pub enum WriteError {
 /// conformance suite.
 #[async_trait]
 pub trait LeaseTable: Send + Sync {
-    /// Creates the table if it is missing and waits until it can be used.
+    /// Creates what is missing and waits until it can be used. Refuses tables whose fleet works by other rules than
+    /// those of KCL 3.x.
     async fn ensure_exists(&self) -> Result<(), TableError>;
 
-    /// All lease rows. May be slightly stale. Rows that are not leases or cannot be understood are left out
-    /// (and reported once).
-    async fn scan(&self) -> Result<Vec<Lease>, TableError>;
+    /// All leases and workers. May be slightly stale. Rows that cannot be understood are reported once.
+    async fn snapshot(&self) -> Result<TableSnapshot, TableError>;
 
-    /// One row, read consistently.
+    /// The keys of the leases whose `leaseOwner` is this worker, by the index. May be slightly stale.
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, TableError>;
+
+    /// One lease, read consistently.
     async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, TableError>;
 
     /// Creates the row unless there is one with this key; false when there was.
@@ -64,6 +68,22 @@ pub trait LeaseTable: Send + Sync {
 
     /// Deletes the row on the condition that it still has `seen.counter`.
     async fn delete(&self, seen: &Lease) -> Result<(), WriteError>;
+
+    /// The leader's lock, read consistently.
+    async fn leader(&self) -> Result<Option<LeaderRow>, TableError>;
+
+    /// Takes or keeps the lock: writes `next` on the condition that the row is as `seen` (by its version), or that
+    /// there is none. False when it was not.
+    async fn lead(&self, seen: Option<&LeaderRow>, next: &LeaderRow) -> Result<bool, TableError>;
+
+    /// Deletes the lock on the condition that it is as `mine`. False when it was not.
+    async fn resign(&self, mine: &LeaderRow) -> Result<bool, TableError>;
+
+    /// Writes the row of a worker, whatever is there. Answers the row before it.
+    async fn report(&self, worker: &WorkerRow) -> Result<Option<WorkerRow>, TableError>;
+
+    /// Deletes the row of a worker on the condition that its `updated` is as `seen`. False when it was not.
+    async fn forget_worker(&self, seen: &WorkerRow) -> Result<bool, TableError>;
 }
 
 /// An error with everything below it, on one line.

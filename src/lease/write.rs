@@ -2,16 +2,20 @@
 //! (`DynamoDBLeaseRefresher`, `DynamoDBLeaseSerializer`).
 
 use super::row::{Lease, Pending, WorkerId};
-use crate::shard::{Checkpoint, ShardId};
+use crate::shard::{Checkpoint, HashKeyRange, ShardId};
 
 /// One conditional update of a lease row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LeaseWrite {
-    /// Heartbeat: counter + 1.
-    Renew,
-    /// Become the owner: counter + 1, `checkpointOwner` removed, owner switches counted.
-    Take(WorkerId),
-    /// Give the lease up: owner removed (or only `checkpointOwner` during a hand-off), counter + 1.
+    /// Heartbeat: counter + 1; the throughput of the shard in KB/s, where it is known.
+    Renew(Option<f64>),
+    /// Give the lease to this worker: counter + 1, `checkpointOwner` removed, owner switches counted. What the leader
+    /// does with a lease that nobody reads, and an owner that stops with its own.
+    Assign(WorkerId),
+    /// Begin a graceful hand-off to this worker: it becomes `leaseOwner`, the owner so far `checkpointOwner`, who may
+    /// still renew and checkpoint. No counter.
+    HandOff(WorkerId),
+    /// Give the lease up: owner removed (or only `checkpointOwner`, which ends a hand-off), counter + 1.
     Evict,
     /// Announce a batch: the pending trio is set, `checkpoint` stays; counter + 1.
     Prepare(Pending),
@@ -19,19 +23,32 @@ pub enum LeaseWrite {
     Commit(Checkpoint),
     /// Record the children at shard end. KCL's meta update: no counter.
     SetChildren(Vec<ShardId>),
+    /// Fill in a missing hash key range. KCL's meta update: no counter.
+    SetHashRange(HashKeyRange),
+}
+
+impl LeaseWrite {
+    /// True when the counter grows: a heartbeat, and the end of every older write that is still on its way.
+    pub fn moves_counter(&self) -> bool {
+        !matches!(self, Self::HandOff(_) | Self::SetChildren(_) | Self::SetHashRange(_))
+    }
 }
 
 /// The condition of `write`, decided on `seen`, on the row as it stands.
 ///
-/// Always `leaseCounter = seen.counter`, which implies KCL's "row exists" for the children. The start of a
-/// graceful hand-off changes the owners and not the counter, so as in KCL a renew also fails when there is a
-/// `checkpointOwner` that it does not know of, and an evict when either owner is not as seen.
+/// Always `leaseCounter = seen.counter`, which is stricter than KCL's own conditions where the leader assigns: an
+/// owner that has renewed since keeps its lease. The start of a graceful hand-off changes the owners and not the
+/// counter, so as in KCL a renew also fails when there is a `checkpointOwner` that it does not know of, and a write
+/// that changes owners when either is not as seen.
 pub fn holds(current: &Lease, seen: &Lease, write: &LeaseWrite) -> bool {
     current.counter == seen.counter
         && match write {
-            LeaseWrite::Renew => seen.checkpoint_owner.is_some() || current.checkpoint_owner.is_none(),
-            LeaseWrite::Evict => {
+            LeaseWrite::Renew(_) => seen.checkpoint_owner.is_some() || current.checkpoint_owner.is_none(),
+            LeaseWrite::Assign(_) | LeaseWrite::Evict => {
                 current.owner == seen.owner && current.checkpoint_owner == seen.checkpoint_owner
+            }
+            LeaseWrite::HandOff(_) => {
+                seen.owner.is_some() && current.owner == seen.owner && current.checkpoint_owner.is_none()
             }
             _ => true,
         }
@@ -40,18 +57,19 @@ pub fn holds(current: &Lease, seen: &Lease, write: &LeaseWrite) -> bool {
 /// What the row looks like after `write`, given that its condition [`holds`] on `row`.
 pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
     let mut next = row.clone();
-    if !matches!(write, LeaseWrite::SetChildren(_)) {
+    if write.moves_counter() {
         next.counter += 1;
     }
     match write {
-        LeaseWrite::Renew => {}
-        LeaseWrite::Take(me) => {
-            if counts_as_switch(row, me) {
+        LeaseWrite::Renew(kbps) => next.throughput_kbps = kbps.or(row.throughput_kbps),
+        LeaseWrite::Assign(to) => {
+            if counts_as_switch(row, to) {
                 next.owner_switches += 1;
             }
-            next.owner = Some(me.clone());
+            next.owner = Some(to.clone());
             next.checkpoint_owner = None;
         }
+        LeaseWrite::HandOff(to) => next.checkpoint_owner = next.owner.replace(to.clone()),
         LeaseWrite::Evict => {
             if row.checkpoint_owner.is_none() {
                 next.owner = None;
@@ -68,6 +86,7 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
             next.pending = None;
         }
         LeaseWrite::SetChildren(children) => next.children = children.clone(),
+        LeaseWrite::SetHashRange(range) => next.hash_range = Some(*range),
     }
     next
 }

@@ -77,7 +77,38 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("kinetide_in_flight_bytes", Gauge, Unit::Bytes, "Bytes held between fetch and delivery."),
     ("kinetide_byte_budget_bytes", Gauge, Unit::Bytes, "Bytes that may be held between fetch and delivery."),
     ("kinetide_leases_held", Gauge, Unit::Count, "Leases that this worker holds."),
-    ("kinetide_leases_taken_total", Counter, Unit::Count, "Leases taken, by how."),
+    ("kinetide_leases_begun_total", Counter, Unit::Count, "Leases that this worker began to hold."),
+    (
+        "kinetide_leases_assigned_total",
+        Counter,
+        Unit::Count,
+        "Leases that this worker gave out as the leader, by how: new, unowned, expired, hand_off, stuck.",
+    ),
+    (
+        "kinetide_leases_unplaced",
+        Gauge,
+        Unit::Count,
+        "Leases without an owner that no worker has room for, as the leader sees it.",
+    ),
+    (
+        "kinetide_workers_active",
+        Gauge,
+        Unit::Count,
+        "Workers that can be given leases, as the leader sees it.",
+    ),
+    ("kinetide_leader", Gauge, Unit::Count, "1 while this worker leads the fleet."),
+    (
+        "kinetide_leader_overdue_seconds",
+        Gauge,
+        Unit::Seconds,
+        "For how long the fleet should have had another leader; 0 while it has one.",
+    ),
+    (
+        "kinetide_worker_id_collisions_total",
+        Counter,
+        Unit::Count,
+        "Reports of another process with this worker's id found in its row.",
+    ),
     ("kinetide_leases_lost_total", Counter, Unit::Count, "Leases lost to another worker or to expiry."),
     ("kinetide_leases_released_total", Counter, Unit::Count, "Leases given up on purpose."),
     (
@@ -104,12 +135,6 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         Counter,
         Unit::Count,
         "Batches of a former owner brought to an end, by how: finished, or repaired under another transform version.",
-    ),
-    (
-        "kinetide_checkpoints_trimmed_total",
-        Counter,
-        Unit::Count,
-        "Checkpoints that had left the stream's retention when reading started: records may be lost.",
     ),
     ("kinetide_shards_ended_total", Counter, Unit::Count, "Closed shards read to their end."),
 ];
@@ -213,17 +238,19 @@ impl WriteOutcome {
     }
 }
 
-/// Why a lease could be taken.
+/// Why the leader gave a lease to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TakenHow {
+pub enum AssignedHow {
+    /// It had just been created.
+    New,
     /// It had no owner.
     Unowned,
     /// Its owner had stopped renewing it.
     Expired,
-    /// Its owner had too many.
-    Stolen,
-    /// It had just been created.
-    New,
+    /// To balance the fleet: its owner still lets it go.
+    HandOff,
+    /// Its owner did not let it go in time.
+    Stuck,
 }
 
 /// How an object came to be in the lake.
@@ -321,15 +348,42 @@ pub fn leases_held(leases: usize) {
     gauge!("kinetide_leases_held").set(as_f64(leases as u64));
 }
 
-/// A lease was taken.
-pub fn lease_taken(how: TakenHow) {
+/// A lease was found in this worker's name and proven by a write.
+pub fn lease_begun() {
+    counter!("kinetide_leases_begun_total").increment(1);
+}
+
+/// The leader gave a lease to a worker.
+pub fn lease_assigned(how: AssignedHow) {
     let how = match how {
-        TakenHow::Unowned => "unowned",
-        TakenHow::Expired => "expired",
-        TakenHow::Stolen => "stolen",
-        TakenHow::New => "new",
+        AssignedHow::New => "new",
+        AssignedHow::Unowned => "unowned",
+        AssignedHow::Expired => "expired",
+        AssignedHow::HandOff => "hand_off",
+        AssignedHow::Stuck => "stuck",
     };
-    counter!("kinetide_leases_taken_total", "how" => how).increment(1);
+    counter!("kinetide_leases_assigned_total", "how" => how).increment(1);
+}
+
+/// The leader found no room for so many leases.
+pub fn leases_unplaced(leases: usize) {
+    gauge!("kinetide_leases_unplaced").set(as_f64(leases as u64));
+}
+
+/// The leader counted the workers that can be given leases.
+pub fn workers_active(workers: usize) {
+    gauge!("kinetide_workers_active").set(as_f64(workers as u64));
+}
+
+/// Whether this worker leads, and for how long there should have been another leader.
+pub fn leader(leads: bool, overdue: Duration) {
+    gauge!("kinetide_leader").set(f64::from(u8::from(leads)));
+    gauge!("kinetide_leader_overdue_seconds").set(overdue.as_secs_f64());
+}
+
+/// Another process writes the row of this worker id.
+pub fn worker_id_twice() {
+    counter!("kinetide_worker_id_collisions_total").increment(1);
 }
 
 /// A lease was lost to another worker or to expiry.
@@ -397,9 +451,15 @@ mod tests {
             bytes_in_flight(100);
             byte_budget(1000);
             leases_held(3);
-            for how in [TakenHow::Unowned, TakenHow::Expired, TakenHow::Stolen, TakenHow::New] {
-                lease_taken(how);
+            use AssignedHow::{Expired, HandOff, New, Stuck, Unowned};
+            for how in [New, Unowned, Expired, HandOff, Stuck] {
+                lease_assigned(how);
             }
+            lease_begun();
+            leases_unplaced(1);
+            workers_active(2);
+            leader(true, took);
+            worker_id_twice();
             lease_lost();
             lease_released();
             lease_renewed(WriteOutcome::Done, took);
@@ -420,7 +480,7 @@ mod tests {
         assert_eq!(helped, described);
         for line in [
             "kinetide_records_fetched_total 2",
-            "kinetide_leases_taken_total{how=\"stolen\"} 1",
+            "kinetide_leases_assigned_total{how=\"hand_off\"} 1",
             "kinetide_batch_bytes_bucket{le=\"65536\"} 0",
             "kinetide_batch_bytes_bucket{le=\"262144\"} 1",
             "kinetide_deliver_duration_seconds_count{sink=\"s3\",outcome=\"ok\"} 1",

@@ -1,8 +1,9 @@
 //! What operators see: logs, metrics, health and status.
 //!
-//! Owns: every metric name, the log format, the HTTP endpoints.
+//! Owns: every metric name, the log format, the HTTP endpoints, how busy this process is.
 //! Does not own: the facts; modules report them by calling functions of `metrics`.
 
+pub mod cpu;
 pub mod http;
 pub mod logs;
 pub mod metrics;

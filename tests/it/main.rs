@@ -5,7 +5,7 @@
 mod cli;
 mod interop;
 mod kinesis_conformance;
-mod lease_table_conformance;
+mod lease_table;
 mod sim_lease;
 mod sim_worker;
 mod sink_conformance;

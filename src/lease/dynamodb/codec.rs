@@ -1,16 +1,16 @@
 //! Lease rows as DynamoDB items: the attributes of KCL's `DynamoDBLeaseSerializer` with their exact types, and
 //! each write as an update expression. Pure.
 
-use std::collections::HashMap;
-
-use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 
+use super::item::{
+    ENTITY_LEASE, ENTITY_TYPE, Item, LEASE_KEY, NotUnderstood, Update, b, measured, n, number, s, text,
+};
+use super::layout::Layout;
 use crate::lease::row::{Lease, LeaseKey, Pending, WorkerId};
 use crate::lease::write::{LeaseWrite, counts_as_switch};
 use crate::shard::{Checkpoint, HashKeyRange, ShardId};
 
-pub(super) const LEASE_KEY: &str = "leaseKey";
 pub(super) const LEASE_OWNER: &str = "leaseOwner";
 const LEASE_COUNTER: &str = "leaseCounter";
 const OWNER_SWITCHES: &str = "ownerSwitchesSinceCheckpoint";
@@ -25,43 +25,18 @@ const HASH_START: &str = "startingHashKey";
 const HASH_END: &str = "endingHashKey";
 const THROUGHPUT: &str = "throughputKBps";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
-const ENTITY_TYPE: &str = "entityType";
-/// Value of `entityType` for leases; rows from before KCL 3.5 have none.
-const ENTITY_LEASE: &str = "LEASE";
-
-/// One row as the SDK gives it.
-pub(super) type Item = HashMap<String, AttributeValue>;
-
-/// Why a row that should be a lease is none. Names attributes, never their values.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NotUnderstood {
-    #[error("attribute {0} is missing")]
-    Missing(&'static str),
-    #[error("attribute {0} has another type or form than KCL gives it")]
-    Malformed(&'static str),
-}
-
-/// The key of a row, whatever the row is.
-pub(super) fn row_key(item: &Item) -> Option<&str> {
-    item.get(LEASE_KEY)?.as_s().ok().map(String::as_str)
-}
-
-/// Reads a row. `None` for a row that is no lease (leader, worker metrics, migrations).
+/// Reads the row of a lease.
 ///
 /// A `pendingCheckpointState` that is not binary is ignored: KCL's create path writes a number there.
 /// Attributes that only tune balancing are ignored when malformed.
-pub(super) fn decode(item: &Item) -> Result<Option<Lease>, NotUnderstood> {
-    match text(item, ENTITY_TYPE)? {
-        None | Some(ENTITY_LEASE) => {}
-        Some(_) => return Ok(None),
-    }
+pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
     let key = text(item, LEASE_KEY)?.ok_or(NotUnderstood::Missing(LEASE_KEY))?;
     let counter = number(item, LEASE_COUNTER)?.ok_or(NotUnderstood::Missing(LEASE_COUNTER))?;
     let done = checkpoint(item, CHECKPOINT, CHECKPOINT_SUB)?.ok_or(NotUnderstood::Missing(CHECKPOINT))?;
     let state = item.get(PENDING_STATE).and_then(|value| value.as_b().ok());
     let pending = checkpoint(item, PENDING, PENDING_SUB)?
         .map(|checkpoint| Pending { checkpoint, state: state.map(|bytes| bytes.as_ref().into()) });
-    Ok(Some(Lease {
+    Ok(Lease {
         key: LeaseKey::new(key),
         owner: text(item, LEASE_OWNER)?.map(WorkerId::new),
         counter,
@@ -73,14 +48,16 @@ pub(super) fn decode(item: &Item) -> Result<Option<Lease>, NotUnderstood> {
         hash_range: hash_range(item)?,
         throughput_kbps: item.get(THROUGHPUT).and_then(|value| value.as_n().ok()?.parse().ok()),
         checkpoint_owner: text(item, CHECKPOINT_OWNER)?.map(WorkerId::new),
-    }))
+    })
 }
 
-/// A new row, with `entityType` as in the single-table layout of KCL 3.5.
-pub(super) fn encode(lease: &Lease) -> Item {
+/// A new row; with `entityType` where the table holds rows of other kinds too.
+pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
     let mut item = Item::new();
     let mut put = |name: &str, value: AttributeValue| drop(item.insert(name.to_owned(), value));
-    put(ENTITY_TYPE, s(ENTITY_LEASE));
+    if layout == Layout::Single {
+        put(ENTITY_TYPE, s(ENTITY_LEASE));
+    }
     put(LEASE_KEY, s(lease.key.as_str()));
     put(LEASE_COUNTER, n(lease.counter));
     put(OWNER_SWITCHES, n(lease.owner_switches));
@@ -106,37 +83,22 @@ pub(super) fn encode(lease: &Lease) -> Item {
         put(CHILDREN, ss(&lease.children));
     }
     if let Some(range) = &lease.hash_range {
-        put(HASH_START, s(&range.start.to_string()));
-        put(HASH_END, s(&range.end.to_string()));
+        put(HASH_START, s(range.start.to_string()));
+        put(HASH_END, s(range.end.to_string()));
     }
     if let Some(throughput) = lease.throughput_kbps {
-        put(THROUGHPUT, AttributeValue::N(format!("{throughput:.6}")));
+        put(THROUGHPUT, measured(throughput));
     }
     item
 }
 
-/// A conditional update in expression form. Attribute names stand in it as they are: none is a reserved word.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Update {
-    pub(super) update: String,
-    pub(super) condition: String,
-    pub(super) values: HashMap<String, AttributeValue>,
-}
-
-impl Update {
-    fn value(&mut self, name: &str, value: AttributeValue) -> String {
-        let name = format!(":{name}");
-        self.values.insert(name.clone(), value);
-        name
-    }
-
-    fn and_absent_or(&mut self, attribute: &str, seen: Option<&WorkerId>, name: &str) {
-        let condition = match seen {
-            Some(owner) => format!(" AND {attribute} = {}", self.value(name, s(owner.as_str()))),
-            None => format!(" AND attribute_not_exists({attribute})"),
-        };
-        self.condition.push_str(&condition);
-    }
+/// Adds to the condition that the owner in `attribute` is as seen.
+fn and_owner(out: &mut Update, attribute: &str, seen: Option<&WorkerId>) {
+    let condition = match seen {
+        Some(owner) => format!(" AND {attribute} = {}", out.value(attribute, s(owner.as_str()))),
+        None => format!(" AND attribute_not_exists({attribute})"),
+    };
+    out.condition.push_str(&condition);
 }
 
 /// The condition that the row still has the counter seen: for updates and deletes.
@@ -151,25 +113,40 @@ pub(super) fn unmoved(seen: &Lease) -> Update {
 pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
     let mut out = unmoved(seen);
     let (mut set, mut remove, mut add) = (Vec::new(), Vec::new(), Vec::new());
-    if !matches!(write, LeaseWrite::SetChildren(_)) {
+    if write.moves_counter() {
         set.push(format!("{LEASE_COUNTER} = {}", out.value("next", n(seen.counter + 1))));
     }
     match write {
-        LeaseWrite::Renew => {
+        LeaseWrite::Renew(kbps) => {
             if seen.checkpoint_owner.is_none() {
-                out.and_absent_or(CHECKPOINT_OWNER, None, "");
+                and_owner(&mut out, CHECKPOINT_OWNER, None);
+            }
+            // Whatever cannot be a throughput leaves the last one.
+            if let Some(kbps) = kbps.filter(|kbps| kbps.is_finite() && *kbps >= 0.0) {
+                set.push(format!("{THROUGHPUT} = {}", out.value("kbps", measured(kbps))));
             }
         }
-        LeaseWrite::Take(me) => {
-            set.push(format!("{LEASE_OWNER} = {}", out.value("me", s(me.as_str()))));
+        LeaseWrite::Assign(to) => {
+            and_owner(&mut out, LEASE_OWNER, seen.owner.as_ref());
+            and_owner(&mut out, CHECKPOINT_OWNER, seen.checkpoint_owner.as_ref());
+            set.push(format!("{LEASE_OWNER} = {}", out.value("to", s(to.as_str()))));
             remove.push(CHECKPOINT_OWNER);
-            if counts_as_switch(seen, me) {
+            if counts_as_switch(seen, to) {
                 add.push(format!("{OWNER_SWITCHES} {}", out.value("one", n(1))));
             }
         }
+        LeaseWrite::HandOff(to) => {
+            // An owner's absence cannot be handed off; the condition then never holds.
+            let from = seen.owner.as_ref().map_or("", WorkerId::as_str);
+            let from = out.value("from", s(from));
+            out.condition.push_str(&format!(" AND {LEASE_OWNER} = {from}"));
+            and_owner(&mut out, CHECKPOINT_OWNER, None);
+            set.push(format!("{LEASE_OWNER} = {}", out.value("to", s(to.as_str()))));
+            set.push(format!("{CHECKPOINT_OWNER} = {from}"));
+        }
         LeaseWrite::Evict => {
-            out.and_absent_or(LEASE_OWNER, seen.owner.as_ref(), "owner");
-            out.and_absent_or(CHECKPOINT_OWNER, seen.checkpoint_owner.as_ref(), "checkpointOwner");
+            and_owner(&mut out, LEASE_OWNER, seen.owner.as_ref());
+            and_owner(&mut out, CHECKPOINT_OWNER, seen.checkpoint_owner.as_ref());
             if seen.checkpoint_owner.is_none() {
                 remove.push(LEASE_OWNER);
             }
@@ -196,6 +173,10 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
         LeaseWrite::SetChildren(children) => {
             set.push(format!("{CHILDREN} = {}", out.value("children", ss(children))));
         }
+        LeaseWrite::SetHashRange(range) => {
+            set.push(format!("{HASH_START} = {}", out.value("start", s(range.start.to_string()))));
+            set.push(format!("{HASH_END} = {}", out.value("end", s(range.end.to_string()))));
+        }
     }
     let mut clauses = Vec::new();
     if !set.is_empty() {
@@ -211,38 +192,8 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
     out
 }
 
-fn s(text: &str) -> AttributeValue {
-    AttributeValue::S(text.to_owned())
-}
-
-fn n(number: u64) -> AttributeValue {
-    AttributeValue::N(number.to_string())
-}
-
-fn b(bytes: &[u8]) -> AttributeValue {
-    AttributeValue::B(Blob::new(bytes))
-}
-
 fn ss(ids: &[ShardId]) -> AttributeValue {
     AttributeValue::Ss(ids.iter().map(|id| id.as_str().to_owned()).collect())
-}
-
-fn text<'a>(item: &'a Item, name: &'static str) -> Result<Option<&'a str>, NotUnderstood> {
-    match item.get(name) {
-        None => Ok(None),
-        Some(AttributeValue::S(text)) if !text.is_empty() => Ok(Some(text)),
-        Some(_) => Err(NotUnderstood::Malformed(name)),
-    }
-}
-
-fn number(item: &Item, name: &'static str) -> Result<Option<u64>, NotUnderstood> {
-    match item.get(name) {
-        None => Ok(None),
-        Some(AttributeValue::N(digits)) => {
-            digits.parse().map(Some).map_err(|_| NotUnderstood::Malformed(name))
-        }
-        Some(_) => Err(NotUnderstood::Malformed(name)),
-    }
 }
 
 fn checkpoint(
@@ -289,7 +240,7 @@ mod tests {
             Just(Checkpoint::TrimHorizon),
             Just(Checkpoint::Latest),
             Just(Checkpoint::ShardEnd),
-            (any::<u128>(), any::<u64>())
+            (any::<u128>(), 0..i64::MAX.unsigned_abs())
                 .prop_map(|(n, sub)| Checkpoint::At(Position { sequence: SequenceNumber::from(n), sub })),
         ]
     }
@@ -337,7 +288,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(lease in any_lease()) {
-            prop_assert_eq!(decode(&encode(&lease)), Ok(Some(lease)));
+            prop_assert_eq!(decode(&encode(&lease, Layout::Single)), Ok(lease));
         }
     }
 
@@ -353,15 +304,6 @@ mod tests {
             ("checkpointSubSequenceNumber", n(0)),
             ("ownerSwitchesSinceCheckpoint", n(0)),
         ])
-    }
-
-    #[test]
-    fn rows_from_before_kcl_3_5_are_leases_and_other_rows_are_not() {
-        assert_eq!(decode(&legacy()).unwrap().unwrap().counter, 7);
-        let mut leader = item(&[("leaseKey", s("Leader")), ("entityType", s("LEADER"))]);
-        assert_eq!(decode(&leader), Ok(None));
-        leader.remove("entityType");
-        assert_eq!(decode(&leader), Err(NotUnderstood::Missing("leaseCounter")));
     }
 
     #[test]
@@ -381,33 +323,39 @@ mod tests {
         row.insert("pendingCheckpoint".into(), s("42"));
         row.insert("pendingCheckpointState".into(), n(3));
         row.insert("throughputKBps".into(), s("fast"));
-        let lease = decode(&row).unwrap().unwrap();
+        let lease = decode(&row).unwrap();
         assert_eq!(lease.pending.unwrap().state, None);
         assert_eq!(lease.throughput_kbps, None);
     }
 
     #[test]
     fn expressions_read_as_in_the_table_of_writes() {
-        let mut seen = decode(&legacy()).unwrap().unwrap();
-        let renew = update(&seen, &LeaseWrite::Renew);
+        let mut seen = decode(&legacy()).unwrap();
+        let renew = update(&seen, &LeaseWrite::Renew(None));
         assert_eq!(renew.update, "SET leaseCounter = :next");
         assert_eq!(renew.condition, "leaseCounter = :seen AND attribute_not_exists(checkpointOwner)");
         assert_eq!(renew.values[":next"], n(8));
 
         seen.owner = Some(WorkerId::new("a"));
-        let take = update(&seen, &LeaseWrite::Take(WorkerId::new("b")));
+        let take = update(&seen, &LeaseWrite::Assign(WorkerId::new("b")));
         assert_eq!(
             take.update,
-            "SET leaseCounter = :next, leaseOwner = :me REMOVE checkpointOwner ADD ownerSwitchesSinceCheckpoint :one"
+            "SET leaseCounter = :next, leaseOwner = :to REMOVE checkpointOwner ADD ownerSwitchesSinceCheckpoint :one"
         );
-        assert_eq!(take.condition, "leaseCounter = :seen");
+        let owners_as_seen =
+            "leaseCounter = :seen AND leaseOwner = :leaseOwner AND attribute_not_exists(checkpointOwner)";
+        assert_eq!(take.condition, owners_as_seen);
+
+        let hand_off = update(&seen, &LeaseWrite::HandOff(WorkerId::new("b")));
+        assert_eq!(hand_off.update, "SET leaseOwner = :to, checkpointOwner = :from");
+        assert_eq!(
+            hand_off.condition,
+            "leaseCounter = :seen AND leaseOwner = :from AND attribute_not_exists(checkpointOwner)"
+        );
 
         let evict = update(&seen, &LeaseWrite::Evict);
         assert_eq!(evict.update, "SET leaseCounter = :next REMOVE leaseOwner, checkpointOwner");
-        assert_eq!(
-            evict.condition,
-            "leaseCounter = :seen AND leaseOwner = :owner AND attribute_not_exists(checkpointOwner)"
-        );
+        assert_eq!(evict.condition, owners_as_seen);
 
         let children = update(&seen, &LeaseWrite::SetChildren(vec![ShardId::new("c")]));
         assert_eq!(children.update, "SET childShardIds = :children");

@@ -1,15 +1,20 @@
-//! The lease table in DynamoDB, in the single-table layout of KCL 3.5.
+//! The lease table in DynamoDB, in both layouts of KCL 3.x.
 //!
-//! Owns: the table and its calls, and what an SDK error says about a write. `codec` maps rows and writes.
+//! Owns: the calls about rows, and what an SDK error says about them. `tables` finds and makes the tables, `layout`
+//! decides where rows belong, `codec` maps leases, `rows` everything else.
 //! Does not own: what to do about a lost race or an unknown outcome (`held`, `coordinator`).
 //!
 //! Conditional writes are sent once: a retry inside the SDK could turn our own success into a failed condition,
 //! or hide behind a late throttle that an earlier try went through. Reads are retried by the SDK.
 
 mod codec;
+mod item;
+mod layout;
+mod rows;
+mod tables;
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,17 +22,17 @@ use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::operation::create_table::CreateTableError;
-use aws_sdk_dynamodb::types::{
-    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
-    ProjectionType, ReturnValue, ReturnValuesOnConditionCheckFailure, ScalarAttributeType, TableDescription,
-    TableStatus,
-};
+use aws_sdk_dynamodb::operation::delete_item::builders::DeleteItemFluentBuilder;
+use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
+use aws_sdk_dynamodb::types::{ReturnValue, ReturnValuesOnConditionCheckFailure};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use tokio::time::{Instant, sleep};
 
-use self::codec::{Item, LEASE_KEY, LEASE_OWNER};
-use super::row::{Lease, LeaseKey};
+use self::codec::LEASE_OWNER;
+use self::item::{Item, LEASE_KEY, NotUnderstood, Update, s};
+use self::layout::Layout;
+use self::rows::{LEADER, Row};
+use super::fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
+use super::row::{Lease, LeaseKey, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
 
@@ -35,25 +40,75 @@ use super::write::{LeaseWrite, apply};
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 /// How long one try of one request may take; well below any failover time in use.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
-/// KCL waits as long for a new table.
-const CREATE_TIMEOUT: Duration = Duration::from_secs(600);
-const CREATE_POLL: Duration = Duration::from_secs(1);
+/// KCL's default; see [`DynamoDbLeaseTable::with_failover`].
+const FAILOVER: Duration = Duration::from_secs(10);
 
-/// A lease table in DynamoDB.
+/// The tables of one application in DynamoDB.
 #[derive(Debug)]
 pub struct DynamoDbLeaseTable {
     client: Client,
     table: String,
+    failover: Duration,
+    /// As found at the start; running workers do not change it.
+    layout: OnceLock<Layout>,
     /// Keys of rows that were reported as not understood.
     reported: Mutex<BTreeSet<String>>,
 }
 
+/// A table and its key attribute.
+struct Place {
+    table: String,
+    key: &'static str,
+}
+
 impl DynamoDbLeaseTable {
-    /// The table with this name, with the region and credentials of `client`.
-    pub fn new(client: Client, table: impl Into<String>) -> Self {
+    /// The tables of the application with this name, with the region and credentials of `client`. Until
+    /// [`LeaseTable::ensure_exists`] has looked, all rows are taken to be in the lease table.
+    pub fn new(client: Client, application: impl Into<String>) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
         let client = Client::from_conf(client.config().to_builder().timeout_config(timeouts).build());
-        Self { client, table: table.into(), reported: Mutex::default() }
+        Self {
+            client,
+            table: application.into(),
+            failover: FAILOVER,
+            layout: OnceLock::new(),
+            reported: Mutex::default(),
+        }
+    }
+
+    /// How long at most the owner of a lease takes to renew it: so long the start watches owners that may be workers
+    /// of KCL 2.x.
+    pub fn with_failover(self, failover: Duration) -> Self {
+        Self { failover, ..self }
+    }
+
+    fn layout(&self) -> Layout {
+        self.layout.get().copied().unwrap_or(Layout::Single)
+    }
+
+    /// Where the state of the coordinator is if it has a table of its own.
+    fn coordinator(&self) -> Place {
+        Place { table: format!("{}-CoordinatorState", self.table), key: "key" }
+    }
+
+    /// Where the leader's lock and the state of the fleet are.
+    fn leader_place(&self, layout: Layout) -> Place {
+        match layout {
+            Layout::Single => self.leases(),
+            Layout::Three => self.coordinator(),
+        }
+    }
+
+    fn leases(&self) -> Place {
+        Place { table: self.table.clone(), key: LEASE_KEY }
+    }
+
+    /// Where the rows of workers are.
+    fn worker_place(&self, layout: Layout) -> Place {
+        match layout {
+            Layout::Single => self.leases(),
+            Layout::Three => Place { table: format!("{}-WorkerMetricStats", self.table), key: "wid" },
+        }
     }
 
     fn once() -> aws_sdk_dynamodb::config::Builder {
@@ -62,96 +117,108 @@ impl DynamoDbLeaseTable {
 
     /// The row as a lease; rows that are none are left out, and reported once if they should be one.
     fn decode(&self, item: &Item) -> Option<Lease> {
-        codec::decode(item).unwrap_or_else(|problem| {
-            let key = codec::row_key(item).unwrap_or("(no key)");
-            let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-            if reported.insert(key.to_owned()) {
-                tracing::warn!(table = %self.table, row = key, %problem, "row of the lease table left alone");
+        match rows::decode(item) {
+            Ok(Row::Lease(lease)) => Some(lease),
+            Ok(Row::Worker(_) | Row::Other) => None,
+            Err(problem) => {
+                self.odd(item, LEASE_KEY, problem);
+                None
             }
-            None
-        })
+        }
     }
 
-    fn unusable(&self, reason: impl Into<String>) -> TableError {
-        TableError::Unusable { table: self.table.clone(), reason: reason.into() }
+    /// Reports a row that is not understood, once.
+    fn odd(&self, item: &Item, key: &str, problem: NotUnderstood) -> OddRow {
+        let row = OddRow {
+            key: rows::row_key(item, key).unwrap_or_else(|| "(no key)".to_owned()),
+            problem: problem.to_string(),
+        };
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.insert(row.key.clone()) {
+            tracing::warn!(table = %self.table, row = row.key, %problem, "row of the lease table left alone");
+        }
+        row
     }
 
-    fn table_error<E>(&self, error: SdkError<E, HttpResponse>) -> TableError
+    fn table_error<E>(&self, table: &str, error: SdkError<E, HttpResponse>) -> TableError
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
+        let detail = error.message().unwrap_or("no detail given");
         match error.code() {
-            Some("ResourceNotFoundException") => TableError::NotFound(self.table.clone()),
-            Some("AccessDeniedException") => self.unusable(format!(
-                "access denied; allow the role of this process to use the table: {}",
-                error.message().unwrap_or("no detail given")
-            )),
-            Some("ValidationException") => self.unusable(format!(
-                "not usable as a lease table: {}",
-                error.message().unwrap_or("no detail given")
-            )),
+            Some("ResourceNotFoundException") => TableError::NotFound(table.to_owned()),
+            Some("AccessDeniedException") => unusable(
+                table,
+                format!("access denied; allow the role of this process to use the table: {detail}"),
+            ),
+            Some("ValidationException") => unusable(table, format!("not usable as a lease table: {detail}")),
             _ => TableError::Unavailable(error.into()),
         }
     }
 
-    /// Checks that what exists is a lease table; true when it can be used now.
-    fn check(&self, table: &TableDescription) -> Result<bool, TableError> {
-        let key_is_right = matches!(
-            table.key_schema(),
-            [key] if key.attribute_name() == LEASE_KEY && *key.key_type() == KeyType::Hash
-        );
-        let type_is_right = table.attribute_definitions().iter().any(|attribute| {
-            attribute.attribute_name() == LEASE_KEY && *attribute.attribute_type() == ScalarAttributeType::S
-        });
-        if !key_is_right || !type_is_right {
-            return Err(self.unusable(
-                "its primary key is not the single string leaseKey; give the application another table name",
-            ));
+    /// All leases and workers. Workers that have moved to the lease table are found beside those that have not.
+    async fn scan_all(&self, layout: Layout) -> Result<TableSnapshot, TableError> {
+        let mut snapshot = TableSnapshot::default();
+        self.scan(&self.table, |item| match rows::decode(item) {
+            Ok(Row::Lease(lease)) => snapshot.leases.push(lease),
+            Ok(Row::Worker(worker)) => snapshot.workers.push(worker),
+            Ok(Row::Other) => {}
+            Err(problem) => snapshot.odd.push(self.odd(item, LEASE_KEY, problem)),
+        })
+        .await?;
+        if layout == Layout::Three {
+            let place = self.worker_place(layout);
+            self.scan(&place.table, |item| match rows::worker(item, place.key) {
+                Ok(worker) => rows::merge(&mut snapshot.workers, worker),
+                Err(problem) => snapshot.odd.push(self.odd(item, place.key, problem)),
+            })
+            .await?;
         }
-        match table.table_status() {
-            Some(TableStatus::Active | TableStatus::Updating) => Ok(true),
-            Some(TableStatus::Creating) | None => Ok(false),
-            Some(status) => Err(self.unusable(format!("its status is {status}; wait or restore it"))),
+        Ok(snapshot)
+    }
+
+    async fn scan(&self, table: &str, mut each: impl FnMut(&Item) + Send) -> Result<(), TableError> {
+        let mut start: Option<Item> = None;
+        loop {
+            let call = self.client.scan().table_name(table).set_exclusive_start_key(start);
+            let page = call.send().await.map_err(|error| self.table_error(table, error))?;
+            page.items().iter().for_each(&mut each);
+            start = page.last_evaluated_key;
+            if start.is_none() {
+                return Ok(());
+            }
         }
     }
 
-    /// Asks for the table to be created; fine if somebody else was faster.
-    async fn create_table(&self) -> Result<(), TableError> {
-        let built = |problem: aws_sdk_dynamodb::error::BuildError| self.unusable(problem.to_string());
-        let attribute = |name: &str| {
-            AttributeDefinition::builder()
-                .attribute_name(name)
-                .attribute_type(ScalarAttributeType::S)
-                .build()
-                .map_err(built)
-        };
-        let key = |name: &str, kind: KeyType| {
-            KeySchemaElement::builder().attribute_name(name).key_type(kind).build().map_err(built)
-        };
-        let index = GlobalSecondaryIndex::builder()
-            .index_name(OWNER_INDEX)
-            .key_schema(key(LEASE_OWNER, KeyType::Hash)?)
-            .key_schema(key(LEASE_KEY, KeyType::Range)?)
-            .projection(Projection::builder().projection_type(ProjectionType::KeysOnly).build())
-            .build()
-            .map_err(built)?;
-        let created = self
-            .client
-            .create_table()
-            .table_name(&self.table)
-            .attribute_definitions(attribute(LEASE_KEY)?)
-            .attribute_definitions(attribute(LEASE_OWNER)?)
-            .key_schema(key(LEASE_KEY, KeyType::Hash)?)
-            .global_secondary_indexes(index)
-            .billing_mode(BillingMode::PayPerRequest)
-            .send()
-            .await;
-        match created {
-            Ok(_) => Ok(()),
-            Err(error) => match error.as_service_error() {
-                Some(CreateTableError::ResourceInUseException(_)) => Ok(()),
-                _ => Err(self.table_error(error)),
-            },
+    fn update(&self, place: &Place, key: &str, update: Update) -> UpdateItemFluentBuilder {
+        self.client
+            .update_item()
+            .table_name(&place.table)
+            .key(place.key, s(key))
+            .update_expression(update.update)
+            .set_condition_expression(Some(update.condition).filter(|condition| !condition.is_empty()))
+            .set_expression_attribute_names(Some(update.names).filter(|names| !names.is_empty()))
+            .set_expression_attribute_values(Some(update.values))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    }
+
+    fn delete_if(&self, place: &Place, key: &str, unchanged: Update) -> DeleteItemFluentBuilder {
+        self.client
+            .delete_item()
+            .table_name(&place.table)
+            .key(place.key, s(key))
+            .condition_expression(unchanged.condition)
+            .set_expression_attribute_names(Some(unchanged.names).filter(|names| !names.is_empty()))
+            .set_expression_attribute_values(Some(unchanged.values))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+    }
+
+    /// False when the condition failed.
+    async fn deleted(&self, place: &Place, key: &str, unchanged: Update) -> Result<bool, TableError> {
+        let Err(error) = self.delete_if(place, key, unchanged).send().await else { return Ok(true) };
+        match error.as_service_error() {
+            Some(refused) if refused.is_conditional_check_failed_exception() => Ok(false),
+            _ => Err(self.table_error(&place.table, error)),
         }
     }
 
@@ -185,76 +252,66 @@ impl DynamoDbLeaseTable {
 #[async_trait]
 impl LeaseTable for DynamoDbLeaseTable {
     async fn ensure_exists(&self) -> Result<(), TableError> {
-        let deadline = Instant::now() + CREATE_TIMEOUT;
-        loop {
-            let described = self.client.describe_table().table_name(&self.table).send().await;
-            match described.map_err(|error| self.table_error(error)) {
-                Ok(answer) => {
-                    if let Some(table) = answer.table()
-                        && self.check(table)?
-                    {
-                        return Ok(());
-                    }
-                }
-                Err(TableError::NotFound(_)) => {
-                    tracing::info!(table = %self.table, "creating the lease table");
-                    self.create_table().await?;
-                }
-                Err(error) => return Err(error),
-            }
-            if Instant::now() > deadline {
-                return Err(TableError::Unavailable("the table did not become active in 10 minutes".into()));
-            }
-            sleep(CREATE_POLL).await;
-        }
+        let layout = self.join().await?;
+        self.layout.get_or_init(|| layout);
+        Ok(())
     }
 
-    async fn scan(&self) -> Result<Vec<Lease>, TableError> {
-        let mut leases = Vec::new();
+    async fn snapshot(&self) -> Result<TableSnapshot, TableError> {
+        self.scan_all(self.layout()).await
+    }
+
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, TableError> {
+        let mut keys = Vec::new();
         let mut start: Option<Item> = None;
         loop {
-            let call = self.client.scan().table_name(&self.table).set_exclusive_start_key(start);
-            let page = call.send().await.map_err(|error| self.table_error(error))?;
-            leases.extend(page.items().iter().filter_map(|item| self.decode(item)));
+            let call = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .index_name(OWNER_INDEX)
+                .key_condition_expression(format!("{LEASE_OWNER} = :owner"))
+                .expression_attribute_values(":owner", s(worker.as_str()))
+                .set_exclusive_start_key(start);
+            let page = call.send().await.map_err(|error| self.table_error(&self.table, error))?;
+            keys.extend(
+                page.items().iter().filter_map(|item| rows::row_key(item, LEASE_KEY)).map(LeaseKey::new),
+            );
             start = page.last_evaluated_key;
             if start.is_none() {
-                return Ok(leases);
+                return Ok(keys);
             }
         }
     }
 
     async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, TableError> {
         let call = self.client.get_item().table_name(&self.table).consistent_read(true);
-        let call = call.key(LEASE_KEY, s(key));
-        let answer = call.send().await.map_err(|error| self.table_error(error))?;
+        let call = call.key(LEASE_KEY, s(key.as_str()));
+        let answer = call.send().await.map_err(|error| self.table_error(&self.table, error))?;
         Ok(answer.item().and_then(|item| self.decode(item)))
     }
 
     async fn create(&self, lease: &Lease) -> Result<bool, TableError> {
-        let call = self.client.put_item().table_name(&self.table).set_item(Some(codec::encode(lease)));
+        let call = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(codec::encode(lease, self.layout())));
         let call = call.condition_expression(format!("attribute_not_exists({LEASE_KEY})"));
         match call.send().await {
             Ok(_) => Ok(true),
             Err(error) => match error.as_service_error() {
                 Some(refused) if refused.is_conditional_check_failed_exception() => Ok(false),
-                _ => Err(self.table_error(error)),
+                _ => Err(self.table_error(&self.table, error)),
             },
         }
     }
 
     async fn write(&self, seen: &Lease, write: &LeaseWrite) -> Result<Lease, WriteError> {
         use aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException;
-        let update = codec::update(seen, write);
-        let call = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .key(LEASE_KEY, s(&seen.key))
-            .update_expression(update.update)
-            .condition_expression(update.condition)
-            .set_expression_attribute_values(Some(update.values))
-            .return_values(ReturnValue::AllNew)
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let place = self.leases();
+        let call = self.update(&place, seen.key.as_str(), codec::update(seen, write));
+        let call = call.return_values(ReturnValue::AllNew);
         match call.customize().config_override(Self::once()).send().await {
             // The write has happened; should the answer be unreadable, its effect is known.
             Ok(answer) => {
@@ -269,15 +326,7 @@ impl LeaseTable for DynamoDbLeaseTable {
 
     async fn delete(&self, seen: &Lease) -> Result<(), WriteError> {
         use aws_sdk_dynamodb::operation::delete_item::DeleteItemError::ConditionalCheckFailedException;
-        let unmoved = codec::unmoved(seen);
-        let call = self
-            .client
-            .delete_item()
-            .table_name(&self.table)
-            .key(LEASE_KEY, s(&seen.key))
-            .condition_expression(unmoved.condition)
-            .set_expression_attribute_values(Some(unmoved.values))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let call = self.delete_if(&self.leases(), seen.key.as_str(), codec::unmoved(seen));
         match call.customize().config_override(Self::once()).send().await {
             Ok(_) => Ok(()),
             Err(error) => Err(self.write_error(error, |refused| match refused {
@@ -286,8 +335,67 @@ impl LeaseTable for DynamoDbLeaseTable {
             })),
         }
     }
+
+    async fn leader(&self) -> Result<Option<LeaderRow>, TableError> {
+        let place = self.leader_place(self.layout());
+        let call = self.client.get_item().table_name(&place.table).consistent_read(true);
+        let answer = call.key(place.key, s(LEADER)).send().await;
+        let answer = answer.map_err(|error| self.table_error(&place.table, error))?;
+        answer.item().map(rows::leader).transpose().map_err(|problem| {
+            unusable(
+                &place.table,
+                format!("its row {LEADER} is not a leader's lock ({problem}); delete the row"),
+            )
+        })
+    }
+
+    async fn lead(&self, seen: Option<&LeaderRow>, next: &LeaderRow) -> Result<bool, TableError> {
+        use aws_sdk_dynamodb::operation::update_item::UpdateItemError::ConditionalCheckFailedException;
+        let place = self.leader_place(self.layout());
+        let call = self.update(&place, LEADER, rows::lead(seen, next, place.key));
+        let Err(error) = call.send().await else { return Ok(true) };
+        match error.as_service_error() {
+            // A retry inside the SDK finds what the first try has written: versions do not repeat.
+            Some(ConditionalCheckFailedException(failed)) => Ok(failed
+                .item()
+                .and_then(|item| rows::leader(item).ok())
+                .is_some_and(|row| row.version == next.version)),
+            _ => Err(self.table_error(&place.table, error)),
+        }
+    }
+
+    async fn resign(&self, mine: &LeaderRow) -> Result<bool, TableError> {
+        let place = self.leader_place(self.layout());
+        self.deleted(&place, LEADER, rows::same_version(mine, place.key)).await
+    }
+
+    async fn report(&self, worker: &WorkerRow) -> Result<Option<WorkerRow>, TableError> {
+        let place = self.worker_place(self.layout());
+        let call = self.update(&place, worker.id.as_str(), rows::report(worker, place.key));
+        match call.return_values(ReturnValue::AllOld).send().await {
+            Ok(answer) => Ok(answer.attributes().and_then(|item| rows::worker(item, place.key).ok())),
+            Err(error) => match error.as_service_error() {
+                Some(refused) if refused.is_conditional_check_failed_exception() => Err(unusable(
+                    &place.table,
+                    format!("its row {} is not that of a worker; give this worker another id", worker.id),
+                )),
+                _ => Err(self.table_error(&place.table, error)),
+            },
+        }
+    }
+
+    async fn forget_worker(&self, seen: &WorkerRow) -> Result<bool, TableError> {
+        let layout = self.layout();
+        let deleted =
+            self.deleted(&self.worker_place(layout), seen.id.as_str(), rows::unreported(seen)).await?;
+        // The row may be one that has moved.
+        if !deleted && layout == Layout::Three {
+            return self.deleted(&self.leases(), seen.id.as_str(), rows::unreported(seen)).await;
+        }
+        Ok(deleted)
+    }
 }
 
-fn s(key: &LeaseKey) -> aws_sdk_dynamodb::types::AttributeValue {
-    aws_sdk_dynamodb::types::AttributeValue::S(key.as_str().to_owned())
+fn unusable(table: &str, reason: impl Into<String>) -> TableError {
+    TableError::Unusable { table: table.to_owned(), reason: reason.into() }
 }

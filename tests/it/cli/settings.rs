@@ -51,9 +51,14 @@ async fn variables_set_what_flags_set_and_flags_win() {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_explains_every_command_within_100_columns() {
     let help = |args: &'static [&'static str]| async move { (args, kinetide(args).await) };
-    let pages: [&[&str]; 6] = [
+    let pages: [&[&str]; 11] = [
         &["--help"],
         &["run", "--help"],
+        &["leases", "--help"],
+        &["leases", "release", "--help"],
+        &["leases", "evict", "--help"],
+        &["leases", "set-checkpoint", "--help"],
+        &["leases", "delete", "--help"],
         &["demo", "--help"],
         &["local", "--help"],
         &["generate", "--help"],

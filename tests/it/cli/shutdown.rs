@@ -109,7 +109,7 @@ async fn the_next_worker_finishes_the_very_batch_of_a_killed_one() {
     let (stage, worker) = killed_with_a_batch_pending("").await;
     assert!(worker.metric("kinetide_batches_recovered_total{how=\"finished\"}").await >= 1.0);
     assert!(worker.metric("kinetide_objects_delivered_total{outcome=\"existed\"}").await >= 1.0);
-    assert_eq!(worker.metric("kinetide_leases_taken_total{how=\"expired\"}").await, 1.0);
+    assert_eq!(worker.metric("kinetide_leases_assigned_total{how=\"expired\"}").await, 1.0);
     worker.drain().await;
     let check = stage.exactly_once(151).await;
     assert_eq!((check.dead_letters, check.empty_objects), (1, 0));

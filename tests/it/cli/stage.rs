@@ -102,8 +102,12 @@ impl Stage {
         }
     }
 
+    pub(super) fn table(&self) -> &DynamoDbLeaseTable {
+        &self.leases
+    }
+
     pub(super) async fn leases(&self) -> Vec<Lease> {
-        self.leases.scan().await.unwrap_or_default()
+        self.leases.snapshot().await.unwrap_or_default().leases
     }
 
     /// Waits until every record is at or below a checkpoint.

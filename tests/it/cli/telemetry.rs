@@ -30,7 +30,7 @@ async fn metrics_health_and_status_of_a_running_worker() {
         ("kinetide_deliver_duration_seconds_count{sink=\"objects\",outcome=\"ok\"}", 2.0, 100.0),
         ("kinetide_checkpoints_total{outcome=\"done\"}", 2.0, 100.0),
         ("kinetide_leases_held ", 2.0, 2.0),
-        ("kinetide_leases_taken_total{how=\"new\"}", 2.0, 2.0),
+        ("kinetide_leases_assigned_total{how=\"new\"}", 2.0, 2.0),
         ("kinetide_in_flight_bytes ", 0.0, f64::MAX),
         ("kinetide_byte_budget_bytes ", 268_435_456.0, 268_435_456.0),
         ("kinetide_millis_behind_latest{shard=\"shardId-000000000000\"}", 0.0, f64::MAX),

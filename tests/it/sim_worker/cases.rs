@@ -157,7 +157,9 @@ async fn foreign_state_goes_on_from_the_checkpoint() {
         world.run(MINUTE).await;
         let status = world.shard_status(&shard()).unwrap();
         assert_eq!((status.batch_records, status.batch_bytes, status.in_flight_bytes), (0, 0, 0));
-        assert_eq!((status.state, status.delivered_age_ms), (ShardState::Reading, 0));
+        assert_eq!(status.state, ShardState::Reading);
+        // At the tip, as far as the last poll could tell.
+        assert!(status.delivered_age_ms <= 21_000, "{}", status.delivered_age_ms);
     }
 }
 

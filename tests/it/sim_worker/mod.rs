@@ -153,7 +153,7 @@ impl Storm {
         let working = self.world.working();
         let Some(&one) = working.choose(&mut self.rng) else { return };
         let many = working.len() > WORKERS.0;
-        match self.rng.random_range(0..14) {
+        match self.rng.random_range(0..15) {
             0 => {
                 let alive = self.world.alive();
                 self.world.crash(*alive.choose(&mut self.rng).unwrap());
@@ -185,6 +185,10 @@ impl Storm {
             9 | 10 => self.reshard().await,
             11 => self.deploy().await,
             12 => self.retention().await,
+            13 => {
+                let seconds = self.rng.random_range(-7200..7200);
+                self.world.step_clock(one, seconds);
+            }
             _ => {
                 self.wanted = self.rng.random_range(WORKERS.0..=WORKERS.1);
                 if many && working.len() > self.wanted {

@@ -12,7 +12,10 @@ use kinetide::deliver::{Created, Sink, SinkError};
 use kinetide::fetch::memory::MemoryStream;
 use kinetide::fetch::{FetchError, Page, RecordSource, StartAt};
 use kinetide::lease::memory::MemoryLeaseTable;
-use kinetide::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, TableError, WorkerId, WriteError};
+use kinetide::lease::{
+    LeaderRow, Lease, LeaseKey, LeaseTable, LeaseWrite, TableError, TableSnapshot, WorkerId, WorkerRow,
+    WriteError,
+};
 use kinetide::shard::{ListError, Shard, ShardId, ShardLister};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -175,42 +178,46 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// One call to the table, if it is within reach.
+    async fn ask<T, F>(&self, call: impl FnOnce(Arc<MemoryLeaseTable>) -> F) -> Result<T, TableError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, TableError>> + Send + 'static,
+    {
+        let this = self.clone();
+        let call = call(Arc::clone(&self.outside.table));
+        self.send(async move {
+            this.outside.table_answers().await?;
+            call.await
+        })
+        .await
+    }
+}
+
 #[async_trait]
 impl LeaseTable for Wire {
     async fn ensure_exists(&self) -> Result<(), TableError> {
-        let this = self.clone();
-        self.send(async move {
-            this.outside.table_answers().await?;
-            this.outside.table.ensure_exists().await
-        })
-        .await
+        self.ask(|table| async move { table.ensure_exists().await }).await
     }
 
-    async fn scan(&self) -> Result<Vec<Lease>, TableError> {
-        let this = self.clone();
-        self.send(async move {
-            this.outside.table_answers().await?;
-            this.outside.table.scan().await
-        })
-        .await
+    async fn snapshot(&self) -> Result<TableSnapshot, TableError> {
+        self.ask(|table| async move { table.snapshot().await }).await
+    }
+
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, TableError> {
+        let worker = worker.clone();
+        self.ask(|table| async move { table.owned_by(&worker).await }).await
     }
 
     async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, TableError> {
-        let (this, key) = (self.clone(), key.clone());
-        self.send(async move {
-            this.outside.table_answers().await?;
-            this.outside.table.get(&key).await
-        })
-        .await
+        let key = key.clone();
+        self.ask(|table| async move { table.get(&key).await }).await
     }
 
     async fn create(&self, lease: &Lease) -> Result<bool, TableError> {
-        let (this, lease) = (self.clone(), lease.clone());
-        self.send(async move {
-            this.outside.table_answers().await?;
-            this.outside.table.create(&lease).await
-        })
-        .await
+        let lease = lease.clone();
+        self.ask(|table| async move { table.create(&lease).await }).await
     }
 
     async fn write(&self, seen: &Lease, write: &LeaseWrite) -> Result<Lease, WriteError> {
@@ -220,7 +227,7 @@ impl LeaseTable for Wire {
                 return Err(WriteError::Unknown(OutOfReach.into()));
             }
             let answer = this.outside.table.write(&seen, &write).await;
-            if let (Ok(row), false) = (&answer, matches!(write, LeaseWrite::SetChildren(_))) {
+            if let (Ok(row), false) = (&answer, !write.moves_counter()) {
                 this.outside.log.lock().unwrap().told(&row.key, row.counter, &this.worker);
             }
             answer
@@ -237,6 +244,30 @@ impl LeaseTable for Wire {
             this.outside.table.delete(&seen).await
         })
         .await
+    }
+
+    async fn leader(&self) -> Result<Option<LeaderRow>, TableError> {
+        self.ask(|table| async move { table.leader().await }).await
+    }
+
+    async fn lead(&self, seen: Option<&LeaderRow>, next: &LeaderRow) -> Result<bool, TableError> {
+        let (seen, next) = (seen.cloned(), next.clone());
+        self.ask(|table| async move { table.lead(seen.as_ref(), &next).await }).await
+    }
+
+    async fn resign(&self, mine: &LeaderRow) -> Result<bool, TableError> {
+        let mine = mine.clone();
+        self.ask(|table| async move { table.resign(&mine).await }).await
+    }
+
+    async fn report(&self, worker: &WorkerRow) -> Result<Option<WorkerRow>, TableError> {
+        let worker = worker.clone();
+        self.ask(|table| async move { table.report(&worker).await }).await
+    }
+
+    async fn forget_worker(&self, seen: &WorkerRow) -> Result<bool, TableError> {
+        let seen = seen.clone();
+        self.ask(|table| async move { table.forget_worker(&seen).await }).await
     }
 }
 

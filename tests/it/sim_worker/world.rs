@@ -1,5 +1,6 @@
 //! A fleet of whole workers, their stream, table and lake, and what may happen to them.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use kinetide::fetch::ByteBudget;
 use kinetide::fetch::memory::MemoryStream;
 use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::MemoryLeaseTable;
+use kinetide::lease::plan::Rules;
 use kinetide::lease::{Lease, TableError, WorkerId};
 use kinetide::shard::{Checkpoint, Shard, ShardId, ShardLister};
 use kinetide::telemetry::status::{ProcessFacts, ShardSnapshot, Status};
@@ -68,6 +70,8 @@ pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) status: Arc<Status>,
     pub(super) gate: Arc<Gate>,
+    /// Seconds that its wall clock is ahead of the others.
+    clock_off: Arc<AtomicI64>,
     stop: CancellationToken,
     asked_to_stop: Option<Instant>,
     process: AbortHandle,
@@ -137,6 +141,8 @@ impl World {
             gate: Arc::clone(&gate),
             worker: id.clone(),
         });
+        let clock_off = Arc::new(AtomicI64::new(0));
+        let (began, told) = (self.began, Arc::clone(&clock_off));
         let coordinator = Coordinator::new(
             CoordinatorSettings {
                 worker: id.clone(),
@@ -144,7 +150,12 @@ impl World {
                 scan_interval: Duration::from_secs(10),
                 shard_sync_interval: Duration::from_secs(120),
                 initial: Checkpoint::TrimHorizon,
-                leases_max: 1000,
+                rules: Rules { leases_max: 1000, kbps_max: f64::INFINITY },
+                cpu: Arc::new(|| None),
+                wall_clock: Arc::new(move || {
+                    let seconds = START_US / 1_000_000 + i64::try_from(began.elapsed().as_secs()).unwrap();
+                    u64::try_from(seconds + told.load(Ordering::Relaxed)).unwrap()
+                }),
                 seed,
             },
             Arc::<Wire>::clone(&wire),
@@ -185,7 +196,16 @@ impl World {
         let process = Process { work: Box::pin(work), gate: Arc::clone(&gate), nap: None };
         let process = self.processes.spawn(async move { (number, process.await) });
         self.note(format_args!("{id} starts with {}", transform.id()));
-        self.workers.push(Worker { id, status, gate, stop, asked_to_stop: None, process, alive: true });
+        self.workers.push(Worker {
+            id,
+            status,
+            gate,
+            clock_off,
+            stop,
+            asked_to_stop: None,
+            process,
+            alive: true,
+        });
         number
     }
 
@@ -200,6 +220,11 @@ impl World {
     pub(super) fn freeze(&mut self, number: usize, time: Duration) {
         self.workers[number].gate.freeze(time);
         self.note(format_args!("{} is frozen for {time:?}", self.workers[number].id));
+    }
+
+    pub(super) fn step_clock(&mut self, number: usize, seconds: i64) {
+        self.workers[number].clock_off.fetch_add(seconds, Ordering::Relaxed);
+        self.note(format_args!("the clock of {} steps by {seconds} s", self.workers[number].id));
     }
 
     pub(super) fn stop(&mut self, number: usize) {

@@ -1,0 +1,469 @@
+//! The changes: flags, what is asked before, and the writes.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use anyhow::{Context, anyhow};
+use clap::{ArgGroup, Args};
+use futures::stream::{self, StreamExt};
+use serde::Serialize;
+
+use super::change::{self, Allowed, Planned, Step, parse_checkpoint};
+use super::observe::{Observer, wall_clock_s};
+use super::table::wrapped;
+use super::{Change, Exit, Fleet, Progress, chain, lag};
+use crate::lease::{Lease, LeaseKey, LeaseTable, WorkerId, WriteError, apply};
+use crate::shard::{Checkpoint, ShardId};
+
+/// Writes at the same time.
+const CONCURRENCY: usize = 20;
+
+#[derive(Debug, Args)]
+pub(super) struct Confirm {
+    /// Show what would be written, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Do not ask.
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
+}
+
+/// Flags of `kinetide leases release`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Where the owner is alive and another worker is active, the lease is handed to the one with \
+    the fewest leases: the owner delivers its open batch first. Else the lease is taken away at once and the leader \
+    gives it to a worker.\n\nExample:\n  \
+    kinetide leases release shardId-000000000003 --stream trades"
+)]
+pub(super) struct ReleaseArgs {
+    /// Leases, as the table shows them.
+    #[arg(required = true, value_name = "SHARD")]
+    shards: Vec<String>,
+
+    #[command(flatten)]
+    confirm: Confirm,
+}
+
+/// Flags of `kinetide leases evict`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["shards", "worker"]))]
+#[command(
+    after_help = "The owner notices at its next write, at most a third of the failover time later, and drops \
+    what it had under way; nothing is lost or doubled. A hand-off under way ends, and the next owner reads on.\n\n\
+    Examples:\n  \
+    kinetide leases evict shardId-000000000003 --stream trades\n  \
+    kinetide leases evict --worker ip-10-0-1-7:3f2a --stream trades --yes"
+)]
+pub(super) struct EvictArgs {
+    /// Leases, as the table shows them.
+    #[arg(value_name = "SHARD")]
+    shards: Vec<String>,
+
+    /// All leases of this worker.
+    #[arg(long, value_name = "ID")]
+    worker: Option<String>,
+
+    #[command(flatten)]
+    confirm: Confirm,
+}
+
+/// Flags of `kinetide leases set-checkpoint`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Moving back delivers records twice, moving ahead leaves records out: kinetide's promise of \
+    exactly once does not hold for them. What was before is shown with the command that takes it back; a pending \
+    batch that was forgotten does not come back.\n\nExamples:\n  \
+    kinetide leases set-checkpoint shardId-000000000003 trim-horizon --stream trades --dry-run\n  \
+    kinetide leases set-checkpoint shardId-000000000003 49590338271490256608559692538361571095921575989136588898 \
+    --stream trades --evict"
+)]
+pub(super) struct SetCheckpointArgs {
+    /// Lease, as the table shows it.
+    #[arg(value_name = "SHARD")]
+    shard: String,
+
+    /// The last record that is done, by its sequence number; or trim-horizon, latest, at-timestamp, shard-end.
+    #[arg(value_name = "POSITION", value_parser = parse_checkpoint)]
+    position: Checkpoint,
+
+    /// Take the lease from a live owner first.
+    #[arg(long)]
+    evict: bool,
+
+    /// Move back although records will be delivered twice, forget a pending batch, believe a number that the stream
+    /// does not.
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    confirm: Confirm,
+}
+
+/// Flags of `kinetide leases delete`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["shards", "all"]))]
+#[command(
+    after_help = "The next shard sync makes a deleted lease anew, for a shard that the stream still has, and \
+    starts it at the initial position: its records are delivered again. Leases of live owners are refused.\n\n\
+    Example:\n  \
+    kinetide leases delete --all --stream trades --dry-run"
+)]
+pub(super) struct DeleteArgs {
+    /// Leases, as the table shows them.
+    #[arg(value_name = "SHARD")]
+    shards: Vec<String>,
+
+    /// All leases of the application.
+    #[arg(long)]
+    all: bool,
+
+    #[command(flatten)]
+    confirm: Confirm,
+}
+
+impl Change {
+    fn confirm(&self) -> &Confirm {
+        match self {
+            Self::Release(args) => &args.confirm,
+            Self::Evict(args) => &args.confirm,
+            Self::SetCheckpoint(args) => &args.confirm,
+            Self::Delete(args) => &args.confirm,
+        }
+    }
+}
+
+/// Why nobody could confirm this change, before anything is looked at.
+pub(super) fn unconfirmed(change: &Change) -> Option<&'static str> {
+    let Confirm { dry_run, yes } = change.confirm();
+    let asks = !dry_run && !yes;
+    (asks && !io::stdin().is_terminal())
+        .then_some("stdin is no terminal to ask on: give --yes to write, or --dry-run to look")
+}
+
+/// What became of one lease.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    shard: &'a str,
+    outcome: &'static str,
+    does: &'a str,
+    warnings: &'a [String],
+    undo: Option<String>,
+    before: Row<'a>,
+    after: Option<Row<'a>>,
+    /// What went wrong.
+    problem: Option<String>,
+}
+
+/// The attributes of a row that a change is about.
+#[derive(Debug, Serialize)]
+struct Row<'a> {
+    owner: Option<&'a str>,
+    checkpoint_owner: Option<&'a str>,
+    counter: u64,
+    checkpoint: &'a str,
+    checkpoint_sub: u64,
+    pending: bool,
+}
+
+impl<'a> Row<'a> {
+    fn new(lease: &'a Lease) -> Self {
+        Self {
+            owner: lease.owner.as_ref().map(WorkerId::as_str),
+            checkpoint_owner: lease.checkpoint_owner.as_ref().map(WorkerId::as_str),
+            counter: lease.counter,
+            checkpoint: lease.checkpoint.as_str(),
+            checkpoint_sub: lease.checkpoint.sub(),
+            pending: lease.pending.is_some(),
+        }
+    }
+}
+
+/// What the writes of one lease came to.
+pub(super) enum Done {
+    Nothing,
+    Written(Option<Lease>),
+    MovedOn { row: Option<Lease>, steps_before: usize },
+    Unknown(String),
+}
+
+/// Looks, says what it would write, asks, writes.
+pub(super) async fn run(fleet: &Fleet, change: Change) -> anyhow::Result<Exit> {
+    let stream = match &change {
+        Change::SetCheckpoint(_) => fleet.stream.as_ref(),
+        _ => None,
+    };
+    let mut observer = fleet.observer(stream);
+    let mut progress = Progress::default();
+    let meant = |lease: &Lease| is_meant(&change, lease);
+    let watched = observer.watch(meant, |text| progress.say(&text)).await;
+    progress.done();
+    watched.with_context(|| format!("lease table {}", fleet.application))?;
+
+    let planned = plan(fleet, &observer, &change).await?;
+    show(fleet, &change, &planned)?;
+    let confirm = change.confirm();
+    let nothing = planned.iter().all(|planned| planned.steps.is_empty());
+    if !confirm.dry_run && !nothing && !confirm.yes && !asked()? {
+        writeln!(io::stderr(), "nothing was written")?;
+        return Ok(Exit::Failed);
+    }
+    let done = if confirm.dry_run || nothing {
+        planned.iter().map(|_| Done::Nothing).collect()
+    } else {
+        write_all(&*fleet.table, &planned).await
+    };
+    report(fleet, confirm.dry_run, &planned, &done)
+}
+
+fn is_meant(change: &Change, lease: &Lease) -> bool {
+    let named = |shards: &[String]| shards.iter().any(|shard| shard == lease.key.as_str());
+    match change {
+        // Every worker is a candidate, and nobody gets leases who is silent.
+        Change::Release(_) | Change::Delete(DeleteArgs { all: true, .. }) => true,
+        Change::Evict(EvictArgs { worker: Some(worker), .. }) => {
+            lease.actual_owner().is_some_and(|owner| owner.as_str() == worker)
+        }
+        Change::Evict(args) => named(&args.shards),
+        Change::SetCheckpoint(args) => args.shard == lease.key.as_str(),
+        Change::Delete(args) => named(&args.shards),
+    }
+}
+
+async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<Vec<Planned>> {
+    let view = &observer.fleet;
+    let live = |lease: &Lease| view.get(&lease.key).is_some_and(|seen| view.is_live(seen, observer.now));
+    let leases = meant(fleet, observer, change)?;
+    Ok(match change {
+        Change::Release(_) => {
+            let mut load = load(observer);
+            leases.iter().map(|lease| release(lease, live(lease), &mut load)).collect()
+        }
+        Change::Evict(_) => leases.iter().map(|lease| change::evict(lease, live(lease))).collect(),
+        Change::SetCheckpoint(args) => {
+            let lease = leases.first().context("one lease is named")?;
+            let allowed = Allowed { evict: args.evict, force: args.force };
+            let listed = observer.listing.iter().flatten().find(|shard| shard.id == lease.key);
+            let planned = change::set_checkpoint(lease, live(lease), &args.position, listed, allowed)?;
+            if !planned.steps.is_empty() && !args.force {
+                check_position(fleet, observer, lease, &args.position).await?;
+            }
+            vec![planned]
+        }
+        Change::Delete(_) => {
+            leases.iter().map(|lease| change::delete(lease, live(lease))).collect::<Result<_, _>>()?
+        }
+    })
+}
+
+/// The leases that a change names.
+fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<Vec<Lease>> {
+    let find = |shard: &String| {
+        let seen = observer.fleet.get(&ShardId::new(shard.as_str()));
+        let odd = observer.odd.iter().find(|row| row.key == *shard);
+        seen.map(|seen| seen.lease.clone()).ok_or_else(|| match odd {
+            Some(row) => anyhow!("{shard}: its row is not understood: {}; repair it by hand", row.problem),
+            None => {
+                let table = &fleet.application;
+                anyhow!("{shard}: no such lease in table {table}; `kinetide leases` shows all")
+            }
+        })
+    };
+    let all =
+        || observer.fleet.leases().map(|seen| &seen.lease).filter(|lease| is_meant(change, lease)).cloned();
+    let mut leases: Vec<Lease> = match change {
+        Change::Release(ReleaseArgs { shards, .. })
+        | Change::Evict(EvictArgs { shards, worker: None, .. })
+        | Change::Delete(DeleteArgs { shards, all: false, .. }) => {
+            shards.iter().map(find).collect::<Result<_, _>>()?
+        }
+        Change::SetCheckpoint(args) => vec![find(&args.shard)?],
+        Change::Evict(_) | Change::Delete(_) => all().collect(),
+    };
+    leases.sort_by(|a, b| a.key.cmp(&b.key));
+    leases.dedup_by(|a, b| a.key == b.key);
+    if let (Change::Evict(EvictArgs { worker: Some(worker), .. }), true) = (change, leases.is_empty()) {
+        return Err(anyhow!("worker {worker} has no lease in table {}", fleet.application));
+    }
+    Ok(leases)
+}
+
+/// Leases of each worker that may be given more.
+fn load(observer: &Observer) -> BTreeMap<WorkerId, usize> {
+    let active = observer.fleet.active_workers(observer.now, wall_clock_s());
+    let mut load: BTreeMap<WorkerId, usize> = active.map(|worker| (worker.id.clone(), 0)).collect();
+    for seen in observer.fleet.leases().filter(|seen| !seen.lease.finished()) {
+        if let Some(count) = seen.lease.owner.as_ref().and_then(|owner| load.get_mut(owner)) {
+            *count += 1;
+        }
+    }
+    load
+}
+
+/// Hands a lease to the worker with the fewest, which has one more then.
+fn release(lease: &Lease, live: bool, load: &mut BTreeMap<WorkerId, usize>) -> Planned {
+    let others = load.iter().filter(|(worker, _)| Some(*worker) != lease.actual_owner());
+    let to =
+        others.min_by_key(|(worker, count)| (**count, (*worker).clone())).map(|(worker, _)| worker.clone());
+    let planned = change::release(lease, live, to.as_ref());
+    if let (false, Some(count)) = (planned.steps.is_empty(), to.and_then(|to| load.get_mut(&to))) {
+        *count += 1;
+    }
+    planned
+}
+
+/// Asks the stream whether there can be such a record.
+async fn check_position(
+    fleet: &Fleet,
+    observer: &Observer,
+    lease: &Lease,
+    position: &Checkpoint,
+) -> anyhow::Result<()> {
+    let (Checkpoint::At(position), Some(stream)) = (position, &fleet.stream) else { return Ok(()) };
+    let key: &LeaseKey = &lease.key;
+    let advice = "give another position, the right --stream, or --force";
+    if let Some(problem) = &observer.listing_problem {
+        return Err(anyhow!("{key}: the position cannot be checked: {problem}; {advice}"));
+    }
+    let checked = lag::check(&fleet.kinesis, stream, key, &position.sequence).await;
+    checked.map_err(|problem| anyhow!("{key}: stream {stream} refuses this position: {problem}; {advice}"))
+}
+
+/// Says what would be written: on stdout, or on stderr when stdout is for machines.
+fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for Planned { seen, does, warnings, undo, .. } in planned {
+        text.push_str(&wrapped(&format!("{}: {does}", seen.key), "", "  "));
+        for warning in warnings {
+            text.push_str(&wrapped(warning, "  Warning: ", "    "));
+        }
+        if let Some(undo) = undo {
+            // On one line, to be copied.
+            text.push_str(&format!("  To take it back: {}\n", command(fleet, undo)));
+        }
+    }
+    if planned.is_empty() {
+        text.push_str("There are no leases.\n");
+    } else if matches!(change, Change::Delete(_)) {
+        let again = "The next shard sync makes these leases anew, at the initial position, for the shards that the \
+                     stream still has: their records are delivered again.";
+        text.push_str(&wrapped(again, "", ""));
+    }
+    if fleet.json {
+        io::stderr().write_all(text.as_bytes())?;
+    } else {
+        io::stdout().write_all(text.as_bytes())?;
+        io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+/// A command line of `kinetide leases` for this fleet.
+fn command(fleet: &Fleet, arguments: &str) -> String {
+    let stream = fleet.stream.as_ref().map(|stream| format!(" --stream {stream}")).unwrap_or_default();
+    format!("kinetide leases {arguments} --application {}{stream}", fleet.application)
+}
+
+fn asked() -> io::Result<bool> {
+    let mut err = io::stderr().lock();
+    write!(err, "Write this? [y/N] ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+async fn write_all(table: &dyn LeaseTable, planned: &[Planned]) -> Vec<Done> {
+    stream::iter(planned).map(|planned| write(table, planned)).buffered(CONCURRENCY).collect().await
+}
+
+/// The steps of one lease, each on the condition that the row is as the one before left it.
+pub(super) async fn write(table: &dyn LeaseTable, planned: &Planned) -> Done {
+    if planned.steps.is_empty() {
+        return Done::Nothing;
+    }
+    let mut row = planned.seen.clone();
+    for (steps_before, step) in planned.steps.iter().enumerate() {
+        let (outcome, expected) = match step {
+            Step::Write(write) => (table.write(&row, write).await.map(Some), Some(apply(&row, write))),
+            Step::Delete => (table.delete(&row).await.map(|()| None), None),
+        };
+        let written = match outcome {
+            Ok(written) => written,
+            Err(WriteError::Conflict(row)) => {
+                return Done::MovedOn { row: row.map(|row| *row), steps_before };
+            }
+            Err(WriteError::NotWritten(source)) => {
+                return Done::Unknown(format!("not written: {}", chain(&*source)));
+            }
+            // Read again, not guessed.
+            Err(error @ WriteError::Unknown(_)) => match table.get(&row.key).await {
+                Ok(now) if now == expected => now,
+                _ => {
+                    let advice = "look with `kinetide leases` before trying again";
+                    return Done::Unknown(format!("{}; {advice}", chain(&error)));
+                }
+            },
+        };
+        match written {
+            Some(written) => row = written,
+            None => return Done::Written(None),
+        }
+    }
+    Done::Written(Some(row))
+}
+
+fn report(fleet: &Fleet, dry_run: bool, planned: &[Planned], done: &[Done]) -> anyhow::Result<Exit> {
+    let outcomes: Vec<Outcome<'_>> =
+        planned.iter().zip(done).map(|(planned, done)| outcome(fleet, dry_run, planned, done)).collect();
+    let failed = outcomes.iter().filter(|outcome| outcome.problem.is_some()).count();
+    let written = outcomes.iter().filter(|outcome| outcome.outcome == "written").count();
+    if fleet.json {
+        let text = serde_json::to_string(&outcomes).context("could not print the result")?;
+        writeln!(io::stdout(), "{text}")?;
+    } else if dry_run {
+        writeln!(io::stdout(), "Dry run: nothing was written.")?;
+    } else {
+        writeln!(
+            io::stdout(),
+            "{written} written, {failed} failed, {} left alone.",
+            outcomes.len() - written - failed
+        )?;
+    }
+    for outcome in &outcomes {
+        if let Some(problem) = &outcome.problem {
+            writeln!(io::stderr(), "error: {}: {problem}", outcome.shard)?;
+        }
+    }
+    Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
+}
+
+fn outcome<'a>(fleet: &Fleet, dry_run: bool, planned: &'a Planned, done: &'a Done) -> Outcome<'a> {
+    let (word, after, problem) = match done {
+        Done::Nothing if planned.steps.is_empty() => ("nothing_to_do", None, None),
+        Done::Nothing if dry_run => ("dry_run", None, None),
+        Done::Nothing => ("nothing_to_do", None, None),
+        Done::Written(row) => ("written", row.as_ref(), None),
+        Done::MovedOn { row, steps_before } => {
+            let now = row.as_ref().map_or("it was deleted".to_owned(), |row| {
+                let owner = row.actual_owner().map_or("nobody", WorkerId::as_str);
+                format!("its owner is {owner}, its counter {} and not {}", row.counter, planned.seen.counter)
+            });
+            let evicted = if *steps_before > 0 { "; it was taken from its owner, and no more" } else { "" };
+            let problem = format!("the row has moved on since it was shown: {now}{evicted}; try again");
+            ("moved_on", row.as_ref(), Some(problem))
+        }
+        Done::Unknown(problem) => ("unknown", None, Some(problem.clone())),
+    };
+    Outcome {
+        shard: planned.seen.key.as_str(),
+        outcome: word,
+        does: &planned.does,
+        warnings: &planned.warnings,
+        undo: planned.undo.as_ref().map(|undo| command(fleet, undo)),
+        before: Row::new(&planned.seen),
+        after: after.map(Row::new),
+        problem,
+    }
+}

@@ -1,0 +1,375 @@
+//! What a change would write to one lease, decided from its row and whether its owner is alive. Pure.
+
+use std::fmt;
+
+use crate::checkpoint::PendingBatch;
+use crate::lease::{Lease, LeaseWrite, Pending, WorkerId};
+use crate::shard::{Checkpoint, Position, SequenceNumber, Shard};
+
+/// One write to the table.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    Write(LeaseWrite),
+    Delete,
+}
+
+/// What is to be done with one lease. No steps: there is nothing to do, and `does` says why.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Planned {
+    /// The row that was seen; every write is on the condition that it is still so.
+    pub(super) seen: Lease,
+    pub(super) steps: Vec<Step>,
+    /// In words.
+    pub(super) does: String,
+    /// What it costs.
+    pub(super) warnings: Vec<String>,
+    /// Arguments of `kinetide leases` that take it back, where that is possible.
+    pub(super) undo: Option<String>,
+}
+
+/// Why a lease is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{lease}: {problem}")]
+pub(super) struct Refused {
+    lease: String,
+    problem: String,
+}
+
+impl Planned {
+    fn new(seen: &Lease, steps: impl IntoIterator<Item = LeaseWrite>, does: impl Into<String>) -> Self {
+        Self {
+            seen: seen.clone(),
+            steps: steps.into_iter().map(Step::Write).collect(),
+            does: does.into(),
+            warnings: Vec::new(),
+            undo: None,
+        }
+    }
+}
+
+/// Hands a lease on: gracefully to the worker `to` where its owner is alive, else it is left to the leader.
+pub(super) fn release(lease: &Lease, live: bool, to: Option<&WorkerId>) -> Planned {
+    let to = to.filter(|_| live);
+    match (lease.actual_owner(), to) {
+        _ if lease.finished() => Planned::new(lease, [], "its shard is finished, nobody reads it any more"),
+        (None, _) => Planned::new(lease, [], "nobody owns it"),
+        (Some(from), _) if lease.checkpoint_owner.is_some() && live => {
+            let to = lease.owner.as_ref().map_or("nobody", WorkerId::as_str);
+            Planned::new(lease, [], format!("is being handed from {from} to {to} already"))
+        }
+        (Some(from), Some(to)) => Planned::new(
+            lease,
+            [LeaseWrite::HandOff(to.clone())],
+            format!("handed from {from} to {to}, once {from} has delivered its open batch"),
+        ),
+        (Some(_), None) => evict(lease, live),
+    }
+}
+
+/// Takes a lease away from whoever has it.
+pub(super) fn evict(lease: &Lease, live: bool) -> Planned {
+    let state = if live { "" } else { ", who is silent" };
+    match (lease.actual_owner(), &lease.checkpoint_owner, &lease.owner) {
+        (None, ..) => Planned::new(lease, [], "nobody owns it"),
+        (Some(from), Some(_), Some(next)) => Planned::new(
+            lease,
+            [LeaseWrite::Evict],
+            format!("taken from {from}{state}, which ends its hand-off: {next} reads on"),
+        ),
+        (Some(from), ..) => Planned::new(
+            lease,
+            [LeaseWrite::Evict],
+            format!("taken from {from}{state}; the leader gives it to a worker"),
+        ),
+    }
+}
+
+/// What an operator allows.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Allowed {
+    /// Take the lease from a live owner first.
+    pub(super) evict: bool,
+    /// Deliver records twice, forget a pending batch.
+    pub(super) force: bool,
+}
+
+/// Moves a checkpoint. `shard` is the lease's shard as the stream lists it, where that is known.
+///
+/// The lease is always taken from its owner first, silent or not: a commit moves the counter by one, and an owner that
+/// finds its counter one higher takes that for a write of its own whose answer was lost (KCL's renewer).
+pub(super) fn set_checkpoint(
+    lease: &Lease,
+    live: bool,
+    target: &Checkpoint,
+    shard: Option<&Shard>,
+    allowed: Allowed,
+) -> Result<Planned, Refused> {
+    let refused = |problem: String| Err(Refused { lease: lease.key.to_string(), problem });
+    let before = Written(&lease.checkpoint);
+    if lease.checkpoint == *target && lease.pending.is_none() {
+        return Ok(Planned::new(lease, [], format!("its checkpoint is {before} already")));
+    }
+    if live && !allowed.evict {
+        let owner = lease.actual_owner().map_or("a worker", WorkerId::as_str);
+        return refused(format!("{owner} reads it; give --evict to take it away first, or stop the workers"));
+    }
+    if let (Checkpoint::At(position), Some(shard)) = (target, shard)
+        && position.sequence < shard.starting_sequence_number
+    {
+        let start = &shard.starting_sequence_number;
+        return refused(format!("{} is before the start of the shard, {start}", position.sequence));
+    }
+    let mut warnings = Vec::new();
+    if let Some(pending) = &lease.pending {
+        let batch = in_words(pending);
+        if !allowed.force {
+            return refused(format!(
+                "{batch}: its rows may be in the lake already and would be delivered again; let a worker finish it, \
+                 or give --force"
+            ));
+        }
+        warnings.push(format!("{batch} is forgotten: those of its rows that are in the lake stay there"));
+    }
+    match way(&lease.checkpoint, target) {
+        Way::Same => {}
+        Way::Back if !allowed.force => {
+            return refused(format!(
+                "{} is before its checkpoint {before}: the records between would be delivered twice; give --force \
+                 if that is what you want",
+                Written(target)
+            ));
+        }
+        Way::Back => warnings.push(format!(
+            "the records from {} to {before} that are in the lake already will be delivered twice",
+            Written(target)
+        )),
+        Way::Ahead => warnings.push(format!(
+            "the records from {before} to {} that were not delivered yet will never be",
+            Written(target)
+        )),
+    }
+    // During a hand-off the first one only ends it.
+    let owners = lease.owner.iter().chain(&lease.checkpoint_owner).count();
+    let evictions = std::iter::repeat_n(LeaseWrite::Evict, owners);
+    let steps = evictions.chain([LeaseWrite::Commit(target.clone())]);
+    let from = lease.actual_owner().map(|owner| format!("taken from {owner}, then ")).unwrap_or_default();
+    let does = format!("{from}its checkpoint is moved from {before} to {}", Written(target));
+    let undo = format!("set-checkpoint {} {before} --evict --force", lease.key);
+    Ok(Planned { warnings, undo: Some(undo), ..Planned::new(lease, steps, does) })
+}
+
+/// Removes a lease whose owner is not alive.
+pub(super) fn delete(lease: &Lease, live: bool) -> Result<Planned, Refused> {
+    if live {
+        let owner = lease.actual_owner().map_or("a worker", WorkerId::as_str);
+        let problem = format!("{owner} reads it; stop the workers first");
+        return Err(Refused { lease: lease.key.to_string(), problem });
+    }
+    let mut warnings = Vec::new();
+    if let Some(pending) = &lease.pending {
+        warnings.push(format!(
+            "{} is forgotten: those of its rows that are in the lake stay there",
+            in_words(pending)
+        ));
+    }
+    let does = format!("deleted, with its checkpoint {}", Written(&lease.checkpoint));
+    Ok(Planned { steps: vec![Step::Delete], warnings, ..Planned::new(lease, [], does) })
+}
+
+fn in_words(pending: &Pending) -> String {
+    match PendingBatch::from_pending(pending) {
+        Ok(Some(batch)) => {
+            format!("a batch up to {} with {} objects is prepared", batch.last.sequence, batch.objects.len())
+        }
+        Ok(None) => {
+            format!("another application has prepared a batch up to {}", Written(&pending.checkpoint))
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
+/// What a move of the checkpoint does to records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Same,
+    /// Some would be delivered again.
+    Back,
+    /// Some would not be delivered at all.
+    Ahead,
+}
+
+/// KCL's order, except that LATEST is where the tip is when reading starts: ahead of every position.
+fn way(from: &Checkpoint, to: &Checkpoint) -> Way {
+    let rank = |at: &Checkpoint| match at {
+        Checkpoint::TrimHorizon => 0,
+        Checkpoint::AtTimestamp => 1,
+        Checkpoint::At(_) => 2,
+        Checkpoint::Latest => 3,
+        Checkpoint::ShardEnd => 4,
+    };
+    match rank(to).cmp(&rank(from)).then_with(|| to.cmp(from)) {
+        std::cmp::Ordering::Less => Way::Back,
+        std::cmp::Ordering::Equal => Way::Same,
+        std::cmp::Ordering::Greater => Way::Ahead,
+    }
+}
+
+/// A checkpoint as people write it: [`parse_checkpoint`] reads it back.
+pub(super) struct Written<'a>(pub(super) &'a Checkpoint);
+
+impl fmt::Display for Written<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Checkpoint::At(Position { sequence, sub: 0 }) => write!(f, "{sequence}"),
+            Checkpoint::At(Position { sequence, sub }) => write!(f, "{sequence}/{sub}"),
+            sentinel => f.write_str(&sentinel.as_str().to_lowercase().replace('_', "-")),
+        }
+    }
+}
+
+/// Reads `trim-horizon`, `latest`, `at-timestamp`, `shard-end`, or a sequence number, with `/N` for a record inside a
+/// KPL aggregate.
+pub(super) fn parse_checkpoint(text: &str) -> Result<Checkpoint, String> {
+    let (sequence, sub) = match text.split_once('/') {
+        Some((sequence, sub)) => (sequence, sub.parse().ok()),
+        None => (text, Some(0)),
+    };
+    let sentinel = || Checkpoint::parse(&text.to_uppercase().replace('-', "_"), 0);
+    let number = || Some(Checkpoint::At(Position { sequence: SequenceNumber::parse(sequence)?, sub: sub? }));
+    number().or_else(sentinel).ok_or_else(|| {
+        "must be trim-horizon, latest, at-timestamp, shard-end, or the sequence number of the last record that is done"
+            .to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::apply;
+    use crate::shard::{HashKeyRange, ShardId};
+
+    fn shard() -> Shard {
+        Shard {
+            id: ShardId::new("shardId-000000000000"),
+            parents: Vec::new(),
+            hash_range: HashKeyRange { start: 0, end: u128::MAX },
+            starting_sequence_number: SequenceNumber::from(100),
+            closed: false,
+        }
+    }
+
+    fn at(number: u128) -> Checkpoint {
+        Checkpoint::At(Position::new(SequenceNumber::from(number)))
+    }
+
+    fn lease(owner: Option<&str>, from: Option<&str>) -> Lease {
+        Lease {
+            owner: owner.map(WorkerId::new),
+            checkpoint_owner: from.map(WorkerId::new),
+            ..Lease::new(&shard(), at(200))
+        }
+    }
+
+    fn pending(state: Option<&[u8]>) -> Lease {
+        let pending = Pending { checkpoint: at(300), state: state.map(Into::into) };
+        Lease { pending: Some(pending), ..lease(None, None) }
+    }
+
+    const ALL: Allowed = Allowed { evict: true, force: true };
+
+    #[test]
+    fn a_release_is_graceful_where_it_can_be() {
+        let b = WorkerId::new("b");
+        let step = |lease: &Lease, live, to| release(lease, live, to).steps;
+        let owned = lease(Some("a"), None);
+        assert_eq!(step(&owned, true, Some(&b)), [Step::Write(LeaseWrite::HandOff(b.clone()))]);
+        let evict = [Step::Write(LeaseWrite::Evict)];
+        assert_eq!(step(&owned, true, None), evict);
+        assert_eq!(step(&owned, false, Some(&b)), evict);
+        assert_eq!(step(&lease(Some("b"), Some("a")), false, Some(&b)), evict);
+        let finished = Lease { checkpoint: Checkpoint::ShardEnd, ..owned };
+        for nothing in [lease(None, None), lease(Some("b"), Some("a")), finished] {
+            assert_eq!(step(&nothing, true, Some(&b)), []);
+        }
+    }
+
+    #[test]
+    fn an_eviction_says_who_reads_on() {
+        let plan = evict(&lease(Some("b"), Some("a")), true);
+        assert!(plan.does.contains("b reads on"), "{}", plan.does);
+        assert!(evict(&lease(Some("a"), None), false).does.contains("silent"));
+        assert_eq!(evict(&lease(None, None), false).steps, []);
+    }
+
+    #[test]
+    fn a_checkpoint_is_moved_only_after_its_owner_is_gone() {
+        for owned in [lease(None, None), lease(Some("a"), None), lease(Some("b"), Some("a"))] {
+            let plan = set_checkpoint(&owned, true, &at(250), None, ALL).unwrap();
+            let mut row = owned;
+            for step in &plan.steps {
+                let Step::Write(write) = step else { panic!("{step:?}") };
+                if let LeaseWrite::Commit(_) = write {
+                    assert_eq!(row.actual_owner(), None);
+                }
+                row = apply(&row, write);
+            }
+            assert_eq!((row.checkpoint, row.owner, row.checkpoint_owner), (at(250), None, None));
+        }
+    }
+
+    #[track_caller]
+    fn refuses(lease: &Lease, live: bool, target: &Checkpoint, allowed: Allowed, word: &str) {
+        let refused = set_checkpoint(lease, live, target, Some(&shard()), allowed).unwrap_err().to_string();
+        assert!(refused.contains(word), "{refused}");
+    }
+
+    #[test]
+    fn what_loses_or_doubles_records_has_to_be_allowed() {
+        let (free, none) = (lease(None, None), Allowed::default());
+        refuses(&lease(Some("a"), None), true, &at(250), none, "--evict");
+        refuses(&free, false, &at(99), ALL, "before the start");
+        refuses(&free, false, &at(150), none, "delivered twice");
+        refuses(&free, false, &Checkpoint::TrimHorizon, none, "delivered twice");
+        refuses(&pending(None), false, &at(400), none, "another application");
+        refuses(&pending(Some(b"{\"kinetide\":9}")), false, &at(400), none, "newer version");
+        let warns = |lease: &Lease, target: &Checkpoint, word: &str| {
+            let plan = set_checkpoint(lease, false, target, Some(&shard()), ALL).unwrap();
+            assert!(plan.warnings.iter().any(|warning| warning.contains(word)), "{plan:?}");
+        };
+        warns(&free, &at(150), "delivered twice");
+        warns(&free, &at(250), "never");
+        warns(&free, &Checkpoint::Latest, "never");
+        warns(&pending(None), &at(200), "is forgotten");
+        assert_eq!(set_checkpoint(&free, false, &at(200), None, none).unwrap().steps, []);
+    }
+
+    #[test]
+    fn undo_gives_the_checkpoint_back() {
+        let sub = Checkpoint::At(Position { sequence: SequenceNumber::from(7), sub: 3 });
+        let all = [
+            Checkpoint::AtTimestamp,
+            Checkpoint::TrimHorizon,
+            Checkpoint::Latest,
+            Checkpoint::ShardEnd,
+            at(7),
+            sub,
+        ];
+        for before in all {
+            let row = Lease { checkpoint: before.clone(), ..lease(None, None) };
+            let undo = set_checkpoint(&row, false, &at(9), None, ALL).unwrap().undo.unwrap();
+            let text = undo.split(' ').nth(2).unwrap();
+            assert_eq!(parse_checkpoint(text), Ok(before.clone()));
+            assert_eq!(parse_checkpoint(before.as_str()).unwrap().as_str(), before.as_str());
+        }
+        for wrong in ["", "yesterday", "12x", "7/", "7/x", "-7"] {
+            assert!(parse_checkpoint(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_leases_without_a_live_owner_are_deleted() {
+        assert!(delete(&lease(Some("a"), None), true).unwrap_err().to_string().contains("stop the workers"));
+        assert_eq!(delete(&lease(Some("a"), None), false).unwrap().steps, [Step::Delete]);
+        assert_eq!(delete(&pending(None), false).unwrap().warnings.len(), 1);
+    }
+}

@@ -1,0 +1,326 @@
+//! `kinetide leases`: who reads which shard, why one is not read, and what an operator can do about it.
+
+mod act;
+mod change;
+mod lag;
+mod observe;
+mod report;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, Subcommand};
+use tokio::time::{sleep, timeout};
+
+use self::observe::Observer;
+use self::report::Report;
+use super::Exit;
+use crate::aws::{explain, sdk_config};
+use crate::config::{BadSetting, duration, endpoint, name, within};
+use crate::lease::LeaseTable;
+use crate::lease::dynamodb::DynamoDbLeaseTable;
+use crate::shard::kinesis::KinesisShardLister;
+use crate::shard::{ShardId, ShardLister};
+
+/// DynamoDB must answer within this time.
+const START_TIMEOUT: Duration = Duration::from_secs(8);
+/// Between two looks of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(3);
+/// Shards that are read, on a screen of `--watch`.
+const WATCH_READ_MAX: usize = 20;
+const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+const FLEET: &str = "Fleet";
+const AWS: &str = "AWS";
+
+/// Flags of `kinetide leases`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without a command: a table of all shards, those that are not read first, each with the reason, \
+    since when, and what to do. Owners are alive while they renew their leases, so it watches the table for a third \
+    of the failover time, and for all of it when an owner is not heard. Nothing is written.\n\n\
+    The age of a checkpoint and the lag are asked of the stream: two calls a shard.\n\n\
+    docs/LEASES.md explains every reason and every member of --json.\n\n\
+    Exit code: 0 when shown or written, 1 when refused, when a lease had moved on, or when the table is out of reach, \
+    2 for wrong settings, and for a change that nobody could confirm.\n\nExamples:\n  \
+    kinetide leases --stream trades\n  \
+    kinetide leases --application kinetide-trades --watch\n  \
+    kinetide leases --stream trades --json --no-lag | jq '.leases[] | select(.state == \"not_read\")'\n  \
+    kinetide leases release shardId-000000000003 --stream trades\n  \
+    kinetide leases set-checkpoint shardId-000000000003 trim-horizon --stream trades --dry-run"
+)]
+pub struct LeasesArgs {
+    #[command(flatten)]
+    fleet: FleetArgs,
+
+    #[command(flatten)]
+    show: ShowArgs,
+
+    #[command(subcommand)]
+    change: Option<Change>,
+}
+
+#[derive(Debug, Args)]
+struct FleetArgs {
+    /// Name of the application and of its lease table [default: kinetide-STREAM].
+    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_APPLICATION", value_name = "NAME")]
+    application: Option<String>,
+
+    /// Stream that the application reads [default: NAME of an application kinetide-NAME].
+    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_STREAM", value_name = "NAME")]
+    stream: Option<String>,
+
+    /// The failover time of the workers, 1s to 10m.
+    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
+          default_value = "10s", value_parser = duration)]
+    failover_time: Duration,
+
+    /// AWS region [default: from the environment].
+    #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
+    region: Option<String>,
+
+    /// Another Kinesis than that of AWS.
+    #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
+    kinesis_endpoint: Option<String>,
+
+    /// Another DynamoDB than that of AWS.
+    #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
+    dynamodb_endpoint: Option<String>,
+
+    /// Print JSON: the fleet as one object, or the changes as one array.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ShowArgs {
+    /// Leave the stream alone: no age of checkpoints, no lag, no comparison with its shards.
+    #[arg(long)]
+    no_lag: bool,
+
+    /// Look again every few seconds until Ctrl-C; with --json, one line each time.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// What can be changed. Every write is conditional on what was shown.
+#[derive(Debug, Subcommand)]
+enum Change {
+    /// Hand shards to another worker, gracefully where their owner is alive.
+    Release(act::ReleaseArgs),
+    /// Take shards away from their owner now; the leader gives them to a worker.
+    Evict(act::EvictArgs),
+    /// Set where a shard is read from.
+    SetCheckpoint(act::SetCheckpointArgs),
+    /// Delete leases, to start again at the initial position.
+    Delete(act::DeleteArgs),
+}
+
+/// What to talk to.
+struct Fleet {
+    application: String,
+    stream: Option<String>,
+    failover: Duration,
+    table: Arc<dyn LeaseTable>,
+    kinesis: aws_sdk_kinesis::Client,
+    json: bool,
+}
+
+/// Runs the command.
+pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
+    let named = match settings(&args) {
+        Ok(named) => named,
+        Err(problem) => {
+            writeln!(io::stderr(), "error: {problem}")?;
+            return Ok(Exit::BadSettings);
+        }
+    };
+    let LeasesArgs { fleet, show, change } = args;
+    if let Some(problem) = change.as_ref().and_then(act::unconfirmed) {
+        writeln!(io::stderr(), "error: {problem}")?;
+        return Ok(Exit::BadSettings);
+    }
+    let fleet = connect(fleet, named).await?;
+    match change {
+        Some(change) => act::run(&fleet, change).await,
+        None => match show_fleet(&fleet, &show).await {
+            Err(error) if is_broken_pipe(&error) => Ok(Exit::Done),
+            outcome => outcome,
+        },
+    }
+}
+
+/// Application and stream.
+fn settings(args: &LeasesArgs) -> Result<(String, Option<String>), String> {
+    let text = |problem: BadSetting| problem.to_string();
+    let fleet = &args.fleet;
+    if let Some(stream) = &fleet.stream {
+        name("stream", stream, 128).map_err(text)?;
+    }
+    let application = match (&fleet.application, &fleet.stream) {
+        (Some(application), _) => application.clone(),
+        (None, Some(stream)) => format!("kinetide-{stream}"),
+        (None, None) => return Err("which application? give --application, --stream or both".to_owned()),
+    };
+    name("application", &application, 255).map_err(text)?;
+    within("failover-time", fleet.failover_time, Duration::from_secs(1), Duration::from_secs(600))
+        .map_err(text)?;
+    endpoint("kinesis-endpoint", fleet.kinesis_endpoint.clone()).map_err(text)?;
+    endpoint("dynamodb-endpoint", fleet.dynamodb_endpoint.clone()).map_err(text)?;
+    if args.change.is_some() && (args.show.watch || args.show.no_lag) {
+        return Err("--watch and --no-lag are for looking only; leave them out of a change".to_owned());
+    }
+    let guessed = || application.strip_prefix("kinetide-").map(str::to_owned);
+    let stream = fleet.stream.clone().or_else(guessed);
+    Ok((application, stream))
+}
+
+async fn connect(args: FleetArgs, named: (String, Option<String>)) -> anyhow::Result<Fleet> {
+    let (application, stream) = named;
+    let dynamodb = sdk_config(args.dynamodb_endpoint.as_deref(), args.region.as_deref()).await;
+    let kinesis = sdk_config(args.kinesis_endpoint.as_deref(), args.region.as_deref()).await;
+    if dynamodb.region().is_none() {
+        return Err(anyhow!("no AWS region: set --region or AWS_REGION"));
+    }
+    let client = aws_sdk_dynamodb::Client::new(&dynamodb);
+    let what = || format!("lease table {application}");
+    let call = client.describe_table().table_name(&application).send();
+    let answer = timeout(START_TIMEOUT, call).await.map_err(|_| {
+        let seconds = START_TIMEOUT.as_secs();
+        anyhow!("{}: no answer within {seconds} s; check the endpoint, the network and the region", what())
+    })?;
+    answer.map_err(|error| {
+        let missing = error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception());
+        let problem = if missing {
+            "does not exist; check --application, --region and the account, or start a worker, which makes it"
+                .to_owned()
+        } else {
+            explain(&error)
+        };
+        anyhow!("{}: {problem}", what())
+    })?;
+    let table = DynamoDbLeaseTable::new(client, &application);
+    let located = timeout(START_TIMEOUT, table.locate()).await;
+    located.with_context(|| format!("{}: its other tables are not ready", what()))??;
+    Ok(Fleet {
+        table: Arc::new(table),
+        kinesis: aws_sdk_kinesis::Client::new(&kinesis),
+        application,
+        stream,
+        failover: args.failover_time,
+        json: args.json,
+    })
+}
+
+impl Fleet {
+    fn observer(&self, stream: Option<&String>) -> Observer {
+        let lister = stream.map(|stream| -> Arc<dyn ShardLister> {
+            Arc::new(KinesisShardLister::new(self.kinesis.clone(), stream))
+        });
+        Observer::new(Arc::clone(&self.table), lister, self.failover)
+    }
+
+    /// What was seen, with the lags of what is not finished.
+    async fn report(&self, observer: &Observer, stream: Option<&String>) -> Report {
+        let listed: BTreeSet<&ShardId> = observer.listing.iter().flatten().map(|shard| &shard.id).collect();
+        let leases = observer.fleet.leases().map(|seen| &seen.lease);
+        let known = leases.filter(|lease| listed.contains(&lease.key));
+        let lags = match stream {
+            Some(stream) => lag::lags(&self.kinesis, stream, known).await,
+            None => BTreeMap::new(),
+        };
+        Report::new(&self.application, stream.map(String::as_str), observer, lags)
+    }
+}
+
+async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
+    let stream = fleet.stream.as_ref().filter(|_| !show.no_lag);
+    let mut observer = fleet.observer(stream);
+    let mut progress = Progress::default();
+    let watching = async {
+        observer.watch(|_| true, |text| progress.say(&text)).await?;
+        progress.done();
+        let report = fleet.report(&observer, stream).await;
+        print(fleet, &report, show.watch)?;
+        if !show.watch {
+            return anyhow::Ok(Exit::Done);
+        }
+        loop {
+            sleep(WATCH_EVERY).await;
+            if let Err(error) = observer.look().await {
+                writeln!(
+                    io::stderr(),
+                    "lease table {}: {}; looking again",
+                    fleet.application,
+                    chain(&error)
+                )?;
+                continue;
+            }
+            print(fleet, &fleet.report(&observer, stream).await, true)?;
+        }
+    };
+    tokio::select! {
+        shown = watching => shown.context(format!("lease table {}", fleet.application)),
+        interrupted = tokio::signal::ctrl_c(), if show.watch => {
+            interrupted.context("could not listen for Ctrl-C")?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn print(fleet: &Fleet, report: &Report, again: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if fleet.json {
+        writeln!(out, "{}", serde_json::to_string(report).context("could not print the report")?)?;
+    } else {
+        let terminal = out.is_terminal();
+        let clear = if again && terminal { CLEAR_SCREEN } else { "" };
+        let read_max = if again && terminal { WATCH_READ_MAX } else { usize::MAX };
+        let end = if again && !terminal { "\n" } else { "" };
+        write!(out, "{clear}{}{end}", table::text(report, read_max))?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// One line on a terminal's stderr that says why it takes a moment.
+#[derive(Default)]
+struct Progress {
+    shown: bool,
+}
+
+impl Progress {
+    fn say(&mut self, text: &str) {
+        let mut err = io::stderr().lock();
+        if err.is_terminal() {
+            // Nothing is lost with it.
+            drop(write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush()));
+            self.shown = true;
+        }
+    }
+
+    fn done(&mut self) {
+        if std::mem::take(&mut self.shown) {
+            let mut err = io::stderr().lock();
+            drop(write!(err, "\r\x1b[2K").and_then(|()| err.flush()));
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+/// An error with everything below it, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let below = std::iter::successors(error.source(), |error| error.source());
+    std::iter::once(error.to_string()).chain(below.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,266 @@
+//! What is known of a fleet, as `--json` prints it and the table shows it. `docs/LEASES.md` documents the members.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::lag::Lag;
+use super::observe::{Observer, wall_clock_s};
+use crate::checkpoint::{PendingBatch, Stage};
+use crate::lease::explain::{Explained, Reason, Standing};
+use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
+use crate::lease::{Lease, LeaseKey, Pending, WorkerId};
+
+/// A fleet at one moment.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) application: String,
+    pub(super) stream: Option<String>,
+    /// For how long it was watched.
+    pub(super) watched_seconds: f64,
+    pub(super) leader: Option<LeaderReport>,
+    /// Not read first, then by key.
+    pub(super) leases: Vec<LeaseReport>,
+    pub(super) workers: Vec<WorkerReport>,
+    pub(super) odd_rows: Vec<OddReport>,
+    /// What could not be looked at, and why.
+    pub(super) notes: Vec<String>,
+}
+
+/// How a shard stands, in the order of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum State {
+    NotRead,
+    Unheard,
+    Read,
+    Finished,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct LeaseReport {
+    pub(super) shard: String,
+    pub(super) state: State,
+    /// A fixed word: why it is not read, or why the lease of a finished shard is kept.
+    pub(super) reason: Option<&'static str>,
+    pub(super) why: Option<String>,
+    pub(super) next_step: Option<&'static str>,
+    /// For how long it has been so; for a shard that is read, since the last sign of life.
+    pub(super) for_seconds: Option<f64>,
+    /// It was so from the first look on, perhaps for longer.
+    pub(super) at_least: bool,
+    pub(super) owner: Option<String>,
+    /// Who gets it, during a hand-off.
+    pub(super) next_owner: Option<String>,
+    pub(super) counter: Option<u64>,
+    pub(super) checkpoint: Option<String>,
+    pub(super) checkpoint_sub: u64,
+    #[serde(flatten)]
+    pub(super) lag: Lag,
+    pub(super) pending: Option<PendingReport>,
+    pub(super) parents: Vec<String>,
+    pub(super) children: Vec<String>,
+    pub(super) owner_switches: u64,
+    pub(super) throughput_kbps: Option<f64>,
+}
+
+/// A batch that was prepared and not committed.
+#[derive(Debug, Serialize)]
+pub(super) struct PendingReport {
+    pub(super) last: String,
+    /// Prepared by kinetide; else by another application, whose batch is not continued.
+    pub(super) ours: bool,
+    pub(super) first: Option<String>,
+    pub(super) stage: Option<Stage>,
+    pub(super) transform: Option<String>,
+    pub(super) objects: Vec<String>,
+    /// Why no worker of this version can go on with it.
+    pub(super) problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct LeaderReport {
+    pub(super) worker: String,
+    pub(super) lease_seconds: f64,
+    /// How long its lock has not moved.
+    pub(super) unmoved_seconds: f64,
+    pub(super) at_least: bool,
+    pub(super) released: bool,
+    pub(super) expired: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct WorkerReport {
+    pub(super) worker: String,
+    pub(super) leader: bool,
+    /// It may be given leases.
+    pub(super) active: bool,
+    /// Open leases that it may renew.
+    pub(super) leases: usize,
+    /// Share of its processors in use.
+    pub(super) cpu_percent: Option<f64>,
+    /// Throughput in percent of its fair share.
+    pub(super) throughput_percent: Option<f64>,
+    /// The youngest sign of life: a renewed lease, or its row, by its own clock.
+    pub(super) seen_seconds_ago: Option<f64>,
+    pub(super) has_row: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct OddReport {
+    pub(super) key: String,
+    pub(super) problem: String,
+}
+
+impl Report {
+    /// What `observer` has seen, with what the stream said of checkpoints.
+    pub(super) fn new(
+        application: &str,
+        stream: Option<&str>,
+        observer: &Observer,
+        mut lags: BTreeMap<LeaseKey, Lag>,
+    ) -> Self {
+        let since = |at: Instant| observer.now.duration_since(at).as_secs_f64();
+        let started = observer.fleet.watching_since();
+        let mut leases: Vec<LeaseReport> = observer
+            .explained()
+            .into_iter()
+            .map(|explained| {
+                let row = observer.fleet.get(&explained.key).map(|seen| &seen.lease);
+                let lag = lags.remove(&explained.key).unwrap_or_default();
+                let for_seconds = explained.since.map(since);
+                LeaseReport { for_seconds, ..lease_report(explained, row, lag) }
+            })
+            .collect();
+        leases.sort_by_key(|lease| lease.state);
+        let leader = observer.leader.as_ref().map(|(row, moved)| LeaderReport {
+            worker: row.owner.to_string(),
+            lease_seconds: row.lease_duration.as_secs_f64(),
+            unmoved_seconds: since(*moved),
+            at_least: !observer.leader_heard,
+            released: row.released,
+            expired: observer.now.duration_since(*moved) > row.lease_duration,
+        });
+        Self {
+            application: application.to_owned(),
+            stream: stream.map(str::to_owned),
+            watched_seconds: started.map_or(0.0, since),
+            leader,
+            leases,
+            workers: workers(observer),
+            odd_rows: observer
+                .odd
+                .iter()
+                .map(|row| OddReport { key: row.key.clone(), problem: row.problem.clone() })
+                .collect(),
+            notes: observer.listing_problem.iter().map(|problem| format!("shards: {problem}")).collect(),
+        }
+    }
+}
+
+fn lease_report(explained: Explained, row: Option<&Lease>, lag: Lag) -> LeaseReport {
+    let (state, reason, why) = match &explained.standing {
+        Standing::Read => (State::Read, None, None),
+        Standing::Unheard => (State::Unheard, None, None),
+        Standing::NotRead(reason) => (State::NotRead, Some(reason.word()), Some(reason.to_string())),
+        Standing::Finished(kept) => (State::Finished, Some(kept.word()), Some(kept.to_string())),
+    };
+    let next_step = match &explained.standing {
+        Standing::NotRead(reason) => Some(Reason::next_step(reason)),
+        _ => None,
+    };
+    let texts = |ids: &[LeaseKey]| ids.iter().map(|id| id.as_str().to_owned()).collect();
+    let handing_off = row.is_some_and(|row| row.checkpoint_owner.is_some());
+    let name = |worker: Option<&WorkerId>| worker.map(|worker| worker.as_str().to_owned());
+    LeaseReport {
+        shard: explained.key.as_str().to_owned(),
+        state,
+        reason,
+        why,
+        next_step,
+        for_seconds: None,
+        at_least: explained.at_least,
+        owner: name(row.and_then(Lease::actual_owner)),
+        next_owner: name(row.filter(|_| handing_off).and_then(|row| row.owner.as_ref())),
+        counter: row.map(|row| row.counter),
+        checkpoint: row.map(|row| row.checkpoint.as_str().to_owned()),
+        checkpoint_sub: row.map_or(0, |row| row.checkpoint.sub()),
+        lag,
+        pending: row.and_then(|row| row.pending.as_ref()).map(pending_report),
+        parents: row.map(|row| texts(&row.parents)).unwrap_or_default(),
+        children: row.map(|row| texts(&row.children)).unwrap_or_default(),
+        owner_switches: row.map_or(0, |row| row.owner_switches),
+        throughput_kbps: row.and_then(|row| row.throughput_kbps),
+    }
+}
+
+pub(super) fn pending_report(pending: &Pending) -> PendingReport {
+    let last = pending.checkpoint.as_str().to_owned();
+    let unknown = PendingReport {
+        last,
+        ours: true,
+        first: None,
+        stage: None,
+        transform: None,
+        objects: Vec::new(),
+        problem: None,
+    };
+    match PendingBatch::from_pending(pending) {
+        Ok(None) => PendingReport { ours: false, ..unknown },
+        Err(error) => PendingReport { problem: Some(error.to_string()), ..unknown },
+        Ok(Some(batch)) => PendingReport {
+            first: Some(batch.first.sequence.as_str().to_owned()),
+            stage: Some(batch.stage),
+            transform: Some(batch.transform),
+            objects: batch.objects,
+            ..unknown
+        },
+    }
+}
+
+/// Every worker that has a row or a lease, by id.
+fn workers(observer: &Observer) -> Vec<WorkerReport> {
+    let wall_clock = wall_clock_s();
+    let mut all: BTreeMap<&WorkerId, WorkerReport> = BTreeMap::new();
+    let leader = observer.leader.as_ref().filter(|(row, _)| !row.released).map(|(row, _)| &row.owner);
+    let unknown = |worker: &WorkerId| WorkerReport {
+        worker: worker.to_string(),
+        leader: leader == Some(worker),
+        active: false,
+        leases: 0,
+        cpu_percent: None,
+        throughput_percent: None,
+        seen_seconds_ago: None,
+        has_row: false,
+    };
+    for seen in observer.fleet.workers() {
+        let newest =
+            |metric: &str| seen.row.samples.get(metric)?.last().copied().filter(|value| *value >= 0.0);
+        let age = std::time::Duration::from_secs(wall_clock.saturating_sub(seen.row.updated));
+        let report = WorkerReport {
+            cpu_percent: newest(CPU),
+            throughput_percent: newest(THROUGHPUT),
+            seen_seconds_ago: Some(age.as_secs_f64()),
+            has_row: true,
+            ..unknown(&seen.row.id)
+        };
+        all.insert(&seen.row.id, report);
+    }
+    for seen in observer.fleet.leases().filter(|seen| !seen.lease.finished()) {
+        let Some(owner) = seen.lease.actual_owner() else { continue };
+        let worker = all.entry(owner).or_insert_with(|| unknown(owner));
+        worker.leases += 1;
+        if seen.heard {
+            let ago = observer.now.duration_since(seen.since).as_secs_f64();
+            worker.seen_seconds_ago = Some(worker.seen_seconds_ago.map_or(ago, |other| other.min(ago)));
+        }
+    }
+    let active = observer.fleet.active_workers(observer.now, wall_clock);
+    for WorkerRow { id, .. } in active {
+        if let Some(worker) = all.get_mut(id) {
+            worker.active = true;
+        }
+    }
+    all.into_values().collect()
+}

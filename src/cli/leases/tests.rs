@@ -1,0 +1,242 @@
+//! A fleet in memory, watched, shown and changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::act::{self, Done};
+use super::change::{self, Allowed};
+use super::lag::Lag;
+use super::observe::{Observer, wall_clock_s};
+use super::report::{Report, State};
+use super::table;
+use crate::lease::explain::Reason;
+use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
+use crate::lease::memory::{Faults, MemoryLeaseTable};
+use crate::lease::{LeaderRow, Lease, LeaseTable, LeaseWrite, Pending, WorkerId};
+use crate::shard::{Checkpoint, HashKeyRange, Position, SequenceNumber, Shard, ShardId};
+
+const FAILOVER: Duration = Duration::from_secs(10);
+
+fn shard(number: usize) -> Shard {
+    Shard {
+        id: ShardId::new(format!("shardId-{number:012}")),
+        parents: Vec::new(),
+        hash_range: HashKeyRange { start: 0, end: u128::MAX },
+        starting_sequence_number: SequenceNumber::from(1),
+        closed: false,
+    }
+}
+
+fn at(number: u128) -> Checkpoint {
+    Checkpoint::At(Position::new(SequenceNumber::from(number)))
+}
+
+fn lease(number: usize, owner: Option<&str>) -> Lease {
+    Lease { owner: owner.map(WorkerId::new), ..Lease::new(&shard(number), at(200)) }
+}
+
+fn worker(id: &str) -> WorkerRow {
+    WorkerRow {
+        id: WorkerId::new(id),
+        updated: wall_clock_s(),
+        samples: [(CPU.to_owned(), vec![20.0, 41.7]), (THROUGHPUT.to_owned(), vec![98.0])].into(),
+        limits: [(CPU.to_owned(), 100.0), (THROUGHPUT.to_owned(), 100.0)].into(),
+        properties: [].into(),
+        support: Some(1),
+    }
+}
+
+fn lock(seconds: u64) -> LeaderRow {
+    LeaderRow {
+        owner: WorkerId::new("a"),
+        lease_duration: Duration::from_secs(seconds),
+        version: "1".into(),
+        released: false,
+    }
+}
+
+async fn filled(leases: &[Lease], workers: &[&str]) -> Arc<MemoryLeaseTable> {
+    let table = Arc::new(MemoryLeaseTable::new());
+    for lease in leases {
+        table.create(lease).await.unwrap();
+    }
+    for id in workers {
+        table.report(&worker(id)).await.unwrap();
+    }
+    table
+}
+
+/// Renews the leases of this worker as long as it is polled.
+async fn alive(table: &MemoryLeaseTable, id: &str) {
+    loop {
+        sleep(Duration::from_millis(3308)).await;
+        for row in table.rows().into_iter().filter(|row| row.actual_owner() == Some(&WorkerId::new(id))) {
+            table.write(&row, &LeaseWrite::Renew(None)).await.unwrap();
+        }
+    }
+}
+
+/// Watches while worker `a` is alive: what was seen, and how long it took.
+async fn watched(table: &Arc<MemoryLeaseTable>) -> (Observer, Duration) {
+    let mut observer = Observer::new(Arc::clone(table) as _, None, FAILOVER);
+    let started = Instant::now();
+    tokio::select! {
+        seen = observer.watch(|_| true, |_| {}) => seen.unwrap(),
+        () = alive(table, "a") => {}
+    }
+    (observer, started.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_watches_no_longer_than_it_takes_to_be_sure() {
+    let table = filled(&[lease(0, Some("a")), lease(1, None)], &["a"]).await;
+    let (observer, took) = watched(&table).await;
+    assert_eq!(took.as_secs(), 3);
+    let report = Report::new("app", None, &observer, BTreeMap::new());
+    let states: Vec<State> = report.leases.iter().map(|lease| lease.state).collect();
+    assert_eq!(states, [State::NotRead, State::Read]);
+
+    let table = filled(&[lease(0, Some("a")), lease(1, Some("b"))], &["a", "b"]).await;
+    let (observer, took) = watched(&table).await;
+    assert_eq!(took.as_secs(), 10);
+    let report = Report::new("app", None, &observer, BTreeMap::new());
+    assert_eq!(report.leases[0].reason, Some("owner_silent"));
+
+    let table = filled(&[lease(0, None)], &[]).await;
+    assert_eq!(watched(&table).await.1, Duration::ZERO, "there is nobody to wait for");
+    assert!(table.lead(None, &lock(5)).await.unwrap());
+    let (observer, took) = watched(&table).await;
+    assert_eq!(took.as_secs(), 10);
+    let report = Report::new("app", None, &observer, BTreeMap::new());
+    assert_eq!(report.leases[0].reason, Some("no_leader"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_table_as_people_see_it() {
+    let sequence = "49590338271490256608559692538361571095921575989136588898";
+    let foreign = Pending { checkpoint: at(300), state: None };
+    let long = "ip-10-0-1-7.eu-north-1.compute.internal:3f2a9c1b77e1";
+    let leases = [
+        lease(0, Some("a")),
+        Lease { checkpoint: Checkpoint::parse(sequence, 0).unwrap(), ..lease(1, Some(long)) },
+        Lease { checkpoint: Checkpoint::TrimHorizon, pending: Some(foreign), ..lease(2, None) },
+        Lease { checkpoint: Checkpoint::ShardEnd, ..lease(3, None) },
+        Lease { checkpoint_owner: Some(WorkerId::new("a")), ..lease(4, Some(long)) },
+    ];
+    let table = filled(&leases, &["a"]).await;
+    assert!(table.lead(None, &lock(120)).await.unwrap());
+    let (observer, _) = watched(&table).await;
+    let lags = [
+        (0, Lag { checkpoint_age_ms: Some(1_400), millis_behind_latest: Some(0), ..Lag::default() }),
+        (1, Lag { millis_behind_latest: Some(93_784_000), trimmed: true, ..Lag::default() }),
+        (4, Lag { lag_problem: Some("throttled".into()), ..Lag::default() }),
+    ];
+    let lags = lags.map(|(number, lag)| (shard(number).id, lag)).into();
+    let report = Report::new("kinetide-trades", Some("trades"), &observer, lags);
+    assert_eq!(
+        table::text(&report, usize::MAX),
+        "\
+kinetide-trades of stream trades: 5 shards, 1 read, 3 NOT READ, 1 finished
+
+   SHARD                 OWNER                         CHECKPOINT    LAG        STATE         FOR
+!  shardId-000000000001  ip-10-0-1-7.eu…:3f2a9c1b77e1  trimmed       1d 02h     owner silent  ≥ 10 s
+!  shardId-000000000002  -                             trim horizon  -          unowned       ≥ 10 s
+!  shardId-000000000004  a → ip-10-0…1b77e1            age unknown   throttled  handing off   ≥ 10 s
+   shardId-000000000000  a                             1 s ago       0 s        read
+   shardId-000000000003  -                             shard end     -          finished
+
+  shardId-000000000002: waits for the leader a to assign it
+    → nothing to do: the leader assigns it within two failover times
+  shardId-000000000004: being handed from a to ip-10-0-1-7.eu-north-1.compute.internal:3f2a9c1b77e1
+    → nothing to do: the old owner delivers its open batch first, which may take 30 s
+  shardId-000000000001: its owner ip-10-0-1-7.eu-north-1.compute.internal:3f2a9c1b77e1 is silent
+    → the leader gives it to another worker within two failover times; if not, look at the leader,
+      or take it away with `kinetide leases evict`
+  shardId-000000000001: the record at its checkpoint has left the stream, and records after it may
+    be lost with it
+  shardId-000000000002: another application prepared a batch; reading goes on from the checkpoint
+
+Leader: a, wrote its lock ≥ 10 s ago; it runs out after 2m 00s
+
+WORKER                                     LEASES  CPU   THROUGHPUT  SEEN     STATE
+a                                          2       42 %  98 %        0 s ago  active, leader
+ip-10-0-1-7.eu-north…nternal:3f2a9c1b77e1  1       -     -           -        no row: gets no leases
+"
+    );
+    let some = table::text(&report, 1);
+    assert!(some.contains("\n   … and 1 more that are read or finished\n"), "{some}");
+    let docs = include_str!("../../../docs/LEASES.md");
+    let json = serde_json::to_value(&report).unwrap();
+    let members =
+        [&json, &json["leader"], &json["leases"][0], &json["leases"][1]["pending"], &json["workers"][0]];
+    for member in members.iter().flat_map(|object| object.as_object().unwrap().keys()) {
+        let listed = format!("`{member}`");
+        assert!(
+            docs.contains(&listed) || docs.contains(&format!("`{member}[]`")),
+            "{member} is not documented"
+        );
+    }
+    for lease in &report.leases {
+        assert_eq!(lease.reason.is_some(), lease.why.is_some());
+        assert!(lease.state != State::NotRead || Reason::WORDS.contains(&lease.reason.unwrap()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_moved_on_is_left_alone() {
+    let table = filled(&[lease(0, Some("b"))], &[]).await;
+    let seen = table.rows().remove(0);
+    let allowed = Allowed { evict: true, force: true };
+    let planned = change::set_checkpoint(&seen, false, &at(100), None, allowed).unwrap();
+    table.write(&seen, &LeaseWrite::Renew(None)).await.unwrap();
+    let before = table.rows();
+    assert!(matches!(act::write(&*table, &planned).await, Done::MovedOn { row: Some(_), steps_before: 0 }));
+    assert_eq!(table.rows(), before);
+
+    let planned = change::set_checkpoint(&before[0], false, &at(100), None, allowed).unwrap();
+    let Done::Written(Some(row)) = act::write(&*table, &planned).await else { panic!("it is written") };
+    assert_eq!((row.checkpoint.clone(), row.owner.clone()), (at(100), None));
+    assert_eq!(table.rows().first(), Some(&row));
+    assert!(matches!(act::write(&*table, &change::delete(&row, false).unwrap()).await, Done::Written(None)));
+    assert_eq!(table.rows(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_never_guessed() {
+    let delay = Duration::from_millis(1)..Duration::from_millis(50);
+    for seed in 0..40 {
+        let faults = Faults { seed, delay: delay.clone(), lost_request: 0.2, lost_answer: 0.3 };
+        let table = filled(&[lease(0, Some("b"))], &[]).await;
+        let seen = table.rows().remove(0);
+        table.set_faults(Some(faults));
+        let done = act::write(&*table, &change::evict(&seen, false)).await;
+        let owner = table.rows().remove(0).owner;
+        match done {
+            Done::Written(Some(row)) => assert_eq!((row.owner, owner), (None, None), "seed {seed}"),
+            Done::Unknown(_) => {}
+            _ => panic!("seed {seed}"),
+        }
+    }
+}
+
+#[test]
+fn the_words_are_documented() {
+    let docs = include_str!("../../../docs/LEASES.md");
+    for word in Reason::WORDS {
+        assert!(docs.contains(&format!("`{word}`")), "{word}");
+    }
+}
+
+#[test]
+fn ids_are_cut_in_the_middle_and_lines_between_words() {
+    assert_eq!(table::shortened("shardId-000000000001", 20), "shardId-000000000001");
+    assert_eq!(table::shortened("shardId-000000000001", 12), "shardI…00001");
+    assert_eq!(table::wrapped("a b", "> ", "  "), "> a b\n");
+    let lines = table::wrapped(&"word ".repeat(60), "> ", "  ");
+    assert!(lines.lines().count() == 4 && lines.lines().all(|line| line.chars().count() <= 100), "{lines}");
+    let text = [0.4, 59.9, 133.0, 11_100.0, 180_000.0].map(table::duration);
+    assert_eq!(text, ["0 s", "59 s", "2m 13s", "3h 05m", "2d 02h"]);
+}

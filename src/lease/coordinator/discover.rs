@@ -1,0 +1,102 @@
+//! Finding the leases that the leader, or a worker that left, has given to this one.
+
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{BACKOFF_MAX, CONCURRENCY, Coordinator, Trouble, pause, within};
+use crate::lease::held::HeldLease;
+use crate::lease::row::LeaseKey;
+use crate::lease::table::{TableError, WriteError, chain};
+use crate::lease::write::LeaseWrite;
+use crate::telemetry::metrics;
+
+impl Coordinator {
+    /// Looks for rows in our name that we do not hold, again and again. While leaving, such a row is given to another
+    /// worker at once: whoever wrote it did not know that we leave.
+    pub(super) async fn keep_discovering(
+        &self,
+        gained: &mpsc::Sender<Arc<HeldLease>>,
+        leave: &CancellationToken,
+        stop: &CancellationToken,
+    ) {
+        let mut trouble = Trouble::new("looking for the leases of this worker");
+        loop {
+            let wait = match within(BACKOFF_MAX * 3, self.unheld()).await {
+                Ok(keys) => {
+                    trouble.over();
+                    self.state().last_look = Some(Instant::now());
+                    let leases = stream::iter(keys).map(|key| self.begin(key));
+                    let mut begun = std::pin::pin!(leases.buffer_unordered(CONCURRENCY));
+                    while let Some(lease) = begun.next().await {
+                        let Some(lease) = lease else { continue };
+                        if lease.row().finished() {
+                            // Nothing to read; renewed until it can be deleted.
+                        } else if leave.is_cancelled() {
+                            self.release(&lease).await;
+                        } else if gained.send(lease).await.is_err() {
+                            stop.cancel(); // Nobody to receive it: the caller stops.
+                        }
+                    }
+                    self.jittered(self.settings.scan_interval)
+                }
+                Err(error) => {
+                    trouble.failed(&error);
+                    trouble.backoff(self.settings.scan_interval)
+                }
+            };
+            tokio::select! {
+                biased;
+                () = gained.closed(), if !leave.is_cancelled() => stop.cancel(),
+                go_on = pause(wait, &self.discover_now, stop) => if !go_on { return },
+            }
+        }
+    }
+
+    /// The rows in our name that we do not hold, by the index.
+    async fn unheld(&self) -> Result<Vec<LeaseKey>, TableError> {
+        let mut keys = self.table.owned_by(&self.settings.worker).await?;
+        let state = self.state();
+        keys.retain(|key| state.held.get(key).is_none_or(|held| held.lost().is_cancelled()));
+        Ok(keys)
+    }
+
+    /// Begins to hold a lease in our name, with a renew: only a write proves that it is ours and from when on.
+    ///
+    /// Not while its former owner may still checkpoint. A renew whose answer is lost is found by the next look as a
+    /// row in our name.
+    async fn begin(&self, key: LeaseKey) -> Option<Arc<HeldLease>> {
+        let me = &self.settings.worker;
+        let limit = self.settings.failover / 3;
+        let seen = match timeout(limit, self.table.get(&key)).await {
+            Ok(Ok(Some(row))) if row.owner.as_ref() == Some(me) && row.checkpoint_owner.is_none() => row,
+            Ok(Ok(_)) | Err(_) => return None,
+            Ok(Err(error)) => {
+                tracing::debug!(lease = %key, error = %chain(&error), "lease not read");
+                return None;
+            }
+        };
+        let sent = Instant::now();
+        let row = match timeout(limit, self.table.write(&seen, &LeaseWrite::Renew(None))).await {
+            Ok(Ok(row)) => row,
+            Ok(Err(WriteError::Conflict(_))) | Err(_) => return None,
+            Ok(Err(error)) => {
+                tracing::debug!(lease = %key, error = %chain(&error), "lease not begun");
+                return None;
+            }
+        };
+        tracing::info!(lease = %key, counter = row.counter, checkpoint = row.checkpoint.as_str(), "lease begun");
+        metrics::lease_begun();
+        let held =
+            HeldLease::new(Arc::clone(&self.table), row.clone(), me.clone(), sent, self.settings.failover);
+        let mut state = self.state();
+        state.view.note(row, Instant::now());
+        state.held.insert(key, Arc::clone(&held));
+        drop(state);
+        self.held_changed.notify_one();
+        Some(held)
+    }
+}

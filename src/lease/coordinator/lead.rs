@@ -1,0 +1,318 @@
+//! Leading: looking at the whole table, giving leases to workers, keeping leases and shards in step.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{BACKOFF_MAX, CONCURRENCY, Coordinator, State, Trouble, pause, within};
+use crate::lease::fleet::{STARTED, WorkerRow};
+use crate::lease::held::HeldLease;
+use crate::lease::plan::{Fleet, LeaseLoad, Move, WorkerLoad, plan};
+use crate::lease::row::{Lease, WorkerId};
+use crate::lease::table::{TableError, WriteError, chain};
+use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen};
+use crate::lease::write::LeaseWrite;
+use crate::telemetry::metrics::{self, AssignedHow};
+
+/// A look reads at most this many rows a second on average: larger tables are looked at less often.
+pub const SCAN_ROWS_PER_SECOND: usize = 500;
+/// KCL's leader assigns once in two failover times and balances at every third of these runs.
+const BALANCE_FAILOVERS: u32 = 6;
+/// What a worker may take to end its work on a lease that is handed over (`gracefulLeaseHandoffTimeoutMillis`).
+pub const HAND_OFF_TIMEOUT: Duration = Duration::from_secs(30);
+/// The row of a worker that has not changed for so long is deleted (`staleWorkerMetricsEntryCleanupDuration`).
+const STALE_WORKER: Duration = Duration::from_secs(24 * 3600);
+
+/// When the leader balances next.
+#[derive(Default)]
+struct Balance {
+    last: Option<Instant>,
+    workers: BTreeSet<WorkerId>,
+}
+
+impl Coordinator {
+    /// While leading: looks, plans and carries out, again and again. A worker that may have to lead soon looks too,
+    /// so that it can tell expired leases the sooner.
+    pub(super) async fn keep_leading(&self, leave: &CancellationToken, stop: &CancellationToken) {
+        let mut trouble = Trouble::new("reading the lease table");
+        let mut looks = 0u32;
+        let mut balance = Balance::default();
+        while !leave.is_cancelled() {
+            let now = Instant::now();
+            let (leads, shaky) = {
+                let state = self.state();
+                (state.watch.leading(now).is_some(), state.watch.is_shaky(now))
+            };
+            if !leads {
+                balance = Balance::default();
+            }
+            let wait = if !leads && !shaky {
+                // What was seen is no longer followed, so nothing may be timed by it.
+                if std::mem::take(&mut looks) > 0 {
+                    self.state().view.clear();
+                }
+                self.settings.failover / 12
+            } else {
+                match within(BACKOFF_MAX * 3, self.look()).await {
+                    Ok(rows) => {
+                        trouble.over();
+                        looks += 1;
+                        // The first look of a leader only learns who is there: workers started together report
+                        // within moments of each other.
+                        if leads && looks > 1 && !leave.is_cancelled() {
+                            self.assign(&mut balance).await;
+                        }
+                        self.jittered(look_interval(self.settings.scan_interval, rows))
+                    }
+                    Err(error) => {
+                        trouble.failed(&error);
+                        trouble.backoff(self.settings.scan_interval)
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => {}
+                go_on = pause(wait, &self.look_now, stop) => if !go_on { return },
+            }
+        }
+    }
+
+    /// Reads the whole table. Answers how many rows there are.
+    pub(super) async fn look(&self) -> Result<usize, TableError> {
+        let table = self.table.snapshot().await?;
+        let returned = Instant::now();
+        let rows = table.leases.len() + table.workers.len() + table.odd.len();
+        let mut state = self.state();
+        for row in &table.leases {
+            // Counters only grow, so a later row of another owner cannot become ours again.
+            let taken = |held: &&Arc<HeldLease>| {
+                row.counter > held.row().counter && row.actual_owner() != Some(&self.settings.worker)
+            };
+            if let Some(held) = state.held.get(&row.key).filter(taken) {
+                held.lose();
+            }
+        }
+        state.view.observe(table, returned);
+        state.last_look = Some(returned);
+        drop(state);
+        self.held_changed.notify_one();
+        Ok(rows)
+    }
+
+    async fn assign(&self, balance: &mut Balance) {
+        let now = Instant::now();
+        let (plan, balancing) = {
+            let mut state = self.state();
+            let State { view, rng, .. } = &mut *state;
+            let fleet = fleet(view, now, (self.settings.wall_clock)());
+            let workers: BTreeSet<WorkerId> = fleet.workers.iter().map(|worker| worker.id.clone()).collect();
+            metrics::workers_active(workers.len());
+            let due = balance.last.is_none_or(|last| {
+                now.duration_since(last) >= self.settings.failover * BALANCE_FAILOVERS
+                    || balance.workers != workers
+            });
+            if due {
+                *balance = Balance { last: Some(now), workers };
+            }
+            (plan(&fleet, &self.settings.rules, due, rng), due)
+        };
+        metrics::leases_unplaced(plan.spillover);
+        let moves = plan.moves.len();
+        let written =
+            stream::iter(plan.moves).map(|change| self.carry_out(change)).buffer_unordered(CONCURRENCY);
+        let written = written.filter(|written| std::future::ready(*written)).count().await;
+        if moves > 0 {
+            tracing::debug!(moves, written, balancing, "leases moved");
+        }
+        self.forget_stale_workers(now).await;
+    }
+
+    /// Writes one move. False when the row has moved on, or the table did not answer: the next look shows what came of
+    /// it.
+    async fn carry_out(&self, change: Move) -> bool {
+        let Some((seen, how)) = self.considered(&change) else { return false };
+        let write = match how {
+            AssignedHow::HandOff => LeaseWrite::HandOff(change.to.clone()),
+            _ => LeaseWrite::Assign(change.to.clone()),
+        };
+        let outcome = timeout(self.settings.failover / 3, self.table.write(&seen, &write)).await;
+        let (row, accepted) = match outcome {
+            Ok(Ok(row)) => (Some(row), true),
+            Ok(Err(WriteError::Conflict(row))) => (row.map(|row| *row), false),
+            Ok(Err(error)) => {
+                tracing::debug!(lease = %change.lease, error = %chain(&error), "lease not assigned");
+                (None, false)
+            }
+            Err(_) => (None, false),
+        };
+        if accepted {
+            metrics::lease_assigned(how);
+            let from = seen.actual_owner().map_or("nobody", WorkerId::as_str);
+            tracing::info!(lease = %change.lease, from, to = %change.to, ?how, "lease assigned");
+            if change.to == self.settings.worker {
+                self.discover_now.notify_one();
+            }
+        }
+        if let Some(row) = row {
+            self.state().view.note(row, Instant::now());
+        }
+        accepted
+    }
+
+    /// The row that a move starts from, and why it may be moved now.
+    fn considered(&self, change: &Move) -> Option<(Lease, AssignedHow)> {
+        let now = Instant::now();
+        let state = self.state();
+        let seen = state.view.get(&change.lease)?;
+        let how = match whose(&state.view, seen, now) {
+            Whose::Live { handing_off: false, .. } => AssignedHow::HandOff,
+            Whose::Live { handing_off: true, .. } => return None,
+            Whose::Stuck => AssignedHow::Stuck,
+            Whose::Nobodys if seen.lease.actual_owner().is_some() => AssignedHow::Expired,
+            Whose::Nobodys if seen.lease.counter == 0 => AssignedHow::New,
+            Whose::Nobodys => AssignedHow::Unowned,
+        };
+        Some((seen.lease.clone(), how))
+    }
+
+    async fn forget_stale_workers(&self, now: Instant) {
+        let wall_clock = (self.settings.wall_clock)();
+        let stale: Vec<WorkerRow> = {
+            let state = self.state();
+            let gone = |row: &WorkerRow| wall_clock.saturating_sub(row.updated) > STALE_WORKER.as_secs();
+            let still = |since: Instant| now.duration_since(since) > ACTIVE_WINDOW;
+            let stale = state.view.workers().filter(|seen| gone(&seen.row) && still(seen.since));
+            stale.map(|seen| seen.row.clone()).collect()
+        };
+        for row in stale {
+            match within(self.settings.failover / 3, self.table.forget_worker(&row)).await {
+                Ok(true) => tracing::info!(worker = %row.id, "row of a worker that has gone deleted"),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(worker = %row.id, error = %chain(&error), "row not deleted"),
+            }
+        }
+    }
+
+    /// While leading: compares stream and table now and then. Every worker: deletes its own finished leases once
+    /// nobody needs them, for a leader of another kind does not.
+    pub(super) async fn keep_in_step(&self, leave: &CancellationToken, stop: &CancellationToken) {
+        let mut trouble = Trouble::new("comparing the shards of the stream with the leases");
+        let never = Notify::new();
+        let mut led = false;
+        while !leave.is_cancelled() {
+            let leads = self.is_leader();
+            let done = if leads {
+                timeout(BACKOFF_MAX * 6, self.shards.sync()).await
+            } else {
+                let finished: Vec<Lease> =
+                    self.held().iter().map(|held| held.row()).filter(Lease::finished).collect();
+                timeout(BACKOFF_MAX * 6, self.shards.clean_up(&finished)).await
+            };
+            let wait = match done {
+                Ok(Ok(())) => {
+                    trouble.over();
+                    if leads && !led {
+                        self.look_now.notify_one();
+                    }
+                    self.jittered(self.settings.shard_sync_interval)
+                }
+                Ok(Err(error)) => {
+                    trouble.failed(&error);
+                    trouble.backoff(self.settings.scan_interval)
+                }
+                Err(late) => {
+                    trouble.failed(&late);
+                    trouble.backoff(self.settings.scan_interval)
+                }
+            };
+            led = leads;
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => {}
+                () = self.elected(leads) => {}
+                go_on = pause(wait, &never, stop) => if !go_on { return },
+            }
+        }
+    }
+
+    /// Returns when this worker begins to lead.
+    async fn elected(&self, leads: bool) {
+        if leads {
+            std::future::pending::<()>().await;
+        }
+        while !self.is_leader() {
+            sleep(self.settings.failover / 12).await;
+        }
+    }
+}
+
+/// Who has a lease, as the leader sees it.
+pub(super) enum Whose {
+    /// Somebody who renews it.
+    Live {
+        /// Who has it, or will after the hand-off.
+        worker: WorkerId,
+        /// A hand-off is under way.
+        handing_off: bool,
+    },
+    /// Its owner renews it and has not let it go in the time that a hand-off may take.
+    Stuck,
+    /// No owner, or one who does not renew it.
+    Nobodys,
+}
+
+fn whose(view: &FleetView, seen: &Seen, now: Instant) -> Whose {
+    let lease = &seen.lease;
+    match &lease.owner {
+        Some(worker) if view.is_live(seen, now) => match seen.handing_off_since {
+            Some(since) if now.duration_since(since) > HAND_OFF_TIMEOUT + view.failover() => Whose::Stuck,
+            since => Whose::Live { worker: worker.clone(), handing_off: since.is_some() },
+        },
+        _ => Whose::Nobodys,
+    }
+}
+
+/// What there is to plan with: the shards that can be read now, those that are owned already, and the workers.
+pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64) -> Fleet {
+    let lease = |seen: &Seen| {
+        let lease = &seen.lease;
+        if lease.finished() {
+            return None;
+        }
+        let (worker, movable) = match whose(view, seen, now) {
+            Whose::Live { worker, handing_off } => (Some(worker), !handing_off),
+            // A child waits for its parents without an owner.
+            Whose::Nobodys | Whose::Stuck if !view.is_ready(lease) => return None,
+            Whose::Nobodys | Whose::Stuck => (None, false),
+        };
+        let unmoved = now.duration_since(seen.since);
+        Some(LeaseLoad { key: lease.key.clone(), worker, movable, kbps: lease.throughput_kbps, unmoved })
+    };
+    let worker = |row: &WorkerRow| WorkerLoad {
+        id: row.id.clone(),
+        usage: row
+            .usage()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, usage)| (name.to_owned(), usage))
+            .collect(),
+        started: row.properties.get(STARTED).and_then(|started| started.parse().ok()).unwrap_or(0),
+    };
+    Fleet {
+        leases: view.leases().filter_map(lease).collect(),
+        workers: view.active_workers(now, wall_clock).map(worker).collect(),
+    }
+}
+
+/// The time between looks at a table with this many rows.
+fn look_interval(wanted: Duration, rows: usize) -> Duration {
+    let rows_per_second = u32::try_from(SCAN_ROWS_PER_SECOND).unwrap_or(u32::MAX);
+    let affordable = Duration::from_secs(rows as u64) / rows_per_second;
+    wanted.max(affordable)
+}

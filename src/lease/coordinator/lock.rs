@@ -1,0 +1,129 @@
+//! The leader's lock: looked at by everybody, kept by one.
+
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{Coordinator, Trouble, pause};
+use crate::lease::fleet::LeaderRow;
+use crate::lease::leader::Step;
+use crate::lease::table::{TableError, chain};
+use crate::telemetry::metrics;
+
+/// No call about the lock may take longer than this share of the failover time.
+const CALL_SHARE: u32 = 6;
+/// A lock that nobody has taken for so many failover times after it was free is reported.
+const OVERDUE_FAILOVERS: u32 = 3;
+
+impl Coordinator {
+    /// Looks at the lock, takes it when it is free, renews it. Not while leaving.
+    pub(super) async fn keep_the_lock(&self, leave: &CancellationToken, stop: &CancellationToken) {
+        let mut trouble = Trouble::new("looking at the lock of the leader");
+        let never = Notify::new();
+        let mut overdue_told = false;
+        while !leave.is_cancelled() {
+            let led = self.is_leader();
+            let step = self.state().watch.step(Instant::now());
+            let call = timeout(self.settings.failover / CALL_SHARE, self.attend(step));
+            let attended = tokio::select! {
+                biased;
+                // A lock taken by a call that is on its way then is free when its duration is over.
+                () = leave.cancelled() => break,
+                attended = call => attended.unwrap_or_else(|late| Err(TableError::Unavailable(late.into()))),
+            };
+            let wait = match attended {
+                Ok(()) => {
+                    trouble.over();
+                    let now = Instant::now();
+                    let due = self.state().watch.due(now);
+                    due.duration_since(now)
+                }
+                Err(error) => {
+                    trouble.failed(&error);
+                    self.settings.failover / 24
+                }
+            };
+            let overdue = self.tell_leadership(led);
+            let alarming = overdue > self.settings.failover * OVERDUE_FAILOVERS;
+            if alarming && !overdue_told {
+                tracing::error!(
+                    ?overdue,
+                    "no worker leads the fleet: leases without an owner are not assigned"
+                );
+            }
+            overdue_told = alarming;
+            let wait = self.jittered(wait);
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => break,
+                go_on = pause(wait, &never, stop) => if !go_on { return },
+            }
+        }
+        self.resign().await;
+    }
+
+    async fn attend(&self, step: Step) -> Result<(), TableError> {
+        match step {
+            Step::Look => {
+                let row = self.table.leader().await?;
+                self.state().watch.observe(row, Instant::now());
+                // What the look says may be done at once: an absent leader costs every shard time.
+                let step = self.state().watch.step(Instant::now());
+                if let Step::Lead(seen) = step { self.take_lock(seen).await } else { Ok(()) }
+            }
+            Step::Lead(seen) => self.take_lock(seen).await,
+        }
+    }
+
+    async fn take_lock(&self, seen: Option<LeaderRow>) -> Result<(), TableError> {
+        let sent = Instant::now();
+        let next = {
+            let mut state = self.state();
+            // Another one at each write; random, as other workers' versions must not be met by chance.
+            let version = uuid::Builder::from_random_bytes(rand::Rng::random(&mut state.rng)).into_uuid();
+            state.watch.next(&version.to_string(), sent)
+        };
+        let accepted = self.table.lead(seen.as_ref(), &next).await;
+        let mut state = self.state();
+        match accepted {
+            Ok(accepted) => {
+                state.watch.answered(&next, accepted, Instant::now());
+                Ok(())
+            }
+            Err(error) => {
+                // The write may stand: read before writing again.
+                state.watch.unanswered();
+                Err(error)
+            }
+        }
+    }
+
+    fn tell_leadership(&self, led: bool) -> Duration {
+        let now = Instant::now();
+        let (leads, overdue) = {
+            let state = self.state();
+            (state.watch.leading(now).is_some(), state.watch.overdue(now))
+        };
+        metrics::leader(leads, overdue);
+        if leads != led {
+            tracing::info!(worker = %self.settings.worker, "{}", if leads { "leads the fleet" } else { "leads no more" });
+            self.look_now.notify_one();
+        }
+        overdue
+    }
+
+    /// Gives the lock back, so that another worker can lead at its next look.
+    pub(super) async fn resign(&self) {
+        let mine = self.state().watch.leading(Instant::now()).cloned();
+        let Some(mine) = mine else { return };
+        self.state().watch.observe(None, Instant::now());
+        match timeout(self.settings.failover / CALL_SHARE, self.table.resign(&mine)).await {
+            Ok(Ok(true)) => tracing::info!("the lock of the leader is given back"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "the lock of the leader will expire"),
+            Err(_) => tracing::warn!("the lock of the leader was not given back in time, it will expire"),
+        }
+    }
+}

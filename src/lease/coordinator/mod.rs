@@ -1,0 +1,325 @@
+//! Keeps this worker's part in the fleet: finds and renews its leases, hands them over, leads when elected.
+//!
+//! Owns: the loops and their pace, the set of held leases, what one worker knows of the others.
+//! Does not own: what follows from it (`plan`, `leader`, `view`), what becomes of a write to a held lease (`held`),
+//! which leases should exist (`sync`), reading a shard (the worker does, from [`Coordinator::run`]'s channel on).
+//!
+//! ```text
+//! every worker:  report ─► discover ─► gained ─► renew, renew, … ─► release │ forget │ lost
+//! the leader:    lock ─► look at the whole table ─► plan ─► assign │ hand off;  shards and leases in step
+//! ```
+//!
+//! As in KCL 3.x nobody takes a lease by himself: the leader writes the owner, the owner finds the row by the index.
+//!
+//! What it costs in DynamoDB (on demand, us-east-1, $0.125 per million read and $0.625 per million write units):
+//! see `docs/PERFORMANCE.md`.
+
+mod discover;
+mod lead;
+mod leave;
+mod lock;
+mod renew;
+mod report;
+
+pub use lead::{HAND_OFF_TIMEOUT, SCAN_ROWS_PER_SECOND};
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::LeaderRow;
+use super::held::HeldLease;
+use super::leader::LeaderWatch;
+use super::plan::Rules;
+use super::row::{Lease, LeaseKey, WorkerId};
+use super::sync::{ShardSync, SyncError};
+use super::table::{LeaseTable, TableError, chain};
+use super::view::FleetView;
+use crate::shard::{Checkpoint, ChildShard, ShardLister};
+
+/// Calls to the table at the same time, per loop. KCL renews with as many threads.
+const CONCURRENCY: usize = 20;
+/// The leader's lock is free after this share of the failover time: the next leader needs the rest, and a little more,
+/// to see whose leases stand still. KCL's own lock lasts two minutes.
+const LEADER_SHARE: u32 = 2;
+/// The longest pause between tries while the table or the stream is out of reach.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// Tells the share of its processors that this process used since the last call, in percent; `None` where that cannot
+/// be measured.
+pub type CpuMeter = Arc<dyn Fn() -> Option<f64> + Send + Sync>;
+/// Tells the time of day, seconds since the epoch.
+pub type WallClock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
+/// How a coordinator works.
+#[derive(Clone)]
+pub struct CoordinatorSettings {
+    /// Our id, unique per live process.
+    pub worker: WorkerId,
+    /// A lease whose counter stands still for this long is free for all. The same for all workers.
+    pub failover: Duration,
+    /// Time between two looks at the table: of a worker for its own leases, of the leader at everything (longer for
+    /// large tables).
+    pub scan_interval: Duration,
+    /// Time between two comparisons of stream and table.
+    pub shard_sync_interval: Duration,
+    /// Where shards without any leased ancestor start.
+    pub initial: Checkpoint,
+    /// The most that one worker is given.
+    pub rules: Rules,
+    /// How busy this process is.
+    pub cpu: CpuMeter,
+    /// What stands in the rows about workers.
+    pub wall_clock: WallClock,
+    /// Seed of all random choices.
+    pub seed: u64,
+}
+
+/// Takes part in a fleet for one worker.
+pub struct Coordinator {
+    settings: CoordinatorSettings,
+    table: Arc<dyn LeaseTable>,
+    shards: ShardSync,
+    /// Seconds since the epoch.
+    started: u64,
+    state: Mutex<State>,
+    /// Only one look at a time is taken to decide about successors.
+    deciding: tokio::sync::Mutex<()>,
+    held_changed: Notify,
+    look_now: Notify,
+    discover_now: Notify,
+    report_now: Notify,
+}
+
+struct State {
+    view: FleetView,
+    watch: LeaderWatch,
+    held: BTreeMap<LeaseKey, Arc<HeldLease>>,
+    /// Who gets which lease when we leave, and when that was decided.
+    successors: Option<(Instant, BTreeMap<LeaseKey, WorkerId>)>,
+    rng: ChaCha8Rng,
+    last_look: Option<Instant>,
+}
+
+impl Coordinator {
+    /// A coordinator that has not looked at anything yet.
+    pub fn new(
+        settings: CoordinatorSettings,
+        table: Arc<dyn LeaseTable>,
+        lister: Arc<dyn ShardLister>,
+    ) -> Arc<Self> {
+        let state = State {
+            view: FleetView::new(settings.failover),
+            watch: LeaderWatch::new(settings.worker.clone(), settings.failover / LEADER_SHARE),
+            held: BTreeMap::new(),
+            successors: None,
+            rng: ChaCha8Rng::seed_from_u64(settings.seed),
+            last_look: None,
+        };
+        let shards = ShardSync::new(Arc::clone(&table), lister, settings.initial.clone());
+        Arc::new(Self {
+            started: (settings.wall_clock)(),
+            settings,
+            table,
+            shards,
+            state: Mutex::new(state),
+            deciding: tokio::sync::Mutex::default(),
+            held_changed: Notify::new(),
+            look_now: Notify::new(),
+            discover_now: Notify::new(),
+            report_now: Notify::new(),
+        })
+    }
+
+    /// Takes part until `finish`, or until nobody receives `gained` any more. Each lease is sent once, proven ours by
+    /// a write; the receiver watches [`HeldLease::lost`] and [`HeldLease::handed_over`].
+    ///
+    /// After `leave` the worker is given no more leases and does not lead; the held ones are still renewed, until they
+    /// are released. Fails only at the start, when the table is not one to work with; later trouble is logged and
+    /// waited out.
+    pub async fn run(
+        self: Arc<Self>,
+        gained: mpsc::Sender<Arc<HeldLease>>,
+        leave: CancellationToken,
+        finish: CancellationToken,
+    ) -> Result<(), TableError> {
+        let stop = finish.child_token();
+        tokio::select! {
+            biased;
+            // Not after the call that a loop waits for: it may hang.
+            () = stop.cancelled() => Ok(()),
+            ended = self.work(&gained, &leave, &stop) => ended,
+        }
+    }
+
+    async fn work(
+        &self,
+        gained: &mpsc::Sender<Arc<HeldLease>>,
+        leave: &CancellationToken,
+        stop: &CancellationToken,
+    ) -> Result<(), TableError> {
+        let mut trouble = Trouble::new("preparing the lease table");
+        loop {
+            match self.table.ensure_exists().await {
+                Ok(()) => break,
+                Err(error @ TableError::Unusable { .. }) => return Err(error),
+                Err(error) => {
+                    trouble.failed(&error);
+                    sleep(trouble.backoff(self.settings.scan_interval)).await;
+                }
+            }
+        }
+        tokio::join!(
+            self.keep_renewing(stop),
+            self.keep_discovering(gained, leave, stop),
+            self.keep_reporting(leave, stop),
+            self.keep_the_lock(leave, stop),
+            self.keep_leading(leave, stop),
+            self.keep_in_step(leave, stop),
+        );
+        Ok(())
+    }
+
+    /// Drops a lease that is lost without a write.
+    pub fn forget(&self, lease: &HeldLease) {
+        if self.drop_held(lease) {
+            self.note(lease.row());
+        }
+    }
+
+    /// Creates the leases of a closed shard's children and records them on the parent's row. Comes before
+    /// SHARD_END is checkpointed; may be repeated.
+    ///
+    /// Children start at TRIM_HORIZON; at AT_TIMESTAMP when the parent never got past that time. A merged child
+    /// waits until the leases of both parents exist.
+    pub async fn create_children(
+        &self,
+        parent: &HeldLease,
+        children: &[ChildShard],
+    ) -> Result<(), SyncError> {
+        let created = self.shards.create_children(parent, children).await;
+        // They are assigned a moment sooner.
+        self.look_now.notify_one();
+        created
+    }
+
+    /// True when the shard of `lease` may be read: each parent's lease is finished or gone, read consistently.
+    pub async fn parents_finished(&self, lease: &Lease) -> Result<bool, TableError> {
+        self.shards.parents_finished(lease).await
+    }
+
+    /// The leases held now, finished ones included.
+    pub fn held(&self) -> Vec<Arc<HeldLease>> {
+        self.state().held.values().cloned().collect()
+    }
+
+    /// When this worker last heard from the lease table what it asked for: the sign of life of the coordinator.
+    pub fn last_look(&self) -> Option<Instant> {
+        self.state().last_look
+    }
+
+    /// Who leads, as far as this worker knows.
+    pub fn leader(&self) -> Option<LeaderRow> {
+        self.state().watch.leader().cloned()
+    }
+
+    /// True while this worker leads.
+    pub fn is_leader(&self) -> bool {
+        self.state().watch.leading(Instant::now()).is_some()
+    }
+
+    /// What this worker has seen of the fleet. Everything, for the leader; of the others only what they hold.
+    pub fn view(&self) -> FleetView {
+        let now = Instant::now();
+        let state = self.state();
+        let mut view = state.view.clone();
+        // The row of a held lease is known better here than from the last look.
+        for held in state.held.values() {
+            view.note(held.row(), now);
+        }
+        view
+    }
+
+    /// Removes this very lease from the held ones, if it is one; a later acquisition of the same key stays.
+    fn drop_held(&self, lease: &HeldLease) -> bool {
+        lease.lose();
+        let mut state = self.state();
+        let held = state.held.get(lease.key()).is_some_and(|held| std::ptr::eq(Arc::as_ptr(held), lease));
+        if held {
+            state.held.remove(lease.key());
+        }
+        held
+    }
+
+    /// Takes in a row that was just written, unless something newer is known.
+    fn note(&self, row: Lease) {
+        let mut state = self.state();
+        if state.view.get(&row.key).is_some_and(|seen| seen.lease.counter <= row.counter) {
+            state.view.note(row, Instant::now());
+        }
+    }
+
+    /// `interval` ± 10 %, so that workers started together do not stay in step.
+    fn jittered(&self, interval: Duration) -> Duration {
+        interval.mul_f64(self.state().rng.random_range(0.9..1.1))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bounds a call that nobody else bounds.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, TableError>>,
+) -> Result<T, TableError> {
+    timeout(limit, call).await.unwrap_or_else(|late| Err(TableError::Unavailable(late.into())))
+}
+
+/// Sleeps, or until woken; false when it is time to stop instead.
+async fn pause(time: Duration, woken: &Notify, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => false,
+        () = woken.notified() => true,
+        () = sleep(time) => true,
+    }
+}
+
+/// Repeated failures of one activity: logged when they begin and when they are over, waited out longer and
+/// longer.
+struct Trouble {
+    activity: &'static str,
+    failures: u32,
+}
+
+impl Trouble {
+    fn new(activity: &'static str) -> Self {
+        Self { activity, failures: 0 }
+    }
+
+    fn failed(&mut self, error: &dyn std::error::Error) {
+        if self.failures == 0 {
+            tracing::warn!(activity = self.activity, error = %chain(error), "failed, trying again");
+        }
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn over(&mut self) {
+        if self.failures > 0 {
+            tracing::info!(activity = self.activity, failures = self.failures, "works again");
+        }
+        self.failures = 0;
+    }
+
+    fn backoff(&self, first: Duration) -> Duration {
+        first.saturating_mul(1 << self.failures.saturating_sub(1).min(5)).min(BACKOFF_MAX.max(first))
+    }
+}

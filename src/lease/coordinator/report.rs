@@ -1,0 +1,96 @@
+//! The worker's own row: that it lives, and how busy it is.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{BACKOFF_MAX, Coordinator, Trouble, pause, within};
+use crate::lease::fleet::{CPU, SESSION, STARTED, WorkerRow};
+use crate::lease::table::chain;
+use crate::telemetry::metrics;
+
+/// Time between two reports (`workerMetricsReporterFreqInMillis`).
+const REPORT_INTERVAL: Duration = Duration::from_secs(30);
+/// A report holds so many of the newest averages.
+const SAMPLES_MAX: usize = 10;
+/// The value of `opr` for a share of the processors.
+const FULL: f64 = 100.0;
+impl Coordinator {
+    /// Writes our row at the start, every now and then, and when a lease was lost: who let one lapse is given none until it
+    /// says that it lives.
+    ///
+    /// Deletes it when leaving, so that nobody gives us leases.
+    pub(super) async fn keep_reporting(&self, leave: &CancellationToken, stop: &CancellationToken) {
+        let mut trouble = Trouble::new("reporting this worker's load");
+        let session = format!("{:016x}", rand::Rng::random::<u64>(&mut self.state().rng));
+        let mut samples = VecDeque::new();
+        let mut written: Option<WorkerRow> = None;
+        while !leave.is_cancelled() {
+            if let Some(percent) = (self.settings.cpu)() {
+                samples.push_back(percent);
+                if samples.len() > SAMPLES_MAX {
+                    samples.pop_front();
+                }
+            }
+            let row = self.own_row(&session, &samples);
+            let wait = match within(BACKOFF_MAX, self.table.report(&row)).await {
+                Ok(before) => {
+                    trouble.over();
+                    self.look_for_a_twin(before.as_ref(), written.as_ref());
+                    written = Some(row);
+                    self.jittered(REPORT_INTERVAL)
+                }
+                Err(error) => {
+                    trouble.failed(&error);
+                    trouble.backoff(self.settings.scan_interval)
+                }
+            };
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => {}
+                go_on = pause(wait, &self.report_now, stop) => if !go_on { return },
+            }
+        }
+        if let Some(row) = written {
+            match timeout(self.settings.failover / 3, self.table.forget_worker(&row)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::debug!(error = %chain(&error), "the row of this worker stays"),
+                Err(_) => tracing::debug!("the row of this worker stays"),
+            }
+        }
+    }
+
+    fn own_row(&self, session: &str, samples: &VecDeque<f64>) -> WorkerRow {
+        let now = (self.settings.wall_clock)();
+        // Without a measurement the leader goes by the throughput of our leases.
+        let measured = !samples.is_empty();
+        let samples = BTreeMap::from([(CPU.to_owned(), samples.iter().copied().collect())]);
+        WorkerRow {
+            id: self.settings.worker.clone(),
+            updated: now,
+            samples: if measured { samples } else { BTreeMap::new() },
+            limits: if measured { BTreeMap::from([(CPU.to_owned(), FULL)]) } else { BTreeMap::new() },
+            properties: BTreeMap::from([
+                (SESSION.to_owned(), session.to_owned()),
+                (STARTED.to_owned(), self.started.to_string()),
+            ]),
+            support: Some(1),
+        }
+    }
+
+    /// Our row holds another session than the one we left there: two processes use this worker id.
+    fn look_for_a_twin(&self, before: Option<&WorkerRow>, written: Option<&WorkerRow>) {
+        let session = |row: &WorkerRow| row.properties.get(SESSION).cloned();
+        if let (Some(before), Some(written)) = (before, written)
+            && session(before) != session(written)
+        {
+            metrics::worker_id_twice();
+            tracing::error!(
+                worker = %self.settings.worker,
+                "another process uses this worker id: they take each other's leases; give each its own id"
+            );
+        }
+    }
+}

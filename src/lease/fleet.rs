@@ -1,0 +1,88 @@
+//! Rows about workers rather than shards: who is alive and how busy, and who leads.
+//!
+//! KCL 3.x keeps them beside the leases (`WorkerMetricStats`, the lock of `amazon-dynamodb-lock-client`); names and
+//! units are those of its attributes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::row::{Lease, WorkerId};
+
+/// The share of its processors that a worker uses, in percent (`WorkerMetricType.CPU`).
+pub const CPU: &str = "C";
+/// The throughput of a worker's leases in percent of its fair share (`WorkerMetricType.THROUGHPUT`).
+pub const THROUGHPUT: &str = "T";
+
+/// The property of a [`WorkerRow`] that tells two processes with the same worker id apart. Only kinetide writes it.
+pub const SESSION: &str = "kinetide.session";
+/// The property with the time when the process started, seconds since the epoch.
+pub const STARTED: &str = "kinetide.started";
+
+/// What a worker says of itself every now and then (`WorkerMetricStats`). A worker without such a row gets no leases.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerRow {
+    /// `wid`, in the single table `leaseKey`.
+    pub id: WorkerId,
+    /// `lut`: when the row was written, seconds since the epoch by the writer's clock.
+    pub updated: u64,
+    /// `sts`: the newest averages of each metric, oldest first; −1 where measuring failed.
+    pub samples: BTreeMap<String, Vec<f64>>,
+    /// `opr`: for each metric the value that counts as full; normally 100.
+    pub limits: BTreeMap<String, f64>,
+    /// `properties`: free text.
+    pub properties: BTreeMap<String, String>,
+    /// `sup`: 1 for a worker that understands the single table.
+    pub support: Option<u64>,
+}
+
+impl WorkerRow {
+    /// True for a worker of kinetide, which finds a lease given to it within moments.
+    pub fn is_kinetide(&self) -> bool {
+        self.properties.contains_key(SESSION)
+    }
+
+    /// The newest value of each metric, with the value that counts as full. `None` for a row by which nothing can be
+    /// assigned: a metric without a limit, or one that could not be measured.
+    pub fn usage(&self) -> Option<BTreeMap<&str, (f64, f64)>> {
+        let measured = self.samples.iter().filter(|(_, values)| !values.is_empty());
+        let newest = measured.map(|(name, values)| {
+            let (value, limit) = (*values.last()?, *self.limits.get(name)?);
+            (value >= 0.0 && limit > 0.0).then_some((name.as_str(), (value, limit)))
+        });
+        newest.collect()
+    }
+}
+
+/// The leader's lock, as `amazon-dynamodb-lock-client` writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaderRow {
+    /// `ownerName`.
+    pub owner: WorkerId,
+    /// `leaseDuration`: the lock is free when the version stands still for this long.
+    pub lease_duration: Duration,
+    /// `recordVersionNumber`: another one at each write.
+    pub version: Arc<str>,
+    /// `isReleased`: given back without being deleted.
+    pub released: bool,
+}
+
+/// Everything in the lease table at about one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TableSnapshot {
+    /// The leases, in no particular order.
+    pub leases: Vec<Lease>,
+    /// The workers that have a row.
+    pub workers: Vec<WorkerRow>,
+    /// Rows that should be leases or workers and cannot be understood. They are left alone.
+    pub odd: Vec<OddRow>,
+}
+
+/// A row that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OddRow {
+    /// Its key.
+    pub key: String,
+    /// What is wrong with it; names attributes, not their values.
+    pub problem: String,
+}

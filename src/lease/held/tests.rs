@@ -1,0 +1,337 @@
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::time::sleep;
+
+use super::*;
+use crate::lease::fleet::{LeaderRow, TableSnapshot, WorkerRow};
+use crate::lease::memory::{Faults, MemoryLeaseTable};
+use crate::shard::{Checkpoint, HashKeyRange, Position, SequenceNumber, Shard, ShardId};
+
+const FAILOVER: Duration = Duration::from_secs(10);
+
+fn me() -> WorkerId {
+    WorkerId::new("me")
+}
+
+fn commit(number: u128) -> LeaseWrite {
+    LeaseWrite::Commit(Checkpoint::At(Position::new(SequenceNumber::from(number))))
+}
+
+fn unowned() -> Lease {
+    let shard = Shard {
+        id: ShardId::new("s"),
+        parents: Vec::new(),
+        hash_range: HashKeyRange { start: 0, end: 0 },
+        starting_sequence_number: SequenceNumber::from(0),
+        closed: false,
+    };
+    Lease::new(&shard, Checkpoint::TrimHorizon)
+}
+
+/// What becomes of the next calls; afterwards all goes well.
+#[derive(Clone, Copy)]
+enum Fault {
+    Fine,
+    RequestLost,
+    AnswerLost,
+    /// The SDK repeats a write that went through.
+    SentTwice,
+    Throttled,
+    Hangs,
+}
+
+struct Scripted {
+    table: MemoryLeaseTable,
+    script: Mutex<VecDeque<Fault>>,
+}
+
+impl Scripted {
+    fn next(&self) -> Fault {
+        self.script.lock().unwrap().pop_front().unwrap_or(Fault::Fine)
+    }
+}
+
+#[async_trait]
+impl LeaseTable for Scripted {
+    async fn ensure_exists(&self) -> Result<(), TableError> {
+        self.table.ensure_exists().await
+    }
+    async fn snapshot(&self) -> Result<TableSnapshot, TableError> {
+        self.table.snapshot().await
+    }
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, TableError> {
+        self.table.owned_by(worker).await
+    }
+    async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, TableError> {
+        match self.next() {
+            Fault::Fine => self.table.get(key).await,
+            _ => Err(TableError::Unavailable("no answer".into())),
+        }
+    }
+    async fn create(&self, lease: &Lease) -> Result<bool, TableError> {
+        self.table.create(lease).await
+    }
+    async fn write(&self, seen: &Lease, write: &LeaseWrite) -> Result<Lease, WriteError> {
+        match self.next() {
+            Fault::Fine => self.table.write(seen, write).await,
+            Fault::Throttled => Err(WriteError::NotWritten("throttled".into())),
+            Fault::RequestLost => Err(WriteError::Unknown("no answer".into())),
+            Fault::AnswerLost => {
+                self.table.write(seen, write).await?;
+                Err(WriteError::Unknown("no answer".into()))
+            }
+            Fault::SentTwice => {
+                self.table.write(seen, write).await?;
+                self.table.write(seen, write).await
+            }
+            Fault::Hangs => std::future::pending().await,
+        }
+    }
+    async fn delete(&self, seen: &Lease) -> Result<(), WriteError> {
+        self.table.delete(seen).await
+    }
+    async fn leader(&self) -> Result<Option<LeaderRow>, TableError> {
+        self.table.leader().await
+    }
+    async fn lead(&self, seen: Option<&LeaderRow>, next: &LeaderRow) -> Result<bool, TableError> {
+        self.table.lead(seen, next).await
+    }
+    async fn resign(&self, mine: &LeaderRow) -> Result<bool, TableError> {
+        self.table.resign(mine).await
+    }
+    async fn report(&self, worker: &WorkerRow) -> Result<Option<WorkerRow>, TableError> {
+        self.table.report(worker).await
+    }
+    async fn forget_worker(&self, seen: &WorkerRow) -> Result<bool, TableError> {
+        self.table.forget_worker(seen).await
+    }
+}
+
+/// A lease just taken, on a table that follows the script from now on.
+async fn taken(script: &[Fault]) -> (Arc<Scripted>, Arc<HeldLease>) {
+    let table = MemoryLeaseTable::new();
+    table.create(&unowned()).await.unwrap();
+    let sent = Instant::now();
+    let row = table.write(&unowned(), &LeaseWrite::Assign(me())).await.unwrap();
+    let table = Arc::new(Scripted { table, script: Mutex::new(script.iter().copied().collect()) });
+    let dynamic: Arc<dyn LeaseTable> = Arc::<Scripted>::clone(&table);
+    (table, HeldLease::new(dynamic, row, me(), sent, FAILOVER))
+}
+
+fn row(table: &Scripted) -> Lease {
+    table.table.rows().remove(0)
+}
+
+async fn steal(table: &Scripted) {
+    let seen = row(table);
+    table.table.write(&seen, &LeaseWrite::Assign(WorkerId::new("thief"))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fault_ends_in_exactly_one_write() {
+    use Fault::*;
+    let scripts: [&[Fault]; 7] = [
+        &[],
+        &[RequestLost],
+        &[AnswerLost],
+        &[SentTwice],
+        &[Hangs],
+        &[RequestLost, Fine, AnswerLost, Fine],
+        &[AnswerLost, Fine],
+    ];
+    for script in scripts {
+        let (table, held) = taken(script).await;
+        let answer = held.write(commit(1)).await.unwrap();
+        assert_eq!((answer.counter, &answer), (2, &row(&table)));
+        assert_eq!(held.row(), answer);
+        assert!(held.is_valid(Instant::now()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unavailable_changes_nothing_and_may_be_tried_again() {
+    use Fault::*;
+    let scripts: [(&[Fault], u64); 3] =
+        [(&[Throttled], 1), (&[RequestLost, RequestLost], 1), (&[AnswerLost, RequestLost], 2)];
+    for (script, counter) in scripts {
+        let (table, held) = taken(script).await;
+        let before = held.row();
+        assert!(matches!(held.write(commit(1)).await, Err(LeaseWriteError::Unavailable(_))));
+        assert_eq!((held.row(), row(&table).counter), (before, counter));
+        assert!(!held.lost().is_cancelled());
+        assert_eq!(held.write(commit(1)).await.unwrap().counter, 2, "done once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_write_without_an_answer_is_recognised_under_another() {
+    use Fault::*;
+    let (table, held) = taken(&[AnswerLost, RequestLost]).await;
+    let first_sent = Instant::now();
+    assert!(held.write(commit(1)).await.is_err());
+    sleep(Duration::from_secs(1)).await;
+    table.script.lock().unwrap().extend([Fine, RequestLost, RequestLost]);
+    // The renew is refused, the commit found and taken in, then the table goes away again.
+    assert!(held.write(LeaseWrite::Renew(None)).await.is_err());
+    assert_eq!(held.row(), row(&table));
+    assert_eq!(held.row().checkpoint.as_str(), "1");
+    assert_eq!(held.last_write(), first_sent, "validity counts from the write that was done");
+    assert_eq!(held.write(LeaseWrite::Renew(None)).await.unwrap().counter, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_write_is_recognised_too() {
+    let (table, held) = taken(&[]).await;
+    let seen = held.row();
+    table.script.lock().unwrap().push_back(Fault::Hangs);
+    assert!(timeout(Duration::from_secs(1), held.write(commit(1))).await.is_err());
+    // It arrives after its sender has given up.
+    table.table.write(&seen, &commit(1)).await.unwrap();
+    let answer = held.write(LeaseWrite::Renew(None)).await.unwrap();
+    assert_eq!((answer.counter, answer.checkpoint.as_str()), (3, "1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_others_took_is_lost_for_good() {
+    for script in [&[][..], &[Fault::RequestLost]] {
+        let (table, held) = taken(script).await;
+        steal(&table).await;
+        assert!(matches!(held.write(commit(1)).await, Err(LeaseWriteError::Lost)));
+        assert!(held.lost().is_cancelled() && !held.is_valid(Instant::now()));
+        assert!(matches!(held.write(LeaseWrite::Renew(None)).await, Err(LeaseWriteError::Lost)));
+        assert_eq!(row(&table).counter, 2);
+    }
+    let (table, held) = taken(&[]).await;
+    table.table.delete(&row(&table)).await.unwrap();
+    assert!(matches!(held.write(commit(1)).await, Err(LeaseWriteError::Lost)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn validity_counts_from_before_the_request() {
+    let (_, held) = taken(&[Fault::Hangs]).await;
+    let until = Instant::now() + FAILOVER;
+    held.write(LeaseWrite::SetChildren(vec![ShardId::new("child")])).await.unwrap();
+    assert!(Instant::now() > until - FAILOVER, "the first try hung for a while");
+    assert_eq!(held.valid_until(), until, "children move no counter: nobody saw a heartbeat");
+    let sent = Instant::now();
+    held.write(LeaseWrite::Renew(None)).await.unwrap();
+    assert!(held.is_valid(sent + FAILOVER - Duration::from_millis(1)));
+    assert!(!held.is_valid(sent + FAILOVER));
+    sleep(FAILOVER).await;
+    assert!(matches!(held.write(LeaseWrite::Renew(None)).await, Err(LeaseWriteError::Lost)));
+    assert!(held.lost().is_cancelled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evict_ends_the_lease() {
+    for script in [&[][..], &[Fault::AnswerLost], &[Fault::SentTwice]] {
+        let (table, held) = taken(script).await;
+        assert_eq!(held.write(LeaseWrite::Evict).await.unwrap().owner, None);
+        assert!(held.lost().is_cancelled());
+        assert_eq!(row(&table).owner, None);
+    }
+}
+
+/// A renewer and a committer share the lease on a bad network, until a thief comes or time is over.
+async fn rough_life(seed: u64, delay: Range<Duration>, lost_request: f64, lost_answer: f64) {
+    // Every form of the row, with the time since when it stood in the table.
+    let history: Arc<Mutex<Vec<(Instant, Lease)>>> = Arc::default();
+    let observed = Arc::clone(&history);
+    let table = MemoryLeaseTable::new()
+        .with_observer(move |_, after| {
+            observed.lock().unwrap().push((Instant::now(), after.cloned().unwrap()));
+        })
+        .with_faults(Faults { seed, delay, lost_request, lost_answer });
+    let table = Arc::new(table);
+    while !table.create(&unowned()).await.unwrap_or(false) && table.rows().is_empty() {}
+    let (sent, row) = loop {
+        let sent = Instant::now();
+        let seen = table.rows().remove(0);
+        if let Ok(row) = table.write(&seen, &LeaseWrite::Assign(me())).await {
+            break (sent, row);
+        }
+    };
+    let dynamic: Arc<dyn LeaseTable> = Arc::<MemoryLeaseTable>::clone(&table);
+    let held = HeldLease::new(dynamic, row, me(), sent, FAILOVER);
+    let in_table = |row: &Lease| history.lock().unwrap().iter().any(|(_, form)| form == row);
+
+    let renewer = async {
+        while !held.lost().is_cancelled() {
+            sleep(FAILOVER / 3).await;
+            drop(held.write(LeaseWrite::Renew(None)).await);
+        }
+    };
+    let committer = async {
+        let mut next = 1;
+        loop {
+            sleep(Duration::from_millis(300)).await;
+            let children = vec![ShardId::new(format!("child-{next}"))];
+            let write = if next % 5 == 0 { LeaseWrite::SetChildren(children.clone()) } else { commit(next) };
+            match held.write(write.clone()).await {
+                Ok(row) => {
+                    assert!(in_table(&row), "answered a row that never was");
+                    match write {
+                        LeaseWrite::SetChildren(_) => assert_eq!(row.children, children),
+                        _ => assert_eq!(row.checkpoint.as_str(), next.to_string()),
+                    }
+                    next += 1;
+                }
+                Err(LeaseWriteError::Unavailable(_)) => {}
+                Err(LeaseWriteError::Lost) => return,
+            }
+        }
+    };
+    let watcher = async {
+        while !held.lost().is_cancelled() {
+            sleep(Duration::from_millis(20)).await;
+            let row = held.row();
+            assert!(in_table(&row), "believes a row that never was");
+            let history = history.lock().unwrap();
+            let moved = history.iter().find(|(_, form)| form.counter == row.counter).unwrap().0;
+            assert!(held.last_write() <= moved, "valid for longer than others wait");
+        }
+        // Lost: taken by the thief, or too long without a write.
+        let taken = table.rows()[0].owner != Some(me());
+        assert!(taken || Instant::now() >= held.valid_until());
+    };
+    let thief = async {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        sleep(Duration::from_millis(rng.random_range(0..60_000))).await;
+        while table.rows()[0].owner == Some(me()) {
+            let seen = table.rows().remove(0);
+            drop(table.write(&seen, &LeaseWrite::Assign(WorkerId::new("thief"))).await);
+        }
+    };
+    tokio::join!(renewer, committer, watcher, thief);
+
+    let history = history.lock().unwrap();
+    for pair in history.windows(2) {
+        let (old, new) = (&pair[0].1, &pair[1].1);
+        assert!(new.checkpoint >= old.checkpoint, "a late write moved the checkpoint back");
+        assert!(new.counter >= old.counter && new.counter <= old.counter + 1);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+    #[test]
+    fn belief_follows_the_table(
+        seed: u64,
+        delay_ms in 1u64..4000,
+        lost_request in 0.0..0.3,
+        lost_answer in 0.0..0.3,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let delay = Duration::from_millis(delay_ms / 20)..Duration::from_millis(delay_ms);
+        runtime.block_on(rough_life(seed, delay, lost_request, lost_answer));
+    }
+}

@@ -1,0 +1,227 @@
+//! Who leads: the lock of `amazon-dynamodb-lock-client`, as one worker observes it. Pure.
+//!
+//! Owns: first-seen times across looks, when to take, keep or give up the lock, and when its owner is overdue.
+//! Does not own: reading and writing the row (`coordinator`).
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::fleet::LeaderRow;
+use super::row::WorkerId;
+
+/// The lock as observed. It is free when its version stands still for its own lease duration, counted from the end of
+/// the read that first showed that version.
+#[derive(Debug)]
+pub struct LeaderWatch {
+    me: WorkerId,
+    duration: Duration,
+    seen: Option<Seen>,
+    /// Versions that we have sent and that may stand in the row, each with the time before it was sent.
+    sent: Vec<(LeaderRow, Instant)>,
+    /// The last write that is known to stand in the row is ours, sent at this time.
+    mine: Option<(LeaderRow, Instant)>,
+    /// Since when the row has been read as absent.
+    absent_since: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    row: LeaderRow,
+    since: Instant,
+}
+
+/// What to do about the lock now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read the row.
+    Look,
+    /// Write the lock in our name, on the condition that the row is as given. Begin with [`LeaderWatch::next`].
+    Lead(Option<LeaderRow>),
+}
+
+impl LeaderWatch {
+    /// Nothing seen yet. Our own lock is free after `duration` without a heartbeat.
+    pub fn new(me: WorkerId, duration: Duration) -> Self {
+        Self { me, duration, seen: None, sent: Vec::new(), mine: None, absent_since: None }
+    }
+
+    /// Takes in the row as read; `returned` is the time after the read returned.
+    pub fn observe(&mut self, row: Option<LeaderRow>, returned: Instant) {
+        let Some(row) = row else {
+            self.absent_since.get_or_insert(returned);
+            self.mine = None;
+            self.seen = None;
+            return;
+        };
+        self.absent_since = None;
+        let sent = self.sent.iter().find(|(sent, _)| sent.version == row.version);
+        self.mine = sent.map(|(_, sent)| (row.clone(), *sent));
+        match &mut self.seen {
+            Some(seen) if seen.row.version == row.version => seen.row = row,
+            _ => self.seen = Some(Seen { row, since: returned }),
+        }
+    }
+
+    /// What to do at `now`, given that the row was looked at since the last write without an answer.
+    pub fn step(&self, now: Instant) -> Step {
+        let Some(seen) = &self.seen else {
+            return if self.absent_since.is_some() { Step::Lead(None) } else { Step::Look };
+        };
+        if self.mine.is_some() {
+            return Step::Lead(Some(seen.row.clone()));
+        }
+        let free = seen.row.released || now.duration_since(seen.since) > seen.row.lease_duration;
+        if free { Step::Lead(Some(seen.row.clone())) } else { Step::Look }
+    }
+
+    /// The row to write now, with a version of its own. Remembered, for its answer may be lost.
+    pub fn next(&mut self, version: &str, now: Instant) -> LeaderRow {
+        let row = LeaderRow {
+            owner: self.me.clone(),
+            lease_duration: self.duration,
+            version: version.into(),
+            released: false,
+        };
+        // More than a few unanswered writes in a row: the oldest can no longer be the one that stands.
+        if self.sent.len() > 8 {
+            self.sent.remove(0);
+        }
+        self.sent.push((row.clone(), now));
+        row
+    }
+
+    /// The answer to the write of `row`: accepted, or refused because the row was another one.
+    pub fn answered(&mut self, row: &LeaderRow, accepted: bool, now: Instant) {
+        if accepted {
+            let sent = self.sent.iter().find(|(sent, _)| sent.version == row.version);
+            self.mine = sent.cloned();
+            self.seen = Some(Seen { row: row.clone(), since: now });
+            self.absent_since = None;
+            self.sent.retain(|(sent, _)| sent.version == row.version);
+        } else {
+            // Unless a read says otherwise.
+            self.mine = None;
+            self.seen = None;
+            self.absent_since = None;
+        }
+    }
+
+    /// The last write had no answer: it may stand or not, so the row is read before it is written again.
+    pub fn unanswered(&mut self) {
+        self.seen = None;
+        self.absent_since = None;
+    }
+
+    /// The row in our name, if we lead: nobody else can have taken the lock yet.
+    pub fn leading(&self, now: Instant) -> Option<&LeaderRow> {
+        let (row, sent) = self.mine.as_ref()?;
+        (now < *sent + self.duration && !row.released).then_some(row)
+    }
+
+    /// When the lock has to be looked at or renewed again.
+    pub fn due(&self, now: Instant) -> Instant {
+        match &self.mine {
+            Some((_, sent)) => *sent + self.duration / 3,
+            None => now + self.duration / 6,
+        }
+    }
+
+    /// True when the leader has missed a heartbeat of ours, so that we may have to lead soon.
+    pub fn is_shaky(&self, now: Instant) -> bool {
+        let silent = |seen: &Seen| now.duration_since(seen.since) > seen.row.lease_duration / 2;
+        self.mine.is_none() && self.seen.as_ref().is_some_and(silent)
+    }
+
+    /// Who leads, as far as known.
+    pub fn leader(&self) -> Option<&LeaderRow> {
+        self.seen.as_ref().map(|seen| &seen.row).filter(|row| !row.released)
+    }
+
+    /// For how long there should have been another leader: the lock stands still beyond its duration, or is absent.
+    pub fn overdue(&self, now: Instant) -> Duration {
+        match (&self.seen, self.absent_since) {
+            (Some(seen), _) => now.duration_since(seen.since).saturating_sub(seen.row.lease_duration),
+            (None, Some(since)) => now.duration_since(since),
+            (None, None) => Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DURATION: Duration = Duration::from_secs(10);
+
+    fn row(owner: &str, version: &str, seconds: u64) -> LeaderRow {
+        LeaderRow {
+            owner: WorkerId::new(owner),
+            lease_duration: Duration::from_secs(seconds),
+            version: version.into(),
+            released: false,
+        }
+    }
+
+    fn watch() -> LeaderWatch {
+        LeaderWatch::new(WorkerId::new("me"), DURATION)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_is_free_after_its_own_duration_without_another_version() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = watch();
+        assert_eq!(watch.step(start), Step::Look);
+        watch.observe(Some(row("java", "a", 120)), start);
+        watch.observe(Some(row("java", "a", 120)), at(100));
+        assert_eq!(watch.step(at(120)), Step::Look);
+        assert_eq!(watch.overdue(at(120)), Duration::ZERO);
+        assert!(watch.is_shaky(at(61)));
+        assert_eq!(watch.step(at(121)), Step::Lead(Some(row("java", "a", 120))));
+        assert_eq!(watch.overdue(at(125)), Duration::from_secs(5));
+        watch.observe(Some(row("java", "b", 120)), at(122));
+        assert_eq!(watch.step(at(200)), Step::Look);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn absent_and_released_locks_are_free_at_once() {
+        let start = Instant::now();
+        let mut watch = watch();
+        watch.observe(None, start);
+        assert_eq!(watch.step(start), Step::Lead(None));
+        let released = LeaderRow { released: true, ..row("java", "a", 120) };
+        watch.observe(Some(released.clone()), start);
+        assert_eq!(watch.step(start), Step::Lead(Some(released)));
+        assert_eq!(watch.leader(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_without_an_answer_counts_from_when_it_was_sent() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = watch();
+        watch.observe(None, start);
+        let mine = watch.next("v1", start);
+        assert!(watch.leading(start).is_none());
+        // It went through, as the next look shows.
+        watch.observe(Some(mine.clone()), at(4));
+        assert_eq!(watch.leading(at(9)), Some(&mine));
+        assert_eq!(watch.leading(at(10)), None);
+        let next = watch.next("v2", at(4));
+        watch.answered(&next, true, at(5));
+        assert_eq!(watch.leading(at(13)), Some(&next));
+        // Somebody else has it after all.
+        watch.answered(&next, false, at(6));
+        assert_eq!((watch.leading(at(6)), watch.step(at(6))), (None, Step::Look));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn our_own_former_life_is_another_worker() {
+        let start = Instant::now();
+        let mut watch = watch();
+        watch.observe(Some(row("me", "before the restart", 10)), start);
+        assert_eq!(watch.step(start), Step::Look);
+        assert!(watch.leading(start).is_none());
+    }
+}
