@@ -1,6 +1,6 @@
 //! Leading: looking at the whole table, giving leases to workers, keeping leases and shards in step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +15,18 @@ use crate::lease::held::HeldLease;
 use crate::lease::plan::{Fleet, LeaseLoad, Move, WorkerLoad, plan};
 use crate::lease::row::{Lease, WorkerId};
 use crate::lease::table::{TableError, WriteError, chain};
-use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen};
+use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen, SeenWorker};
 use crate::lease::write::LeaseWrite;
 use crate::shard::audit::Watch;
 use crate::telemetry::metrics::{self, AssignedHow};
 
 /// A look reads at most this many rows a second on average: larger tables are looked at less often.
 pub const SCAN_ROWS_PER_SECOND: usize = 500;
-/// KCL's leader assigns once in two failover times and balances at every third of these runs.
+/// KCL's leader assigns once in two failover times and balances at every third of these runs. Ours waits as long after
+/// workers came or went: in the middle of a deploy each lease moved now would move again.
 const BALANCE_FAILOVERS: u32 = 6;
+/// But no longer than this where workers come and go all the time.
+const BALANCE_FAILOVERS_MAX: u32 = 30;
 /// What a worker may take to end its work on a lease that is handed over (`gracefulLeaseHandoffTimeoutMillis`).
 pub const HAND_OFF_TIMEOUT: Duration = Duration::from_secs(30);
 /// The row of a worker that has not changed for so long is deleted (`staleWorkerMetricsEntryCleanupDuration`).
@@ -34,6 +37,26 @@ const STALE_WORKER: Duration = Duration::from_secs(24 * 3600);
 struct Balance {
     last: Option<Instant>,
     workers: BTreeSet<WorkerId>,
+    changed: Option<Instant>,
+}
+
+impl Balance {
+    /// True when it is time: nothing has changed for a while, the leader included, which does not know at first who is
+    /// gone. Counts from now on if so.
+    fn is_due(&mut self, workers: BTreeSet<WorkerId>, failover: Duration, now: Instant) -> bool {
+        if self.workers != workers {
+            self.workers = workers;
+            self.changed = Some(now);
+        }
+        let quiet = |since: Instant, failovers: u32| now.duration_since(since) >= failover * failovers;
+        let last = *self.last.get_or_insert(now);
+        let changed = self.changed.unwrap_or(last);
+        let due = quiet(last.max(changed), BALANCE_FAILOVERS) || quiet(last, BALANCE_FAILOVERS_MAX);
+        if due {
+            self.last = Some(now);
+        }
+        due
+    }
 }
 
 impl Coordinator {
@@ -114,13 +137,7 @@ impl Coordinator {
             let fleet = fleet(view, now, (self.settings.wall_clock)());
             let workers: BTreeSet<WorkerId> = fleet.workers.iter().map(|worker| worker.id.clone()).collect();
             metrics::workers_active(workers.len());
-            let due = balance.last.is_none_or(|last| {
-                now.duration_since(last) >= self.settings.failover * BALANCE_FAILOVERS
-                    || balance.workers != workers
-            });
-            if due {
-                *balance = Balance { last: Some(now), workers };
-            }
+            let due = balance.is_due(workers, self.settings.failover, now);
             (plan(&fleet, &self.settings.rules, due, rng), due)
         };
         metrics::leases_unplaced(plan.spillover);
@@ -303,15 +320,22 @@ pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64) -> Fleet {
         let unmoved = now.duration_since(seen.since);
         Some(LeaseLoad { key: lease.key.clone(), worker, movable, kbps: lease.throughput_kbps, unmoved })
     };
-    let worker = |row: &WorkerRow| WorkerLoad {
-        id: row.id.clone(),
-        usage: row
-            .usage()
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(name, usage)| (name.to_owned(), usage))
-            .collect(),
-        started: row.properties.get(STARTED).and_then(|started| started.parse().ok()).unwrap_or(0),
+    let mut newest: BTreeMap<&WorkerId, Instant> = BTreeMap::new();
+    for seen in view.leases() {
+        if let Some(owner) = seen.lease.actual_owner() {
+            let since = newest.entry(owner).or_insert(seen.owned_since);
+            *since = seen.owned_since.max(*since);
+        }
+    }
+    let worker = |seen: &SeenWorker| {
+        // What it reported before it got its newest lease says nothing of the load with it.
+        let stale = newest.get(&seen.row.id).is_some_and(|since| seen.since <= *since);
+        let usage = if stale { None } else { seen.row.usage() };
+        WorkerLoad {
+            id: seen.row.id.clone(),
+            usage: usage.into_iter().flatten().map(|(name, usage)| (name.to_owned(), usage)).collect(),
+            started: seen.row.properties.get(STARTED).and_then(|started| started.parse().ok()).unwrap_or(0),
+        }
     };
     Fleet {
         leases: view.leases().filter_map(lease).collect(),
