@@ -197,10 +197,18 @@ impl ShardSync {
         Ok(())
     }
 
-    async fn delete(&self, row: &Lease) {
-        match self.table.delete(row).await {
-            Ok(()) => tracing::info!(lease = %row.key, "finished lease deleted"),
-            Err(error) => tracing::debug!(lease = %row.key, error = %chain(&error), "lease not deleted"),
+    /// Deletes a finished lease, if it still is one. Its owner renews it meanwhile, so it is read once more: a row that
+    /// was seen a while ago would hardly ever be deleted.
+    async fn delete(&self, seen: &Lease) {
+        let key = &seen.key;
+        let row = match self.table.get(key).await {
+            Ok(Some(row)) if row.finished() => row,
+            Ok(_) => return,
+            Err(error) => return tracing::debug!(lease = %key, error = %chain(&error), "lease not deleted"),
+        };
+        match self.table.delete(&row).await {
+            Ok(()) => tracing::info!(lease = %key, "finished lease deleted"),
+            Err(error) => tracing::debug!(lease = %key, error = %chain(&error), "lease not deleted"),
         }
     }
 

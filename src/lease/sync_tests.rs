@@ -305,7 +305,10 @@ async fn finished_leases_go_without_a_listing() {
     scene.lease(&shard(1, &[0], false, ALL), at(1010)).await;
     let seen = scene.table.write(&seen, &LeaseWrite::SetChildren(vec![id(1)])).await.unwrap();
     let finished = scene.table.write(&seen, &LeaseWrite::Commit(Checkpoint::ShardEnd)).await.unwrap();
-    scene.look().await.unwrap();
+    // Its owner has renewed it since it was seen.
+    let seen = scene.table.rows();
+    let finished = scene.table.write(&finished, &LeaseWrite::Renew(None)).await.unwrap();
+    scene.sync.look(&mut scene.watch, seen).await.unwrap();
     assert_eq!((scene.rows(), scene.calls()), (vec![(1, at(1010))], 1));
 
     // The same by its owner, under a leader of another kind.
