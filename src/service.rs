@@ -113,6 +113,8 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         Arc::new(table),
         Arc::clone(&lister) as _,
     );
+    let told = Arc::clone(&coordinator);
+    status.fleet_from(move || told.fleet_status());
     let shared = Arc::new(Shared {
         source: Arc::new(KinesisSource::new(kinesis, &config.stream)),
         lister,

@@ -133,6 +133,11 @@ impl LeaderWatch {
         self.mine.is_none() && self.seen.as_ref().is_some_and(silent)
     }
 
+    /// The lock as last read or written, and since when it stands still.
+    pub fn seen(&self) -> Option<(&LeaderRow, Instant)> {
+        self.seen.as_ref().map(|seen| (&seen.row, seen.since))
+    }
+
     /// Who leads, as far as known.
     pub fn leader(&self) -> Option<&LeaderRow> {
         self.seen.as_ref().map(|seen| &seen.row).filter(|row| !row.released)

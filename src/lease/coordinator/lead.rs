@@ -54,7 +54,9 @@ impl Coordinator {
             let wait = if !leads && !shaky {
                 // What was seen is no longer followed, so nothing may be timed by it.
                 if std::mem::take(&mut looks) > 0 {
-                    self.state().view.clear();
+                    let mut state = self.state();
+                    state.view.clear();
+                    state.told = None;
                 }
                 self.settings.failover / 12
             } else {
@@ -66,6 +68,9 @@ impl Coordinator {
                         // within moments of each other.
                         if leads && looks > 1 && !leave.is_cancelled() {
                             self.assign(&mut balance).await;
+                        }
+                        if leads {
+                            self.explain_look();
                         }
                         self.jittered(look_interval(self.settings.scan_interval, rows))
                     }
