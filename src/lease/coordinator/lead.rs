@@ -28,11 +28,31 @@ pub const HAND_OFF_TIMEOUT: Duration = Duration::from_secs(30);
 /// The row of a worker that has not changed for so long is deleted (`staleWorkerMetricsEntryCleanupDuration`).
 const STALE_WORKER: Duration = Duration::from_secs(24 * 3600);
 
-/// When the leader balances next.
+/// When the leader balances: at some interval, and when the workers have changed and then stayed the same for a failover
+/// time. In a deploy one joins and another leaves soon: its leases are the very ones that the new one should have.
 #[derive(Default)]
 struct Balance {
     last: Option<Instant>,
     workers: BTreeSet<WorkerId>,
+    /// When the workers changed, unless the fleet was balanced since they settled.
+    changed: Option<Instant>,
+}
+
+impl Balance {
+    /// True when it is time to balance, which is then taken to be done.
+    fn is_due(&mut self, workers: BTreeSet<WorkerId>, failover: Duration, now: Instant) -> bool {
+        if self.workers != workers {
+            self.workers = workers;
+            self.changed = Some(now);
+        }
+        let last = *self.last.get_or_insert(now);
+        let settled = self.changed.is_some_and(|changed| now.duration_since(changed) >= failover);
+        let due = settled || now.duration_since(last) >= failover * BALANCE_FAILOVERS;
+        if due {
+            (self.last, self.changed) = (Some(now), self.changed.filter(|_| !settled));
+        }
+        due
+    }
 }
 
 impl Coordinator {
@@ -64,13 +84,13 @@ impl Coordinator {
                     Ok(rows) => {
                         trouble.over();
                         looks += 1;
+                        if leads {
+                            self.explain_look();
+                        }
                         // The first look of a leader only learns who is there: workers started together report
                         // within moments of each other.
                         if leads && looks > 1 && !leave.is_cancelled() {
                             self.assign(&mut balance).await;
-                        }
-                        if leads {
-                            self.explain_look();
                         }
                         self.jittered(look_interval(self.settings.scan_interval, rows))
                     }
@@ -118,13 +138,7 @@ impl Coordinator {
             let fleet = fleet(view, now, (self.settings.wall_clock)());
             let workers: BTreeSet<WorkerId> = fleet.workers.iter().map(|worker| worker.id.clone()).collect();
             metrics::workers_active(workers.len());
-            let due = balance.last.is_none_or(|last| {
-                now.duration_since(last) >= self.settings.failover * BALANCE_FAILOVERS
-                    || balance.workers != workers
-            });
-            if due {
-                *balance = Balance { last: Some(now), workers };
-            }
+            let due = balance.is_due(workers, self.settings.failover, now);
             (plan(&fleet, &self.settings.rules, due, rng), due)
         };
         metrics::leases_unplaced(plan.spillover);
@@ -320,4 +334,28 @@ fn look_interval(wanted: Duration, rows: usize) -> Duration {
     let rows_per_second = u32::try_from(SCAN_ROWS_PER_SECOND).unwrap_or(u32::MAX);
     let affordable = Duration::from_secs(rows as u64) / rows_per_second;
     wanted.max(affordable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fleet_is_balanced_when_its_workers_have_settled_and_now_and_then() {
+        const FAILOVER: Duration = Duration::from_secs(10);
+        let start = Instant::now();
+        let mut balance = Balance::default();
+        let mut due = |second: u64, workers: &[&str]| {
+            let workers = workers.iter().map(|id| WorkerId::new(*id)).collect();
+            balance.is_due(workers, FAILOVER, start + Duration::from_secs(second))
+        };
+        assert!(!due(0, &["a"]), "a new leader waits as well");
+        assert!(!due(9, &["a", "b"]) && !due(18, &["a", "b"]) && due(19, &["a", "b"]));
+        assert!(!due(20, &["a", "b"]) && !due(78, &["a", "b"]) && due(79, &["a", "b"]));
+        // One joins, one leaves, and nobody settles for long: it is balanced all the same.
+        let coming_and_going: Vec<u64> =
+            (80..150).filter(|at| due(*at, if at % 10 < 5 { &["a"] } else { &["a", "b"] })).collect();
+        assert_eq!(coming_and_going, [139]);
+        assert!(due(160, &["a", "b"]));
+    }
 }
