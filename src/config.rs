@@ -11,6 +11,7 @@ use serde::Deserialize;
 use crate::batch::{BatchLimits, Layout};
 use crate::deliver::LakeUrl;
 use crate::lease::WorkerId;
+use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
 use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
 use crate::transform::{Enrichment, Transform};
@@ -109,9 +110,15 @@ pub struct RunArgs {
           value_parser = duration)]
     pub shard_sync_interval: Duration,
 
-    /// The most shards this worker reads at once [default: no limit].
+    /// The most shards that one worker is given [default: no limit]. That of the worker that leads counts for all.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_LEASES_MAX", value_name = "N")]
     pub leases_max: Option<usize>,
+
+    /// The most bytes per second that one worker is given, by the averages of its shards [default: no limit]. That of
+    /// the worker that leads counts for all.
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_THROUGHPUT_MAX", value_name = "SIZE",
+          value_parser = byte_size)]
+    pub throughput_max: Option<ByteSize>,
 
     /// The longest pause between polls of a shard without new records, 200ms to 1m.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_POLL_IDLE_MAX", value_name = "TIME",
@@ -199,8 +206,8 @@ pub struct Config {
     pub scan_interval: Duration,
     /// How often the stream is listed.
     pub shard_sync_interval: Duration,
-    /// The most leases to hold.
-    pub leases_max: usize,
+    /// The most that one worker is given.
+    pub rules: Rules,
     /// The slowest poll.
     pub poll_idle_max: Duration,
     /// Address of the HTTP endpoints.
@@ -283,6 +290,11 @@ impl TryFrom<RunArgs> for Config {
         if args.leases_max == Some(0) {
             return Err(bad("leases-max", &0, &"must be at least 1, or left out"));
         }
+        #[expect(clippy::cast_precision_loss, reason = "a limit for people")]
+        let kbps_max = args.throughput_max.map_or(f64::INFINITY, |max| max.as_u64() as f64 / 1024.0);
+        if kbps_max < 1.0 {
+            return Err(bad("throughput-max", &"under 1KiB", &"must be at least 1KiB, or left out"));
+        }
         Ok(Self {
             worker: worker_id(args.worker_id)?,
             endpoints: Endpoints {
@@ -303,7 +315,7 @@ impl TryFrom<RunArgs> for Config {
             failover: args.failover_time,
             scan_interval: args.lease_scan_interval,
             shard_sync_interval: args.shard_sync_interval,
-            leases_max: args.leases_max.unwrap_or(usize::MAX),
+            rules: Rules { leases_max: args.leases_max.unwrap_or(usize::MAX), kbps_max },
             poll_idle_max: args.poll_idle_max,
             http: args.http,
             shutdown_budget: args.shutdown_budget,

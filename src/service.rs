@@ -19,7 +19,6 @@ use crate::fetch::ByteBudget;
 use crate::fetch::kinesis::KinesisSource;
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
-use crate::lease::plan::Rules;
 use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown;
@@ -105,7 +104,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             scan_interval: config.scan_interval,
             shard_sync_interval: config.shard_sync_interval,
             initial: config.initial.clone(),
-            rules: Rules { leases_max: config.leases_max, kbps_max: f64::INFINITY },
+            rules: config.rules,
             cpu: Arc::new(move || cpu.sample()),
             wall_clock: Arc::new(|| u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)),
             seed: seed(config.worker.as_str()),

@@ -197,6 +197,9 @@ fn a_given_lease_is_picked_up_or_not() {
     let given = Standing::NotRead(Reason::NotPickedUp(WorkerId::new("b")));
     assert_eq!(scene.only(), (given, Some(1), false));
     let mut picked_up = scene.leases.clone();
+    // A worker of another kind has twice the failover time to find it.
+    scene.wait(10, &[]);
+    assert_eq!(scene.reason(), Reason::NotPickedUp(WorkerId::new("b")));
     scene.wait(10, &[]);
     assert_eq!(scene.reason(), Reason::OwnerSilent { owner: WorkerId::new("b"), led: true });
     picked_up[0].counter += 1;

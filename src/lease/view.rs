@@ -38,6 +38,8 @@ pub struct Seen {
     pub since: Instant,
     /// The end of the read that first showed this hand-off, during one.
     pub handing_off_since: Option<Instant>,
+    /// The end of the read that first showed the worker that may renew.
+    pub owned_since: Instant,
     /// The worker that may renew was seen to get the lease, and not to write since.
     pub given: bool,
     /// The worker that may renew was seen to do so, or to write otherwise.
@@ -144,13 +146,13 @@ impl FleetView {
     /// The workers that can be given leases: their row is fresh and usable, and was written after the last time that
     /// a lease of theirs was found expired. `wall_clock` is our own, in seconds since the epoch; it only vouches for
     /// rows not yet seen to change.
-    pub fn active_workers(&self, now: Instant, wall_clock: u64) -> impl Iterator<Item = &WorkerRow> {
+    pub fn active_workers(&self, now: Instant, wall_clock: u64) -> impl Iterator<Item = &SeenWorker> {
         let is_active = move |seen: &&SeenWorker| {
             let fresh = seen.moved || wall_clock.abs_diff(seen.row.updated) < ACTIVE_WINDOW.as_secs();
             let lapsed = self.lapsed.get(&seen.row.id).is_some_and(|lapsed| seen.since <= *lapsed);
             fresh && !lapsed && now.duration_since(seen.since) < ACTIVE_WINDOW && seen.row.usage().is_some()
         };
-        self.workers.values().filter(is_active).map(|seen| &seen.row)
+        self.workers.values().filter(is_active)
     }
 
     /// Rows of the last scan that were not understood.
@@ -174,6 +176,10 @@ fn observed(before: Option<Seen>, lease: Lease, returned: Instant) -> Seen {
         Some(seen) if seen.lease.counter == lease.counter => seen.since,
         _ => returned,
     };
+    let owned_since = match &before {
+        Some(seen) if seen.lease.actual_owner() == lease.actual_owner() => seen.owned_since,
+        _ => returned,
+    };
     let (given, heard) = before.as_ref().map_or((false, false), |seen| {
         let moved = seen.lease.counter != lease.counter;
         if seen.lease.actual_owner() == lease.actual_owner() {
@@ -182,5 +188,154 @@ fn observed(before: Option<Seen>, lease: Lease, returned: Instant) -> Seen {
             (true, false)
         }
     });
-    Seen { since, given, heard, handing_off_since: lease.checkpoint_owner.is_some().then_some(began), lease }
+    Seen {
+        since,
+        owned_since,
+        given,
+        heard,
+        handing_off_since: lease.checkpoint_owner.is_some().then_some(began),
+        lease,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::fleet::SESSION;
+    use crate::lease::write::{LeaseWrite, apply};
+    use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, Shard, ShardId};
+
+    const FAILOVER: Duration = Duration::from_secs(10);
+    const TODAY: u64 = 1_768_469_400;
+
+    fn lease(owner: Option<&str>) -> Lease {
+        let shard = Shard {
+            id: ShardId::new("s-0"),
+            parents: Vec::new(),
+            hash_range: HashKeyRange { start: 0, end: 0 },
+            starting_sequence_number: SequenceNumber::from(0),
+            closed: false,
+        };
+        Lease { owner: owner.map(WorkerId::new), ..Lease::new(&shard, Checkpoint::TrimHorizon) }
+    }
+
+    fn worker(id: &str, updated: u64, ours: bool) -> WorkerRow {
+        let properties = ours.then(|| (SESSION.to_owned(), "1".to_owned())).into_iter().collect();
+        WorkerRow {
+            id: WorkerId::new(id),
+            updated,
+            samples: BTreeMap::new(),
+            limits: BTreeMap::new(),
+            properties,
+            support: Some(1),
+        }
+    }
+
+    /// A table with one lease, looked at now and then.
+    struct Look {
+        view: FleetView,
+        start: Instant,
+    }
+
+    impl Look {
+        fn new() -> Self {
+            Self { view: FleetView::new(FAILOVER), start: Instant::now() }
+        }
+
+        fn at(&self, seconds: u64) -> Instant {
+            self.start + Duration::from_secs(seconds)
+        }
+
+        fn look(&mut self, seconds: u64, lease: &Lease, workers: &[WorkerRow]) {
+            let table =
+                TableSnapshot { leases: vec![lease.clone()], workers: workers.to_vec(), odd: Vec::new() };
+            self.view.observe(table, self.at(seconds));
+        }
+
+        fn is_live(&self, seconds: u64) -> bool {
+            self.view.is_live(self.view.leases().next().unwrap(), self.at(seconds))
+        }
+
+        fn active(&self, seconds: u64) -> Vec<&str> {
+            let active = self.view.active_workers(self.at(seconds), TODAY + seconds);
+            active.map(|seen| seen.row.id.as_str()).collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expiry_counts_from_the_last_change_of_the_counter() {
+        let mut table = Look::new();
+        let first = lease(Some("a"));
+        table.look(0, &first, &[]);
+        table.look(9, &first, &[]);
+        assert!(table.is_live(10) && !table.is_live(11));
+        table.look(9, &apply(&first, &LeaseWrite::Renew(None)), &[]);
+        assert!(table.is_live(19) && !table.is_live(20));
+        table.look(21, &lease(None), &[]);
+        assert!(!table.is_live(21), "nobody owns it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_of_another_kind_has_time_to_find_what_it_is_given() {
+        let give = LeaseWrite::Assign(WorkerId::new("b"));
+        for (ours, patience) in [(false, 20), (true, 10)] {
+            let mut table = Look::new();
+            let workers = [worker("b", TODAY, ours)];
+            table.look(0, &lease(None), &workers);
+            let given = apply(&lease(None), &give);
+            table.look(1, &given, &workers);
+            assert!(table.is_live(1 + patience) && !table.is_live(2 + patience), "{patience} s");
+            // Once it has renewed, it is a worker like any other.
+            table.look(5, &apply(&given, &LeaseWrite::Renew(None)), &workers);
+            assert!(table.is_live(15) && !table.is_live(16));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_is_active_while_its_row_changes_whatever_its_clock_says() {
+        let mut table = Look::new();
+        let free = lease(None);
+        let rows = |times: [u64; 3]| {
+            let [fresh, stale, wrong] = times;
+            [worker("fresh", fresh, true), worker("stale", stale, true), worker("wrong", wrong, true)]
+        };
+        table.look(0, &free, &rows([TODAY, TODAY - 3600, TODAY + 7200]));
+        assert_eq!(table.active(1), ["fresh"]);
+        table.look(30, &free, &rows([TODAY, TODAY - 3600, TODAY + 7230]));
+        assert_eq!(table.active(31), ["fresh", "wrong"]);
+        assert_eq!(table.active(61), ["wrong"]);
+        assert_eq!(table.active(91), Vec::<&str>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_let_a_lease_lapse_is_active_again_when_it_reports() {
+        let mut table = Look::new();
+        let mut held = lease(Some("a"));
+        table.look(0, &held, &[worker("a", TODAY, true)]);
+        assert_eq!(table.active(10), ["a"]);
+        table.look(12, &held, &[worker("a", TODAY, true)]);
+        assert_eq!(table.active(12), Vec::<&str>::new());
+        // Somebody else has the lease now; that does not make it better.
+        held.owner = Some(WorkerId::new("b"));
+        held.counter += 1;
+        table.look(13, &held, &[worker("a", TODAY, true)]);
+        assert_eq!(table.active(13), Vec::<&str>::new());
+        table.look(30, &held, &[worker("a", TODAY + 30, true)]);
+        assert_eq!(table.active(30), ["a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hand_off_is_timed_from_its_first_sight() {
+        let mut table = Look::new();
+        let held = lease(Some("a"));
+        table.look(0, &held, &[]);
+        let mut handed = apply(&held, &LeaseWrite::HandOff(WorkerId::new("b")));
+        table.look(3, &handed, &[]);
+        handed = apply(&handed, &LeaseWrite::Renew(None));
+        table.look(6, &handed, &[]);
+        let since = |table: &Look| table.view.leases().next().unwrap().handing_off_since;
+        assert_eq!(since(&table), Some(table.at(3)));
+        table.look(7, &apply(&handed, &LeaseWrite::Evict), &[]);
+        assert_eq!(since(&table), None);
+    }
 }

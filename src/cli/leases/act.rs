@@ -292,7 +292,7 @@ fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<
 /// Leases of each worker that may be given more.
 fn load(observer: &Observer) -> BTreeMap<WorkerId, usize> {
     let active = observer.fleet.active_workers(observer.now, wall_clock_s());
-    let mut load: BTreeMap<WorkerId, usize> = active.map(|worker| (worker.id.clone(), 0)).collect();
+    let mut load: BTreeMap<WorkerId, usize> = active.map(|worker| (worker.row.id.clone(), 0)).collect();
     for seen in observer.fleet.leases().filter(|seen| !seen.lease.finished()) {
         if let Some(count) = seen.lease.owner.as_ref().and_then(|owner| load.get_mut(owner)) {
             *count += 1;

@@ -9,7 +9,7 @@ use super::lag::Lag;
 use super::observe::{Observer, wall_clock_s};
 use crate::checkpoint::{PendingBatch, Stage};
 use crate::lease::explain::{Explained, Reason, Standing};
-use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
+use crate::lease::fleet::{CPU, THROUGHPUT};
 use crate::lease::{Lease, LeaseKey, Pending, WorkerId};
 
 /// A fleet at one moment.
@@ -258,8 +258,8 @@ fn workers(observer: &Observer) -> Vec<WorkerReport> {
         }
     }
     let active = observer.fleet.active_workers(observer.now, wall_clock);
-    for WorkerRow { id, .. } in active {
-        if let Some(worker) = all.get_mut(id) {
+    for seen in active {
+        if let Some(worker) = all.get_mut(&seen.row.id) {
             worker.active = true;
         }
     }

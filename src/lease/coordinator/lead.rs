@@ -1,6 +1,6 @@
 //! Leading: looking at the whole table, giving leases to workers, keeping leases and shards in step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,41 +15,45 @@ use crate::lease::held::HeldLease;
 use crate::lease::plan::{Fleet, LeaseLoad, Move, WorkerLoad, plan};
 use crate::lease::row::{Lease, WorkerId};
 use crate::lease::table::{TableError, WriteError, chain};
-use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen};
+use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen, SeenWorker};
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics::{self, AssignedHow};
 
 /// A look reads at most this many rows a second on average: larger tables are looked at less often.
 pub const SCAN_ROWS_PER_SECOND: usize = 500;
-/// KCL's leader assigns once in two failover times and balances at every third of these runs.
+/// KCL's leader assigns once in two failover times and balances at every third of these runs. Ours waits as long after
+/// workers came or went: in the middle of a deploy each lease moved now would move again.
 const BALANCE_FAILOVERS: u32 = 6;
+/// But no longer than this where workers come and go all the time.
+const BALANCE_FAILOVERS_MAX: u32 = 30;
 /// What a worker may take to end its work on a lease that is handed over (`gracefulLeaseHandoffTimeoutMillis`).
 pub const HAND_OFF_TIMEOUT: Duration = Duration::from_secs(30);
 /// The row of a worker that has not changed for so long is deleted (`staleWorkerMetricsEntryCleanupDuration`).
 const STALE_WORKER: Duration = Duration::from_secs(24 * 3600);
 
-/// When the leader balances: at some interval, and when the workers have changed and then stayed the same for a failover
-/// time. In a deploy one joins and another leaves soon: its leases are the very ones that the new one should have.
+/// When the leader balances next.
 #[derive(Default)]
 struct Balance {
     last: Option<Instant>,
     workers: BTreeSet<WorkerId>,
-    /// When the workers changed, unless the fleet was balanced since they settled.
     changed: Option<Instant>,
 }
 
 impl Balance {
-    /// True when it is time to balance, which is then taken to be done.
+    /// True when it is time: at the first plan, then when nothing has changed for a while. Counts from now on if so.
     fn is_due(&mut self, workers: BTreeSet<WorkerId>, failover: Duration, now: Instant) -> bool {
         if self.workers != workers {
             self.workers = workers;
             self.changed = Some(now);
         }
-        let last = *self.last.get_or_insert(now);
-        let settled = self.changed.is_some_and(|changed| now.duration_since(changed) >= failover);
-        let due = settled || now.duration_since(last) >= failover * BALANCE_FAILOVERS;
+        let quiet = |since: Option<Instant>, failovers: u32| {
+            since.is_none_or(|since| now.duration_since(since) >= failover * failovers)
+        };
+        let due = self.last.is_none()
+            || quiet(self.last.max(self.changed), BALANCE_FAILOVERS)
+            || quiet(self.last, BALANCE_FAILOVERS_MAX);
         if due {
-            (self.last, self.changed) = (Some(now), self.changed.filter(|_| !settled));
+            self.last = Some(now);
         }
         due
     }
@@ -313,15 +317,22 @@ pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64) -> Fleet {
         let unmoved = now.duration_since(seen.since);
         Some(LeaseLoad { key: lease.key.clone(), worker, movable, kbps: lease.throughput_kbps, unmoved })
     };
-    let worker = |row: &WorkerRow| WorkerLoad {
-        id: row.id.clone(),
-        usage: row
-            .usage()
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(name, usage)| (name.to_owned(), usage))
-            .collect(),
-        started: row.properties.get(STARTED).and_then(|started| started.parse().ok()).unwrap_or(0),
+    let mut newest: BTreeMap<&WorkerId, Instant> = BTreeMap::new();
+    for seen in view.leases() {
+        if let Some(owner) = seen.lease.actual_owner() {
+            let since = newest.entry(owner).or_insert(seen.owned_since);
+            *since = seen.owned_since.max(*since);
+        }
+    }
+    let worker = |seen: &SeenWorker| {
+        // What it reported before it got its newest lease says nothing of the load with it.
+        let stale = newest.get(&seen.row.id).is_some_and(|since| seen.since <= *since);
+        let usage = if stale { None } else { seen.row.usage() };
+        WorkerLoad {
+            id: seen.row.id.clone(),
+            usage: usage.into_iter().flatten().map(|(name, usage)| (name.to_owned(), usage)).collect(),
+            started: seen.row.properties.get(STARTED).and_then(|started| started.parse().ok()).unwrap_or(0),
+        }
     };
     Fleet {
         leases: view.leases().filter_map(lease).collect(),
@@ -349,13 +360,12 @@ mod tests {
             let workers = workers.iter().map(|id| WorkerId::new(*id)).collect();
             balance.is_due(workers, FAILOVER, start + Duration::from_secs(second))
         };
-        assert!(!due(0, &["a"]), "a new leader waits as well");
-        assert!(!due(9, &["a", "b"]) && !due(18, &["a", "b"]) && due(19, &["a", "b"]));
-        assert!(!due(20, &["a", "b"]) && !due(78, &["a", "b"]) && due(79, &["a", "b"]));
-        // One joins, one leaves, and nobody settles for long: it is balanced all the same.
-        let coming_and_going: Vec<u64> =
-            (80..150).filter(|at| due(*at, if at % 10 < 5 { &["a"] } else { &["a", "b"] })).collect();
-        assert_eq!(coming_and_going, [139]);
-        assert!(due(160, &["a", "b"]));
+        assert!(due(0, &["a"]));
+        assert!(!due(9, &["a", "b"]) && !due(68, &["a", "b"]) && due(69, &["a", "b"]));
+        assert!(!due(128, &["a", "b"]) && due(129, &["a", "b"]));
+        // One comes and goes, and nobody settles for long: it is balanced all the same.
+        let changing: Vec<u64> =
+            (130..500).filter(|at| due(*at, if at % 10 < 5 { &["a"] } else { &["a", "b"] })).collect();
+        assert_eq!(changing, [429]);
     }
 }

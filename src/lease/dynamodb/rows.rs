@@ -114,7 +114,7 @@ pub(super) fn report(row: &WorkerRow, key: &str) -> Update {
     }
     let lists = |values: &[f64]| AttributeValue::L(values.iter().copied().map(measured).collect());
     let samples = row.samples.iter().map(|(name, values)| (name.clone(), lists(values))).collect();
-    let limits = row.limits.iter().map(|(name, limit)| (name.clone(), lists(&[*limit]))).collect();
+    let limits = row.limits.iter().map(|(name, limit)| (name.clone(), whole(*limit))).collect();
     for (name, value) in [
         (UPDATED, n(row.updated)),
         (SAMPLES, AttributeValue::M(samples)),
@@ -133,6 +133,12 @@ pub(super) fn report(row: &WorkerRow, key: &str) -> Update {
     }
     out.update = format!("SET {}", set.join(", "));
     out
+}
+
+/// Java reads these as a list of long integers and rejects the whole row where one has decimals; 0 is not valid.
+fn whole(limit: f64) -> AttributeValue {
+    let limit = if limit.is_nan() { 1.0 } else { limit.clamp(1.0, 1e15) };
+    AttributeValue::L(vec![AttributeValue::N(format!("{limit:.0}"))])
 }
 
 /// The condition that the row of a worker has not been written since.
@@ -351,6 +357,9 @@ mod tests {
         let read = worker(&stored, LEASE_KEY).unwrap();
         assert_eq!(read.samples["C"], [-1.0, 1e15, 12.5]);
         assert_eq!(read.limits["C"], 100.0);
+        let n = |text: &str| AttributeValue::L(vec![AttributeValue::N(text.to_owned())]);
+        assert_eq!(stored["opr"], AttributeValue::M([("C".to_owned(), n("100"))].into()), "no decimals");
+        assert_eq!(whole(f64::NAN), n("1"));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! A stream with a steady producer, the tables of one application, and workers of both kinds on them.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,8 +24,6 @@ pub(super) const STREAM: &str = "trades";
 const REGION: &str = "us-east-1";
 /// Failover time of both kinds of worker, in milliseconds.
 const FAILOVER_MS: &str = "3000";
-/// A checkpoint that moved within this time is being worked on.
-const FRESH: Duration = Duration::from_secs(3);
 /// Between two records.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -48,6 +45,21 @@ pub(super) struct Row {
     /// `checkpointOwner` during a hand-off, else `leaseOwner`.
     pub(super) owner: Option<String>,
     pub(super) checkpoint: String,
+}
+
+/// A shard whose reader may change.
+struct Watched {
+    checkpoint: String,
+    since: Instant,
+    longest: Duration,
+    /// By one of those who stay.
+    moved: bool,
+}
+
+impl Watched {
+    fn new(checkpoint: String, now: Instant) -> Self {
+        Self { checkpoint, since: now, longest: Duration::ZERO, moved: false }
+    }
 }
 
 impl Fleet {
@@ -218,28 +230,25 @@ impl Fleet {
         .await;
     }
 
-    /// Watches the checkpoints of open shards until these workers read all of them again, and says how long the
-    /// checkpoint of any of them stood still.
+    /// Watches the checkpoints until each was moved by one of these workers, and says how long any of them stood
+    /// still.
     pub(super) async fn longest_stall(&self, workers: &[&str], limit: Duration) -> Duration {
-        let mut moved: BTreeMap<String, (String, Instant)> = BTreeMap::new();
-        let longest = RefCell::new(Duration::ZERO);
-        let started = Instant::now();
+        let mut watched: BTreeMap<String, Watched> = BTreeMap::new();
         let all_moved = async |fleet: &Self| {
             let now = Instant::now();
             for (shard, row) in fleet.leases().await {
-                let (checkpoint, since) = moved.entry(shard).or_insert((row.checkpoint.clone(), now));
-                if *checkpoint != row.checkpoint {
-                    let stall = now.duration_since(*since);
-                    longest.replace_with(|longest| stall.max(*longest));
-                    (*checkpoint, *since) = (row.checkpoint, now);
+                let checkpoint = row.checkpoint;
+                let seen = watched.entry(shard).or_insert_with(|| Watched::new(checkpoint.clone(), now));
+                if seen.checkpoint != checkpoint {
+                    seen.longest = seen.longest.max(now.duration_since(seen.since));
+                    (seen.checkpoint, seen.since) = (checkpoint, now);
+                    seen.moved |= row.owner.is_some_and(|owner| workers.contains(&owner.as_str()));
                 }
             }
-            let shares = fleet.shares().await;
-            shares.keys().all(|owner| workers.contains(&owner.as_str()))
-                && moved.values().all(|(_, since)| *since > started && now.duration_since(*since) < FRESH)
+            watched.values().all(|seen| seen.moved)
         };
         self.until("all shards are read again", limit, all_moved).await;
-        longest.into_inner()
+        watched.values().map(|seen| seen.longest).max().unwrap_or_default()
     }
 
     /// Whether the first so many records of each shard are behind its checkpoint.

@@ -76,7 +76,8 @@ async fn a_fleet_shares_and_stays_still() {
     fleet.run(SCAN * 15).await;
     fleet.assert_balanced();
     fleet.start_worker();
-    fleet.run(SCAN * 15).await;
+    // A leader waits for a fleet that is about to change further.
+    fleet.run(FAILOVER * 6 + SCAN * 15).await;
     fleet.assert_balanced();
     let owners = |fleet: &Fleet| fleet.ready().into_iter().map(|row| row.owner).collect::<Vec<_>>();
     let rest = owners(&fleet);

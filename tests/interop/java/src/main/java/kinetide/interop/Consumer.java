@@ -5,7 +5,9 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.function.LongConsumer;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
 import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
@@ -46,7 +48,8 @@ import software.amazon.kinesis.retrieval.polling.PollingConfig;
  * start at TRIM_HORIZON, no CloudWatch, made-up credentials, and JSON over HTTP/1.1.
  */
 public final class Consumer {
-    private static final Duration SHUTDOWN_MAX = Duration.ofSeconds(30);
+    private static final Duration GRACEFUL_MAX = Duration.ofSeconds(20);
+    private static final Duration PLAIN_MAX = Duration.ofSeconds(20);
 
     private Consumer() {}
 
@@ -90,17 +93,25 @@ public final class Consumer {
                 configs.metricsConfig().metricsFactory(new NullMetricsFactory()),
                 configs.processorConfig(),
                 configs.retrievalConfig().retrievalSpecificConfig(polling));
-        Runtime.getRuntime().addShutdownHook(new Thread(() -> shutDown(scheduler, journal), "shutdown"));
+        final Thread main = Thread.currentThread();
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> shutDown(scheduler, main, journal), "shutdown"));
         journal.call("start", "-", "");
         scheduler.run();
     }
 
-    private static void shutDown(final Scheduler scheduler, final Journal journal) {
+    /** As the library's examples do; where its graceful way hangs, and now and then it does, the plain one follows. */
+    private static void shutDown(final Scheduler scheduler, final Thread main, final Journal journal) {
         journal.call("shutdown", "-", "");
         try {
-            scheduler.startGracefulShutdown().get(SHUTDOWN_MAX.toSeconds(), TimeUnit.SECONDS);
+            try {
+                scheduler.startGracefulShutdown().get(GRACEFUL_MAX.toSeconds(), TimeUnit.SECONDS);
+            } catch (final TimeoutException e) {
+                journal.call("hangs", "-", "");
+                scheduler.shutdown();
+                main.join(PLAIN_MAX.toMillis());
+            }
             journal.call("end", "-", "");
-        } catch (final Exception e) {
+        } catch (final InterruptedException | ExecutionException e) {
             journal.call("end", "-", e.toString());
         }
     }
