@@ -117,21 +117,33 @@ impl Coordinator {
     async fn resign(&self) {
         let limit = self.settings.failover / CALL_SHARE;
         for _ in 0..ATTEMPTS {
-            let Some(mine) = self.state().watch.leading(Instant::now()).cloned() else { return };
-            let given_back = within(limit, self.table.resign(&mine)).await;
-            if let Ok(true) = given_back {
-                self.state().watch.observe(None, Instant::now());
-                return tracing::info!("the lock of the leader is given back");
-            }
-            if let Err(error) = given_back {
-                tracing::debug!(error = %chain(&error), "the lock of the leader is not given back");
-                sleep(PAUSE).await;
-            }
-            // It may be gone, somebody else's, or ours as a heartbeat without an answer has left it.
-            if let Ok(row) = within(limit, self.table.leader()).await {
+            if self.state().watch.is_unsure()
+                && let Ok(row) = within(limit, self.table.leader()).await
+            {
                 self.state().watch.observe(row, Instant::now());
             }
+            let (mine, unsure) = {
+                let watch = &self.state().watch;
+                (watch.mine().cloned(), watch.is_unsure())
+            };
+            match mine {
+                None if !unsure => return,
+                None => sleep(PAUSE).await,
+                Some(mine) => match within(limit, self.table.resign(&mine)).await {
+                    Ok(true) => {
+                        self.state().watch.observe(None, Instant::now());
+                        return tracing::info!("the lock of the leader is given back");
+                    }
+                    // It is gone, somebody else's, or ours as a write without an answer has left it.
+                    Ok(false) => self.state().watch.unanswered(),
+                    Err(error) => {
+                        tracing::debug!(error = %chain(&error), "the lock of the leader is not given back");
+                        self.state().watch.unanswered();
+                        sleep(PAUSE).await;
+                    }
+                },
+            }
         }
-        tracing::warn!("the lock of the leader could not be given back, it will expire");
+        tracing::warn!("the lock of the leader may not be given back, it will expire");
     }
 }

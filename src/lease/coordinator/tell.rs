@@ -62,7 +62,7 @@ impl Coordinator {
         let mut workers: BTreeMap<&WorkerId, (bool, usize)> =
             view.workers().map(|seen| (&seen.row.id, (false, 0))).collect();
         for worker in view.active_workers(now, host_clock) {
-            workers.entry(&worker.id).or_default().0 = true;
+            workers.entry(&worker.row.id).or_default().0 = true;
         }
         for seen in view.leases().filter(|seen| !seen.lease.finished()) {
             if let Some(owner) = seen.lease.actual_owner() {

@@ -87,12 +87,13 @@ async fn sigterm_drains_and_hands_over_at_once() {
 async fn the_last_worker_leaves_nothing_behind() {
     let stage = Stage::new(2).await;
     for _ in 0..3 {
-        let worker = stage.worker(&[]).await;
+        let mut worker = stage.worker(&[]).await;
         own(&stage, &[(&worker, 2)]).await;
-        worker.drain().await;
+        worker.signal(Signal::SIGTERM);
+        assert_eq!(worker.ended().await, Some(0), "{}", worker.log());
         let table = stage.table();
-        assert_eq!(table.snapshot().await.unwrap().workers, []);
-        assert_eq!(table.leader().await.unwrap(), None);
+        assert_eq!(table.snapshot().await.unwrap().workers, [], "{}", worker.log());
+        assert_eq!(table.leader().await.unwrap(), None, "{}", worker.log());
         assert_eq!(owners(&stage).await, BTreeMap::from([("nobody".to_owned(), 2)]));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::eventually;
 use super::stage::Stage;
@@ -70,7 +70,9 @@ async fn metrics_health_and_status_of_a_running_worker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_fleet_explains_itself() {
     let stage = Stage::new(4).await;
-    let (first, second) = tokio::join!(stage.worker(&[]), stage.worker(&[]));
+    // What the leader says holds until its next look.
+    let slow = [("--lease-scan-interval", "1s")];
+    let (first, second) = tokio::join!(stage.worker(&slow), stage.worker(&slow));
     eventually("the workers share the shards", || async {
         let (one, other) = (first.status().await, second.status().await);
         let two = |status: &Value| status["shards"].as_array().unwrap().len() == 2;
@@ -98,14 +100,15 @@ async fn the_fleet_explains_itself() {
     let silent = format!("its owner {} is silent", follower.id);
     follower.kill().await;
     let (mut named, mut counted) = (Value::Null, 0.0_f64);
-    while leader.status().await["shards"].as_array().unwrap().len() < 4 {
+    let started = Instant::now();
+    while named.is_null() || leader.status().await["fleet"]["leases"]["read"] != 4 {
+        assert!(started.elapsed() < Duration::from_secs(30), "{named}");
         let fleet = leader.status().await["fleet"].clone();
-        if let Some(shard) =
-            fleet["not_read"].as_array().unwrap().iter().find(|it| it["why"] == silent.as_str())
-        {
+        counted = counted.max(leader.metric("kinetide_shards_not_read{reason=\"owner_silent\"}").await);
+        let shards = fleet["not_read"].as_array().unwrap();
+        if let Some(shard) = shards.iter().find(|shard| shard["why"] == silent.as_str()) {
             named = shard.clone();
         }
-        counted = counted.max(leader.metric("kinetide_shards_not_read{reason=\"owner_silent\"}").await);
         sleep(Duration::from_millis(20)).await;
     }
     assert_eq!((&named["reason"], counted), (&"owner_silent".into(), 2.0));
@@ -118,7 +121,7 @@ async fn the_fleet_explains_itself() {
 async fn two_processes_with_one_worker_id_say_so() {
     let stage = Stage::new(2).await;
     let first = stage.worker(&[("--worker-id", "twin")]).await;
-    let second = stage.worker(&[("--worker-id", "twin"), ("--log-format", "text")]).await;
+    let second = stage.worker(&[("--worker-id", "twin")]).await;
     for twin in [&first, &second] {
         eventually("the collision is seen", || async {
             let seen = twin.metric("kinetide_worker_id_collisions_total").await >= 1.0;

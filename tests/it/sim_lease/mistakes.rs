@@ -7,6 +7,8 @@ use super::world::{Fleet, SCAN};
 
 /// Time between two reports of a worker, at most.
 const REPORT: Duration = Duration::from_secs(33);
+/// A leader balances when its workers have been the same for so long.
+const SETTLED: Duration = Duration::from_secs(60);
 const HOURS: i64 = 5 * 3600;
 
 /// That no counter ever has two accepted writers is checked at each write.
@@ -48,7 +50,13 @@ async fn a_worker_whose_clock_is_hours_off_gets_its_share() {
         fleet.start_worker();
         fleet.run(SCAN * 20).await;
         fleet.start_worker_as("off", off);
-        fleet.run(REPORT * 2).await;
+        let active = |fleet: &Fleet| {
+            let led = fleet.workers[fleet.leader()].coordinator.fleet_status().led.unwrap();
+            led.workers.iter().any(|worker| worker.worker == "off" && worker.active)
+        };
+        fleet.run(REPORT + SCAN * 3).await;
+        assert!(active(&fleet), "it counts since its second report");
+        fleet.run(SETTLED + SCAN * 5).await;
         fleet.assert_balanced();
     }
 }
@@ -62,10 +70,10 @@ async fn a_leader_whose_clock_is_hours_off_gives_others_their_share() {
         assert_eq!(fleet.leader(), 0);
         fleet.start_worker();
         fleet.start_worker();
-        fleet.run(REPORT * 2).await;
+        fleet.run(REPORT + SETTLED + SCAN * 5).await;
         assert!(fleet.counts().iter().all(|leases| (3..=5).contains(leases)), "{:?}", fleet.counts());
         // The last bit waits for the next time that it balances.
-        fleet.run(SCAN * 65).await;
+        fleet.run(SETTLED + SCAN * 5).await;
         fleet.assert_balanced();
     }
 }
