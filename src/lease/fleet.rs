@@ -19,6 +19,12 @@ pub const SESSION: &str = "kinetide.session";
 /// The property with the time when the process started, seconds since the epoch.
 pub const STARTED: &str = "kinetide.started";
 
+/// Time between two reports of a worker of kinetide: the failover time, but not longer than those of KCL
+/// (`workerMetricsReporterFreqInMillis`, 30 s). So a fleet that recovers fast also knows soon who is gone.
+pub fn report_interval(failover: Duration) -> Duration {
+    failover.min(Duration::from_secs(30))
+}
+
 /// What a worker says of itself every now and then (`WorkerMetricStats`). A worker without such a row gets no leases.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerRow {

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fleet::{OddRow, TableSnapshot, WorkerRow};
+use super::fleet::{OddRow, TableSnapshot, WorkerRow, report_interval};
 use super::row::{Lease, LeaseKey, WorkerId};
 use crate::shard::graph::ready;
 
-/// A worker whose row has not changed for this long gets no leases (`WorkerUtilizationAwareAssignmentConfig`: twice
-/// the reporting interval).
+/// A worker of KCL whose row has not changed for this long gets no leases (`WorkerUtilizationAwareAssignmentConfig`:
+/// twice the reporting interval).
 pub const ACTIVE_WINDOW: Duration = Duration::from_secs(60);
 
 /// The lease table as one observer saw it, with the time since when each row has not moved.
@@ -148,9 +148,10 @@ impl FleetView {
     /// rows not yet seen to change.
     pub fn active_workers(&self, now: Instant, wall_clock: u64) -> impl Iterator<Item = &SeenWorker> {
         let is_active = move |seen: &&SeenWorker| {
-            let fresh = seen.moved || wall_clock.abs_diff(seen.row.updated) < ACTIVE_WINDOW.as_secs();
+            let window = self.active_window(&seen.row);
+            let fresh = seen.moved || wall_clock.abs_diff(seen.row.updated) < window.as_secs();
             let lapsed = self.lapsed.get(&seen.row.id).is_some_and(|lapsed| seen.since <= *lapsed);
-            fresh && !lapsed && now.duration_since(seen.since) < ACTIVE_WINDOW && seen.row.usage().is_some()
+            fresh && !lapsed && now.duration_since(seen.since) < window && seen.row.usage().is_some()
         };
         self.workers.values().filter(is_active)
     }
@@ -158,6 +159,11 @@ impl FleetView {
     /// Rows of the last scan that were not understood.
     pub fn odd(&self) -> &[OddRow] {
         &self.odd
+    }
+
+    /// For how long a row vouches for its worker: two and a half of its reports.
+    fn active_window(&self, row: &WorkerRow) -> Duration {
+        if row.is_kinetide() { report_interval(self.failover) * 5 / 2 } else { ACTIVE_WINDOW }
     }
 
     /// Every worker that has a row.
@@ -297,7 +303,7 @@ mod tests {
         let free = lease(None);
         let rows = |times: [u64; 3]| {
             let [fresh, stale, wrong] = times;
-            [worker("fresh", fresh, true), worker("stale", stale, true), worker("wrong", wrong, true)]
+            [worker("fresh", fresh, false), worker("stale", stale, false), worker("wrong", wrong, false)]
         };
         table.look(0, &free, &rows([TODAY, TODAY - 3600, TODAY + 7200]));
         assert_eq!(table.active(1), ["fresh"]);
@@ -305,6 +311,9 @@ mod tests {
         assert_eq!(table.active(31), ["fresh", "wrong"]);
         assert_eq!(table.active(61), ["wrong"]);
         assert_eq!(table.active(91), Vec::<&str>::new());
+        // One of ours reports more often.
+        table.look(100, &free, &[worker("ours", TODAY + 100, true)]);
+        assert_eq!((table.active(124).len(), table.active(125).len()), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]

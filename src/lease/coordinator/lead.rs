@@ -40,18 +40,17 @@ struct Balance {
 }
 
 impl Balance {
-    /// True when it is time: at the first plan, then when nothing has changed for a while. Counts from now on if so.
+    /// True when it is time: nothing has changed for a while, the leader included, which does not know at first who is
+    /// gone. Counts from now on if so.
     fn is_due(&mut self, workers: BTreeSet<WorkerId>, failover: Duration, now: Instant) -> bool {
         if self.workers != workers {
             self.workers = workers;
             self.changed = Some(now);
         }
-        let quiet = |since: Option<Instant>, failovers: u32| {
-            since.is_none_or(|since| now.duration_since(since) >= failover * failovers)
-        };
-        let due = self.last.is_none()
-            || quiet(self.last.max(self.changed), BALANCE_FAILOVERS)
-            || quiet(self.last, BALANCE_FAILOVERS_MAX);
+        let quiet = |since: Instant, failovers: u32| now.duration_since(since) >= failover * failovers;
+        let last = *self.last.get_or_insert(now);
+        let changed = self.changed.unwrap_or(last);
+        let due = quiet(last.max(changed), BALANCE_FAILOVERS) || quiet(last, BALANCE_FAILOVERS_MAX);
         if due {
             self.last = Some(now);
         }
@@ -360,7 +359,7 @@ mod tests {
             let workers = workers.iter().map(|id| WorkerId::new(*id)).collect();
             balance.is_due(workers, FAILOVER, start + Duration::from_secs(second))
         };
-        assert!(due(0, &["a"]));
+        assert!(!due(0, &["a"]), "a new leader waits as well");
         assert!(!due(9, &["a", "b"]) && !due(68, &["a", "b"]) && due(69, &["a", "b"]));
         assert!(!due(128, &["a", "b"]) && due(129, &["a", "b"]));
         // One comes and goes, and nobody settles for long: it is balanced all the same.

@@ -8,12 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::leave::{ATTEMPTS, PAUSE};
 use super::{BACKOFF_MAX, Collisions, Coordinator, Trouble, pause, within};
-use crate::lease::fleet::{CPU, SESSION, STARTED, WorkerRow};
+use crate::lease::fleet::{CPU, SESSION, STARTED, WorkerRow, report_interval};
 use crate::lease::table::chain;
 use crate::telemetry::metrics;
 
-/// Time between two reports (`workerMetricsReporterFreqInMillis`).
-const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 /// A report holds so many of the newest averages.
 const SAMPLES_MAX: usize = 10;
 /// The value of `opr` for a share of the processors.
@@ -47,7 +45,7 @@ impl Coordinator {
                     trouble.over();
                     self.look_for_a_twin(before.as_ref(), written.as_ref());
                     (written, unanswered) = (Some(row), None);
-                    self.jittered(REPORT_INTERVAL)
+                    self.jittered(report_interval(self.settings.failover))
                 }
                 Err(error) => {
                     trouble.failed(&error);

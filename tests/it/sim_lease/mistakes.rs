@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::world::{Fleet, SCAN};
 
 /// Time between two reports of a worker, at most.
-const REPORT: Duration = Duration::from_secs(33);
+const REPORT: Duration = Duration::from_secs(11);
 /// A leader balances when its workers have been the same for so long.
 const SETTLED: Duration = Duration::from_secs(60);
 const HOURS: i64 = 5 * 3600;
