@@ -107,11 +107,13 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             rules: config.rules,
             cpu: Arc::new(move || cpu.sample()),
             wall_clock: Arc::new(|| u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)),
-            seed: seed(config.worker.as_str()),
+            seed: seed(),
         },
         Arc::new(table),
         Arc::clone(&lister) as _,
     );
+    let told = Arc::clone(&coordinator);
+    status.fleet_from(move || told.fleet_status());
     let shared = Arc::new(Shared {
         source: Arc::new(KinesisSource::new(kinesis, &config.stream)),
         lister,
@@ -128,7 +130,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             poll_idle_max: config.poll_idle_max,
             transform: config.transform,
             initial_timestamp_us: config.initial_timestamp_us,
-            seed: seed(config.worker.as_str()),
+            seed: seed(),
         },
     });
 
@@ -233,9 +235,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::once(error.to_string()).chain(below.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }
 
-/// Workers must not choose alike; the same worker may.
-fn seed(worker: &str) -> u64 {
-    worker
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+/// Another one for each process: two that were given one worker id must be told apart.
+fn seed() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
 }

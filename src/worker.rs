@@ -85,6 +85,9 @@ pub async fn run(
         worker.release(lease);
     }
     let released = timeout_at(end, worker.released()).await.is_ok();
+    if timeout_at(end, worker.shared.coordinator.left()).await.is_err() {
+        tracing::warn!("this worker still has its row or the leader's lock; both run out");
+    }
     finish.cancel();
     while coordinating.join_next().await.is_some() {}
     Ok(if drained && released { Drain::Clean } else { Drain::CutShort })

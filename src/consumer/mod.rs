@@ -215,7 +215,8 @@ impl Consumer {
                 }
                 () = stop.cancelled(), if !draining => {
                     draining = true;
-                    self.status.state(ShardState::Delivering);
+                    let handed_over = self.lease.handed_over().is_cancelled();
+                    self.status.finishing(if handed_over { ShardState::HandingOver } else { ShardState::Delivering });
                     reader.abort_all();
                     open.leave_page();
                 }

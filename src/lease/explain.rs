@@ -29,8 +29,6 @@ pub struct Sight<'a> {
     pub fleet: &'a FleetView,
     /// The leader's lock, and the end of the read that first showed its version. `None`: there is no lock.
     pub leader: Option<(&'a LeaderRow, Instant)>,
-    /// Rows of the last scan that were not understood.
-    pub odd: &'a [OddRow],
     /// The shards of the stream, where they were listed.
     pub listing: Option<&'a [Shard]>,
     /// Now, on the observer's monotonic clock.
@@ -280,7 +278,7 @@ fn join(shards: &[ShardId]) -> String {
 pub fn explain(sight: &Sight<'_>) -> Vec<Explained> {
     let context = Context::new(sight);
     let mut all: Vec<Explained> = sight.fleet.leases().map(|seen| context.lease(seen)).collect();
-    let odd = sight.odd.iter().filter(|row| context.should_be_a_lease(row));
+    let odd = sight.fleet.odd().iter().filter(|row| context.should_be_a_lease(row));
     all.extend(odd.map(|row| {
         let key = LeaseKey::new(row.key.as_str());
         not_seen(key, Reason::NotUnderstood(row.problem.clone()))
@@ -457,7 +455,7 @@ impl<'a> Context<'a> {
             missing_leases(listing, &leases, &Checkpoint::Latest).ok()
         });
         let missing = missing.unwrap_or_default().into_iter().map(|(shard, _)| shard.id.clone());
-        missing.filter(|shard| !self.sight.odd.iter().any(|row| row.key == shard.as_str()))
+        missing.filter(|shard| !self.sight.fleet.odd().iter().any(|row| row.key == shard.as_str()))
     }
 }
 

@@ -80,8 +80,11 @@ impl Scene {
     }
 
     fn look(&mut self) {
-        let snapshot =
-            TableSnapshot { leases: self.leases.clone(), workers: self.workers.clone(), odd: Vec::new() };
+        let snapshot = TableSnapshot {
+            leases: self.leases.clone(),
+            workers: self.workers.clone(),
+            odd: self.odd.clone(),
+        };
         self.fleet.observe(snapshot, self.now);
     }
 
@@ -107,7 +110,6 @@ impl Scene {
         explain(&Sight {
             fleet: &self.fleet,
             leader: self.leader.as_ref().map(|(row, since)| (row, *since)),
-            odd: &self.odd,
             listing: self.listing.as_deref(),
             now: self.now,
             host_clock: WALL_CLOCK,
@@ -276,6 +278,7 @@ fn a_listed_shard_without_lease_is_told() {
     let problem = "attribute checkpoint is missing".to_owned();
     scene.odd.push(OddRow { key: id(2).as_str().to_owned(), problem: problem.clone() });
     scene.odd.push(OddRow { key: "worker-7".to_owned(), problem: problem.clone() });
+    scene.look();
     let all = scene.explain();
     assert_eq!(all.len(), 2);
     assert_eq!(all[1].standing, Standing::NotRead(Reason::NotUnderstood(problem)));

@@ -119,6 +119,16 @@ impl LeaderWatch {
         (now < *sent + self.duration && !row.released).then_some(row)
     }
 
+    /// The row in our name, as far as known, although its time may be over.
+    pub fn mine(&self) -> Option<&LeaderRow> {
+        self.mine.as_ref().map(|(row, _)| row)
+    }
+
+    /// True when it is not known what stands in the row: nothing was read since a write without an answer.
+    pub fn is_unsure(&self) -> bool {
+        self.seen.is_none() && self.absent_since.is_none()
+    }
+
     /// When the lock has to be looked at or renewed again.
     pub fn due(&self, now: Instant) -> Instant {
         match &self.mine {
@@ -131,6 +141,11 @@ impl LeaderWatch {
     pub fn is_shaky(&self, now: Instant) -> bool {
         let silent = |seen: &Seen| now.duration_since(seen.since) > seen.row.lease_duration / 2;
         self.mine.is_none() && self.seen.as_ref().is_some_and(silent)
+    }
+
+    /// The lock as last read or written, and since when it stands still.
+    pub fn seen(&self) -> Option<(&LeaderRow, Instant)> {
+        self.seen.as_ref().map(|seen| (&seen.row, seen.since))
     }
 
     /// Who leads, as far as known.
@@ -204,10 +219,12 @@ mod tests {
         watch.observe(None, start);
         let mine = watch.next("v1", start);
         assert!(watch.leading(start).is_none());
+        watch.unanswered();
+        assert!(watch.is_unsure() && watch.mine().is_none());
         // It went through, as the next look shows.
         watch.observe(Some(mine.clone()), at(4));
         assert_eq!(watch.leading(at(9)), Some(&mine));
-        assert_eq!(watch.leading(at(10)), None);
+        assert_eq!((watch.leading(at(10)), watch.mine()), (None, Some(&mine)));
         let next = watch.next("v2", at(4));
         watch.answered(&next, true, at(5));
         assert_eq!(watch.leading(at(13)), Some(&next));

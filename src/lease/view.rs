@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fleet::{TableSnapshot, WorkerRow, report_interval};
+use super::fleet::{OddRow, TableSnapshot, WorkerRow, report_interval};
 use super::row::{Lease, LeaseKey, WorkerId};
 use crate::shard::graph::ready;
 
@@ -24,6 +24,7 @@ pub struct FleetView {
     watching_since: Option<Instant>,
     leases: BTreeMap<LeaseKey, Seen>,
     workers: BTreeMap<WorkerId, SeenWorker>,
+    odd: Vec<OddRow>,
     /// When a lease of this worker was last found expired.
     lapsed: BTreeMap<WorkerId, Instant>,
 }
@@ -59,8 +60,8 @@ pub struct SeenWorker {
 impl FleetView {
     /// A view of nothing yet. A lease counts as expired when its counter stands still for `failover`.
     pub fn new(failover: Duration) -> Self {
-        let (leases, workers, lapsed) = Default::default();
-        Self { failover, watching_since: None, leases, workers, lapsed }
+        let (leases, workers, odd, lapsed) = Default::default();
+        Self { failover, watching_since: None, leases, workers, odd, lapsed }
     }
 
     /// The time after which a lease counts as expired.
@@ -86,6 +87,7 @@ impl FleetView {
             };
             self.workers.insert(seen.row.id.clone(), seen);
         }
+        self.odd = table.odd;
         let expired = |seen: &&Seen| !seen.lease.finished() && !self.is_live(seen, returned);
         let silent =
             self.leases.values().filter(expired).filter_map(|seen| seen.lease.actual_owner().cloned());
@@ -105,6 +107,7 @@ impl FleetView {
         self.watching_since = None;
         self.leases.clear();
         self.workers.clear();
+        self.odd.clear();
         self.lapsed.clear();
     }
 
@@ -151,6 +154,11 @@ impl FleetView {
             fresh && !lapsed && now.duration_since(seen.since) < window && seen.row.usage().is_some()
         };
         self.workers.values().filter(is_active)
+    }
+
+    /// Rows of the last scan that were not understood.
+    pub fn odd(&self) -> &[OddRow] {
+        &self.odd
     }
 
     /// For how long a row vouches for its worker: two and a half of its reports.

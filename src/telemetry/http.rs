@@ -124,6 +124,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::telemetry::fleet::{FleetSnapshot, LedSnapshot, ReasonSnapshot};
     use crate::telemetry::status::{ProcessFacts, ShardState};
 
     struct Server {
@@ -176,8 +177,21 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
         }
+        assert!(!text.contains("kinetide_shards_not_read{"), "only the leader says so");
         drop(shard);
         assert!(!server.get("/metrics").await.1.contains("shard="), "a shard that left is not reported");
+        server.status.fleet_from(|| {
+            let reason = ReasonSnapshot { shards: 3, longest_ms: 12_500 };
+            let led = LedSnapshot { reasons: [("owner_silent", reason)].into(), ..LedSnapshot::default() };
+            FleetSnapshot { led: Some(led), ..FleetSnapshot::default() }
+        });
+        let text = server.get("/metrics").await.1;
+        for line in [
+            r#"kinetide_shards_not_read{reason="owner_silent"} 3"#,
+            r#"kinetide_shards_not_read_seconds{reason="owner_silent"} 12.5"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
+        }
     }
 
     #[tokio::test]

@@ -1,9 +1,9 @@
 //! Every metric of kinetide: one function for each fact, and the only place that knows a metric's name.
 //!
-//! Counters, histograms and gauges of the process go through the `metrics` crate. The three gauges of a shard
-//! do not: a gauge cannot be taken back there, so a shard that left for another worker would be reported for
-//! ever with its last value, and an age would stand still while its shard does. They are written from
-//! [`Status`](super::status::Status) at the moment of the scrape instead ([`shard_gauges`]).
+//! Counters, histograms and gauges of the process go through the `metrics` crate. The gauges of a shard and those
+//! of shards that nobody reads do not: a gauge cannot be taken back there, so a shard that left for another worker
+//! would be reported for ever with its last value, and an age would stand still while its shard does. They are
+//! written from [`Status`](super::status::Status) at the moment of the scrape instead ([`shard_gauges`]).
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
+use super::fleet::ReasonSnapshot;
 use super::status::{ShardSnapshot, Snapshot};
 
 /// Seconds: from a call in the same zone to one that ran into its time limit.
@@ -172,6 +173,23 @@ const SHARD_GAUGES: [ShardGauge; 3] = [
     }),
 ];
 
+/// Name, meaning and value of a gauge of one reason why shards are not read.
+type ReasonGauge = (&'static str, &'static str, fn(&ReasonSnapshot) -> f64);
+
+/// What the leader says of shards that nobody reads, written at the scrape.
+const REASON_GAUGES: [ReasonGauge; 2] = [
+    (
+        "kinetide_shards_not_read",
+        "Shards that nobody reads, by reason, as the leader sees it; docs/LEASES.md explains each reason.",
+        |reason| as_f64(reason.shards as u64),
+    ),
+    (
+        "kinetide_shards_not_read_seconds",
+        "For how long the longest waiting of these shards is not read, by reason, as the leader sees it.",
+        |reason| as_f64(reason.longest_ms) / 1000.0,
+    ),
+];
+
 /// Installs the process's recorder; everything counted before is lost. Somebody must call `run_upkeep` of the
 /// handle from time to time, as `http::serve` does.
 ///
@@ -201,7 +219,8 @@ fn describe_all() {
     }
 }
 
-/// The gauges of every shard that this worker reads now, in the Prometheus text format.
+/// The gauges of every shard that this worker reads now, and, where it leads, of those that nobody reads, in the
+/// Prometheus text format.
 pub fn shard_gauges(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     for (name, help, value) in SHARD_GAUGES {
@@ -215,6 +234,14 @@ pub fn shard_gauges(snapshot: &Snapshot) -> String {
                 }
                 None => writeln!(text, "{name}{{shard=\"{id}\"}} {value}"),
             };
+        }
+        text.push('\n');
+    }
+    let led = snapshot.fleet.as_ref().and_then(|fleet| fleet.led.as_ref());
+    for (name, help, value) in REASON_GAUGES {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+        for (word, reason) in led.iter().flat_map(|led| &led.reasons) {
+            let _ = writeln!(text, "{name}{{reason=\"{word}\"}} {}", value(reason));
         }
         text.push('\n');
     }

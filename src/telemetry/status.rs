@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::fleet::FleetSnapshot;
 use crate::clock;
 
 /// A reader at the tip asks at least about once a second. After this much silence nobody knows whether the tip
@@ -41,6 +42,8 @@ pub enum ShardState {
     Reading,
     /// Reading nothing new, only delivering what it has.
     Delivering,
+    /// The same, because the lease goes to another worker afterwards.
+    HandingOver,
     /// Not moving on, for this reason: one of a few fixed words, as it labels a metric. Details go to
     /// [`ShardHandle::error`].
     Stalled(&'static str),
@@ -48,8 +51,10 @@ pub enum ShardState {
     Finished,
 }
 
+/// Tells how the fleet stands, when asked.
+type FleetSource = Box<dyn Fn() -> FleetSnapshot + Send + Sync>;
+
 /// The state of the process, shared by all its parts. Updates are cheap: one short lock of one shard.
-#[derive(Debug)]
 pub struct Status {
     process: ProcessFacts,
     started: Instant,
@@ -57,6 +62,7 @@ pub struct Status {
     progress: Mutex<Instant>,
     ready: AtomicBool,
     draining: AtomicBool,
+    fleet: OnceLock<FleetSource>,
     shards: Mutex<BTreeMap<String, Arc<Mutex<ShardFacts>>>>,
 }
 
@@ -64,6 +70,8 @@ pub struct Status {
 struct ShardFacts {
     state: ShardState,
     state_since: Instant,
+    /// What a shard does from now on where it used to read.
+    finishing: Option<ShardState>,
     checkpoint: Option<String>,
     lease_counter: u64,
     millis_behind_latest: Option<u64>,
@@ -96,6 +104,8 @@ pub struct Snapshot {
     pub millis_behind_latest: u64,
     /// The largest of all shards.
     pub delivered_age_ms: u64,
+    /// The fleet, as far as this worker sees it.
+    pub fleet: Option<FleetSnapshot>,
     /// One entry for each shard that this process has a consumer for, by id.
     pub shards: Vec<ShardSnapshot>,
 }
@@ -155,6 +165,7 @@ impl Status {
             progress: Mutex::new(now),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            fleet: OnceLock::new(),
             shards: Mutex::default(),
         })
     }
@@ -167,6 +178,11 @@ impl Status {
     /// The process is shutting down: not ready any more.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks `source` for the fleet whenever the state is shown. Only the first source counts.
+    pub fn fleet_from(&self, source: impl Fn() -> FleetSnapshot + Send + Sync + 'static) {
+        self.fleet.get_or_init(|| Box::new(source));
     }
 
     /// The lease coordinator went round once more.
@@ -190,6 +206,7 @@ impl Status {
         let facts = Arc::new(Mutex::new(ShardFacts {
             state,
             state_since: now,
+            finishing: None,
             checkpoint: None,
             lease_counter,
             millis_behind_latest: None,
@@ -225,6 +242,7 @@ impl Status {
             healthy: self.healthy(),
             millis_behind_latest: shards.iter().filter_map(|s| s.millis_behind_latest).max().unwrap_or(0),
             delivered_age_ms: shards.iter().map(|s| s.delivered_age_ms).max().unwrap_or(0),
+            fleet: self.fleet.get().map(|source| source()),
             shards,
         }
     }
@@ -265,7 +283,6 @@ impl ShardFacts {
 }
 
 /// A consumer's place in the status; dropping it takes the shard off.
-#[derive(Debug)]
 pub struct ShardHandle {
     status: Arc<Status>,
     shard: String,
@@ -276,10 +293,18 @@ impl ShardHandle {
     /// What the consumer does from now on. The time counts from the first report of a state in a row.
     pub fn state(&self, state: ShardState) {
         let mut facts = self.facts();
+        let finishing = facts.finishing.filter(|_| state == ShardState::Reading);
+        let state = finishing.unwrap_or(state);
         if facts.state != state {
             facts.state = state;
             facts.state_since = Instant::now();
         }
+    }
+
+    /// The consumer reads nothing more: it is in this state from now on, and again after each trouble.
+    pub fn finishing(&self, state: ShardState) {
+        self.facts().finishing = Some(state);
+        self.state(state);
     }
 
     /// The checkpoint, as the lease table spells it.
@@ -417,6 +442,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_shard_that_finishes_does_not_read_again() {
+        let status = status();
+        let shard = status.shard("shardId-7", ShardState::Reading, 3);
+        shard.finishing(ShardState::HandingOver);
+        shard.state(ShardState::Stalled("lake"));
+        assert_eq!(only(&status).stalled_reason(), Some("lake"));
+        shard.state(ShardState::Reading);
+        assert_eq!(only(&status).state, ShardState::HandingOver);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_shard_leaves_with_its_handle_but_not_with_a_former_one() {
         let status = status();
         let former = status.shard("shardId-7", ShardState::Delivering, 3);
@@ -464,7 +500,7 @@ mod tests {
                 "worker": "w-1", "application": "trades", "stream": "trades-stream",
                 "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 0,
                 "ready": false, "draining": false, "healthy": true,
-                "millis_behind_latest": 0, "delivered_age_ms": 1500,
+                "millis_behind_latest": 0, "delivered_age_ms": 1500, "fleet": null,
                 "shards": [{
                     "shard": "shardId-7", "state": "stalled", "reason": "refused", "state_for_ms": 0,
                     "checkpoint": "4959", "lease_counter": 4, "millis_behind_latest": 0,

@@ -261,7 +261,7 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
 fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<Vec<Lease>> {
     let find = |shard: &String| {
         let seen = observer.fleet.get(&ShardId::new(shard.as_str()));
-        let odd = observer.odd.iter().find(|row| row.key == *shard);
+        let odd = observer.fleet.odd().iter().find(|row| row.key == *shard);
         seen.map(|seen| seen.lease.clone()).ok_or_else(|| match odd {
             Some(row) => anyhow!("{shard}: its row is not understood: {}; repair it by hand", row.problem),
             None => {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock::wall_clock_us;
 use crate::lease::explain::{Explained, Sight, explain};
-use crate::lease::{FleetView, LeaderRow, Lease, LeaseTable, OddRow, TableError};
+use crate::lease::{FleetView, LeaderRow, Lease, LeaseTable, TableError};
 use crate::shard::{ListError, Shard, ShardLister};
 
 /// More than the third of a failover time between two looks: a renew takes its time.
@@ -27,7 +27,6 @@ pub(super) struct Observer {
     pub(super) leader: Option<(LeaderRow, Instant)>,
     /// The lock was seen to be written.
     pub(super) leader_heard: bool,
-    pub(super) odd: Vec<OddRow>,
     pub(super) listing: Option<Vec<Shard>>,
     /// Why the stream is not listed, where it should be.
     pub(super) listing_problem: Option<String>,
@@ -49,7 +48,6 @@ impl Observer {
             fleet: FleetView::new(failover),
             leader: None,
             leader_heard: false,
-            odd: Vec::new(),
             listing: None,
             listing_problem: None,
             listed: None,
@@ -98,7 +96,6 @@ impl Observer {
                 Err(error) => (None, Some(super::chain(&error))),
             };
         }
-        self.odd.clone_from(&snapshot.odd);
         self.fleet.observe(snapshot, self.now);
         self.leader = leader.map(|row| match self.leader.take() {
             Some((seen, since)) if seen.version == row.version => (row, since),
@@ -135,7 +132,6 @@ impl Observer {
         explain(&Sight {
             fleet: &self.fleet,
             leader: self.leader.as_ref().map(|(row, since)| (row, *since)),
-            odd: &self.odd,
             listing: self.listing.as_deref(),
             now: self.now,
             host_clock: wall_clock_s(),

@@ -150,7 +150,8 @@ impl Report {
             leases,
             workers: workers(observer),
             odd_rows: observer
-                .odd
+                .fleet
+                .odd()
                 .iter()
                 .map(|row| OddReport { key: row.key.clone(), problem: row.problem.clone() })
                 .collect(),

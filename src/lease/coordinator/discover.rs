@@ -51,7 +51,8 @@ impl Coordinator {
             };
             tokio::select! {
                 biased;
-                () = gained.closed(), if !leave.is_cancelled() => stop.cancel(),
+                // Looked at again: who leaves may have begun to since the wait began, and closes the channel.
+                () = gained.closed(), if !leave.is_cancelled() => if !leave.is_cancelled() { stop.cancel() },
                 go_on = pause(wait, &self.discover_now, stop) => if !go_on { return },
             }
         }

@@ -78,7 +78,9 @@ impl Coordinator {
             let wait = if !leads && !shaky {
                 // What was seen is no longer followed, so nothing may be timed by it.
                 if std::mem::take(&mut looks) > 0 {
-                    self.state().view.clear();
+                    let mut state = self.state();
+                    state.view.clear();
+                    state.told = None;
                 }
                 self.settings.failover / 12
             } else {
@@ -86,6 +88,9 @@ impl Coordinator {
                     Ok(rows) => {
                         trouble.over();
                         looks += 1;
+                        if leads {
+                            self.explain_look();
+                        }
                         // The first look of a leader only learns who is there: workers started together report
                         // within moments of each other.
                         if leads && looks > 1 && !leave.is_cancelled() {
@@ -348,4 +353,27 @@ fn look_interval(wanted: Duration, rows: usize) -> Duration {
     let rows_per_second = u32::try_from(SCAN_ROWS_PER_SECOND).unwrap_or(u32::MAX);
     let affordable = Duration::from_secs(rows as u64) / rows_per_second;
     wanted.max(affordable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fleet_is_balanced_when_its_workers_have_settled_and_now_and_then() {
+        const FAILOVER: Duration = Duration::from_secs(10);
+        let start = Instant::now();
+        let mut balance = Balance::default();
+        let mut due = |second: u64, workers: &[&str]| {
+            let workers = workers.iter().map(|id| WorkerId::new(*id)).collect();
+            balance.is_due(workers, FAILOVER, start + Duration::from_secs(second))
+        };
+        assert!(!due(0, &["a"]), "a new leader waits as well");
+        assert!(!due(9, &["a", "b"]) && !due(68, &["a", "b"]) && due(69, &["a", "b"]));
+        assert!(!due(128, &["a", "b"]) && due(129, &["a", "b"]));
+        // One comes and goes, and nobody settles for long: it is balanced all the same.
+        let changing: Vec<u64> =
+            (130..500).filter(|at| due(*at, if at % 10 < 5 { &["a"] } else { &["a", "b"] })).collect();
+        assert_eq!(changing, [429]);
+    }
 }

@@ -13,8 +13,10 @@ use crate::lease::table::chain;
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics;
 
-const ATTEMPTS: usize = 3;
-const PAUSE: Duration = Duration::from_millis(200);
+/// What a worker gives back is tried so often,
+pub(super) const ATTEMPTS: usize = 3;
+/// with this pause.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
 /// A decision about successors is used for so long: they may leave as well.
 const DECISION_AGE_MAX: Duration = Duration::from_secs(2);
 /// A worker that leaves waits no longer for a look at the table.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{Coordinator, Trouble, pause};
+use super::leave::{ATTEMPTS, PAUSE};
+use super::{Coordinator, Trouble, pause, within};
 use crate::lease::fleet::LeaderRow;
 use crate::lease::leader::Step;
 use crate::lease::table::{TableError, chain};
@@ -26,13 +27,8 @@ impl Coordinator {
         while !leave.is_cancelled() {
             let led = self.is_leader();
             let step = self.state().watch.step(Instant::now());
-            let call = timeout(self.settings.failover / CALL_SHARE, self.attend(step));
-            let attended = tokio::select! {
-                biased;
-                // A lock taken by a call that is on its way then is free when its duration is over.
-                () = leave.cancelled() => break,
-                attended = call => attended.unwrap_or_else(|late| Err(TableError::Unavailable(late.into()))),
-            };
+            // Not given up when it is time to leave: a lock that is just being taken could not be given back.
+            let attended = within(self.settings.failover / CALL_SHARE, self.attend(step, leave)).await;
             let wait = match attended {
                 Ok(()) => {
                     trouble.over();
@@ -64,14 +60,17 @@ impl Coordinator {
         self.resign().await;
     }
 
-    async fn attend(&self, step: Step) -> Result<(), TableError> {
+    async fn attend(&self, step: Step, leave: &CancellationToken) -> Result<(), TableError> {
         match step {
             Step::Look => {
                 let row = self.table.leader().await?;
                 self.state().watch.observe(row, Instant::now());
                 // What the look says may be done at once: an absent leader costs every shard time.
                 let step = self.state().watch.step(Instant::now());
-                if let Step::Lead(seen) = step { self.take_lock(seen).await } else { Ok(()) }
+                match step {
+                    Step::Lead(seen) if !leave.is_cancelled() => self.take_lock(seen).await,
+                    _ => Ok(()),
+                }
             }
             Step::Lead(seen) => self.take_lock(seen).await,
         }
@@ -115,15 +114,36 @@ impl Coordinator {
     }
 
     /// Gives the lock back, so that another worker can lead at its next look.
-    pub(super) async fn resign(&self) {
-        let mine = self.state().watch.leading(Instant::now()).cloned();
-        let Some(mine) = mine else { return };
-        self.state().watch.observe(None, Instant::now());
-        match timeout(self.settings.failover / CALL_SHARE, self.table.resign(&mine)).await {
-            Ok(Ok(true)) => tracing::info!("the lock of the leader is given back"),
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => tracing::warn!(error = %chain(&error), "the lock of the leader will expire"),
-            Err(_) => tracing::warn!("the lock of the leader was not given back in time, it will expire"),
+    async fn resign(&self) {
+        let limit = self.settings.failover / CALL_SHARE;
+        for _ in 0..ATTEMPTS {
+            if self.state().watch.is_unsure()
+                && let Ok(row) = within(limit, self.table.leader()).await
+            {
+                self.state().watch.observe(row, Instant::now());
+            }
+            let (mine, unsure) = {
+                let watch = &self.state().watch;
+                (watch.mine().cloned(), watch.is_unsure())
+            };
+            match mine {
+                None if !unsure => return,
+                None => sleep(PAUSE).await,
+                Some(mine) => match within(limit, self.table.resign(&mine)).await {
+                    Ok(true) => {
+                        self.state().watch.observe(None, Instant::now());
+                        return tracing::info!("the lock of the leader is given back");
+                    }
+                    // It is gone, somebody else's, or ours as a write without an answer has left it.
+                    Ok(false) => self.state().watch.unanswered(),
+                    Err(error) => {
+                        tracing::debug!(error = %chain(&error), "the lock of the leader is not given back");
+                        self.state().watch.unanswered();
+                        sleep(PAUSE).await;
+                    }
+                },
+            }
         }
+        tracing::warn!("the lock of the leader may not be given back, it will expire");
     }
 }

@@ -20,6 +20,7 @@ mod leave;
 mod lock;
 mod renew;
 mod report;
+mod tell;
 
 pub use lead::{HAND_OFF_TIMEOUT, SCAN_ROWS_PER_SECOND};
 
@@ -32,6 +33,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::fleet::LeaderRow;
 use super::held::HeldLease;
@@ -96,6 +98,8 @@ pub struct Coordinator {
     look_now: Notify,
     discover_now: Notify,
     report_now: Notify,
+    /// What makes others count on this worker: its row, and the leader's lock.
+    presence: TaskTracker,
 }
 
 struct State {
@@ -108,6 +112,17 @@ struct State {
     last_look: Option<Instant>,
     /// The table does not exist any more.
     table_lost: bool,
+    /// What was found at the last look as the leader.
+    told: Option<tell::Told>,
+    collisions: Collisions,
+}
+
+/// Other processes that use our worker id.
+#[derive(Default)]
+struct Collisions {
+    count: u64,
+    last: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl Coordinator {
@@ -125,6 +140,8 @@ impl Coordinator {
             rng: ChaCha8Rng::seed_from_u64(settings.seed),
             last_look: None,
             table_lost: false,
+            told: None,
+            collisions: Collisions::default(),
         };
         let shards = ShardSync::new(Arc::clone(&table), lister, settings.initial.clone());
         Arc::new(Self {
@@ -138,6 +155,7 @@ impl Coordinator {
             look_now: Notify::new(),
             discover_now: Notify::new(),
             report_now: Notify::new(),
+            presence: TaskTracker::new(),
         })
     }
 
@@ -182,18 +200,26 @@ impl Coordinator {
         tokio::join!(
             self.keep_renewing(stop),
             self.keep_discovering(gained, leave, stop),
-            self.keep_reporting(leave, stop),
-            self.keep_the_lock(leave, stop),
+            self.presence.track_future(self.keep_reporting(leave, stop)),
+            self.presence.track_future(self.keep_the_lock(leave, stop)),
             self.keep_leading(leave, stop),
             self.keep_in_step(leave, stop),
         );
         Ok(())
     }
 
+    /// After `leave`: returns when nobody counts on this worker any more, since its row is deleted and the leader's
+    /// lock given back, or since that failed. At once when it never took part.
+    pub async fn left(&self) {
+        self.presence.close();
+        self.presence.wait().await;
+    }
+
     /// Drops a lease that is lost without a write.
     pub fn forget(&self, lease: &HeldLease) {
         if self.drop_held(lease) {
             self.note(lease.row());
+            self.report_now.notify_one();
         }
     }
 

@@ -1,11 +1,13 @@
 //! The worker's own row: that it lives, and how busy it is.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{BACKOFF_MAX, Coordinator, Trouble, pause, within};
+use super::leave::{ATTEMPTS, PAUSE};
+use super::{BACKOFF_MAX, Collisions, Coordinator, Trouble, pause, within};
 use crate::lease::fleet::{CPU, SESSION, STARTED, WorkerRow, report_interval};
 use crate::lease::table::chain;
 use crate::telemetry::metrics;
@@ -14,16 +16,22 @@ use crate::telemetry::metrics;
 const SAMPLES_MAX: usize = 10;
 /// The value of `opr` for a share of the processors.
 const FULL: f64 = 100.0;
+/// Losses that follow each other within this time are answered by one report.
+const REPORT_GAP: Duration = Duration::from_secs(1);
+/// That two processes use this worker id is logged once in this time.
+const COLLISION_LOG_INTERVAL: Duration = Duration::from_secs(60);
+
 impl Coordinator {
-    /// Writes our row at the start, every now and then, and when a lease was lost: who let one lapse is given none until it
-    /// says that it lives.
+    /// Writes our row at the start, every now and then, and when a lease was lost: who let one lapse is given none until
+    /// it says that it lives; and a lease lost to a row in our own name may be the work of another process with our
+    /// id, which the row then shows.
     ///
     /// Deletes it when leaving, so that nobody gives us leases.
     pub(super) async fn keep_reporting(&self, leave: &CancellationToken, stop: &CancellationToken) {
         let mut trouble = Trouble::new("reporting this worker's load");
         let session = format!("{:016x}", rand::Rng::random::<u64>(&mut self.state().rng));
         let mut samples = VecDeque::new();
-        let mut written: Option<WorkerRow> = None;
+        let (mut written, mut unanswered) = (None, None);
         while !leave.is_cancelled() {
             if let Some(percent) = (self.settings.cpu)() {
                 samples.push_back(percent);
@@ -36,27 +44,46 @@ impl Coordinator {
                 Ok(before) => {
                     trouble.over();
                     self.look_for_a_twin(before.as_ref(), written.as_ref());
-                    written = Some(row);
+                    (written, unanswered) = (Some(row), None);
                     self.jittered(report_interval(self.settings.failover))
                 }
                 Err(error) => {
                     trouble.failed(&error);
+                    // It may stand all the same.
+                    unanswered = Some(row);
                     trouble.backoff(self.settings.scan_interval)
                 }
             };
             tokio::select! {
                 biased;
                 () = leave.cancelled() => {}
-                go_on = pause(wait, &self.report_now, stop) => if !go_on { return },
+                go_on = async {
+                    let gap = wait.min(REPORT_GAP);
+                    sleep(gap).await;
+                    pause(wait - gap, &self.report_now, stop).await
+                } => if !go_on { return },
             }
         }
-        if let Some(row) = written {
-            match timeout(self.settings.failover / 3, self.table.forget_worker(&row)).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::debug!(error = %chain(&error), "the row of this worker stays"),
-                Err(_) => tracing::debug!("the row of this worker stays"),
+        for row in [unanswered, written].into_iter().flatten() {
+            if self.delete_row(&row).await {
+                return;
             }
         }
+    }
+
+    /// Deletes our row if it is this one.
+    async fn delete_row(&self, row: &WorkerRow) -> bool {
+        for attempt in 1.. {
+            match within(self.settings.failover / 3, self.table.forget_worker(row)).await {
+                Ok(deleted) => return deleted,
+                Err(_) if attempt < ATTEMPTS => sleep(PAUSE).await,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "the row of this worker stays for a while");
+                    return false;
+                }
+            }
+        }
+        false
     }
 
     fn own_row(&self, session: &str, samples: &VecDeque<f64>) -> WorkerRow {
@@ -84,10 +111,18 @@ impl Coordinator {
             && session(before) != session(written)
         {
             metrics::worker_id_twice();
-            tracing::error!(
-                worker = %self.settings.worker,
-                "another process uses this worker id: they take each other's leases; give each its own id"
-            );
+            let now = Instant::now();
+            let mut state = self.state();
+            let Collisions { count, last, logged } = &mut state.collisions;
+            *count += 1;
+            *last = Some(now);
+            if logged.is_none_or(|logged| now.duration_since(logged) >= COLLISION_LOG_INTERVAL) {
+                *logged = Some(now);
+                tracing::error!(
+                    worker = %self.settings.worker,
+                    "another process uses this worker id: they take each other's leases; give each its own id"
+                );
+            }
         }
     }
 }

@@ -78,7 +78,7 @@ impl Stage {
         let arguments = self.arguments(more);
         let at = arguments.iter().position(|argument| argument == "--worker-id").unwrap();
         let id = arguments[at + 1].clone();
-        let log = self.dir.path().join(format!("{id}.log"));
+        let log = self.dir.path().join(format!("{id}-{}.log", self.workers.load(Ordering::Relaxed)));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let file = std::fs::File::create(&log).unwrap();
         let child = command(&arguments).stderr(file).spawn().unwrap();

@@ -75,7 +75,7 @@ async fn workers_report(table: &Table) {
     let quiet = report("w-quiet", 1_795_156_386);
     let busy = WorkerRow {
         samples: [("C".to_owned(), vec![-1.0, 12.5, 0.0625]), ("T".to_owned(), Vec::new())].into(),
-        limits: [("C".to_owned(), 100.0), ("T".to_owned(), 250.5)].into(),
+        limits: [("C".to_owned(), 100.0), ("T".to_owned(), 250.0)].into(),
         properties: [("zone".to_owned(), "a".to_owned())].into(),
         ..report("w-busy", 1_795_156_387)
     };
