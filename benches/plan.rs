@@ -33,6 +33,7 @@ fn fleet(owner: impl Fn(usize) -> Option<usize>) -> Fleet {
             movable: true,
             kbps: Some(load),
             unmoved: Duration::from_millis(rng.random_range(0..20_000)),
+            moves: 0,
         }
     };
     let leases = (0..LEASES).map(lease).collect();

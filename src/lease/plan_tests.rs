@@ -63,6 +63,7 @@ impl World {
             movable: host.is_some(),
             kbps: *kbps,
             unmoved: Duration::from_secs(index as u64 % 3),
+            moves: 0,
         };
         let worker = |(index, host): (usize, &Host)| {
             let cpu = host.cpu.map(|cpu| cpu.per_kbps * self.kbps(index) + cpu.noise);
@@ -410,7 +411,7 @@ proptest! {
             worker: worker.map(id),
             movable: movable && worker.is_some(),
             kbps,
-            unmoved: Duration::from_secs(secs),
+            unmoved: Duration::from_secs(secs), moves: 0
         });
         let workers =
             workers.into_iter().map(|(host, usage, started)| WorkerLoad { id: id(host), usage, started });

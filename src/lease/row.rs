@@ -68,6 +68,9 @@ pub struct Lease {
     pub hash_range: Option<HashKeyRange>,
     /// `throughputKBps`.
     pub throughput_kbps: Option<f64>,
+    /// `kinetideMoves`, an attribute of our own that Java leaves alone: how often the lease has changed its worker since
+    /// one last kept it for a while. The leader moves those that have moved least.
+    pub moves: u64,
     /// `checkpointOwner`: present only during a graceful hand-off, the old owner that may still checkpoint.
     pub checkpoint_owner: Option<WorkerId>,
 }
@@ -86,6 +89,7 @@ impl Lease {
             children: Vec::new(),
             hash_range: Some(shard.hash_range),
             throughput_kbps: None,
+            moves: 0,
             checkpoint_owner: None,
         }
     }

@@ -23,6 +23,8 @@ pub enum LeaseWrite {
     Commit(Checkpoint),
     /// Record the children at shard end. KCL's meta update: no counter.
     SetChildren(Vec<ShardId>),
+    /// Forget how often the lease has moved. No counter.
+    Settle,
     /// Fill in a missing hash key range. KCL's meta update: no counter.
     SetHashRange(HashKeyRange),
 }
@@ -30,7 +32,7 @@ pub enum LeaseWrite {
 impl LeaseWrite {
     /// True when the counter grows: a heartbeat, and the end of every older write that is still on its way.
     pub fn moves_counter(&self) -> bool {
-        !matches!(self, Self::HandOff(_) | Self::SetChildren(_) | Self::SetHashRange(_))
+        !matches!(self, Self::HandOff(_) | Self::SetChildren(_) | Self::SetHashRange(_) | Self::Settle)
     }
 }
 
@@ -66,10 +68,14 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
             if counts_as_switch(row, to) {
                 next.owner_switches += 1;
             }
+            next.moves = moves_with(row, to);
             next.owner = Some(to.clone());
             next.checkpoint_owner = None;
         }
-        LeaseWrite::HandOff(to) => next.checkpoint_owner = next.owner.replace(to.clone()),
+        LeaseWrite::HandOff(to) => {
+            next.moves = moves_with(row, to);
+            next.checkpoint_owner = next.owner.replace(to.clone());
+        }
         LeaseWrite::Evict => {
             if row.checkpoint_owner.is_none() {
                 next.owner = None;
@@ -86,9 +92,15 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
             next.pending = None;
         }
         LeaseWrite::SetChildren(children) => next.children = children.clone(),
+        LeaseWrite::Settle => next.moves = 0,
         LeaseWrite::SetHashRange(range) => next.hash_range = Some(*range),
     }
     next
+}
+
+/// How often the lease has moved once it is given to this worker.
+pub(super) fn moves_with(row: &Lease, new_owner: &WorkerId) -> u64 {
+    row.moves.saturating_add(u64::from(row.actual_owner() != Some(new_owner)))
 }
 
 /// KCL adds to `ownerSwitchesSinceCheckpoint` when an old owner is replaced by another worker, or when the old

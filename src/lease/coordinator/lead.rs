@@ -323,7 +323,14 @@ pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64) -> Fleet {
             Whose::Nobodys | Whose::Stuck => (None, false),
         };
         let unmoved = now.duration_since(seen.since);
-        Some(LeaseLoad { key: lease.key.clone(), worker, movable, kbps: lease.throughput_kbps, unmoved })
+        Some(LeaseLoad {
+            key: lease.key.clone(),
+            worker,
+            movable,
+            kbps: lease.throughput_kbps,
+            unmoved,
+            moves: lease.moves,
+        })
     };
     let mut newest: BTreeMap<&WorkerId, Instant> = BTreeMap::new();
     for seen in view.leases() {

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::{CONCURRENCY, Coordinator, Trouble};
 use crate::lease::held::LeaseWriteError;
 use crate::lease::row::LeaseKey;
+use crate::lease::table::chain;
+use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics::{self, WriteOutcome};
 
 /// A renew comes this much before the third of the failover time, as in KCL.
@@ -52,6 +54,11 @@ impl Coordinator {
                     busy.insert(lease.key().clone());
                     running.push(async move {
                         let result = lease.renew().await;
+                        if lease.has_settled()
+                            && let Err(error) = lease.write(LeaseWrite::Settle).await
+                        {
+                            tracing::debug!(lease = %lease.key(), error = %chain(&error), "not noted as settled");
+                        }
                         let outcome = match &result {
                             Ok(_) => WriteOutcome::Done,
                             Err(LeaseWriteError::Lost) => WriteOutcome::NotHeld,

@@ -8,7 +8,7 @@ use super::item::{
 };
 use super::layout::Layout;
 use crate::lease::row::{Lease, LeaseKey, Pending, WorkerId};
-use crate::lease::write::{LeaseWrite, counts_as_switch};
+use crate::lease::write::{LeaseWrite, counts_as_switch, moves_with};
 use crate::shard::{Checkpoint, HashKeyRange, ShardId};
 
 pub(super) const LEASE_OWNER: &str = "leaseOwner";
@@ -24,6 +24,7 @@ const CHILDREN: &str = "childShardIds";
 const HASH_START: &str = "startingHashKey";
 const HASH_END: &str = "endingHashKey";
 const THROUGHPUT: &str = "throughputKBps";
+const MOVES: &str = "kinetideMoves";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
 /// Reads the row of a lease.
 ///
@@ -46,6 +47,7 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
         parents: shard_ids(item, PARENTS)?,
         children: shard_ids(item, CHILDREN)?,
         hash_range: hash_range(item)?,
+        moves: number(item, MOVES).ok().flatten().unwrap_or(0),
         throughput_kbps: item.get(THROUGHPUT).and_then(|value| value.as_n().ok()?.parse().ok()),
         checkpoint_owner: text(item, CHECKPOINT_OWNER)?.map(WorkerId::new),
     })
@@ -85,6 +87,9 @@ pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
     if let Some(range) = &lease.hash_range {
         put(HASH_START, s(range.start.to_string()));
         put(HASH_END, s(range.end.to_string()));
+    }
+    if lease.moves > 0 {
+        put(MOVES, n(lease.moves));
     }
     if let Some(throughput) = lease.throughput_kbps {
         put(THROUGHPUT, measured(throughput));
@@ -131,6 +136,7 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
             and_owner(&mut out, CHECKPOINT_OWNER, seen.checkpoint_owner.as_ref());
             set.push(format!("{LEASE_OWNER} = {}", out.value("to", s(to.as_str()))));
             remove.push(CHECKPOINT_OWNER);
+            set.push(format!("{MOVES} = {}", out.value("moves", n(moves_with(seen, to)))));
             if counts_as_switch(seen, to) {
                 add.push(format!("{OWNER_SWITCHES} {}", out.value("one", n(1))));
             }
@@ -143,6 +149,7 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
             and_owner(&mut out, CHECKPOINT_OWNER, None);
             set.push(format!("{LEASE_OWNER} = {}", out.value("to", s(to.as_str()))));
             set.push(format!("{CHECKPOINT_OWNER} = {from}"));
+            set.push(format!("{MOVES} = {}", out.value("moves", n(moves_with(seen, to)))));
         }
         LeaseWrite::Evict => {
             and_owner(&mut out, LEASE_OWNER, seen.owner.as_ref());
@@ -173,6 +180,7 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
         LeaseWrite::SetChildren(children) => {
             set.push(format!("{CHILDREN} = {}", out.value("children", ss(children))));
         }
+        LeaseWrite::Settle => remove.push(MOVES),
         LeaseWrite::SetHashRange(range) => {
             set.push(format!("{HASH_START} = {}", out.value("start", s(range.start.to_string()))));
             set.push(format!("{HASH_END} = {}", out.value("end", s(range.end.to_string()))));
@@ -278,6 +286,7 @@ mod tests {
                         parents,
                         children,
                         hash_range: range.map(|(start, end)| HashKeyRange { start, end }),
+                        moves: switches.into(),
                         throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
                         checkpoint_owner: other,
                     }
@@ -340,14 +349,14 @@ mod tests {
         let take = update(&seen, &LeaseWrite::Assign(WorkerId::new("b")));
         assert_eq!(
             take.update,
-            "SET leaseCounter = :next, leaseOwner = :to REMOVE checkpointOwner ADD ownerSwitchesSinceCheckpoint :one"
+            "SET leaseCounter = :next, leaseOwner = :to, kinetideMoves = :moves REMOVE checkpointOwner ADD ownerSwitchesSinceCheckpoint :one"
         );
         let owners_as_seen =
             "leaseCounter = :seen AND leaseOwner = :leaseOwner AND attribute_not_exists(checkpointOwner)";
         assert_eq!(take.condition, owners_as_seen);
 
         let hand_off = update(&seen, &LeaseWrite::HandOff(WorkerId::new("b")));
-        assert_eq!(hand_off.update, "SET leaseOwner = :to, checkpointOwner = :from");
+        assert_eq!(hand_off.update, "SET leaseOwner = :to, checkpointOwner = :from, kinetideMoves = :moves");
         assert_eq!(
             hand_off.condition,
             "leaseCounter = :seen AND leaseOwner = :from AND attribute_not_exists(checkpointOwner)"

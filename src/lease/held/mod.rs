@@ -21,6 +21,9 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 /// tells the throughput.
 const THROUGHPUT_INTERVALS: u32 = 10;
 
+/// A worker that has kept a lease for so long will keep it, as far as anyone can tell.
+const SETTLED_AFTER: Duration = Duration::from_secs(3600);
+
 /// How often one call of [`HeldLease::write`] goes to the table before it gives the decision back.
 const ATTEMPTS: usize = 3;
 
@@ -56,6 +59,7 @@ pub struct HeldLease {
     writer: tokio::sync::Mutex<Vec<Candidate>>,
     lost: CancellationToken,
     handed_over: CancellationToken,
+    since: Instant,
     /// Bytes read since `Throughput::since`.
     bytes_read: AtomicU64,
 }
@@ -109,6 +113,7 @@ impl HeldLease {
             writer: tokio::sync::Mutex::default(),
             lost: CancellationToken::new(),
             handed_over: CancellationToken::new(),
+            since: valid_from,
             bytes_read: AtomicU64::new(0),
         })
     }
@@ -142,6 +147,11 @@ impl HeldLease {
     /// Counts bytes of the shard that were read; the leader balances by them.
     pub fn count_bytes(&self, bytes: usize) {
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// True when the lease has been ours for long enough that nobody need know how often it moved before.
+    pub(super) fn has_settled(&self) -> bool {
+        self.row().moves > 0 && self.since.elapsed() > SETTLED_AFTER
     }
 
     /// Sends a heartbeat.

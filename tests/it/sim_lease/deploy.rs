@@ -116,18 +116,18 @@ async fn start_first() {
     }
 }
 
-/// The leases of the first to leave can only go to workers that leave later; and the last one to start has to be given
-/// some, of which nobody knows how often they have moved already.
+/// The leases of the first to leave can only go to workers that leave later; and the last one to start is given some of
+/// those that have moved once only.
 #[tokio::test(start_paused = true)]
 async fn stop_first() {
     for (seed, gap) in [(0, 3), (1, 6), (2, 20), (3, 40)] {
-        deploy(seed, Order::StopFirst, Duration::from_secs(gap)).await.moved(SHARDS / 5, 3);
+        deploy(seed, Order::StopFirst, Duration::from_secs(gap)).await.moved(0, 2);
     }
 }
 
 /// So slow that the fleet is balanced between any two steps: then leases also move on from one new worker to the next.
 #[tokio::test(start_paused = true)]
 async fn one_worker_at_a_time() {
-    deploy(4, Order::StartFirst, Duration::from_secs(90)).await.moved(SHARDS / 4, 4);
-    deploy(5, Order::StopFirst, Duration::from_secs(90)).await.moved(SHARDS / 2, 5);
+    deploy(4, Order::StartFirst, Duration::from_secs(90)).await.moved(SHARDS / 5, 4);
+    deploy(5, Order::StopFirst, Duration::from_secs(90)).await.moved(SHARDS / 5, 4);
 }
