@@ -161,9 +161,9 @@ impl FleetView {
         &self.odd
     }
 
-    /// For how long a row vouches for its worker: two and a half of its reports.
+    /// For how long a row vouches for its worker. One of ours that fails to report tries again within seconds.
     fn active_window(&self, row: &WorkerRow) -> Duration {
-        if row.is_kinetide() { report_interval(self.failover) * 5 / 2 } else { ACTIVE_WINDOW }
+        if row.is_kinetide() { report_interval(self.failover) * 3 / 2 } else { ACTIVE_WINDOW }
     }
 
     /// Every worker that has a row.
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(table.active(91), Vec::<&str>::new());
         // One of ours reports more often.
         table.look(100, &free, &[worker("ours", TODAY + 100, true)]);
-        assert_eq!((table.active(124).len(), table.active(125).len()), (1, 0));
+        assert_eq!((table.active(114).len(), table.active(115).len()), (1, 0));
     }
 
     #[tokio::test(start_paused = true)]

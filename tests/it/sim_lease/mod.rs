@@ -5,5 +5,6 @@
 
 mod cases;
 mod deploy;
+mod hand_off;
 mod mistakes;
 mod world;

@@ -238,6 +238,8 @@ pub(super) struct Fleet {
     pub(super) workers: Vec<Worker>,
     processes: JoinSet<()>,
     seed: u64,
+    /// Workers that start from now on keep a lease that they should hand over.
+    pub(super) stubborn: bool,
 }
 
 impl Fleet {
@@ -258,6 +260,7 @@ impl Fleet {
             workers: Vec::new(),
             processes: JoinSet::new(),
             seed,
+            stubborn: false,
         }
     }
 
@@ -294,7 +297,7 @@ impl Fleet {
         let coordinator = Coordinator::new(settings, Arc::new(wire), lister);
         let (stop_taking, stop) = (CancellationToken::new(), CancellationToken::new());
         let stalled_until = Arc::new(Mutex::new(Instant::now()));
-        let work = work(Arc::clone(&coordinator), stream, stop_taking.clone(), stop.clone());
+        let work = work(Arc::clone(&coordinator), stream, stop_taking.clone(), stop.clone(), self.stubborn);
         let process = Process { work: Box::pin(work), stalled_until: Arc::clone(&stalled_until), nap: None };
         let process = self.processes.spawn(process);
         self.log.lock().unwrap().line(format!("{id} starts"));
@@ -414,6 +417,7 @@ async fn work(
     stream: Arc<Stream>,
     stop_taking: CancellationToken,
     stop: CancellationToken,
+    stubborn: bool,
 ) {
     let (gained, mut leases) = mpsc::channel(4);
     let finish = CancellationToken::new();
@@ -431,7 +435,7 @@ async fn work(
         tokio::select! {
             biased;
             ended = &mut run => return ended.unwrap(),
-            Some(lease) = leases.recv() => consumers.push(consume(&coordinator, &stream, lease, &stop)),
+            Some(lease) = leases.recv() => consumers.push(consume(&coordinator, &stream, lease, &stop, stubborn)),
             Some(()) = consumers.next(), if !consumers.is_empty() => {}
             () = leave, if !left => left = true,
         }
@@ -443,13 +447,16 @@ async fn consume(
     stream: &Stream,
     lease: Arc<HeldLease>,
     stop: &CancellationToken,
+    stubborn: bool,
 ) {
     let mut records_left = 4;
     loop {
         tokio::select! {
             biased;
             () = lease.lost().cancelled() => return coordinator.forget(&lease),
-            () = lease.handed_over().cancelled() => return coordinator.release(&lease).await,
+            () = lease.handed_over().cancelled(), if !stubborn => {
+                return coordinator.release(&lease).await;
+            }
             () = stop.cancelled() => return coordinator.release(&lease).await,
             () = sleep(Duration::from_millis(700)) => {}
         }

@@ -1,5 +1,6 @@
 //! Situations that a storm seldom meets, made by hand.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use kinetide::shard::{Checkpoint, Position, ShardId};
 use kinetide::telemetry::status::ShardState;
 use kinetide::transform::Transform;
 use kinetide::worker::Drain;
+use tokio::time::Instant;
 
 use super::record;
 use super::world::{FAILOVER, START_US, Settings, World};
@@ -341,4 +343,33 @@ async fn a_lost_table_ends_all_reading_and_no_process() {
     }
     assert_eq!(world.log.lock().unwrap().landed.len(), 4);
     world.drain_all().await;
+}
+
+/// A lease is to be handed over while the lake is out of reach: its owner lets go of the unfinished batch, and the next
+/// one brings it to its end.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_cannot_be_delivered_is_handed_over_unfinished() {
+    let mut world = World::new(1, 2, 10, Settings::default());
+    for n in 0..8 {
+        let shard_by_turns = if n % 2 == 0 { 0 } else { u128::MAX };
+        world.put(shard_by_turns, &record("t", START_US - n * HOUR_US, r#"{"N":"1"}"#));
+    }
+    world.outside.fail_sink(MINUTE * 20, false);
+    world.start_worker(&transform());
+    until_prepared(&mut world).await;
+    world.start_worker(&transform());
+    let owners = |world: &World| {
+        let log = world.log.lock().unwrap();
+        log.rows.values().filter_map(|row| row.actual_owner().cloned()).collect::<BTreeSet<_>>()
+    };
+    let start = Instant::now();
+    while owners(&world).len() < 2 {
+        assert!(start.elapsed() < MINUTE * 10, "nothing was handed over");
+        world.run(Duration::from_secs(1)).await;
+    }
+    assert!(world.log.lock().unwrap().rows.values().all(|row| row.pending.is_some()));
+    world.until_done(MINUTE * 40).await;
+    assert_eq!(world.log.lock().unwrap().landed.len(), 8);
+    world.drain_all().await;
+    assert_eq!(world.drains, [Drain::Clean, Drain::Clean]);
 }
