@@ -80,7 +80,7 @@ impl Coordinator {
                 if std::mem::take(&mut looks) > 0 {
                     self.state().view.clear();
                 }
-                self.settings.failover / 12
+                self.settings.failover / 24
             } else {
                 match within(BACKOFF_MAX * 3, self.look()).await {
                     Ok(rows) => {
