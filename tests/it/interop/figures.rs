@@ -163,7 +163,7 @@ async fn cost(setup: Setup, counted: Counted) -> String {
     }
     report += &table("the fleet, for a lease", &all, f64::from(shards));
     let largest = meters.iter().map(Meter::largest_row).max().unwrap();
-    report += &format!("largest row {largest} B, shares {:?}\n", fleet.shares().await);
+    report += &format!("largest row at the end {largest} B, shares {:?}\n", fleet.shares().await);
     for process in processes {
         process.stop().await;
     }

@@ -81,7 +81,7 @@ impl Meter {
         std::mem::take(&mut self.seen.lock().unwrap().counts)
     }
 
-    /// The size of the largest row, in bytes.
+    /// The size of the largest row as last seen, in bytes.
     pub(super) fn largest_row(&self) -> usize {
         self.seen.lock().unwrap().rows.values().copied().max().unwrap_or_default()
     }
