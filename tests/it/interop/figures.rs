@@ -1,6 +1,6 @@
 //! A fleet of Java workers beside one of ours, with the settings of production: how long a shard stands still when its
-//! worker goes, and what leases cost at rest. Slow, so only with `KINETIDE_INTEROP_FIGURES=1`; best on an idle machine,
-//! in a release build:
+//! worker goes, and what leases cost at rest. Slow, so only with `KINETIDE_INTEROP_FIGURES=1` beside the variables of
+//! the suite; best on an idle machine, in a release build:
 //!
 //! ```sh
 //! KINETIDE_INTEROP_FIGURES=1 cargo test --release --test it interop::figures -- --test-threads 1 --nocapture
