@@ -129,11 +129,14 @@ impl LeaderWatch {
         self.seen.is_none() && self.absent_since.is_none()
     }
 
-    /// When the lock has to be looked at or renewed again.
+    /// When the lock has to be looked at or renewed again. Looks of many workers at one row are dear, so they come as
+    /// seldom as heartbeats, and closer together when a heartbeat is late.
     pub fn due(&self, now: Instant) -> Instant {
-        match &self.mine {
-            Some((_, sent)) => *sent + self.duration / 3,
-            None => now + self.duration / 6,
+        let on_time = |seen: &Seen| now.duration_since(seen.since) < seen.row.lease_duration / 4;
+        match (&self.mine, &self.seen) {
+            (Some((_, sent)), _) => *sent + self.duration / 3,
+            (None, Some(seen)) if on_time(seen) => now + self.duration / 3,
+            (None, _) => now + self.duration / 12,
         }
     }
 
@@ -197,6 +200,23 @@ mod tests {
         assert_eq!(watch.overdue(at(125)), Duration::from_secs(5));
         watch.observe(Some(row("java", "b", 120)), at(122));
         assert_eq!(watch.step(at(200)), Step::Look);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn looks_are_closer_together_while_a_heartbeat_is_late() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut watch = watch();
+        assert_eq!(watch.due(start), start + DURATION / 12);
+        watch.observe(Some(row("a", "1", 10)), start);
+        assert_eq!(watch.due(start), start + DURATION / 3);
+        watch.observe(Some(row("a", "1", 10)), at(3300));
+        assert_eq!(watch.due(at(3300)), at(3300) + DURATION / 12);
+        watch.observe(Some(row("a", "2", 10)), at(4100));
+        assert_eq!(watch.due(at(4100)), at(4100) + DURATION / 3);
+        // A leader of another kind has heartbeats every half a minute, and may leave at any time.
+        watch.observe(Some(row("java", "1", 120)), at(5000));
+        assert_eq!(watch.due(at(29_000)), at(29_000) + DURATION / 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -82,7 +82,7 @@ impl Coordinator {
                     state.view.clear();
                     state.told = None;
                 }
-                self.settings.failover / 12
+                self.settings.failover / 24
             } else {
                 match within(BACKOFF_MAX * 3, self.look()).await {
                     Ok(rows) => {

@@ -15,6 +15,7 @@
 mod figures;
 mod fleet;
 mod java;
+mod meter;
 mod scenarios;
 mod verify;
 mod worker;

@@ -460,11 +460,14 @@ async fn consume(
             () = stop.cancelled() => return coordinator.release(&lease).await,
             () = sleep(Duration::from_millis(700)) => {}
         }
-        let done = lease.row().checkpoint.position().map_or(0, |at| at.sequence.as_str().parse().unwrap());
+        // No record of a shard is before its start.
+        let start: u128 = lease.key().as_str().rsplit('-').next().unwrap().parse().unwrap();
+        let done =
+            lease.row().checkpoint.position().map_or(start, |at| at.sequence.as_str().parse().unwrap());
         let children = stream.children(lease.key());
         let write = if children.is_empty() || records_left > 0 {
             records_left -= 1;
-            LeaseWrite::Commit(Checkpoint::At(Position::new(SequenceNumber::from(done + 1u128))))
+            LeaseWrite::Commit(Checkpoint::At(Position::new(SequenceNumber::from(done + 1))))
         } else if coordinator.create_children(&lease, &children).await.is_err() {
             continue;
         } else {
