@@ -38,3 +38,5 @@ pub mod demo;
 pub mod generate;
 #[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "local")]
+pub mod trial;

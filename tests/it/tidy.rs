@@ -45,7 +45,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &["aws", "clock", "shutdown"]),
-    ("demo", &["aws", "clock", "generate", "lease", "local", "shard", "shutdown"]),
+    ("trial", &["shutdown"]),
+    ("demo", &["aws", "clock", "generate", "lease", "local", "shard", "shutdown", "trial"]),
 ];
 const KNOW_EVERYTHING: [&str; 2] = ["cli", "service"];
 
