@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::DemoError;
 use super::mishaps::{Mishap, Mishaps};
-use super::progress::{Display, Watch};
+use super::progress::Watch;
 use super::report::Summary;
 use crate::aws::sdk_config;
 use crate::generate::dynamodb::{TableWriter, create_table, scan};
@@ -25,7 +25,7 @@ use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
 use crate::shard::ShardId;
 use crate::shutdown::joined;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
-use crate::trial::{LakeCheck, Put, Puts, Table, VerifyError, verify};
+use crate::trial::{Display, LakeCheck, Put, Puts, Table, VerifyError, verify};
 
 const TABLE: &str = "CryptoTransactions";
 const STREAM: &str = "crypto-transactions";
@@ -198,7 +198,7 @@ impl Run<'_> {
             }
             workers.check()?;
             let look = watch.look().await?;
-            display.show(&look, all_put);
+            display.show(look.delivered, look.put, all_put, &look.line());
             // Once everything is put, what has not happened yet happens now.
             let put = if all_put { u64::MAX } else { look.put };
             while let Some(mishap) = self.mishaps.due(put) {
@@ -287,7 +287,7 @@ async fn generate(
     } else {
         Source::Trades(Box::new(TradeFiles::new(plan.trades.clone())))
     };
-    let amount = Plan { records: plan.records, rate: plan.rate };
+    let amount = Plan { records: plan.records, rate: plan.rate, ramp: None };
     let show = |event: generate::Event<'_>| {
         if let generate::Event::BadLine { error, count } = event
             && count <= BAD_LINES_SHOWN

@@ -6,6 +6,7 @@
 //! Does not own: what is put, what goes wrong on purpose, what is printed.
 
 mod check;
+mod display;
 pub mod figures;
 mod json;
 mod lake;
@@ -16,6 +17,7 @@ mod verify;
 pub mod workers;
 
 pub use check::{LakeCheck, Position};
+pub use display::Display;
 pub use latency::Latencies;
 pub use puts::{Put, Puts};
 pub use verify::{Table, VerifyError, verify};

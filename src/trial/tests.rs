@@ -418,6 +418,7 @@ async fn a_record_whose_put_was_not_answered_may_be_there() {
     for (path, lines) in &world.objects {
         store.put(&Path::from(path.as_str()), gzip(lines).into()).await.unwrap();
     }
+    let root = Path::from("lake");
     let check = |unclear: bool| {
         let mut puts = Puts::default();
         for (shard, sequence, data) in &world.records {
@@ -427,7 +428,7 @@ async fn a_record_whose_put_was_not_answered_may_be_there() {
             puts.add_unclear(&row);
             puts.add_unclear(&broken);
         }
-        verify(Arc::clone(&store) as Arc<dyn ObjectStore>, &Path::from("lake"), puts, None, |_, _| {})
+        verify(Arc::clone(&store) as Arc<dyn ObjectStore>, &root, puts, None, |_, _| {})
     };
     let found = check(true).await.unwrap();
     assert!(found.ok(), "{found:?}");

@@ -95,6 +95,11 @@ impl Workers {
         Self { settings, running: Vec::new(), leaving: Vec::new(), started: 0, logs: JoinSet::new() }
     }
 
+    /// The id that the next one gets.
+    pub fn next_id(&self) -> String {
+        format!("worker-{}", self.started + 1)
+    }
+
     /// Starts one more; answers its id.
     ///
     /// # Errors
@@ -108,8 +113,8 @@ impl Workers {
     /// # Errors
     /// When the process cannot be started.
     pub fn start_with(&mut self, change: impl FnOnce(&mut WorkerSettings)) -> Result<String, WorkerError> {
+        let id = self.next_id();
         self.started += 1;
-        let id = format!("worker-{}", self.started);
         let log = self.settings.logs.join(format!("{id}.log"));
         let mut settings = self.settings.clone();
         change(&mut settings);
