@@ -63,6 +63,7 @@ pub(super) fn faults(faults: &[Fault], end: f64) -> String {
             .configure_mesh()
             .disable_mesh()
             .x_desc("seconds")
+            .x_label_formatter(&|x| x.to_string())
             .y_labels(kinds.len())
             .y_label_formatter(&|row| match row {
                 SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => usize::try_from(*row)
@@ -118,7 +119,8 @@ fn over_time<'a>(
 ) -> Drawn<'a> {
     let all = || lines.iter().flat_map(|line| &line.points);
     let end = all().map(|(x, _)| *x).fold(1.0, f64::max);
-    let top = all().map(|(_, y)| *y).fold(1.0, f64::max) * 1.05;
+    // With room for the names of the lines.
+    let top = all().map(|(_, y)| *y).fold(1.0, f64::max) * 1.25;
     let mut chart = ChartBuilder::on(area)
         .margin(10)
         .x_label_area_size(36)
@@ -131,13 +133,15 @@ fn over_time<'a>(
         .x_desc("seconds")
         .y_desc(unit)
         .y_labels(6)
+        .x_label_formatter(&|x| x.to_string())
+        .y_label_formatter(&|y| y.to_string())
         .label_style(FONT)
         .axis_desc_style(FONT)
         .draw()?;
     chart.draw_series(
         faults
             .iter()
-            .map(|fault| PathElement::new([(fault.at_seconds, 0.0), (fault.at_seconds, top)], RED.mix(0.2))),
+            .map(|fault| PathElement::new([(fault.at_seconds, 0.0), (fault.at_seconds, top)], RED.mix(0.35))),
     )?;
     for Line { name, colour, points } in lines {
         let colour = *colour;
