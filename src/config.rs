@@ -144,6 +144,10 @@ pub struct RunArgs {
     #[arg(long, hide = true)]
     pub stop_with_parent: bool,
 
+    /// Seconds to add to the wall clock, for trials.
+    #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    pub clock_offset: i64,
+
     /// Where ECS tells a task its limits; ECS sets it.
     #[arg(long, hide = true, env = "ECS_CONTAINER_METADATA_URI_V4", value_name = "URL")]
     pub ecs_metadata_uri: Option<String>,

@@ -37,4 +37,8 @@ pub mod telemetry;
 pub mod demo;
 pub mod generate;
 #[cfg(feature = "local")]
+pub mod loadtest;
+#[cfg(feature = "local")]
 pub mod local;
+#[cfg(feature = "local")]
+pub mod trial;

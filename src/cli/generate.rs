@@ -110,7 +110,7 @@ struct Outcome<'a> {
 /// Runs the command.
 pub async fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
     let records = args.records.or(args.trades.is_empty().then_some(RECORDS));
-    let plan = Plan { records, rate: args.rate };
+    let plan = Plan { records, rate: args.rate, ramp: None };
     let (sink, target) = sink(&args).await?;
     let progress = Progress::start(records, &target);
     let totals = generate(plan, source(&args), sink, |event| progress.show(event), stop_on_ctrl_c()).await?;

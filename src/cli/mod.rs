@@ -5,6 +5,8 @@ pub mod demo;
 pub mod generate;
 pub mod leases;
 #[cfg(feature = "local")]
+pub mod loadtest;
+#[cfg(feature = "local")]
 pub mod local;
 pub mod run;
 pub mod transform;
@@ -37,6 +39,9 @@ enum Command {
     /// Run the whole pipeline on this machine, check that nothing was lost or doubled, and say where the lake is.
     #[cfg(feature = "local")]
     Demo(Box<demo::DemoArgs>),
+    /// Put load on worker processes, play faults on them, and check every record: a verdict and a report.
+    #[cfg(feature = "local")]
+    Loadtest(Box<loadtest::LoadtestArgs>),
     /// Run only the embedded Kinesis and DynamoDB, for any AWS client.
     #[cfg(feature = "local")]
     Local(Box<local::LocalArgs>),
@@ -75,6 +80,8 @@ impl Cli {
             Command::Leases(args) => leases::run(*args).await,
             #[cfg(feature = "local")]
             Command::Demo(args) => demo::run(*args).await,
+            #[cfg(feature = "local")]
+            Command::Loadtest(args) => Box::pin(loadtest::run(*args)).await,
             #[cfg(feature = "local")]
             Command::Local(args) => local::run(*args).await,
             Command::Generate(args) => generate::run(*args).await,

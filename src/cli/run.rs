@@ -3,6 +3,7 @@
 pub use crate::config::RunArgs;
 
 use super::Exit;
+use crate::clock;
 use crate::config::Config;
 use crate::service;
 use crate::telemetry::logs;
@@ -14,6 +15,7 @@ use crate::worker::Drain;
 /// When the service cannot start.
 pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let (format, filter) = (args.log_format, args.log.clone());
+    clock::be_wrong_by(args.clock_offset);
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => {

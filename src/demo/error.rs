@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::verify::VerifyError;
 use crate::generate::GenerateError;
 use crate::lease::TableError;
 use crate::local::LocalError;
+use crate::trial::VerifyError;
+use crate::trial::workers::WorkerError;
 
 /// Why the demo could not be played to its end. A lake with defects is not an error but a summary that says so.
 #[derive(Debug, thiserror::Error)]
@@ -35,13 +36,8 @@ pub enum DemoError {
     #[error("the embedded Kinesis refused: {0}")]
     Kinesis(String),
     /// A worker process.
-    #[error("{id} {problem}")]
-    Worker {
-        /// Its id.
-        id: String,
-        /// What happened to it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
     /// Nothing moves any more.
     #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}",
             after.as_secs(), logs.display())]

@@ -1,9 +1,8 @@
 //! The demo: the whole pipeline on one machine, and the check that nothing was lost or doubled.
 //!
-//! Owns: the play (servers, generator, workers as processes, mishaps), its progress, the independent check of the
-//! lake (`verify`) and its report. The check shares no decoding or transforming code with the pipeline: it reads
-//! records, rows and the table with plain `serde_json` and compares.
-//! Does not own: any stage of the pipeline; workers run as `kinetide run`.
+//! Owns: the play (servers, generator, mishaps), its progress and its report.
+//! Does not own: any stage of the pipeline; workers run as `kinetide run`. Their processes and the check of the lake are
+//! in `trial`.
 //!
 //! ```text
 //! generator ─► DynamoDB ─► forwarder ─► Kinesis ─► workers ─► lake
@@ -12,18 +11,10 @@
 //! ```
 
 mod error;
-mod json;
-mod lake;
 mod mishaps;
 mod play;
 mod progress;
-mod record;
 pub mod report;
-pub mod verify;
-mod workers;
 
 pub use error::DemoError;
 pub use play::{DemoPlan, play};
-
-#[cfg(test)]
-mod tests;

@@ -12,10 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::DemoError;
 use super::mishaps::{Mishap, Mishaps};
-use super::progress::{Display, Watch};
+use super::progress::Watch;
 use super::report::Summary;
-use super::verify::{Puts, Table, VerifyError, verify};
-use super::workers::{WorkerSettings, Workers};
 use crate::aws::sdk_config;
 use crate::generate::dynamodb::{TableWriter, create_table, scan};
 use crate::generate::synthetic::{Mix, Synthetic};
@@ -26,6 +24,8 @@ use crate::local::kinesis::Kinesis;
 use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
 use crate::shard::ShardId;
 use crate::shutdown::joined;
+use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
+use crate::trial::{Display, LakeCheck, Put, Puts, Table, VerifyError, verify};
 
 const TABLE: &str = "CryptoTransactions";
 const STREAM: &str = "crypto-transactions";
@@ -87,9 +87,15 @@ pub async fn play(
     let mut workers = Workers::new(WorkerSettings {
         stream: STREAM.to_owned(),
         application: APPLICATION.to_owned(),
-        lake: lake.clone(),
-        kinesis: aws.kinesis_url().to_owned(),
-        dynamodb: aws.dynamodb_url().to_owned(),
+        lake: lake.display().to_string(),
+        region: None,
+        endpoints: WorkerEndpoints {
+            kinesis: Some(aws.kinesis_url().to_owned()),
+            dynamodb: Some(aws.dynamodb_url().to_owned()),
+            s3: None,
+        },
+        clock_offset_s: 0,
+        full_disk_survivable: false,
         batch_age: BATCH_AGE,
         failover: FAILOVER,
         logs: logs.clone(),
@@ -192,7 +198,7 @@ impl Run<'_> {
             }
             workers.check()?;
             let look = watch.look().await?;
-            display.show(&look, all_put);
+            display.show(look.delivered, look.put, all_put, &look.line());
             // Once everything is put, what has not happened yet happens now.
             let put = if all_put { u64::MAX } else { look.put };
             while let Some(mishap) = self.mishaps.due(put) {
@@ -281,7 +287,7 @@ async fn generate(
     } else {
         Source::Trades(Box::new(TradeFiles::new(plan.trades.clone())))
     };
-    let amount = Plan { records: plan.records, rate: plan.rate };
+    let amount = Plan { records: plan.records, rate: plan.rate, ramp: None };
     let show = |event: generate::Event<'_>| {
         if let generate::Event::BadLine { error, count } = event
             && count <= BAD_LINES_SHOWN
@@ -307,11 +313,7 @@ fn prepare(dir: &PathBuf) -> Result<(PathBuf, PathBuf), DemoError> {
 }
 
 /// Reads everything back: the records from the stream, the rows from the lake, the items from the table.
-async fn check(
-    kinesis: &Kinesis,
-    client: &Client,
-    lake: &PathBuf,
-) -> Result<super::report::LakeCheck, DemoError> {
+async fn check(kinesis: &Kinesis, client: &Client, lake: &PathBuf) -> Result<LakeCheck, DemoError> {
     let mut puts = Puts::default();
     let mut wrong = None;
     let mut data = Vec::new();
@@ -319,10 +321,9 @@ async fn check(
         .visit(STREAM, |shard, record| {
             data.clear();
             let decoded = base64_simd::STANDARD.decode_append(&record.data[..], &mut data);
-            let added = match decoded {
-                Ok(_) => puts.add(shard.as_str(), record.sequence_number.as_str(), &data),
-                Err(_) => unreachable!("the stream refuses what is not base64"),
-            };
+            let Ok(_) = decoded else { unreachable!("the stream refuses what is not base64") };
+            let put = Put::new(shard.as_str(), record.sequence_number.as_str(), &data, record.arrival_us);
+            let added = put.and_then(|put| puts.add(shard.as_str(), put));
             wrong = wrong.take().or(added.err());
         })
         .map_err(refused)?;
@@ -336,7 +337,7 @@ async fn check(
         return Err(error.into());
     }
     let store = LocalFileSystem::new_with_prefix(lake).map_err(VerifyError::Store)?;
-    Ok(verify(Arc::new(store), &object_store::path::Path::default(), puts, Some(table)).await?)
+    Ok(verify(Arc::new(store), &object_store::path::Path::default(), puts, Some(table), |_, _| {}).await?)
 }
 
 /// The number of a shard, as people call it: `shardId-000000000007` is 7.

@@ -1,21 +1,13 @@
 //! How far the demo is: from the stream and the lease table alone, as an operator could know it.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressStyle};
-use tokio::time::Instant;
 
 use crate::clock::wall_clock_us;
 use crate::lease::{Lease, LeaseTable, TableError};
 use crate::local::kinesis::Kinesis;
 use crate::shard::{Checkpoint, ShardId};
-
-/// Time between lines when stderr is no terminal.
-const LINE_EVERY: Duration = Duration::from_secs(2);
-const BAR: &str = "{bar:12} {human_pos} of {human_len} in the lake  {wide_msg}";
 
 /// What the lease table says about the stream's records.
 pub(super) struct Watch {
@@ -91,68 +83,15 @@ impl Watch {
     }
 }
 
-/// Shows looks: a bar on a terminal, a line now and then elsewhere.
-pub(super) struct Display {
-    bar: ProgressBar,
-    /// Length of the bar until everything is put: what was asked for.
-    expected: u64,
-    terminal: bool,
-    last_line: Option<Instant>,
-}
-
-impl Display {
-    pub(super) fn new(records: u64) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let bar = if terminal { ProgressBar::new(records) } else { ProgressBar::hidden() };
-        bar.set_style(
-            ProgressStyle::with_template(BAR).expect("the template is a constant that a test parses"),
-        );
-        Self { bar, expected: records, terminal, last_line: None }
-    }
-
-    /// `all_put`: no more records will come.
-    pub(super) fn show(&mut self, look: &Look, all_put: bool) {
-        let owners: Vec<String> = look
+impl Look {
+    /// The look in words, without its counts.
+    pub(super) fn line(&self) -> String {
+        let owners: Vec<String> = self
             .owners
             .iter()
             .map(|(owner, leases)| format!("{}:{leases}", if owner.is_empty() { "nobody" } else { owner }))
             .collect();
         let readers = if owners.is_empty() { "not taken yet".to_owned() } else { owners.join(" ") };
-        let line = format!("lag {:.1} s  shards {readers}", as_seconds(look.age_ms));
-        if self.terminal {
-            self.bar.set_length(if all_put { look.put } else { self.expected.max(look.put) });
-            self.bar.set_position(look.delivered);
-            self.bar.set_message(line);
-        } else if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
-            self.last_line = Some(Instant::now());
-            eprintln!("{} of {} records in the lake  {line}", look.delivered, look.put);
-        }
-    }
-
-    /// Says something that happened, above the bar.
-    pub(super) fn say(&self, text: &str) {
-        if self.terminal {
-            self.bar.suspend(|| eprintln!("{text}"));
-        } else {
-            eprintln!("{text}");
-        }
-    }
-
-    pub(super) fn end(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-fn as_seconds(ms: u64) -> f64 {
-    Duration::from_millis(ms).as_secs_f64()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bar_has_a_valid_style() {
-        ProgressStyle::with_template(BAR).unwrap();
+        format!("lag {:.1} s  shards {readers}", Duration::from_millis(self.age_ms).as_secs_f64())
     }
 }

@@ -58,7 +58,7 @@ async fn the_table_ends_as_the_changes_say() {
     // Few keys, so that changes of one key follow each other closely.
     let mix = Mix { live_keys_max: 40, ttl_rate: 0.02, ..Mix::default() };
     let sink = Sink::Table(Arc::new(TableWriter::new(server.client.clone(), TABLE)));
-    let plan = Plan { records: Some(3000), rate: None };
+    let plan = Plan { records: Some(3000), ..Plan::default() };
     let mut last = Totals::default();
     let event = |event: Event<'_>| {
         if let Event::Progress(totals) = event {
@@ -101,7 +101,7 @@ async fn the_table_ends_as_the_changes_say() {
 async fn a_missing_table_is_an_error_at_once() {
     let server = server().await;
     let sink = Sink::Table(Arc::new(TableWriter::new(server.client.clone(), "NoSuchTable")));
-    let plan = Plan { records: Some(10), rate: None };
+    let plan = Plan { records: Some(10), ..Plan::default() };
     let error =
         run(plan, synthetic(1, Mix::default()), sink, |_| {}, CancellationToken::new()).await.unwrap_err();
     let message = error.to_string();
@@ -120,7 +120,7 @@ async fn a_cancelled_run_stops_early_and_says_so() {
             stop.cancel();
         }
     };
-    let plan = Plan { records: None, rate: Some(2000.0) };
+    let plan = Plan { rate: Some(2000.0), ..Plan::default() };
     let totals = run(plan, synthetic(1, Mix::default()), sink, event, cancel).await.unwrap();
     assert!(totals.interrupted && totals.written >= 100, "{totals:?}");
     let inserted = contents(&server.client).await.len() as u64;

@@ -7,11 +7,12 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::envelope;
 use super::item::Change;
-use super::retry::{first_answer, is_passing, pause, pauses};
+use super::retry::{first_answer, is_passing, is_throttle, pause, pauses};
 use super::run::{GenerateError, Written};
 use crate::aws::explain;
 use crate::clock::wall_clock_us;
@@ -29,6 +30,19 @@ pub struct StreamWriter {
     stream: String,
     table: envelope::Table,
     stamps: Mutex<Stamps>,
+    receipts: Option<mpsc::Sender<Vec<Receipt>>>,
+}
+
+/// What became of a record that was sent.
+#[derive(Debug)]
+pub struct Receipt {
+    /// The payload.
+    pub data: Vec<u8>,
+    /// When it was sent, µs since the epoch.
+    pub sent_us: i64,
+    /// Its shard and sequence number. `None` when the put was not answered: it is in the stream or not, and is sent
+    /// again as another record.
+    pub place: Option<(String, String)>,
 }
 
 /// What makes each record different from all others.
@@ -48,7 +62,13 @@ impl StreamWriter {
     /// Writes records that look as if `table` had sent them. The seed decides the event ids.
     pub fn new(client: Client, stream: impl Into<String>, table: envelope::Table, seed: u64) -> Self {
         let stamps = Stamps { event_ids: ChaCha8Rng::seed_from_u64(seed), last_created_us: 0 };
-        Self { client, stream: stream.into(), table, stamps: Mutex::new(stamps) }
+        Self { client, stream: stream.into(), table, stamps: Mutex::new(stamps), receipts: None }
+    }
+
+    /// Tells what became of each record. For that to be all of the truth, the client must not try again by itself.
+    #[must_use]
+    pub fn with_receipts(self, receipts: mpsc::Sender<Vec<Receipt>>) -> Self {
+        Self { receipts: Some(receipts), ..self }
     }
 
     /// Whether the stream is there.
@@ -118,20 +138,45 @@ impl StreamWriter {
                 .expect("data and partition key are set")
         });
         let call = self.client.put_records().stream_name(&self.stream).set_records(Some(entries.collect()));
+        let sent_us = wall_clock_us();
         let reply = match call.send().await {
             Ok(reply) => reply,
-            Err(error) if is_passing(&error) => return Ok((records, explain(&error))),
+            Err(error) if is_passing(&error) => {
+                if !is_throttle(&error) {
+                    let unclear =
+                        |record: &Record| Receipt { data: record.data.clone(), sent_us, place: None };
+                    self.tell(|| records.iter().map(unclear).collect()).await;
+                }
+                return Ok((records, explain(&error)));
+            }
             Err(error) => return Err(self.failed(explain(&error))),
         };
         if reply.records.len() != records.len() {
             return Err(self.failed("the reply does not have one result for each record".to_owned()));
         }
-        let mut reason = String::new();
-        let refused = records.into_iter().zip(reply.records).filter_map(|(record, result)| {
-            reason = result.error_code?;
-            Some(record)
-        });
-        Ok((refused.collect(), reason))
+        let (mut refused, mut accepted, mut reason) = (Vec::new(), Vec::new(), String::new());
+        for (record, result) in records.into_iter().zip(reply.records) {
+            match result.error_code {
+                Some(code) => {
+                    reason = code;
+                    refused.push(record);
+                }
+                None if self.receipts.is_some() => {
+                    let place = result.shard_id.zip(result.sequence_number);
+                    accepted.push(Receipt { data: record.data, sent_us, place });
+                }
+                None => {}
+            }
+        }
+        self.tell(|| accepted).await;
+        Ok((refused, reason))
+    }
+
+    async fn tell(&self, receipts: impl FnOnce() -> Vec<Receipt>) {
+        if let Some(sender) = &self.receipts {
+            // Whoever does not listen any more does not want to know.
+            let _ = sender.send(receipts()).await;
+        }
     }
 
     fn failed(&self, reason: String) -> GenerateError {

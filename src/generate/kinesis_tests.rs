@@ -80,7 +80,7 @@ fn synthetic(mix: Mix) -> Source {
 async fn refused_records_are_sent_again_and_only_these() {
     // Every third record of every other call is refused.
     let (client, script, _tasks) = server(|call, place| call % 2 == 1 || place % 3 > 0).await;
-    let plan = Plan { records: Some(3000), rate: None };
+    let plan = Plan { records: Some(3000), ..Plan::default() };
     let mix = Mix { live_keys_max: 300, ttl_rate: 0.2, ttl_deletes: true, bad_rate: 0.01 };
     let totals =
         run(plan, synthetic(mix), writer(client, "trades"), |_| {}, CancellationToken::new()).await.unwrap();
@@ -118,7 +118,7 @@ async fn refused_records_are_sent_again_and_only_these() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_stream_is_an_error_at_once() {
     let (client, _script, _tasks) = server(|_, _| true).await;
-    let plan = Plan { records: Some(10), rate: None };
+    let plan = Plan { records: Some(10), ..Plan::default() };
     let sink = writer(client, "other");
     let error =
         run(plan, synthetic(Mix::default()), sink, |_| {}, CancellationToken::new()).await.unwrap_err();
@@ -129,7 +129,7 @@ async fn a_missing_stream_is_an_error_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_is_kept() {
     let (client, script, _tasks) = server(|_, _| true).await;
-    let plan = Plan { records: Some(300), rate: Some(400.0) };
+    let plan = Plan { records: Some(300), rate: Some(400.0), ramp: None };
     let sink = writer(client, "trades");
     let totals = run(plan, synthetic(Mix::default()), sink, |_| {}, CancellationToken::new()).await.unwrap();
     assert!((0.7..2.0).contains(&totals.seconds), "300 records at 400/s took {} s", totals.seconds);

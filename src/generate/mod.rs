@@ -23,4 +23,4 @@ pub mod synthetic;
 pub mod trades;
 
 pub use item::{Change, Item, Value};
-pub use run::{Event, GenerateError, Plan, Sink, Source, Totals, run};
+pub use run::{Event, GenerateError, Plan, Ramp, Sink, Source, Totals, run};

@@ -19,6 +19,11 @@ impl Pace {
         Self { per_second, tokens: 0.0, burst: (per_second / 10.0).max(1.0), at: now }
     }
 
+    /// Goes on at another rate.
+    pub(super) fn change(&mut self, per_second: f64) {
+        (self.per_second, self.burst) = (per_second, (per_second / 10.0).max(1.0));
+    }
+
     /// Takes `records` tokens, going into debt, and says how long to wait before writing them.
     pub(super) fn take(&mut self, records: u32, now: Instant) -> Duration {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();

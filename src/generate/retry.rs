@@ -35,21 +35,20 @@ pub(super) async fn pause(length: Duration, cancel: &CancellationToken) -> bool 
 /// Whether the same request may succeed later: throttled, no answer, or trouble inside the service.
 pub(super) fn is_passing<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     match error {
-        SdkError::ServiceError(service) => service.err().code().is_some_and(|code| {
-            code.contains("Throttl")
-                || matches!(
-                    code,
-                    "ProvisionedThroughputExceededException"
-                        | "RequestLimitExceeded"
-                        | "LimitExceededException"
-                        | "InternalServerError"
-                        | "InternalFailure"
-                        | "ServiceUnavailable"
-                )
-        }),
+        SdkError::ServiceError(service) => {
+            let trouble = ["InternalServerError", "InternalFailure", "ServiceUnavailable"];
+            is_throttle(error) || service.err().code().is_some_and(|code| trouble.contains(&code))
+        }
         SdkError::ConstructionFailure(_) => false,
         _ => true,
     }
+}
+
+/// Whether the request was refused for coming too soon, so that it had no effect.
+pub(super) fn is_throttle<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    let SdkError::ServiceError(service) = error else { return false };
+    let codes = ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "LimitExceededException"];
+    service.err().code().is_some_and(|code| code.contains("Throttl") || codes.contains(&code))
 }
 
 /// What the target says to a first question. A target that is missing or out of reach is told at once; one that may

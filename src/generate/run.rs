@@ -36,6 +36,26 @@ pub struct Plan {
     pub records: Option<u64>,
     /// Changes per second; as fast as the target takes them when `None`.
     pub rate: Option<f64>,
+    /// Go from `rate` to another one, evenly.
+    pub ramp: Option<Ramp>,
+}
+
+/// A rate that changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Ramp {
+    /// Changes per second in the end.
+    pub to: f64,
+    /// How long it takes to get there.
+    pub over: Duration,
+}
+
+impl Plan {
+    /// Changes per second after this time.
+    pub fn rate_at(&self, elapsed: Duration) -> Option<f64> {
+        let from = self.rate?;
+        let share = |ramp: Ramp| elapsed.as_secs_f64() / ramp.over.as_secs_f64().max(f64::MIN_POSITIVE);
+        Some(self.ramp.map_or(from, |ramp| from + (ramp.to - from) * share(ramp).min(1.0)))
+    }
 }
 
 /// Where changes come from.
@@ -136,7 +156,6 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<Totals, GenerateError> {
     let started = Instant::now();
-    let batch_max = batch_max(&sink, plan.rate);
     let mut pace = plan.rate.map(|rate| Pace::new(rate, started));
     let mut reader = JoinSet::new();
     let mut chunks = read(&mut reader, source, plan.records);
@@ -146,12 +165,17 @@ pub async fn run(
     let mut source_ended = false;
     let mut totals = Totals::default();
     loop {
+        let rate = plan.rate_at(started.elapsed());
+        let batch_max = batch_max(&sink, rate);
         let want_more = !source_ended && order.ready() < batch_max && order.waiting() < WAITING_MAX;
         if next.is_none() && order.ready() > 0 && !want_more {
             let batch = order.take(batch_max);
             let now = Instant::now();
             let size = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-            let wait = pace.as_mut().map_or(Duration::ZERO, |pace| pace.take(size, now));
+            let wait = pace.as_mut().zip(rate).map_or(Duration::ZERO, |(pace, rate)| {
+                pace.change(rate);
+                pace.take(size, now)
+            });
             next = Some((batch, now + wait));
         }
         if source_ended && next.is_none() && order.waiting() == 0 && writers.is_empty() {

@@ -45,7 +45,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &["aws", "clock", "shutdown"]),
-    ("demo", &["aws", "clock", "generate", "lease", "local", "shard", "shutdown"]),
+    ("trial", &["shutdown"]),
+    ("loadtest", &["aws", "clock", "deliver", "generate", "lease", "local", "shard", "shutdown", "trial"]),
+    ("demo", &["aws", "clock", "generate", "lease", "local", "shard", "shutdown", "trial"]),
 ];
 const KNOW_EVERYTHING: [&str; 2] = ["cli", "service"];
 
@@ -57,8 +59,15 @@ const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
 
 /// Files and folders with these names, and these places, may use an AWS SDK.
 const AWS_SERVICES: [&str; 6] = ["cloudwatch", "dynamodb", "dynamodbstreams", "firehose", "kinesis", "s3"];
-const SDK_PLACES: [&str; 6] =
-    ["src/aws.rs", "src/service.rs", "src/cli/", "src/demo/", "src/generate/", "src/local/"];
+const SDK_PLACES: [&str; 7] = [
+    "src/aws.rs",
+    "src/service.rs",
+    "src/cli/",
+    "src/demo/",
+    "src/generate/",
+    "src/loadtest/stage.rs",
+    "src/local/",
+];
 const SDK_CRATES: [&str; 4] = ["aws_config", "aws_credential_types", "aws_sdk_", "aws_smithy_"];
 
 /// Decisions: no tasks, and no clock but the one they are given.
@@ -79,6 +88,13 @@ const PURE: &[&str] = &[
     "src/lease/plan.rs",
     "src/lease/row.rs",
     "src/lease/write.rs",
+    "src/loadtest/chaos.rs",
+    "src/loadtest/charts.rs",
+    "src/loadtest/faults.rs",
+    "src/loadtest/readers.rs",
+    "src/loadtest/report.rs",
+    "src/loadtest/reshard.rs",
+    "src/loadtest/verdict.rs",
     "src/shard/audit.rs",
     "src/shard/graph.rs",
     "src/shard/position.rs",

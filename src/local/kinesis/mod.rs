@@ -213,6 +213,15 @@ impl Kinesis {
         Ok(())
     }
 
+    /// Drops the records that arrived before a time, µs since the epoch, as the end of their retention would.
+    ///
+    /// # Errors
+    /// `ResourceNotFoundException`.
+    pub fn forget_before(&self, stream: &str, oldest_us: i64) -> Result<(), ApiError> {
+        self.stream(stream)?.layout().all().iter().for_each(|shard| shard.trim(oldest_us));
+        Ok(())
+    }
+
     /// Number of records ever put in the stream, over all shards.
     ///
     /// # Errors

@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kinetide::aws::sdk_config;
-use kinetide::demo::report::LakeCheck;
-use kinetide::demo::verify::{Puts, verify};
 use kinetide::lease::dynamodb::DynamoDbLeaseTable;
 use kinetide::lease::{Lease, LeaseTable};
 use kinetide::local::{LocalAws, LocalSettings};
 use kinetide::shard::Checkpoint;
+use kinetide::trial::{LakeCheck, Put, Puts, verify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use object_store::local::LocalFileSystem;
@@ -158,11 +157,12 @@ impl Stage {
             .kinesis()
             .visit(STREAM, |shard, record| {
                 let data = base64_simd::STANDARD.decode_to_vec(&record.data[..]).unwrap();
-                puts.add(shard.as_str(), record.sequence_number.as_str(), &data).unwrap();
+                let (shard, sequence) = (shard.as_str(), record.sequence_number.as_str());
+                puts.add(shard, Put::new(shard, sequence, &data, record.arrival_us).unwrap()).unwrap();
             })
             .unwrap();
         let store = LocalFileSystem::new_with_prefix(lake).unwrap();
-        verify(Arc::new(store), &object_store::path::Path::default(), puts, None).await.unwrap()
+        verify(Arc::new(store), &object_store::path::Path::default(), puts, None, |_, _| {}).await.unwrap()
     }
 
     /// Asserts that each of `records` records is in the lake exactly once.

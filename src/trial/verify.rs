@@ -1,14 +1,13 @@
 //! The check of a lake against the stream and the table: every record is in exactly one row or dead letter, every
 //! value is what the stream said, and the newest row of each key is what the table holds.
 //!
-//! Frugal: of each record about 80 bytes are kept, of each key about 100, whatever their size; objects are read one
-//! at a time per processor.
+//! Frugal: of each record about 80 bytes are kept, of each key about 100 where there is a table to compare with,
+//! whatever their size; objects are read one at a time per processor.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::num::NonZero;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -18,10 +17,11 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
+use super::check::{LakeCheck, Position};
 use super::json::hash;
 use super::lake::{self, Object, Zone};
-use super::record::{self, Expected, OrderingKey, Row, Sequence};
-use super::report::{LakeCheck, Position};
+use super::puts::{Puts, position};
+use super::record::{self, OrderingKey, Row, Sequence};
 use crate::shutdown::joined;
 
 /// Missing and repeated positions that are listed; the others are only counted.
@@ -50,31 +50,10 @@ pub enum VerifyError {
     Store(#[from] object_store::Error),
 }
 
-/// What was put into the stream.
-#[derive(Debug, Default)]
-pub struct Puts {
-    shards: Vec<String>,
-    numbers: HashMap<String, u32>,
-    entries: Vec<Entry>,
-    bytes: u64,
-}
-
 /// What the table holds in the end.
 #[derive(Debug, Default)]
 pub struct Table {
     items: HashMap<u64, u64>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    sequence: Sequence,
-    shard: u32,
-    /// In how many rows and dead letters.
-    seen: AtomicU32,
-    /// Hash of the payload.
-    payload: u64,
-    /// What its row must say; `None` where it can only be a dead letter.
-    expected: Option<Expected>,
 }
 
 /// The newest row of a key.
@@ -83,54 +62,6 @@ struct Newest {
     at: OrderingKey,
     /// `None` when it says that the item was deleted.
     attributes: Option<u64>,
-}
-
-impl Puts {
-    /// Adds one record: its position and its payload as the stream holds them.
-    pub fn add(&mut self, shard_id: &str, sequence_number: &str, data: &[u8]) -> Result<(), VerifyError> {
-        let sequence = Sequence::parse(sequence_number)
-            .ok_or_else(|| VerifyError::SequenceNumber { shard_id: shard_id.to_owned() })?;
-        let shard = match self.numbers.get(shard_id) {
-            Some(shard) => *shard,
-            None => {
-                let shard = u32::try_from(self.shards.len()).expect("a stream has fewer shards than 2^32");
-                self.shards.push(shard_id.to_owned());
-                self.numbers.insert(shard_id.to_owned(), shard);
-                shard
-            }
-        };
-        let expected = record::expected(data, sequence_number).ok();
-        self.entries.push(Entry { sequence, shard, seen: AtomicU32::new(0), payload: hash(&data), expected });
-        self.bytes += data.len() as u64;
-        Ok(())
-    }
-
-    /// Records added.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether nothing was added.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    fn find(&self, shard_id: &str, sequence: Sequence) -> Option<&Entry> {
-        let shard = *self.numbers.get(shard_id)?;
-        let place = self.entries.binary_search_by_key(&(shard, sequence), Entry::position).ok()?;
-        self.entries.get(place)
-    }
-
-    fn position(&self, entry: &Entry) -> Position {
-        let shard_id = self.shards.get(entry.shard as usize).cloned().unwrap_or_default();
-        Position { shard_id, sequence_number: entry.sequence.to_string() }
-    }
-}
-
-impl Entry {
-    fn position(&self) -> (u32, Sequence) {
-        (self.shard, self.sequence)
-    }
 }
 
 impl Table {
@@ -143,25 +74,29 @@ impl Table {
 }
 
 /// Reads the whole lake below `root` and compares it with what was put and, if given, with the table, which must
-/// have been empty before the first record. Nothing may be written meanwhile.
+/// have been empty before the first record. Nothing may be written meanwhile. `progress` is told how many objects were
+/// read, of how many.
+///
+/// # Errors
+/// When the lake cannot be read.
 pub async fn verify(
     store: Arc<dyn ObjectStore>,
     root: &Path,
-    mut puts: Puts,
+    puts: Puts,
     table: Option<Table>,
+    mut progress: impl FnMut(usize, usize),
 ) -> Result<LakeCheck, VerifyError> {
-    puts.entries.sort_unstable_by_key(Entry::position);
-    if let Some(pair) = puts.entries.windows(2).find(|pair| pair[0].position() == pair[1].position()) {
-        return Err(VerifyError::PositionTwice(puts.position(&pair[0])));
-    }
-    let check = Arc::new(Check { puts, newest: (0..KEY_PARTS).map(|_| Mutex::default()).collect() });
+    let key_parts = if table.is_some() { KEY_PARTS } else { 0 };
+    let check = Arc::new(Check { puts, newest: (0..key_parts).map(|_| Mutex::default()).collect() });
     let mut objects = lake::list(store.as_ref(), root).await?;
     // The largest first, so that no processor ends alone with one.
     objects.sort_unstable_by_key(|object| std::cmp::Reverse(object.meta.size));
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut result = LakeCheck::default();
     let mut readers = JoinSet::new();
-    for object in objects {
+    let all = objects.len();
+    for (read, object) in objects.into_iter().enumerate() {
+        progress(read, all);
         if readers.len() >= processors
             && let Some(found) = readers.join_next().await
         {
@@ -183,6 +118,7 @@ pub async fn verify(
 
 struct Check {
     puts: Puts,
+    /// Empty when there is no table to compare with.
     newest: Vec<Mutex<HashMap<u64, Newest>>>,
 }
 
@@ -202,9 +138,15 @@ impl Check {
     fn read(&self, object: &Object, gzip: &Bytes) -> LakeCheck {
         let mut found = LakeCheck { objects: 1, bytes_out: gzip.len() as u64, ..LakeCheck::default() };
         let at = object.meta.location.as_ref();
-        let lines = lake::each_line(gzip, |line| match object.zone {
-            Zone::Landing(hour) => self.landing_row(line, hour, at, &mut found),
-            Zone::DeadLetters => self.dead_letter(line, at, &mut found),
+        let created_us = object.meta.last_modified.timestamp_micros();
+        let lines = lake::each_line(gzip, |line| {
+            let sent_us = match object.zone {
+                Zone::Landing(hour) => self.landing_row(line, hour, at, &mut found),
+                Zone::DeadLetters => self.dead_letter(line, at, &mut found),
+            };
+            if let Some(sent_us) = sent_us {
+                found.latencies.add((created_us - sent_us) / 1_000);
+            }
         });
         match lines {
             Ok(0) if !gzip.is_empty() => found.empty_objects += 1,
@@ -215,32 +157,44 @@ impl Check {
         found
     }
 
-    fn landing_row(&self, line: &str, hour: Option<i64>, at: &str, found: &mut LakeCheck) {
+    /// Checks a row; answers when its record was sent.
+    fn landing_row(&self, line: &str, hour: Option<i64>, at: &str, found: &mut LakeCheck) -> Option<i64> {
         found.rows_delivered += 1;
         let row = match record::row(line) {
             Ok(row) => row,
-            Err(reason) => return found.defect(|f| &mut f.broken_lines, format!("{at}: {reason}")),
+            Err(reason) => {
+                found.defect(|f| &mut f.broken_lines, format!("{at}: {reason}"));
+                return None;
+            }
         };
-        let Some(entry) = self.puts.find(&row.shard_id, row.sequence) else {
+        let Some(put) = self.puts.find(&row.shard_id, row.sequence) else {
+            if self.puts.is_unclear(row.event_id) {
+                found.unclear += 1;
+                return None;
+            }
             let position = format!("{at}: {} {} was never put", row.shard_id, row.sequence);
-            return found.defect(|f| &mut f.unexpected, position);
+            found.defect(|f| &mut f.unexpected, position);
+            return None;
         };
-        entry.seen.fetch_add(1, Ordering::Relaxed);
-        let differs = match &entry.expected {
+        put.see();
+        let differs = match &put.expected {
             None => Some("cannot be a row: its record is malformed"),
             Some(expected) if expected.attributes != row.item.exact => Some("an attribute differs"),
             Some(expected) if expected.facts != row.facts => Some("the facts about the change differ"),
             Some(_) => None,
         };
         if let Some(what) = differs {
-            let what = format!("{at}: {} {what}", self.puts.position(entry));
+            let what = format!("{at}: {} {what}", position(&row.shard_id, put));
             found.defect(|f| &mut f.value_mismatches, what);
         }
         if hour.is_none() || hour != row.cdc_ts_us.map(|us| us.div_euclid(3_600_000_000)) {
-            let what = format!("{at}: {} belongs to another hour", self.puts.position(entry));
+            let what = format!("{at}: {} belongs to another hour", position(&row.shard_id, put));
             found.defect(|f| &mut f.misplaced, what);
         }
-        self.remember(&row);
+        if !self.newest.is_empty() {
+            self.remember(&row);
+        }
+        Some(put.sent_us())
     }
 
     fn remember(&self, row: &Row<'_>) {
@@ -263,44 +217,53 @@ impl Check {
         &self.newest[part]
     }
 
-    fn dead_letter(&self, line: &str, at: &str, found: &mut LakeCheck) {
+    /// Checks a dead letter; answers when its record was sent.
+    fn dead_letter(&self, line: &str, at: &str, found: &mut LakeCheck) -> Option<i64> {
         found.dead_letters += 1;
         let Ok(letter) = serde_json::from_str::<DeadLetter<'_>>(line) else {
-            return found.defect(|f| &mut f.broken_lines, format!("{at}: a line is not a dead letter"));
+            found.defect(|f| &mut f.broken_lines, format!("{at}: a line is not a dead letter"));
+            return None;
         };
-        let entry = Sequence::parse(&letter.sequence_number)
-            .and_then(|number| self.puts.find(&letter.shard_id, number));
-        let Some(entry) = entry else {
-            let position = format!("{at}: {} {} was never put", letter.shard_id, letter.sequence_number);
-            return found.defect(|f| &mut f.unexpected, position);
-        };
-        entry.seen.fetch_add(1, Ordering::Relaxed);
-        let position = || self.puts.position(entry);
         let data = base64_simd::STANDARD.decode_to_vec(letter.raw_data.as_bytes());
-        if data.ok().map(|data| hash(&data.as_slice())) != Some(entry.payload) {
-            let what = format!("{at}: {} has another rawData than the record", position());
+        let payload = data.ok().map(|data| hash(&data.as_slice()));
+        let put = Sequence::parse(&letter.sequence_number)
+            .and_then(|number| self.puts.find(&letter.shard_id, number));
+        let Some(put) = put else {
+            if payload.is_some_and(|payload| self.puts.is_unclear(payload)) {
+                found.unclear += 1;
+                return None;
+            }
+            let position = format!("{at}: {} {} was never put", letter.shard_id, letter.sequence_number);
+            found.defect(|f| &mut f.unexpected, position);
+            return None;
+        };
+        put.see();
+        if payload != Some(put.payload) {
+            let what =
+                format!("{at}: {} has another rawData than the record", position(&letter.shard_id, put));
             found.defect(|f| &mut f.value_mismatches, what);
         }
-        if entry.expected.is_some() {
-            let what = format!("{at}: {} is a dead letter but can be read", position());
+        if put.expected.is_some() {
+            let what = format!("{at}: {} is a dead letter but can be read", position(&letter.shard_id, put));
             found.defect(|f| &mut f.needless_dead_letters, what);
         }
+        Some(put.sent_us())
     }
 
     /// What can be said once every object was read.
     fn conclude(&self, table: Option<Table>, result: &mut LakeCheck) {
-        result.records_put = self.puts.entries.len() as u64;
-        result.bytes_in = self.puts.bytes;
-        for entry in &self.puts.entries {
-            match entry.seen.load(Ordering::Relaxed) {
+        result.records_put = self.puts.len();
+        result.bytes_in = self.puts.bytes();
+        for (shard_id, put) in self.puts.iter() {
+            match put.seen() {
                 0 => {
                     result.missing += 1;
-                    note(&mut result.missing_first, || self.puts.position(entry));
+                    note(&mut result.missing_first, || position(shard_id, put));
                 }
                 1 => {}
                 more => {
                     result.duplicated += u64::from(more) - 1;
-                    note(&mut result.duplicated_first, || self.puts.position(entry));
+                    note(&mut result.duplicated_first, || position(shard_id, put));
                 }
             }
         }

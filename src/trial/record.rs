@@ -94,6 +94,8 @@ pub(super) struct Row<'a> {
     pub(super) ordering_key: Option<OrderingKey>,
     pub(super) cdc_ts_us: Option<i64>,
     pub(super) is_deleted: bool,
+    /// Hash of `event_id`.
+    pub(super) event_id: u64,
     pub(super) facts: u64,
     pub(super) item: ItemHash,
 }
@@ -202,6 +204,12 @@ pub(super) fn expected(data: &[u8], sequence_number: &str) -> Result<Expected, M
     Ok(Expected { facts: hash(&facts), attributes: hash(&attributes) })
 }
 
+/// The hash of a record's event id, as a row has it; `None` for what is no record.
+pub(super) fn event_id(data: &[u8]) -> Option<u64> {
+    let record: Envelope<'_> = serde_json::from_slice(data).ok()?;
+    Some(hash(&Json::Text(record.event_id?)))
+}
+
 /// Reads a line of a landing object.
 pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
     let members: Members<'_> = serde_json::from_str(line).map_err(|_| "a line is not a JSON object")?;
@@ -223,7 +231,7 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
     }
     let [Some(shard_id), Some(sequence)] = position else { return Err("a row has no position") };
     let sequence = Sequence::parse(&sequence).ok_or("a sequence number is not a number")?;
-    let [cdc_ts_us, _, _, _, _, is_deleted, ordering_key, ..] = &facts;
+    let [cdc_ts_us, _, event_id, _, _, is_deleted, ordering_key, ..] = &facts;
     Ok(Row {
         shard_id,
         sequence,
@@ -236,6 +244,7 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
             _ => None,
         },
         is_deleted: *is_deleted == Json::Bool(true),
+        event_id: hash(event_id),
         facts: hash(&facts),
         item: item_hash(without_empty(attributes)),
     })

@@ -1,0 +1,203 @@
+//! `kinetide loadtest`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::Exit;
+use super::generate::{at_least_one, positive};
+use crate::config::{duration, endpoint};
+use crate::deliver::LakeUrl;
+use crate::loadtest::{self, Choice, LoadPlan, report};
+use crate::shutdown;
+use crate::trial::workers::WorkerEndpoints;
+
+const SERVERS: &str = "Servers of one's own";
+
+/// Flags of `kinetide loadtest`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Change records go straight into a stream, worker processes land them, faults are played on workers, \
+    servers and network; then every record is looked for in the lake by its sequence number. Progress is on stderr, \
+    the verdict on stdout.\n\n\
+    Faults: kill (SIGKILL), pause (SIGSTOP until others have its shards, then SIGCONT), term (SIGTERM), reshard (split, \
+    merge, change the count), throttle, 5xx, slow, cut (connections), partition (one worker from all servers), disk-full \
+    (one worker), clock (a worker whose wall clock is wrong). Each round plays every chosen kind once, in an order made \
+    from the seed.\n\n\
+    Exit code: 0 when every record is in the lake exactly once, 1 when not or when interrupted, 2 for wrong \
+    settings.\n\nExamples:\n  \
+    kinetide loadtest\n  \
+    kinetide loadtest --rate 5000 --duration 10m --chaos all --report report.html\n  \
+    kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
+)]
+pub struct LoadtestArgs {
+    /// Records per second.
+    #[arg(long, value_name = "N", default_value_t = 5_000.0, value_parser = positive, conflicts_with = "ramp")]
+    rate: f64,
+
+    /// Records per second at the start and in the end, as in 1000..20000.
+    #[arg(long, value_name = "FROM..TO")]
+    ramp: Option<RampArg>,
+
+    /// Put records for this long.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    duration: Duration,
+
+    /// Put no more records than this.
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    records: Option<u64>,
+
+    /// Shards of the stream at the start.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    shards: u32,
+
+    /// Worker processes.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
+    workers: u8,
+
+    /// Faults to play: names with commas between them, or all [default: none].
+    #[arg(long, value_name = "FAULTS")]
+    chaos: Option<Choice>,
+
+    /// Time between faults.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    chaos_every: Duration,
+
+    /// The same seed makes the same records and the same order of faults.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+
+    /// Empty folder for the lake and the workers' logs [default: a new one in the temporary folder].
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Print the verdict as one JSON object.
+    #[arg(long)]
+    json: bool,
+
+    /// Write a report with charts.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+
+    /// Another Kinesis than the embedded one. The run makes a stream in it and deletes it in the end.
+    #[arg(long, help_heading = SERVERS, value_name = "URL")]
+    kinesis_endpoint: Option<String>,
+
+    /// Another DynamoDB than the embedded one. The run makes a table in it and deletes it in the end.
+    #[arg(long, help_heading = SERVERS, value_name = "URL")]
+    dynamodb_endpoint: Option<String>,
+
+    /// Another S3 than that of AWS, for a lake at s3://.
+    #[arg(long, help_heading = SERVERS, value_name = "URL")]
+    s3_endpoint: Option<String>,
+
+    /// Another lake than a folder in --dir: s3://bucket/prefix or a folder. The run makes a folder of its own in it.
+    #[arg(long, help_heading = SERVERS, value_name = "URL")]
+    lake: Option<LakeUrl>,
+
+    /// AWS region [default: from the environment, or that of the embedded servers].
+    #[arg(long, help_heading = SERVERS, value_name = "REGION")]
+    region: Option<String>,
+}
+
+/// Two rates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct RampArg {
+    from: f64,
+    to: f64,
+}
+
+impl FromStr for RampArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text.split_once("..").ok_or("write it like 1000..20000")?;
+        Ok(Self { from: positive(from)?, to: positive(to)? })
+    }
+}
+
+/// Runs the load test; exit code 1 when anything is missing, doubled or changed.
+///
+/// # Errors
+/// When it could not be run to its end.
+pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
+    let command = command_line();
+    let checked = || {
+        Ok::<_, crate::config::BadSetting>(WorkerEndpoints {
+            kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint.clone())?,
+            dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint.clone())?,
+            s3: endpoint("s3-endpoint", args.s3_endpoint.clone())?,
+        })
+    };
+    let endpoints = match checked() {
+        Ok(endpoints) => endpoints,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(Exit::BadSettings);
+        }
+    };
+    let dir = args
+        .dir
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-loadtest-{}", std::process::id())));
+    let plan = LoadPlan {
+        rate: args.ramp.map_or(args.rate, |ramp| ramp.from),
+        ramp_to: args.ramp.map(|ramp| ramp.to),
+        shards: args.shards,
+        workers: args.workers.into(),
+        duration: args.duration,
+        records: args.records,
+        chaos: args.chaos.unwrap_or_default(),
+        chaos_every: args.chaos_every.max(Duration::from_millis(200)),
+        seed: args.seed,
+        dir,
+        lake: args.lake,
+        endpoints,
+        region: args.region,
+    };
+    let cancel = CancellationToken::new();
+    let mut running = Box::pin(loadtest::run(plan, cancel.clone()));
+    let verdict = tokio::select! {
+        verdict = &mut running => verdict,
+        second = shutdown::on_signal(cancel) => {
+            second.context("could not listen to signals")?;
+            return Ok(Exit::Failed);
+        }
+    };
+    drop(running);
+    let verdict = verdict?;
+    if let Some(file) = &args.report {
+        std::fs::write(file, report::html(&verdict, &command))
+            .with_context(|| format!("could not write the report {}", file.display()))?;
+    }
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&verdict).context("could not print the verdict")?)?;
+    } else {
+        writeln!(out, "{verdict}")?;
+    }
+    Ok(if verdict.ok() { Exit::Done } else { Exit::Failed })
+}
+
+/// How this process was started, to repeat it.
+fn command_line() -> String {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    format!("kinetide {}", arguments.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ramp_has_two_rates() {
+        assert_eq!("1000..20000".parse(), Ok(RampArg { from: 1_000.0, to: 20_000.0 }));
+        for wrong in ["1000", "..5", "0..5", "a..b"] {
+            assert!(wrong.parse::<RampArg>().is_err(), "{wrong}");
+        }
+    }
+}

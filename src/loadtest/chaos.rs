@@ -1,0 +1,182 @@
+//! What goes wrong on purpose, and when: a timetable made from a seed.
+
+use std::collections::BTreeSet;
+use std::fmt::{self, Display};
+use std::str::FromStr;
+use std::time::Duration;
+
+use rand::seq::{IteratorRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chaos {
+    /// SIGKILL a worker and start another with a new id.
+    Kill,
+    /// SIGSTOP a worker until its leases have been taken, then SIGCONT: a zombie.
+    Pause,
+    /// SIGTERM a worker and start another.
+    Term,
+    /// Split, merge, or change the shard count.
+    Reshard,
+    /// Requests are refused as coming too soon.
+    Throttle,
+    /// Requests fail inside the service, some of them after they had their effect.
+    #[serde(rename = "5xx")]
+    Broken,
+    /// Answers come late.
+    Slow,
+    /// Connections are cut, before a request got through or before its answer did.
+    Cut,
+    /// One worker reaches no server until its leases have been taken, and a while longer.
+    Partition,
+    /// One worker can write no byte into the lake.
+    DiskFull,
+    /// A worker is replaced by one whose wall clock is wrong.
+    Clock,
+}
+
+/// Every kind, in the order of `--help`.
+pub const ALL: [Chaos; 11] = [
+    Chaos::Kill,
+    Chaos::Pause,
+    Chaos::Term,
+    Chaos::Reshard,
+    Chaos::Throttle,
+    Chaos::Broken,
+    Chaos::Slow,
+    Chaos::Cut,
+    Chaos::Partition,
+    Chaos::DiskFull,
+    Chaos::Clock,
+];
+
+impl Chaos {
+    /// As people type it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Pause => "pause",
+            Self::Term => "term",
+            Self::Reshard => "reshard",
+            Self::Throttle => "throttle",
+            Self::Broken => "5xx",
+            Self::Slow => "slow",
+            Self::Cut => "cut",
+            Self::Partition => "partition",
+            Self::DiskFull => "disk-full",
+            Self::Clock => "clock",
+        }
+    }
+
+    /// Whether it is played between a worker and the servers.
+    pub fn needs_proxy(self) -> bool {
+        matches!(self, Self::Throttle | Self::Broken | Self::Slow | Self::Cut | Self::Partition)
+    }
+}
+
+impl Display for Chaos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A choice of kinds: names with commas between them, or `all`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice(pub BTreeSet<Chaos>);
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(ALL.into()));
+        }
+        let known = |name: &str| ALL.into_iter().find(|kind| kind.name() == name);
+        let kinds = text.split(',').map(|name| known(name.trim()).ok_or(name));
+        kinds
+            .collect::<Result<_, _>>()
+            .map(Self)
+            .map_err(|name| format!("{name:?} is none of {}, or all", ALL.map(Chaos::name).join(", ")))
+    }
+}
+
+/// The order of the faults: every kind once in each round, each round shuffled anew.
+#[derive(Debug)]
+pub(super) struct Timetable {
+    kinds: Vec<Chaos>,
+    round: Vec<Chaos>,
+    every: Duration,
+    due: Duration,
+}
+
+impl Timetable {
+    /// The first fault comes after `every`, then one each `every`.
+    pub(super) fn new(choice: &Choice, every: Duration) -> Self {
+        Self { kinds: choice.0.iter().copied().collect(), round: Vec::new(), every, due: every }
+    }
+
+    /// The fault that is due after `elapsed`, if one is. Those that were missed are not made up for.
+    pub(super) fn due(&mut self, elapsed: Duration, rng: &mut ChaCha8Rng) -> Option<Chaos> {
+        if elapsed < self.due {
+            return None;
+        }
+        self.due = elapsed + self.every;
+        if self.round.is_empty() {
+            self.round.clone_from(&self.kinds);
+            self.round.shuffle(rng);
+        }
+        self.round.pop()
+    }
+}
+
+/// One of these workers; `None` when there is none.
+pub(super) fn one_of<'a>(workers: &[&'a str], rng: &mut ChaCha8Rng) -> Option<&'a str> {
+    workers.iter().copied().choose(rng)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn kinds_are_chosen_by_name() {
+        assert_eq!("all".parse::<Choice>().unwrap().0.len(), ALL.len());
+        let two: Choice = "kill, 5xx".parse().unwrap();
+        assert_eq!(two.0.into_iter().collect::<Vec<_>>(), [Chaos::Kill, Chaos::Broken]);
+        let wrong = "kill,fire".parse::<Choice>().unwrap_err();
+        assert!(wrong.contains("\"fire\"") && wrong.contains("disk-full"), "{wrong}");
+        for kind in ALL {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        }
+    }
+
+    #[test]
+    fn a_seed_repeats_its_timetable_and_each_round_has_every_kind() {
+        let faults = |seed| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut timetable = Timetable::new(&"all".parse().unwrap(), Duration::from_secs(5));
+            (0..200).filter_map(|s| timetable.due(Duration::from_secs(s), &mut rng)).collect::<Vec<_>>()
+        };
+        assert_eq!(faults(7), faults(7));
+        assert_ne!(faults(7), faults(8));
+        assert_eq!(faults(7).len(), 39);
+        for round in faults(7).chunks_exact(ALL.len()) {
+            assert_eq!(round.iter().collect::<BTreeSet<_>>().len(), ALL.len());
+        }
+    }
+
+    #[test]
+    fn missed_faults_are_not_made_up_for_and_no_kinds_are_no_faults() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let second = Duration::from_secs(1);
+        let mut timetable = Timetable::new(&"kill".parse().unwrap(), second);
+        assert_eq!(timetable.due(second * 10, &mut rng), Some(Chaos::Kill));
+        assert_eq!(timetable.due(second * 10, &mut rng), None);
+        assert_eq!(Timetable::new(&Choice::default(), second).due(second * 10, &mut rng), None);
+    }
+}

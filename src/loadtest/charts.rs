@@ -1,0 +1,173 @@
+//! The charts of a report, as SVG.
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use super::chaos::{ALL, Chaos};
+use super::verdict::{Fault, Sample};
+
+const SIZE: (u32, u32) = (1_000, 280);
+const BLUE: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
+const GREEN: RGBColor = RGBColor(0x2a, 0x9d, 0x5c);
+const RED: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
+const GREY: RGBColor = RGBColor(0x66, 0x66, 0x66);
+/// Batches arrive in steps; this many seconds are averaged.
+const AVERAGED_SECONDS: f64 = 4.0;
+const FONT: (&str, u32) = ("sans-serif", 13);
+
+type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
+
+/// A line with its name.
+struct Line {
+    name: &'static str,
+    colour: RGBColor,
+    points: Vec<(f64, f64)>,
+}
+
+/// Records per second, put and delivered.
+pub(super) fn throughput(samples: &[Sample], faults: &[Fault]) -> String {
+    let of = |count: fn(&Sample) -> u64| rates(samples, count);
+    let lines = [
+        Line { name: "put", colour: BLUE, points: of(|sample| sample.put) },
+        Line { name: "in the lake", colour: GREEN, points: of(|sample| sample.delivered) },
+    ];
+    svg(|area| over_time(area, "records per second", &lines, faults))
+}
+
+/// Age of the oldest record not in the lake.
+pub(super) fn lag(samples: &[Sample], faults: &[Fault]) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a picture")]
+    let points = samples.iter().map(|sample| (sample.seconds, sample.lag_ms as f64 / 1_000.0)).collect();
+    svg(|area| over_time(area, "seconds", &[Line { name: "lag", colour: RED, points }], faults))
+}
+
+/// Shards without a reader.
+pub(super) fn unread(samples: &[Sample], faults: &[Fault]) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "a picture")]
+    let points = samples.iter().map(|sample| (sample.seconds, sample.unread as f64)).collect();
+    svg(|area| over_time(area, "shards", &[Line { name: "without a reader", colour: GREY, points }], faults))
+}
+
+/// When which fault was played.
+pub(super) fn faults(faults: &[Fault], end: f64) -> String {
+    let kinds: Vec<Chaos> =
+        ALL.into_iter().rev().filter(|kind| faults.iter().any(|fault| fault.kind == *kind)).collect();
+    svg(|area| {
+        let rows = i32::try_from(kinds.len()).unwrap_or(i32::MAX).max(1);
+        let mut chart = ChartBuilder::on(area)
+            .margin(10)
+            .x_label_area_size(36)
+            .y_label_area_size(70)
+            .build_cartesian_2d(0.0..end, (0..rows).into_segmented())?;
+        chart
+            .configure_mesh()
+            .disable_mesh()
+            .x_desc("seconds")
+            .x_label_formatter(&|x| x.to_string())
+            .y_labels(kinds.len())
+            .y_label_formatter(&|row| match row {
+                SegmentValue::CenterOf(row) | SegmentValue::Exact(row) => usize::try_from(*row)
+                    .ok()
+                    .and_then(|row| kinds.get(row))
+                    .map_or_else(String::new, ToString::to_string),
+                SegmentValue::Last => String::new(),
+            })
+            .label_style(FONT)
+            .axis_desc_style(FONT)
+            .draw()?;
+        // Those that take no time are still to be seen.
+        let least = end / 250.0;
+        let bars = faults.iter().filter_map(|fault| {
+            let row = kinds.iter().position(|kind| *kind == fault.kind)?;
+            let row = i32::try_from(row).ok()?;
+            let (from, to) = (fault.at_seconds, fault.at_seconds + fault.seconds.max(least));
+            let corners =
+                [(from, SegmentValue::Exact(row)), (to.min(end), SegmentValue::Exact(row.saturating_add(1)))];
+            let mut bar = Rectangle::new(corners, RED.mix(0.75).filled());
+            bar.set_margin(4, 4, 0, 0);
+            Some(bar)
+        });
+        chart.draw_series(bars)?;
+        Ok(())
+    })
+}
+
+/// What was counted, per second, averaged.
+fn rates(samples: &[Sample], count: fn(&Sample) -> u64) -> Vec<(f64, f64)> {
+    let mut first = 0;
+    let mut points = Vec::with_capacity(samples.len());
+    for sample in samples {
+        while samples[first].seconds < sample.seconds - AVERAGED_SECONDS {
+            first += 1;
+        }
+        let seconds = sample.seconds - samples[first].seconds;
+        if seconds > 0.0 {
+            #[expect(clippy::cast_precision_loss, reason = "a picture")]
+            let more = count(sample).saturating_sub(count(&samples[first])) as f64;
+            points.push((sample.seconds, more / seconds));
+        }
+    }
+    points
+}
+
+/// Lines over the time of the run; faults are faint uprights.
+fn over_time<'a>(
+    area: &DrawingArea<SVGBackend<'a>, Shift>,
+    unit: &str,
+    lines: &[Line],
+    faults: &[Fault],
+) -> Drawn<'a> {
+    let all = || lines.iter().flat_map(|line| &line.points);
+    let end = all().map(|(x, _)| *x).fold(1.0, f64::max);
+    // With room for the names of the lines.
+    let top = all().map(|(_, y)| *y).fold(1.0, f64::max) * 1.25;
+    let mut chart = ChartBuilder::on(area)
+        .margin(10)
+        .x_label_area_size(36)
+        .y_label_area_size(70)
+        .build_cartesian_2d(0.0..end, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(GREY.mix(0.2))
+        .x_desc("seconds")
+        .y_desc(unit)
+        .y_labels(6)
+        .x_label_formatter(&|x| x.to_string())
+        .y_label_formatter(&|y| y.to_string())
+        .label_style(FONT)
+        .axis_desc_style(FONT)
+        .draw()?;
+    chart.draw_series(
+        faults
+            .iter()
+            .map(|fault| PathElement::new([(fault.at_seconds, 0.0), (fault.at_seconds, top)], RED.mix(0.35))),
+    )?;
+    for Line { name, colour, points } in lines {
+        let colour = *colour;
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
+            .label(*name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE.mix(0.8))
+        .label_font(FONT)
+        .draw()?;
+    Ok(())
+}
+
+/// One picture.
+fn svg(draw: impl for<'a> FnOnce(&DrawingArea<SVGBackend<'a>, Shift>) -> Drawn<'a>) -> String {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        let drawn = draw(&area).and_then(|()| area.present());
+        drawn.expect("drawing into a string cannot fail");
+    }
+    text
+}
+
+const TRANSPARENT: RGBAColor = RGBAColor(0, 0, 0, 0.0);

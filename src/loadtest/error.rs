@@ -1,0 +1,65 @@
+//! Why a load test can fail to say anything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::generate::GenerateError;
+use crate::local::LocalError;
+use crate::trial::VerifyError;
+use crate::trial::workers::WorkerError;
+
+/// Why the load test could not be run to its end. A lake with defects is not an error but a verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Two wishes that do not go together.
+    #[error("{0}")]
+    Wish(String),
+    /// The folder.
+    #[error("{}: {problem}", dir.display())]
+    Dir {
+        /// As given.
+        dir: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The embedded AWS.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// The producer.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The check.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// A worker process.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A server.
+    #[error("{what}: {problem}")]
+    Server {
+        /// What it was asked for.
+        what: String,
+        /// What it said.
+        problem: String,
+    },
+    /// Nothing moves any more.
+    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}",
+            after.as_secs(), logs.display())]
+    Stuck {
+        /// For how long.
+        after: Duration,
+        /// Records put and not delivered.
+        left: u64,
+        /// Folder of the logs.
+        logs: PathBuf,
+    },
+    /// Ended from outside.
+    #[error("interrupted: the workers were drained and have ended, nothing was checked")]
+    Interrupted,
+}
+
+impl LoadError {
+    pub(super) fn server(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+        Self::Server { what: what.into(), problem: problem.to_string() }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the producer was told about its records, and how far the workers are with them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::generate::kinesis::Receipt;
+use crate::lease::Lease;
+use crate::shard::{Checkpoint, ShardId};
+use crate::trial::{Put, Puts, VerifyError};
+
+/// Receipts on their way: each is a request's worth.
+const RECEIPTS_WAITING: usize = 64;
+
+/// The records put so far. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger(Arc<Mutex<Puts>>);
+
+/// How far the workers are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// Records put.
+    pub(super) put: u64,
+    /// Of these, at or below a checkpoint.
+    pub(super) delivered: u64,
+    /// When the oldest record above the checkpoints was sent, µs since the epoch.
+    pub(super) oldest_us: Option<i64>,
+}
+
+/// Shards whose lease said SHARD_END; such leases are cleaned up later.
+#[derive(Debug, Default)]
+pub(super) struct Finished(HashSet<ShardId>);
+
+impl Ledger {
+    /// Takes in receipts on a thread of its own until there are no more senders.
+    pub(super) fn open(&self, tasks: &mut JoinSet<Result<(), VerifyError>>) -> mpsc::Sender<Vec<Receipt>> {
+        let (sender, mut receipts) = mpsc::channel(RECEIPTS_WAITING);
+        let ledger = self.clone();
+        tasks.spawn_blocking(move || {
+            while let Some(batch) = receipts.blocking_recv() {
+                ledger.enter(batch)?;
+            }
+            Ok(())
+        });
+        sender
+    }
+
+    fn enter(&self, batch: Vec<Receipt>) -> Result<(), VerifyError> {
+        let mut puts = Vec::with_capacity(batch.len());
+        let mut unclear = Vec::new();
+        for receipt in batch {
+            match receipt.place {
+                Some((shard, sequence)) => {
+                    let put = Put::new(&shard, &sequence, &receipt.data, receipt.sent_us)?;
+                    puts.push((shard, put));
+                }
+                None => unclear.push(receipt.data),
+            }
+        }
+        let mut all = self.lock();
+        unclear.iter().for_each(|data| all.add_unclear(data));
+        puts.into_iter().try_for_each(|(shard, put)| all.add(&shard, put))
+    }
+
+    /// Compares with what the lease table says.
+    pub(super) fn progress(&self, leases: &BTreeMap<&ShardId, &Lease>, finished: &mut Finished) -> Progress {
+        let puts = self.lock();
+        let mut progress = Progress { put: puts.len(), ..Progress::default() };
+        for (shard, all) in puts.shards() {
+            let id = ShardId::new(shard);
+            let checkpoint = leases.get(&id).map(|lease| &lease.checkpoint);
+            if checkpoint == Some(&Checkpoint::ShardEnd) || finished.0.contains(&id) {
+                finished.0.insert(id);
+                progress.delivered += all;
+                continue;
+            }
+            let (delivered, next_us) = match checkpoint {
+                Some(Checkpoint::At(position)) => puts.up_to(shard, position.sequence.as_str()),
+                _ => puts.up_to(shard, "0"),
+            };
+            progress.delivered += delivered;
+            progress.oldest_us = [progress.oldest_us, next_us].into_iter().flatten().min();
+        }
+        progress
+    }
+
+    /// Everything, once nobody writes any more.
+    pub(super) fn close(self) -> Puts {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Puts> {
+        self.0.lock().expect("nothing panics under this lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::{HashKeyRange, Position, SequenceNumber, Shard};
+
+    fn lease(id: &str, checkpoint: Checkpoint) -> Lease {
+        let shard = Shard {
+            id: ShardId::new(id),
+            parents: Vec::new(),
+            hash_range: HashKeyRange { start: 0, end: 1 },
+            starting_sequence_number: SequenceNumber::parse("1").unwrap(),
+            closed: false,
+        };
+        Lease::new(&shard, checkpoint)
+    }
+
+    #[test]
+    fn progress_follows_the_checkpoints() {
+        let ledger = Ledger::default();
+        let receipt = |shard: &str, sequence: i64| Receipt {
+            data: b"x".to_vec(),
+            sent_us: 1_000 + sequence,
+            place: Some((shard.to_owned(), sequence.to_string())),
+        };
+        ledger
+            .enter((1..=5).map(|n| receipt("a", n)).chain((1..=3).map(|n| receipt("b", n))).collect())
+            .unwrap();
+        let at = |n: &str| Checkpoint::At(Position::new(SequenceNumber::parse(n).unwrap()));
+        let mut finished = Finished::default();
+        let mut look = |leases: &[Lease]| {
+            let leases = leases.iter().map(|lease| (&lease.key, lease)).collect();
+            let progress = ledger.progress(&leases, &mut finished);
+            (progress.put, progress.delivered, progress.oldest_us)
+        };
+        assert_eq!(look(&[]), (8, 0, Some(1_001)));
+        assert_eq!(look(&[lease("a", at("4")), lease("b", Checkpoint::TrimHorizon)]), (8, 4, Some(1_001)));
+        assert_eq!(look(&[lease("a", at("4")), lease("b", Checkpoint::ShardEnd)]), (8, 7, Some(1_005)));
+        // The lease of a finished shard is deleted.
+        assert_eq!(look(&[lease("a", at("5"))]), (8, 8, None));
+        assert_eq!(ledger.close().len(), 8);
+    }
+}

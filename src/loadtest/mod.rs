@@ -1,0 +1,73 @@
+//! The load test: a stream under load, workers as real processes, faults on purpose, and a verdict record by record.
+//!
+//! Owns: the producer's ledger, the faults and when they come, the proxies that play some of them, what is measured, the
+//! verdict and the report.
+//! Does not own: any stage of the pipeline; workers run as `kinetide run`. Their processes and the check of the lake are
+//! in `trial`, the records are `generate`'s.
+//!
+//! ```text
+//! producer ─────────────► Kinesis ◄─ proxy ─┐
+//!    │ receipts                             ├─ workers (kill, stop, full disk, wrong clock) ─► lake
+//!    ▼                    DynamoDB ◄─ proxy ┘                                                   │
+//!  ledger ───────────────────────────────► verify ◄────────────────────────────────────────────┘
+//! ```
+
+mod chaos;
+mod charts;
+mod crew;
+mod error;
+mod faults;
+mod ledger;
+mod mischief;
+mod proxy;
+mod readers;
+pub mod report;
+mod reshard;
+mod run;
+mod stage;
+mod usage;
+mod verdict;
+
+pub use chaos::{ALL, Chaos, Choice};
+pub use crew::WorkerUse;
+pub use error::LoadError;
+pub use faults::Service;
+pub use run::run;
+pub use verdict::{Fault, LatencyMs, Requests, Sample, Verdict};
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::deliver::LakeUrl;
+use crate::trial::workers::WorkerEndpoints;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct LoadPlan {
+    /// Records per second.
+    pub rate: f64,
+    /// Records per second in the end.
+    pub ramp_to: Option<f64>,
+    /// Shards at the start.
+    pub shards: u32,
+    /// Worker processes.
+    pub workers: usize,
+    /// For how long records are put.
+    pub duration: Duration,
+    /// Records to put at most.
+    pub records: Option<u64>,
+    /// Kinds of faults.
+    pub chaos: Choice,
+    /// Time between faults.
+    pub chaos_every: Duration,
+    /// Seed of records and faults.
+    pub seed: u64,
+    /// Empty folder for logs, and for the lake where none is given.
+    pub dir: PathBuf,
+    /// Another lake; the run makes a folder of its own in it.
+    pub lake: Option<LakeUrl>,
+    /// Servers, where not the embedded ones.
+    pub endpoints: WorkerEndpoints,
+    /// AWS region, for servers that are not embedded.
+    pub region: Option<String>,
+}

@@ -1,0 +1,254 @@
+//! The report of a run: one HTML file that needs nothing else.
+
+use std::fmt::Write;
+
+use super::charts;
+use super::verdict::Verdict;
+use crate::trial::figures::{grouped, mebibytes};
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1060px;margin:2em auto;padding:0 1em}\
+    h1{font-size:1.5em}h2{font-size:1.15em;margin:2em 0 .4em}.ok{color:#1d7a45}.bad{color:#b3261e}\
+    code,pre{font:13px ui-monospace,monospace;background:#f4f4f4;padding:.15em .35em}pre{padding:.8em;overflow-x:auto}\
+    table{border-collapse:collapse}td,th{padding:.2em .9em .2em 0;text-align:left;border-bottom:1px solid #ddd;\
+    vertical-align:top}td.n,th.n{text-align:right}svg{max-width:100%;height:auto}.scroll{max-height:32em;overflow-y:auto}";
+
+/// The report as HTML. `command`: how to repeat the run.
+pub fn html(verdict: &Verdict, command: &str) -> String {
+    let mut page = String::with_capacity(256 * 1024);
+    write_page(&mut page, verdict, command).expect("writing into a string cannot fail");
+    page
+}
+
+fn write_page(page: &mut String, verdict: &Verdict, command: &str) -> std::fmt::Result {
+    let (class, headline) = match verdict.ok() {
+        true => ("ok", format!("Every one of {} records is in the lake exactly once", grouped(verdict.put))),
+        false => ("bad", "The lake is not what it should be".to_owned()),
+    };
+    write!(
+        page,
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>kinetide load test</title><style>{STYLE}</style></head><body>\
+         <h1 class=\"{class}\">{headline}</h1><pre>{}</pre>",
+        escaped(command)
+    )?;
+    figures(page, verdict)?;
+    let end = verdict.samples.last().map_or(1.0, |sample| sample.seconds).max(1.0);
+    for (title, svg) in [
+        ("Throughput", charts::throughput(&verdict.samples, &verdict.faults)),
+        (
+            "Lag: age of the oldest record that is not in the lake",
+            charts::lag(&verdict.samples, &verdict.faults),
+        ),
+        ("Shards without a reader", charts::unread(&verdict.samples, &verdict.faults)),
+    ] {
+        write!(page, "<h2>{title}</h2>{svg}")?;
+    }
+    if !verdict.faults.is_empty() {
+        write!(page, "<h2>Faults</h2>{}", charts::faults(&verdict.faults, end))?;
+        faults(page, verdict)?;
+    }
+    requests(page, verdict)?;
+    workers(page, verdict)?;
+    if !verdict.ok() {
+        write!(page, "<h2 class=\"bad\">Found</h2><pre>{}</pre>", escaped(&verdict.to_string()))?;
+    }
+    page.push_str("</body></html>\n");
+    Ok(())
+}
+
+fn figures(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
+    let latency = verdict.latency_ms;
+    let cpu: f64 = verdict.workers.iter().map(|worker| worker.cpu_seconds).sum();
+    let memory = verdict.workers.iter().map(|worker| worker.rss_max_bytes).max().unwrap_or(0);
+    page.push_str("<table>");
+    for (name, value) in [
+        ("records put", grouped(verdict.put)),
+        ("delivered", grouped(verdict.delivered)),
+        ("of these dead letters", grouped(verdict.dead_letters)),
+        ("missing", grouped(verdict.missing)),
+        ("duplicated", grouped(verdict.duplicated)),
+        ("other defects", grouped(other_defects(verdict))),
+        ("put, records per second", format!("{:.0}", verdict.put_per_second)),
+        ("delivered, records per second", format!("{:.0}", verdict.delivered_per_second)),
+        (
+            "put to lake, p50 / p99 / max",
+            format!("{} / {} / {}", seconds(latency.p50), seconds(latency.p99), seconds(latency.max)),
+        ),
+        ("longest lag", seconds(verdict.lag_ms_max)),
+        ("workers killed", grouped(verdict.workers_killed)),
+        ("zombies", grouped(verdict.zombies)),
+        ("reshardings", grouped(verdict.reshards)),
+        ("workers that ended by themselves", grouped(verdict.ended_by_themselves.len() as u64)),
+        ("processor time of the workers", format!("{cpu:.1} s")),
+        ("most memory of one", mebibytes(memory)),
+        ("objects", format!("{}, {}", grouped(verdict.lake.objects), mebibytes(verdict.lake.bytes_out))),
+        ("seed", verdict.seed.to_string()),
+    ] {
+        write!(page, "<tr><td>{name}</td><td class=\"n\">{value}</td></tr>")?;
+    }
+    page.push_str("</table>");
+    Ok(())
+}
+
+fn other_defects(verdict: &Verdict) -> u64 {
+    let others =
+        verdict.lake.defects().into_iter().filter(|(name, _)| !["missing", "duplicated"].contains(name));
+    others.map(|(_, count)| count).sum()
+}
+
+fn faults(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
+    page.push_str(
+        "<div class=\"scroll\"><table><tr><th class=\"n\">at</th><th>fault</th><th>what was done</th>\
+         <th class=\"n\">for</th><th class=\"n\">shards without a reader</th><th class=\"n\">longest</th></tr>",
+    );
+    for fault in &verdict.faults {
+        let unread = match fault.shards_unread {
+            0 => "<td></td><td></td>".to_owned(),
+            shards => {
+                format!("<td class=\"n\">{shards}</td><td class=\"n\">{}</td>", seconds(fault.unread_ms_max))
+            }
+        };
+        write!(
+            page,
+            "<tr><td class=\"n\">{:.1} s</td><td>{}</td><td>{}</td><td class=\"n\">{:.1} s</td>{unread}</tr>",
+            fault.at_seconds,
+            fault.kind,
+            escaped(&fault.what),
+            fault.seconds
+        )?;
+    }
+    write!(
+        page,
+        "</table></div><p>A shard is without a reader while its lease has no owner, or one that is dead, stopped or cut \
+         off; looked at five times a second. Through no fault of the list: {} at most.</p>",
+        seconds(verdict.unread_ms_otherwise)
+    )
+}
+
+fn requests(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
+    if verdict.requests.is_empty() {
+        return Ok(());
+    }
+    page.push_str(
+        "<h2>Requests of the workers</h2><table><tr><th>service</th><th class=\"n\">requests</th>\
+         <th class=\"n\">for a million records</th><th class=\"n\">with a fault</th><th>operations</th></tr>",
+    );
+    for requests in &verdict.requests {
+        let operations: Vec<String> = requests
+            .operations
+            .iter()
+            .map(|(operation, count)| format!("{} {}", escaped(operation), grouped(*count)))
+            .collect();
+        write!(
+            page,
+            "<tr><td>{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td></tr>",
+            requests.service,
+            grouped(requests.requests),
+            grouped(requests.per_million_records),
+            grouped(requests.struck),
+            operations.join(", ")
+        )?;
+    }
+    page.push_str("</table>");
+    Ok(())
+}
+
+fn workers(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
+    page.push_str(
+        "<h2>Worker processes</h2><div class=\"scroll\"><table><tr><th>worker</th><th class=\"n\">lived</th>\
+         <th class=\"n\">processor time</th><th class=\"n\">most memory</th><th>end</th></tr>",
+    );
+    for worker in &verdict.workers {
+        write!(
+            page,
+            "<tr><td>{}</td><td class=\"n\">{:.0} s</td><td class=\"n\">{:.1} s</td><td class=\"n\">{}</td><td>{}</td></tr>",
+            worker.id,
+            worker.seconds,
+            worker.cpu_seconds,
+            mebibytes(worker.rss_max_bytes),
+            escaped(&worker.end)
+        )?;
+    }
+    page.push_str("</table></div>");
+    Ok(())
+}
+
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loadtest::chaos::ALL;
+    use crate::loadtest::verdict::{Fault, LatencyMs, Sample};
+
+    fn verdict(missing: u64) -> Verdict {
+        let samples = (0..=60u32).map(|second| Sample {
+            seconds: second.into(),
+            put: 5_000 * u64::from(second),
+            delivered: 5_000 * u64::from(second.saturating_sub(3) / 2 * 2),
+            lag_ms: 2_500,
+            unread: usize::from(second == 30),
+        });
+        let faults = ALL.into_iter().zip(1u32..).map(|(kind, number)| Fault {
+            kind,
+            at_seconds: f64::from(number * 5),
+            seconds: 4.0,
+            what: "<worker-1> & more".into(),
+            shards_unread: 1,
+            unread_ms_max: 3_210,
+        });
+        Verdict {
+            seed: 7,
+            put: 300_000,
+            delivered: 300_000 - missing,
+            dead_letters: 300,
+            missing,
+            duplicated: 0,
+            exactly_once: missing == 0,
+            lake: Default::default(),
+            resent: 0,
+            put_seconds: 60.0,
+            seconds: 64.0,
+            put_per_second: 5_000.0,
+            delivered_per_second: 4_700.0,
+            latency_ms: LatencyMs { p50: 1_900, p99: 5_100, max: 9_000 },
+            lag_ms_max: 9_000,
+            workers_killed: 1,
+            zombies: 1,
+            reshards: 1,
+            ended_by_themselves: Vec::new(),
+            faults: faults.collect(),
+            unread_ms_otherwise: 1_200,
+            requests: Vec::new(),
+            workers: Vec::new(),
+            samples: samples.collect(),
+        }
+    }
+
+    #[test]
+    fn a_report_stands_alone_and_shows_every_fault() {
+        let page = html(&verdict(0), "kinetide loadtest --seed 7");
+        assert_eq!(page.matches("<svg").count(), 4);
+        for elsewhere in ["src=", "href=", "@import", "url("] {
+            assert!(!page.contains(elsewhere), "{elsewhere} asks for another file");
+        }
+        for kind in ALL {
+            assert!(page.contains(&format!("<td>{kind}</td>")), "{kind}");
+        }
+        assert!(page.contains("&lt;worker-1&gt; &amp; more") && page.contains("3.2 s"));
+        assert!(page.contains("exactly once") && page.contains("kinetide loadtest --seed 7"));
+        assert!(html(&verdict(1), "").contains("not what it should be"));
+    }
+
+    #[test]
+    fn a_run_without_faults_and_samples_has_a_report() {
+        let empty = Verdict { faults: Vec::new(), samples: Vec::new(), ..verdict(0) };
+        assert_eq!(html(&empty, "").matches("<svg").count(), 3);
+    }
+}

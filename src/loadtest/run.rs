@@ -1,0 +1,400 @@
+//! A run from start to verdict.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::LoadPlan;
+use super::chaos::{Chaos, Timetable};
+use super::crew::Crew;
+use super::error::LoadError;
+use super::ledger::{Finished, Ledger, Progress};
+use super::mischief::Mischief;
+use super::readers::{Held, Readers};
+use super::stage::Stage;
+use super::verdict::{LatencyMs, Requests, Sample, Verdict};
+use crate::clock::wall_clock_us;
+use crate::deliver::LakeUrl;
+use crate::generate::kinesis::StreamWriter;
+use crate::generate::synthetic::{Mix, Synthetic};
+use crate::generate::{self, Plan, Ramp, Sink, Source, Totals, envelope};
+use crate::lease::{Lease, LeaseTable};
+use crate::shard::ShardId;
+use crate::shard::graph::ready;
+use crate::shutdown::joined;
+use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
+use crate::trial::{Display, LakeCheck, verify};
+
+/// Short, so that a minute shows what takes a day in production.
+const BATCH_AGE: Duration = Duration::from_secs(2);
+const FAILOVER: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+/// Without any progress for this long something is wrong.
+const STUCK_AFTER: Duration = Duration::from_secs(120);
+/// Share of the records that no consumer can decode, so that dead letters go through the same fire.
+const BAD_RATE: f64 = 0.001;
+/// Records in the lake for this long are forgotten by the embedded stream, as retention would.
+const KEPT_US: i64 = 60_000_000;
+
+/// Runs the load test: servers, workers, producer, faults, drain, check.
+///
+/// # Errors
+/// See [`LoadError`].
+pub async fn run(plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, LoadError> {
+    let name = format!("loadtest-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    check_wishes(&plan)?;
+    let (lake, logs) = prepare(&plan, &name)?;
+    let full_disk_survivable = plan.chaos.0.contains(&Chaos::DiskFull) && matches!(lake, LakeUrl::Folder(_));
+    let mut stage = Box::pin(Stage::set(&plan, &name, lake)).await?;
+    let mut crew = Crew::new(WorkerSettings {
+        stream: stage.stream.clone(),
+        application: stage.application.clone(),
+        lake: stage.lake.to_string(),
+        region: stage.region(),
+        endpoints: WorkerEndpoints::default(),
+        batch_age: BATCH_AGE,
+        failover: FAILOVER,
+        clock_offset_s: 0,
+        full_disk_survivable,
+        logs,
+    });
+    for _ in 0..plan.workers {
+        crew.start(&mut stage, 0).await?;
+    }
+    eprintln!(
+        "producer ─► stream {} ({} shards) ─► {} worker processes",
+        stage.stream, plan.shards, plan.workers
+    );
+    eprintln!("       ─► lake in {}; logs in {}", stage.lake, plan.dir.join("logs").display());
+
+    let leases: Arc<dyn LeaseTable> = Arc::new(stage.leases());
+    let mut run = Run {
+        mischief: Mischief::new(plan.seed, plan.shards, Instant::now()),
+        timetable: Timetable::new(&plan.chaos, plan.chaos_every),
+        chaos_rng: ChaCha8Rng::seed_from_u64(plan.seed),
+        started: Instant::now(),
+        plan: &plan,
+        stage,
+        crew,
+        ledger: Ledger::default(),
+        finished: Finished::default(),
+        readers: Readers::default(),
+        samples: Vec::new(),
+        lag_ms_max: 0,
+        unread_ms_otherwise: 0,
+        ended_by_themselves: Vec::new(),
+    };
+    let done = tokio::select! {
+        biased;
+        () = cancel.cancelled() => None,
+        done = run.until_delivered(leases) => Some(done),
+    };
+    run.mischief.heal_all(&mut run.crew, &run.stage);
+    let Some(done) = done else {
+        eprintln!("interrupted: draining the workers; once more ends them at once");
+        run.crew.drain().await?;
+        run.stage.strike().await;
+        return Err(LoadError::Interrupted);
+    };
+    let (totals, seconds) = done?;
+    if let Err(error) = run.crew.drain().await {
+        run.ended_by_themselves.push(error.to_string());
+    }
+    run.judge(&totals, seconds).await
+}
+
+struct Run<'a> {
+    plan: &'a LoadPlan,
+    stage: Stage,
+    crew: Crew,
+    ledger: Ledger,
+    finished: Finished,
+    timetable: Timetable,
+    /// Of the timetable alone, so that the same seed gives the same faults whatever became of the last one.
+    chaos_rng: ChaCha8Rng,
+    mischief: Mischief,
+    readers: Readers,
+    started: Instant,
+    samples: Vec<Sample>,
+    lag_ms_max: u64,
+    unread_ms_otherwise: u64,
+    ended_by_themselves: Vec<String>,
+}
+
+impl Run<'_> {
+    /// Puts, watches and does mischief until every record is below a checkpoint. Answers what was put and how long all
+    /// of it took.
+    async fn until_delivered(&mut self, table: Arc<dyn LeaseTable>) -> Result<(Totals, f64), LoadError> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a guess for a bar")]
+        let expected = (self.plan.rate.midpoint(self.plan.ramp_to.unwrap_or(self.plan.rate))
+            * self.plan.duration.as_secs_f64()) as u64;
+        let expected = self.plan.records.map_or(expected, |records| records.min(expected));
+        let mut display = Display::new(expected);
+        let mut entering = JoinSet::new();
+        let mut putting = JoinSet::new();
+        putting.spawn(put(self.plan.clone(), self.writer(&mut entering), self.started));
+        let mut totals: Option<Totals> = None;
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut moved = (Instant::now(), 0);
+        let mut leases = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                Some(done) = putting.join_next() => {
+                    let done = joined(done).await?;
+                    while let Some(entered) = entering.join_next().await {
+                        joined(entered).await?;
+                    }
+                    display.say(&format!("all records put: {}; no more faults", done.written));
+                    self.mischief.heal_all(&mut self.crew, &self.stage);
+                    totals = Some(done);
+                }
+                Some(entered) = entering.join_next() => joined(entered).await?,
+                _ = ticks.tick() => {}
+            }
+            self.replace_ended(&display).await?;
+            // The first worker makes the table; later, a server that does not answer leaves things as they were seen.
+            if let Ok(seen) = table.snapshot().await {
+                leases = seen.leases;
+            }
+            let progress = self.look(&leases);
+            display.show(progress.delivered, progress.put, totals.is_some(), &self.line(&progress));
+            if let Some(totals) = totals.take_if(|_| progress.delivered == progress.put) {
+                display.end();
+                return Ok((totals, self.started.elapsed().as_secs_f64()));
+            }
+            for said in self.mischief.heal(&leases, &mut self.crew, &self.stage)? {
+                display.say(&said);
+            }
+            if totals.is_none()
+                && let Some(kind) = self.timetable.due(self.started.elapsed(), &mut self.chaos_rng)
+            {
+                let (crew, stage) = (&mut self.crew, &mut self.stage);
+                if let Some(said) = self.mischief.happen(kind, &leases, crew, stage).await? {
+                    display.say(&said);
+                }
+            }
+            if progress.delivered != moved.1 {
+                moved = (Instant::now(), progress.delivered);
+            } else if moved.0.elapsed() > STUCK_AFTER && progress.put > progress.delivered {
+                display.end();
+                let left = progress.put - progress.delivered;
+                return Err(LoadError::Stuck { after: STUCK_AFTER, left, logs: self.plan.dir.join("logs") });
+            }
+        }
+    }
+
+    fn writer(&self, entering: &mut JoinSet<Result<(), crate::trial::VerifyError>>) -> StreamWriter {
+        let table =
+            envelope::Table { name: "CryptoTransactions".to_owned(), region: self.stage.region_name.clone() };
+        let writer = StreamWriter::new(self.stage.kinesis(), &self.stage.stream, table, self.plan.seed);
+        writer.with_receipts(self.ledger.open(entering))
+    }
+
+    /// A worker that ends by itself is started again, as ECS would.
+    async fn replace_ended(&mut self, display: &Display) -> Result<(), LoadError> {
+        for ended in self.crew.ended() {
+            if ended.told && ended.status.success() {
+                continue;
+            }
+            let what = if ended.told { "did not drain cleanly" } else { "ended by itself" };
+            let text = format!("{} {what} ({})", ended.id, ended.status);
+            display.say(&text);
+            self.ended_by_themselves.push(text);
+            if !ended.told {
+                self.crew.start(&mut self.stage, 0).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in one look at the lease table.
+    fn look(&mut self, leases: &[Lease]) -> Progress {
+        let by_key: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
+        let progress = self.ledger.progress(&by_key, &mut self.finished);
+        let held: Vec<Held> = leases
+            .iter()
+            .filter(|lease| !lease.finished())
+            .filter(|lease| ready(&lease.parents, |parent| by_key.get(parent).map(|lease| &lease.checkpoint)))
+            .map(|lease| Held {
+                shard: lease.key.clone(),
+                owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
+            })
+            .collect();
+        let now = Instant::now();
+        let crew = &self.crew;
+        let gaps = self.readers.look(now, &held, |id| crew.reads(id), |owner| crew.blame(owner, now));
+        for gap in gaps {
+            let length = u64::try_from(gap.length.as_millis()).unwrap_or(u64::MAX);
+            match gap.fault {
+                Some(fault) => self.mischief.unread(fault, length),
+                None => self.unread_ms_otherwise = self.unread_ms_otherwise.max(length),
+            }
+        }
+        let lag_us = progress.oldest_us.map_or(0, |oldest| wall_clock_us() - oldest);
+        let lag_ms = u64::try_from(lag_us / 1_000).unwrap_or(0);
+        self.lag_ms_max = self.lag_ms_max.max(lag_ms);
+        let seconds = self.started.elapsed().as_secs_f64();
+        if self.samples.last().is_none_or(|last| seconds - last.seconds >= SAMPLE_EVERY.as_secs_f64()) {
+            self.samples.push(Sample {
+                seconds,
+                put: progress.put,
+                delivered: progress.delivered,
+                lag_ms,
+                unread: self.readers.unread(),
+            });
+            self.crew.measure();
+            let oldest = progress.oldest_us.unwrap_or_else(wall_clock_us);
+            self.stage.forget_before(oldest - KEPT_US);
+        }
+        progress
+    }
+
+    fn line(&self, progress: &Progress) -> String {
+        let lag = progress.oldest_us.map_or(0, |oldest| (wall_clock_us() - oldest) / 100_000);
+        let workers = self.crew.healthy().len();
+        let unread = match self.readers.unread() {
+            0 => String::new(),
+            shards => format!("  {shards} shards not read"),
+        };
+        format!(
+            "lag {}.{} s  {workers} workers  {} faults{unread}",
+            lag / 10,
+            lag % 10,
+            self.mischief.faults().len()
+        )
+    }
+
+    /// Reads the lake back.
+    async fn judge(self, totals: &Totals, seconds: f64) -> Result<Verdict, LoadError> {
+        eprintln!("reading the lake back");
+        let (store, root) = self.stage.lake_store()?;
+        let mut shown = Instant::now();
+        let lake = verify(store, &root, self.ledger.clone().close(), None, |read, all| {
+            if shown.elapsed() > Duration::from_secs(2) {
+                shown = Instant::now();
+                eprintln!("{read} of {all} objects read");
+            }
+        })
+        .await?;
+        let requests = requests(&self.stage, lake.records_put);
+        self.stage.strike().await;
+        let latency = |percent| lake.latencies.percentile(percent);
+        let counts = self.mischief.counts();
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let per_second = |seconds: f64| lake.records_put as f64 / seconds.max(f64::MIN_POSITIVE);
+        Ok(Verdict {
+            seed: self.plan.seed,
+            put: lake.records_put,
+            delivered: lake.records_put - lake.missing,
+            dead_letters: lake.dead_letters,
+            missing: lake.missing,
+            duplicated: lake.duplicated,
+            exactly_once: lake.ok(),
+            resent: totals.resent,
+            put_seconds: totals.seconds,
+            seconds,
+            put_per_second: per_second(totals.seconds),
+            delivered_per_second: per_second(seconds),
+            latency_ms: LatencyMs { p50: latency(50), p99: latency(99), max: latency(100) },
+            lag_ms_max: self.lag_ms_max,
+            workers_killed: counts.killed,
+            zombies: counts.zombies,
+            reshards: counts.reshards,
+            ended_by_themselves: self.ended_by_themselves,
+            faults: self.mischief.into_faults(),
+            unread_ms_otherwise: self.unread_ms_otherwise,
+            requests,
+            workers: self.crew.uses(),
+            samples: self.samples,
+            lake: LakeCheck { latencies: Default::default(), ..lake },
+        })
+    }
+}
+
+/// Puts records until the time or the records are over.
+async fn put(
+    plan: LoadPlan,
+    writer: StreamWriter,
+    started: Instant,
+) -> Result<Totals, generate::GenerateError> {
+    let mix = Mix { bad_rate: BAD_RATE, ..Mix::default() };
+    let source = Source::Synthetic(Box::new(Synthetic::new(plan.seed, mix)));
+    let amount = Plan {
+        records: plan.records,
+        rate: Some(plan.rate),
+        ramp: plan.ramp_to.map(|to| Ramp { to, over: plan.duration }),
+    };
+    let time_is_up = CancellationToken::new();
+    let putting = generate::run(amount, source, Sink::Stream(Arc::new(writer)), |_| {}, time_is_up.clone());
+    let mut putting = std::pin::pin!(putting);
+    tokio::select! {
+        done = &mut putting => return done,
+        () = tokio::time::sleep_until(started + plan.duration) => time_is_up.cancel(),
+    }
+    putting.await
+}
+
+/// Faults between worker and server need proxies.
+fn check_wishes(plan: &LoadPlan) -> Result<(), LoadError> {
+    let endpoints = [&plan.endpoints.kinesis, &plan.endpoints.dynamodb, &plan.endpoints.s3];
+    let tls = endpoints.into_iter().flatten().find(|url| !url.starts_with("http://"));
+    if let (Some(url), Some(kind)) = (tls, plan.chaos.0.iter().find(|kind| kind.needs_proxy())) {
+        return Err(LoadError::Wish(format!(
+            "--chaos {kind} needs a proxy before {url}, which its certificate does not allow: leave it out, or use \
+             servers on http://"
+        )));
+    }
+    let on_s3 = matches!(plan.lake, Some(LakeUrl::S3 { .. }));
+    if on_s3 && plan.endpoints.s3.is_none() && plan.chaos.0.contains(&Chaos::DiskFull) {
+        let text = "--chaos disk-full on s3:// needs --s3-endpoint with a server on http://, or a folder as the lake";
+        return Err(LoadError::Wish(text.to_owned()));
+    }
+    Ok(())
+}
+
+/// Makes the folders; answers the lake and the folder of the logs.
+fn prepare(plan: &LoadPlan, name: &str) -> Result<(LakeUrl, std::path::PathBuf), LoadError> {
+    let bad = |problem: String| LoadError::Dir { dir: plan.dir.clone(), problem };
+    if std::fs::read_dir(&plan.dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(bad("is not empty: choose another folder with --dir, or remove it".to_owned()));
+    }
+    let logs = plan.dir.join("logs");
+    std::fs::create_dir_all(&logs).map_err(|error| bad(format!("could not be made: {error}")))?;
+    let lake = match &plan.lake {
+        None => LakeUrl::Folder(plan.dir.join("lake")),
+        Some(LakeUrl::Folder(folder)) => LakeUrl::Folder(folder.join(name)),
+        Some(LakeUrl::S3 { bucket, prefix }) => {
+            let prefix = [prefix.as_str(), name].into_iter().filter(|part| !part.is_empty());
+            let prefix = prefix.collect::<Vec<_>>().join("/");
+            LakeUrl::S3 { bucket: bucket.clone(), prefix }
+        }
+    };
+    Ok((lake, logs))
+}
+
+fn requests(stage: &Stage, records: u64) -> Vec<Requests> {
+    let mut found: Vec<Requests> = Vec::new();
+    for ((service, operation), count) in stage.network.counts() {
+        if found.last().is_none_or(|last| last.service != service) {
+            let (requests, struck, per_million_records) = (0, 0, 0);
+            found.push(Requests { service, requests, struck, per_million_records, operations: Vec::new() });
+        }
+        let Some(of_service) = found.last_mut() else { continue };
+        of_service.requests += count.requests;
+        of_service.struck += count.struck;
+        of_service.operations.push((operation, count.requests));
+    }
+    for of_service in &mut found {
+        of_service.per_million_records = of_service.requests * 1_000_000 / records.max(1);
+    }
+    found
+}

@@ -1,0 +1,207 @@
+//! What a run came to, for machines and for people.
+
+use std::fmt::{self, Display};
+
+use serde::Serialize;
+
+use super::chaos::Chaos;
+use super::crew::WorkerUse;
+use crate::trial::LakeCheck;
+use crate::trial::figures::{grouped, mebibytes};
+
+/// The result of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// Seed of records and faults.
+    pub seed: u64,
+    /// Records in the stream.
+    pub put: u64,
+    /// Of these, in the lake at least once, as a row or a dead letter.
+    pub delivered: u64,
+    /// Of these, in the lake as a dead letter.
+    pub dead_letters: u64,
+    /// Records that are in no row and no dead letter.
+    pub missing: u64,
+    /// Rows and dead letters beyond the first of a record.
+    pub duplicated: u64,
+    /// Whether every record is in the lake exactly once and says what it should.
+    pub exactly_once: bool,
+    /// Everything the check found.
+    pub lake: LakeCheck,
+    /// Records whose put was refused and that were sent again.
+    pub resent: u64,
+    /// Time during which records were put.
+    pub put_seconds: f64,
+    /// From the first put to the last commit.
+    pub seconds: f64,
+    /// Records per second, put.
+    pub put_per_second: f64,
+    /// Records per second over all the time until the last commit.
+    pub delivered_per_second: f64,
+    /// From put to the object in the lake.
+    pub latency_ms: LatencyMs,
+    /// The largest age of the oldest record not below a checkpoint.
+    pub lag_ms_max: u64,
+    /// Workers killed (SIGKILL).
+    pub workers_killed: u64,
+    /// Workers that went on after others had taken their leases.
+    pub zombies: u64,
+    /// Splits, merges and changes of the shard count.
+    pub reshards: u64,
+    /// Workers that ended by themselves, and were replaced; what they said.
+    pub ended_by_themselves: Vec<String>,
+    /// Faults in their order.
+    pub faults: Vec<Fault>,
+    /// The longest time that a shard was without a reader through no fault of this list, as at the start.
+    pub unread_ms_otherwise: u64,
+    /// Requests of the workers, where they went through proxies.
+    pub requests: Vec<Requests>,
+    /// Every worker process.
+    pub workers: Vec<WorkerUse>,
+    /// One look each second, for the charts.
+    #[serde(skip)]
+    pub samples: Vec<Sample>,
+}
+
+/// Percentiles in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LatencyMs {
+    /// Half of the records.
+    pub p50: u64,
+    /// 99 % of the records.
+    pub p99: u64,
+    /// All.
+    pub max: u64,
+}
+
+/// One fault.
+#[derive(Clone, Debug, Serialize)]
+pub struct Fault {
+    /// Its kind.
+    pub kind: Chaos,
+    /// When it struck, from the start.
+    pub at_seconds: f64,
+    /// How long it lasted.
+    pub seconds: f64,
+    /// What was done, to whom.
+    pub what: String,
+    /// Shards that were without a reader through it.
+    pub shards_unread: u64,
+    /// The longest time that one of them was.
+    pub unread_ms_max: u64,
+}
+
+/// Requests to one service.
+#[derive(Clone, Debug, Serialize)]
+pub struct Requests {
+    /// `kinesis`, `dynamodb` or `s3`.
+    pub service: super::faults::Service,
+    /// All of them.
+    pub requests: u64,
+    /// Those that a fault was played on.
+    pub struck: u64,
+    /// For each million records delivered.
+    pub per_million_records: u64,
+    /// By operation, S3's by method.
+    pub operations: Vec<(String, u64)>,
+}
+
+/// The state at one second.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sample {
+    /// From the start.
+    pub seconds: f64,
+    /// Records put so far.
+    pub put: u64,
+    /// Records below checkpoints.
+    pub delivered: u64,
+    /// Age of the oldest record that is not.
+    pub lag_ms: u64,
+    /// Shards without a reader.
+    pub unread: usize,
+}
+
+impl Verdict {
+    /// Whether the run proves that nothing was lost, doubled or changed.
+    pub fn ok(&self) -> bool {
+        self.exactly_once
+    }
+}
+
+/// A table for people.
+impl Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: String| writeln!(f, "  {name:<28}{value:>14}");
+        line("records put", grouped(self.put))?;
+        line("delivered", grouped(self.delivered))?;
+        line("of these dead letters", grouped(self.dead_letters))?;
+        for (name, count) in self.lake.defects() {
+            if name != "keys unlike the table" {
+                line(name, grouped(count))?;
+            }
+        }
+        if self.lake.unclear > 0 {
+            line("puts without an answer", grouped(self.lake.unclear))?;
+        }
+        line("objects", grouped(self.lake.objects))?;
+        line("objects, compressed", mebibytes(self.lake.bytes_out))?;
+        line("put per second", format!("{:.0}", self.put_per_second))?;
+        line("delivered per second", format!("{:.0}", self.delivered_per_second))?;
+        let LatencyMs { p50, p99, max } = self.latency_ms;
+        line(
+            "put to lake p50 / p99 / max",
+            format!("{} / {} / {} s", tenths(p50), tenths(p99), tenths(max)),
+        )?;
+        line("longest lag", format!("{} s", tenths(self.lag_ms_max)))?;
+        line("workers killed", grouped(self.workers_killed))?;
+        line("zombies", grouped(self.zombies))?;
+        line("reshardings", grouped(self.reshards))?;
+        for requests in &self.requests {
+            let per_million = format!("{} per million records", grouped(requests.per_million_records));
+            line(&format!("{} requests", requests.service), per_million)?;
+        }
+        let cpu: f64 = self.workers.iter().map(|worker| worker.cpu_seconds).sum();
+        let memory = self.workers.iter().map(|worker| worker.rss_max_bytes).max().unwrap_or(0);
+        line("worker processes", grouped(self.workers.len() as u64))?;
+        line("their processor time", format!("{cpu:.1} s"))?;
+        line("most memory of one", mebibytes(memory))?;
+        line("time", format!("{:.1} s", self.seconds))?;
+        if !self.faults.is_empty() {
+            writeln!(f, "\n  fault       times  longest time that a shard was without a reader")?;
+        }
+        for kind in super::chaos::ALL {
+            let of_kind = || self.faults.iter().filter(|fault| fault.kind == kind);
+            if let Some(longest) = of_kind().map(|fault| fault.unread_ms_max).max() {
+                writeln!(f, "  {:<12}{:>5}  {} s", kind.name(), of_kind().count(), tenths(longest))?;
+            }
+        }
+        writeln!(f)?;
+        for end in &self.ended_by_themselves {
+            writeln!(f, "  {end}")?;
+        }
+        let lake = &self.lake;
+        for (what, first) in [("missing", &lake.missing_first), ("duplicated", &lake.duplicated_first)] {
+            for position in first {
+                writeln!(f, "  {what}: {position}")?;
+            }
+        }
+        for problem in &lake.problems {
+            writeln!(f, "  {problem}")?;
+        }
+        if self.ok() {
+            write!(
+                f,
+                "Every one of {} records is in the lake exactly once. Seed {}.",
+                grouped(self.put),
+                self.seed
+            )
+        } else {
+            write!(f, "THE LAKE IS NOT WHAT IT SHOULD BE: see above. Seed {}.", self.seed)
+        }
+    }
+}
+
+/// Milliseconds as seconds with one digit.
+fn tenths(ms: u64) -> String {
+    format!("{}.{}", ms / 1_000, ms % 1_000 / 100)
+}

@@ -1,0 +1,69 @@
+//! How far a trial is, on stderr.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::time::Instant;
+
+/// Time between lines when stderr is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(2);
+const BAR: &str = "{bar:12} {human_pos} of {human_len} in the lake  {wide_msg}";
+
+/// A bar on a terminal, a line now and then elsewhere.
+#[derive(Debug)]
+pub struct Display {
+    bar: ProgressBar,
+    /// Length of the bar until everything is put: what was asked for.
+    expected: u64,
+    terminal: bool,
+    last_line: Option<Instant>,
+}
+
+impl Display {
+    /// `records`: how many will come, as far as is known.
+    pub fn new(records: u64) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let bar = if terminal { ProgressBar::new(records) } else { ProgressBar::hidden() };
+        bar.set_style(
+            ProgressStyle::with_template(BAR).expect("the template is a constant that a test parses"),
+        );
+        Self { bar, expected: records, terminal, last_line: None }
+    }
+
+    /// Shows how many of the records put are in the lake. `all_put`: no more records will come.
+    pub fn show(&mut self, delivered: u64, put: u64, all_put: bool, line: &str) {
+        if self.terminal {
+            self.bar.set_length(if all_put { put } else { self.expected.max(put) });
+            self.bar.set_position(delivered);
+            self.bar.set_message(line.to_owned());
+        } else if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+            self.last_line = Some(Instant::now());
+            eprintln!("{delivered} of {put} records in the lake  {line}");
+        }
+    }
+
+    /// Says something that happened, above the bar.
+    pub fn say(&self, text: &str) {
+        if self.terminal {
+            self.bar.suspend(|| eprintln!("{text}"));
+        } else {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bar_has_a_valid_style() {
+        ProgressStyle::with_template(BAR).unwrap();
+    }
+}

@@ -1,0 +1,26 @@
+//! What `demo` and `loadtest` share: worker processes, and the judge of the lake.
+//!
+//! Owns: starting, killing and draining workers; the independent check of a lake against what was put into the stream.
+//! The check shares no decoding or transforming code with the pipeline: it reads records, rows and the table with plain
+//! `serde_json` and compares.
+//! Does not own: what is put, what goes wrong on purpose, what is printed.
+
+mod check;
+mod display;
+pub mod figures;
+mod json;
+mod lake;
+mod latency;
+mod puts;
+mod record;
+mod verify;
+pub mod workers;
+
+pub use check::{LakeCheck, Position};
+pub use display::Display;
+pub use latency::Latencies;
+pub use puts::{Put, Puts};
+pub use verify::{Table, VerifyError, verify};
+
+#[cfg(test)]
+mod tests;

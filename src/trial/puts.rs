@@ -1,0 +1,193 @@
+//! What was put into the stream: for each shard its records, by sequence number.
+//!
+//! Frugal: of each record about 80 bytes are kept, whatever its size.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::check::Position;
+use super::json::hash;
+use super::record::{self, Expected, Sequence};
+use super::verify::VerifyError;
+
+/// One record that was put.
+#[derive(Debug)]
+pub struct Put {
+    sequence: Sequence,
+    /// When it was sent, µs since the epoch.
+    sent_us: i64,
+    /// In how many rows and dead letters.
+    seen: AtomicU32,
+    /// Hash of the payload.
+    pub(super) payload: u64,
+    /// What its row must say; `None` where it can only be a dead letter.
+    pub(super) expected: Option<Expected>,
+    bytes: u32,
+}
+
+/// All records that were put.
+#[derive(Debug, Default)]
+pub struct Puts {
+    shards: Vec<Shard>,
+    numbers: HashMap<String, usize>,
+    /// Payloads and event ids of records whose put was not answered: they may be in the stream, nobody knows where.
+    unclear: HashSet<u64>,
+    len: u64,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Shard {
+    id: String,
+    /// In the order of the sequence numbers.
+    puts: Vec<Put>,
+}
+
+impl Put {
+    /// A record as the stream holds it, sent at `sent_us`, µs since the epoch.
+    ///
+    /// # Errors
+    /// When the sequence number is not one.
+    pub fn new(
+        shard_id: &str,
+        sequence_number: &str,
+        data: &[u8],
+        sent_us: i64,
+    ) -> Result<Self, VerifyError> {
+        Ok(Self {
+            sequence: Sequence::parse(sequence_number)
+                .ok_or_else(|| VerifyError::SequenceNumber { shard_id: shard_id.to_owned() })?,
+            sent_us,
+            seen: AtomicU32::new(0),
+            payload: hash(&data),
+            expected: record::expected(data, sequence_number).ok(),
+            bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Counts one row or dead letter.
+    pub(super) fn see(&self) {
+        self.seen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn seen(&self) -> u32 {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn sent_us(&self) -> i64 {
+        self.sent_us
+    }
+}
+
+impl Puts {
+    /// Adds one record of a shard. Quick where records come about in their order.
+    ///
+    /// # Errors
+    /// When the position was given before.
+    pub fn add(&mut self, shard_id: &str, put: Put) -> Result<(), VerifyError> {
+        let number = match self.numbers.get(shard_id) {
+            Some(number) => *number,
+            None => {
+                self.shards.push(Shard { id: shard_id.to_owned(), puts: Vec::new() });
+                self.numbers.insert(shard_id.to_owned(), self.shards.len() - 1);
+                self.shards.len() - 1
+            }
+        };
+        let puts = &mut self.shards[number].puts;
+        // Several requests are on their way at once, so a few records may be before the end.
+        let later = puts.iter().rev().take_while(|other| other.sequence > put.sequence).count();
+        let place = puts.len() - later;
+        if place > 0 && puts[place - 1].sequence == put.sequence {
+            let sequence_number = put.sequence.to_string();
+            return Err(VerifyError::PositionTwice(Position {
+                shard_id: shard_id.to_owned(),
+                sequence_number,
+            }));
+        }
+        self.len += 1;
+        self.bytes += u64::from(put.bytes);
+        puts.insert(place, put);
+        Ok(())
+    }
+
+    /// Notes a record whose put was not answered. It may be in the stream or not.
+    pub fn add_unclear(&mut self, data: &[u8]) {
+        self.unclear.insert(hash(&data));
+        self.unclear.extend(record::event_id(data));
+    }
+
+    /// Records added.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Payload bytes added.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The shards that records went to, with how many.
+    pub fn shards(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.shards.iter().map(|shard| (shard.id.as_str(), shard.puts.len() as u64))
+    }
+
+    /// Records of a shard at or below a sequence number, and when the first one above it was sent.
+    pub fn up_to(&self, shard_id: &str, sequence_number: &str) -> (u64, Option<i64>) {
+        let (Some(puts), Some(sequence)) = (self.puts(shard_id), Sequence::parse(sequence_number)) else {
+            return (0, None);
+        };
+        let place = puts.partition_point(|put| put.sequence <= sequence);
+        (place as u64, puts.get(place).map(Put::sent_us))
+    }
+
+    pub(super) fn find(&self, shard_id: &str, sequence: Sequence) -> Option<&Put> {
+        let puts = self.puts(shard_id)?;
+        puts.binary_search_by_key(&sequence, |put| put.sequence).ok().map(|place| &puts[place])
+    }
+
+    pub(super) fn is_unclear(&self, hash: u64) -> bool {
+        self.unclear.contains(&hash)
+    }
+
+    /// Every record with its shard, shard by shard.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Put)> {
+        self.shards.iter().flat_map(|shard| shard.puts.iter().map(|put| (shard.id.as_str(), put)))
+    }
+
+    fn puts(&self, shard_id: &str) -> Option<&[Put]> {
+        self.numbers.get(shard_id).map(|number| &self.shards[*number].puts[..])
+    }
+}
+
+/// Where a record is.
+pub(super) fn position(shard_id: &str, put: &Put) -> Position {
+    Position { shard_id: shard_id.to_owned(), sequence_number: put.sequence.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_counted_by_position_whatever_order_they_came_in() {
+        let mut puts = Puts::default();
+        for number in [3, 1, 2, 10, 9] {
+            puts.add("s-1", Put::new("s-1", &number.to_string(), b"x", number).unwrap()).unwrap();
+        }
+        assert_eq!((puts.len(), puts.bytes()), (5, 5));
+        let up_to = |sequence| puts.up_to("s-1", sequence);
+        assert_eq!(up_to("0"), (0, Some(1)));
+        assert_eq!(up_to("3"), (3, Some(9)));
+        assert_eq!(up_to("8"), (3, Some(9)));
+        assert_eq!(up_to("10"), (5, None));
+        assert_eq!(puts.up_to("s-2", "1"), (0, None));
+        let twice = puts.add("s-1", Put::new("s-1", "2", b"x", 0).unwrap());
+        assert!(matches!(twice, Err(VerifyError::PositionTwice(_))));
+        assert_eq!(puts.shards().collect::<Vec<_>>(), [("s-1", 5)]);
+    }
+}

@@ -1,0 +1,90 @@
+//! The load test, run small.
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::kinetide;
+
+/// A number of a verdict.
+fn number(verdict: &Value, name: &str) -> u64 {
+    verdict[name].as_u64().unwrap_or_else(|| panic!("{name} is not in {verdict}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_run_with_faults_ends_exactly_once_and_says_what_it_measured() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let report = folder.path().join("report.html");
+    let ran = kinetide(&[
+        "loadtest",
+        "--rate",
+        "400",
+        "--duration",
+        "15s",
+        "--shards",
+        "2",
+        "--workers",
+        "2",
+        "--chaos",
+        "kill,pause,5xx",
+        "--chaos-every",
+        "2500ms",
+        "--seed",
+        "7",
+        "--json",
+        "--dir",
+        &dir,
+        "--report",
+        &report.display().to_string(),
+    ])
+    .await;
+    ran.says(0, &["kill: killed worker-", "pause: stopped worker-", "5xx: "]);
+    assert_eq!(ran.out.lines().count(), 1, "{}", ran.out);
+    let verdict: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(verdict["exactly_once"], true);
+    for name in ["missing", "duplicated", "reshards"] {
+        assert_eq!(number(&verdict, name), 0, "{name}");
+    }
+    assert_eq!(number(&verdict, "put"), number(&verdict, "delivered"));
+    assert!((4_000..6_500).contains(&number(&verdict, "put")), "{verdict}");
+    assert!(number(&verdict, "workers_killed") >= 1, "{verdict}");
+    let latency = |name: &str| number(&verdict["latency_ms"], name);
+    assert!(latency("p50") > 100 && latency("p50") <= latency("p99") && latency("p99") <= latency("max"));
+
+    let faults = verdict["faults"].as_array().unwrap();
+    let kill = faults.iter().find(|fault| fault["kind"] == "kill").unwrap();
+    assert!(number(kill, "shards_unread") > 0 && number(kill, "unread_ms_max") > 500, "{kill}");
+    let requests = verdict["requests"].as_array().unwrap();
+    let services: Vec<&str> = requests.iter().map(|requests| requests["service"].as_str().unwrap()).collect();
+    assert_eq!(services, ["kinesis", "dynamodb"]);
+    assert!(requests.iter().all(|requests| number(requests, "per_million_records") > 0));
+    assert!(requests.iter().any(|requests| number(requests, "struck") > 0));
+    let workers = verdict["workers"].as_array().unwrap();
+    assert!(workers.len() > 2 && workers.iter().any(|worker| worker["end"] == "killed"), "{workers:?}");
+    if cfg!(target_os = "linux") {
+        assert!(workers.iter().any(|worker| number(worker, "rss_max_bytes") > 1 << 20));
+        assert!(workers.iter().any(|worker| worker["cpu_seconds"].as_f64().unwrap() > 0.0));
+    }
+    let page = std::fs::read_to_string(report).unwrap();
+    assert!(page.contains("exactly once") && page.contains("--seed 7") && page.contains("<svg"));
+
+    let again = kinetide(&["loadtest", "--dir", &dir]).await;
+    again.says(1, &[&dir, "not empty", "--dir"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_wishes_are_refused() {
+    let tls = "https://kinesis.eu-north-1.amazonaws.com";
+    let (chaos, ramp, endpoint, proxy, disk) = tokio::join!(
+        kinetide(&["loadtest", "--chaos", "kill,fire"]),
+        kinetide(&["loadtest", "--ramp", "1000"]),
+        kinetide(&["loadtest", "--kinesis-endpoint", "localhost:1"]),
+        kinetide(&["loadtest", "--kinesis-endpoint", tls, "--chaos", "throttle"]),
+        kinetide(&["loadtest", "--lake", "s3://bucket", "--chaos", "disk-full"]),
+    );
+    chaos.says(2, &["fire", "disk-full"]);
+    ramp.says(2, &["1000..20000"]);
+    endpoint.says(2, &["--kinesis-endpoint", "http://127.0.0.1"]);
+    proxy.says(1, &["--chaos throttle", tls]);
+    disk.says(1, &["--chaos disk-full", "--s3-endpoint"]);
+}
