@@ -5,6 +5,7 @@ mod demo;
 mod endpoints;
 mod faults;
 mod leases;
+mod memory;
 mod settings;
 mod shutdown;
 mod stage;
