@@ -2,8 +2,13 @@
 //! the input would not come to an end here.
 
 use super::records::{batch, contexts, lines};
+use super::small::settings;
 use super::within_time;
-use kinetide::fetch::PageBuilder;
+use kinetide::checkpoint::PendingBatch;
+use kinetide::fetch::{PageBuilder, parse_body};
+use kinetide::lease::Pending;
+use kinetide::shard::Checkpoint;
+use serde::de::IgnoredAny;
 
 /// A record of Kinesis has at most 10 MiB; the work is the same per byte.
 const BYTES: usize = 512 << 10;
@@ -73,5 +78,48 @@ fn no_record_takes_more_than_its_share_of_work() {
             let found = within_time(shape, record.as_bytes(), || lines(&batch(&context, &page).unwrap()));
             assert_eq!(found.len(), 1, "{shape}");
         }
+    }
+}
+
+#[test]
+fn no_answer_and_no_state_takes_more_than_its_share_of_work() {
+    for (shape, text) in shapes() {
+        let valid = serde_json::from_str::<IgnoredAny>(&text).is_ok();
+        let answer = format!(r#"{{"Records":[],"Other":{text},"NextShardIterator":null}}"#);
+        let state = format!(r#"{{"kinetide":1,"other":{text}}}"#);
+        within_time(shape, text.as_bytes(), || {
+            assert_eq!(parse_body(answer.into()).is_ok(), valid, "{shape}");
+            assert!(parse_body(text.clone().into()).is_err(), "{shape}");
+            let checkpoint = Checkpoint::TrimHorizon;
+            for state in [text.as_bytes(), state.as_bytes()] {
+                let pending = Pending { checkpoint: checkpoint.clone(), state: Some(state.into()) };
+                let found = PendingBatch::from_pending(&pending);
+                assert!(!matches!(found, Ok(Some(_))), "{shape}");
+            }
+        });
+    }
+    let records = many(",", |n| {
+        format!(
+            r#"{{"SequenceNumber":"{n}","PartitionKey":"k","Data":"","ApproximateArrivalTimestamp":1.{n}e-{n}}}"#
+        )
+    });
+    let answer = format!(r#"{{"Records":[{records}],"NextShardIterator":"n"}}"#);
+    let page = within_time("many records", answer.as_bytes(), || parse_body(answer.clone().into()).unwrap());
+    assert_eq!(page.len(), records.matches("Data").count());
+}
+
+#[test]
+fn no_settings_file_takes_more_than_its_share_of_work() {
+    let deep = BYTES / 8;
+    for (shape, text) in [
+        ("lists in lists", format!("a = {}{}", "[".repeat(deep), "]".repeat(deep))),
+        ("tables in tables", format!("a = {}1{}", "{a=".repeat(deep), "}".repeat(deep))),
+        ("a dotted key", format!("{}a = 1", "a.".repeat(deep))),
+        ("a dotted table", format!("[{}a]", "a.".repeat(deep))),
+        ("many factors", format!("[enrichment.price_factors]\n{}", many("\n", |n| format!("a{n} = 1")))),
+        ("many steps", many("\n", |n| format!("[[enrichment.fee_discounts]]\nfrom = {n}\nfactor = 1"))),
+    ] {
+        let answer = within_time(shape, text.as_bytes(), || settings(text.as_bytes()));
+        assert_eq!(answer.is_ok(), shape.starts_with("many"), "{shape}: {answer:?}");
     }
 }
