@@ -10,6 +10,9 @@ use crate::shard::{Checkpoint, Position, SequenceNumber};
 /// Version of the description this build writes, and the newest it understands.
 const VERSION: u32 = 1;
 
+/// How every description starts, so that a damaged one is still known to be ours.
+const MARK: &[u8] = b"{\"kinetide\":";
+
 /// How far a pending batch had come when its description was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -54,7 +57,9 @@ pub enum PendingError {
     Damaged(String),
 }
 
+/// A newer build that adds a member raises [`VERSION`]; here, an unknown one is damage.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Wire {
     kinetide: u32,
     first: String,
@@ -112,11 +117,16 @@ impl PendingBatch {
     /// When the bytes are ours and cannot be used; the shard must wait for a person then.
     pub fn from_pending(pending: &Pending) -> Result<Option<Self>, PendingError> {
         let Some(state) = &pending.state else { return Ok(None) };
-        let Ok(Marker { kinetide }) = serde_json::from_slice(state) else { return Ok(None) };
+        let damaged = |reason: &str| PendingError::Damaged(reason.to_owned());
+        let kinetide = match serde_json::from_slice(state) {
+            Ok(Marker { kinetide }) => kinetide,
+            // Going on from `checkpoint` would write the rows of this batch once more.
+            Err(_) if state.starts_with(MARK) => return Err(damaged("its version is not readable")),
+            Err(_) => return Ok(None),
+        };
         if kinetide > VERSION {
             return Err(PendingError::Newer(kinetide));
         }
-        let damaged = |reason: &str| PendingError::Damaged(reason.to_owned());
         let wire: Wire = serde_json::from_slice(state).map_err(|e| PendingError::Damaged(e.to_string()))?;
         let position = |digits: &str, sub| {
             let sequence = SequenceNumber::parse(digits).ok_or_else(|| damaged("not a sequence number"))?;
@@ -164,6 +174,10 @@ mod tests {
         assert_eq!(newer, Err(PendingError::Newer(2)));
         let damaged = PendingBatch::from_pending(&pending(Some(b"{\"kinetide\":1}"), 1));
         assert!(matches!(damaged, Err(PendingError::Damaged(_))));
+        for cut in [&b"{\"kinetide\":"[..], b"{\"kinetide\":1,\"first\":\"1", b"{\"kinetide\":-1}"] {
+            let damaged = PendingBatch::from_pending(&pending(Some(cut), 1));
+            assert!(matches!(damaged, Err(PendingError::Damaged(_))), "{damaged:?}");
+        }
     }
 
     #[test]
@@ -179,6 +193,11 @@ mod tests {
             shard_end: false,
         };
         let mut row = batch.to_pending();
+        let mut written = row.state.clone().unwrap().to_vec();
+        assert!(written.starts_with(MARK));
+        written.splice(1..1, *b"\"x\":1,");
+        let unknown = Pending { state: Some(written.into()), ..row.clone() };
+        assert!(matches!(PendingBatch::from_pending(&unknown), Err(PendingError::Damaged(_))));
         row.checkpoint = Checkpoint::At(Position::new(6.into()));
         assert!(matches!(PendingBatch::from_pending(&row), Err(PendingError::Damaged(_))));
     }

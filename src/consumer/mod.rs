@@ -247,7 +247,9 @@ impl Consumer {
     ) -> impl Future<Output = Delivered> + use<> {
         let shard_end = open.end && open.page.is_none();
         let batch = open.batcher.close().expect("a batch that is due is not empty");
-        let permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
+        let mut permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
+        // The encoders are gone.
+        permit.set(batch.objects.iter().map(|object| object.body.len()).sum());
         open.since = None;
         self.status.batch(0, 0);
         let plan = BatchPlan {
@@ -429,10 +431,15 @@ impl Open {
             self.since = Some(Instant::now());
         }
         metrics::records_transformed(count(self.batcher.records() - before));
-        self.permit.set(self.batcher.held_bytes());
         if index < fetched.page.len() {
             self.page = Some((fetched, index));
+        } else {
+            // The bytes of the page become those of the batch: counted side by side they would exceed the budget, and
+            // given back first they could go to somebody else.
+            drop(fetched.page);
+            self.permit.merge(fetched.permit);
         }
+        self.permit.set(self.batcher.held_bytes());
     }
 }
 

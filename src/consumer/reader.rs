@@ -16,7 +16,10 @@ use crate::telemetry::status::{ShardHandle, ShardState};
 
 /// What a poll at the tip of a shard reserves: what may have come since the last one. A page that turns out
 /// larger is accounted for all the same, and others wait the longer.
-const TIP_BYTES: usize = 256 << 10;
+///
+/// A small page holds it too, until it is in the batch: the first record of a batch opens an encoder, which takes about
+/// as much.
+const TIP_BYTES: usize = 512 << 10;
 /// How far before now reading starts again when an iterator at LATEST expired before its first record.
 const LATEST_OVERLAP_US: i64 = 60_000_000;
 
@@ -40,8 +43,7 @@ pub(super) enum Memory {
 /// A page with the bytes it holds.
 pub(super) struct Fetched {
     pub(super) page: Page,
-    /// Given back with the page.
-    #[expect(dead_code, reason = "held for its drop")]
+    /// Given back with the page, or to the batch that its records went to.
     pub(super) permit: BytePermit,
     /// The children, when nothing comes after this page.
     pub(super) end: Option<Vec<ChildShard>>,
@@ -124,7 +126,10 @@ pub(super) async fn read_shard(
             status.state(ShardState::Reading);
         }
         not_found = 0;
-        permit.set(page.bytes());
+        permit.set(match memory {
+            Memory::Awaited if !page.is_empty() => page.bytes().max(TIP_BYTES),
+            _ => page.bytes(),
+        });
         status.page_fetched(page.millis_behind_latest);
         let at_tip = page.millis_behind_latest == Some(0);
         let looked_for = expected.take_if(|_| !page.is_empty() || at_tip);

@@ -3,6 +3,8 @@
 
 #[cfg(feature = "local")]
 mod cli;
+#[cfg(feature = "local")]
+mod fuzz;
 mod interop;
 mod kinesis_conformance;
 mod lease_table;

@@ -6,6 +6,7 @@ mod endpoints;
 mod faults;
 mod leases;
 mod loadtest;
+mod memory;
 mod settings;
 mod shutdown;
 mod stage;

@@ -233,6 +233,13 @@ impl Worker {
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
+    /// The most memory that the process has held so far (`VmHWM`), where the system tells.
+    pub(super) fn peak_bytes(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()?)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().unwrap() * 1024)
+    }
+
     /// The exit code; none after a signal.
     pub(super) async fn ended(&mut self) -> Option<i32> {
         timeout(Duration::from_secs(40), self.child.wait()).await.expect("the worker ends").unwrap().code()

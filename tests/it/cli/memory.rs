@@ -1,0 +1,120 @@
+//! The byte budget under the worst that can come together: a shard with a backlog far above it, hundreds of small
+//! ones, and a lake that takes nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use tokio::time::sleep;
+
+use super::eventually;
+use super::stage::{STREAM, Stage, Worker, change};
+
+const MIB: u64 = 1 << 20;
+const BUDGET: u64 = 32 * MIB;
+/// What a process needs besides: itself, its SDK clients, and what it keeps of each shard.
+const BESIDES: u64 = 160 * MIB;
+/// It holds with 1,000 too, and then takes 80 s, since the embedded table is slow in a debug build.
+const SHARDS: u32 = 200;
+/// Three times the budget, as the stream sends it.
+const LARGE: u64 = 1200;
+const LARGE_BYTES: usize = 64 << 10;
+const SMALL: u64 = 200;
+
+/// A change whose bytes gzip cannot make fewer by much.
+fn large(number: u64, noise: &str) -> Vec<u8> {
+    let image = format!(r#""NewImage":{{"noise":{{"S":"{noise}"}},"#);
+    String::from_utf8(change(number)).unwrap().replace("\"NewImage\":{", &image).into_bytes()
+}
+
+/// Watches the gauge until `done`: it never exceeds the budget. Answers the most it said.
+async fn watch(worker: &Worker, done: impl Future<Output = ()>) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let budget = BUDGET as f64;
+    let mut most: f64 = 0.0;
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            () = &mut done => return most,
+            () = sleep(Duration::from_millis(20)) => {
+                let held = worker.metric("kinetide_in_flight_bytes").await;
+                assert!(held <= budget, "{held} bytes in flight");
+                most = most.max(held);
+            }
+        }
+    }
+}
+
+/// Waits until nothing more was read for some seconds. Answers the number of records read.
+async fn read_on(worker: &Worker) -> f64 {
+    let (mut fetched, mut seconds) = (0.0, 0);
+    while seconds < 3 {
+        sleep(Duration::from_secs(1)).await;
+        let now = worker.metric("kinetide_records_fetched_total").await;
+        seconds = if now > fetched { 0 } else { seconds + 1 };
+        fetched = now;
+    }
+    fetched
+}
+
+/// The counter of each lease that has an owner.
+async fn counters(stage: &Stage) -> BTreeMap<String, u64> {
+    let owned = stage.leases().await.into_iter().filter(|lease| lease.owner.is_some());
+    owned.map(|lease| (lease.key.to_string(), lease.counter)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_within_its_budget_while_the_lake_takes_nothing() {
+    let stage = Stage::new(SHARDS).await;
+    let obstacle = stage.block_lake();
+    let mut noise = vec![0; LARGE_BYTES / 4 * 3];
+    ChaCha8Rng::seed_from_u64(7).fill(&mut noise[..]);
+    let noise = base64_simd::STANDARD.encode_to_string(noise);
+    for number in 0..LARGE {
+        stage.aws.kinesis().put(STREAM, "one key", &large(number, &noise)).unwrap();
+    }
+    // Some of the other shards have a record, most are idle.
+    stage.put(LARGE..LARGE + SMALL / 2);
+    let budget = format!("{}MiB", BUDGET / MIB);
+    let settings = [
+        ("--byte-budget", budget.as_str()),
+        // The embedded table has to carry the renews of all shards, on a busy machine too.
+        ("--failover-time", "20s"),
+        ("--lease-scan-interval", "1s"),
+        ("--poll-idle-max", "2s"),
+    ];
+    let worker = stage.worker(&settings).await;
+    let started = worker.peak_bytes();
+    let stopped = watch(&worker, async {
+        eventually("every shard has a reader", || async {
+            (counters(&stage).await.len() == SHARDS as usize).then_some(())
+        })
+        .await;
+        stage.put(LARGE + SMALL / 2..LARGE + SMALL);
+        let before = counters(&stage).await;
+        let read = read_on(&worker).await;
+        assert!(read > 10.0 && read < 600.0, "{read} records: what does not fit stays in the stream");
+        eventually("every lease is renewed", || async {
+            let now = counters(&stage).await;
+            before.iter().all(|(key, counter)| now.get(key).is_some_and(|now| now > counter)).then_some(())
+        })
+        .await;
+        assert_eq!(worker.metric("kinetide_records_delivered_total").await, 0.0);
+    })
+    .await;
+    std::fs::remove_file(obstacle).unwrap();
+    let healed = watch(&worker, stage.all_delivered()).await;
+    let peak = worker.peak_bytes();
+    println!("{stopped} bytes in flight with a stopped lake, {healed} afterwards");
+    println!("peak of the process {started:?} at its start, {peak:?} in the end");
+    assert!(peak.is_none_or(|peak| peak < BUDGET + BESIDES), "{peak:?} bytes");
+    assert_eq!(worker.metric("kinetide_leases_lost_total").await, 0.0, "{}", worker.log());
+    assert_eq!(
+        worker.metric("kinetide_leases_begun_total").await,
+        f64::from(SHARDS),
+        "and none was taken twice"
+    );
+    worker.drain().await;
+    stage.exactly_once(LARGE + SMALL).await;
+}
