@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 use kinetide::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, read_positions};
-use kinetide::demo::verify::{Puts, verify};
 use kinetide::fetch::{Page, PageBuilder};
 use kinetide::shard::ShardId;
 use kinetide::transform::{Enrichment, SourceKind, Transform};
+use kinetide::trial::{Put, Puts, verify};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -76,13 +76,13 @@ pub(super) fn lines(batch: &Batch) -> Vec<(String, bool, String)> {
 }
 
 /// The judge looks at a lake and never panics; what it counts is told by the caller.
-pub(super) async fn judge(objects: &[(String, Vec<u8>)], puts: Puts) -> kinetide::demo::report::LakeCheck {
+pub(super) async fn judge(objects: &[(String, Vec<u8>)], puts: Puts) -> kinetide::trial::LakeCheck {
     let store = InMemory::new();
     for (key, body) in objects {
         store.put(&Path::from(key.as_str()), body.clone().into()).await.unwrap();
     }
     let store: Arc<dyn ObjectStore> = Arc::new(store);
-    verify(store, &Path::default(), puts, None).await.unwrap()
+    verify(store, &Path::default(), puts, None, |_, _| ()).await.unwrap()
 }
 
 #[test]
@@ -116,7 +116,8 @@ fn a_bad_record_is_a_row_or_a_dead_letter_and_its_neighbours_are_what_they_were(
             if context.transform.id().name() == "crypto-transactions" {
                 let mut puts = Puts::default();
                 for (number, data) in NUMBERS.into_iter().zip([GOOD, data, GOOD]) {
-                    puts.add(context.shard.as_str(), number, data).unwrap();
+                    let put = Put::new(context.shard.as_str(), number, data, 0).unwrap();
+                    puts.add(context.shard.as_str(), put).unwrap();
                 }
                 let objects = batch.objects.iter().map(|object| (object.key.clone(), object.body.to_vec()));
                 let check = runtime.block_on(judge(&objects.collect::<Vec<_>>(), puts));

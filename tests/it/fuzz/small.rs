@@ -10,10 +10,10 @@ use kinetide::batch::read_positions;
 use kinetide::checkpoint::{PendingBatch, PendingError};
 use kinetide::config::{Config, RunArgs};
 use kinetide::decode::Number;
-use kinetide::demo::verify::Puts;
 use kinetide::lease::Pending;
 use kinetide::shard::{Checkpoint, Position, SequenceNumber};
 use kinetide::transform::{TransformId, parse_utc_us};
+use kinetide::trial::{Put, Puts};
 use serde_json::Value;
 
 use super::fuzz;
@@ -160,7 +160,8 @@ fn an_object_of_the_lake_is_read_or_broken() {
         });
         let mut puts = Puts::default();
         for number in ["1001", "1002"] {
-            puts.add("shardId-000000000000", number, b"{}").unwrap();
+            let put = Put::new("shardId-000000000000", number, b"{}", 0).unwrap();
+            puts.add("shardId-000000000000", put).unwrap();
         }
         let check = runtime.block_on(judge(&objects.collect::<Vec<_>>(), puts));
         assert_eq!((check.objects, check.records_put), (8, 2));
