@@ -85,7 +85,7 @@ pub async fn run(plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, L
         crew,
         ledger: Ledger::default(),
         finished: Finished::default(),
-        readers: Readers::default(),
+        readers: Readers::new(FAILOVER),
         samples: Vec::new(),
         lag_ms_max: 0,
         unread_ms_otherwise: 0,
@@ -227,6 +227,7 @@ impl Run<'_> {
             .map(|lease| Held {
                 shard: lease.key.clone(),
                 owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
+                counter: lease.counter,
             })
             .collect();
         let now = Instant::now();
