@@ -15,8 +15,8 @@ use super::stage::Stage;
 use super::usage::{self, Usage};
 use crate::trial::workers::{Ended, WorkerError, WorkerSettings, Workers};
 
-/// A lease without an owner is put down to a fault that is not older than this.
-const RELEASE: Duration = Duration::from_secs(30);
+/// A lease without an owner, or with one that does not renew, is put down to a fault that is not older than this.
+const GENERAL: Duration = Duration::from_secs(30);
 
 /// One worker process of the run.
 #[derive(Clone, Debug, Serialize)]
@@ -42,8 +42,10 @@ pub(super) struct Crew {
     lanes: HashMap<String, CancellationToken>,
     /// Workers that cannot read, and through what.
     down: HashMap<String, Cause>,
-    /// The last fault after which leases are without an owner.
-    released: Option<Cause>,
+    /// Workers that were told to drain, and through what.
+    dismissed: HashMap<String, Cause>,
+    /// The last fault that can leave leases without an owner, or with one that cannot renew.
+    general: Option<Cause>,
     uses: Vec<WorkerUse>,
 }
 
@@ -53,7 +55,8 @@ impl Crew {
             workers: Workers::new(settings),
             lanes: HashMap::new(),
             down: HashMap::new(),
-            released: None,
+            dismissed: HashMap::new(),
+            general: None,
             uses: Vec::new(),
         }
     }
@@ -92,12 +95,11 @@ impl Crew {
         self.lanes.contains_key(id) && !self.down.contains_key(id)
     }
 
-    /// Why a lease with this owner is not read.
+    /// Why a lease of this owner is not read; of nobody's and of one that does not renew: `None`.
     pub(super) fn blame(&self, owner: Option<&str>, now: Instant) -> Option<Cause> {
-        match owner {
-            Some(owner) => self.down.get(owner).copied(),
-            None => self.released.filter(|cause| now.saturating_duration_since(cause.at) < RELEASE),
-        }
+        let own = owner.and_then(|owner| self.down.get(owner).or(self.dismissed.get(owner)));
+        let fresh = |cause: &Cause| now.saturating_duration_since(cause.at) < GENERAL;
+        own.copied().or(self.general.filter(fresh))
     }
 
     /// Kills one.
@@ -135,13 +137,14 @@ impl Crew {
 
     /// Tells one to drain.
     pub(super) fn dismiss(&mut self, id: &str, cause: Cause) -> Result<(), WorkerError> {
-        self.released = Some(cause);
+        self.dismissed.insert(id.to_owned(), cause);
+        self.general = Some(cause);
         self.workers.dismiss(id)
     }
 
-    /// Notes a fault after which leases may be without an owner.
-    pub(super) fn releases(&mut self, cause: Cause) {
-        self.released = Some(cause);
+    /// Notes a fault that is no one worker's.
+    pub(super) fn blames(&mut self, cause: Cause) {
+        self.general = Some(cause);
     }
 
     /// Lets one write no byte into files any more, or again as many as it likes.

@@ -42,6 +42,12 @@ pub enum LoadError {
         /// What it said.
         problem: String,
     },
+    /// Workers cannot run here.
+    #[error("workers end by themselves again and again; the end of their logs in {} says why", logs.display())]
+    Hopeless {
+        /// Folder of the logs.
+        logs: PathBuf,
+    },
     /// Nothing moves any more.
     #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}",
             after.as_secs(), logs.display())]

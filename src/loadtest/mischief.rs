@@ -121,7 +121,6 @@ impl Mischief {
         let what = match (kind, victim) {
             (Chaos::Reshard, _) => match stage.reshard(self.shards, &mut self.rng).await {
                 Ok(done) => {
-                    crew.releases(cause);
                     self.counts.reshards += 1;
                     done
                 }
@@ -186,6 +185,9 @@ impl Mischief {
                 text
             }
         };
+        if kind == Chaos::Reshard || kind.needs_proxy() && kind != Chaos::Partition {
+            crew.blames(cause);
+        }
         let at_seconds = (now - self.started).as_secs_f64();
         let said = format!("{kind}: {what}");
         self.faults.push(Fault { kind, at_seconds, seconds: 0.0, what, shards_unread: 0, unread_ms_max: 0 });

@@ -14,6 +14,8 @@ pub(super) struct Held {
     pub(super) shard: ShardId,
     /// Its owner.
     pub(super) owner: Option<String>,
+    /// Moves while the owner renews.
+    pub(super) counter: u64,
 }
 
 /// Why a shard is not read.
@@ -35,14 +37,29 @@ pub(super) struct Gap {
 }
 
 /// The shards that are not read now.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Readers {
+    /// An owner that has not renewed for so long reads no more.
+    failover: Duration,
+    /// Of each lease the counter and when it last moved, and the last look at which it had a reader.
+    known: HashMap<ShardId, Known>,
     unread: HashMap<ShardId, (Instant, Option<usize>)>,
 }
 
+#[derive(Debug)]
+struct Known {
+    counter: u64,
+    moved: Instant,
+    read: Option<Instant>,
+}
+
 impl Readers {
-    /// Takes in one look: the open leases; who can read; which fault is to blame for a lease without a reader, by its
-    /// owner. Answers the gaps that have ended. A shard that is finished or gone ends its gap too.
+    pub(super) fn new(failover: Duration) -> Self {
+        Self { failover, known: HashMap::new(), unread: HashMap::new() }
+    }
+
+    /// Takes in one look: the open leases; who can read; which fault is to blame for a lease, by the owner that cannot
+    /// read, or in general. Answers the gaps that have ended. A shard that is finished or gone ends its gap too.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -50,11 +67,32 @@ impl Readers {
         reads: impl Fn(&str) -> bool,
         blame: impl Fn(Option<&str>) -> Option<Cause>,
     ) -> Vec<Gap> {
-        let unread: HashMap<&ShardId, Option<&str>> = leases
-            .iter()
-            .filter(|lease| !lease.owner.as_deref().is_some_and(&reads))
-            .map(|lease| (&lease.shard, lease.owner.as_deref()))
-            .collect();
+        // Where nobody reads: since when, and whom to blame.
+        let mut unread: HashMap<&ShardId, (Instant, Option<Cause>)> = HashMap::new();
+        for lease in leases {
+            let known = self.known.entry(lease.shard.clone()).or_insert(Known {
+                counter: lease.counter,
+                moved: now,
+                read: None,
+            });
+            if known.counter != lease.counter {
+                (known.counter, known.moved) = (lease.counter, now);
+            }
+            let valid_until = known.moved + self.failover;
+            match lease.owner.as_deref() {
+                Some(owner) if reads(owner) && now < valid_until => known.read = Some(now),
+                Some(owner) if reads(owner) => {
+                    unread.insert(&lease.shard, (valid_until, blame(None)));
+                }
+                owner => {
+                    let cause = blame(owner);
+                    // A lease can be given to a worker long after that was killed.
+                    let since = cause.map(|cause| cause.at).max(known.read).unwrap_or(now);
+                    unread.insert(&lease.shard, (since.min(now), cause));
+                }
+            }
+        }
+        self.known.retain(|shard, _| leases.iter().any(|lease| lease.shard == *shard));
         let mut ended = Vec::new();
         self.unread.retain(|shard, (since, fault)| {
             let goes_on = unread.contains_key(shard);
@@ -63,11 +101,8 @@ impl Readers {
             }
             goes_on
         });
-        for (shard, owner) in unread {
-            self.unread.entry(shard.clone()).or_insert_with(|| match blame(owner) {
-                Some(cause) => (cause.at.min(now), Some(cause.fault)),
-                None => (now, None),
-            });
+        for (shard, (since, cause)) in unread {
+            self.unread.entry(shard.clone()).or_insert((since, cause.map(|cause| cause.fault)));
         }
         ended
     }
@@ -83,33 +118,62 @@ mod tests {
     use super::*;
 
     const TICK: Duration = Duration::from_millis(200);
+    const FAILOVER: Duration = Duration::from_secs(3);
 
-    fn held(shard: &str, owner: Option<&str>) -> Held {
-        Held { shard: ShardId::new(shard), owner: owner.map(str::to_owned) }
+    fn held(shard: &str, owner: Option<&str>, counter: u64) -> Held {
+        Held { shard: ShardId::new(shard), owner: owner.map(str::to_owned), counter }
     }
 
     #[test]
     fn a_gap_lasts_from_the_fault_to_the_next_reader() {
-        let (mut readers, start) = (Readers::default(), Instant::now());
+        let (mut readers, start) = (Readers::new(FAILOVER), Instant::now());
         let blame = |owner: Option<&str>| owner.map(|_| Cause { fault: 3, at: start });
         let mut look = |ticks: u32, leases: &[Held], reads: fn(&str) -> bool| {
             readers.look(start + TICK * ticks, leases, reads, blame)
         };
-        assert_eq!(look(0, &[held("1", Some("a")), held("2", Some("b"))], |_| true), []);
+        assert_eq!(look(0, &[held("1", Some("a"), 1), held("2", Some("b"), 1)], |_| true), []);
         // a is killed.
-        assert_eq!(look(1, &[held("1", Some("a")), held("2", Some("b"))], |who| who != "a"), []);
-        assert_eq!(look(9, &[held("1", Some("a"))], |who| who != "a"), []);
+        assert_eq!(look(1, &[held("1", Some("a"), 1), held("2", Some("b"), 2)], |who| who != "a"), []);
+        assert_eq!(look(9, &[held("1", Some("a"), 1)], |who| who != "a"), []);
         let gap = Gap { fault: Some(3), length: TICK * 10 };
-        assert_eq!(look(10, &[held("1", Some("b"))], |who| who != "a"), [gap]);
+        assert_eq!(look(10, &[held("1", Some("b"), 2)], |who| who != "a"), [gap]);
+    }
+
+    #[test]
+    fn a_lease_given_to_a_dead_worker_was_read_until_then() {
+        let (mut readers, start) = (Readers::new(FAILOVER), Instant::now());
+        let cause = Cause { fault: 1, at: start };
+        let mut look = |ticks: u32, owner: &str| {
+            let lease = held("1", Some(owner), ticks.into());
+            readers.look(start + TICK * ticks, &[lease], |who| who != "dead", |_| Some(cause))
+        };
+        assert_eq!(look(50, "a"), []);
+        assert_eq!(look(51, "dead"), []);
+        assert_eq!(look(60, "a"), [Gap { fault: Some(1), length: TICK * 10 }]);
     }
 
     #[test]
     fn a_lease_that_nobody_holds_has_no_reader_and_one_that_is_gone_needs_none() {
-        let (mut readers, start) = (Readers::default(), Instant::now());
-        assert_eq!(readers.look(start, &[held("1", None)], |_| true, |_| None), []);
+        let (mut readers, start) = (Readers::new(FAILOVER), Instant::now());
+        assert_eq!(readers.look(start, &[held("1", None, 1)], |_| true, |_| None), []);
         assert_eq!(readers.unread(), 1);
         let ended = readers.look(start + TICK, &[], |_| true, |_| None);
         assert_eq!(ended, [Gap { fault: None, length: TICK }]);
         assert_eq!(readers.unread(), 0);
+    }
+
+    #[test]
+    fn an_owner_that_does_not_renew_reads_no_longer_than_its_lease_is_valid() {
+        let (mut readers, start) = (Readers::new(FAILOVER), Instant::now());
+        let cause = Cause { fault: 5, at: start };
+        let mut look = |ticks: u32, counter: u64| {
+            let at = start + TICK * ticks;
+            readers.look(at, &[held("1", Some("a"), counter)], |_| true, |_| Some(cause))
+        };
+        assert_eq!(look(0, 1), []);
+        assert_eq!(look(14, 1), []);
+        assert_eq!(look(16, 1), []);
+        // Renewed, or taken by another, at tick 20; the lease was valid until tick 15.
+        assert_eq!(look(20, 2), [Gap { fault: Some(5), length: TICK * 5 }]);
     }
 }

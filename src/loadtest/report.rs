@@ -119,8 +119,8 @@ fn faults(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     }
     write!(
         page,
-        "</table></div><p>A shard is without a reader while its lease has no owner, or one that is dead, stopped or cut \
-         off; looked at five times a second. Through no fault of the list: {} at most.</p>",
+        "</table></div><p>A shard is without a reader while its lease has no owner, one that is dead, stopped or cut \
+         off, or one that has not renewed within the failover time; looked at five times a second. Through no fault of the list: {} at most.</p>",
         seconds(verdict.unread_ms_otherwise)
     )
 }

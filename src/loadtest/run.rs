@@ -38,6 +38,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Without any progress for this long something is wrong.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
+/// So many workers that end by themselves without any progress are not worth another.
+const HOPELESS: usize = 20;
 /// Share of the records that no consumer can decode, so that dead letters go through the same fire.
 const BAD_RATE: f64 = 0.001;
 /// Records in the lake for this long are forgotten by the embedded stream, as retention would.
@@ -53,6 +55,9 @@ pub async fn run(plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, L
     let (lake, logs) = prepare(&plan, &name)?;
     let full_disk_survivable = plan.chaos.0.contains(&Chaos::DiskFull) && matches!(lake, LakeUrl::Folder(_));
     let mut stage = Box::pin(Stage::set(&plan, &name, lake)).await?;
+    let (store, root) = stage.lake_store()?;
+    let listed = store.list_with_delimiter(Some(&root)).await;
+    listed.map_err(|error| LoadError::server(format!("lake {}", stage.lake), error))?;
     let mut crew = Crew::new(WorkerSettings {
         stream: stage.stream.clone(),
         application: stage.application.clone(),
@@ -85,7 +90,7 @@ pub async fn run(plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, L
         crew,
         ledger: Ledger::default(),
         finished: Finished::default(),
-        readers: Readers::default(),
+        readers: Readers::new(FAILOVER),
         samples: Vec::new(),
         lag_ms_max: 0,
         unread_ms_otherwise: 0,
@@ -145,6 +150,7 @@ impl Run<'_> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut moved = (Instant::now(), 0);
         let mut leases = Vec::new();
+        let mut hopeless = 0;
         loop {
             tokio::select! {
                 biased;
@@ -160,7 +166,11 @@ impl Run<'_> {
                 Some(entered) = entering.join_next() => joined(entered).await?,
                 _ = ticks.tick() => {}
             }
-            self.replace_ended(&display).await?;
+            hopeless += self.replace_ended(&display).await?;
+            if hopeless > HOPELESS {
+                display.end();
+                return Err(LoadError::Hopeless { logs: self.plan.dir.join("logs") });
+            }
             // The first worker makes the table; later, a server that does not answer leaves things as they were seen.
             if let Ok(seen) = table.snapshot().await {
                 leases = seen.leases;
@@ -184,6 +194,7 @@ impl Run<'_> {
             }
             if progress.delivered != moved.1 {
                 moved = (Instant::now(), progress.delivered);
+                hopeless = 0;
             } else if moved.0.elapsed() > STUCK_AFTER && progress.put > progress.delivered {
                 display.end();
                 let left = progress.put - progress.delivered;
@@ -199,8 +210,9 @@ impl Run<'_> {
         writer.with_receipts(self.ledger.open(entering))
     }
 
-    /// A worker that ends by itself is started again, as ECS would.
-    async fn replace_ended(&mut self, display: &Display) -> Result<(), LoadError> {
+    /// A worker that ends by itself is started again, as ECS would. Answers how many there were.
+    async fn replace_ended(&mut self, display: &Display) -> Result<usize, LoadError> {
+        let mut replaced = 0;
         for ended in self.crew.ended() {
             if ended.told && ended.status.success() {
                 continue;
@@ -211,9 +223,10 @@ impl Run<'_> {
             self.ended_by_themselves.push(text);
             if !ended.told {
                 self.crew.start(&mut self.stage, 0).await?;
+                replaced += 1;
             }
         }
-        Ok(())
+        Ok(replaced)
     }
 
     /// Takes in one look at the lease table.
@@ -227,6 +240,7 @@ impl Run<'_> {
             .map(|lease| Held {
                 shard: lease.key.clone(),
                 owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
+                counter: lease.counter,
             })
             .collect();
         let now = Instant::now();

@@ -75,12 +75,12 @@ async fn a_short_run_with_faults_ends_exactly_once_and_says_what_it_measured() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_wishes_are_refused() {
     let tls = "https://kinesis.eu-north-1.amazonaws.com";
-    let through_tls = ["loadtest", "--kinesis-endpoint", tls, "--chaos", "throttle"];
+    let behind_tls = ["loadtest", "--kinesis-endpoint", tls, "--chaos", "throttle"];
     let (chaos, ramp, endpoint, proxy, disk) = tokio::join!(
         kinetide(&["loadtest", "--chaos", "kill,fire"]),
         kinetide(&["loadtest", "--ramp", "1000"]),
         kinetide(&["loadtest", "--kinesis-endpoint", "localhost:1"]),
-        kinetide(&through_tls),
+        kinetide(&behind_tls),
         kinetide(&["loadtest", "--lake", "s3://bucket", "--chaos", "disk-full"]),
     );
     chaos.says(2, &["fire", "disk-full"]);
