@@ -13,6 +13,9 @@ use super::stage::{STREAM, Stage, Worker, change};
 
 const MIB: u64 = 1 << 20;
 const BUDGET: u64 = 32 * MIB;
+/// What batches open while they take in a page (an encoder of half a MiB for each hour and kind of row) is counted as
+/// soon as it is there, not reserved before: so many bytes may come on top for a moment.
+const OPENED: u64 = 8 * MIB;
 /// What a process needs besides: itself, its SDK clients, and what it keeps of each shard.
 const BESIDES: u64 = 160 * MIB;
 /// It holds with 1,000 too, and then takes 80 s, since the embedded table is slow in a debug build.
@@ -28,10 +31,11 @@ fn large(number: u64, noise: &str) -> Vec<u8> {
     String::from_utf8(change(number)).unwrap().replace("\"NewImage\":{", &image).into_bytes()
 }
 
-/// Watches the gauge until `done`: it never exceeds the budget. Answers the most it said.
+/// Watches the gauge until `done`: it never exceeds the budget by more than what is just being opened. Answers the most
+/// it said.
 async fn watch(worker: &Worker, done: impl Future<Output = ()>) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let budget = BUDGET as f64;
+    let limit = (BUDGET + OPENED) as f64;
     let mut most: f64 = 0.0;
     tokio::pin!(done);
     loop {
@@ -39,7 +43,7 @@ async fn watch(worker: &Worker, done: impl Future<Output = ()>) -> f64 {
             () = &mut done => return most,
             () = sleep(Duration::from_millis(20)) => {
                 let held = worker.metric("kinetide_in_flight_bytes").await;
-                assert!(held <= budget, "{held} bytes in flight");
+                assert!(held <= limit, "{held} bytes in flight");
                 most = most.max(held);
             }
         }
