@@ -73,14 +73,7 @@ impl Display for Summary {
             )?;
         }
         writeln!(f)?;
-        for (what, first) in [("missing", &lake.missing_first), ("duplicated", &lake.duplicated_first)] {
-            for position in first {
-                writeln!(f, "  {what}: {position}")?;
-            }
-        }
-        for problem in &lake.problems {
-            writeln!(f, "  {problem}")?;
-        }
+        lake.write_findings(f)?;
         if self.ok() {
             write!(f, "Every one of {} records is in the lake exactly once.", grouped(lake.records_put))
         } else {

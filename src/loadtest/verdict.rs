@@ -179,15 +179,7 @@ impl Display for Verdict {
         for end in &self.ended_by_themselves {
             writeln!(f, "  {end}")?;
         }
-        let lake = &self.lake;
-        for (what, first) in [("missing", &lake.missing_first), ("duplicated", &lake.duplicated_first)] {
-            for position in first {
-                writeln!(f, "  {what}: {position}")?;
-            }
-        }
-        for problem in &lake.problems {
-            writeln!(f, "  {problem}")?;
-        }
+        self.lake.write_findings(f)?;
         if self.ok() {
             write!(
                 f,

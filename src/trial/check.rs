@@ -68,6 +68,19 @@ pub struct LakeCheck {
 }
 
 impl LakeCheck {
+    /// Writes the first records that are missing or duplicated, and other problems, a line each.
+    pub(crate) fn write_findings(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (what, first) in [("missing", &self.missing_first), ("duplicated", &self.duplicated_first)] {
+            for position in first {
+                writeln!(f, "  {what}: {position}")?;
+            }
+        }
+        for problem in &self.problems {
+            writeln!(f, "  {problem}")?;
+        }
+        Ok(())
+    }
+
     /// Whether every record is in the lake exactly once and says what it should.
     pub fn ok(&self) -> bool {
         self.defects().iter().all(|(_, count)| *count == 0)
