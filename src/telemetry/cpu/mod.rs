@@ -1,10 +1,11 @@
 //! How busy this process is, in percent of the processors that it may use.
 //!
-//! Owns: finding out once how many those are, reading the processor time of this process. Not that of the container:
-//! several workers may share one, and what runs beside them is not their load.
+//! Owns: where that is measured at all, finding out once how many processors those are, reading the processor time of
+//! this process. Not that of the container: several workers may share one, and what runs beside them is not their load.
 //! Does not own: what follows from it (`lease`).
 
 mod allowance;
+mod platform;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -25,7 +26,8 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// Measures how busy this process is.
 #[derive(Debug)]
 pub struct CpuMeter {
-    processors: f64,
+    /// `None` where it is not to be reported.
+    processors: Option<f64>,
     last: Mutex<Reading>,
 }
 
@@ -40,23 +42,39 @@ impl CpuMeter {
     /// Finds out how many processors this process may use, and says in the log how it knows. The first of these that
     /// limits it counts: the ECS task (`metadata_uri` is the value of `ECS_CONTAINER_METADATA_URI_V4`), quotas of cgroup
     /// v2, of cgroup v1, the processors of the host. Takes at most two seconds.
+    ///
+    /// Off ECS, Kubernetes and EC2 nothing is measured, as in Java KCL: the leader goes by throughput there.
     pub async fn new(metadata_uri: Option<&str>) -> Self {
-        let from_ecs = match metadata_uri {
-            Some(uri) => from_ecs(uri).await,
-            None => None,
+        let root = Path::new("/");
+        let processors = match platform::name(metadata_uri.is_some(), root) {
+            Some(platform) => {
+                let from_ecs = match metadata_uri {
+                    Some(uri) => from_ecs(uri).await,
+                    None => None,
+                };
+                let found = from_ecs.or_else(|| from_cgroups(root)).or_else(from_host);
+                let (processors, source) = found.unwrap_or((1.0, "a guess"));
+                tracing::info!(platform, processors, source, "the load of this worker is told by its CPU");
+                Some(processors)
+            }
+            None => {
+                tracing::info!(
+                    "not on ECS, Kubernetes or EC2: the load of this worker is told by its throughput"
+                );
+                None
+            }
         };
-        let found = from_ecs.or_else(|| from_cgroups(Path::new("/"))).or_else(from_host);
-        let (processors, source) = found.unwrap_or((1.0, "a guess"));
-        tracing::info!(processors, source, "processors that this process may use are known");
         Self { processors, last: Mutex::new(Reading::now()) }
     }
 
     /// The processors used on average since the last answer, or since the start, in percent of those allowed. More than
-    /// 100 is possible where the limit is a soft one. `None` if that was less than a second ago.
+    /// 100 is possible where the limit is a soft one. `None` if that was less than a second ago, and where nothing is
+    /// measured.
     pub fn sample(&self) -> Option<f64> {
+        let processors = self.processors?;
         let mut last = self.last.lock().expect("nothing panics while it is locked");
         let now = Reading::now();
-        let percent = percent(*last, now, self.processors)?;
+        let percent = percent(*last, now, processors)?;
         *last = now;
         Some(percent)
     }
@@ -165,7 +183,7 @@ mod tests {
         let half = Some(r#"{"Limits":{"CPU":0.5}}"#);
         let uri = serve(tasks, quarter, half).await;
         assert_eq!(from_ecs(&uri).await, Some((0.25, "the ECS container")));
-        assert_eq!(CpuMeter::new(Some(&uri)).await.processors, 0.25);
+        assert_eq!(CpuMeter::new(Some(&uri)).await.processors, Some(0.25));
         let uri = serve(tasks, unset, half).await;
         assert_eq!(from_ecs(&uri).await, Some((0.5, "the ECS task")));
         // A task on EC2 need not have a limit of its own.
@@ -182,7 +200,7 @@ mod tests {
         let before = Instant::now();
         let meter = CpuMeter::new(Some(&uri)).await;
         assert!(before.elapsed() < METADATA_TIMEOUT * 2);
-        assert!(meter.processors > 0.0, "it goes on with what the host says");
+        assert!(meter.processors.is_some_and(|some| some > 0.0), "it goes on with what the host says");
         for nonsense in ["", "ftp://x", "http://", "not a uri"] {
             assert_eq!(from_ecs(nonsense).await, None, "{nonsense}");
         }
@@ -215,7 +233,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_average_since_the_last_answer() {
-        let meter = CpuMeter { processors: 0.5, last: Mutex::new(Reading::now()) };
+        let meter = CpuMeter { processors: Some(0.5), last: Mutex::new(Reading::now()) };
         assert_eq!(meter.sample(), None, "too early");
         tokio::time::advance(Duration::from_secs(2)).await;
         let earlier = *meter.last.lock().unwrap();
