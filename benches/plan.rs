@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use kinetide::lease::fleet::CPU;
-use kinetide::lease::plan::{Fleet, LeaseLoad, Rules, WorkerLoad, plan, successors};
+use kinetide::lease::plan::{Balancing, Fleet, LeaseLoad, Rules, WorkerLoad, plan, successors};
 use kinetide::lease::{LeaseKey, WorkerId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -64,7 +64,7 @@ fn planning(criterion: &mut Criterion) {
     ];
     for (name, fleet, rules) in &situations {
         group.bench_function(*name, |b| {
-            b.iter(|| plan(black_box(fleet), rules, true, &mut ChaCha8Rng::seed_from_u64(1)));
+            b.iter(|| plan(black_box(fleet), rules, Balancing::All, &mut ChaCha8Rng::seed_from_u64(1)));
         });
     }
     let mut left = fleet(|_| Some(0));

@@ -65,6 +65,7 @@ impl Scene {
             lease_duration: LOCK,
             version: "1".into(),
             released: false,
+            workers: 3,
         };
         let mut scene = Self {
             fleet: FleetView::new(FAILOVER),

@@ -71,6 +71,9 @@ pub struct LeaderRow {
     pub version: Arc<str>,
     /// `isReleased`: given back without being deleted.
     pub released: bool,
+    /// `kinetideWorkers`: how many workers the leader counts, so that each knows whether it has to stand by. 0 where the
+    /// leader does not say so, as a Java leader. An attribute that Java leaves alone.
+    pub workers: u64,
 }
 
 /// Everything in the lease table at about one moment.

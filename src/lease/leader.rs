@@ -10,12 +10,18 @@ use tokio::time::Instant;
 use super::fleet::LeaderRow;
 use super::row::WorkerId;
 
+/// How many workers on average look at the table when the leader falls silent. Of 500 workers all would read more in
+/// seconds than they do in an hour; that none of so many stands by happens once in 3,000 fleets, and costs a moment.
+const STANDBYS: f64 = 8.0;
+
 /// The lock as observed. It is free when its version stands still for its own lease duration, counted from the end of
 /// the read that first showed that version.
 #[derive(Debug)]
 pub struct LeaderWatch {
     me: WorkerId,
     duration: Duration,
+    /// Decides whether we stand by: 0 always does, up to 1.
+    lot: f64,
     seen: Option<Seen>,
     /// Versions that we have sent and that may stand in the row, each with the time before it was sent.
     sent: Vec<(LeaderRow, Instant)>,
@@ -41,9 +47,9 @@ pub enum Step {
 }
 
 impl LeaderWatch {
-    /// Nothing seen yet. Our own lock is free after `duration` without a heartbeat.
-    pub fn new(me: WorkerId, duration: Duration) -> Self {
-        Self { me, duration, seen: None, sent: Vec::new(), mine: None, absent_since: None }
+    /// Nothing seen yet. Our own lock is free after `duration` without a heartbeat. `lot` is drawn from 0 to 1.
+    pub fn new(me: WorkerId, duration: Duration, lot: f64) -> Self {
+        Self { me, duration, lot, seen: None, sent: Vec::new(), mine: None, absent_since: None }
     }
 
     /// Takes in the row as read; `returned` is the time after the read returned.
@@ -71,17 +77,20 @@ impl LeaderWatch {
         if self.mine.is_some() {
             return Step::Lead(Some(seen.row.clone()));
         }
-        let free = seen.row.released || now.duration_since(seen.since) > seen.row.lease_duration;
+        // Those who stand by have looked at the table when the lock falls free, so they shall have it.
+        let patience = if self.is_standby(&seen.row) { Duration::ZERO } else { self.duration / 4 };
+        let free = seen.row.released || now.duration_since(seen.since) > seen.row.lease_duration + patience;
         if free { Step::Lead(Some(seen.row.clone())) } else { Step::Look }
     }
 
-    /// The row to write now, with a version of its own. Remembered, for its answer may be lost.
-    pub fn next(&mut self, version: &str, now: Instant) -> LeaderRow {
+    /// The row to write now, with a version of its own; we count so many workers. Remembered, for its answer may be lost.
+    pub fn next(&mut self, version: &str, workers: u64, now: Instant) -> LeaderRow {
         let row = LeaderRow {
             owner: self.me.clone(),
             lease_duration: self.duration,
             version: version.into(),
             released: false,
+            workers,
         };
         // More than a few unanswered writes in a row: the oldest can no longer be the one that stands.
         if self.sent.len() > 8 {
@@ -140,10 +149,16 @@ impl LeaderWatch {
         }
     }
 
-    /// True when the leader has missed a heartbeat of ours, so that we may have to lead soon.
-    pub fn is_shaky(&self, now: Instant) -> bool {
+    /// True when the leader has missed a heartbeat of ours and we stand by, so that we may have to lead soon.
+    pub fn is_alert(&self, now: Instant) -> bool {
         let silent = |seen: &Seen| now.duration_since(seen.since) > seen.row.lease_duration / 2;
-        self.mine.is_none() && self.seen.as_ref().is_some_and(silent)
+        let alert = |seen: &Seen| silent(seen) && self.is_standby(&seen.row);
+        self.mine.is_none() && self.seen.as_ref().is_some_and(alert)
+    }
+
+    /// About [`STANDBYS`] workers stand by, not all: each reads the whole table when the leader falls silent.
+    fn is_standby(&self, row: &LeaderRow) -> bool {
+        row.workers == 0 || self.lot * row.workers as f64 <= STANDBYS
     }
 
     /// The lock as last read or written, and since when it stands still.
@@ -178,11 +193,30 @@ mod tests {
             lease_duration: Duration::from_secs(seconds),
             version: version.into(),
             released: false,
+            workers: 0,
         }
     }
 
     fn watch() -> LeaderWatch {
-        LeaderWatch::new(WorkerId::new("me"), DURATION)
+        LeaderWatch::new(WorkerId::new("me"), DURATION, 1.0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_a_large_fleet_some_stand_by_and_the_others_wait_for_them() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let alert = |lot: f64, workers: u64| {
+            let mut watch = LeaderWatch::new(WorkerId::new("me"), DURATION, lot);
+            watch.observe(Some(LeaderRow { workers, ..row("a", "1", 10) }), start);
+            assert_eq!(watch.step(at(10_000)), Step::Look);
+            let (early, late) = (watch.step(at(10_001)), watch.step(at(12_501)));
+            assert_ne!(late, Step::Look, "in the end anybody leads");
+            assert_eq!(early != Step::Look, watch.is_alert(at(5_001)));
+            watch.is_alert(at(5_001)) && !watch.is_alert(at(5_000))
+        };
+        assert!(alert(1.0, 0) && alert(1.0, 8) && !alert(1.0, 9));
+        let standbys = (0..500).filter(|worker| alert((f64::from(*worker) + 0.5) / 500.0, 500)).count();
+        assert_eq!(standbys, 8);
     }
 
     #[tokio::test(start_paused = true)]
@@ -195,7 +229,7 @@ mod tests {
         watch.observe(Some(row("java", "a", 120)), at(100));
         assert_eq!(watch.step(at(120)), Step::Look);
         assert_eq!(watch.overdue(at(120)), Duration::ZERO);
-        assert!(watch.is_shaky(at(61)));
+        assert!(watch.is_alert(at(61)));
         assert_eq!(watch.step(at(121)), Step::Lead(Some(row("java", "a", 120))));
         assert_eq!(watch.overdue(at(125)), Duration::from_secs(5));
         watch.observe(Some(row("java", "b", 120)), at(122));
@@ -237,7 +271,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = watch();
         watch.observe(None, start);
-        let mine = watch.next("v1", start);
+        let mine = watch.next("v1", 3, start);
         assert!(watch.leading(start).is_none());
         watch.unanswered();
         assert!(watch.is_unsure() && watch.mine().is_none());
@@ -245,7 +279,7 @@ mod tests {
         watch.observe(Some(mine.clone()), at(4));
         assert_eq!(watch.leading(at(9)), Some(&mine));
         assert_eq!((watch.leading(at(10)), watch.mine()), (None, Some(&mine)));
-        let next = watch.next("v2", at(4));
+        let next = watch.next("v2", 3, at(4));
         watch.answered(&next, true, at(5));
         assert_eq!(watch.leading(at(13)), Some(&next));
         // Somebody else has it after all.

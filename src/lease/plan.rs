@@ -95,6 +95,17 @@ pub struct Rules {
     pub kbps_max: f64,
 }
 
+/// Which leases may move from one living worker to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balancing {
+    /// None.
+    Off,
+    /// Those that have not moved lately. While workers come and go the others may have to move again anyway.
+    Unmoved,
+    /// All.
+    All,
+}
+
 /// One lease and the worker that is to have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
@@ -117,12 +128,12 @@ pub struct Plan {
 ///
 /// 1. Each free lease, the one that stands still for the longest time first, goes to the least loaded worker that may
 ///    take it.
-/// 2. With `balance`: while a worker is above the average by more than the threshold, or one below it, leases go from
+/// 2. Unless `balancing` is off: while a worker is above the average by more than the threshold, or one below it, leases go from
 ///    the most to the least loaded. A receiver is below the average, and even with the lease less loaded than the giver
 ///    was: so the fleet comes to rest.
 ///
 /// The same fleet and the same `rng` give the same plan.
-pub fn plan(fleet: &Fleet, rules: &Rules, balance: bool, rng: &mut impl Rng) -> Plan {
+pub fn plan(fleet: &Fleet, rules: &Rules, balancing: Balancing, rng: &mut impl Rng) -> Plan {
     let mut model = Model::new(fleet, rules, None);
     for seat in &mut model.seats {
         seat.tie = rng.random();
@@ -139,8 +150,10 @@ pub fn plan(fleet: &Fleet, rules: &Rules, balance: bool, rng: &mut impl Rng) -> 
             None => spillover += 1,
         }
     }
-    if balance {
-        moves.extend(model.balance(&order));
+    match balancing {
+        Balancing::Off => {}
+        Balancing::Unmoved => moves.extend(model.balance(&order, |lease| lease.movable && lease.moves == 0)),
+        Balancing::All => moves.extend(model.balance(&order, |lease| lease.movable)),
     }
     Plan { moves, spillover }
 }
@@ -149,8 +162,9 @@ pub fn plan(fleet: &Fleet, rules: &Rules, balance: bool, rng: &mut impl Rng) -> 
 /// carry its name.
 ///
 /// Workers that started after it come first, the youngest of them before all: in a rolling deploy they stay, the others
-/// leave soon. Each gets up to its fair share, by number and by throughput. What is left goes to the least
-/// loaded. A lease that nobody may take is left out.
+/// leave soon. Each gets up to its fair share, by number and by throughput; of leases that have moved lately, which
+/// must not have to move once more, the youngest gets all. What is left goes to the least loaded. A lease that nobody
+/// may take is left out.
 pub fn successors(fleet: &Fleet, leaving: &WorkerId, leaving_started: u64, rules: &Rules) -> Vec<Move> {
     let mut model = Model::new(fleet, rules, Some(leaving));
     let order: Vec<usize> = (0..fleet.leases.len()).collect();
@@ -163,9 +177,12 @@ pub fn successors(fleet: &Fleet, leaving: &WorkerId, leaving_started: u64, rules
     let mut seats = model.by_room();
     let mut moves = Vec::new();
     for lease in model.heaviest_first(&order, |model, lease| model.is_left_by(lease, leaving)) {
-        let below_fair_share =
-            |seat: &&Seat| seat.leases < fair && seat.share < 1.0 - EPSILON && model.fits(lease, seat.index);
-        let young = younger.iter().map(|index| &model.seats[*index]).find(below_fair_share);
+        let has_moved = fleet.leases[lease].moves > 0;
+        let has_room = |seat: &&Seat| {
+            let below_fair_share = seat.leases < fair && seat.share < 1.0 - EPSILON;
+            (below_fair_share || has_moved) && model.fits(lease, seat.index)
+        };
+        let young = younger.iter().map(|index| &model.seats[*index]).find(has_room);
         let seat = young.map(|seat| seat.by_room());
         let seat = seat.or_else(|| seats.iter().find(|seat| model.fits(lease, seat.index)).copied());
         moves.extend(seat.map(|seat| model.grant(lease, seat, &mut seats)));
@@ -374,10 +391,10 @@ impl<'a> Model<'a> {
 
     /// Moves leases from workers above the average to workers below it, until none is too far from it or each giver
     /// has given what it should in one round.
-    fn balance(&mut self, order: &[usize]) -> Vec<Move> {
+    fn balance(&mut self, order: &[usize], movable: impl Fn(&LeaseLoad) -> bool) -> Vec<Move> {
         let offer = |seat: &Seat<'_>| (seat.load > 1.0 + EPSILON).then(|| Offer::of(seat));
         let mut offers: Vec<Option<Offer>> = self.seats.iter().map(offer).collect();
-        for lease in self.heaviest_first(order, |model, lease| model.fleet.leases[lease].movable) {
+        for lease in self.heaviest_first(order, |model, lease| movable(&model.fleet.leases[lease])) {
             if let Holder::Seat(index) = self.holders[lease]
                 && let Some(offer) = &mut offers[index]
             {

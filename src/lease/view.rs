@@ -4,7 +4,7 @@
 //! monotonic clock; no wall clock of another host decides.
 //! Does not own: reading the table (`coordinator`), what follows from it (`plan`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ pub const ACTIVE_WINDOW: Duration = Duration::from_secs(60);
 pub struct FleetView {
     failover: Duration,
     watching_since: Option<Instant>,
+    /// The end of the last scan.
+    looked: Option<Instant>,
     leases: BTreeMap<LeaseKey, Seen>,
     workers: BTreeMap<WorkerId, SeenWorker>,
     odd: Vec<OddRow>,
@@ -61,7 +63,7 @@ impl FleetView {
     /// A view of nothing yet. A lease counts as expired when its counter stands still for `failover`.
     pub fn new(failover: Duration) -> Self {
         let (leases, workers, odd, lapsed) = Default::default();
-        Self { failover, watching_since: None, leases, workers, odd, lapsed }
+        Self { failover, watching_since: None, looked: None, leases, workers, odd, lapsed }
     }
 
     /// The time after which a lease counts as expired.
@@ -73,6 +75,7 @@ impl FleetView {
     /// never younger, so a live lease is never called expired too early.
     pub fn observe(&mut self, table: TableSnapshot, returned: Instant) {
         self.watching_since.get_or_insert(returned);
+        self.looked = Some(returned);
         let mut before = std::mem::take(&mut self.leases);
         for lease in table.leases {
             let seen = observed(before.remove(&lease.key), lease, returned);
@@ -104,7 +107,7 @@ impl FleetView {
 
     /// Forgets everything: what was seen is too old to time anything by.
     pub fn clear(&mut self) {
-        self.watching_since = None;
+        (self.watching_since, self.looked) = (None, None);
         self.leases.clear();
         self.workers.clear();
         self.odd.clear();
@@ -144,16 +147,38 @@ impl FleetView {
     }
 
     /// The workers that can be given leases: their row is fresh and usable, and was written after the last time that
-    /// a lease of theirs was found expired. `wall_clock` is our own, in seconds since the epoch; it only vouches for
+    /// a lease of theirs was found expired, and they renew what they have. `wall_clock` is our own, in seconds since the epoch; it only vouches for
     /// rows not yet seen to change.
     pub fn active_workers(&self, now: Instant, wall_clock: u64) -> impl Iterator<Item = &SeenWorker> {
         let is_active = move |seen: &&SeenWorker| {
             let window = self.active_window(&seen.row);
             let fresh = seen.moved || wall_clock.abs_diff(seen.row.updated) < window.as_secs();
-            let lapsed = self.lapsed.get(&seen.row.id).is_some_and(|lapsed| seen.since <= *lapsed);
+            let lapsed = self.has_lapsed(seen);
             fresh && !lapsed && now.duration_since(seen.since) < window && seen.row.usage().is_some()
         };
-        self.workers.values().filter(is_active)
+        let silent = self.silent();
+        self.workers.values().filter(is_active).filter(move |seen| !silent.contains(&seen.row.id))
+    }
+
+    /// True when a lease of this worker was found expired, and the worker has not reported since.
+    pub fn has_lapsed(&self, worker: &SeenWorker) -> bool {
+        self.lapsed.get(&worker.row.id).is_some_and(|lapsed| worker.since <= *lapsed)
+    }
+
+    /// The workers that should have renewed a lease by now and have renewed none: they get no more until they do.
+    fn silent(&self) -> BTreeSet<WorkerId> {
+        let mut newest: BTreeMap<&WorkerId, Instant> = BTreeMap::new();
+        for seen in self.leases.values().filter(|seen| !seen.given) {
+            if let Some(owner) = seen.lease.actual_owner() {
+                let since = newest.entry(owner).or_insert(seen.since);
+                *since = seen.since.max(*since);
+            }
+        }
+        // Leases are renewed three times in a failover time. What came after the last look is not known.
+        let silent = |since: Instant| {
+            self.looked.is_some_and(|looked| looked.saturating_duration_since(since) > self.failover / 2)
+        };
+        newest.into_iter().filter(|(_, since)| silent(*since)).map(|(worker, _)| worker.clone()).collect()
     }
 
     /// Rows of the last scan that were not understood.

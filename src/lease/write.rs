@@ -98,9 +98,10 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
     next
 }
 
-/// How often the lease has moved once it is given to this worker.
+/// How often the lease has moved once it is given to this worker. Who finds it without an owner takes it from nobody.
 pub(super) fn moves_with(row: &Lease, new_owner: &WorkerId) -> u64 {
-    row.moves.saturating_add(u64::from(row.actual_owner() != Some(new_owner)))
+    let from_another = row.actual_owner().is_some_and(|owner| owner != new_owner);
+    row.moves.saturating_add(u64::from(from_another))
 }
 
 /// KCL adds to `ownerSwitchesSinceCheckpoint` when an old owner is replaced by another worker, or when the old

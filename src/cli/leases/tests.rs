@@ -55,6 +55,7 @@ fn lock(seconds: u64) -> LeaderRow {
         lease_duration: Duration::from_secs(seconds),
         version: "1".into(),
         released: false,
+        workers: 3,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BACKOFF_MAX, CONCURRENCY, Coordinator, State, Trouble, pause, within};
 use crate::lease::fleet::{STARTED, WorkerRow};
 use crate::lease::held::HeldLease;
-use crate::lease::plan::{Fleet, LeaseLoad, Move, WorkerLoad, plan};
+use crate::lease::plan::{Balancing, Fleet, LeaseLoad, Move, WorkerLoad, plan};
 use crate::lease::row::{Lease, WorkerId};
 use crate::lease::table::{TableError, WriteError, chain};
 use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen, SeenWorker};
@@ -25,7 +25,8 @@ pub const SCAN_ROWS_PER_SECOND: usize = 500;
 /// KCL's leader assigns once in two failover times and balances at every third of these runs. Ours waits as long after
 /// workers came or went: in the middle of a deploy each lease moved now would move again.
 const BALANCE_FAILOVERS: u32 = 6;
-/// But no longer than this where workers come and go all the time.
+/// But no longer than this where workers come and go all the time. And for so long after that a slow deploy may be under
+/// way: only leases that have not moved lately are moved then, as the others may have to move a second time.
 const BALANCE_FAILOVERS_MAX: u32 = 30;
 /// What a worker may take to end its work on a lease that is handed over (`gracefulLeaseHandoffTimeoutMillis`).
 pub const HAND_OFF_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,9 +42,9 @@ struct Balance {
 }
 
 impl Balance {
-    /// True when it is time: nothing has changed for a while, the leader included, which does not know at first who is
-    /// gone. Counts from now on if so.
-    fn is_due(&mut self, workers: BTreeSet<WorkerId>, failover: Duration, now: Instant) -> bool {
+    /// What may be moved now. Nothing until no worker has come or gone for a while; that the leader does not know at first
+    /// who is gone counts as such a change. Counts from now on if something may.
+    fn due(&mut self, workers: BTreeSet<WorkerId>, failover: Duration, now: Instant) -> Balancing {
         if self.workers != workers {
             self.workers = workers;
             self.changed = Some(now);
@@ -51,31 +52,31 @@ impl Balance {
         let quiet = |since: Instant, failovers: u32| now.duration_since(since) >= failover * failovers;
         let last = *self.last.get_or_insert(now);
         let changed = self.changed.unwrap_or(last);
-        let due = quiet(last.max(changed), BALANCE_FAILOVERS) || quiet(last, BALANCE_FAILOVERS_MAX);
-        if due {
-            self.last = Some(now);
+        if !quiet(last.max(changed), BALANCE_FAILOVERS) && !quiet(last, BALANCE_FAILOVERS_MAX) {
+            return Balancing::Off;
         }
-        due
+        self.last = Some(now);
+        if quiet(changed, BALANCE_FAILOVERS_MAX) { Balancing::All } else { Balancing::Unmoved }
     }
 }
 
 impl Coordinator {
-    /// While leading: looks, plans and carries out, again and again. A worker that may have to lead soon looks too,
-    /// so that it can tell expired leases the sooner.
+    /// While leading: looks, plans and carries out, again and again. A worker that stands by for a leader who has fallen
+    /// silent looks too, so that it can tell expired leases the sooner.
     pub(super) async fn keep_leading(&self, leave: &CancellationToken, stop: &CancellationToken) {
         let mut trouble = Trouble::new("reading the lease table");
         let mut looks = 0u32;
         let mut balance = Balance::default();
         while !leave.is_cancelled() {
             let now = Instant::now();
-            let (leads, shaky) = {
+            let (leads, alert) = {
                 let state = self.state();
-                (state.watch.leading(now).is_some(), state.watch.is_shaky(now))
+                (state.watch.leading(now).is_some(), state.watch.is_alert(now))
             };
             if !leads {
                 balance = Balance::default();
             }
-            let wait = if !leads && !shaky {
+            let wait = if !leads && !alert {
                 // What was seen is no longer followed, so nothing may be timed by it.
                 if std::mem::take(&mut looks) > 0 {
                     let mut state = self.state();
@@ -142,7 +143,7 @@ impl Coordinator {
             let fleet = fleet(view, now, (self.settings.wall_clock)());
             let workers: BTreeSet<WorkerId> = fleet.workers.iter().map(|worker| worker.id.clone()).collect();
             metrics::workers_active(workers.len());
-            let due = balance.is_due(workers, self.settings.failover, now);
+            let due = balance.due(workers, self.settings.failover, now);
             (plan(&fleet, &self.settings.rules, due, rng), due)
         };
         metrics::leases_unplaced(plan.spillover);
@@ -151,7 +152,7 @@ impl Coordinator {
             stream::iter(plan.moves).map(|change| self.carry_out(change)).buffer_unordered(CONCURRENCY);
         let written = written.filter(|written| std::future::ready(*written)).count().await;
         if moves > 0 {
-            tracing::debug!(moves, written, balancing, "leases moved");
+            tracing::debug!(moves, written, ?balancing, "leases moved");
         }
         self.forget_stale_workers(now).await;
     }
@@ -204,13 +205,17 @@ impl Coordinator {
         Some((seen.lease.clone(), how))
     }
 
+    /// Deletes the rows of workers that have gone. Also of one of ours that has let a lease lapse, so that the next leader
+    /// does not take it for a living one: if it lives it reports as soon as it finds that it has lost the lease.
     async fn forget_stale_workers(&self, now: Instant) {
         let wall_clock = (self.settings.wall_clock)();
         let stale: Vec<WorkerRow> = {
             let state = self.state();
-            let gone = |row: &WorkerRow| wall_clock.saturating_sub(row.updated) > STALE_WORKER.as_secs();
+            let old = |row: &WorkerRow| wall_clock.saturating_sub(row.updated) > STALE_WORKER.as_secs();
             let still = |since: Instant| now.duration_since(since) > ACTIVE_WINDOW;
-            let stale = state.view.workers().filter(|seen| gone(&seen.row) && still(seen.since));
+            let gone = |seen: &&SeenWorker| old(&seen.row) && still(seen.since);
+            let lapsed = |seen: &&SeenWorker| seen.row.is_kinetide() && state.view.has_lapsed(seen);
+            let stale = state.view.workers().filter(|seen| gone(seen) || lapsed(seen));
             stale.map(|seen| seen.row.clone()).collect()
         };
         for row in stale {
@@ -373,14 +378,19 @@ mod tests {
         let mut balance = Balance::default();
         let mut due = |second: u64, workers: &[&str]| {
             let workers = workers.iter().map(|id| WorkerId::new(*id)).collect();
-            balance.is_due(workers, FAILOVER, start + Duration::from_secs(second))
+            balance.due(workers, FAILOVER, start + Duration::from_secs(second))
         };
-        assert!(!due(0, &["a"]), "a new leader waits as well");
-        assert!(!due(9, &["a", "b"]) && !due(68, &["a", "b"]) && due(69, &["a", "b"]));
-        assert!(!due(128, &["a", "b"]) && due(129, &["a", "b"]));
+        assert_eq!(due(0, &["a"]), Balancing::Off, "a new leader waits as well");
+        let both = &["a", "b"];
+        let dues = |due: &mut dyn FnMut(u64) -> Balancing, seconds: std::ops::Range<u64>| {
+            seconds.map(|at| (at, due(at))).filter(|due| due.1 != Balancing::Off).collect::<Vec<_>>()
+        };
+        let settling = dues(&mut |at| due(at, both), 9..400);
+        let unmoved = [69, 129, 189, 249].map(|at| (at, Balancing::Unmoved));
+        assert_eq!(settling[..4], unmoved);
+        assert_eq!(settling[4..], [(309, Balancing::All), (369, Balancing::All)]);
         // One comes and goes, and nobody settles for long: it is balanced all the same.
-        let changing: Vec<u64> =
-            (130..500).filter(|at| due(*at, if at % 10 < 5 { &["a"] } else { &["a", "b"] })).collect();
-        assert_eq!(changing, [429]);
+        let changing = dues(&mut |at| due(at, if at % 10 < 5 { &["a"] } else { both }), 400..700);
+        assert_eq!(changing, [(669, Balancing::Unmoved)]);
     }
 }

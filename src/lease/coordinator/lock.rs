@@ -82,7 +82,10 @@ impl Coordinator {
             let mut state = self.state();
             // Another one at each write; random, as other workers' versions must not be met by chance.
             let version = uuid::Builder::from_random_bytes(rand::Rng::random(&mut state.rng)).into_uuid();
-            state.watch.next(&version.to_string(), sent)
+            let workers = state.view.active_workers(sent, (self.settings.wall_clock)()).count() as u64;
+            // Who has not looked yet repeats what the last leader said.
+            let workers = if workers > 0 { workers } else { seen.as_ref().map_or(0, |seen| seen.workers) };
+            state.watch.next(&version.to_string(), workers, sent)
         };
         let accepted = self.table.lead(seen.as_ref(), &next).await;
         let mut state = self.state();

@@ -132,12 +132,14 @@ impl Coordinator {
         table: Arc<dyn LeaseTable>,
         lister: Arc<dyn ShardLister>,
     ) -> Arc<Self> {
+        let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
+        let lot = rng.random();
         let state = State {
             view: FleetView::new(settings.failover),
-            watch: LeaderWatch::new(settings.worker.clone(), settings.failover / LEADER_SHARE),
+            watch: LeaderWatch::new(settings.worker.clone(), settings.failover / LEADER_SHARE, lot),
             held: BTreeMap::new(),
             successors: None,
-            rng: ChaCha8Rng::seed_from_u64(settings.seed),
+            rng,
             last_look: None,
             table_lost: false,
             told: None,

@@ -34,6 +34,7 @@ const OWNER_NAME: &str = "ownerName";
 const LEASE_DURATION: &str = "leaseDuration";
 const VERSION: &str = "recordVersionNumber";
 const RELEASED: &str = "isReleased";
+const WORKERS: &str = "kinetideWorkers";
 
 /// The attribute with the state in [`CLIENT_VERSION_ROW`].
 pub(super) const CLIENT_VERSION: &str = "cv";
@@ -162,6 +163,7 @@ pub(super) fn leader(item: &Item) -> Result<LeaderRow, NotUnderstood> {
         lease_duration: duration.map_or(LEADER_LEASE, Duration::from_millis),
         version: text(item, VERSION).ok().flatten().unwrap_or_default().into(),
         released: text(item, RELEASED).is_ok_and(|released| released == Some("1")),
+        workers: number(item, WORKERS).ok().flatten().unwrap_or(0),
     })
 }
 
@@ -174,9 +176,12 @@ pub(super) fn lead(seen: Option<&LeaderRow>, next: &LeaderRow, key: &str) -> Upd
     };
     let mut set = Vec::new();
     let duration = next.lease_duration.as_millis().to_string();
-    for (name, value) in
-        [(OWNER_NAME, s(next.owner.as_str())), (LEASE_DURATION, s(duration)), (VERSION, s(&*next.version))]
-    {
+    for (name, value) in [
+        (OWNER_NAME, s(next.owner.as_str())),
+        (LEASE_DURATION, s(duration)),
+        (VERSION, s(&*next.version)),
+        (WORKERS, n(next.workers)),
+    ] {
         set.push(format!("{name} = {}", out.value(name, value)));
     }
     if key == LEASE_KEY {
@@ -420,8 +425,8 @@ mod tests {
         assert_eq!(acquire.condition, "attribute_not_exists(#key)");
         assert_eq!(
             acquire.update,
-            "SET ownerName = :ownerName, leaseDuration = :leaseDuration, recordVersionNumber = :recordVersionNumber \
-             REMOVE isReleased"
+            "SET ownerName = :ownerName, leaseDuration = :leaseDuration, recordVersionNumber = :recordVersionNumber, \
+             kinetideWorkers = :kinetideWorkers REMOVE isReleased"
         );
         let keep = lead(Some(&seen), &next, LEASE_KEY);
         assert_eq!(keep.condition, "recordVersionNumber = :seen");

@@ -23,6 +23,7 @@ pub(super) fn lock(owner: &str, version: &str) -> LeaderRow {
         lease_duration: Duration::from_millis(120_001),
         version: version.into(),
         released: false,
+        workers: 3,
     }
 }
 

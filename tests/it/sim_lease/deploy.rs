@@ -94,7 +94,8 @@ async fn deploy(seed: u64, order: Order, gap: Duration) -> Readers {
             readers.watch(&mut fleet, gap).await;
         }
     }
-    readers.watch(&mut fleet, SCAN * 200).await;
+    // Until everything may be moved again.
+    readers.watch(&mut fleet, SCAN * 420).await;
     fleet.assert_balanced();
     assert!(fleet.alive().iter().all(|number| *number >= WORKERS), "an old worker is still there");
     println!(
@@ -125,9 +126,11 @@ async fn stop_first() {
     }
 }
 
-/// So slow that the fleet is balanced between any two steps: then leases also move on from one new worker to the next.
+/// So slow that the fleet is balanced between any two steps: but leases that have moved already are left alone.
 #[tokio::test(start_paused = true)]
 async fn one_worker_at_a_time() {
-    deploy(4, Order::StartFirst, Duration::from_secs(90)).await.moved(SHARDS / 5, 4);
-    deploy(5, Order::StopFirst, Duration::from_secs(90)).await.moved(SHARDS / 5, 4);
+    for (seed, gap) in [(4, 70), (5, 90), (6, 130), (7, 280)] {
+        deploy(seed, Order::StartFirst, Duration::from_secs(gap)).await.moved(0, 2);
+        deploy(seed, Order::StopFirst, Duration::from_secs(gap)).await.moved(0, 2);
+    }
 }
