@@ -237,3 +237,22 @@ async fn the_leader_names_the_shards_of_a_dead_worker_and_nobody_at_rest() {
     fleet.run(SCAN * 5).await;
     assert_eq!(not_read(&fleet), []);
 }
+
+/// Each look costs a read of the whole table, so in a large fleet only some watch a leader that has fallen silent.
+#[tokio::test(start_paused = true)]
+async fn few_look_at_the_table_of_a_dead_leader() {
+    const WORKERS: usize = 60;
+    let mut fleet = Fleet::new(11, WORKERS, false);
+    for _ in 0..WORKERS {
+        fleet.start_worker();
+    }
+    fleet.run(SCAN * 130).await;
+    let leader = fleet.leader();
+    fleet.lookers.lock().unwrap().clear();
+    fleet.crash(leader);
+    fleet.run(TICK).await;
+    let taken_over = fleet.until_all_held(FAILOVER + SCAN * 5).await;
+    let lookers = fleet.lookers.lock().unwrap().len();
+    println!("{lookers} of {WORKERS} looked, all leases had readers after {taken_over:?}");
+    assert!((1..=WORKERS / 3).contains(&lookers), "{lookers} of {WORKERS}");
+}

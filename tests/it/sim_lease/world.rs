@@ -1,6 +1,6 @@
 //! A fleet of coordinators on one table, and what may happen to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -94,6 +94,7 @@ struct Wire {
     table: Arc<MemoryLeaseTable>,
     process: WorkerId,
     log: Arc<Mutex<Log>>,
+    lookers: Arc<Mutex<BTreeSet<WorkerId>>>,
 }
 
 #[async_trait]
@@ -102,6 +103,7 @@ impl LeaseTable for Wire {
         self.table.ensure_exists().await
     }
     async fn snapshot(&self) -> Result<TableSnapshot, TableError> {
+        self.lookers.lock().unwrap().insert(self.process.clone());
         self.table.snapshot().await
     }
     async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, TableError> {
@@ -238,6 +240,8 @@ pub(super) struct Fleet {
     pub(super) workers: Vec<Worker>,
     processes: JoinSet<()>,
     seed: u64,
+    /// Who has read the whole table.
+    pub(super) lookers: Arc<Mutex<BTreeSet<WorkerId>>>,
     /// Workers that start from now on keep a lease that they should hand over.
     pub(super) stubborn: bool,
 }
@@ -260,6 +264,7 @@ impl Fleet {
             workers: Vec::new(),
             processes: JoinSet::new(),
             seed,
+            lookers: Arc::default(),
             stubborn: false,
         }
     }
@@ -291,7 +296,12 @@ impl Fleet {
             }),
             seed: self.seed.wrapping_mul(31).wrapping_add(number as u64),
         };
-        let wire = Wire { table: Arc::clone(&self.table), process, log: Arc::clone(&self.log) };
+        let wire = Wire {
+            table: Arc::clone(&self.table),
+            process,
+            log: Arc::clone(&self.log),
+            lookers: Arc::clone(&self.lookers),
+        };
         let stream = Arc::clone(&self.stream);
         let lister: Arc<dyn ShardLister> = Arc::<Stream>::clone(&stream);
         let coordinator = Coordinator::new(settings, Arc::new(wire), lister);
