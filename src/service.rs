@@ -31,8 +31,6 @@ use crate::worker::{self, Drain};
 
 /// Each thing that the service needs must answer within this time at the start.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
-/// A new lease table is ready within this time.
-const TABLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,15 +71,11 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         check_lake(&sink, &config),
     );
     stream.and(leases).and(lake)?;
-    timeout(TABLE_TIMEOUT, table.ensure_exists())
-        .await
-        .map_err(|_| {
-            StartError::new(format!("lease table {}", config.application), "not ready within 10 minutes")
-        })?
-        .map_err(|error| match error {
-            TableError::Unusable { table, reason } => StartError::new(format!("lease table {table}"), reason),
-            error => StartError::new(format!("lease table {}", config.application), chain(&error)),
-        })?;
+    // Adding the index to a large table of an older application takes a while; the log says so meanwhile.
+    table.ensure_exists().await.map_err(|error| match error {
+        TableError::Unusable { table, reason } => StartError::new(format!("lease table {table}"), reason),
+        error => StartError::new(format!("lease table {}", config.application), chain(&error)),
+    })?;
 
     let facts = ProcessFacts {
         worker: config.worker.to_string(),

@@ -167,8 +167,8 @@ impl Reason {
                  lock has run out"
             }
             Self::NoWorker => {
-                "start a worker, or look why none writes its row: a worker counts as active while it does so \
-                 every minute and renews its leases"
+                "start a worker, or look why none reports: a worker counts as active while it writes its row once \
+                 in a failover time (a Java worker once in 30 s) and renews its leases"
             }
             Self::NoRoom => {
                 "start another worker, or raise --leases-max or the throughput limit of those that run; the \

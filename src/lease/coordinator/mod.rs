@@ -298,18 +298,6 @@ impl Coordinator {
         self.state().watch.leading(Instant::now()).is_some()
     }
 
-    /// What this worker has seen of the fleet. Everything, for the leader; of the others only what they hold.
-    pub fn view(&self) -> FleetView {
-        let now = Instant::now();
-        let state = self.state();
-        let mut view = state.view.clone();
-        // The row of a held lease is known better here than from the last look.
-        for held in state.held.values() {
-            view.note(held.row(), now);
-        }
-        view
-    }
-
     /// Removes this very lease from the held ones, if it is one; a later acquisition of the same key stays.
     fn drop_held(&self, lease: &HeldLease) -> bool {
         lease.lose();
