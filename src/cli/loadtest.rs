@@ -27,8 +27,8 @@ const SERVERS: &str = "Servers of one's own";
     the verdict on stdout.\n\n\
     Faults: kill (SIGKILL), pause (SIGSTOP until others have its shards, then SIGCONT), term (SIGTERM), reshard (split, \
     merge, change the count), throttle, 5xx, slow, cut (connections), partition (one worker from all servers), disk-full \
-    (one worker), clock (a worker whose wall clock is wrong). Each round plays every chosen kind once, in an order made \
-    from the seed.\n\n\
+    (one worker), clock (a worker whose wall clock is wrong). Each round plays every chosen kind once, or as often as it \
+    is named, in an order made from the seed.\n\n\
     Exit code: 0 when every record is in the lake exactly once, 1 when not or when interrupted, 2 for wrong \
     settings.\n\nExamples:\n  \
     kinetide loadtest\n  \

@@ -1,6 +1,5 @@
 //! What goes wrong on purpose, and when: a timetable made from a seed.
 
-use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
@@ -83,27 +82,31 @@ impl Display for Chaos {
     }
 }
 
-/// A choice of kinds: names with commas between them, or `all`.
+/// A choice of kinds: names with commas between them, `all` for one of each. A kind that is named several times is
+/// played as often in each round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Choice(pub BTreeSet<Chaos>);
+pub struct Choice(pub Vec<Chaos>);
 
 impl FromStr for Choice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "all" {
-            return Ok(Self(ALL.into()));
+        let mut kinds = Vec::new();
+        for name in text.split(',').map(str::trim) {
+            match ALL.into_iter().find(|kind| kind.name() == name) {
+                Some(kind) => kinds.push(kind),
+                None if name == "all" => kinds.extend(ALL),
+                None => {
+                    return Err(format!("{name:?} is none of {}, or all", ALL.map(Chaos::name).join(", ")));
+                }
+            }
         }
-        let known = |name: &str| ALL.into_iter().find(|kind| kind.name() == name);
-        let kinds = text.split(',').map(|name| known(name.trim()).ok_or(name));
-        kinds
-            .collect::<Result<_, _>>()
-            .map(Self)
-            .map_err(|name| format!("{name:?} is none of {}, or all", ALL.map(Chaos::name).join(", ")))
+        kinds.sort_unstable();
+        Ok(Self(kinds))
     }
 }
 
-/// The order of the faults: every kind once in each round, each round shuffled anew.
+/// The order of the faults: every kind as often as it was chosen in each round, each round shuffled anew.
 #[derive(Debug)]
 pub(super) struct Timetable {
     kinds: Vec<Chaos>,
@@ -115,7 +118,7 @@ pub(super) struct Timetable {
 impl Timetable {
     /// The first fault comes after `every`, then one each `every`.
     pub(super) fn new(choice: &Choice, every: Duration) -> Self {
-        Self { kinds: choice.0.iter().copied().collect(), round: Vec::new(), every, due: every }
+        Self { kinds: choice.0.clone(), round: Vec::new(), every, due: every }
     }
 
     /// The fault that is due after `elapsed`, if one is. Those that were missed are not made up for.
@@ -148,6 +151,11 @@ mod tests {
         assert_eq!("all".parse::<Choice>().unwrap().0.len(), ALL.len());
         let two: Choice = "kill, 5xx".parse().unwrap();
         assert_eq!(two.0.into_iter().collect::<Vec<_>>(), [Chaos::Kill, Chaos::Broken]);
+        let often: Choice = "kill,all,kill".parse().unwrap();
+        assert_eq!(
+            (often.0.len(), &often.0[..4]),
+            (13, &[Chaos::Kill, Chaos::Kill, Chaos::Kill, Chaos::Pause][..])
+        );
         let wrong = "kill,fire".parse::<Choice>().unwrap_err();
         assert!(wrong.contains("\"fire\"") && wrong.contains("disk-full"), "{wrong}");
         for kind in ALL {
@@ -166,7 +174,7 @@ mod tests {
         assert_ne!(faults(7), faults(8));
         assert_eq!(faults(7).len(), 39);
         for round in faults(7).chunks_exact(ALL.len()) {
-            assert_eq!(round.iter().collect::<BTreeSet<_>>().len(), ALL.len());
+            assert_eq!(round.iter().collect::<std::collections::BTreeSet<_>>().len(), ALL.len());
         }
     }
 
