@@ -22,6 +22,7 @@ fn context(transform: Transform, limits: BatchLimits) -> Arc<BatchContext> {
         layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
         limits,
         transform,
+        packing: None,
     })
 }
 
