@@ -175,7 +175,6 @@ mod tests {
             let records = pack(Packing::GzipMembers, level, &rows);
             assert_eq!(records.len(), 2);
             let longest = records.iter().map(Bytes::len).max().unwrap();
-            println!("level {level}: {longest}");
             assert!(longest <= RECORD_BYTES_MAX, "level {level}: {longest}");
             assert!(plain(Packing::GzipMembers, &records[1]) == rows[1]);
         }
@@ -205,11 +204,11 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
         #[test]
         fn all_rows_are_there_in_their_order_and_whole(
-            seed: u64, sizes in prop::collection::vec(prop_oneof![1usize..4000, 50_000usize..909_000], 1..40), level in 1u32..=9,
+            seed: u64, sizes in prop::collection::vec(prop_oneof![1usize..4000, 50_000usize..909_000], 1..12), level in prop::sample::select(vec![1, 6]),
         ) {
             let rows: Vec<_> = sizes.iter().zip(seed..).map(|(&bytes, seed)| noise(seed, bytes)).collect();
             for packing in BOTH {

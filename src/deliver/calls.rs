@@ -61,9 +61,17 @@ pub(super) fn accepted(sent: usize, failed_put_count: usize, entries: &[Entry]) 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::batch::{BatchContext, BatchLimits, Batcher, Layout, Packing};
+    use crate::fetch::PageBuilder;
+    use crate::generate::envelope::{self, Table};
+    use crate::generate::synthetic::{Mix, Synthetic};
+    use crate::shard::ShardId;
+    use crate::transform::{Enrichment, SourceKind, Transform};
 
     const OK: Entry = Entry { has_id: true, has_error: false };
     const ERROR: Entry = Entry { has_id: false, has_error: true };
@@ -99,6 +107,51 @@ mod tests {
             (Entry { has_id: false, has_error: false }, Entry { has_id: true, has_error: true });
         assert_eq!(accepted(2, 0, &[neither, both]), [false, false]);
         assert_eq!(accepted(2, 0, &[]), [false, false]);
+    }
+
+    /// Bytes that Firehose bills for a million rows of trades; `docs/PERFORMANCE.md` shows them.
+    #[test]
+    fn packed_rows_are_billed_at_a_fraction() {
+        let table = Table { name: "CryptoTransactions".into(), region: "eu-north-1".into() };
+        let mut page = PageBuilder::default();
+        for (number, change) in (1..=20_000i64).zip(Synthetic::new(1, Mix::default())) {
+            let at_us = 1_768_469_400_000_000 + number * 1000;
+            let mut data = Vec::new();
+            let id = uuid::Uuid::from_u128(u128::from(number.unsigned_abs()) << 64);
+            envelope::write(&table, &change, &id, at_us, &mut data);
+            // As long as those of Kinesis.
+            page.push(&format!("4966{number:052}"), "key", at_us, &data);
+        }
+        let page = page.finish();
+        let packed = |packing| {
+            let mut batcher = Batcher::new(Arc::new(BatchContext {
+                stream: "trades".into(),
+                shard: ShardId::new("shardId-000000000000"),
+                source: SourceKind::Kinesis,
+                layout: Layout { landing: "landing".into(), errors: "errors".into() },
+                limits: BatchLimits::default(),
+                transform: Transform::crypto_transactions(&Enrichment::default()).unwrap(),
+                packing: Some(packing),
+            }));
+            page.records().for_each(|record| batcher.push(&record));
+            let batch = batcher.close().unwrap();
+            assert_eq!((batch.rows, batch.objects.len()), (20_000, 0));
+            batch.packed
+        };
+        let lines = packed(Packing::Lines);
+        let rows: Vec<usize> =
+            lines.iter().flat_map(|lines| lines.split_inclusive(|b| *b == b'\n')).map(<[u8]>::len).collect();
+        let bytes_of =
+            |records: &[Bytes]| records.iter().map(|record| billed_bytes(record.len())).sum::<u64>() / 20_000;
+        let alone = rows.iter().map(|row| billed_bytes(*row)).sum::<u64>() / 20_000;
+        let gzip = packed(Packing::GzipMembers);
+        let (lines, gzip) = (bytes_of(&lines), bytes_of(&gzip));
+        let plain = rows.iter().sum::<usize>() / 20_000;
+        println!(
+            "a row of {plain} bytes is billed as {alone} bytes alone, {lines} among lines, {gzip} in gzip records"
+        );
+        assert_eq!((rows.len(), alone), (20_000, 5120));
+        assert!(lines <= plain as u64 * 101 / 100 && gzip * 10 < alone, "{plain} {lines} {gzip}");
     }
 
     proptest! {
