@@ -89,18 +89,19 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             error => StartError::new(format!("lease table {}", config.application), chain(&error)),
         })?;
 
+    let delivery = if firehose.is_some() { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
     let facts = ProcessFacts {
         worker: config.worker.to_string(),
         application: config.application.clone(),
         stream: config.stream.clone(),
-        delivery: if firehose.is_some() { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce },
+        delivery,
     };
     let status = Status::new(facts, config.failover * 3);
     let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
     tracing::info!(
         worker = %config.worker, application = config.application, stream = config.stream, lake = %config.lake,
         firehose = firehose.as_ref().map(DeliveryStream::name), transform = %config.transform.id(), http = %address,
-        "started"
+        ?delivery, "started"
     );
 
     let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), &config.stream));

@@ -14,6 +14,7 @@ use tokio::time::sleep;
 
 use super::dead_letters::lines as lake_rows;
 use super::endpoints::forbidding;
+use super::memory::{BESIDES, BUDGET, large, noise, read_on, watch};
 use super::stage::{STREAM, Stage, Worker};
 use super::{command, eventually, finish};
 use server::{Call, Mood, Server, description};
@@ -271,6 +272,32 @@ async fn a_worker_with_another_sink_takes_over_what_was_prepared() {
     assert_eq!(worker.status().await["delivery"], "exactly once");
     assert_eq!(find_all(&stage, &server), [(IN_LAKE, 52), (WITH_FIREHOSE, 30)].into());
     worker.drain().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_within_its_budget_while_firehose_takes_nothing() {
+    const RECORDS: u64 = 1200;
+    let stage = Stage::new(4).await;
+    let server = Server::start([]).await;
+    server.always(THROTTLE);
+    let noise = noise();
+    for number in 0..RECORDS {
+        stage.aws.kinesis().put(STREAM, &format!("key-{number}"), &large(number, &noise)).unwrap();
+    }
+    let budget = BUDGET.to_string();
+    let worker = stage.worker(&to(&server, &[("--byte-budget", &budget)])).await;
+    watch(&worker, async {
+        let read = read_on(&worker).await;
+        assert!(read > 10.0 && read < 900.0, "{read} records: what does not fit stays in the stream");
+    })
+    .await;
+    server.always(Mood::Accept);
+    watch(&worker, stage.all_delivered()).await;
+    let peak = worker.peak_bytes();
+    println!("peak of the process {peak:?}");
+    assert!(peak.is_none_or(|peak| peak < BUDGET + BESIDES), "{peak:?} bytes");
+    worker.drain().await;
+    assert_eq!(find_all(&stage, &server), [(WITH_FIREHOSE, RECORDS)].into());
 }
 
 #[tokio::test(flavor = "multi_thread")]
