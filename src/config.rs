@@ -47,8 +47,8 @@ pub struct RunArgs {
     #[arg(long, help_heading = STREAM, env = "KINETIDE_LAKE", value_name = "URL")]
     pub lake: String,
 
-    /// Firehose delivery stream that rows go to instead, at least once. The lake then takes dead letters and rows over
-    /// 1,000 KiB.
+    /// Firehose delivery stream that rows go to instead, at least once. The lake then takes dead letters and rows
+    /// too long for a record, about 1 MB.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_FIREHOSE", value_name = "NAME")]
     pub firehose: Option<String>,
 
