@@ -167,6 +167,7 @@ fn context(gzip_level: u32) -> Arc<BatchContext> {
         layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
         limits: BatchLimits { gzip_level, ..BatchLimits::default() },
         transform: transform(),
+        packing: None,
     })
 }
 

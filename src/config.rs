@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde::Deserialize;
 
-use crate::batch::{BatchLimits, Layout};
+use crate::batch::{BatchLimits, Layout, Packing};
 use crate::deliver::LakeUrl;
 use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
@@ -35,7 +35,8 @@ const AWS: &str = "AWS";
     Examples:\n  \
     kinetide run --stream trades --lake s3://my-lake/raw --region eu-north-1\n  \
     kinetide run --stream trades --lake ./lake --kinesis-endpoint http://127.0.0.1:4567 \\\n      \
-    --dynamodb-endpoint http://127.0.0.1:8000"
+    --dynamodb-endpoint http://127.0.0.1:8000\n  \
+    kinetide run --stream trades --lake s3://my-lake/rest --firehose trades-to-s3"
 )]
 pub struct RunArgs {
     /// Kinesis stream to read.
@@ -45,6 +46,16 @@ pub struct RunArgs {
     /// Where rows land: s3://bucket/prefix, file:///folder or a folder.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_LAKE", value_name = "URL")]
     pub lake: String,
+
+    /// Firehose delivery stream that rows go to instead, at least once. The lake then takes dead letters and rows
+    /// too long for a record, about 1 MB.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_FIREHOSE", value_name = "NAME")]
+    pub firehose: Option<String>,
+
+    /// Who compresses what goes to Firehose.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_FIREHOSE_GZIP", value_name = "WHO", value_enum,
+          default_value_t = FirehoseGzip::Firehose, requires = "firehose")]
+    pub firehose_gzip: FirehoseGzip,
 
     /// Name of the application and of its lease table. Workers with the same name share the shards
     /// [default: kinetide-STREAM].
@@ -168,6 +179,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = AWS, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
 
+    /// Another Firehose than that of AWS.
+    #[arg(long, help_heading = AWS, env = "KINETIDE_FIREHOSE_ENDPOINT", value_name = "URL")]
+    pub firehose_endpoint: Option<String>,
+
     /// How log lines look.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG_FORMAT", value_name = "FORMAT", value_enum,
           default_value_t = LogFormat::Auto)]
@@ -177,6 +192,15 @@ pub struct RunArgs {
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG", value_name = "FILTER",
           default_value = DEFAULT_FILTER)]
     pub log: String,
+}
+
+/// Who compresses what goes to Firehose, as people say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FirehoseGzip {
+    /// The delivery stream, by its own compression setting; records are plain lines.
+    Firehose,
+    /// We: each record is a whole gzip member, and the delivery stream must not compress.
+    Records,
 }
 
 /// Settings of the service, checked.
@@ -190,6 +214,8 @@ pub struct Config {
     pub worker: WorkerId,
     /// Where rows land.
     pub lake: LakeUrl,
+    /// Delivery stream that rows go to instead, and how they are packed for it.
+    pub firehose: Option<(String, Packing)>,
     /// What makes the rows.
     pub transform: Transform,
     /// Folders of the lake.
@@ -237,6 +263,8 @@ pub struct Endpoints {
     pub dynamodb: Option<String>,
     /// Of S3.
     pub s3: Option<String>,
+    /// Of Firehose.
+    pub firehose: Option<String>,
 }
 
 /// A setting that cannot be used.
@@ -269,6 +297,14 @@ impl TryFrom<RunArgs> for Config {
         let application = args.application.unwrap_or_else(|| format!("kinetide-{}", args.stream));
         name("application", &application, 255)?;
         let lake = args.lake.parse().map_err(|reason: String| bad("lake", &args.lake, &reason))?;
+        let packing = match args.firehose_gzip {
+            FirehoseGzip::Firehose => Packing::Lines,
+            FirehoseGzip::Records => Packing::GzipMembers,
+        };
+        let firehose = args.firehose.map(|stream| (stream, packing));
+        if let Some((stream, _)) = &firehose {
+            name("firehose", stream, 64)?;
+        }
         let file = args.settings.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let transform = Transform::named(&args.transform, &file.enrichment)
             .map_err(|error| bad("transform", &args.transform, &error))?;
@@ -305,11 +341,13 @@ impl TryFrom<RunArgs> for Config {
                 kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint)?,
                 dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint)?,
                 s3: endpoint("s3-endpoint", args.s3_endpoint)?,
+                firehose: endpoint("firehose-endpoint", args.firehose_endpoint)?,
             },
             limits: BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() },
             stream: args.stream,
             application,
             lake,
+            firehose,
             transform,
             layout,
             batch_age_max: args.batch_age,
@@ -484,6 +522,7 @@ mod tests {
             ("--worker-id", "Leader"),
             ("--leases-max", "0"),
             ("--kinesis-endpoint", "localhost:1"),
+            ("--firehose", "a/b"),
             ("--settings", "/does/not/exist.toml"),
         ] {
             let text = match setting {

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_sdk_firehose::error::ProvideErrorMetadata;
+use aws_sdk_firehose::types::{CompressionFormat, DeliveryStreamStatus, DeliveryStreamType};
 use aws_sdk_kinesis::types::StreamStatus;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -11,10 +13,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{explain, sdk_config};
+use crate::batch::Packing;
 use crate::clock::wall_clock_us;
 use crate::config::Config;
 use crate::consumer::{ConsumerSettings, Shared};
-use crate::deliver::{self, LakeUrl, Sink};
+use crate::deliver::{self, DeliveryStream, LakeUrl, Sink};
 use crate::fetch::ByteBudget;
 use crate::fetch::kinesis::KinesisSource;
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
@@ -25,7 +28,7 @@ use crate::shutdown;
 use crate::telemetry::cpu::CpuMeter;
 use crate::telemetry::http::{self, HttpState};
 use crate::telemetry::metrics;
-use crate::telemetry::status::{ProcessFacts, Status};
+use crate::telemetry::status::{Delivery, ProcessFacts, Status};
 use crate::transform::SourceKind;
 use crate::worker::{self, Drain};
 
@@ -65,28 +68,34 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         StartError::new(format!("--http {}", config.http), format!("{error}; choose another address or port"))
     })?;
     let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application).with_failover(config.failover);
-    let (stream, leases, lake) = tokio::join!(
+    let firehose = sdk_config(config.endpoints.firehose.as_deref(), config.region.as_deref()).await;
+    let (stream, leases, lake, delivery_stream) = tokio::join!(
         check_stream(&kinesis, &config.stream),
         check_table(&dynamodb, &config.application),
         check_lake(&sink, &config),
+        check_firehose(&firehose, config.firehose.as_ref()),
     );
-    stream.and(leases).and(lake)?;
+    stream.and(leases).and(lake).and(delivery_stream)?;
+    let firehose = config.firehose.map(|(name, packing)| DeliveryStream::new(&firehose, name, packing));
     // Adding the index to a large table of an older application takes a while; the log says so meanwhile.
     table.ensure_exists().await.map_err(|error| match error {
         TableError::Unusable { table, reason } => StartError::new(format!("lease table {table}"), reason),
         error => StartError::new(format!("lease table {}", config.application), chain(&error)),
     })?;
 
+    let delivery = if firehose.is_some() { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
     let facts = ProcessFacts {
         worker: config.worker.to_string(),
         application: config.application.clone(),
         stream: config.stream.clone(),
+        delivery,
     };
     let status = Status::new(facts, config.failover * 3);
     let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
     tracing::info!(
         worker = %config.worker, application = config.application, stream = config.stream, lake = %config.lake,
-        transform = %config.transform.id(), http = %address, "started"
+        firehose = firehose.as_ref().map(DeliveryStream::name), transform = %config.transform.id(), http = %address,
+        ?delivery, "started"
     );
 
     let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), &config.stream));
@@ -112,6 +121,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         source: Arc::new(KinesisSource::new(kinesis, &config.stream)),
         lister,
         sink: Arc::new(sink),
+        firehose,
         coordinator,
         budget: ByteBudget::new(config.byte_budget),
         status: Arc::clone(&status),
@@ -213,6 +223,53 @@ async fn check_lake(sink: &impl Sink, config: &Config) -> Result<(), StartError>
         Err(_) => Err(StartError::new(what(), out_of_reach("the lake"))),
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(StartError::new(what(), format!("{}; {advice}", error.source))),
+    }
+}
+
+/// Whether the delivery stream is there, takes our calls, and compresses as we expect. A process may be allowed to put and
+/// not to look.
+async fn check_firehose(
+    config: &aws_config::SdkConfig,
+    delivery_stream: Option<&(String, Packing)>,
+) -> Result<(), StartError> {
+    let Some((name, packing)) = delivery_stream else { return Ok(()) };
+    let wrong = |problem: &str| Err(StartError::new(format!("delivery stream {name}"), problem));
+    let client = aws_sdk_firehose::Client::new(config);
+    let call = client.describe_delivery_stream().delivery_stream_name(name).send();
+    let found = match timeout(START_TIMEOUT, call).await {
+        Err(_) => return wrong(&out_of_reach("Firehose")),
+        Ok(Ok(answer)) => answer.delivery_stream_description,
+        Ok(Err(error)) => match error.code() {
+            Some("ResourceNotFoundException") => {
+                return wrong("does not exist; check --firehose, --region and the account");
+            }
+            Some("AccessDeniedException") => {
+                tracing::warn!(
+                    delivery_stream = name,
+                    "not checked: allow firehose:DescribeDeliveryStream in the role of this process"
+                );
+                return Ok(());
+            }
+            _ => return wrong(&explain(&error)),
+        },
+    };
+    let Some(found) = found else { return wrong("the answer describes nothing; check the endpoint") };
+    match &found.delivery_stream_status {
+        DeliveryStreamStatus::Active => {}
+        other => return wrong(&format!("is {other}; start again when it is ACTIVE")),
+    }
+    match &found.delivery_stream_type {
+        DeliveryStreamType::DirectPut => {}
+        other => return wrong(&format!("is fed by {other}; take one with the source Direct PUT")),
+    }
+    let to_s3 = found.destinations.iter().find_map(|each| each.extended_s3_destination_description.as_ref());
+    match to_s3.map(|s3| &s3.compression_format) {
+        Some(CompressionFormat::Uncompressed) | None => Ok(()),
+        Some(_) if *packing == Packing::Lines => Ok(()),
+        Some(other) => wrong(&format!(
+            "compresses by itself ({other}), so its objects would be compressed twice; set it to UNCOMPRESSED, or \
+             --firehose-gzip firehose"
+        )),
     }
 }
 

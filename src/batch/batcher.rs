@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::encode::Encoder;
 use super::key::{Partition, file_name};
+use super::pack::Packer;
 use super::{Batch, BatchContext, LakeObject};
 use crate::fetch::{Payload, Record};
 use crate::shard::{Position, SequenceNumber};
@@ -12,8 +13,8 @@ use crate::transform::{BadRecord, ErrorCode, RecordContext, RowInfo, Scratch, de
 
 const DIGITS: &str = "a page has decimal sequence numbers only";
 
-/// Turns the records of one shard into objects, record by record, one open batch at a time. Holds compressed bytes,
-/// never rows. Once its buffers have grown it allocates nothing per record.
+/// Turns the records of one shard into objects, or records of a delivery stream, one open batch at a time. Holds
+/// compressed bytes, and rows only where they are packed as they are. Once its buffers have grown it allocates nothing per record.
 pub struct Batcher {
     context: Arc<BatchContext>,
     open: Open,
@@ -35,6 +36,7 @@ struct Open {
     /// In the order of their first rows. Few, and the last used is the likely one: a list beats a map.
     objects: Vec<(Partition, Encoder)>,
     likely: usize,
+    packer: Option<Packer>,
 }
 
 impl Batcher {
@@ -70,16 +72,23 @@ impl Batcher {
         } else {
             Err(BadRecord::from(ErrorCode::NotBase64))
         };
-        let partition = match outcome {
-            Ok(RowInfo { cdc_us }) => Partition::of_row(cdc_us),
-            Err(bad) => {
-                dead_letter_row(&context, &bad, data, &mut self.row);
-                Partition::of_dead_letter(bad.code, record.arrival_us)
-            }
-        };
+        let packing = self.context.packing.filter(|packing| self.row.len() <= packing.rows_bytes_max());
+        let level = self.context.limits.gzip_level;
         self.open.note(record);
+        match (outcome, packing) {
+            (Ok(_), Some(packing)) => {
+                self.open.packer.get_or_insert_with(|| Packer::new(packing, level)).push(&self.row);
+            }
+            (Ok(RowInfo { cdc_us }), None) => {
+                self.open.encoder(Partition::of_row(cdc_us), level).push(&self.row);
+            }
+            (Err(bad), _) => {
+                dead_letter_row(&context, &bad, data, &mut self.row);
+                let partition = Partition::of_dead_letter(bad.code, record.arrival_us);
+                self.open.encoder(partition, level).push(&self.row);
+            }
+        }
         self.open.rows_bytes += self.row.len();
-        self.open.encoder(partition, self.context.limits.gzip_level).push(&self.row);
     }
 
     /// True when no record is in the batch.
@@ -103,9 +112,10 @@ impl Batcher {
         self.open.rows_bytes
     }
 
-    /// Memory that the batch holds: compressed so far, and the open encoders. Bytes.
+    /// Memory that the batch holds: compressed or packed so far, and the open encoders. Bytes.
     pub fn held_bytes(&self) -> usize {
-        self.open.objects.iter().map(|(_, encoder)| encoder.held_bytes()).sum()
+        let objects = self.open.objects.iter().map(|(_, encoder)| encoder.held_bytes());
+        objects.chain(self.open.packer.as_ref().map(Packer::held_bytes)).sum()
     }
 
     /// Earliest arrival time in the batch, µs since the epoch.
@@ -127,10 +137,10 @@ impl Batcher {
     /// As [`Batcher::close`], for a batch that was prepared before: it covers `first` to `last`, whichever of its
     /// rows are written again. `generation` is the number of the repair, 0 for none.
     pub fn close_as(&mut self, first: &Position, last: &Position, generation: u32) -> Option<Batch> {
-        let Open { records, rows_bytes, arrival_us, objects, .. } = std::mem::take(&mut self.open);
+        let Open { records, rows_bytes, arrival_us, objects, packer, .. } = std::mem::take(&mut self.open);
         let (oldest_arrival_us, newest_arrival_us) = arrival_us?;
         let name = file_name(&self.context, first, last, generation);
-        let mut rows = 0;
+        let mut rows = packer.as_ref().map_or(0, Packer::rows);
         let mut dead_letters = BTreeMap::new();
         let mut objects: Vec<LakeObject> = objects
             .into_iter()
@@ -153,6 +163,7 @@ impl Batcher {
             oldest_arrival_us,
             newest_arrival_us,
             objects,
+            packed: packer.map_or_else(Vec::new, Packer::finish),
             rows_bytes: rows_bytes as u64,
         })
     }

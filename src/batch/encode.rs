@@ -56,6 +56,9 @@ impl Encoder {
 
     pub(super) fn finish(mut self) -> Bytes {
         self.gzip.write_all(&self.block).expect(VEC_CANNOT_FAIL);
-        self.gzip.finish().expect(VEC_CANNOT_FAIL).into()
+        let mut object = self.gzip.finish().expect(VEC_CANNOT_FAIL);
+        // What is counted from now on is its length.
+        object.shrink_to_fit();
+        object.into()
     }
 }

@@ -93,6 +93,7 @@ mod tests {
             layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
             limits: BatchLimits::default(),
             transform: Transform::json(),
+            packing: None,
         }
     }
 

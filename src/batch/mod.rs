@@ -1,15 +1,17 @@
-//! Rows of one shard → gzip NDJSON objects.
+//! Rows of one shard → gzip NDJSON objects, or records of a delivery stream.
 //!
-//! Owns: base64 of the payload, when a batch is full, the encoder, the partition and the key of an object, reading
-//! positions back from an object.
+//! Owns: base64 of the payload, when a batch is full, the encoder, the partition and the key of an object, how rows are
+//! packed into records, reading positions back from an object.
 //! Does not own: how objects get to the store (`deliver`), when the batch is safe (`checkpoint`).
 
 mod batcher;
 mod encode;
 mod key;
+mod pack;
 mod repair;
 
 pub use batcher::Batcher;
+pub use pack::Packing;
 pub use repair::{UnreadableObject, read_positions, seal_object};
 
 use bytes::Bytes;
@@ -58,6 +60,20 @@ pub struct BatchContext {
     pub limits: BatchLimits,
     /// What makes the rows.
     pub transform: Transform,
+    /// How rows are packed for a delivery stream, where they go to one. Dead letters, and rows that are too long for a
+    /// record, go to the lake all the same.
+    pub packing: Option<Packing>,
+}
+
+impl BatchContext {
+    /// What decides which rows a batch has and where they go: two workers may finish each other's batches only when it
+    /// is equal.
+    pub fn id(&self) -> String {
+        match self.packing {
+            None => self.transform.id().to_string(),
+            Some(packing) => format!("{}+{}", self.transform.id(), packing.id()),
+        }
+    }
 }
 
 /// A closed batch: every record between two positions, as objects to deliver.
@@ -79,8 +95,17 @@ pub struct Batch {
     pub newest_arrival_us: i64,
     /// The objects, in the order of their keys.
     pub objects: Vec<LakeObject>,
-    /// Bytes of all objects before compression.
+    /// The other rows, packed into records for a delivery stream, in the order of the shard. None is empty.
+    pub packed: Vec<Bytes>,
+    /// Bytes of all rows and dead letters before compression.
     pub rows_bytes: u64,
+}
+
+impl Batch {
+    /// Memory that its objects and packed records take, bytes.
+    pub fn held_bytes(&self) -> usize {
+        self.objects.iter().map(|object| object.body.len()).chain(self.packed.iter().map(Bytes::len)).sum()
+    }
 }
 
 /// One object for the lake.

@@ -15,14 +15,38 @@ const START_US: i64 = 1_768_469_400_000_000;
 const HOUR_US: i64 = 3_600_000_000;
 
 fn context(transform: Transform, limits: BatchLimits) -> Arc<BatchContext> {
-    Arc::new(BatchContext {
+    Arc::new(unpacked(transform, limits))
+}
+
+fn unpacked(transform: Transform, limits: BatchLimits) -> BatchContext {
+    BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
         layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
         limits,
         transform,
-    })
+        packing: None,
+    }
+}
+
+const PACKINGS: [Option<Packing>; 3] = [None, Some(Packing::Lines), Some(Packing::GzipMembers)];
+
+fn packed(transform: Transform, limits: BatchLimits, packing: Option<Packing>) -> Arc<BatchContext> {
+    Arc::new(BatchContext { packing, ..unpacked(transform, limits) })
+}
+
+/// The rows that go to a delivery stream, one behind the other.
+fn packed_rows(batch: &Batch) -> Vec<u8> {
+    let mut rows = Vec::new();
+    for record in &batch.packed {
+        if record.starts_with(b"\x1f\x8b") {
+            MultiGzDecoder::new(&record[..]).read_to_end(&mut rows).unwrap();
+        } else {
+            rows.extend_from_slice(record);
+        }
+    }
+    rows
 }
 
 fn crypto() -> Arc<BatchContext> {
@@ -186,6 +210,41 @@ fn a_batch_is_full_at_its_limits_and_empty_after_close() {
 }
 
 #[test]
+fn a_delivery_stream_gets_the_rows_of_all_hours_in_order_and_the_lake_the_rest() {
+    let long = |bytes| [b"{\"text\":\"", &vec![b'x'; bytes][..], b"\"}"].concat();
+    let good = |hour| (START_US + hour * HOUR_US, b"{}".to_vec());
+    // Only the last one does not fit into a record of any packing.
+    let records = vec![good(2), (START_US, b"bad".to_vec()), good(0), good(1), (START_US, long(1_024_000))];
+    let lake = batch(&json(BatchLimits::default()), &records);
+    assert!(lake.packed.is_empty());
+    let whole: Vec<_> = lake.objects.iter().filter(|object| object.key.starts_with("landing/")).collect();
+    assert_eq!(whole.len(), 3);
+    for packing in [Packing::Lines, Packing::GzipMembers] {
+        let context = packed(Transform::json(), BatchLimits::default(), Some(packing));
+        let batch = batch(&context, &records);
+        assert_eq!((batch.records, batch.rows, batch.rows_bytes), (5, 4, lake.rows_bytes));
+        assert_eq!(read_lines(&packed_rows(&batch)), [at(1), at(3), at(4)]);
+        let keys: Vec<_> = batch.objects.iter().map(|object| &object.key[..14]).collect();
+        assert_eq!(keys, ["errors/not_jso", "landing/transa"]);
+        assert_eq!(read_positions(&batch.objects[1].body).unwrap(), [at(5)]);
+        assert!(batch.held_bytes() >= packed_rows(&batch).len().min(100) + batch.objects[1].body.len());
+    }
+    let ids: std::collections::BTreeSet<_> = PACKINGS
+        .map(|packing| packed(Transform::json(), BatchLimits::default(), packing).id())
+        .into_iter()
+        .collect();
+    assert_eq!(ids.len(), 3, "none finishes the batch of another: {ids:?}");
+    assert!(ids.contains(&Transform::json().id().to_string()));
+}
+
+/// Positions of rows that are not compressed.
+fn read_lines(rows: &[u8]) -> Vec<Position> {
+    let mut object = encode::Encoder::new(1);
+    object.push(rows);
+    read_positions(&object.finish()).unwrap()
+}
+
+#[test]
 fn a_seal_is_an_empty_object() {
     assert_eq!(read_positions(&seal_object()).unwrap(), []);
     let mut text = String::new();
@@ -229,8 +288,12 @@ proptest! {
 
     /// Pages and earlier batches leave no trace in the bytes of an object.
     #[test]
-    fn the_same_records_give_the_same_objects(seed: u64, count in 1usize..300, cuts: [prop::sample::Index; 4], level in 1u32..=9) {
-        let context = json(BatchLimits { gzip_level: level, ..BatchLimits::default() });
+    fn the_same_records_give_the_same_objects(
+        seed: u64, count in 1usize..300, cuts: [prop::sample::Index; 4], level in 1u32..=9,
+        packing in prop::sample::select(PACKINGS.to_vec()),
+    ) {
+        let limits = BatchLimits { gzip_level: level, ..BatchLimits::default() };
+        let context = packed(Transform::json(), limits, packing);
         let records = documents(seed, count);
         let mut used = Batcher::new(Arc::clone(&context));
         push(&mut used, &documents(!seed, 20), &[3]);
@@ -245,12 +308,15 @@ proptest! {
         "\\{\"[a-z]{0,5}\": ?[0-9]{1,3}\\}".prop_map(String::into_bytes),
         Just(include_bytes!("../../tests/fixtures/kinesis-dynamodb-insert.json").to_vec()),
     ]), 1..60)) {
-        for context in [crypto(), json(BatchLimits::default())] {
-            let batch = batch(&context, &payloads);
+        for context in PACKINGS.into_iter().flat_map(|packing| {
+            [crypto(), json(BatchLimits::default())].map(|context| BatchContext { packing, ..(*context).clone() })
+        }) {
+            let batch = batch(&Arc::new(context), &payloads);
             let dead: u64 = batch.dead_letters.iter().map(|(_, count)| count).sum();
             prop_assert_eq!(batch.rows + dead, payloads.len() as u64);
-            let mut seen = Vec::new();
-            let mut bytes = 0;
+            let packed = packed_rows(&batch);
+            let mut seen = read_lines(&packed);
+            let mut bytes = packed.len() as u64;
             for object in &batch.objects {
                 let lines = lines(object);
                 prop_assert_eq!(lines.len() as u64, object.rows);

@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::lease::Pending;
 use crate::shard::{Checkpoint, Position, SequenceNumber};
 
-/// Version of the description this build writes, and the newest it understands.
-const VERSION: u32 = 1;
+/// The newest version of the description that this build understands.
+const VERSION: u32 = 2;
+/// What is written of a batch that is whole in the lake, so that builds before `streamed` understand it. One with rows
+/// for a delivery stream they must not take for such a batch.
+const VERSION_OF_LAKE: u32 = 1;
 
 /// How every description starts, so that a damaged one is still known to be ours.
 const MARK: &[u8] = b"{\"kinetide\":";
@@ -42,6 +45,8 @@ pub struct PendingBatch {
     pub sealed: Vec<String>,
     /// True when the batch ends a closed shard.
     pub shard_end: bool,
+    /// True when some of its rows are in no object: they go to a delivery stream, where nobody can look for them.
+    pub streamed: bool,
 }
 
 /// Why pending bytes that are ours cannot be used.
@@ -78,6 +83,8 @@ struct Wire {
     sealed: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     shard_end: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    streamed: bool,
 }
 
 #[derive(Deserialize)]
@@ -94,7 +101,7 @@ impl PendingBatch {
     /// As the pending trio of a lease row.
     pub fn to_pending(&self) -> Pending {
         let wire = Wire {
-            kinetide: VERSION,
+            kinetide: if self.streamed { VERSION } else { VERSION_OF_LAKE },
             first: self.first.sequence.as_str().to_owned(),
             first_sub: self.first.sub,
             last: self.last.sequence.as_str().to_owned(),
@@ -105,6 +112,7 @@ impl PendingBatch {
             objects: self.objects.clone(),
             sealed: self.sealed.clone(),
             shard_end: self.shard_end,
+            streamed: self.streamed,
         };
         let bytes = serde_json::to_vec(&wire).expect("text, numbers and lists always serialize");
         Pending { checkpoint: Checkpoint::At(self.last.clone()), state: Some(Arc::from(bytes)) }
@@ -141,6 +149,7 @@ impl PendingBatch {
             objects: wire.objects,
             sealed: wire.sealed,
             shard_end: wire.shard_end,
+            streamed: wire.streamed,
         };
         if batch.first > batch.last {
             return Err(damaged("it ends before it starts"));
@@ -170,8 +179,8 @@ mod tests {
 
     #[test]
     fn what_is_ours_and_unusable_says_why() {
-        let newer = PendingBatch::from_pending(&pending(Some(b"{\"kinetide\":2,\"x\":[]}"), 1));
-        assert_eq!(newer, Err(PendingError::Newer(2)));
+        let newer = PendingBatch::from_pending(&pending(Some(b"{\"kinetide\":3,\"x\":[]}"), 1));
+        assert_eq!(newer, Err(PendingError::Newer(3)));
         let damaged = PendingBatch::from_pending(&pending(Some(b"{\"kinetide\":1}"), 1));
         assert!(matches!(damaged, Err(PendingError::Damaged(_))));
         for cut in [&b"{\"kinetide\":"[..], b"{\"kinetide\":1,\"first\":\"1", b"{\"kinetide\":-1}"] {
@@ -191,6 +200,7 @@ mod tests {
             objects: vec!["a".into()],
             sealed: vec![],
             shard_end: false,
+            streamed: false,
         };
         let mut row = batch.to_pending();
         let mut written = row.state.clone().unwrap().to_vec();
@@ -206,7 +216,7 @@ mod tests {
         #[test]
         fn any_batch_survives_the_table(
             first in 0u128..1 << 100, length in 0u128..1 << 100, sub: u64, generation: u32, shard_end: bool,
-            seal: bool, objects in prop::collection::vec(".{0,40}", 0..4), sealed in prop::collection::vec(".{0,40}", 0..4),
+            seal: bool, streamed: bool, objects in prop::collection::vec(".{0,40}", 0..4), sealed in prop::collection::vec(".{0,40}", 0..4),
         ) {
             let batch = PendingBatch {
                 first: Position::new(first.into()),
@@ -217,8 +227,13 @@ mod tests {
                 objects,
                 sealed,
                 shard_end,
+                streamed,
             };
-            prop_assert_eq!(PendingBatch::from_pending(&batch.to_pending()), Ok(Some(batch)));
+            let pending = batch.to_pending();
+            // Builds before `streamed` know version 1: they wait where they would take the objects for the whole batch.
+            let written = pending.state.as_deref().unwrap();
+            prop_assert_eq!(written.starts_with(b"{\"kinetide\":2,"), streamed);
+            prop_assert_eq!(PendingBatch::from_pending(&pending), Ok(Some(batch)));
         }
 
         #[test]

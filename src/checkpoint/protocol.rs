@@ -12,8 +12,10 @@ pub struct BatchPlan {
     pub first: Position,
     /// Last record.
     pub last: Position,
-    /// Keys of its objects.
+    /// Keys of its objects, which may be none.
     pub objects: Vec<String>,
+    /// True when some of its rows are in none of them but go to a delivery stream.
+    pub streamed: bool,
 }
 
 /// What happened.
@@ -35,10 +37,13 @@ pub enum Event {
     },
     /// The shard is read to its end and no batch is open.
     Drained,
-    /// The records asked for are read again; these objects would hold the rows asked for.
+    /// The records asked for are read again; these objects would hold the rows asked for, those aside that go to a
+    /// delivery stream.
     Rebuilt {
-        /// Keys of the objects, none when every row is there already.
+        /// Keys of the objects.
         objects: Vec<String>,
+        /// True when there are rows for a delivery stream. No objects and no such rows: every row is there already.
+        streamed: bool,
     },
     /// The records asked for have left the stream's retention.
     RecordsGone,
@@ -51,7 +56,7 @@ pub enum Event {
     Sealed,
     /// The write to the lease row was accepted.
     Written,
-    /// Every object of the batch exists.
+    /// Every object of the batch exists, and the delivery stream has accepted the other rows.
     Delivered,
     /// Every child shard has a lease and the row names them.
     ChildrenCreated,
@@ -78,7 +83,8 @@ pub enum Step {
     Seal(Vec<String>),
     /// Write to the lease row, on condition of its counter. Answer: `Written`; if the lease is lost, stop.
     Write(LeaseWrite),
-    /// Create every object of the batch, create-only; an object that exists counts. Answer: `Delivered`.
+    /// Create every object of the batch, create-only; an object that exists counts. Send the rows that go to a delivery
+    /// stream, sent before or not. Answer: `Delivered`.
     Deliver(Vec<String>),
     /// Create the leases of the child shards and name them on the row. Answer: `ChildrenCreated`.
     CreateChildren,
@@ -96,9 +102,10 @@ pub enum Halt {
     /// The description of the pending batch cannot be used.
     #[error(transparent)]
     Pending(#[from] PendingError),
-    /// The records of a pending batch are gone and not all of its objects exist.
+    /// The records of a pending batch are gone, and not all of its objects exist or rows of it went to a delivery stream,
+    /// which tells nobody whether it has accepted them.
     #[error(
-        "records {first} to {last} were prepared, not all delivered, and have left the stream's retention: \
+        "records {first} to {last} were prepared, are not known to be delivered, and have left the stream's retention: \
          restore them from the source or accept the loss by setting the checkpoint"
     )]
     RecordsGone {
@@ -170,16 +177,20 @@ impl Protocol {
                 objects: plan.objects,
                 sealed: Vec::new(),
                 shard_end,
+                streamed: plan.streamed,
             }),
             (Phase::Idle, Event::Drained) => (Phase::CreatingChildren, Step::CreateChildren),
 
-            (Phase::Rebuilding(batch), Event::Rebuilt { objects }) => {
-                if batch.transform == self.transform && batch.objects == objects {
+            (Phase::Rebuilding(batch), Event::Rebuilt { objects, streamed }) => {
+                if batch.transform == self.transform && batch.objects == objects && batch.streamed == streamed
+                {
                     deliver(batch)
                 } else {
                     declare_repair(batch)
                 }
             }
+            // That its objects exist says nothing of its other rows.
+            (Phase::Rebuilding(batch), Event::RecordsGone) if batch.streamed => halt_records_gone(&batch),
             (Phase::Rebuilding(batch), Event::RecordsGone) => {
                 let step = Step::Find(batch.objects.clone());
                 (Phase::Finding(batch), step)
@@ -193,13 +204,16 @@ impl Protocol {
                 (Phase::RebuildingRest(batch), step)
             }
             (Phase::RebuildingRest(batch), Event::RecordsGone) => halt_records_gone(&batch),
-            (Phase::RebuildingRest(batch), Event::Rebuilt { objects }) if objects.is_empty() => {
+            (Phase::RebuildingRest(batch), Event::Rebuilt { objects, streamed: false })
+                if objects.is_empty() =>
+            {
                 commit(Checkpoint::At(batch.last))
             }
-            (Phase::RebuildingRest(batch), Event::Rebuilt { objects }) => prepare(PendingBatch {
+            (Phase::RebuildingRest(batch), Event::Rebuilt { objects, streamed }) => prepare(PendingBatch {
                 transform: self.transform.clone(),
                 stage: Stage::Deliver,
                 objects,
+                streamed,
                 ..batch
             }),
 
@@ -274,6 +288,8 @@ fn declare_repair(batch: PendingBatch) -> (Phase, Step) {
         stage: Stage::Seal,
         objects: Vec::new(),
         sealed,
+        // Of which kind the rest is will be known when it is built.
+        streamed: false,
         ..batch
     };
     let step = Step::Write(LeaseWrite::Prepare(batch.to_pending()));

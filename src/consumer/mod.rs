@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{BatchContext, BatchLimits, Batcher, Layout};
 use crate::checkpoint::{BatchPlan, Event, Protocol};
-use crate::deliver::Sink;
+use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, BytePermit, RecordSource, StartAt};
 use crate::lease::HeldLease;
 use crate::lease::coordinator::Coordinator;
@@ -66,6 +66,8 @@ pub struct Shared {
     pub lister: Arc<dyn ShardLister>,
     /// Takes objects.
     pub sink: Arc<dyn Sink>,
+    /// Takes the rows, where they do not go to the lake.
+    pub firehose: Option<DeliveryStream>,
     /// Creates the leases of children.
     pub coordinator: Arc<Coordinator>,
     /// Bytes in memory, over all shards.
@@ -133,6 +135,7 @@ impl Consumer {
             layout: settings.layout.clone(),
             limits: settings.limits,
             transform: settings.transform.clone(),
+            packing: shared.firehose.as_ref().map(DeliveryStream::packing),
         });
         let seed =
             shard.bytes().fold(settings.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
@@ -145,7 +148,7 @@ impl Consumer {
             () = stop.cancelled() => return StopReason::ShutdownRequested,
             () = self.parents_finished() => {}
         }
-        let mut protocol = Protocol::new(self.context.transform.id().to_string());
+        let mut protocol = Protocol::new(self.context.id());
         let row = self.lease.row();
         if row.pending.is_some() {
             self.status.state(ShardState::Recovering);
@@ -249,13 +252,14 @@ impl Consumer {
         let batch = open.batcher.close().expect("a batch that is due is not empty");
         let mut permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
         // The encoders are gone.
-        permit.set(batch.objects.iter().map(|object| object.body.len()).sum());
+        permit.set(batch.held_bytes());
         open.since = None;
         self.status.batch(0, 0);
         let plan = BatchPlan {
             first: batch.first.clone(),
             last: batch.last.clone(),
             objects: batch.objects.iter().map(|object| object.key.clone()).collect(),
+            streamed: !batch.packed.is_empty(),
         };
         let records = count(batch.records);
         let mut steps = self.steps();

@@ -16,7 +16,7 @@ use super::Shared;
 use super::reader::{self, Fetched, Memory};
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, read_positions, seal_object};
 use crate::checkpoint::{Event, Halt, Protocol, Step};
-use crate::deliver::{Backoff, Created, SinkError, retry_until};
+use crate::deliver::{Backoff, Created, SinkError, calls, retry_until};
 use crate::fetch::{BytePermit, StartAt};
 use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
 use crate::shard::{Checkpoint, ChildShard, Position};
@@ -186,10 +186,11 @@ impl Steps {
                 Progress::Complete => {
                     self.batch = again.batcher.close_as(&first, &last, generation);
                     let objects = self.batch.iter().flat_map(|batch| &batch.objects);
-                    held.set(objects.clone().map(|object| object.body.len()).sum());
-                    let keys = objects.map(|object| object.key.clone()).collect();
+                    let objects = objects.map(|object| object.key.clone()).collect();
+                    let streamed = self.batch.as_ref().is_some_and(|batch| !batch.packed.is_empty());
+                    held.set(self.batch.as_ref().map_or(0, Batch::held_bytes));
                     self.rebuilt = Some(held);
-                    return Event::Rebuilt { objects: keys };
+                    return Event::Rebuilt { objects, streamed };
                 }
             }
         }
@@ -238,7 +239,7 @@ impl Steps {
         }
     }
 
-    /// Creates the objects of the batch in hand.
+    /// Creates the objects of the batch in hand, and sends its other rows.
     async fn deliver(&mut self, keys: &[String]) -> Landed {
         let batch = self.batch.take().expect("a batch is in hand when it is to be delivered");
         let _held = self.rebuilt.take();
@@ -261,9 +262,30 @@ impl Steps {
                 });
             })
             .await;
-        metrics::deliver_finished("objects", true, started.elapsed());
+        if !keys.is_empty() {
+            metrics::deliver_finished("objects", true, started.elapsed());
+        }
+        self.send(batch.packed).await;
         self.status.state(ShardState::Reading);
         Landed { records: batch.records, bytes: batch.rows_bytes, dead_letters: batch.dead_letters }
+    }
+
+    /// Sends packed rows to the delivery stream, one call after the other so that they arrive in the order of the shard.
+    async fn send(&mut self, packed: Vec<Bytes>) {
+        if packed.is_empty() {
+            return;
+        }
+        let started = Instant::now();
+        for call in calls(packed) {
+            let (seed, call_started) = (self.rng.random(), Instant::now());
+            let firehose = self.shared.firehose.as_ref().expect("rows are packed for a delivery stream only");
+            let failed = |reason: &str, tries, wait| {
+                self.trouble("firehose", "send", reason, tries, wait, call_started)
+            };
+            firehose.deliver(call, Backoff { seed }, failed).await;
+            self.status.state(ShardState::Reading);
+        }
+        metrics::deliver_finished("firehose", true, started.elapsed());
     }
 
     /// Writes to the lease row until the table has it.
@@ -359,17 +381,31 @@ impl Steps {
             Backoff { seed },
             || call(Arc::clone(&self.shared), key.to_owned()),
             |error: &SinkError, tries, wait| {
-                metrics::deliver_retried();
                 let reason = format!("{error}: {}", error.source);
-                if tries == 1 || tries.is_power_of_two() {
-                    tracing::warn!(shard = %self.lease.key(), action, tries, ?wait, reason, "lake refuses, trying again");
-                }
-                if tries >= STALL_TRIES || started.elapsed() >= STALL_TIME {
-                    self.stalled("lake", &reason);
-                }
+                self.trouble("lake", action, &reason, tries, wait, started);
             },
         )
         .await
+    }
+
+    /// One try failed. Tells it now and then, and shows a stall when it goes on for long.
+    fn trouble(
+        &self,
+        sink: &'static str,
+        action: &'static str,
+        reason: &str,
+        tries: u32,
+        wait: Duration,
+        started: Instant,
+    ) {
+        metrics::deliver_retried();
+        if tries.is_power_of_two() {
+            let shard = self.lease.key();
+            tracing::warn!(%shard, sink, action, tries, ?wait, reason, "delivery failed, trying again");
+        }
+        if tries >= STALL_TRIES || started.elapsed() >= STALL_TIME {
+            self.stalled(sink, reason);
+        }
     }
 
     fn stalled(&self, reason: &'static str, detail: &str) {

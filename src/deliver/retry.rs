@@ -12,6 +12,22 @@ pub struct Backoff {
     pub seed: u64,
 }
 
+impl Backoff {
+    /// The waits, one after the other, without end.
+    pub fn waits(self) -> impl Iterator<Item = Duration> + Send {
+        let longest = Duration::from_secs(5);
+        ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(longest)
+            .with_factor(2.0)
+            .with_jitter()
+            .with_jitter_seed(self.seed)
+            .without_max_times()
+            .build()
+            .chain(std::iter::repeat(longest))
+    }
+}
+
 /// Calls `attempt` until it succeeds. `failed` is told every error, the number of the try (from 1) and the wait
 /// before the next one.
 pub async fn retry_until<T, E, F, Fut>(
@@ -23,25 +39,16 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T, E>>,
 {
-    let mut waits = ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(5))
-        .with_factor(2.0)
-        .with_jitter()
-        .with_jitter_seed(backoff.seed)
-        .without_max_times()
-        .build();
-    for tries in 1.. {
+    for (wait, tries) in backoff.waits().zip(1..) {
         match attempt().await {
             Ok(value) => return value,
             Err(error) => {
-                let wait = waits.next().unwrap_or(Duration::from_secs(5));
                 failed(&error, tries, wait);
                 tokio::time::sleep(wait).await;
             }
         }
     }
-    unreachable!("tries are counted for ever")
+    unreachable!("there are waits for ever")
 }
 
 #[cfg(test)]

@@ -125,7 +125,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::fleet::{FleetSnapshot, LedSnapshot, ReasonSnapshot};
-    use crate::telemetry::status::{ProcessFacts, ShardState};
+    use crate::telemetry::status::{Delivery, ProcessFacts, ShardState};
 
     struct Server {
         address: std::net::SocketAddr,
@@ -135,7 +135,12 @@ mod tests {
     }
 
     async fn server(progress_limit: Duration) -> Server {
-        let facts = ProcessFacts { worker: "w".into(), application: "a".into(), stream: "s".into() };
+        let facts = ProcessFacts {
+            worker: "w".into(),
+            application: "a".into(),
+            stream: "s".into(),
+            delivery: Delivery::ExactlyOnce,
+        };
         let status = Status::new(facts, progress_limit);
         let recorder = PrometheusBuilder::new().build_recorder();
         ::metrics::with_local_recorder(&recorder, || metrics::leases_held(2));

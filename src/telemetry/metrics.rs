@@ -75,6 +75,26 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "Time of one delivery to a sink, retries included, by sink and outcome.",
     ),
     ("kinetide_deliver_retries_total", Counter, Unit::Count, "Deliveries tried again."),
+    (
+        "kinetide_firehose_calls_total",
+        Counter,
+        Unit::Count,
+        "Calls of PutRecordBatch, by outcome: accepted, partial, throttled, failed.",
+    ),
+    ("kinetide_firehose_records_total", Counter, Unit::Count, "Records of many rows that Firehose accepted."),
+    (
+        "kinetide_firehose_records_resent_total",
+        Counter,
+        Unit::Count,
+        "Records sent to Firehose again after they were refused or the answer was lost.",
+    ),
+    ("kinetide_firehose_bytes_total", Counter, Unit::Bytes, "Bytes of the records that Firehose accepted."),
+    (
+        "kinetide_firehose_billed_bytes_total",
+        Counter,
+        Unit::Bytes,
+        "The same as Firehose bills them: each record rounded up to 5 KB.",
+    ),
     ("kinetide_in_flight_bytes", Gauge, Unit::Bytes, "Bytes held between fetch and delivery."),
     ("kinetide_byte_budget_bytes", Gauge, Unit::Bytes, "Bytes that may be held between fetch and delivery."),
     ("kinetide_leases_held", Gauge, Unit::Count, "Leases that this worker holds."),
@@ -302,6 +322,19 @@ pub enum ObjectOutcome {
     Existed,
 }
 
+/// How a call to Firehose went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// Each record was accepted.
+    Accepted,
+    /// Some were.
+    Partial,
+    /// Refused for rate.
+    Throttled,
+    /// Refused otherwise, or without an answer.
+    Failed,
+}
+
 /// How a batch of a former owner was brought to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecoveredHow {
@@ -363,7 +396,7 @@ pub fn object_delivered(outcome: ObjectOutcome) {
     counter!("kinetide_objects_delivered_total", "outcome" => outcome).increment(1);
 }
 
-/// One delivery to `sink` (`objects`: S3 or a folder) came to an end, retries included.
+/// One delivery to `sink` (`objects`: S3 or a folder; `firehose`) came to an end, retries included.
 pub fn deliver_finished(sink: &'static str, ok: bool, took: Duration) {
     let outcome = if ok { "ok" } else { "error" };
     histogram!("kinetide_deliver_duration_seconds", "sink" => sink, "outcome" => outcome).record(took);
@@ -372,6 +405,29 @@ pub fn deliver_finished(sink: &'static str, ok: bool, took: Duration) {
 /// A delivery is tried again.
 pub fn deliver_retried() {
     counter!("kinetide_deliver_retries_total").increment(1);
+}
+
+/// A call to Firehose came to an end.
+pub fn firehose_called(outcome: CallOutcome) {
+    let outcome = match outcome {
+        CallOutcome::Accepted => "accepted",
+        CallOutcome::Partial => "partial",
+        CallOutcome::Throttled => "throttled",
+        CallOutcome::Failed => "failed",
+    };
+    counter!("kinetide_firehose_calls_total", "outcome" => outcome).increment(1);
+}
+
+/// Firehose accepted a record of `bytes` bytes, which it bills as `billed`.
+pub fn firehose_record_accepted(bytes: usize, billed: u64) {
+    counter!("kinetide_firehose_records_total").increment(1);
+    counter!("kinetide_firehose_bytes_total").increment(bytes as u64);
+    counter!("kinetide_firehose_billed_bytes_total").increment(billed);
+}
+
+/// Records are sent to Firehose again.
+pub fn firehose_records_resent(records: usize) {
+    counter!("kinetide_firehose_records_resent_total").increment(records as u64);
 }
 
 /// Bytes held between fetch and delivery changed.
@@ -482,70 +538,5 @@ pub fn shard_ended() {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn every_fact_is_described_and_every_description_has_a_fact() {
-        let recorder = builder().unwrap().build_recorder();
-        let handle = recorder.handle();
-        metrics::with_local_recorder(&recorder, || {
-            describe_all();
-            let took = Duration::from_millis(30);
-            page_fetched(2, 100, took);
-            fetch_throttled(took);
-            fetch_failed("unavailable", took);
-            records_transformed(2);
-            records_dead_lettered("not_json", 1);
-            batch_delivered(2, 70_000);
-            object_delivered(ObjectOutcome::Created);
-            object_delivered(ObjectOutcome::Existed);
-            deliver_finished("s3", true, took);
-            deliver_retried();
-            bytes_in_flight(100);
-            byte_budget(1000);
-            leases_held(3);
-            use AssignedHow::{Expired, HandOff, New, Stuck, Unowned};
-            for how in [New, Unowned, Expired, HandOff, Stuck] {
-                lease_assigned(how);
-            }
-            lease_begun();
-            leases_unplaced(1);
-            workers_active(2);
-            leader(true, took);
-            worker_id_twice();
-            lease_lost();
-            lease_released();
-            lease_renewed(WriteOutcome::Done, took);
-            lease_write_unknown();
-            checkpointed(WriteOutcome::NotHeld);
-            checkpoint_trimmed();
-            batch_recovered(RecoveredHow::Finished);
-            batch_recovered(RecoveredHow::Repaired);
-            shard_holes(1);
-            stream_recreated(false);
-            lease_table_lost(true);
-            shard_ended();
-        });
-        let text = handle.render();
-        let typed: BTreeSet<&str> =
-            text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
-        let helped: BTreeSet<&str> =
-            text.lines().filter_map(|l| l.strip_prefix("# HELP ")?.split(' ').next()).collect();
-        let described: BTreeSet<&str> = ALL.iter().map(|(name, ..)| *name).collect();
-        assert_eq!(typed, described);
-        assert_eq!(helped, described);
-        for line in [
-            "kinetide_records_fetched_total 2",
-            "kinetide_leases_assigned_total{how=\"hand_off\"} 1",
-            "kinetide_batch_bytes_bucket{le=\"65536\"} 0",
-            "kinetide_batch_bytes_bucket{le=\"262144\"} 1",
-            "kinetide_deliver_duration_seconds_count{sink=\"s3\",outcome=\"ok\"} 1",
-            "kinetide_in_flight_bytes 100",
-        ] {
-            assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
-        }
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

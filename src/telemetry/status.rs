@@ -28,6 +28,19 @@ pub struct ProcessFacts {
     pub application: String,
     /// Stream that is read.
     pub stream: String,
+    /// What is promised of each record.
+    pub delivery: Delivery,
+}
+
+/// How often a record may be in what was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Delivery {
+    /// Rows go to the lake.
+    #[serde(rename = "exactly once")]
+    ExactlyOnce,
+    /// Rows go to Firehose, which cannot be asked what it has.
+    #[serde(rename = "at least once")]
+    AtLeastOnce,
 }
 
 /// What a shard's consumer is doing.
@@ -387,6 +400,7 @@ mod tests {
             worker: "w-1".into(),
             application: "trades".into(),
             stream: "trades-stream".into(),
+            delivery: Delivery::ExactlyOnce,
         };
         Status::new(facts, Duration::from_secs(60))
     }
@@ -498,6 +512,7 @@ mod tests {
             json,
             serde_json::json!({
                 "worker": "w-1", "application": "trades", "stream": "trades-stream",
+                "delivery": "exactly once",
                 "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 0,
                 "ready": false, "draining": false, "healthy": true,
                 "millis_behind_latest": 0, "delivered_age_ms": 1500, "fleet": null,

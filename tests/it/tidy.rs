@@ -54,6 +54,7 @@ const KNOW_EVERYTHING: [&str; 2] = ["cli", "service"];
 /// Imports beyond the table: who, what, why.
 const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("deliver", "aws::is_loopback", "a server on this machine checks no credentials, S3 or not"),
+    ("deliver", "aws::explain", "what Firehose said, in one line for people"),
     ("lease", "clock::wall_clock_us", "the row that declares a fleet says when; nothing is decided by it"),
 ];
 
@@ -77,6 +78,7 @@ const PURE: &[&str] = &[
     "src/cli/leases/change.rs",
     "src/cli/leases/table.rs",
     "src/decode/",
+    "src/deliver/calls.rs",
     "src/fetch/body.rs",
     "src/fetch/pacing.rs",
     "src/fetch/page.rs",

@@ -179,7 +179,9 @@ pub(super) fn delete(lease: &Lease, live: bool) -> Result<Planned, Refused> {
 fn in_words(pending: &Pending) -> String {
     match PendingBatch::from_pending(pending) {
         Ok(Some(batch)) => {
-            format!("a batch up to {} with {} objects is prepared", batch.last.sequence, batch.objects.len())
+            let streamed = if batch.streamed { " and rows for Firehose" } else { "" };
+            let (last, objects) = (batch.last.sequence, batch.objects.len());
+            format!("a batch up to {last} with {objects} objects{streamed} is prepared")
         }
         Ok(None) => {
             format!("another application has prepared a batch up to {}", Written(&pending.checkpoint))

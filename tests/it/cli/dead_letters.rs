@@ -20,7 +20,7 @@ const MALFORMED: [(&str, &[u8]); 6] = [
 ];
 
 /// Every line of every object below a folder.
-fn lines(folder: &Path) -> Vec<Value> {
+pub(super) fn lines(folder: &Path) -> Vec<Value> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -25,7 +25,7 @@ async fn listen() -> (TcpListener, String) {
     (listener, url)
 }
 
-async fn serve(router: Router) -> Endpoint {
+pub(super) async fn serve(router: Router) -> Endpoint {
     let (listener, url) = listen().await;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });

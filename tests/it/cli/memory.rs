@@ -12,12 +12,12 @@ use super::eventually;
 use super::stage::{STREAM, Stage, Worker, change};
 
 const MIB: u64 = 1 << 20;
-const BUDGET: u64 = 32 * MIB;
+pub(super) const BUDGET: u64 = 32 * MIB;
 /// What batches open while they take in a page (an encoder of half a MiB for each hour and kind of row) is counted as
 /// soon as it is there, not reserved before: so many bytes may come on top for a moment.
 const OPENED: u64 = 8 * MIB;
 /// What a process needs besides: itself, its SDK clients, and what it keeps of each shard.
-const BESIDES: u64 = 160 * MIB;
+pub(super) const BESIDES: u64 = 160 * MIB;
 /// It holds with 1,000 too, and then takes 80 s, since the embedded table is slow in a debug build.
 const SHARDS: u32 = 200;
 /// Three times the budget, as the stream sends it.
@@ -25,15 +25,22 @@ const LARGE: u64 = 1200;
 const LARGE_BYTES: usize = 64 << 10;
 const SMALL: u64 = 200;
 
+/// Text that does not repeat.
+pub(super) fn noise() -> String {
+    let mut noise = vec![0; LARGE_BYTES / 4 * 3];
+    ChaCha8Rng::seed_from_u64(7).fill(&mut noise[..]);
+    base64_simd::STANDARD.encode_to_string(noise)
+}
+
 /// A change whose bytes gzip cannot make fewer by much.
-fn large(number: u64, noise: &str) -> Vec<u8> {
+pub(super) fn large(number: u64, noise: &str) -> Vec<u8> {
     let image = format!(r#""NewImage":{{"noise":{{"S":"{noise}"}},"#);
     String::from_utf8(change(number)).unwrap().replace("\"NewImage\":{", &image).into_bytes()
 }
 
 /// Watches the gauge until `done`: it never exceeds the budget by more than what is just being opened. Answers the most
 /// it said.
-async fn watch(worker: &Worker, done: impl Future<Output = ()>) -> f64 {
+pub(super) async fn watch(worker: &Worker, done: impl Future<Output = ()>) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     let limit = (BUDGET + OPENED) as f64;
     let mut most: f64 = 0.0;
@@ -51,7 +58,7 @@ async fn watch(worker: &Worker, done: impl Future<Output = ()>) -> f64 {
 }
 
 /// Waits until nothing more was read for some seconds. Answers the number of records read.
-async fn read_on(worker: &Worker) -> f64 {
+pub(super) async fn read_on(worker: &Worker) -> f64 {
     let (mut fetched, mut seconds) = (0.0, 0);
     while seconds < 3 {
         sleep(Duration::from_secs(1)).await;
@@ -72,9 +79,7 @@ async fn counters(stage: &Stage) -> BTreeMap<String, u64> {
 async fn memory_stays_within_its_budget_while_the_lake_takes_nothing() {
     let stage = Stage::new(SHARDS).await;
     let obstacle = stage.block_lake();
-    let mut noise = vec![0; LARGE_BYTES / 4 * 3];
-    ChaCha8Rng::seed_from_u64(7).fill(&mut noise[..]);
-    let noise = base64_simd::STANDARD.encode_to_string(noise);
+    let noise = noise();
     for number in 0..LARGE {
         stage.aws.kinesis().put(STREAM, "one key", &large(number, &noise)).unwrap();
     }

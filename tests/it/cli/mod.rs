@@ -4,6 +4,7 @@ mod dead_letters;
 mod demo;
 mod endpoints;
 mod faults;
+mod firehose;
 mod leases;
 mod loadtest;
 mod memory;

@@ -8,7 +8,7 @@ const BASE: [&str; 5] = ["run", "--stream", "trades", "--lake", "./lake"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
-    let cases: [(&[&str], [&str; 3]); 14] = [
+    let cases: [(&[&str], [&str; 3]); 17] = [
         (&["--batch-age", "30"], ["--batch-age", "30", "30s or 500ms"]),
         (&["--batch-age", "2h"], ["--batch-age", "2h", "between 100ms and 1h"]),
         (&["--batch-bytes", "lots"], ["--batch-bytes", "lots", "64MiB"]),
@@ -22,6 +22,12 @@ async fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
         (&["--kinesis-endpoint", "here"], ["--kinesis-endpoint", "here", "http://127.0.0.1:4567"]),
         (&["--failover-time", "1ms"], ["--failover-time", "1ms", "between 1s and 10m"]),
         (&["--settings", "/no/file"], ["--settings", "/no/file", "cannot be read"]),
+        (&["--firehose", "a b"], ["--firehose", "a b", "1 to 64 letters"]),
+        (
+            &["--firehose", "rows", "--firehose-gzip", "both"],
+            ["--firehose-gzip", "both", "firehose, records"],
+        ),
+        (&["--firehose-gzip", "records"], ["--firehose <NAME>", "required", "not provided"]),
         (&["--leases-max", "none"], ["--leases-max", "none", "invalid"]),
     ];
     let run = |(flags, words): (&'static [&'static str], [&'static str; 3])| async move {

@@ -29,6 +29,7 @@ fn context(transform: Transform) -> Arc<BatchContext> {
         layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
         limits: BatchLimits::default(),
         transform,
+        packing: None,
     })
 }
 

@@ -138,8 +138,21 @@ async fn with_pending_state(state: &[u8]) -> World {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_in_a_newer_format_halts_the_shard() {
-    let mut world = with_pending_state(br#"{"kinetide":2,"ranges":[]}"#).await;
+    let mut world = with_pending_state(br#"{"kinetide":3,"ranges":[]}"#).await;
     assert_halts(&mut world, "run the newer version").await;
+}
+
+/// All of its objects exist, there being none: that says nothing of rows that went to Firehose.
+#[tokio::test(start_paused = true)]
+async fn rows_for_firehose_that_are_gone_halt_the_shard() {
+    let produced = world(4, 10, Settings::default()).log.lock().unwrap().produced[&shard()].clone();
+    let state = format!(
+        r#"{{"kinetide":2,"first":"{}","last":"{}","transform":"t","stage":"deliver","streamed":true}}"#,
+        produced[0], produced[2]
+    );
+    let mut world = with_pending_state(state.as_bytes()).await;
+    world.stream.trim(&shard(), &produced[0].into());
+    assert_halts(&mut world, "left the stream's retention").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::plan::Rules;
 use kinetide::lease::{Lease, TableError, WorkerId};
 use kinetide::shard::{Checkpoint, Shard, ShardId, ShardLister};
-use kinetide::telemetry::status::{ProcessFacts, ShardSnapshot, Status};
+use kinetide::telemetry::status::{Delivery, ProcessFacts, ShardSnapshot, Status};
 use kinetide::transform::{Enrichment, SourceKind, Transform};
 use kinetide::worker::{self, Drain};
 use std::future::Future;
@@ -165,6 +165,7 @@ impl World {
             worker: id.to_string(),
             application: "simulation".into(),
             stream: "trades".into(),
+            delivery: Delivery::ExactlyOnce,
         };
         let status = Status::new(facts, FAILOVER * 3);
         let limits = BatchLimits {
@@ -176,6 +177,7 @@ impl World {
             source: Arc::<Wire>::clone(&wire),
             lister: Arc::<Wire>::clone(&wire),
             sink: wire,
+            firehose: None,
             coordinator,
             budget: ByteBudget::new(self.settings.byte_budget),
             status: Arc::clone(&status),
