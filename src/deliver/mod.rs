@@ -8,6 +8,6 @@ pub mod memory;
 mod retry;
 mod sink;
 
-pub use lake::{BadLake, LakeUrl, open};
+pub use lake::{BadLake, LakeUrl, open, open_existing};
 pub use retry::{Backoff, retry_until};
 pub use sink::{Created, ObjectSink, Sink, SinkError};
