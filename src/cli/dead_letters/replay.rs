@@ -226,7 +226,9 @@ fn text(report: &Report) -> String {
         out.push_str(&aligned(&failed.iter().map(row).collect::<Vec<_>>(), &[1]));
     }
     if *sealed_by_others > 0 {
-        out.push_str("Another replay with other settings is at work: let only one run.\n");
+        out.push_str(
+            "Another replay, with other settings, was at work at the same time: let only one run.\n",
+        );
     }
     out
 }
