@@ -149,7 +149,7 @@ async fn s3_conforms() {
 }
 
 /// `PUT /bucket`. Local S3 servers do not check who asks, so the credential is a name only.
-async fn create_bucket(endpoint: &str, bucket: &str) {
+pub(crate) async fn create_bucket(endpoint: &str, bucket: &str) {
     let host = endpoint.trim_start_matches("http://").trim_end_matches('/');
     let mut connection = TcpStream::connect(host).await.unwrap();
     let request = format!(

@@ -14,6 +14,9 @@ use super::text::{Problems, aligned, counted, time};
 const HOUR_US: i64 = 3_600_000_000;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Open ones are no rows yet. Every object that is meant is read.\n\nExamples:\n  \
+    kinetide dead-letters count --lake s3://my-lake/crypto --since 24h\n  \
+    kinetide dead-letters count --lake s3://my-lake/crypto --reason not_json --by hour")]
 pub(super) struct CountArgs {
     /// Count each hour of arrival apart, the newest first.
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = By::Reason)]

@@ -12,6 +12,9 @@ use super::scan::{Lake, Seen, Visitor, Which, scan};
 use super::text::{Problems, aligned, plain, time};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Only the newest hours are read, as many as the limit needs.\n\nExamples:\n  \
+    kinetide dead-letters list --lake s3://my-lake/crypto --open\n  \
+    kinetide dead-letters list --lake s3://my-lake/crypto --json | jq -r '.dead_letters[].sequence_number'")]
 pub(super) struct ListArgs {
     /// The most to list, 1 to 100000.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]

@@ -30,7 +30,9 @@ const CONCURRENCY: usize = 4;
     replay only, whatever is killed, run twice, or run with another transform meanwhile.\n\n\
     Give --stream where several streams land in one lake.\n\n\
     Exit code: 0 when no open dead letter is left that was asked for, 1 when some still fail or cannot be read \
-    (also with --dry-run), 2 for wrong settings, or when nobody could confirm."
+    (also with --dry-run), 2 for wrong settings, or when nobody could confirm.\n\nExamples:\n  \
+    kinetide dead-letters replay --lake s3://my-lake/crypto --transform crypto-transactions --dry-run\n  \
+    kinetide dead-letters replay --lake s3://my-lake/raw --stream trades --reason wrong_type --since 24h --yes"
 )]
 pub(super) struct ReplayArgs {
     /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.

@@ -14,7 +14,9 @@ use crate::transform::fnv1a;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Payloads hold personal data. Without --reveal their size, a hash and their structure are \
-    shown: names of members, types instead of values."
+    shown: names of members, types instead of values. Names are shown whatever they are: where a producer puts personal \
+    data into names, they are on the screen.\n\nExample:\n  \
+    kinetide dead-letters show 49590338271490256608559692538361571095921575989136588898 --lake s3://my-lake/crypto"
 )]
 pub(super) struct ShowArgs {
     /// Sequence number of the record, as the list shows it.

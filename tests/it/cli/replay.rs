@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use super::stage::{STREAM, Stage, change};
 use super::{Ran, command, finish, kinetide};
+use crate::sink_conformance::create_bucket;
 
 const SECRET: &str = "GB00SECRET";
 
@@ -160,6 +161,37 @@ async fn what_cannot_be_read_is_said() {
     typo.says(2, &["/no/such/lake", "give a lake that exists"]);
     stage.letters(&["count", "--reason", "../x"]).await.says(2, &["not_json"]);
     stage.letters(&["count", "--since", "1h", "--until", "2h"]).await.says(2, &["--since is later"]);
+}
+
+/// `KINETIDE_TEST_S3` is the endpoint of an S3 server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lake_on_s3_is_no_different() {
+    #[expect(clippy::disallowed_methods, reason = "the switch of this test, not a setting")]
+    let Ok(endpoint) = std::env::var("KINETIDE_TEST_S3") else {
+        println!("skipped: dead letters on s3 because KINETIDE_TEST_S3 names no endpoint");
+        return;
+    };
+    let bucket = format!("kinetide-letters-{}", std::process::id());
+    create_bucket(&endpoint, &bucket).await;
+    let lake = format!("s3://{bucket}/a/lake");
+    let place = [("--lake", &lake[..]), ("--s3-endpoint", &endpoint), ("--region", "us-east-1")];
+    let _stage = Stage::with_letters(3, &place).await;
+    let place = place.map(|(name, value)| [name, value]).concat();
+    let run = |args: &[&'static str]| {
+        let args: Vec<String> =
+            ["dead-letters"].iter().chain(args).chain(&place).map(|arg| (*arg).to_owned()).collect();
+        async move { kinetide(&args.iter().map(String::as_str).collect::<Vec<_>>()).await }
+    };
+    let replay = [&CDC[..], &["--yes", "--json"]].concat();
+    for landed in [3, 0] {
+        let ran = run(&replay).await;
+        ran.says(1, &[]);
+        assert_eq!(serde_json::from_str::<Value>(&ran.out).unwrap()["landed"], landed, "{}", ran.out);
+    }
+    let counts: Value = serde_json::from_str(&run(&["count", "--json"]).await.out).unwrap();
+    assert_eq!((&counts["open"], &counts["replayed"]), (&2.into(), &3.into()), "{counts}");
+    let list = run(&["list", "--reason", "wrong_type"]).await;
+    assert_eq!(list.out.matches(" yes").count(), 3, "{}", list.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]
