@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::transform::TransformId;
+use crate::transform::{TransformId, fnv1a};
 
 /// The version of both documents.
 const VERSION: u32 = 1;
@@ -101,8 +101,10 @@ pub struct Output {
 }
 
 /// What a replay has done: all keys of its plan are decided.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Done {
+    /// Hash of that plan, so that it is not taken for the end of another one.
+    plan: u64,
     /// Keys under which no rows are, nor ever will be.
     pub sealed: Vec<String>,
 }
@@ -138,6 +140,7 @@ struct PlanDocument {
 #[serde(deny_unknown_fields)]
 struct DoneDocument {
     kinetide: u32,
+    plan: String,
     sealed: Vec<String>,
 }
 
@@ -196,18 +199,28 @@ impl Plan {
 }
 
 impl Done {
+    /// Nothing of the plan is sealed.
+    pub fn of(plan: &Plan) -> Self {
+        Self { plan: fnv1a(&plan.to_bytes()), sealed: Vec::new() }
+    }
+
     /// Reads the document.
     ///
     /// # Errors
     /// When it is not what [`Done::to_bytes`] writes.
     pub fn parse(text: &[u8]) -> Result<Self, Damaged> {
-        let DoneDocument { sealed, .. } = document(text)?;
-        Ok(Self { sealed })
+        let DoneDocument { plan, sealed, .. } = document(text)?;
+        let hash = u64::from_str_radix(&plan, 16).map_err(|_| Damaged::Foreign)?;
+        if format!("{hash:016x}") != plan {
+            return Err(Damaged::Foreign);
+        }
+        Ok(Self { plan: hash, sealed })
     }
 
     /// The document.
     pub fn to_bytes(&self) -> Vec<u8> {
-        bytes(&DoneDocument { kinetide: VERSION, sealed: self.sealed.clone() })
+        let plan = format!("{:016x}", self.plan);
+        bytes(&DoneDocument { kinetide: VERSION, plan, sealed: self.sealed.clone() })
     }
 }
 
@@ -250,10 +263,12 @@ impl Chain {
     /// Takes what became of that plan.
     ///
     /// # Errors
-    /// When there is no such plan, or it has no such key.
+    /// When it is about another plan, or that plan has no such key.
     pub fn done(&mut self, done: &Done) -> Result<(), Damaged> {
         let plan = self.unfinished.as_ref().ok_or(Damaged::Contradiction)?;
-        if !done.sealed.iter().all(|key| plan.outputs.iter().any(|output| output.key == *key)) {
+        if done.plan != Done::of(plan).plan
+            || !done.sealed.iter().all(|key| plan.outputs.iter().any(|output| output.key == *key))
+        {
             return Err(Damaged::Contradiction);
         }
         for output in plan.outputs.iter().filter(|output| !done.sealed.contains(&output.key)) {
@@ -297,8 +312,9 @@ mod tests {
         );
         assert_eq!(String::from_utf8(plan.to_bytes()).unwrap(), text);
         assert_eq!(Plan::parse(text.as_bytes()), Ok(plan));
-        let done = Done { sealed: vec!["l/b".to_owned()] };
-        assert_eq!(String::from_utf8(done.to_bytes()).unwrap(), "{\"kinetide\":1,\"sealed\":[\"l/b\"]}\n");
+        let done = Done { plan: 7, sealed: vec!["l/b".to_owned()] };
+        let done_text = "{\"kinetide\":1,\"plan\":\"0000000000000007\",\"sealed\":[\"l/b\"]}\n";
+        assert_eq!(String::from_utf8(done.to_bytes()).unwrap(), done_text);
         assert_eq!(Done::parse(&done.to_bytes()), Ok(done));
         for (from, to, error) in [
             (r#""kinetide":1"#, r#""kinetide":2"#, Damaged::Newer),
@@ -318,17 +334,20 @@ mod tests {
 
     #[test]
     fn a_chain_knows_what_has_landed() {
+        let (first, second) = (plan(&[("a", &[1, 2]), ("b", &[3])]), plan(&[("d", &[3])]));
+        let sealed = |plan: &Plan, key: &str| Done { sealed: vec![key.to_owned()], ..Done::of(plan) };
         let mut chain = Chain::default();
-        assert_eq!(chain.done(&Done::default()), Err(Damaged::Contradiction));
-        chain.planned(plan(&[("a", &[1, 2]), ("b", &[3])])).unwrap();
+        assert_eq!(chain.done(&Done::of(&first)), Err(Damaged::Contradiction), "no plan");
+        chain.planned(first.clone()).unwrap();
         assert_eq!(chain.planned(plan(&[("c", &[9])])), Err(Damaged::Contradiction), "one at a time");
         assert!(chain.landed().is_empty() && chain.generation() == 1);
-        assert_eq!(chain.done(&Done { sealed: vec!["c".to_owned()] }), Err(Damaged::Contradiction));
-        chain.done(&Done { sealed: vec!["b".to_owned()] }).unwrap();
+        assert_eq!(chain.done(&sealed(&first, "c")), Err(Damaged::Contradiction), "no such key");
+        assert_eq!(chain.done(&sealed(&second, "b")), Err(Damaged::Contradiction), "of another plan");
+        chain.done(&sealed(&first, "b")).unwrap();
         assert_eq!((chain.generation(), chain.landed().len()), (2, 2));
         assert_eq!(chain.planned(plan(&[("d", &[2, 3])])), Err(Damaged::Contradiction), "2 has landed");
-        chain.planned(plan(&[("d", &[3])])).unwrap();
-        chain.done(&Done::default()).unwrap();
+        chain.planned(second.clone()).unwrap();
+        chain.done(&Done::of(&second)).unwrap();
         assert_eq!(chain.landed(), &set(&[1, 2, 3].into()));
     }
 

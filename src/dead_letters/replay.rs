@@ -198,7 +198,7 @@ async fn decide(
     bodies: Option<&[Bytes]>,
     replayed: &mut Replayed,
 ) -> Result<Done, ReplayError> {
-    let mut done = Done::default();
+    let mut done = Done::of(plan);
     let seal = seal_object();
     for (place, output) in plan.outputs.iter().enumerate() {
         let body = bodies.map_or(&seal, |bodies| &bodies[place]);

@@ -68,6 +68,8 @@ struct Report {
     /// Dead letters that still fail, by the reason of now.
     #[serde(serialize_with = "by_name")]
     failed: BTreeMap<ErrorCode, u64>,
+    /// Replays of before that would be brought to their end.
+    interrupted_replays: u64,
     /// Objects that did not land because another replay was faster; what was in them is tried again.
     sealed_by_others: u64,
     unreadable: Problems,
@@ -86,7 +88,7 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ReplayArgs, json: bool
         if args.dry_run {
             return tell(&would, json);
         }
-        if would.landed == 0 {
+        if would.landed == 0 && would.interrupted_replays == 0 {
             return tell(&Report { dry_run: false, ..would }, json);
         }
         write!(io::stderr(), "{}Land them? [y/N] ", text(&would))?;
@@ -138,13 +140,14 @@ async fn look(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
         let mut loading = stream::iter(objects).map(|object| load(lake, object)).buffered(CONCURRENCY);
         while let Some(loaded) = loading.next().await {
             report.objects += 1;
-            let Loaded { object, key, bytes, landed, .. } = match loaded {
+            let Loaded { object, key, bytes, chain: before, landed } = match loaded {
                 Ok(loaded) => loaded,
                 Err((key, problem)) => {
                     report.unreadable.add(&key, None, problem);
                     continue;
                 }
             };
+            report.interrupted_replays += u64::from(before.unfinished().is_some());
             let wanted = |line, letter: &Letter<'_>| !landed.contains(line) && which.means(&object, letter);
             match rehearse(&job.transform, &bytes, wanted) {
                 Err(broken) => report.unreadable.add(&key, None, chain(&broken)),
@@ -214,7 +217,8 @@ async fn replay_one(
 }
 
 fn text(report: &Report) -> String {
-    let Report { dry_run, transform, landing, landed, failed, sealed_by_others, .. } = report;
+    let Report { dry_run, transform, landing, landed, failed, interrupted_replays, sealed_by_others, .. } =
+        report;
     let verb = if *dry_run { "would become" } else { "became" };
     let rows = if *landed == 1 { "a row" } else { "rows" };
     let mut out =
@@ -226,6 +230,10 @@ fn text(report: &Report) -> String {
             vec![format!("  {reason}"), count.to_string(), BadRecord::from(*reason).message]
         };
         out.push_str(&aligned(&failed.iter().map(row).collect::<Vec<_>>(), &[1]));
+    }
+    if *interrupted_replays > 0 {
+        let replays = counted(*interrupted_replays, "interrupted replay");
+        out.push_str(&format!("{replays} would be brought to the end.\n"));
     }
     if *sealed_by_others > 0 {
         out.push_str(

@@ -86,11 +86,12 @@ fn a_record_of_a_replay_is_believed_or_refused() {
             assert_eq!(Plan::parse(&plan.to_bytes()).as_ref(), Ok(plan));
             let mut chain = Chain::default();
             chain.planned(plan.clone()).unwrap();
-            let all = Done { sealed: plan.outputs.iter().map(|output| output.key.clone()).collect() };
+            let mut all = Done::of(plan);
+            all.sealed = plan.outputs.iter().map(|output| output.key.clone()).collect();
             let mut sealed = chain.clone();
             sealed.done(&all).unwrap();
             assert!(sealed.landed().is_empty());
-            chain.done(&Done::default()).unwrap();
+            chain.done(&Done::of(plan)).unwrap();
             assert_eq!(chain.landed(), &plan.lines());
             assert!(chain.planned(plan.clone()).is_err(), "a letter is in the rows of one plan");
         }
