@@ -305,13 +305,11 @@ impl TryFrom<RunArgs> for Config {
         if let Some((stream, _)) = &firehose {
             name("firehose", stream, 64)?;
         }
-        let file = args.settings.as_deref().map(read_file).transpose()?.unwrap_or_default();
-        let transform = Transform::named(&args.transform, &file.enrichment)
-            .map_err(|error| bad("transform", &args.transform, &error))?;
-        let landing = args.landing.unwrap_or_else(|| match transform.id().name() {
-            "crypto-transactions" => "landing/transactions".to_owned(),
-            _ => format!("landing/{}", args.stream),
-        });
+        let transform = transform(&args.transform, args.settings.as_deref())?;
+        let landing = args
+            .landing
+            .or_else(|| default_landing(&transform, Some(&args.stream)))
+            .expect("with a stream there is a default");
         let layout = Layout {
             landing: folder("landing", &landing)?.to_owned(),
             errors: folder("errors", &args.errors)?.to_owned(),
@@ -365,6 +363,21 @@ impl TryFrom<RunArgs> for Config {
             ecs_metadata_uri: args.ecs_metadata_uri,
             region: args.region,
         })
+    }
+}
+
+/// The transform of this name, with the constants of the settings file.
+pub(crate) fn transform(name: &str, settings: Option<&std::path::Path>) -> Result<Transform, BadSetting> {
+    let file = settings.map(read_file).transpose()?.unwrap_or_default();
+    let bad = |allowed| BadSetting { setting: "transform", value: name.to_owned(), allowed };
+    Transform::named(name, &file.enrichment).map_err(|error| bad(error.to_string()))
+}
+
+/// Where rows land when nobody says it; `None` where that needs the stream's name, and it is not known.
+pub(crate) fn default_landing(transform: &Transform, stream: Option<&str>) -> Option<String> {
+    match transform.id().name() {
+        "crypto-transactions" => Some("landing/transactions".to_owned()),
+        _ => stream.map(|stream| format!("landing/{stream}")),
     }
 }
 
@@ -431,7 +444,7 @@ pub(crate) fn name(setting: &'static str, value: &str, length_max: usize) -> Res
     Err(BadSetting { setting, value: value.to_owned(), allowed })
 }
 
-fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a str, BadSetting> {
+pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a str, BadSetting> {
     let trimmed = value.trim_matches('/');
     let part = |part: &str| !part.is_empty() && part != "." && part != "..";
     let letter = |c: char| c.is_ascii_alphanumeric() || "._-=/".contains(c);

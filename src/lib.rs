@@ -33,6 +33,7 @@ pub mod service;
 pub mod telemetry;
 
 // Rooms of the subcommands.
+pub mod dead_letters;
 #[cfg(feature = "local")]
 pub mod demo;
 pub mod generate;

@@ -149,7 +149,7 @@ impl Batcher {
                     None => rows += encoder.rows(),
                     Some(code) => *dead_letters.entry(code).or_insert(0) += encoder.rows(),
                 }
-                let key = format!("{}/{name}", partition.folder(&self.context));
+                let key = format!("{}/{name}", partition.folder(&self.context.layout));
                 LakeObject { key, rows: encoder.rows(), body: encoder.finish() }
             })
             .collect();

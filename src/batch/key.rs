@@ -1,10 +1,13 @@
 //! Where a row belongs, and the key of its object.
 
-use super::BatchContext;
-use crate::shard::Position;
+use super::{BatchContext, Layout};
+use crate::shard::{Position, SequenceNumber, ShardId};
 use crate::transform::{ErrorCode, Utc, fnv1a};
 
 const HOUR_US: i64 = 3_600_000_000;
+
+/// Athena picks the codec by it.
+const ENDING: &str = ".ndjson.gz";
 
 /// Rows of one batch with the same partition share an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,15 +29,19 @@ impl Partition {
     }
 
     /// The folder, without a slash at its end.
-    pub(super) fn folder(&self, context: &BatchContext) -> String {
-        let time = Utc::from_us(self.hour * HOUR_US);
-        let Utc { year, month, day, hour, .. } = time;
-        let hour = format!("year={year:04}/month={month:02}/day={day:02}/hour={hour:02}");
+    pub(super) fn folder(&self, layout: &Layout) -> String {
+        let hour = hour_folder(self.hour * HOUR_US);
         match self.error {
-            None => format!("{}/{hour}", context.layout.landing),
-            Some(error) => format!("{}/{error}/{hour}", context.layout.errors),
+            None => format!("{}/{hour}", layout.landing),
+            Some(error) => format!("{}/{error}/{hour}", layout.errors),
         }
     }
+}
+
+/// The folders of the hour in which a time lies, `year=2026/month=01/day=15/hour=09`. µs since the epoch.
+pub fn hour_folder(us: i64) -> String {
+    let Utc { year, month, day, hour, .. } = Utc::from_us(us);
+    format!("year={year:04}/month={month:02}/day={day:02}/hour={hour:02}")
 }
 
 /// Times that paths cannot write are clamped here already, so that one folder is one partition.
@@ -50,11 +57,35 @@ pub(super) fn file_name(
     last: &Position,
     generation: u32,
 ) -> String {
-    let stream = part(&context.stream, 64);
-    let shard = part(context.shard.as_str(), 44);
+    let start = name_start(&context.stream, Some(&context.shard));
     let (first, last) = (position(first), position(last));
     let repair = if generation > 0 { format!("-r{generation}") } else { String::new() };
-    format!("{stream}-{shard}-{first}-{last}{repair}.ndjson.gz")
+    format!("{start}{first}-{last}{repair}{ENDING}")
+}
+
+/// How the names of all objects of a stream start, or of one shard of it.
+pub fn name_start(stream: &str, shard: Option<&ShardId>) -> String {
+    let shard = shard.map(|shard| format!("{}-", part(shard.as_str(), 44))).unwrap_or_default();
+    format!("{}-{shard}", part(stream, 64))
+}
+
+/// First and last sequence number of the batch that an object belongs to, where its name says them.
+pub fn range_of_name(name: &str) -> Option<(SequenceNumber, SequenceNumber)> {
+    let digits = |part: &str| SequenceNumber::parse(part.split('.').next()?);
+    let mut parts = name.strip_suffix(ENDING)?.rsplit('-').peekable();
+    parts.next_if(|part| part.starts_with('r'));
+    let last = digits(parts.next()?)?;
+    Some((digits(parts.next()?)?, last))
+}
+
+/// Name of the objects of rows that were made from the dead letters of one object: of `reason`, in the hour
+/// of `hour_us`, called `letters`. `generation` counts the replays of that object, from 1. At most 255 bytes. One batch
+/// may have dead letters of several reasons and hours, all under the same name, so that these are part of it.
+pub fn replay_name(letters: &str, reason: &str, hour_us: i64, generation: u32) -> String {
+    let batch = letters.strip_suffix(ENDING).unwrap_or(letters);
+    let Utc { year, month, day, hour, .. } = Utc::from_us(hour_us);
+    let name = format!("{batch}-{reason}-{year:04}{month:02}{day:02}{hour:02}-x{generation}");
+    format!("{}{ENDING}", part(&name, 255 - ENDING.len()))
 }
 
 /// Two batches may end in the same aggregated record, so its index is part of the name.
@@ -114,11 +145,11 @@ mod tests {
         );
         let us = 1_768_469_400_123_456;
         assert_eq!(
-            Partition::of_row(us).folder(&context),
+            Partition::of_row(us).folder(&context.layout),
             "landing/transactions/year=2026/month=01/day=15/hour=09"
         );
         assert_eq!(
-            Partition::of_dead_letter(ErrorCode::NotJson, us).folder(&context),
+            Partition::of_dead_letter(ErrorCode::NotJson, us).folder(&context.layout),
             "errors/not_json/year=2026/month=01/day=15/hour=09"
         );
     }
@@ -131,6 +162,34 @@ mod tests {
             name,
             "arn_aws_dynamodb_eu-north-1_000000000000_table_-7723ae64e1babbfa-shardId-0-1-2.ndjson.gz"
         );
+    }
+
+    #[test]
+    fn names_tell_their_range() {
+        let context = context("a-r7", "shardId-000000000003");
+        for (first, last, generation) in [(at("17", 0), at("42", 0), 0), (at("17", 1), at("17", 7), 12)] {
+            let name = file_name(&context, &first, &last, generation);
+            assert_eq!(range_of_name(&name), Some((first.sequence, last.sequence)), "{name}");
+            assert!(name.starts_with(&name_start("a-r7", Some(&context.shard))));
+            assert!(name.starts_with(&name_start("a-r7", None)));
+        }
+        for foreign in ["17-42.gz", "a-17-b.ndjson.gz", "42.ndjson.gz", "a-r1.ndjson.gz", ".ndjson.gz"] {
+            assert_eq!(range_of_name(foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn rows_of_dead_letters_have_names_of_their_own() {
+        let us = 1_768_469_400_123_456;
+        assert_eq!(
+            replay_name("trades-shardId-000000000003-17-42.ndjson.gz", "not_json", us, 1),
+            "trades-shardId-000000000003-17-42-not_json-2026011509-x1.ndjson.gz"
+        );
+        let long = format!("{}.ndjson.gz", "a".repeat(240));
+        let names = [("no_tag", us, 1), ("no_tag", us, 2), ("no_tags", us, 1), ("no_tag", us + HOUR_US, 1)]
+            .map(|(reason, us, generation)| replay_name(&long, reason, us, generation));
+        assert!(names.iter().all(|name| name.len() == 255));
+        assert!((1..names.len()).all(|cut| !names[cut..].contains(&names[cut - 1])));
     }
 
     proptest! {

@@ -9,10 +9,13 @@ mod encode;
 mod key;
 mod pack;
 mod repair;
+mod row_objects;
 
 pub use batcher::Batcher;
+pub use key::{hour_folder, name_start, range_of_name, replay_name};
 pub use pack::Packing;
 pub use repair::{UnreadableObject, read_positions, seal_object};
+pub use row_objects::RowObjects;
 
 use bytes::Bytes;
 

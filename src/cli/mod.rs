@@ -1,5 +1,6 @@
 //! The command line: one file or folder per subcommand. Each holds its flags and what it prints; the work is elsewhere.
 
+pub mod dead_letters;
 #[cfg(feature = "local")]
 pub mod demo;
 pub mod generate;
@@ -36,6 +37,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Show who reads which shard and why one is not read; release, evict, reset or delete leases.
     Leases(Box<leases::LeasesArgs>),
+    /// Look at dead letters, replay them into the lake, export them.
+    DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Run the whole pipeline on this machine, check that nothing was lost or doubled, and say where the lake is.
     #[cfg(feature = "local")]
     Demo(Box<demo::DemoArgs>),
@@ -78,6 +81,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(*args).await,
             Command::Leases(args) => leases::run(*args).await,
+            Command::DeadLetters(args) => Box::pin(dead_letters::run(*args)).await,
             #[cfg(feature = "local")]
             Command::Demo(args) => demo::run(*args).await,
             #[cfg(feature = "local")]

@@ -85,9 +85,7 @@ pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Res
                 bad(format!("cannot be written: {error}; give a folder in which this process may make files"))
             })?;
             debug_assert!(folder.components().all(|part| part != Component::ParentDir));
-            let store =
-                LocalFileSystem::new_with_prefix(&folder).map_err(|e| bad(e.to_string()))?.with_fsync(true);
-            Ok(ObjectSink::new(Arc::new(store), Path::default(), false))
+            in_folder(&folder)
         }
         LakeUrl::S3 { bucket, prefix } => {
             let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retries());
@@ -110,6 +108,31 @@ pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Res
             Ok(ObjectSink::new(Arc::new(store), Path::from(prefix.as_str()), true))
         }
     }
+}
+
+/// Opens a lake that is there, to look at it first: makes no folder, and needs no right to write.
+///
+/// # Errors
+/// As [`open`], and when there is no such folder.
+pub fn open_existing(
+    lake: &LakeUrl,
+    region: Option<&str>,
+    endpoint: Option<&str>,
+) -> Result<ObjectSink, BadLake> {
+    match lake {
+        LakeUrl::Folder(folder) => {
+            let there = std::fs::canonicalize(folder).map_err(|error| BadLake {
+                reason: format!("cannot be opened: {error}; give a lake that exists"),
+            })?;
+            in_folder(&there)
+        }
+        LakeUrl::S3 { .. } => open(lake, region, endpoint),
+    }
+}
+
+fn in_folder(folder: &std::path::Path) -> Result<ObjectSink, BadLake> {
+    let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| BadLake { reason: e.to_string() })?;
+    Ok(ObjectSink::new(Arc::new(store.with_fsync(true)), Path::default(), false))
 }
 
 /// Makes the folder, and a file in it for a moment. The answer is its full path.

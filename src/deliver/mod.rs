@@ -13,6 +13,6 @@ mod sink;
 
 pub use calls::{billed_bytes, calls};
 pub use firehose::DeliveryStream;
-pub use lake::{BadLake, LakeUrl, open};
+pub use lake::{BadLake, LakeUrl, open, open_existing};
 pub use retry::{Backoff, retry_until};
 pub use sink::{Created, ObjectSink, Sink, SinkError};

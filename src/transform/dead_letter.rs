@@ -7,6 +7,10 @@ use crate::decode::json::push_string;
 /// Appends the dead letter row of one record: members of Firehose's own failure record (Firehose developer guide,
 /// "Data transformation failure handling"), then the record's place. Times are ms since the epoch and both the
 /// arrival time, so that a replay gives the same bytes. `raw` is the payload as far as it could be decoded.
+///
+/// Two members are there only where they say more than the others: `subSequenceNumber` inside an aggregate, and
+/// `arrivalTimestampMicros`, µs, where the arrival time is finer than milliseconds (that of Kinesis is not). A row made
+/// from the dead letter needs both.
 pub fn dead_letter_row(context: &RecordContext<'_>, bad: &BadRecord, raw: &[u8], row: &mut Vec<u8>) {
     let arrival_ms = context.arrival_us.max(0).unsigned_abs() / 1000;
     row.extend_from_slice(b"{\"attemptsMade\":1,\"arrivalTimestamp\":");
@@ -25,5 +29,14 @@ pub fn dead_letter_row(context: &RecordContext<'_>, bad: &BadRecord, raw: &[u8],
     push_string(row, context.shard_id);
     row.extend_from_slice(b",\"sequenceNumber\":");
     push_string(row, context.sequence_number);
+    if context.sub_sequence > 0 {
+        row.extend_from_slice(b",\"subSequenceNumber\":");
+        push_digits(row, context.sub_sequence, 1);
+    }
+    let arrival_us = context.arrival_us.max(0).unsigned_abs();
+    if !arrival_us.is_multiple_of(1000) {
+        row.extend_from_slice(b",\"arrivalTimestampMicros\":");
+        push_digits(row, arrival_us, 1);
+    }
     row.extend_from_slice(b"}\n");
 }

@@ -317,6 +317,20 @@ fn dead_letters_carry_the_original_bytes() {
 }
 
 #[test]
+fn dead_letters_say_what_a_row_made_from_them_needs() {
+    let mut row = Vec::new();
+    let finer = RecordContext {
+        arrival_us: ARRIVAL_US + 7,
+        sub_sequence: 3,
+        ..context(SourceKind::DynamoDbStreams, "17")
+    };
+    dead_letter_row(&finer, &BadRecord::from(ErrorCode::NotJson), b"", &mut row);
+    let row = String::from_utf8(row).unwrap();
+    let end = r#""sequenceNumber":"17","subSequenceNumber":3,"arrivalTimestampMicros":1768469430000007}"#;
+    assert!(row.contains(r#""arrivalTimestamp":1768469430000,"#) && row.trim_end().ends_with(end), "{row}");
+}
+
+#[test]
 fn ids_change_with_the_options() {
     let id = |toml: &str| {
         let settings: Enrichment = toml::from_str(toml).unwrap();

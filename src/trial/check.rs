@@ -25,8 +25,11 @@ pub struct LakeCheck {
     pub records_put: u64,
     /// Lines of landing objects.
     pub rows_delivered: u64,
-    /// Lines of dead letter objects.
+    /// Lines of dead letter objects, without those that were replayed.
     pub dead_letters: u64,
+    /// Dead letters that a replay has made into rows since; their rows are among those delivered.
+    #[serde(default)]
+    pub replayed: u64,
     /// Records that are in no row and no dead letter.
     pub missing: u64,
     /// The first of them, by shard and sequence number.
@@ -114,6 +117,7 @@ impl LakeCheck {
     pub(super) fn merge(&mut self, other: Self) {
         self.rows_delivered += other.rows_delivered;
         self.dead_letters += other.dead_letters;
+        self.replayed += other.replayed;
         self.unexpected += other.unexpected;
         self.value_mismatches += other.value_mismatches;
         self.misplaced += other.misplaced;

@@ -1,11 +1,13 @@
-//! Reading a lake's folder: which objects there are, and the lines of one.
+//! Reading a lake's folder: which objects there are, the lines of one, and which dead letters were replayed.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader};
 
 use flate2::bufread::MultiGzDecoder;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use serde::Deserialize;
 
 /// What an object holds, by its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,86 @@ pub(super) enum Zone {
 pub(super) struct Object {
     pub(super) meta: ObjectMeta,
     pub(super) zone: Zone,
+}
+
+/// Folder of the records of replays, below the dead letters.
+const REPLAYS: &str = "errors/_replays";
+
+/// Which dead letters were made into rows later: by object, ranges of lines, counted from 1.
+#[derive(Debug, Default)]
+pub(super) struct Replays {
+    lines: HashMap<Path, Vec<(u64, u64)>>,
+    /// Records that are not to be understood.
+    pub(super) broken: Vec<String>,
+}
+
+impl Replays {
+    pub(super) fn of(&self, object: &Path, line: u64) -> bool {
+        let ranges = self.lines.get(object);
+        ranges.is_some_and(|ranges| ranges.iter().any(|&(first, last)| first <= line && line <= last))
+    }
+}
+
+#[derive(Deserialize)]
+struct Plan {
+    outputs: Vec<Output>,
+}
+
+#[derive(Deserialize)]
+struct Output {
+    key: String,
+    lines: Vec<(u64, u64)>,
+}
+
+#[derive(Deserialize)]
+struct Done {
+    sealed: Vec<String>,
+}
+
+/// Reads what replays have recorded. Where one has not come to its end, the objects of rows that are there count.
+pub(super) async fn replays(store: &dyn ObjectStore, root: &Path) -> Result<Replays, object_store::Error> {
+    let within = |path: &str| root.parts().chain(Path::from(path).parts()).collect::<Path>();
+    let folder = within(REPLAYS);
+    let mut documents = BTreeMap::new();
+    let mut listing = store.list(Some(&folder));
+    while let Some(meta) = listing.try_next().await? {
+        let bytes = store.get(&meta.location).await?.bytes().await?;
+        documents.insert(meta.location.to_string(), bytes);
+    }
+    let mut found = Replays::default();
+    for (path, text) in &documents {
+        // `<object>/<number>.json`, and beside it `<number>.done.json` when it has come to its end.
+        let Some(plan_path) = path.strip_suffix(".json").filter(|path| !path.ends_with(".done")) else {
+            continue;
+        };
+        let plan = serde_json::from_slice::<Plan>(text);
+        let done = documents.get(&format!("{plan_path}.done.json"));
+        let done = done.map(|text| serde_json::from_slice::<Done>(text)).transpose();
+        let (Ok(plan), Ok(done)) = (plan, done) else {
+            found.broken.push(path.clone());
+            continue;
+        };
+        let object = plan_path.strip_prefix(folder.as_ref()).and_then(|path| path.rsplit_once('/'));
+        let object = within(&format!("errors{}", object.map_or("", |(object, _)| object)));
+        for Output { key, lines } in plan.outputs {
+            let landed = match &done {
+                Some(done) => !done.sealed.contains(&key),
+                None => has_lines(store, &within(&key)).await?,
+            };
+            if landed {
+                found.lines.entry(object.clone()).or_default().extend(lines);
+            }
+        }
+    }
+    Ok(found)
+}
+
+async fn has_lines(store: &dyn ObjectStore, path: &Path) -> Result<bool, object_store::Error> {
+    match store.get(path).await {
+        Ok(object) => Ok(each_line(&object.bytes().await?, |_| ()).is_ok_and(|lines| lines > 0)),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// All objects of the two zones. Other files (`_intents`, something half written) are not the lake's rows.

@@ -364,6 +364,52 @@ async fn dead_letters_are_checked() {
     assert_eq!(made_up.check().await.value_mismatches, 1);
 }
 
+/// Record 12 was a dead letter first; its row came with a replay, into an object of its own.
+fn replayed() -> (World, String) {
+    let mut world = sound();
+    let row = world.objects[1].1.remove(2);
+    world.objects[4].1.push(dead_letter(12, &record(12)));
+    world.objects.push((hour_path("09", "a-x1"), vec![row]));
+    let records = world.objects[4].0.replace("lake/errors/", "lake/errors/_replays/");
+    let rows = hour_path("09", "a-x1").replace("lake/", "");
+    let plan =
+        format!(r#"{{"kinetide":1,"transform":"t/1/0","outputs":[{{"key":"{rows}","lines":[[2,2]]}}]}}"#);
+    world.raw_objects.push((format!("{records}/1.json"), plan.into()));
+    let done = format!("{records}/1.done.json");
+    world.raw_objects.push((done.clone(), br#"{"kinetide":1,"sealed":[]}"#.to_vec()));
+    (world, done)
+}
+
+#[tokio::test]
+async fn a_replayed_dead_letter_is_delivered_once() {
+    let (mut world, done) = replayed();
+    let check = world.check().await;
+    assert!(check.ok(), "{check:?}");
+    assert_eq!((check.replayed, check.rows_delivered, check.dead_letters), (1, 40, 1));
+    // Not at its end, but its rows are there.
+    let finished = world.raw_objects.pop().unwrap();
+    assert_eq!(finished.0, done);
+    assert!(world.check().await.ok());
+    // Rows that are not there yet: the dead letter stands for the record. It could be read, and so is needless.
+    let rows = world.objects.pop().unwrap();
+    let check = world.check().await;
+    assert_eq!((check.missing, check.duplicated, check.needless_dead_letters, check.replayed), (0, 0, 1, 0));
+    // A replay that has come to its end without its rows has lost them.
+    world.raw_objects.push(finished.clone());
+    let check = world.check().await;
+    assert_eq!((check.missing, check.duplicated, check.replayed), (1, 0, 1));
+    // But for those that are sealed.
+    let sealed = format!(r#"{{"kinetide":1,"sealed":["{}"]}}"#, rows.0.replace("lake/", ""));
+    world.raw_objects.last_mut().unwrap().1 = sealed.into();
+    let check = world.check().await;
+    assert_eq!((check.missing, check.duplicated, check.replayed), (0, 0, 0));
+    // A row beside a seal is there twice with its dead letter.
+    world.objects.push(rows);
+    assert_eq!(world.check().await.duplicated, 1);
+    world.raw_objects.last_mut().unwrap().1 = b"{".to_vec();
+    assert_eq!(world.check().await.broken_objects, 1);
+}
+
 #[tokio::test]
 async fn sealed_objects_and_other_files_are_no_defect() {
     let mut world = sound();

@@ -291,12 +291,12 @@ fn print(fleet: &Fleet, report: &Report, again: bool) -> anyhow::Result<()> {
 
 /// One line on a terminal's stderr that says why it takes a moment.
 #[derive(Default)]
-struct Progress {
+pub(super) struct Progress {
     shown: bool,
 }
 
 impl Progress {
-    fn say(&mut self, text: &str) {
+    pub(super) fn say(&mut self, text: &str) {
         let mut err = io::stderr().lock();
         if err.is_terminal() {
             // Nothing is lost with it.
@@ -305,7 +305,7 @@ impl Progress {
         }
     }
 
-    fn done(&mut self) {
+    pub(super) fn done(&mut self) {
         if std::mem::take(&mut self.shown) {
             let mut err = io::stderr().lock();
             drop(write!(err, "\r\x1b[2K").and_then(|()| err.flush()));
@@ -313,14 +313,14 @@ impl Progress {
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
     })
 }
 
 /// An error with everything below it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let below = std::iter::successors(error.source(), |error| error.source());
     std::iter::once(error.to_string()).chain(below.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }

@@ -57,7 +57,7 @@ async fn variables_set_what_flags_set_and_flags_win() {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_explains_every_command_within_100_columns() {
     let help = |args: &'static [&'static str]| async move { (args, kinetide(args).await) };
-    let pages: [&[&str]; 11] = [
+    let pages: [&[&str]; 17] = [
         &["--help"],
         &["run", "--help"],
         &["leases", "--help"],
@@ -65,6 +65,12 @@ async fn help_explains_every_command_within_100_columns() {
         &["leases", "evict", "--help"],
         &["leases", "set-checkpoint", "--help"],
         &["leases", "delete", "--help"],
+        &["dead-letters", "--help"],
+        &["dead-letters", "list", "--help"],
+        &["dead-letters", "count", "--help"],
+        &["dead-letters", "show", "--help"],
+        &["dead-letters", "replay", "--help"],
+        &["dead-letters", "export", "--help"],
         &["demo", "--help"],
         &["local", "--help"],
         &["generate", "--help"],

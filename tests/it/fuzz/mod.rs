@@ -6,6 +6,7 @@
 //! runs that many. An input that fails is kept below `target/tmp/fuzz/`: fix the reader, and move it to the corpus.
 
 mod answers;
+mod dead_letters;
 mod large;
 mod lease_rows;
 mod mutate;

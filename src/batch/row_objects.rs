@@ -1,0 +1,50 @@
+//! Rows that are made from dead letters → objects, one for each hour.
+
+use super::encode::Encoder;
+use super::key::Partition;
+use super::{BatchLimits, LakeObject, Layout};
+
+/// Open objects of rows. Their bytes depend on the rows alone, as those of a batch.
+pub struct RowObjects {
+    limits: BatchLimits,
+    rows_bytes: usize,
+    /// In the order of their first rows.
+    objects: Vec<(Partition, Encoder)>,
+}
+
+impl RowObjects {
+    /// No objects yet.
+    pub fn new(limits: BatchLimits) -> Self {
+        Self { limits, rows_bytes: 0, objects: Vec::new() }
+    }
+
+    /// Adds a row to the object of its hour; answers which one that is, counted from 0 in the order of first rows.
+    /// `None` when the limits leave no room. `time_us` decides the hour, µs since the epoch; `row` ends in `\n`.
+    pub fn push(&mut self, time_us: i64, row: &[u8]) -> Option<usize> {
+        let partition = Partition::of_row(time_us);
+        if self.rows_bytes >= self.limits.rows_bytes_max {
+            return None;
+        }
+        let place = match self.objects.iter().position(|(of, _)| *of == partition) {
+            Some(place) => place,
+            None if self.objects.len() >= self.limits.objects_max => return None,
+            None => {
+                self.objects.push((partition, Encoder::new(self.limits.gzip_level)));
+                self.objects.len() - 1
+            }
+        };
+        self.rows_bytes += row.len();
+        self.objects[place].1.push(row);
+        Some(place)
+    }
+
+    /// The objects, all called `name` in the folders of their hours, in the order of first rows.
+    pub fn finish(self, layout: &Layout, name: &str) -> Vec<LakeObject> {
+        let object = |(partition, encoder): (Partition, Encoder)| LakeObject {
+            key: format!("{}/{name}", partition.folder(layout)),
+            rows: encoder.rows(),
+            body: encoder.finish(),
+        };
+        self.objects.into_iter().map(object).collect()
+    }
+}

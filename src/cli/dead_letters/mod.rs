@@ -1,0 +1,189 @@
+//! `kinetide dead-letters`: what did not become a row, why, and making rows of it later.
+
+mod count;
+mod export;
+mod list;
+mod replay;
+mod scan;
+mod show;
+mod text;
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+
+use self::scan::{Lake, Which};
+use super::Exit;
+use super::leases::is_broken_pipe;
+use crate::clock::wall_clock_us;
+use crate::config::{duration, endpoint, folder, name};
+use crate::deliver::{LakeUrl, open_existing};
+use crate::shard::SequenceNumber;
+use crate::transform::parse_utc_us;
+
+const LAKE: &str = "Lake";
+const WHICH: &str = "Which dead letters";
+
+/// Flags of `kinetide dead-letters`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A dead letter is a record that could not become a row: it lies below errors/REASON/ with its bytes. \
+    Dead letters are never changed or deleted here; what was replayed is recorded beside them, in errors/_replays/.\n\n\
+    What cannot be read is named on stderr and counted. TIME is a time like 2026-01-15T09:30:00Z, or an age like 24h.\n\n\
+    docs/DEAD-LETTERS.md says how to look and how to replay, and what is guaranteed.\n\n\
+    Exit code: 0 when done, 1 when something could not be read or did not land, 2 for wrong settings, and for a \
+    replay that nobody could confirm.\n\nExamples:\n  \
+    kinetide dead-letters count --lake s3://my-lake/crypto --since 24h\n  \
+    kinetide dead-letters list --lake s3://my-lake/crypto --reason wrong_type --open\n  \
+    kinetide dead-letters show 49590338271490256608559692538361571095921575989136588898 --lake s3://my-lake/crypto\n  \
+    kinetide dead-letters replay --lake s3://my-lake/crypto --transform crypto-transactions --dry-run"
+)]
+pub struct DeadLettersArgs {
+    #[command(flatten)]
+    place: PlaceArgs,
+
+    #[command(flatten)]
+    which: WhichArgs,
+
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Args)]
+struct PlaceArgs {
+    /// The lake: s3://bucket/prefix, file:///folder or a folder.
+    #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_LAKE", value_name = "URL")]
+    lake: Option<String>,
+
+    /// Folder of the dead letters in the lake.
+    #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_ERRORS", value_name = "FOLDER",
+          default_value = "errors")]
+    errors: String,
+
+    /// AWS region [default: from the environment].
+    #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_REGION", value_name = "REGION")]
+    region: Option<String>,
+
+    /// Another S3 than that of AWS, for a lake at s3://.
+    #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
+    s3_endpoint: Option<String>,
+
+    /// Print the result as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct WhichArgs {
+    /// Only those of this stream [default: of all streams that land in the lake].
+    #[arg(long, global = true, help_heading = WHICH, env = "KINETIDE_STREAM", value_name = "NAME")]
+    stream: Option<String>,
+
+    /// Only those of this reason, like not_json; may be given several times.
+    #[arg(long, global = true, help_heading = WHICH, value_name = "REASON", value_parser = reason)]
+    reason: Vec<String>,
+
+    /// Only those of this shard; may be given several times.
+    #[arg(long, global = true, help_heading = WHICH, value_name = "SHARD")]
+    shard: Vec<String>,
+
+    /// Only records that arrived in the stream then or later.
+    #[arg(long, global = true, help_heading = WHICH, value_name = "TIME", value_parser = moment)]
+    since: Option<i64>,
+
+    /// Only records that arrived in the stream then or earlier.
+    #[arg(long, global = true, help_heading = WHICH, value_name = "TIME", value_parser = moment)]
+    until: Option<i64>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List dead letters, the newest first.
+    List(list::ListArgs),
+    /// Count dead letters by reason.
+    Count(count::CountArgs),
+    /// Show all of a dead letter; values only with --reveal.
+    Show(show::ShowArgs),
+    /// Make rows of dead letters that can be rows now, each exactly once.
+    Replay(replay::ReplayArgs),
+    /// Write dead letters with their values to a file.
+    Export(export::ExportArgs),
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let named = !text.starts_with('_') && !text.is_empty() && text.bytes().all(letter);
+    named.then(|| text.to_owned()).ok_or_else(|| "a reason is written like not_json".to_owned())
+}
+
+/// µs since the epoch.
+fn moment(text: &str) -> Result<i64, String> {
+    let age = || {
+        let us = i64::try_from(duration(text).ok()?.as_micros()).ok()?;
+        Some(wall_clock_us().saturating_sub(us))
+    };
+    parse_utc_us(text.as_bytes())
+        .or_else(age)
+        .ok_or_else(|| "write a time like 2026-01-15T09:30:00Z or an age like 24h".to_owned())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the lake cannot be listed or written.
+pub async fn run(args: DeadLettersArgs) -> anyhow::Result<Exit> {
+    let DeadLettersArgs { place, which, action } = args;
+    let json = place.json;
+    let outcome = match settings(place, which, &action) {
+        Ok((lake, which)) => match action {
+            Action::List(args) => list::run(&lake, &which, args, json).await,
+            Action::Count(args) => count::run(&lake, &which, args, json).await,
+            Action::Show(args) => show::run(&lake, &which, args, json).await,
+            Action::Replay(args) => replay::run(&lake, &which, args, json).await,
+            Action::Export(args) => export::run(&lake, &which, args, json).await,
+        },
+        Err(problem) => refuse(&problem),
+    };
+    match outcome {
+        // Whoever reads has seen enough.
+        Err(error) if is_broken_pipe(&error) => Ok(Exit::Done),
+        outcome => outcome,
+    }
+}
+
+fn refuse(problem: &str) -> anyhow::Result<Exit> {
+    writeln!(io::stderr(), "error: {problem}")?;
+    Ok(Exit::BadSettings)
+}
+
+fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result<(Lake, Which), String> {
+    let text = |problem: crate::config::BadSetting| problem.to_string();
+    let url = place.lake.ok_or("which lake? give --lake")?;
+    let url: LakeUrl = url.parse().map_err(|reason| format!("--lake {url:?}: {reason}"))?;
+    let errors = folder("errors", &place.errors).map_err(text)?.to_owned();
+    let s3_endpoint = endpoint("s3-endpoint", place.s3_endpoint).map_err(text)?;
+    if let Some(stream) = &which.stream {
+        name("stream", stream, 128).map_err(text)?;
+    }
+    let (since_us, until_us) = (which.since.unwrap_or(0), which.until.unwrap_or(i64::MAX));
+    if since_us > until_us {
+        return Err("--since is later than --until".to_owned());
+    }
+    let sequence = match action {
+        Action::Show(args) => Some(SequenceNumber::parse(&args.sequence_number).ok_or_else(|| {
+            format!("{:?} is not a sequence number: give its digits", args.sequence_number)
+        })?),
+        _ => None,
+    };
+    let sink = open_existing(&url, place.region.as_deref(), s3_endpoint.as_deref())
+        .map_err(|error| format!("--lake {:?}: {error}", url.to_string()))?;
+    let which = Which {
+        stream: which.stream,
+        reasons: which.reason,
+        shards: which.shard,
+        since_us,
+        until_us,
+        sequence,
+    };
+    Ok((Lake { sink, url, errors }, which))
+}

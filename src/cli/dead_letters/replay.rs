@@ -1,0 +1,257 @@
+//! `kinetide dead-letters replay`.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+use futures::stream::{self, StreamExt};
+use serde::{Serialize, Serializer};
+
+use super::super::Exit;
+use super::super::leases::{Progress, chain};
+use super::refuse;
+use super::scan::{Lake, Loaded, Objects, Which, load};
+use super::text::{Problems, aligned, counted};
+use crate::batch::{BatchLimits, Layout};
+use crate::config::{BadSetting, default_landing, folder, transform};
+use crate::dead_letters::{Job, Letter, LetterObject, ReplayError, Replayed, rehearse, replay};
+use crate::deliver::Sink;
+use crate::transform::{BadRecord, ErrorCode, TransformId};
+
+/// Objects that are replayed at the same time.
+const CONCURRENCY: usize = 4;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Dead letters that become rows under this transform land below the landing folder, under their own \
+    shard and sequence number; the others stay what they are. Nothing is deleted. A dead letter is in the rows of one \
+    replay only, whatever is killed, run twice, or run with another transform meanwhile.\n\n\
+    Give --stream where several streams land in one lake.\n\n\
+    Exit code: 0 when no open dead letter is left that was asked for, 1 when some still fail or cannot be read \
+    (also with --dry-run), 2 for wrong settings, or when nobody could confirm.\n\nExamples:\n  \
+    kinetide dead-letters replay --lake s3://my-lake/crypto --transform crypto-transactions --dry-run\n  \
+    kinetide dead-letters replay --lake s3://my-lake/raw --stream trades --reason wrong_type --since 24h --yes"
+)]
+pub(super) struct ReplayArgs {
+    /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
+    #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = "dynamodb-cdc")]
+    transform: String,
+
+    /// TOML file with nested settings: the constants of the enrichment.
+    #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
+    settings: Option<PathBuf>,
+
+    /// Folder of the rows in the lake [default: landing/transactions for crypto-transactions, else landing/STREAM].
+    #[arg(long, env = "KINETIDE_LANDING", value_name = "FOLDER")]
+    landing: Option<String>,
+
+    /// Say what would land and why the others still fail, and write nothing.
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Do not ask.
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
+}
+
+/// What a replay came to, or would.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    dry_run: bool,
+    transform: String,
+    landing: String,
+    objects: u64,
+    /// Dead letters that became rows, or would.
+    landed: u64,
+    /// Dead letters that still fail, by the reason of now.
+    #[serde(serialize_with = "by_name")]
+    failed: BTreeMap<ErrorCode, u64>,
+    /// Replays of before that would be brought to their end.
+    interrupted_replays: u64,
+    /// Objects that did not land because another replay was faster; what was in them is tried again.
+    sealed_by_others: u64,
+    unreadable: Problems,
+}
+
+pub(super) async fn run(lake: &Lake, which: &Which, args: ReplayArgs, json: bool) -> anyhow::Result<Exit> {
+    let job = match job(lake, which, &args) {
+        Ok(job) => job,
+        Err(problem) => return refuse(&problem),
+    };
+    if !args.dry_run && !args.yes && !io::stdin().is_terminal() {
+        return refuse("stdin is no terminal to ask on: give --yes to replay, or --dry-run to look");
+    }
+    if !args.yes {
+        let would = look(lake, which, &job).await?;
+        if args.dry_run {
+            return tell(&would, json);
+        }
+        if would.landed == 0 && would.interrupted_replays == 0 {
+            return tell(&Report { dry_run: false, ..would }, json);
+        }
+        write!(io::stderr(), "{}Land them? [y/N] ", text(&would))?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            writeln!(io::stderr(), "nothing was written")?;
+            return Ok(Exit::Failed);
+        }
+    }
+    let report = replay_all(lake, which, &job).await?;
+    tell(&report, json)
+}
+
+fn job(lake: &Lake, which: &Which, args: &ReplayArgs) -> Result<Job, String> {
+    let text = |problem: BadSetting| problem.to_string();
+    let transform = transform(&args.transform, args.settings.as_deref()).map_err(text)?;
+    let landing = args
+        .landing
+        .clone()
+        .or_else(|| default_landing(&transform, which.stream.as_deref()))
+        .ok_or("where do the rows land? give --landing, or --stream for its usual folder")?;
+    let landing = folder("landing", &landing).map_err(text)?.to_owned();
+    let layout = Layout { landing, errors: lake.errors.clone() };
+    Ok(Job { transform, layout, limits: BatchLimits::default() })
+}
+
+fn report(job: &Job, dry_run: bool) -> Report {
+    let id: &TransformId = job.transform.id();
+    Report { dry_run, transform: id.to_string(), landing: job.layout.landing.clone(), ..Report::default() }
+}
+
+fn by_name<S: Serializer>(failed: &BTreeMap<ErrorCode, u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(failed.iter().map(|(reason, count)| (reason.as_str(), count)))
+}
+
+fn add(failed: &mut BTreeMap<ErrorCode, u64>, more: &BTreeMap<ErrorCode, u64>) {
+    for (reason, count) in more {
+        *failed.entry(*reason).or_default() += count;
+    }
+}
+
+/// What would land, without a write.
+async fn look(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
+    let mut report = report(job, true);
+    let mut progress = Progress::default();
+    let mut objects = Objects::new(lake, which);
+    while let Some((_, objects)) = objects.next_hour(&mut report.unreadable).await? {
+        let mut loading = stream::iter(objects).map(|object| load(lake, object)).buffered(CONCURRENCY);
+        while let Some(loaded) = loading.next().await {
+            report.objects += 1;
+            let Loaded { object, key, bytes, chain: before, landed } = match loaded {
+                Ok(loaded) => loaded,
+                Err((key, problem)) => {
+                    report.unreadable.add(&key, None, problem);
+                    continue;
+                }
+            };
+            report.interrupted_replays += u64::from(before.unfinished().is_some());
+            let wanted = |line, letter: &Letter<'_>| !landed.contains(line) && which.means(&object, letter);
+            match rehearse(&job.transform, &bytes, wanted) {
+                Err(broken) => report.unreadable.add(&key, None, chain(&broken)),
+                Ok(would) => {
+                    report.landed += would.rows;
+                    add(&mut report.failed, &would.failed);
+                    for (line, problem) in would.unreadable {
+                        report.unreadable.add(&key, Some(line), problem);
+                    }
+                }
+            }
+            progress.say(&format!("{} objects looked at …", report.objects));
+        }
+    }
+    progress.done();
+    Ok(report)
+}
+
+async fn replay_all(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
+    let mut report = report(job, false);
+    let mut progress = Progress::default();
+    let mut objects = Objects::new(lake, which);
+    while let Some((_, objects)) = objects.next_hour(&mut report.unreadable).await? {
+        let mut replaying = stream::iter(objects)
+            .map(|object| async {
+                let key = object.key(&lake.errors);
+                (key, replay_one(lake, which, job, object).await)
+            })
+            .buffer_unordered(CONCURRENCY);
+        while let Some((key, outcome)) = replaying.next().await {
+            report.objects += 1;
+            match outcome {
+                Ok(Some(Replayed { landed, failed, unreadable, sealed_by_others })) => {
+                    report.landed += landed;
+                    report.sealed_by_others += sealed_by_others;
+                    add(&mut report.failed, &failed);
+                    for (line, problem) in unreadable {
+                        report.unreadable.add(&key, Some(line), problem);
+                    }
+                }
+                Ok(None) => report.unreadable.add(&key, None, "it was deleted while we looked"),
+                // The next object would fare no better.
+                Err(ReplayError::Lake(error)) if error.action == "create" => {
+                    progress.done();
+                    let rows = counted(report.landed, "row");
+                    let advice = "run the same again: it goes on where this one stopped";
+                    return Err(anyhow!("{}; {rows} landed before; {advice}", chain(&error)));
+                }
+                Err(error) => report.unreadable.add(&key, None, chain(&error)),
+            }
+            progress.say(&format!("{} objects, {} landed …", report.objects, counted(report.landed, "row")));
+        }
+    }
+    progress.done();
+    Ok(report)
+}
+
+async fn replay_one(
+    lake: &Lake,
+    which: &Which,
+    job: &Job,
+    object: LetterObject,
+) -> Result<Option<Replayed>, ReplayError> {
+    let Some(bytes) = lake.sink.read(&object.key(&lake.errors)).await? else { return Ok(None) };
+    let wanted = |letter: &Letter<'_>| which.means(&object, letter);
+    replay(&lake.sink, job, &object, &bytes, &wanted).await.map(Some)
+}
+
+fn text(report: &Report) -> String {
+    let Report { dry_run, transform, landing, landed, failed, interrupted_replays, sealed_by_others, .. } =
+        report;
+    let verb = if *dry_run { "would become" } else { "became" };
+    let rows = if *landed == 1 { "a row" } else { "rows" };
+    let mut out =
+        format!("{} {verb} {rows} in {landing} with {transform}.\n", counted(*landed, "dead letter"));
+    if !failed.is_empty() {
+        let all: u64 = failed.values().sum();
+        out.push_str(&format!("{} still fail{}:\n", counted(all, "other"), if all == 1 { "s" } else { "" }));
+        let row = |(reason, count): (&ErrorCode, &u64)| {
+            vec![format!("  {reason}"), count.to_string(), BadRecord::from(*reason).message]
+        };
+        out.push_str(&aligned(&failed.iter().map(row).collect::<Vec<_>>(), &[1]));
+    }
+    if *interrupted_replays > 0 {
+        let replays = counted(*interrupted_replays, "interrupted replay");
+        out.push_str(&format!("{replays} would be brought to the end.\n"));
+    }
+    if *sealed_by_others > 0 {
+        out.push_str(
+            "Another replay, with other settings, was at work at the same time: let only one run.\n",
+        );
+    }
+    out
+}
+
+fn tell(report: &Report, json: bool) -> anyhow::Result<Exit> {
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+    } else {
+        write!(out, "{}", text(report))?;
+    }
+    out.flush()?;
+    report.unreadable.tell()?;
+    let all = report.failed.is_empty() && report.unreadable.none();
+    Ok(if all { Exit::Done } else { Exit::Failed })
+}

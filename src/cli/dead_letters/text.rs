@@ -1,0 +1,83 @@
+//! Pieces of what is printed.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::transform::Utc;
+
+/// Problems that are told one by one; the others are counted.
+const PROBLEMS_SHOWN: usize = 20;
+
+/// What could not be read.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Problems {
+    count: u64,
+    first: Vec<Problem>,
+}
+
+#[derive(Debug, Serialize)]
+struct Problem {
+    object: String,
+    line: Option<u64>,
+    problem: String,
+}
+
+impl Problems {
+    pub(super) fn add(&mut self, object: &str, line: Option<u64>, problem: impl ToString) {
+        self.count += 1;
+        if self.first.len() < PROBLEMS_SHOWN {
+            self.first.push(Problem { object: object.to_owned(), line, problem: problem.to_string() });
+        }
+    }
+
+    pub(super) fn none(&self) -> bool {
+        self.count == 0
+    }
+
+    /// On stderr, for people.
+    pub(super) fn tell(&self) -> io::Result<()> {
+        let mut err = io::stderr().lock();
+        for Problem { object, line, problem } in &self.first {
+            let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
+            writeln!(err, "error: {}{line}: {}", plain(object), plain(problem))?;
+        }
+        match self.count - self.first.len() as u64 {
+            0 => Ok(()),
+            more => writeln!(err, "error: {more} more could not be read"),
+        }
+    }
+}
+
+/// Without characters that could change what a terminal shows.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// `2026-01-15T09:30:00.123456Z`.
+pub(super) fn time(us: i64) -> String {
+    let mut text = Vec::new();
+    Utc::from_us(us).push_iso(&mut text);
+    String::from_utf8(text).expect("a time is ASCII")
+}
+
+/// Rows of cells as aligned columns, those in `right` to the right.
+pub(super) fn aligned(rows: &[Vec<String>], right: &[usize]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:width$}") }
+        });
+        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// `n thing` or `n things`.
+pub(super) fn counted(n: u64, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
+}

@@ -1,0 +1,146 @@
+//! Dead letters → rows, by a transform.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use super::letter::{Letter, UnreadableLetter};
+use super::lines::{BrokenObject, each_letter};
+use super::object::LetterObject;
+use super::plan::{LineSet, Output};
+use crate::batch::{BatchLimits, Layout, RowObjects};
+use crate::transform::{BadRecord, ErrorCode, RowInfo, Scratch, Transform};
+
+/// What a replay goes by.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// What makes the rows.
+    pub transform: Transform,
+    /// Where rows land and dead letters lie.
+    pub layout: Layout,
+    /// How much one generation brings; what does not fit is left to the next.
+    pub limits: BatchLimits,
+}
+
+/// What the chosen dead letters of one object became.
+#[derive(Debug, Default)]
+pub struct Built {
+    /// Objects of rows.
+    pub outputs: Vec<Output>,
+    /// Their bytes, in the same order.
+    pub bodies: Vec<Bytes>,
+    /// Letters that still fail, by the reason of now.
+    pub failed: BTreeMap<ErrorCode, u64>,
+    /// Lines that are no dead letters, by number.
+    pub unreadable: Vec<(u64, UnreadableLetter)>,
+    /// The limits were reached: there may be more.
+    pub cut: bool,
+}
+
+/// What chosen dead letters would become.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// Letters that would become rows.
+    pub rows: u64,
+    /// Letters that still fail, by the reason of now.
+    pub failed: BTreeMap<ErrorCode, u64>,
+    /// Lines that are no dead letters, by number.
+    pub unreadable: Vec<(u64, UnreadableLetter)>,
+}
+
+/// A transform with its buffers.
+struct Maker<'a> {
+    transform: &'a Transform,
+    scratch: Scratch,
+    raw: Vec<u8>,
+    row: Vec<u8>,
+}
+
+impl<'a> Maker<'a> {
+    fn new(transform: &'a Transform) -> Self {
+        Self { transform, scratch: Scratch::default(), raw: Vec::new(), row: Vec::new() }
+    }
+
+    /// Makes the row of a letter, in `self.row`.
+    fn make(&mut self, letter: &Letter<'_>) -> Result<RowInfo, BadRecord> {
+        // Its bytes are the payload as it came, which no transform has seen.
+        if letter.error_code == ErrorCode::NotBase64.as_str() {
+            return Err(ErrorCode::NotBase64.into());
+        }
+        letter.decode_into(&mut self.raw);
+        self.row.clear();
+        self.transform.apply(&letter.context(), &self.raw, &mut self.scratch, &mut self.row)
+    }
+}
+
+/// Makes the rows of all `wanted` letters of an object, in its order. The same letters give the same bytes.
+///
+/// # Errors
+/// When the object is broken: then nothing is to be made of any part of it.
+pub fn build(
+    job: &Job,
+    object: &LetterObject,
+    bytes: &[u8],
+    generation: u32,
+    mut wanted: impl FnMut(u64, &Letter<'_>) -> bool,
+) -> Result<Built, BrokenObject> {
+    let mut maker = Maker::new(&job.transform);
+    let mut rows = RowObjects::new(job.limits);
+    let mut lines: Vec<LineSet> = Vec::new();
+    let mut built = Built::default();
+    each_letter(bytes, |number, letter| {
+        let letter = match letter {
+            Ok(letter) => letter,
+            Err(problem) => {
+                built.unreadable.push((number, problem));
+                return ControlFlow::Continue(());
+            }
+        };
+        // What does not fit is read to the end all the same, for the object may be broken there.
+        if built.cut || !wanted(number, &letter) {
+            return ControlFlow::Continue(());
+        }
+        match maker.make(&letter) {
+            Ok(RowInfo { cdc_us }) => match rows.push(cdc_us, &maker.row) {
+                Some(place) => {
+                    lines.resize_with(lines.len().max(place + 1), LineSet::default);
+                    lines[place].push(number);
+                }
+                None => built.cut = true,
+            },
+            Err(bad) => *built.failed.entry(bad.code).or_default() += 1,
+        }
+        ControlFlow::Continue(())
+    })?;
+    for (object, lines) in rows.finish(&job.layout, &object.rows_name(generation)).into_iter().zip(lines) {
+        built.outputs.push(Output { key: object.key, lines });
+        built.bodies.push(object.body);
+    }
+    Ok(built)
+}
+
+/// As [`build`], but keeps no rows and knows no limits.
+///
+/// # Errors
+/// When the object is broken.
+pub fn rehearse(
+    transform: &Transform,
+    bytes: &[u8],
+    mut wanted: impl FnMut(u64, &Letter<'_>) -> bool,
+) -> Result<Rehearsal, BrokenObject> {
+    let mut maker = Maker::new(transform);
+    let mut rehearsal = Rehearsal::default();
+    each_letter(bytes, |number, letter| {
+        match letter {
+            Err(problem) => rehearsal.unreadable.push((number, problem)),
+            Ok(letter) if !wanted(number, &letter) => {}
+            Ok(letter) => match maker.make(&letter) {
+                Ok(_) => rehearsal.rows += 1,
+                Err(bad) => *rehearsal.failed.entry(bad.code).or_default() += 1,
+            },
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(rehearsal)
+}
