@@ -35,6 +35,8 @@ struct Open {
     /// In the order of their first rows. Few, and the last used is the likely one: a list beats a map.
     objects: Vec<(Partition, Encoder)>,
     likely: usize,
+    /// There was no room for a compressor.
+    cramped: bool,
 }
 
 impl Batcher {
@@ -52,6 +54,12 @@ impl Batcher {
     /// Adds one record, as one row or one dead letter. Records come in the order of the shard; their sequence
     /// numbers must be decimal digits.
     pub fn push(&mut self, record: &Record<'_>) {
+        self.push_within(record, |_| true);
+    }
+
+    /// As [`Batcher::push`], and asks for `room` before it takes memory for a compressor, bytes. When there is none the
+    /// batch is full.
+    pub fn push_within(&mut self, record: &Record<'_>, room: impl FnOnce(usize) -> bool) {
         let context = RecordContext {
             source: self.context.source,
             shard_id: self.context.shard.as_str(),
@@ -79,7 +87,9 @@ impl Batcher {
         };
         self.open.note(record);
         self.open.rows_bytes += self.row.len();
-        self.open.encoder(partition, self.context.limits.gzip_level).push(&self.row);
+        let encoder = self.open.encoder(partition, self.context.limits.gzip_level);
+        let roomy = encoder.push(&self.row, room);
+        self.open.cramped |= !roomy;
     }
 
     /// True when no record is in the batch.
@@ -90,7 +100,9 @@ impl Batcher {
     /// True when the batch should be closed before the next record.
     pub fn is_full(&self) -> bool {
         let limits = &self.context.limits;
-        self.open.rows_bytes >= limits.rows_bytes_max || self.open.objects.len() >= limits.objects_max
+        self.open.rows_bytes >= limits.rows_bytes_max
+            || self.open.objects.len() >= limits.objects_max
+            || self.open.cramped
     }
 
     /// Records in the batch.

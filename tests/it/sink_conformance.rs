@@ -99,7 +99,7 @@ async fn an_object_is_whole_or_not_there(lake: &Lake) {
 
 /// Two writers of an object that goes to S3 in parts. The winner's stays, also for who comes later.
 async fn a_large_object_has_one_winner(lake: &Lake) {
-    let body = |writer: u8| Bytes::from(vec![writer; (20 << 20) + usize::from(writer)]);
+    let body = |writer: u8| Bytes::from(vec![writer; (17 << 20) + usize::from(writer)]);
     let create = |writer: u8| async move {
         loop {
             if let Ok(created) = lake.create("large", body(writer)).await {

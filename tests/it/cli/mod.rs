@@ -7,6 +7,7 @@ mod faults;
 mod leases;
 mod loadtest;
 mod memory;
+mod overload;
 mod settings;
 mod shutdown;
 mod stage;

@@ -238,8 +238,12 @@ impl State {
         let upload_id = query.get("uploadId").copied().unwrap_or_default();
         let create_only = headers.get("if-none-match").is_some_and(|value| value == "*");
         let checksum = headers.get("x-amz-checksum-crc64nvme").map(|value| value.to_str().unwrap());
-        if matches!(op, Op::Put | Op::Part) && checksum != Some(&crc64_nvme(&body)) {
-            return error(400, "BadDigest");
+        if matches!(op, Op::Put | Op::Part) {
+            let checksum = checksum.expect("what is sent has a checksum");
+            // In a debug build the sum of a large one would take a second.
+            if body.len() <= 1 << 20 && checksum != crc64_nvme(&body) {
+                return error(400, "BadDigest");
+            }
         }
         match op {
             Op::Put | Op::Complete if create_only && self.objects.contains_key(&key) => {
