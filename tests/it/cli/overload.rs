@@ -15,13 +15,13 @@ use crate::s3::server::{Op, S3};
 const MIB: u64 = 1 << 20;
 const SHARDS: u32 = 8;
 const BUDGET: u64 = 32 * MIB;
-/// What a process needs besides: itself and its clients (35 MiB at its start, in a debug build), requests to the lake on
-/// their way, pages and rows that are being turned into each other.
-const BESIDES: u64 = 96 * MIB;
+/// What a process needs besides: itself and its clients (50 MiB at its start, in a debug build), answers that are being
+/// received and requests on their way, and what the allocator keeps.
+const BESIDES: u64 = 128 * MIB;
 /// How much more comes in than goes out.
 const EXCESS: f64 = 3.0;
-/// Bytes of a record that gzip cannot make fewer; the rest of it is small beside them.
-const NOISE: usize = 24 << 10;
+/// Bytes of noise in a record, as text. gzip at level 1 leaves it as long as it is; the rest is small beside it.
+const NOISE: usize = 32 << 10;
 
 /// How long the overload lasts; catching up takes twice as long.
 fn seconds() -> u32 {
@@ -30,13 +30,24 @@ fn seconds() -> u32 {
     given.map_or(20, |seconds| seconds.parse().unwrap())
 }
 
-/// A change of which the lake gets `NOISE` bytes.
-fn noisy(number: u64, rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let mut noise = vec![0; NOISE];
-    rng.fill(&mut noise[..]);
-    let noise = base64_simd::STANDARD.encode_to_string(noise);
-    let image = format!(r#""NewImage":{{"noise":{{"S":"{noise}"}},"#);
-    String::from_utf8(change(number)).unwrap().replace("\"NewImage\":{", &image).into_bytes()
+/// Changes of which the lake gets `NOISE` bytes each: none has a like within the reach of gzip.
+struct Noisy(Vec<String>);
+
+impl Noisy {
+    fn new() -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        let mut noise = || {
+            let mut bytes = vec![0; NOISE / 4 * 3];
+            rng.fill(&mut bytes[..]);
+            format!(r#""NewImage":{{"noise":{{"S":"{}"}},"#, base64_simd::STANDARD.encode_to_string(bytes))
+        };
+        Self((0..64).map(|_| noise()).collect())
+    }
+
+    fn change(&self, number: u64) -> Vec<u8> {
+        let image = &self.0[usize::try_from(number).unwrap() % self.0.len()];
+        String::from_utf8(change(number)).unwrap().replacen("\"NewImage\":{", image, 1).into_bytes()
+    }
 }
 
 /// Seconds since the oldest record came that is read and not in the lake, over all workers.
@@ -79,6 +90,8 @@ async fn three_times_what_the_lake_takes_grows_the_lag_and_nothing_else() {
         // All shards at once share the line: an object must be through within the time-out of its put.
         ("--batch-bytes", "2MiB"),
         ("--batch-age", "1s"),
+        // Half of the shards each: then the leader has nothing to balance, and a lease that moves is one that was lost.
+        ("--leases-max", "4"),
         // As in production.
         ("--failover-time", "10s"),
         ("--lease-scan-interval", "1s"),
@@ -86,7 +99,7 @@ async fn three_times_what_the_lake_takes_grows_the_lag_and_nothing_else() {
     let workers = [stage.worker(&settings).await, stage.worker(&settings).await];
     eventually("the shards are shared", || async {
         for worker in &workers {
-            if worker.metric("kinetide_leases_held ").await != f64::from(SHARDS / 2) {
+            if worker.metric("kinetide_leases_held ").await != f64::from(SHARDS) / 2.0 {
                 return None;
             }
         }
@@ -97,7 +110,7 @@ async fn three_times_what_the_lake_takes_grows_the_lag_and_nothing_else() {
     let begun = sum(&workers, "kinetide_leases_begun_total").await;
     let started: Vec<_> = workers.iter().map(Worker::peak_bytes).collect();
 
-    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let noisy = Noisy::new();
     let (mut put, mut lags) = (0_u64, Vec::new());
     let began = Instant::now();
     let mut looks = interval(length / 10);
@@ -106,7 +119,7 @@ async fn three_times_what_the_lake_takes_grows_the_lag_and_nothing_else() {
     while began.elapsed() < length {
         tokio::select! {
             () = sleep_until(next) => {
-                stage.aws.kinesis().put(STREAM, &format!("key-{put}"), &noisy(put, &mut rng)).unwrap();
+                stage.aws.kinesis().put(STREAM, &format!("key-{put}"), &noisy.change(put)).unwrap();
                 put += 1;
                 next += pause;
             }
@@ -119,7 +132,7 @@ async fn three_times_what_the_lake_takes_grows_the_lag_and_nothing_else() {
     println!(
         "{given} bytes in {length:?} for a lake that takes {capacity} a second: {there} are there; lags {lags:.1?} s"
     );
-    assert!(given as f64 > capacity * length.as_secs_f64() * 2.5, "the input kept its pace");
+    assert!(given as f64 > capacity * length.as_secs_f64() * 2.2, "the input keeps its pace, more or less");
     assert!((there as f64) < given as f64 * 0.45, "it is an overload");
     let (middle, end) = (lags[lags.len() / 2], lags[lags.len() - 1]);
     assert!(end > middle * 1.3 && end > length.as_secs_f64() / 3.0, "the lag grows: {lags:?}");
