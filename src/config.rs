@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use crate::batch::{BatchLimits, Layout, Packing};
-use crate::deliver::LakeUrl;
+use crate::deliver::{LakeUrl, S3Settings, Sse};
 use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
@@ -183,6 +183,18 @@ pub struct RunArgs {
     #[arg(long, help_heading = AWS, env = "KINETIDE_FIREHOSE_ENDPOINT", value_name = "URL")]
     pub firehose_endpoint: Option<String>,
 
+    /// Encryption of new objects at s3:// [default: that of the bucket].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_SSE", value_name = "KIND", value_enum)]
+    pub s3_sse: Option<Sse>,
+
+    /// KMS key of new objects at s3:// [default: the account's key for S3].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_KMS_KEY", value_name = "ARN")]
+    pub s3_kms_key: Option<String>,
+
+    /// Let S3 use one data key for many objects: fewer requests to KMS. With --s3-sse kms.
+    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_BUCKET_KEY")]
+    pub s3_bucket_key: bool,
+
     /// How log lines look.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG_FORMAT", value_name = "FORMAT", value_enum,
           default_value_t = LogFormat::Auto)]
@@ -216,6 +228,8 @@ pub struct Config {
     pub lake: LakeUrl,
     /// Delivery stream that rows go to instead, and how they are packed for it.
     pub firehose: Option<(String, Packing)>,
+    /// How objects are written to S3.
+    pub s3: S3Settings,
     /// What makes the rows.
     pub transform: Transform,
     /// Folders of the lake.
@@ -297,6 +311,15 @@ impl TryFrom<RunArgs> for Config {
         let application = args.application.unwrap_or_else(|| format!("kinetide-{}", args.stream));
         name("application", &application, 255)?;
         let lake = args.lake.parse().map_err(|reason: String| bad("lake", &args.lake, &reason))?;
+        let s3 = S3Settings {
+            sse: args.s3_sse,
+            kms_key: args.s3_kms_key,
+            bucket_key: args.s3_bucket_key,
+            ..S3Settings::default()
+        };
+        if let Some((setting, value, allowed)) = s3.problem(&lake) {
+            return Err(bad(setting, &value, &allowed));
+        }
         let packing = match args.firehose_gzip {
             FirehoseGzip::Firehose => Packing::Lines,
             FirehoseGzip::Records => Packing::GzipMembers,
@@ -346,6 +369,7 @@ impl TryFrom<RunArgs> for Config {
             application,
             lake,
             firehose,
+            s3,
             transform,
             layout,
             batch_age_max: args.batch_age,
@@ -537,6 +561,7 @@ mod tests {
             ("--kinesis-endpoint", "localhost:1"),
             ("--firehose", "a/b"),
             ("--settings", "/does/not/exist.toml"),
+            ("--s3-sse", "kms"),
         ] {
             let text = match setting {
                 "--stream" | "--lake" => {

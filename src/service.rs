@@ -34,6 +34,8 @@ use crate::worker::{self, Drain};
 
 /// Each thing that the service needs must answer within this time at the start.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
+/// Uploads given up half-way are aborted within this time at the end.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +64,10 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     }
     let kinesis = aws_sdk_kinesis::Client::new(&kinesis);
     let dynamodb = aws_sdk_dynamodb::Client::new(&dynamodb);
-    let sink = deliver::open(&config.lake, config.region.as_deref(), config.endpoints.s3.as_deref())
+    let (region, endpoint) = (config.region.as_deref(), config.endpoints.s3.as_deref());
+    let sink = deliver::open_to_write(&config.lake, region, endpoint, &config.s3)
         .map_err(|error| StartError::new(format!("lake {}", config.lake), error))?;
+    let sink = Arc::new(sink);
     let listener = TcpListener::bind(config.http).await.map_err(|error| {
         StartError::new(format!("--http {}", config.http), format!("{error}; choose another address or port"))
     })?;
@@ -72,7 +76,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let (stream, leases, lake, delivery_stream) = tokio::join!(
         check_stream(&kinesis, &config.stream),
         check_table(&dynamodb, &config.application),
-        check_lake(&sink, &config),
+        check_lake(sink.as_ref(), &config),
         check_firehose(&firehose, config.firehose.as_ref()),
     );
     stream.and(leases).and(lake).and(delivery_stream)?;
@@ -120,7 +124,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let shared = Arc::new(Shared {
         source: Arc::new(KinesisSource::new(kinesis, &config.stream)),
         lister,
-        sink: Arc::new(sink),
+        sink: Arc::clone(&sink) as _,
         firehose,
         coordinator,
         budget: ByteBudget::new(config.byte_budget),
@@ -167,6 +171,11 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             Drain::CutShort
         }
     };
+    if timeout(SETTLE_TIMEOUT, sink.settled()).await.is_err() {
+        tracing::warn!(
+            "unfinished uploads were not aborted in time; a lifecycle rule of the bucket has to remove them"
+        );
+    }
     served.cancel();
     while edge.join_next().await.is_some() {}
     tracing::info!(?drain, "stopped");

@@ -37,6 +37,8 @@ struct Open {
     objects: Vec<(Partition, Encoder)>,
     likely: usize,
     packer: Option<Packer>,
+    /// There was no room for a compressor.
+    cramped: bool,
 }
 
 impl Batcher {
@@ -54,6 +56,12 @@ impl Batcher {
     /// Adds one record, as one row or one dead letter. Records come in the order of the shard; their sequence
     /// numbers must be decimal digits.
     pub fn push(&mut self, record: &Record<'_>) {
+        self.push_within(record, |_| true);
+    }
+
+    /// As [`Batcher::push`], and asks for `room` before it takes memory for a compressor, bytes. When there is none the
+    /// batch is full.
+    pub fn push_within(&mut self, record: &Record<'_>, room: impl FnOnce(usize) -> bool) {
         let context = RecordContext {
             source: self.context.source,
             shard_id: self.context.shard.as_str(),
@@ -75,20 +83,22 @@ impl Batcher {
         let packing = self.context.packing.filter(|packing| self.row.len() <= packing.rows_bytes_max());
         let level = self.context.limits.gzip_level;
         self.open.note(record);
-        match (outcome, packing) {
+        let roomy = match (outcome, packing) {
             (Ok(_), Some(packing)) => {
-                self.open.packer.get_or_insert_with(|| Packer::new(packing, level)).push(&self.row);
+                let packer = self.open.packer.get_or_insert_with(|| Packer::new(packing, level));
+                packer.push(&self.row, room)
             }
             (Ok(RowInfo { cdc_us }), None) => {
-                self.open.encoder(Partition::of_row(cdc_us), level).push(&self.row);
+                self.open.encoder(Partition::of_row(cdc_us), level).push(&self.row, room)
             }
             (Err(bad), _) => {
                 dead_letter_row(&context, &bad, data, &mut self.row);
                 let partition = Partition::of_dead_letter(bad.code, record.arrival_us);
-                self.open.encoder(partition, level).push(&self.row);
+                self.open.encoder(partition, level).push(&self.row, room)
             }
-        }
+        };
         self.open.rows_bytes += self.row.len();
+        self.open.cramped |= !roomy;
     }
 
     /// True when no record is in the batch.
@@ -99,7 +109,9 @@ impl Batcher {
     /// True when the batch should be closed before the next record.
     pub fn is_full(&self) -> bool {
         let limits = &self.context.limits;
-        self.open.rows_bytes >= limits.rows_bytes_max || self.open.objects.len() >= limits.objects_max
+        self.open.rows_bytes >= limits.rows_bytes_max
+            || self.open.objects.len() >= limits.objects_max
+            || self.open.cramped
     }
 
     /// Records in the batch.

@@ -2,7 +2,8 @@
 //!
 //! Levels 1 and 6 of zlib-rs give other bytes for other cuts of the same input. A replay sees other pages, so the
 //! encoder gets blocks of one size, cut from the row stream without regard to row ends. The gzip header carries no
-//! time. Another backend or another version of it may still write other bytes: a test watches that.
+//! time. The compressor, which takes more memory than most small objects, comes with the first whole block; until then
+//! rows are kept as they are. Another backend or another version of it may still write other bytes: a test watches that.
 
 use std::io::Write;
 
@@ -18,31 +19,48 @@ const STATE_BYTES: usize = 410 << 10;
 const VEC_CANNOT_FAIL: &str = "writing to a vector cannot fail";
 
 pub(super) struct Encoder {
-    /// Grows with its rows, so that small objects stay small.
+    level: u32,
+    /// Rows that are not compressed yet. Grows with them, so that small objects stay small; less than a block once there
+    /// is a compressor.
     block: Vec<u8>,
-    gzip: GzEncoder<Vec<u8>>,
+    gzip: Option<GzEncoder<Vec<u8>>>,
     rows: u64,
 }
 
 impl Encoder {
     pub(super) fn new(level: u32) -> Self {
-        let gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(level));
-        Self { block: Vec::new(), gzip, rows: 0 }
+        Self { level, block: Vec::new(), gzip: None, rows: 0 }
     }
 
-    /// Adds one row, its `\n` included.
-    pub(super) fn push(&mut self, row: &[u8]) {
+    /// Adds one row, its `\n` included. Asks for room for a compressor before it makes one. False when there was none:
+    /// the row is in, and the object should get no more.
+    pub(super) fn push(&mut self, row: &[u8], room: impl FnOnce(usize) -> bool) -> bool {
         self.rows += 1;
+        if self.gzip.is_none() {
+            if self.block.len() + row.len() < BLOCK_BYTES {
+                self.block.extend_from_slice(row);
+                return true;
+            }
+            if !room(STATE_BYTES) {
+                self.block.extend_from_slice(row);
+                return false;
+            }
+        }
+        let gzip = match &mut self.gzip {
+            Some(gzip) => gzip,
+            none => none.insert(compress(self.level, &mut self.block)),
+        };
         let mut rest = row;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(BLOCK_BYTES - self.block.len()));
             self.block.extend_from_slice(now);
             if self.block.len() == BLOCK_BYTES {
-                self.gzip.write_all(&self.block).expect(VEC_CANNOT_FAIL);
+                gzip.write_all(&self.block).expect(VEC_CANNOT_FAIL);
                 self.block.clear();
             }
             rest = later;
         }
+        true
     }
 
     pub(super) fn rows(&self) -> u64 {
@@ -51,14 +69,30 @@ impl Encoder {
 
     /// Memory that it holds, bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        STATE_BYTES + self.block.capacity() + self.gzip.get_ref().capacity()
+        let gzip = self.gzip.as_ref().map_or(0, |gzip| STATE_BYTES + gzip.get_ref().capacity());
+        self.block.capacity() + gzip
     }
 
     pub(super) fn finish(mut self) -> Bytes {
-        self.gzip.write_all(&self.block).expect(VEC_CANNOT_FAIL);
-        let mut object = self.gzip.finish().expect(VEC_CANNOT_FAIL);
+        let mut gzip = match self.gzip {
+            Some(gzip) => gzip,
+            None => compress(self.level, &mut self.block),
+        };
+        gzip.write_all(&self.block).expect(VEC_CANNOT_FAIL);
+        let mut object = gzip.finish().expect(VEC_CANNOT_FAIL);
         // What is counted from now on is its length.
         object.shrink_to_fit();
         object.into()
     }
+}
+
+/// A compressor that has taken the whole blocks of `rows`; the rest stays.
+fn compress(level: u32, rows: &mut Vec<u8>) -> GzEncoder<Vec<u8>> {
+    let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(level));
+    let whole = rows.len() - rows.len() % BLOCK_BYTES;
+    for block in rows[..whole].chunks(BLOCK_BYTES) {
+        gzip.write_all(block).expect(VEC_CANNOT_FAIL);
+    }
+    rows.drain(..whole);
+    gzip
 }

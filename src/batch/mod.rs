@@ -36,7 +36,7 @@ pub struct Layout {
 pub struct BatchLimits {
     /// Bytes of rows before compression.
     pub rows_bytes_max: usize,
-    /// Objects, dead letter objects included. Each open one holds about half a megabyte.
+    /// Objects, dead letter objects included. Each open one of 64 KiB of rows or more holds about half a megabyte.
     pub objects_max: usize,
     /// gzip level, 1 to 9. Decides the bytes of an object, so all workers of one application must agree on it.
     pub gzip_level: u32,

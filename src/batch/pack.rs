@@ -66,8 +66,9 @@ impl Packer {
         Self { packing, level, open: None, open_bytes: 0, done: Vec::new(), rows: 0 }
     }
 
-    /// Adds one row, its `\n` included, no longer than [`Packing::rows_bytes_max`].
-    pub(super) fn push(&mut self, row: &[u8]) {
+    /// Adds one row, its `\n` included, no longer than [`Packing::rows_bytes_max`]. As [`Encoder::push`] with `room` and
+    /// the answer.
+    pub(super) fn push(&mut self, row: &[u8], room: impl FnOnce(usize) -> bool) -> bool {
         let most = self.packing.rows_bytes_max();
         if self.open_bytes + row.len() > most {
             self.end_record();
@@ -86,8 +87,9 @@ impl Packer {
                     lines.reserve_exact(room - lines.len());
                 }
                 lines.extend_from_slice(row);
+                true
             }
-            Open::GzipMember(encoder) => encoder.push(row),
+            Open::GzipMember(encoder) => encoder.push(row, room),
         }
     }
 
@@ -136,7 +138,7 @@ mod tests {
 
     fn pack(packing: Packing, level: u32, rows: &[Vec<u8>]) -> Vec<Bytes> {
         let mut packer = Packer::new(packing, level);
-        rows.iter().for_each(|row| packer.push(row));
+        rows.iter().for_each(|row| assert!(packer.push(row, |_| true)));
         assert_eq!(packer.rows(), rows.len() as u64);
         let held = packer.held_bytes();
         let records = packer.finish();
@@ -197,7 +199,7 @@ mod tests {
     fn an_open_record_has_little_more_memory_than_rows() {
         let mut packer = Packer::new(Packing::Lines, 1);
         for index in 1..=3000 {
-            packer.push(&noise(1, 700));
+            packer.push(&noise(1, 700), |_| true);
             let rows = index * 700;
             assert!((rows..=(rows * 2).max(OPEN_BYTES)).contains(&packer.held_bytes()), "{index}");
         }

@@ -34,7 +34,8 @@ impl RowObjects {
             }
         };
         self.rows_bytes += row.len();
-        self.objects[place].1.push(row);
+        // What it takes is bounded by the limits.
+        self.objects[place].1.push(row, |_| true);
         Some(place)
     }
 

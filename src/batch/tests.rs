@@ -195,7 +195,11 @@ fn a_batch_is_full_at_its_limits_and_empty_after_close() {
     let mut batcher = Batcher::new(json(limits));
     assert!(batcher.is_empty() && batcher.close().is_none() && batcher.last().is_none());
     push(&mut batcher, &vec![(START_US, b"{}".to_vec()); 2], &[]);
-    assert!(!batcher.is_full() && batcher.held_bytes() > batcher.rows_bytes());
+    let held = batcher.held_bytes();
+    assert!(
+        !batcher.is_full() && held >= batcher.rows_bytes() && held < 4 << 10,
+        "no compressor yet: {held}"
+    );
     push(&mut batcher, &vec![(START_US, vec![b'x'; 600])], &[]);
     assert!(batcher.is_full(), "two objects");
     assert_eq!(
@@ -207,6 +211,43 @@ fn a_batch_is_full_at_its_limits_and_empty_after_close() {
     assert!(batcher.is_empty() && !batcher.is_full() && batcher.held_bytes() == 0);
     push(&mut batcher, &vec![(START_US, b"{}".to_vec()); 20], &[]);
     assert!(batcher.is_full() && batcher.rows_bytes() >= 1000, "bytes");
+}
+
+/// Where memory is short the batch ends at the first object that wants a compressor; its bytes are the same.
+#[test]
+fn a_batch_without_room_is_full_and_as_good() {
+    let context = json(BatchLimits::default());
+    let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(5);
+    // Rows of more than a block in each of three hours; and one row that is larger than a block by itself.
+    let small =
+        |hour| move |rng: &mut rand_chacha::ChaCha8Rng| (START_US + hour * HOUR_US, document(rng, 1000));
+    let mut records: Records = (0..270).map(|index| small(index % 3)(rng)).collect();
+    records.push((START_US + 4 * HOUR_US, document(rng, 200 << 10)));
+    let mut page = PageBuilder::default();
+    for (index, (arrival_us, payload)) in records.iter().enumerate() {
+        page.push(&(index + 1).to_string(), "", *arrival_us, payload);
+    }
+    let page = page.finish();
+    for compressors in 0..4 {
+        let mut batcher = Batcher::new(Arc::clone(&context));
+        let (mut taken, mut asked) = (0, 0);
+        for record in page.records() {
+            if batcher.is_full() {
+                break;
+            }
+            batcher.push_within(&record, |bytes| {
+                asked += 1;
+                assert!(bytes > 256 << 10);
+                asked <= compressors
+            });
+            taken += 1;
+        }
+        assert_eq!((batcher.is_full(), asked), (true, compressors + 1));
+        assert!((150..=271).contains(&taken), "{taken} records with {compressors} compressors");
+        assert!(batcher.held_bytes() < compressors * (600 << 10) + (700 << 10));
+        assert_eq!(batcher.close().unwrap(), batch(&context, &records[..taken].to_vec()));
+        assert!(!batcher.is_full());
+    }
 }
 
 #[test]
@@ -240,7 +281,7 @@ fn a_delivery_stream_gets_the_rows_of_all_hours_in_order_and_the_lake_the_rest()
 /// Positions of rows that are not compressed.
 fn read_lines(rows: &[u8]) -> Vec<Position> {
     let mut object = encode::Encoder::new(1);
-    object.push(rows);
+    object.push(rows, |_| true);
     read_positions(&object.finish()).unwrap()
 }
 
@@ -262,7 +303,7 @@ fn positions_come_from_whole_objects_only() {
         assert!(matches!(read_positions(&object[..cut]), Err(UnreadableObject::Gzip(_))), "{cut}");
     }
     let mut foreign = encode::Encoder::new(1);
-    foreign.push(b"{\"a\":1}\n");
+    foreign.push(b"{\"a\":1}\n", |_| true);
     assert!(matches!(read_positions(&foreign.finish()), Err(UnreadableObject::Row { row: 1 })));
 }
 

@@ -429,7 +429,9 @@ impl Open {
                 continue;
             }
             self.done = None;
-            self.batcher.push(&record);
+            // A compressor for each hour and kind of row may take more than the page that brings them: it is asked for
+            // before it is there. Without it the batch is full, and gives all of its own back.
+            self.batcher.push_within(&record, |bytes| self.permit.try_grow(bytes));
         }
         if self.batcher.records() > 0 && self.since.is_none() {
             self.since = Some(Instant::now());

@@ -17,8 +17,7 @@ use crate::telemetry::status::{ShardHandle, ShardState};
 /// What a poll at the tip of a shard reserves: what may have come since the last one. A page that turns out
 /// larger is accounted for all the same, and others wait the longer.
 ///
-/// A small page holds it too, until it is in the batch: the first record of a batch opens an encoder, which takes about
-/// as much.
+/// A small page holds it too, until it is in the batch: its rows may take more than its records do.
 const TIP_BYTES: usize = 512 << 10;
 /// How far before now reading starts again when an iterator at LATEST expired before its first record.
 const LATEST_OVERLAP_US: i64 = 60_000_000;

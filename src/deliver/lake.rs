@@ -3,17 +3,14 @@
 use std::path::{Component, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use object_store::RetryConfig;
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
 use uuid::Uuid;
 
+use super::s3::{self, S3Settings};
 use super::sink::ObjectSink;
-use crate::aws::is_loopback;
 
 /// Where the lake is: `s3://bucket/prefix`, `file:///folder` or a folder's path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,12 +69,26 @@ pub struct BadLake {
     reason: String,
 }
 
+/// Opens the lake to look at it: see [`open_to_write`].
+///
+/// # Errors
+/// As [`open_to_write`].
+pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Result<ObjectSink, BadLake> {
+    open_to_write(lake, region, endpoint, &S3Settings::default())
+}
+
 /// Opens the lake; creates the folder of a folder lake. `endpoint`: another server than AWS for `s3://`, with
-/// path-style addresses. Credentials and region of `s3://` come from the environment or the task role.
+/// path-style addresses. Credentials and region of `s3://` come from the environment or the task role. `settings`
+/// count for `s3://` only.
 ///
 /// # Errors
 /// When the folder cannot be made or the S3 settings do not add up. A bucket is not contacted here.
-pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Result<ObjectSink, BadLake> {
+pub fn open_to_write(
+    lake: &LakeUrl,
+    region: Option<&str>,
+    endpoint: Option<&str>,
+    settings: &S3Settings,
+) -> Result<ObjectSink, BadLake> {
     let bad = |reason: String| BadLake { reason };
     match lake {
         LakeUrl::Folder(folder) => {
@@ -88,24 +99,7 @@ pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Res
             in_folder(&folder)
         }
         LakeUrl::S3 { bucket, prefix } => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retries());
-            if let Some(region) = region {
-                builder = builder.with_region(region);
-            }
-            if let Some(endpoint) = endpoint {
-                // As for the other services: a server on this machine checks no credentials.
-                if is_loopback(endpoint)
-                    && builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId).is_none()
-                {
-                    builder = builder.with_access_key_id("local").with_secret_access_key("local");
-                }
-                builder = builder
-                    .with_endpoint(endpoint)
-                    .with_virtual_hosted_style_request(false)
-                    .with_allow_http(endpoint.starts_with("http://"));
-            }
-            let store = builder.build().map_err(|e| bad(e.to_string()))?;
-            Ok(ObjectSink::new(Arc::new(store), Path::from(prefix.as_str()), true))
+            s3::open(bucket, prefix, region, endpoint, settings).map_err(|error| bad(error.to_string()))
         }
     }
 }
@@ -143,11 +137,6 @@ fn writable(folder: &std::path::Path) -> std::io::Result<PathBuf> {
     std::fs::File::create_new(&probe)?;
     std::fs::remove_file(&probe)?;
     Ok(folder)
-}
-
-/// Few and quick: a delivery is tried for as long as it takes, where operators can see it (`retry`).
-fn retries() -> RetryConfig {
-    RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..RetryConfig::default() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Objects → store, whole or not at all, and never over an object that exists. Packed rows → delivery stream, at least
 //! once.
 //!
-//! Owns: the sink seam, create-only puts, calls to Firehose and what of them goes again, when to try again.
+//! Owns: the sink seam, create-only puts and uploads, calls to Firehose and what of them goes again, when to try again.
 //! Does not own: what is in an object or a record (`batch`), whether it may be delivered (`checkpoint`).
 
 mod calls;
@@ -9,10 +9,12 @@ mod firehose;
 mod lake;
 pub mod memory;
 mod retry;
+mod s3;
 mod sink;
 
 pub use calls::{billed_bytes, calls};
 pub use firehose::DeliveryStream;
-pub use lake::{BadLake, LakeUrl, open, open_existing};
+pub use lake::{BadLake, LakeUrl, open, open_existing, open_to_write};
 pub use retry::{Backoff, retry_until};
+pub use s3::{S3Settings, Sse};
 pub use sink::{Created, ObjectSink, Sink, SinkError};

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
+use super::s3::{SINGLE_PUT_MAX, Uploads};
+
 /// What a create-only put found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -49,6 +51,8 @@ pub struct ObjectSink {
     prefix: Path,
     /// S3 keeps a content type; a folder cannot.
     attributes: Attributes,
+    /// For large objects, where the store wants them in parts.
+    uploads: Option<Uploads>,
 }
 
 impl ObjectSink {
@@ -59,7 +63,19 @@ impl ObjectSink {
             // No Content-Encoding: clients would decompress on the fly and break on the `.gz` they expect.
             attributes.insert(Attribute::ContentType, "application/x-ndjson".into());
         }
-        Self { store, prefix, attributes }
+        Self { store, prefix, attributes, uploads: None }
+    }
+
+    /// With large objects in parts.
+    pub(super) fn with_uploads(self, uploads: Uploads) -> Self {
+        Self { uploads: Some(uploads), ..self }
+    }
+
+    /// Waits until what was given up half-way is removed. At the end of the process.
+    pub async fn settled(&self) {
+        if let Some(uploads) = &self.uploads {
+            uploads.settled().await;
+        }
     }
 
     /// The store, for commands that read the lake.
@@ -84,20 +100,31 @@ fn failed(action: &'static str, key: &str, source: object_store::Error) -> SinkE
 #[async_trait]
 impl Sink for ObjectSink {
     async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError> {
-        let options = PutOptions {
-            mode: PutMode::Create,
-            attributes: self.attributes.clone(),
-            ..PutOptions::default()
+        use object_store::Error::{AlreadyExists, NotFound, Precondition};
+        let path = self.path(key);
+        let attributes = self.attributes.clone();
+        let created = match &self.uploads {
+            Some(uploads) if body.len() > SINGLE_PUT_MAX => {
+                // Another owner's, or ours from a try whose answer was lost: then no byte is sent in vain.
+                if self.exists(key).await? {
+                    return Ok(Created::Existed);
+                }
+                uploads.create(&path, &body, attributes).await
+            }
+            _ => {
+                let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
+                self.store.put_opts(&path, body.into(), options).await.map(drop)
+            }
         };
-        match self.store.put_opts(&self.path(key), body.into(), options).await {
-            Ok(_) => Ok(Created::New),
+        match created {
+            Ok(()) => Ok(Created::New),
             // A store may also answer so while another put is under way that has not succeeded (S3: 409
-            // ConditionalRequestConflict). Only an object that is there counts.
-            Err(conflict @ object_store::Error::AlreadyExists { .. }) => {
+            // ConditionalRequestConflict), or because the upload is gone. Only an object that is there counts.
+            Err(refused @ (AlreadyExists { .. } | Precondition { .. } | NotFound { .. })) => {
                 if self.exists(key).await? {
                     Ok(Created::Existed)
                 } else {
-                    Err(failed("create", key, conflict))
+                    Err(failed("create", key, refused))
                 }
             }
             Err(error) => Err(failed("create", key, error)),

@@ -176,6 +176,20 @@ impl BytePermit {
         self.set(self.bytes.saturating_add(bytes));
     }
 
+    /// Takes `bytes` more if they are free. False when they are not, and then nothing is taken.
+    pub fn try_grow(&mut self, bytes: usize) -> bool {
+        let grown = self.bytes.saturating_add(bytes);
+        let units = grown.div_ceil(UNIT) - self.bytes.div_ceil(UNIT);
+        let Ok(many) = u32::try_from(units) else { return false };
+        let Ok(taken) = self.budget.0.units.try_acquire_many(many) else { return false };
+        taken.forget();
+        self.bytes = grown;
+        let mut books = self.budget.0.books();
+        books.held += units;
+        self.budget.0.report(&books);
+        true
+    }
+
     /// Holds exactly `bytes` from now on: grows or shrinks.
     pub fn set(&mut self, bytes: usize) {
         let (held, wanted) = (self.bytes.div_ceil(UNIT), bytes.div_ceil(UNIT));
@@ -306,7 +320,7 @@ mod tests {
     proptest! {
         /// Whatever holders do, the books agree with the permits, and all comes back.
         #[test]
-        fn the_books_balance(steps in prop::collection::vec((0..6u8, 0usize..9000, any::<prop::sample::Index>()), 0..60)) {
+        fn the_books_balance(steps in prop::collection::vec((0..7u8, 0usize..9000, any::<prop::sample::Index>()), 0..60)) {
             let budget = ByteBudget::new(16 * KIB);
             let mut held: Vec<BytePermit> = Vec::new();
             for (step, bytes, which) in steps {
@@ -321,6 +335,13 @@ mod tests {
                     2 => if let Some(at) = at(&held) { held[at].grow(bytes) },
                     3 => if let Some(at) = at(&held) { held[at].shrink_to(bytes) },
                     4 => if let Some(at) = at(&held) { held.swap_remove(at); },
+                    5 => if let Some(at) = at(&held) {
+                        let (before, in_use) = (held[at].bytes(), budget.in_use());
+                        let more = (before + bytes).div_ceil(KIB) * KIB - before.div_ceil(KIB) * KIB;
+                        let room = more == 0 || in_use + more <= budget.total();
+                        prop_assert_eq!(held[at].try_grow(bytes), room);
+                        prop_assert_eq!(held[at].bytes(), if room { before + bytes } else { before });
+                    },
                     _ => if let (Some(other), Some(at)) = (held.pop(), at(&held)) { held[at].merge(other) },
                 }
                 let sum: usize = held.iter().map(|p| p.bytes().div_ceil(KIB) * KIB).sum();

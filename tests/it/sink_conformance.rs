@@ -28,6 +28,7 @@ async fn conforms(lake: Lake, store: Store) {
     the_first_one_stays(&lake).await;
     each_key_has_one_winner(&lake).await;
     an_object_is_whole_or_not_there(&lake).await;
+    a_large_object_has_one_winner(&lake).await;
     if store.flat {
         a_key_may_be_the_beginning_of_another(&lake).await;
     }
@@ -94,6 +95,26 @@ async fn an_object_is_whole_or_not_there(lake: &Lake) {
     let (created, seen) = tokio::join!(lake.create("whole", body.clone()), watch);
     assert_eq!(created.unwrap(), Created::New);
     assert!(seen == body, "{} of {} bytes seen", seen.len(), body.len());
+}
+
+/// Two writers of an object that goes to S3 in parts. The winner's stays, also for who comes later.
+async fn a_large_object_has_one_winner(lake: &Lake) {
+    let body = |writer: u8| Bytes::from(vec![writer; (17 << 20) + usize::from(writer)]);
+    let create = |writer: u8| async move {
+        loop {
+            if let Ok(created) = lake.create("large", body(writer)).await {
+                return created;
+            }
+        }
+    };
+    let (first, second) = tokio::join!(create(1), create(2));
+    let winner = match (first, second) {
+        (Created::New, Created::Existed) => 1,
+        (Created::Existed, Created::New) => 2,
+        both => panic!("{both:?}"),
+    };
+    assert_eq!(lake.create("large", body(3)).await.unwrap(), Created::Existed);
+    assert!(lake.read("large").await.unwrap() == Some(body(winner)));
 }
 
 async fn a_key_may_be_the_beginning_of_another(lake: &Lake) {

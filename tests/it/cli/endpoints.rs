@@ -1,14 +1,7 @@
-//! Endpoints that misbehave: one that never answers, one that forbids, one that can be cut off, an S3 with moods.
-
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+//! Endpoints that misbehave: one that never answers, one that forbids, one that can be cut off.
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -89,73 +82,5 @@ impl Proxy {
 
     pub(super) fn turn(&self, on: bool) {
         self.on.send_replace(on);
-    }
-}
-
-/// What an S3 does with the next put.
-#[derive(Clone, Copy)]
-pub(super) enum Mood {
-    /// Refuses with this code; nothing is stored.
-    Refuse(u16),
-    /// Stores the object and answers an error all the same.
-    StoreAndFail,
-}
-
-/// An S3 that knows puts with `If-None-Match`, gets and heads.
-pub(super) struct S3 {
-    pub(super) endpoint: Endpoint,
-    objects: Objects,
-}
-
-type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
-type Moods = Arc<Mutex<Vec<Mood>>>;
-
-impl S3 {
-    /// The moods come one a put, the last one first; afterwards all goes well.
-    pub(super) async fn start(moods: Vec<Mood>) -> Self {
-        let objects = Objects::default();
-        let state = (Arc::clone(&objects), Arc::new(Mutex::new(moods)));
-        Self { endpoint: serve(Router::new().fallback(answer).with_state(state)).await, objects }
-    }
-
-    /// Writes the objects of a bucket into a folder.
-    pub(super) fn save(&self, bucket: &str, folder: &Path) {
-        for (key, body) in self.objects.lock().unwrap().iter() {
-            let key = key.strip_prefix(&format!("/{bucket}/")).expect("only one bucket is used");
-            let path = folder.join(key.replace("%3D", "="));
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, body).unwrap();
-        }
-    }
-}
-
-async fn answer(
-    State((objects, moods)): State<(Objects, Moods)>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let mut objects = objects.lock().unwrap();
-    let key = uri.path().to_owned();
-    let etag = [("etag", "\"1\""), ("last-modified", "Thu, 15 Jan 2026 09:30:00 GMT")];
-    if method == Method::PUT {
-        let mood = moods.lock().unwrap().pop();
-        if let Some(Mood::Refuse(code)) = mood {
-            return StatusCode::from_u16(code).unwrap().into_response();
-        }
-        assert_eq!(headers.get("if-none-match").unwrap(), "*", "every put is create-only");
-        if objects.contains_key(&key) {
-            return StatusCode::PRECONDITION_FAILED.into_response();
-        }
-        objects.insert(key, body);
-        return match mood {
-            Some(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
-            None => (etag, "").into_response(),
-        };
-    }
-    match objects.get(&key) {
-        Some(body) => (etag, body.clone()).into_response(),
-        None => StatusCode::NOT_FOUND.into_response(),
     }
 }

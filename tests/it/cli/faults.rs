@@ -6,9 +6,10 @@ use kinetide::lease::LeaseTable;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::endpoints::{Mood, Proxy, S3};
+use super::endpoints::Proxy;
 use super::eventually;
 use super::stage::{FAILOVER, STREAM, Stage, Worker};
+use crate::s3::server::{Mood, Op, S3};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_that_fails_in_every_way_is_read_exactly_once() {
@@ -74,19 +75,27 @@ async fn a_lake_that_refuses_stalls_the_shard_until_it_heals() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_s3_in_a_bad_mood_gets_every_object_once() {
-    use Mood::{Refuse, StoreAndFail};
     let stage = Stage::new(2).await;
-    // The last one comes first. A 409 is another put under way: there is no object yet.
-    let moods =
-        vec![Refuse(507), StoreAndFail, Refuse(403), Refuse(409), Refuse(409), Refuse(500), Refuse(503)];
-    let s3 = S3::start(moods).await;
-    let worker = stage.worker(&[("--lake", "s3://lake/raw"), ("--s3-endpoint", &s3.endpoint.url)]).await;
+    // A 409 is another put under way: there is no object yet.
+    let moods = [
+        Mood::Refuse(503, "SlowDown"),
+        Mood::Refuse(500, "InternalError"),
+        Mood::Refuse(409, "ConditionalRequestConflict"),
+        Mood::Refuse(409, "ConditionalRequestConflict"),
+        Mood::Refuse(403, "AccessDenied"),
+        Mood::DoAndFail,
+        Mood::LoseAnswer,
+        Mood::Refuse(507, "InsufficientStorage"),
+    ];
+    let s3 = S3::start(&moods.map(|mood| (Op::Put, mood))).await;
+    let worker = stage.worker(&[("--lake", "s3://lake/raw"), ("--s3-endpoint", &s3.url)]).await;
     stage.put(0..200);
     stage.all_delivered().await;
     stage.put(200..300);
     stage.all_delivered().await;
     worker.drain().await;
     let saved = stage.dir.path().join("saved");
+    assert!(s3.seen().iter().all(|seen| seen.op != Op::Put || seen.headers.contains_key("if-none-match")));
     s3.save("lake", &saved);
     let check = stage.verify_lake(saved.join("raw")).await;
     assert!(check.ok() && check.records_put == 300, "{check:#?}");

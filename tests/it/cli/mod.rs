@@ -8,6 +8,7 @@ mod firehose;
 mod leases;
 mod loadtest;
 mod memory;
+mod overload;
 mod replay;
 mod settings;
 mod shutdown;

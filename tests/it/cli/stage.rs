@@ -125,25 +125,26 @@ impl Stage {
         self.leases.snapshot().await.unwrap_or_default().leases
     }
 
+    /// Whether every record is at or below a checkpoint.
+    pub(super) async fn delivered(&self) -> bool {
+        let leases = self.leases().await;
+        let kinesis = self.aws.kinesis();
+        kinesis.shards(STREAM).unwrap().into_iter().all(|(shard, put)| {
+            match leases.iter().find(|lease| lease.key == shard).map(|lease| &lease.checkpoint) {
+                Some(Checkpoint::ShardEnd) => true,
+                Some(Checkpoint::At(position)) => {
+                    kinesis.count_up_to(STREAM, &shard, &position.sequence).unwrap() == put
+                }
+                // A finished parent's lease is cleaned up after its children have begun.
+                None if !leases.is_empty() => true,
+                _ => put == 0,
+            }
+        })
+    }
+
     /// Waits until every record is at or below a checkpoint.
     pub(super) async fn all_delivered(&self) {
-        eventually("every record is delivered", || async {
-            let leases = self.leases().await;
-            let kinesis = self.aws.kinesis();
-            let done = kinesis.shards(STREAM).unwrap().into_iter().all(|(shard, put)| {
-                match leases.iter().find(|lease| lease.key == shard).map(|lease| &lease.checkpoint) {
-                    Some(Checkpoint::ShardEnd) => true,
-                    Some(Checkpoint::At(position)) => {
-                        kinesis.count_up_to(STREAM, &shard, &position.sequence).unwrap() == put
-                    }
-                    // A finished parent's lease is cleaned up after its children have begun.
-                    None if !leases.is_empty() => true,
-                    _ => put == 0,
-                }
-            });
-            done.then_some(())
-        })
-        .await;
+        eventually("every record is delivered", || async { self.delivered().await.then_some(()) }).await;
     }
 
     /// What the lake holds against what the stream holds.

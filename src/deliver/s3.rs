@@ -1,0 +1,333 @@
+//! A lake on S3: how its requests are made, and objects that go up in parts.
+//!
+//! Owns: time-outs, checksums and encryption of requests, the life of a multipart upload.
+//! Does not own: what "exists already" means (`sink`), trying again for as long as it takes (`retry`).
+//!
+//! `docs/adr/0009-s3.md` says why it is done so, and what each answer of S3 means.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use clap::ValueEnum;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{
+    Attributes, ClientOptions, Error, HeaderMap, HeaderValue, MultipartId, PutMultipartOptions, RetryConfig,
+};
+use reqwest::header::IF_NONE_MATCH;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::lake::LakeUrl;
+use super::sink::ObjectSink;
+use crate::aws::is_loopback;
+
+/// An object above this goes up in parts. One put of it, or one part, must be through within the time-out of a
+/// request: on a slower line than 0.3 MB/s no object of this size would ever arrive.
+pub(super) const SINGLE_PUT_MAX: usize = 16 << 20;
+/// S3 takes parts of 5 MiB to 5 GiB, all but the last of one size.
+const PART_BYTES: usize = 8 << 20;
+/// S3 takes no more parts than this.
+const PARTS_MAX: usize = 10_000;
+/// Parts of one object under way at the same time.
+const PARTS_AT_ONCE: usize = 2;
+/// A part is tried so often before the upload is given up, and with it all parts that are there.
+const PART_TRIES: usize = 5;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How objects are written to S3.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    /// Encryption that each new object asks for; none: what the bucket says, at least that of S3 itself.
+    pub sse: Option<Sse>,
+    /// ARN of the KMS key; none: the one of the account for S3 (`aws/s3`).
+    pub kms_key: Option<String>,
+    /// Whether S3 may take a key of the bucket for many objects (fewer requests to KMS).
+    pub bucket_key: bool,
+    /// From connecting to the end of the answer, body included; more than connecting alone may take (3 s).
+    pub request_timeout: Duration,
+}
+
+impl S3Settings {
+    /// The first setting that does not fit the lake or the others: its name, its value, and what is allowed. S3 would
+    /// refuse it at the first object, or we would leave it out without a word.
+    pub fn problem(&self, lake: &LakeUrl) -> Option<(&'static str, String, &'static str)> {
+        if let (LakeUrl::Folder(_), Some(sse)) = (lake, self.sse) {
+            return Some(("s3-sse", sse.name(), "needs a lake at s3://"));
+        }
+        let kms = matches!(self.sse, Some(Sse::Kms | Sse::KmsDsse));
+        match &self.kms_key {
+            Some(key) if !kms => {
+                return Some(("s3-kms-key", key.clone(), "needs --s3-sse kms or --s3-sse kms-dsse"));
+            }
+            Some(key) if !is_key_arn(key) => {
+                let allowed = "must be an ARN like arn:aws:kms:eu-north-1:111122223333:key/1234abcd-…";
+                return Some(("s3-kms-key", key.clone(), allowed));
+            }
+            _ => {}
+        }
+        let alone = self.bucket_key && self.sse != Some(Sse::Kms);
+        alone.then(|| ("s3-bucket-key", "true".to_owned(), "needs --s3-sse kms"))
+    }
+}
+
+fn is_key_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let key = |part: &str| part.starts_with("key/") || part.starts_with("alias/");
+    matches!(parts[..], ["arn", _, "kms", _, _, last] if key(last))
+        && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+impl Default for S3Settings {
+    fn default() -> Self {
+        Self { sse: None, kms_key: None, bucket_key: false, request_timeout: Duration::from_secs(60) }
+    }
+}
+
+/// Server-side encryption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Sse {
+    /// Keys of S3 (SSE-S3).
+    Aes256,
+    /// A key of KMS (SSE-KMS).
+    Kms,
+    /// Twice, with a key of KMS (DSSE-KMS).
+    KmsDsse,
+}
+
+impl Sse {
+    /// As people type it.
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Value of the header `x-amz-server-side-encryption`.
+    fn header(self) -> &'static str {
+        match self {
+            Self::Aes256 => "AES256",
+            Self::Kms => "aws:kms",
+            Self::KmsDsse => "aws:kms:dsse",
+        }
+    }
+}
+
+/// The sink of a bucket. `endpoint`: another server than AWS, with path-style addresses.
+pub(super) fn open(
+    bucket: &str,
+    prefix: &str,
+    region: Option<&str>,
+    endpoint: Option<&str>,
+    settings: &S3Settings,
+) -> Result<ObjectSink, Error> {
+    let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
+    let options = ClientOptions::new()
+        .with_allow_http(plain)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_timeout(settings.request_timeout);
+    let mut builder = AmazonS3Builder::from_env()
+        .with_client_options(options.clone())
+        .with_bucket_name(bucket)
+        .with_retry(retries())
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_checksum_algorithm(Checksum::CRC64NVME)
+        // TLS and the checksum, which is signed, guard the bytes. A signature over them would take a SHA-256 of each
+        // part on the async threads.
+        .with_unsigned_payload(!plain);
+    if let Some(region) = region {
+        builder = builder.with_region(region);
+    }
+    if let Some(endpoint) = endpoint {
+        // As for the other services: a server on this machine checks no credentials.
+        if is_loopback(endpoint) && builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId).is_none() {
+            builder = builder.with_access_key_id("local").with_secret_access_key("local");
+        }
+        builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
+    }
+    for (name, value) in encryption(settings) {
+        builder = builder.with_config(name.parse()?, value);
+    }
+    let store = Arc::new(builder.clone().build()?);
+    // Two clients must not ask for the credentials of the role twice.
+    let completing = builder
+        .with_credentials(Arc::clone(store.credentials()))
+        .with_client_options(options.with_default_headers(create_only()))
+        .build()?;
+    let uploads =
+        Uploads { parts: Arc::clone(&store) as _, completing: Arc::new(completing), aborts: Arc::default() };
+    Ok(ObjectSink::new(store, Path::from(prefix), true).with_uploads(uploads))
+}
+
+/// Names are those of `object_store`.
+fn encryption(settings: &S3Settings) -> impl Iterator<Item = (&'static str, &str)> {
+    let sse = settings.sse.map(|sse| ("aws_server_side_encryption", sse.header()));
+    let key = settings.kms_key.as_deref().map(|key| ("aws_sse_kms_key_id", key));
+    let bucket_key = settings.bucket_key.then_some(("aws_sse_bucket_key_enabled", "true"));
+    [sse, key, bucket_key].into_iter().flatten()
+}
+
+/// Bytes of each part of an object but the last.
+fn part_bytes(object_bytes: usize) -> usize {
+    PART_BYTES.max(object_bytes.div_ceil(PARTS_MAX))
+}
+
+fn create_only() -> HeaderMap {
+    HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))])
+}
+
+/// Few and quick: a delivery is tried for as long as it takes, where operators can see it (`retry`).
+fn retries() -> RetryConfig {
+    RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..RetryConfig::default() }
+}
+
+/// Creates large objects of one bucket, part by part.
+pub(super) struct Uploads {
+    /// Begins uploads, takes their parts, aborts them.
+    parts: Arc<dyn MultipartStore>,
+    /// The same bucket, with `If-None-Match: *` in every request: `object_store` has no option for it at completion.
+    completing: Arc<dyn MultipartStore>,
+    /// Uploads that nobody will finish, on their way out.
+    aborts: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Uploads {
+    /// Creates the object unless there is one. However this ends short of success, dropped included, the upload is
+    /// aborted.
+    ///
+    /// # Errors
+    /// `Precondition`, `AlreadyExists` or `NotFound` when the completion found an object, another one that is being
+    /// made, or no upload any more: look whether the object is there.
+    pub(super) async fn create(
+        &self,
+        path: &Path,
+        body: &Bytes,
+        attributes: Attributes,
+    ) -> object_store::Result<()> {
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        let id = self.parts.create_multipart_opts(path, options).await?;
+        let mut upload = Upload { of: self, path, id: Some(id.clone()) };
+        let part_bytes = part_bytes(body.len());
+        let parts = stream::iter((0..body.len()).step_by(part_bytes).enumerate())
+            .map(|(number, start)| {
+                self.part(path, &id, number, body.slice(start..body.len().min(start + part_bytes)))
+            })
+            .buffered(PARTS_AT_ONCE)
+            .try_collect()
+            .await?;
+        self.completing.complete_multipart(path, &id, parts).await?;
+        upload.id = None;
+        Ok(())
+    }
+
+    /// One part. It is tried again by itself: giving up costs all parts.
+    async fn part(
+        &self,
+        path: &Path,
+        id: &MultipartId,
+        number: usize,
+        bytes: Bytes,
+    ) -> object_store::Result<PartId> {
+        let put = || self.parts.put_part(path, id, number, bytes.clone().into());
+        put.retry(
+            ExponentialBuilder::new()
+                .with_min_delay(Duration::from_millis(200))
+                .with_max_delay(Duration::from_secs(5))
+                .with_max_times(PART_TRIES - 1)
+                .with_jitter(),
+        )
+        .when(|error| matches!(error, Error::Generic { .. }))
+        .notify(|error, wait| tracing::debug!(%path, part = number + 1, ?wait, %error, "part refused"))
+        .await
+    }
+
+    /// Waits until no upload is left to abort.
+    pub(super) async fn settled(&self) {
+        let mut aborts = std::mem::take(&mut *self.aborts.lock().expect(LOCK));
+        while aborts.join_next().await.is_some() {}
+    }
+}
+
+const LOCK: &str = "no code panics while it holds this lock";
+
+/// An upload that is aborted when it is dropped unfinished. That happens in the background: who loses a lease drops
+/// everything at once and waits for nothing.
+struct Upload<'a> {
+    of: &'a Uploads,
+    path: &'a Path,
+    id: Option<MultipartId>,
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        let (Some(id), Ok(runtime)) = (self.id.take(), Handle::try_current()) else { return };
+        let (store, path) = (Arc::clone(&self.of.parts), self.path.clone());
+        let abort = async move {
+            match store.abort_multipart(&path, &id).await {
+                Ok(()) => tracing::debug!(%path, "unfinished upload aborted"),
+                // Completed or aborted, with an answer that was lost.
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => tracing::warn!(
+                    %path, %error,
+                    "an unfinished upload could not be aborted; a lifecycle rule of the bucket has to remove its parts"
+                ),
+            }
+        };
+        let mut aborts = self.of.aborts.lock().expect(LOCK);
+        while aborts.try_join_next().is_some() {}
+        aborts.spawn_on(abort, &runtime);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "arn:aws:kms:eu-north-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+
+    #[test]
+    fn encryption_is_checked_as_a_whole() {
+        let lake = |url: &str| url.parse::<LakeUrl>().unwrap();
+        let settings = |sse, key: Option<&str>, bucket_key| S3Settings {
+            sse,
+            kms_key: key.map(str::to_owned),
+            bucket_key,
+            ..S3Settings::default()
+        };
+        let (s3, folder) = (lake("s3://lake"), lake("/tmp/lake"));
+        let cases = [
+            (&folder, settings(None, None, false), None),
+            (&folder, settings(Some(Sse::Kms), None, false), Some("s3-sse")),
+            (&s3, settings(Some(Sse::Aes256), None, false), None),
+            (&s3, settings(Some(Sse::Kms), Some(KEY), true), None),
+            (&s3, settings(Some(Sse::Kms), None, true), None),
+            (&s3, settings(Some(Sse::KmsDsse), Some("arn:aws-cn:kms:cn-north-1:1:alias/a"), false), None),
+            (&s3, settings(None, Some(KEY), false), Some("s3-kms-key")),
+            (&s3, settings(Some(Sse::Aes256), Some(KEY), false), Some("s3-kms-key")),
+            (&s3, settings(Some(Sse::Kms), Some("1234abcd"), false), Some("s3-kms-key")),
+            (
+                &s3,
+                settings(Some(Sse::Kms), Some("arn:aws:kms:eu-north-1:1:key/ü"), false),
+                Some("s3-kms-key"),
+            ),
+            (&s3, settings(Some(Sse::KmsDsse), None, true), Some("s3-bucket-key")),
+            (&s3, settings(None, None, true), Some("s3-bucket-key")),
+        ];
+        for (lake, settings, wrong) in cases {
+            assert_eq!(settings.problem(lake).map(|(setting, ..)| setting), wrong, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn every_part_is_one_that_s3_takes() {
+        const MIN: usize = 5 << 20;
+        const { assert!(PART_BYTES >= MIN && PART_BYTES < SINGLE_PUT_MAX) };
+        for bytes in [SINGLE_PUT_MAX + 1, PART_BYTES * PARTS_MAX, PART_BYTES * PARTS_MAX + 1, 1 << 40] {
+            let part = part_bytes(bytes);
+            assert!(part >= MIN && bytes.div_ceil(part) <= PARTS_MAX, "{bytes} bytes");
+        }
+    }
+}
