@@ -16,6 +16,9 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// What the state of a level 1 encoder takes (measured for zlib-rs), bytes.
 const STATE_BYTES: usize = 410 << 10;
 
+/// More than what gzip puts around the bytes of less than two blocks.
+const FRAME_BYTES: usize = 64;
+
 const VEC_CANNOT_FAIL: &str = "writing to a vector cannot fail";
 
 pub(super) struct Encoder {
@@ -67,10 +70,13 @@ impl Encoder {
         self.rows
     }
 
-    /// Memory that it holds, bytes.
+    /// Memory that it holds, or that its object will take if that is more, bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        let gzip = self.gzip.as_ref().map_or(0, |gzip| STATE_BYTES + gzip.get_ref().capacity());
-        self.block.capacity() + gzip
+        match &self.gzip {
+            Some(gzip) => STATE_BYTES + gzip.get_ref().capacity() + self.block.capacity(),
+            // gzip can make text longer: by an eighth at level 1, and by header, blocks and trailer.
+            None => self.block.capacity().max(self.block.len() / 8 * 9 + FRAME_BYTES),
+        }
     }
 
     pub(super) fn finish(mut self) -> Bytes {
