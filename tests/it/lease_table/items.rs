@@ -72,7 +72,8 @@ async fn the_lock_has_kcls_attributes(table: &Table, rows: &Items) {
     assert_eq!(item["recordVersionNumber"], s("e7b0"));
     let single = rows.key == "leaseKey";
     assert_eq!(item.get("entityType"), single.then(|| s("LEADER")).as_ref());
-    assert_eq!(item.len(), if single { 5 } else { 4 });
+    assert_eq!(item["kinetideWorkers"], n(3));
+    assert_eq!(item.len(), if single { 6 } else { 5 });
     assert!(table.resign(&lock("a", "e7b0")).await.unwrap());
     assert_eq!(rows.find("Leader").await, None);
 }
