@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::generate::kinesis::Receipt;
 use crate::lease::Lease;
 use crate::shard::{Checkpoint, ShardId};
-use crate::trial::{Put, Puts, VerifyError};
+use crate::trial::{Put, Puts, Unseen, VerifyError};
 
 /// Receipts on their way: each is a request's worth.
 const RECEIPTS_WAITING: usize = 64;
@@ -82,6 +82,25 @@ impl Ledger {
             };
             progress.delivered += delivered;
             progress.oldest_us = [progress.oldest_us, next_us].into_iter().flatten().min();
+        }
+        progress
+    }
+
+    /// Notes lines of another consumer's lake, by shard and sequence number. Those that no receipt has spoken of yet are
+    /// left in the list.
+    pub(super) fn saw(&self, lines: &mut Vec<(String, String)>) {
+        let mut puts = self.lock();
+        lines.retain(|(shard, sequence)| !puts.saw(shard, sequence));
+    }
+
+    /// Compares with what was seen of another consumer's lake; gives each shard.
+    pub(super) fn progress_seen(&self, mut shard: impl FnMut(Unseen<'_>)) -> Progress {
+        let mut puts = self.lock();
+        let mut progress = Progress { put: puts.len(), ..Progress::default() };
+        for unseen in puts.unseen() {
+            progress.delivered += unseen.put - unseen.unseen;
+            progress.oldest_us = [progress.oldest_us, unseen.oldest_us].into_iter().flatten().min();
+            shard(unseen);
         }
         progress
     }
