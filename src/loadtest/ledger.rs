@@ -36,11 +36,27 @@ pub(super) struct Finished(HashSet<ShardId>);
 impl Ledger {
     /// Takes in receipts on a thread of its own until there are no more senders.
     pub(super) fn open(&self, tasks: &mut JoinSet<Result<(), VerifyError>>) -> mpsc::Sender<Vec<Receipt>> {
+        self.open_with(tasks, Self::enter)
+    }
+
+    /// As `open`, for records that may be in the lake in the end or not.
+    pub(super) fn open_optional(
+        &self,
+        tasks: &mut JoinSet<Result<(), VerifyError>>,
+    ) -> mpsc::Sender<Vec<Receipt>> {
+        self.open_with(tasks, Self::enter_optional)
+    }
+
+    fn open_with(
+        &self,
+        tasks: &mut JoinSet<Result<(), VerifyError>>,
+        enter: fn(&Self, Vec<Receipt>) -> Result<(), VerifyError>,
+    ) -> mpsc::Sender<Vec<Receipt>> {
         let (sender, mut receipts) = mpsc::channel(RECEIPTS_WAITING);
         let ledger = self.clone();
         tasks.spawn_blocking(move || {
             while let Some(batch) = receipts.blocking_recv() {
-                ledger.enter(batch)?;
+                enter(&ledger, batch)?;
             }
             Ok(())
         });
@@ -62,6 +78,17 @@ impl Ledger {
         let mut all = self.lock();
         unclear.iter().for_each(|data| all.add_unclear(data));
         puts.into_iter().try_for_each(|(shard, put)| all.add(&shard, put))
+    }
+
+    fn enter_optional(&self, batch: Vec<Receipt>) -> Result<(), VerifyError> {
+        let mut all = self.lock();
+        for receipt in batch {
+            match receipt.place {
+                Some((shard, sequence)) => all.add_optional(&shard, &sequence),
+                None => all.add_unclear(&receipt.data),
+            }
+        }
+        Ok(())
     }
 
     /// Compares with what the lease table says.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use super::stage::Stage;
 use super::verdict::{LatencyMs, Requests, Sample, Verdict};
 use crate::clock::wall_clock_us;
 use crate::deliver::LakeUrl;
-use crate::generate::kinesis::StreamWriter;
+use crate::generate::kinesis::{Receipt, StreamWriter};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::{self, Plan, Ramp, Sink, Source, Totals, envelope};
 use crate::lease::{Lease, LeaseTable};
@@ -157,15 +158,18 @@ impl Run<'_> {
         let mut display = Display::new(expected);
         let mut entering = JoinSet::new();
         let mut putting = JoinSet::new();
-        putting.spawn(put(self.plan.clone(), self.writer(&mut entering), self.started));
+        let writer = self.writer(self.ledger.open(&mut entering));
+        putting.spawn(put(self.plan.clone(), writer, self.started));
         let mut totals: Option<Totals> = None;
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flowing = JoinSet::new();
+        let enough = CancellationToken::new();
         let mut all_put: Option<Instant> = None;
         let mut moved = (Instant::now(), 0);
         let mut leases = Vec::new();
         let mut hopeless = 0;
-        loop {
+        let done = loop {
             tokio::select! {
                 biased;
                 Some(done) = putting.join_next() => {
@@ -177,8 +181,13 @@ impl Run<'_> {
                     self.mischief.heal_all(&mut self.crew, &self.stage);
                     totals = Some(done);
                     all_put = Some(Instant::now());
+                    if self.follow.is_some() {
+                        let writer = self.writer(self.ledger.open_optional(&mut entering));
+                        flowing.spawn(flow_on(self.plan.clone(), writer, enough.clone()));
+                    }
                 }
                 Some(entered) = entering.join_next() => joined(entered).await?,
+                Some(flowed) = flowing.join_next() => joined(flowed).await.map(|_| ())?,
                 _ = ticks.tick() => {}
             }
             hopeless += self.replace_ended(&display).await?;
@@ -200,8 +209,7 @@ impl Run<'_> {
             self.note(&progress);
             display.show(progress.delivered, progress.put, totals.is_some(), &self.line(&progress));
             if let Some(totals) = totals.take_if(|_| progress.delivered == progress.put) {
-                display.end();
-                return Ok((totals, self.started.elapsed().as_secs_f64()));
+                break (totals, self.started.elapsed().as_secs_f64());
             }
             for said in self.mischief.heal(&held, &mut self.crew, &self.stage)? {
                 display.say(&said);
@@ -223,24 +231,34 @@ impl Run<'_> {
             } else if self.follow.is_some() {
                 let quiet = all_put.is_some_and(|at| at.max(moved.0).elapsed() > PATIENCE);
                 if let Some(totals) = totals.take_if(|_| quiet) {
-                    display.end();
                     let left = progress.put - progress.delivered;
-                    eprintln!("nothing new for {} s, {left} records are not in the lake", PATIENCE.as_secs());
-                    return Ok((totals, self.started.elapsed().as_secs_f64()));
+                    let patience = PATIENCE.as_secs();
+                    display.say(&format!("nothing new for {patience} s, {left} records are not in the lake"));
+                    break (totals, self.started.elapsed().as_secs_f64());
                 }
             } else if moved.0.elapsed() > STUCK_AFTER && progress.put > progress.delivered {
                 display.end();
                 let left = progress.put - progress.delivered;
                 return Err(LoadError::Stuck { after: STUCK_AFTER, left, logs: self.plan.dir.join("logs") });
             }
+        };
+        display.end();
+        // What flowed on must be known before the lake is read.
+        enough.cancel();
+        while let Some(flowed) = flowing.join_next().await {
+            joined(flowed).await?;
         }
+        while let Some(entered) = entering.join_next().await {
+            joined(entered).await?;
+        }
+        Ok(done)
     }
 
-    fn writer(&self, entering: &mut JoinSet<Result<(), crate::trial::VerifyError>>) -> StreamWriter {
+    fn writer(&self, receipts: mpsc::Sender<Vec<Receipt>>) -> StreamWriter {
         let table =
             envelope::Table { name: "CryptoTransactions".to_owned(), region: self.stage.region_name.clone() };
         let writer = StreamWriter::new(self.stage.kinesis(), &self.stage.stream, table, self.plan.seed);
-        writer.with_receipts(self.ledger.open(entering))
+        writer.with_receipts(receipts)
     }
 
     /// A worker that ends by itself is started again, as ECS would. Answers how many there were.
@@ -402,6 +420,18 @@ async fn put(
         () = tokio::time::sleep_until(started + plan.duration) => time_is_up.cancel(),
     }
     putting.await
+}
+
+/// Keeps the stream moving, a few records a second for each shard: a stream does not end in production, and some
+/// consumers close a batch by the record that comes after it.
+async fn flow_on(
+    plan: LoadPlan,
+    writer: StreamWriter,
+    enough: CancellationToken,
+) -> Result<Totals, generate::GenerateError> {
+    let source = Source::Synthetic(Box::new(Synthetic::new(plan.seed.wrapping_add(1), Mix::default())));
+    let amount = Plan { records: None, rate: Some(f64::from(plan.shards) * 4.0), ramp: None };
+    generate::run(amount, source, Sink::Stream(Arc::new(writer)), |_| {}, enough).await
 }
 
 /// Faults between worker and server need proxies.

@@ -30,7 +30,8 @@ pub struct Put {
 pub struct Puts {
     shards: Vec<Shard>,
     numbers: HashMap<String, usize>,
-    /// Payloads and event ids of records whose put was not answered: they may be in the stream, nobody knows where.
+    /// Payloads and event ids of records whose put was not answered, which may be in the stream, nobody knows where; and
+    /// positions of records that may be in the lake or not.
     unclear: HashSet<u64>,
     len: u64,
     bytes: u64,
@@ -136,6 +137,11 @@ impl Puts {
     pub fn add_unclear(&mut self, data: &[u8]) {
         self.unclear.insert(hash(&data));
         self.unclear.extend(record::event_id(data));
+    }
+
+    /// Notes a record that may be in the lake or not, wherever it is in the stream.
+    pub fn add_optional(&mut self, shard_id: &str, sequence_number: &str) {
+        self.unclear.insert(hash(&(shard_id, sequence_number)));
     }
 
     /// Records added.

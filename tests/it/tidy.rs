@@ -240,6 +240,9 @@ fn every_variable_spoken_of_is_a_setting() {
     collect_variables(&kinetide::cli::Cli::command(), &mut settings);
     assert!(settings.contains("KINETIDE_STREAM"), "settings are found");
     let of_tests = variables_of_tests();
+    // What the load test tells other consumers.
+    let told = read("src/trial/peer.rs");
+    settings.extend(words(&told, "KINETIDE_PEER_").map(str::to_owned));
     // Makes a suite longer, and needs no server.
     settings.insert("KINETIDE_FUZZ_ITERATIONS".to_owned());
     let mut wrong = Vec::new();
