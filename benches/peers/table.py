@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-CONSUMERS = {"kinetide": "kinetide", "java": "Java KCL", "bento": "Bento"}
+CONSUMERS = {"kinetide": "kinetide", "java": "Java KCL", "bento": "Bento", "bento-defaults": "Bento, default periods"}
 PLANS = {"calm": "Without faults", "chaos": "Under chaos"}
 
 

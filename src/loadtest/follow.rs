@@ -47,6 +47,11 @@ impl Follow {
         Self { ledger, writers, _task: task }
     }
 
+    /// Shards of which something is in the lake.
+    pub(super) fn shards(&self) -> usize {
+        lock(&self.writers).len()
+    }
+
     /// How far the consumer is, and who holds the shards that are not in the lake to their last record.
     pub(super) fn look(&self, now: Instant) -> (Progress, Vec<Held>) {
         let writers = lock(&self.writers);

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::LoadPlan;
@@ -31,7 +31,7 @@ use crate::shard::ShardId;
 use crate::shard::graph::ready;
 use crate::shutdown::joined;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
-use crate::trial::{Display, LakeCheck, verify, verify_foreign};
+use crate::trial::{Display, LakeCheck, VerifyError, verify, verify_foreign};
 
 /// Short, so that a minute shows what takes a day in production.
 const BATCH_AGE: Duration = Duration::from_secs(2);
@@ -42,6 +42,9 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 /// Another consumer has this long, after the last record that it wrote, for those that it has not: then they are missing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// And this long, at most, until all its shards are read for the first time. The Java KCL lets up to half a minute pass
+/// before it fills an empty lease table.
+const WARM_UP_MAX: Duration = Duration::from_secs(120);
 /// So many workers that end by themselves without any progress are not worth another.
 const HOPELESS: usize = 20;
 /// Share of the records that no consumer can decode, so that dead letters go through the same fire.
@@ -156,6 +159,7 @@ impl Run<'_> {
             * self.plan.duration.as_secs_f64()) as u64;
         let expected = self.plan.records.map_or(expected, |records| records.min(expected));
         let mut display = Display::new(expected);
+        self.warm_up(&display).await?;
         let mut entering = JoinSet::new();
         let mut putting = JoinSet::new();
         let writer = self.writer(self.ledger.open(&mut entering));
@@ -214,10 +218,7 @@ impl Run<'_> {
             for said in self.mischief.heal(&held, &mut self.crew, &self.stage)? {
                 display.say(&said);
             }
-            // Another consumer may need long to start, which is no fault.
-            let ready = self.follow.is_none() || progress.delivered > 0;
             if totals.is_none()
-                && ready
                 && let Some(kind) = self.timetable.due(self.started.elapsed(), &mut self.chaos_rng)
             {
                 let (crew, stage) = (&mut self.crew, &mut self.stage);
@@ -245,13 +246,35 @@ impl Run<'_> {
         display.end();
         // What flowed on must be known before the lake is read.
         enough.cancel();
-        while let Some(flowed) = flowing.join_next().await {
-            joined(flowed).await?;
-        }
-        while let Some(entered) = entering.join_next().await {
-            joined(entered).await?;
-        }
+        flowed(flowing, entering).await?;
         Ok(done)
+    }
+
+    /// Lets another consumer begin: records flow, which do not count, until some of each shard are in the lake. Then the
+    /// run begins.
+    async fn warm_up(&mut self, display: &Display) -> Result<(), LoadError> {
+        let Some(follow) = self.follow.take() else { return Ok(()) };
+        let (mut entering, mut flowing) = (JoinSet::new(), JoinSet::new());
+        let enough = CancellationToken::new();
+        let writer = self.writer(self.ledger.open_optional(&mut entering));
+        flowing.spawn(flow_on(self.plan.clone(), writer, enough.clone()));
+        let shards = usize::try_from(self.plan.shards).unwrap_or(usize::MAX);
+        let mut ended = 0;
+        while follow.shards() < shards && self.started.elapsed() < WARM_UP_MAX {
+            sleep(LOOK_EVERY).await;
+            ended += self.replace_ended(display).await?;
+            if ended > HOPELESS {
+                return Err(LoadError::Hopeless { logs: self.plan.dir.join("logs") });
+            }
+        }
+        enough.cancel();
+        flowed(flowing, entering).await?;
+        let took = self.started.elapsed().as_secs_f64();
+        display.say(&format!("{} of {shards} shards are read after {took:.1} s", follow.shards()));
+        self.started = Instant::now();
+        self.mischief = Mischief::new(self.plan.seed, self.plan.shards, self.started);
+        self.follow = Some(follow);
+        Ok(())
     }
 
     fn writer(&self, receipts: mpsc::Sender<Vec<Receipt>>) -> StreamWriter {
@@ -420,6 +443,20 @@ async fn put(
         () = tokio::time::sleep_until(started + plan.duration) => time_is_up.cancel(),
     }
     putting.await
+}
+
+/// Waits for the end of what flowed, and of what is known about it.
+async fn flowed(
+    mut flowing: JoinSet<Result<Totals, generate::GenerateError>>,
+    mut entering: JoinSet<Result<(), VerifyError>>,
+) -> Result<(), LoadError> {
+    while let Some(flowed) = flowing.join_next().await {
+        joined(flowed).await?;
+    }
+    while let Some(entered) = entering.join_next().await {
+        joined(entered).await?;
+    }
+    Ok(())
 }
 
 /// Keeps the stream moving, a few records a second for each shard: a stream does not end in production, and some

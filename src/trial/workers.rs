@@ -215,6 +215,8 @@ impl Workers {
             worker.signal(Signal::SIGTERM)?;
         }
         for mut worker in self.running.drain(..).chain(self.leaving.drain(..)) {
+            // Waiting would close it, and some take that for the end of the trial.
+            let _stdin = worker.child.stdin.take();
             match timeout(DRAIN, worker.child.wait()).await {
                 Ok(Ok(status)) if status.success() => {}
                 Ok(Ok(status)) => return Err(worker.failed(format!("did not drain cleanly ({status})"))),
