@@ -84,6 +84,11 @@ pub struct LoadtestArgs {
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
 
+    /// Run this command of the shell as each worker, instead of kinetide's own. docs/LOADTEST.md says how it learns where
+    /// to read and to write, and what its files must look like.
+    #[arg(long, value_name = "COMMAND")]
+    worker_command: Option<String>,
+
     /// Another Kinesis than the embedded one. The run makes a stream in it and deletes it in the end.
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
     kinesis_endpoint: Option<String>,
@@ -158,6 +163,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         lake: args.lake,
         endpoints,
         region: args.region,
+        worker_command: args.worker_command,
     };
     let cancel = CancellationToken::new();
     let mut running = Box::pin(loadtest::run(plan, cancel.clone()));

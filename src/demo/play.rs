@@ -98,6 +98,7 @@ pub async fn play(
         full_disk_survivable: false,
         batch_age: BATCH_AGE,
         failover: FAILOVER,
+        command: None,
         logs: logs.clone(),
     });
     for _ in 0..plan.workers {

@@ -70,6 +70,11 @@ impl Chaos {
         }
     }
 
+    /// Whether it is played with the help of the worker, so only on `kinetide run`.
+    pub fn needs_own_worker(self) -> bool {
+        matches!(self, Self::DiskFull | Self::Clock)
+    }
+
     /// Whether it is played between a worker and the servers.
     pub fn needs_proxy(self) -> bool {
         matches!(self, Self::Throttle | Self::Broken | Self::Slow | Self::Cut | Self::Partition)

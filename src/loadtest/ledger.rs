@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use crate::generate::kinesis::Receipt;
 use crate::lease::Lease;
 use crate::shard::{Checkpoint, ShardId};
-use crate::trial::{Put, Puts, VerifyError};
+use crate::trial::{Put, Puts, Unseen, VerifyError};
 
 /// Receipts on their way: each is a request's worth.
 const RECEIPTS_WAITING: usize = 64;
@@ -36,11 +36,27 @@ pub(super) struct Finished(HashSet<ShardId>);
 impl Ledger {
     /// Takes in receipts on a thread of its own until there are no more senders.
     pub(super) fn open(&self, tasks: &mut JoinSet<Result<(), VerifyError>>) -> mpsc::Sender<Vec<Receipt>> {
+        self.open_with(tasks, Self::enter)
+    }
+
+    /// As `open`, for records that may be in the lake in the end or not.
+    pub(super) fn open_optional(
+        &self,
+        tasks: &mut JoinSet<Result<(), VerifyError>>,
+    ) -> mpsc::Sender<Vec<Receipt>> {
+        self.open_with(tasks, Self::enter_optional)
+    }
+
+    fn open_with(
+        &self,
+        tasks: &mut JoinSet<Result<(), VerifyError>>,
+        enter: fn(&Self, Vec<Receipt>) -> Result<(), VerifyError>,
+    ) -> mpsc::Sender<Vec<Receipt>> {
         let (sender, mut receipts) = mpsc::channel(RECEIPTS_WAITING);
         let ledger = self.clone();
         tasks.spawn_blocking(move || {
             while let Some(batch) = receipts.blocking_recv() {
-                ledger.enter(batch)?;
+                enter(&ledger, batch)?;
             }
             Ok(())
         });
@@ -64,6 +80,17 @@ impl Ledger {
         puts.into_iter().try_for_each(|(shard, put)| all.add(&shard, put))
     }
 
+    fn enter_optional(&self, batch: Vec<Receipt>) -> Result<(), VerifyError> {
+        let mut all = self.lock();
+        for receipt in batch {
+            match receipt.place {
+                Some((shard, sequence)) => all.add_optional(&shard, &sequence),
+                None => all.add_unclear(&receipt.data),
+            }
+        }
+        Ok(())
+    }
+
     /// Compares with what the lease table says.
     pub(super) fn progress(&self, leases: &BTreeMap<&ShardId, &Lease>, finished: &mut Finished) -> Progress {
         let puts = self.lock();
@@ -82,6 +109,25 @@ impl Ledger {
             };
             progress.delivered += delivered;
             progress.oldest_us = [progress.oldest_us, next_us].into_iter().flatten().min();
+        }
+        progress
+    }
+
+    /// Notes lines of another consumer's lake, by shard and sequence number. Those that no receipt has spoken of yet are
+    /// left in the list.
+    pub(super) fn saw(&self, lines: &mut Vec<(String, String)>) {
+        let mut puts = self.lock();
+        lines.retain(|(shard, sequence)| !puts.saw(shard, sequence));
+    }
+
+    /// Compares with what was seen of another consumer's lake; gives each shard.
+    pub(super) fn progress_seen(&self, mut shard: impl FnMut(Unseen<'_>)) -> Progress {
+        let mut puts = self.lock();
+        let mut progress = Progress { put: puts.len(), ..Progress::default() };
+        for unseen in puts.unseen() {
+            progress.delivered += unseen.put - unseen.unseen;
+            progress.oldest_us = [progress.oldest_us, unseen.oldest_us].into_iter().flatten().min();
+            shard(unseen);
         }
         progress
     }

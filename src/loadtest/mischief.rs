@@ -11,11 +11,10 @@ use super::chaos::{Chaos, one_of};
 use super::crew::Crew;
 use super::error::LoadError;
 use super::faults::{Spell, Weather};
-use super::readers::Cause;
+use super::readers::{Cause, Held};
 use super::stage::Stage;
 use super::verdict::Fault;
 use crate::deliver::LakeUrl;
-use crate::lease::Lease;
 use crate::shard::ShardId;
 
 /// How long services misbehave.
@@ -103,7 +102,7 @@ impl Mischief {
     pub(super) async fn happen(
         &mut self,
         kind: Chaos,
-        leases: &[Lease],
+        held: &[Held],
         crew: &mut Crew,
         stage: &mut Stage,
     ) -> Result<Option<String>, LoadError> {
@@ -111,7 +110,7 @@ impl Mischief {
         let cause = Cause { fault: self.faults.len(), at: now };
         let healthy = crew.healthy();
         let busy: Vec<&str> =
-            healthy.iter().copied().filter(|id| held_by(leases, id).next().is_some()).collect();
+            healthy.iter().copied().filter(|id| held_by(held, id).next().is_some()).collect();
         let victims = if busy.is_empty() { &healthy } else { &busy };
         let victim = one_of(victims, &mut self.rng).map(str::to_owned);
         let away = matches!(kind, Chaos::Pause | Chaos::Partition);
@@ -149,7 +148,7 @@ impl Mischief {
             (Chaos::Pause, Some(id)) => {
                 crew.pause(&id, cause)?;
                 let text = format!("stopped {id}");
-                self.send_away(id, leases, now, true);
+                self.send_away(id, held, now, true);
                 text
             }
             (Chaos::Partition, Some(id)) => {
@@ -161,7 +160,7 @@ impl Mischief {
                     until: now + AWAY_MAX,
                 });
                 let text = format!("cut {id} off from all servers");
-                self.send_away(id, leases, now, false);
+                self.send_away(id, held, now, false);
                 text
             }
             (Chaos::DiskFull, Some(id)) => {
@@ -197,7 +196,7 @@ impl Mischief {
     /// Ends the faults whose time has come; answers what there is to say.
     pub(super) fn heal(
         &mut self,
-        leases: &[Lease],
+        held_now: &[Held],
         crew: &mut Crew,
         stage: &Stage,
     ) -> Result<Vec<String>, LoadError> {
@@ -208,8 +207,7 @@ impl Mischief {
             let over = match &mut running.what {
                 Ongoing::Spell { until } | Ongoing::FullDisk { until, .. } => now >= *until,
                 Ongoing::Away { worker, held, grace, taken, .. } => {
-                    let still_his = |lease: &Lease| held.contains(&lease.key);
-                    if !held_by(leases, worker).any(still_his) {
+                    if !held_by(held_now, worker).any(|lease| held.contains(&lease.shard)) {
                         taken.get_or_insert(now);
                     }
                     taken.is_some_and(|taken| now >= taken + *grace) || now >= running.at + AWAY_MAX
@@ -283,15 +281,14 @@ impl Mischief {
         format!("30 % of the {share}")
     }
 
-    fn send_away(&mut self, worker: String, leases: &[Lease], at: Instant, stopped: bool) {
-        let held = held_by(leases, &worker).map(|lease| lease.key.clone()).collect();
+    fn send_away(&mut self, worker: String, held: &[Held], at: Instant, stopped: bool) {
+        let held = held_by(held, &worker).map(|lease| lease.shard.clone()).collect();
         let grace = Duration::from_millis(self.rng.random_range(200..3_000));
         let what = Ongoing::Away { worker, held, grace, taken: None, stopped };
         self.running.push(Running { fault: self.faults.len(), at, what });
     }
 }
 
-fn held_by<'a>(leases: &'a [Lease], worker: &'a str) -> impl Iterator<Item = &'a Lease> {
-    let his = move |lease: &&Lease| lease.owner.as_ref().is_some_and(|owner| owner.as_str() == worker);
-    leases.iter().filter(|lease| !lease.finished()).filter(his)
+fn held_by<'a>(held: &'a [Held], worker: &'a str) -> impl Iterator<Item = &'a Held> {
+    held.iter().filter(move |lease| lease.owner.as_deref() == Some(worker))
 }

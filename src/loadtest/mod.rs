@@ -11,12 +11,15 @@
 //!    ▼                    DynamoDB ◄─ proxy ┘                                                   │
 //!  ledger ───────────────────────────────► verify ◄────────────────────────────────────────────┘
 //! ```
+//!
+//! Workers can also be another consumer. Then what it has done is read from its lake alone (`follow`).
 
 mod chaos;
 mod charts;
 mod crew;
 mod error;
 mod faults;
+mod follow;
 mod ledger;
 mod mischief;
 mod proxy;
@@ -70,4 +73,6 @@ pub struct LoadPlan {
     pub endpoints: WorkerEndpoints,
     /// AWS region, for servers that are not embedded.
     pub region: Option<String>,
+    /// Another consumer to run instead of `kinetide run`, as a command of the shell.
+    pub worker_command: Option<String>,
 }

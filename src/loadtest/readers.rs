@@ -10,7 +10,7 @@ use crate::shard::ShardId;
 /// A lease at one look.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    /// Its shard, which is not finished and whose parents are.
+    /// Its shard, which is not finished.
     pub(super) shard: ShardId,
     /// Its owner.
     pub(super) owner: Option<String>,
@@ -58,7 +58,7 @@ impl Readers {
         Self { failover, known: HashMap::new(), unread: HashMap::new() }
     }
 
-    /// Takes in one look: the open leases; who can read; which fault is to blame for a lease, by the owner that cannot
+    /// Takes in one look: the leases whose parents are finished; who can read; which fault is to blame for a lease, by the owner that cannot
     /// read, or in general. Answers the gaps that have ended. A shard that is finished or gone ends its gap too.
     pub(super) fn look(
         &mut self,

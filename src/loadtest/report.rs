@@ -39,9 +39,12 @@ fn write_page(page: &mut String, verdict: &Verdict, command: &str) -> std::fmt::
             "Lag: age of the oldest record that is not in the lake",
             charts::lag(&verdict.samples, &verdict.faults),
         ),
-        ("Shards without a reader", charts::unread(&verdict.samples, &verdict.faults)),
     ] {
         write!(page, "<h2>{title}</h2>{svg}")?;
+    }
+    if verdict.worker_command.is_none() {
+        let svg = charts::unread(&verdict.samples, &verdict.faults);
+        write!(page, "<h2>Shards without a reader</h2>{svg}")?;
     }
     if !verdict.faults.is_empty() {
         write!(page, "<h2>Faults</h2>{}", charts::faults(&verdict.faults, end))?;
@@ -117,9 +120,13 @@ fn faults(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
             fault.seconds
         )?;
     }
+    page.push_str("</table></div>");
+    if verdict.worker_command.is_some() {
+        return Ok(());
+    }
     write!(
         page,
-        "</table></div><p>A shard is without a reader while its lease has no owner, one that is dead, stopped or cut \
+        "<p>A shard is without a reader while its lease has no owner, one that is dead, stopped or cut \
          off, or one that has not renewed within the failover time; looked at five times a second. Through no fault of the list: {} at most.</p>",
         seconds(verdict.unread_ms_otherwise)
     )
@@ -204,6 +211,7 @@ mod tests {
             unread_ms_max: 3_210,
         });
         Verdict {
+            worker_command: None,
             seed: 7,
             put: 300_000,
             delivered: 300_000 - missing,

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::LoadPlan;
 use super::chaos::{Chaos, Timetable};
 use super::crew::Crew;
 use super::error::LoadError;
+use super::follow::Follow;
 use super::ledger::{Finished, Ledger, Progress};
 use super::mischief::Mischief;
 use super::readers::{Held, Readers};
@@ -21,7 +23,7 @@ use super::stage::Stage;
 use super::verdict::{LatencyMs, Requests, Sample, Verdict};
 use crate::clock::wall_clock_us;
 use crate::deliver::LakeUrl;
-use crate::generate::kinesis::StreamWriter;
+use crate::generate::kinesis::{Receipt, StreamWriter};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::{self, Plan, Ramp, Sink, Source, Totals, envelope};
 use crate::lease::{Lease, LeaseTable};
@@ -29,7 +31,7 @@ use crate::shard::ShardId;
 use crate::shard::graph::ready;
 use crate::shutdown::joined;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
-use crate::trial::{Display, LakeCheck, verify};
+use crate::trial::{Display, LakeCheck, VerifyError, verify, verify_foreign};
 
 /// Short, so that a minute shows what takes a day in production.
 const BATCH_AGE: Duration = Duration::from_secs(2);
@@ -38,6 +40,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Without any progress for this long something is wrong.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
+/// Another consumer has this long, after the last record that it wrote, for those that it has not: then they are missing.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// And this long, at most, until all its shards are read for the first time. The Java KCL lets up to half a minute pass
+/// before it fills an empty lease table.
+const WARM_UP_MAX: Duration = Duration::from_secs(120);
 /// So many workers that end by themselves without any progress are not worth another.
 const HOPELESS: usize = 20;
 /// Share of the records that no consumer can decode, so that dead letters go through the same fire.
@@ -49,8 +56,13 @@ const KEPT_US: i64 = 60_000_000;
 ///
 /// # Errors
 /// See [`LoadError`].
-pub async fn run(plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, LoadError> {
+pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, LoadError> {
     let name = format!("loadtest-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
+    if plan.worker_command.is_some() {
+        for kind in plan.chaos.0.extract_if(.., |kind| kind.needs_own_worker()) {
+            eprintln!("--chaos {kind} cannot be played on another consumer: left out");
+        }
+    }
     check_wishes(&plan)?;
     let (lake, logs) = prepare(&plan, &name)?;
     let full_disk_survivable = plan.chaos.0.contains(&Chaos::DiskFull) && matches!(lake, LakeUrl::Folder(_));
@@ -68,6 +80,7 @@ pub async fn run(plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, L
         failover: FAILOVER,
         clock_offset_s: 0,
         full_disk_survivable,
+        command: plan.worker_command.clone(),
         logs,
     });
     for _ in 0..plan.workers {
@@ -80,7 +93,9 @@ pub async fn run(plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, L
     eprintln!("       ─► lake in {}; logs in {}", stage.lake, plan.dir.join("logs").display());
 
     let leases: Arc<dyn LeaseTable> = Arc::new(stage.leases());
+    let ledger = Ledger::default();
     let mut run = Run {
+        follow: plan.worker_command.is_some().then(|| Follow::new(store, root, ledger.clone())),
         mischief: Mischief::new(plan.seed, plan.shards, Instant::now()),
         timetable: Timetable::new(&plan.chaos, plan.chaos_every),
         chaos_rng: ChaCha8Rng::seed_from_u64(plan.seed),
@@ -88,7 +103,7 @@ pub async fn run(plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, L
         plan: &plan,
         stage,
         crew,
-        ledger: Ledger::default(),
+        ledger,
         finished: Finished::default(),
         readers: Readers::new(FAILOVER),
         samples: Vec::new(),
@@ -120,6 +135,8 @@ struct Run<'a> {
     stage: Stage,
     crew: Crew,
     ledger: Ledger,
+    /// Where another consumer runs.
+    follow: Option<Follow>,
     finished: Finished,
     timetable: Timetable,
     /// Of the timetable alone, so that the same seed gives the same faults whatever became of the last one.
@@ -142,16 +159,21 @@ impl Run<'_> {
             * self.plan.duration.as_secs_f64()) as u64;
         let expected = self.plan.records.map_or(expected, |records| records.min(expected));
         let mut display = Display::new(expected);
+        self.warm_up(&display).await?;
         let mut entering = JoinSet::new();
         let mut putting = JoinSet::new();
-        putting.spawn(put(self.plan.clone(), self.writer(&mut entering), self.started));
+        let writer = self.writer(self.ledger.open(&mut entering));
+        putting.spawn(put(self.plan.clone(), writer, self.started));
         let mut totals: Option<Totals> = None;
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flowing = JoinSet::new();
+        let enough = CancellationToken::new();
+        let mut all_put: Option<Instant> = None;
         let mut moved = (Instant::now(), 0);
         let mut leases = Vec::new();
         let mut hopeless = 0;
-        loop {
+        let done = loop {
             tokio::select! {
                 biased;
                 Some(done) = putting.join_next() => {
@@ -162,8 +184,14 @@ impl Run<'_> {
                     display.say(&format!("all records put: {}; no more faults", done.written));
                     self.mischief.heal_all(&mut self.crew, &self.stage);
                     totals = Some(done);
+                    all_put = Some(Instant::now());
+                    if self.follow.is_some() {
+                        let writer = self.writer(self.ledger.open_optional(&mut entering));
+                        flowing.spawn(flow_on(self.plan.clone(), writer, enough.clone()));
+                    }
                 }
                 Some(entered) = entering.join_next() => joined(entered).await?,
+                Some(flowed) = flowing.join_next() => joined(flowed).await.map(|_| ())?,
                 _ = ticks.tick() => {}
             }
             hopeless += self.replace_ended(&display).await?;
@@ -171,43 +199,89 @@ impl Run<'_> {
                 display.end();
                 return Err(LoadError::Hopeless { logs: self.plan.dir.join("logs") });
             }
-            // The first worker makes the table; later, a server that does not answer leaves things as they were seen.
-            if let Ok(seen) = table.snapshot().await {
-                leases = seen.leases;
-            }
-            let progress = self.look(&leases);
+            let (progress, held) = match &self.follow {
+                Some(follow) => follow.look(Instant::now()),
+                None => {
+                    // The first worker makes the table; later, a server that does not answer leaves things as they
+                    // were seen.
+                    if let Ok(seen) = table.snapshot().await {
+                        leases = seen.leases;
+                    }
+                    self.look(&leases)
+                }
+            };
+            self.note(&progress);
             display.show(progress.delivered, progress.put, totals.is_some(), &self.line(&progress));
             if let Some(totals) = totals.take_if(|_| progress.delivered == progress.put) {
-                display.end();
-                return Ok((totals, self.started.elapsed().as_secs_f64()));
+                break (totals, self.started.elapsed().as_secs_f64());
             }
-            for said in self.mischief.heal(&leases, &mut self.crew, &self.stage)? {
+            for said in self.mischief.heal(&held, &mut self.crew, &self.stage)? {
                 display.say(&said);
             }
             if totals.is_none()
                 && let Some(kind) = self.timetable.due(self.started.elapsed(), &mut self.chaos_rng)
             {
                 let (crew, stage) = (&mut self.crew, &mut self.stage);
-                if let Some(said) = self.mischief.happen(kind, &leases, crew, stage).await? {
+                if let Some(said) = self.mischief.happen(kind, &held, crew, stage).await? {
                     display.say(&said);
                 }
             }
             if progress.delivered != moved.1 {
                 moved = (Instant::now(), progress.delivered);
                 hopeless = 0;
+            } else if self.follow.is_some() {
+                let quiet = all_put.is_some_and(|at| at.max(moved.0).elapsed() > PATIENCE);
+                if let Some(totals) = totals.take_if(|_| quiet) {
+                    let left = progress.put - progress.delivered;
+                    let patience = PATIENCE.as_secs();
+                    display.say(&format!("nothing new for {patience} s, {left} records are not in the lake"));
+                    break (totals, self.started.elapsed().as_secs_f64());
+                }
             } else if moved.0.elapsed() > STUCK_AFTER && progress.put > progress.delivered {
                 display.end();
                 let left = progress.put - progress.delivered;
                 return Err(LoadError::Stuck { after: STUCK_AFTER, left, logs: self.plan.dir.join("logs") });
             }
-        }
+        };
+        display.end();
+        // What flowed on must be known before the lake is read.
+        enough.cancel();
+        flowed(flowing, entering).await?;
+        Ok(done)
     }
 
-    fn writer(&self, entering: &mut JoinSet<Result<(), crate::trial::VerifyError>>) -> StreamWriter {
+    /// Lets another consumer begin: records flow, which do not count, until some of each shard are in the lake. Then the
+    /// run begins.
+    async fn warm_up(&mut self, display: &Display) -> Result<(), LoadError> {
+        let Some(follow) = self.follow.take() else { return Ok(()) };
+        let (mut entering, mut flowing) = (JoinSet::new(), JoinSet::new());
+        let enough = CancellationToken::new();
+        let writer = self.writer(self.ledger.open_optional(&mut entering));
+        flowing.spawn(flow_on(self.plan.clone(), writer, enough.clone()));
+        let shards = usize::try_from(self.plan.shards).unwrap_or(usize::MAX);
+        let mut ended = 0;
+        while follow.shards() < shards && self.started.elapsed() < WARM_UP_MAX {
+            sleep(LOOK_EVERY).await;
+            ended += self.replace_ended(display).await?;
+            if ended > HOPELESS {
+                return Err(LoadError::Hopeless { logs: self.plan.dir.join("logs") });
+            }
+        }
+        enough.cancel();
+        flowed(flowing, entering).await?;
+        let took = self.started.elapsed().as_secs_f64();
+        display.say(&format!("{} of {shards} shards are read after {took:.1} s", follow.shards()));
+        self.started = Instant::now();
+        self.mischief = Mischief::new(self.plan.seed, self.plan.shards, self.started);
+        self.follow = Some(follow);
+        Ok(())
+    }
+
+    fn writer(&self, receipts: mpsc::Sender<Vec<Receipt>>) -> StreamWriter {
         let table =
             envelope::Table { name: "CryptoTransactions".to_owned(), region: self.stage.region_name.clone() };
         let writer = StreamWriter::new(self.stage.kinesis(), &self.stage.stream, table, self.plan.seed);
-        writer.with_receipts(self.ledger.open(entering))
+        writer.with_receipts(receipts)
     }
 
     /// A worker that ends by itself is started again, as ECS would. Answers how many there were.
@@ -229,23 +303,24 @@ impl Run<'_> {
         Ok(replaced)
     }
 
-    /// Takes in one look at the lease table.
-    fn look(&mut self, leases: &[Lease]) -> Progress {
+    /// Takes in one look at the lease table; answers how far the workers are, and who holds what is not finished.
+    fn look(&mut self, leases: &[Lease]) -> (Progress, Vec<Held>) {
         let by_key: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
         let progress = self.ledger.progress(&by_key, &mut self.finished);
-        let held: Vec<Held> = leases
+        let held = |lease: &&Lease| Held {
+            shard: lease.key.clone(),
+            owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
+            counter: lease.counter,
+        };
+        let unfinished: Vec<&Lease> = leases.iter().filter(|lease| !lease.finished()).collect();
+        let to_read: Vec<Held> = unfinished
             .iter()
-            .filter(|lease| !lease.finished())
             .filter(|lease| ready(&lease.parents, |parent| by_key.get(parent).map(|lease| &lease.checkpoint)))
-            .map(|lease| Held {
-                shard: lease.key.clone(),
-                owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
-                counter: lease.counter,
-            })
+            .map(held)
             .collect();
         let now = Instant::now();
         let crew = &self.crew;
-        let gaps = self.readers.look(now, &held, |id| crew.reads(id), |owner| crew.blame(owner, now));
+        let gaps = self.readers.look(now, &to_read, |id| crew.reads(id), |owner| crew.blame(owner, now));
         for gap in gaps {
             let length = u64::try_from(gap.length.as_millis()).unwrap_or(u64::MAX);
             match gap.fault {
@@ -253,6 +328,11 @@ impl Run<'_> {
                 None => self.unread_ms_otherwise = self.unread_ms_otherwise.max(length),
             }
         }
+        (progress, unfinished.iter().map(held).collect())
+    }
+
+    /// Keeps what one look has shown.
+    fn note(&mut self, progress: &Progress) {
         let lag_us = progress.oldest_us.map_or(0, |oldest| wall_clock_us() - oldest);
         let lag_ms = u64::try_from(lag_us / 1_000).unwrap_or(0);
         self.lag_ms_max = self.lag_ms_max.max(lag_ms);
@@ -266,10 +346,12 @@ impl Run<'_> {
                 unread: self.readers.unread(),
             });
             self.crew.measure();
-            let oldest = progress.oldest_us.unwrap_or_else(wall_clock_us);
-            self.stage.forget_before(oldest - KEPT_US);
+            // Where another consumer has its checkpoint is not known: it may come back for anything.
+            if self.follow.is_none() {
+                let oldest = progress.oldest_us.unwrap_or_else(wall_clock_us);
+                self.stage.forget_before(oldest - KEPT_US);
+            }
         }
-        progress
     }
 
     fn line(&self, progress: &Progress) -> String {
@@ -288,17 +370,22 @@ impl Run<'_> {
     }
 
     /// Reads the lake back.
-    async fn judge(self, totals: &Totals, seconds: f64) -> Result<Verdict, LoadError> {
+    async fn judge(mut self, totals: &Totals, seconds: f64) -> Result<Verdict, LoadError> {
         eprintln!("reading the lake back");
+        self.follow = None;
         let (store, root) = self.stage.lake_store()?;
         let mut shown = Instant::now();
-        let lake = verify(store, &root, self.ledger.clone().close(), None, |read, all| {
+        let shown = |read, all| {
             if shown.elapsed() > Duration::from_secs(2) {
                 shown = Instant::now();
                 eprintln!("{read} of {all} objects read");
             }
-        })
-        .await?;
+        };
+        let puts = self.ledger.clone().close();
+        let lake = match &self.plan.worker_command {
+            None => verify(store, &root, puts, None, shown).await?,
+            Some(_) => verify_foreign(store, &root, puts, shown).await?,
+        };
         let requests = requests(&self.stage, lake.records_put);
         self.stage.strike().await;
         let latency = |percent| lake.latencies.percentile(percent);
@@ -306,6 +393,7 @@ impl Run<'_> {
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let per_second = |seconds: f64| lake.records_put as f64 / seconds.max(f64::MIN_POSITIVE);
         Ok(Verdict {
+            worker_command: self.plan.worker_command.clone(),
             seed: self.plan.seed,
             put: lake.records_put,
             delivered: lake.records_put - lake.missing,
@@ -355,6 +443,32 @@ async fn put(
         () = tokio::time::sleep_until(started + plan.duration) => time_is_up.cancel(),
     }
     putting.await
+}
+
+/// Waits for the end of what flowed, and of what is known about it.
+async fn flowed(
+    mut flowing: JoinSet<Result<Totals, generate::GenerateError>>,
+    mut entering: JoinSet<Result<(), VerifyError>>,
+) -> Result<(), LoadError> {
+    while let Some(flowed) = flowing.join_next().await {
+        joined(flowed).await?;
+    }
+    while let Some(entered) = entering.join_next().await {
+        joined(entered).await?;
+    }
+    Ok(())
+}
+
+/// Keeps the stream moving, a few records a second for each shard: a stream does not end in production, and some
+/// consumers close a batch by the record that comes after it.
+async fn flow_on(
+    plan: LoadPlan,
+    writer: StreamWriter,
+    enough: CancellationToken,
+) -> Result<Totals, generate::GenerateError> {
+    let source = Source::Synthetic(Box::new(Synthetic::new(plan.seed.wrapping_add(1), Mix::default())));
+    let amount = Plan { records: None, rate: Some(f64::from(plan.shards) * 4.0), ramp: None };
+    generate::run(amount, source, Sink::Stream(Arc::new(writer)), |_| {}, enough).await
 }
 
 /// Faults between worker and server need proxies.

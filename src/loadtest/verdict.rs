@@ -12,6 +12,9 @@ use crate::trial::figures::{grouped, mebibytes};
 /// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
+    /// Another consumer, where one was run; times without a reader are not measured then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker_command: Option<String>,
     /// Seed of records and faults.
     pub seed: u64,
     /// Records in the stream.
@@ -167,12 +170,20 @@ impl Display for Verdict {
         line("most memory of one", mebibytes(memory))?;
         line("time", format!("{:.1} s", self.seconds))?;
         if !self.faults.is_empty() {
-            writeln!(f, "\n  fault       times  longest time that a shard was without a reader")?;
+            let longest = match self.worker_command {
+                None => "  longest time that a shard was without a reader",
+                Some(_) => "",
+            };
+            writeln!(f, "\n  fault       times{longest}")?;
         }
         for kind in super::chaos::ALL {
             let of_kind = || self.faults.iter().filter(|fault| fault.kind == kind);
             if let Some(longest) = of_kind().map(|fault| fault.unread_ms_max).max() {
-                writeln!(f, "  {:<12}{:>5}  {} s", kind.name(), of_kind().count(), tenths(longest))?;
+                write!(f, "  {:<12}{:>5}", kind.name(), of_kind().count())?;
+                match self.worker_command {
+                    None => writeln!(f, "  {} s", tenths(longest))?,
+                    Some(_) => writeln!(f)?,
+                }
             }
         }
         writeln!(f)?;

@@ -16,6 +16,8 @@ pub(super) enum Zone {
     Landing(Option<i64>),
     /// Records that could not be made into rows.
     DeadLetters,
+    /// What another consumer wrote.
+    Foreign,
 }
 
 /// An object to check.

@@ -8,9 +8,11 @@
 mod check;
 mod display;
 pub mod figures;
+pub mod foreign;
 mod json;
 mod lake;
 mod latency;
+mod peer;
 mod puts;
 mod record;
 mod verify;
@@ -19,8 +21,8 @@ pub mod workers;
 pub use check::{LakeCheck, Position};
 pub use display::Display;
 pub use latency::Latencies;
-pub use puts::{Put, Puts};
-pub use verify::{Table, VerifyError, verify};
+pub use puts::{Put, Puts, Unseen};
+pub use verify::{Table, VerifyError, verify, verify_foreign};
 
 #[cfg(test)]
 mod tests;

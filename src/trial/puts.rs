@@ -30,7 +30,8 @@ pub struct Put {
 pub struct Puts {
     shards: Vec<Shard>,
     numbers: HashMap<String, usize>,
-    /// Payloads and event ids of records whose put was not answered: they may be in the stream, nobody knows where.
+    /// Payloads and event ids of records whose put was not answered, which may be in the stream, nobody knows where; and
+    /// positions of records that may be in the lake or not.
     unclear: HashSet<u64>,
     len: u64,
     bytes: u64,
@@ -41,6 +42,22 @@ struct Shard {
     id: String,
     /// In the order of the sequence numbers.
     puts: Vec<Put>,
+    /// How many of them have been seen in the lake, and before which place all have.
+    seen: u64,
+    first_unseen: usize,
+}
+
+/// What is missing of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unseen<'a> {
+    /// The shard.
+    pub shard_id: &'a str,
+    /// Records put.
+    pub put: u64,
+    /// Of these, not seen in the lake.
+    pub unseen: u64,
+    /// When the first of them was sent, µs since the epoch.
+    pub oldest_us: Option<i64>,
 }
 
 impl Put {
@@ -65,9 +82,9 @@ impl Put {
         })
     }
 
-    /// Counts one row or dead letter.
-    pub(super) fn see(&self) {
-        self.seen.fetch_add(1, Ordering::Relaxed);
+    /// Counts one row or dead letter; answers how many there were before.
+    pub(super) fn see(&self) -> u32 {
+        self.seen.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn seen(&self) -> u32 {
@@ -88,12 +105,17 @@ impl Puts {
         let number = match self.numbers.get(shard_id) {
             Some(number) => *number,
             None => {
-                self.shards.push(Shard { id: shard_id.to_owned(), puts: Vec::new() });
+                self.shards.push(Shard {
+                    id: shard_id.to_owned(),
+                    puts: Vec::new(),
+                    seen: 0,
+                    first_unseen: 0,
+                });
                 self.numbers.insert(shard_id.to_owned(), self.shards.len() - 1);
                 self.shards.len() - 1
             }
         };
-        let puts = &mut self.shards[number].puts;
+        let Shard { puts, first_unseen, .. } = &mut self.shards[number];
         // Several requests are on their way at once, so a few records may be before the end.
         let later = puts.iter().rev().take_while(|other| other.sequence > put.sequence).count();
         let place = puts.len() - later;
@@ -106,6 +128,7 @@ impl Puts {
         }
         self.len += 1;
         self.bytes += u64::from(put.bytes);
+        *first_unseen = place.min(*first_unseen);
         puts.insert(place, put);
         Ok(())
     }
@@ -114,6 +137,11 @@ impl Puts {
     pub fn add_unclear(&mut self, data: &[u8]) {
         self.unclear.insert(hash(&data));
         self.unclear.extend(record::event_id(data));
+    }
+
+    /// Notes a record that may be in the lake or not, wherever it is in the stream.
+    pub fn add_optional(&mut self, shard_id: &str, sequence_number: &str) {
+        self.unclear.insert(hash(&(shard_id, sequence_number)));
     }
 
     /// Records added.
@@ -143,6 +171,41 @@ impl Puts {
         };
         let place = puts.partition_point(|put| put.sequence <= sequence);
         (place as u64, puts.get(place).map(Put::sent_us))
+    }
+
+    /// Notes that a record was seen in the lake while it is still being written; answers whether it was put.
+    pub fn saw(&mut self, shard_id: &str, sequence_number: &str) -> bool {
+        let number = self.numbers.get(shard_id).copied();
+        let (Some(number), Some(sequence)) = (number, Sequence::parse(sequence_number)) else { return false };
+        let shard = &mut self.shards[number];
+        let place = shard.puts.binary_search_by_key(&sequence, |put| put.sequence);
+        if let Ok(place) = place {
+            shard.seen += u64::from(shard.puts[place].see() == 0);
+        }
+        place.is_ok()
+    }
+
+    /// What has not been seen, shard by shard.
+    pub fn unseen(&mut self) -> impl Iterator<Item = Unseen<'_>> {
+        self.shards.iter_mut().map(|shard| {
+            let seen = shard.puts[shard.first_unseen..].iter().take_while(|put| put.seen() > 0).count();
+            shard.first_unseen += seen;
+            let put = shard.puts.len() as u64;
+            Unseen {
+                shard_id: &shard.id,
+                put,
+                unseen: put - shard.seen,
+                oldest_us: shard.puts.get(shard.first_unseen).map(Put::sent_us),
+            }
+        })
+    }
+
+    /// Forgets what was seen, for the check in the end.
+    pub(super) fn forget_seen(&mut self) {
+        for shard in &mut self.shards {
+            (shard.seen, shard.first_unseen) = (0, 0);
+            shard.puts.iter_mut().for_each(|put| *put.seen.get_mut() = 0);
+        }
     }
 
     pub(super) fn find(&self, shard_id: &str, sequence: Sequence) -> Option<&Put> {
@@ -189,5 +252,29 @@ mod tests {
         let twice = puts.add("s-1", Put::new("s-1", "2", b"x", 0).unwrap());
         assert!(matches!(twice, Err(VerifyError::PositionTwice(_))));
         assert_eq!(puts.shards().collect::<Vec<_>>(), [("s-1", 5)]);
+    }
+
+    #[test]
+    fn what_is_not_in_the_lake_yet_is_known() {
+        let mut puts = Puts::default();
+        let put = |puts: &mut Puts, number: i64| {
+            puts.add("s", Put::new("s", &number.to_string(), b"x", 100 + number).unwrap()).unwrap();
+        };
+        [1, 2, 4].into_iter().for_each(|number| put(&mut puts, number));
+        let unseen = |puts: &mut Puts| {
+            let all: Vec<_> = puts.unseen().map(|shard| (shard.put, shard.unseen, shard.oldest_us)).collect();
+            all[0]
+        };
+        assert_eq!(unseen(&mut puts), (3, 3, Some(101)));
+        assert!(puts.saw("s", "1") && puts.saw("s", "1") && puts.saw("s", "4"));
+        assert!(!puts.saw("s", "3") && !puts.saw("t", "1") && !puts.saw("s", "x"));
+        assert_eq!(unseen(&mut puts), (3, 1, Some(102)));
+        assert!(puts.saw("s", "2"));
+        assert_eq!(unseen(&mut puts), (3, 0, None));
+        // One that came in late, before others that have been seen.
+        put(&mut puts, 3);
+        assert_eq!(unseen(&mut puts), (4, 1, Some(103)));
+        puts.forget_seen();
+        assert_eq!(unseen(&mut puts), (4, 4, Some(101)));
     }
 }

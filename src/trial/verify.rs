@@ -18,6 +18,7 @@ use thiserror::Error;
 use tokio::task::JoinSet;
 
 use super::check::{LakeCheck, Position};
+use super::foreign;
 use super::json::hash;
 use super::lake::{self, Object, Replays, Zone};
 use super::puts::{Puts, position};
@@ -84,7 +85,7 @@ pub async fn verify(
     root: &Path,
     puts: Puts,
     table: Option<Table>,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<LakeCheck, VerifyError> {
     let key_parts = if table.is_some() { KEY_PARTS } else { 0 };
     let replays = lake::replays(store.as_ref(), root).await?;
@@ -93,6 +94,37 @@ pub async fn verify(
     let mut objects = lake::list(store.as_ref(), root).await?;
     // The largest first, so that no processor ends alone with one.
     objects.sort_unstable_by_key(|object| std::cmp::Reverse(object.meta.size));
+    let mut result = read_all(store, objects, &check, progress).await?;
+    check.conclude(table, &mut result);
+    Ok(result)
+}
+
+/// As [`verify`], for the lake of another consumer, whose lines need only say which record they are (see `foreign`).
+///
+/// # Errors
+/// When the lake cannot be read.
+pub async fn verify_foreign(
+    store: Arc<dyn ObjectStore>,
+    root: &Path,
+    mut puts: Puts,
+    progress: impl FnMut(usize, usize),
+) -> Result<LakeCheck, VerifyError> {
+    puts.forget_seen();
+    let check = Arc::new(Check { puts, replays: Replays::default(), newest: Vec::new() });
+    // The oldest first: of a record that is there twice, the latency is that of the first.
+    let objects = foreign::objects(store.as_ref(), root).await?;
+    let mut result = read_all(store, objects, &check, progress).await?;
+    check.conclude(None, &mut result);
+    Ok(result)
+}
+
+/// Reads objects, one at a time per processor.
+async fn read_all(
+    store: Arc<dyn ObjectStore>,
+    objects: Vec<Object>,
+    check: &Arc<Check>,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<LakeCheck, VerifyError> {
     let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut result = LakeCheck::default();
     for at in &check.replays.broken {
@@ -107,7 +139,7 @@ pub async fn verify(
         {
             result.merge(joined(found).await?);
         }
-        let (store, check) = (Arc::clone(&store), Arc::clone(&check));
+        let (store, check) = (Arc::clone(&store), Arc::clone(check));
         readers.spawn(async move {
             let bytes = store.get(&object.meta.location).await?.bytes().await?;
             let read = tokio::task::spawn_blocking(move || check.read(&object, &bytes)).await;
@@ -117,7 +149,6 @@ pub async fn verify(
     while let Some(found) = readers.join_next().await {
         result.merge(joined(found).await?);
     }
-    check.conclude(table, &mut result);
     Ok(result)
 }
 
@@ -145,20 +176,25 @@ impl Check {
         let mut found = LakeCheck { objects: 1, bytes_out: gzip.len() as u64, ..LakeCheck::default() };
         let at = object.meta.location.as_ref();
         let created_us = object.meta.last_modified.timestamp_micros();
-        let mut number = 0;
-        let lines = lake::each_line(gzip, |line| {
-            number += 1;
-            let sent_us = match object.zone {
-                Zone::Landing(hour) => self.landing_row(line, hour, at, &mut found),
-                Zone::DeadLetters => {
-                    let replayed = self.replays.of(&object.meta.location, number);
-                    self.dead_letter(line, at, replayed, &mut found)
-                }
-            };
+        let took = |found: &mut LakeCheck, sent_us: Option<i64>| {
             if let Some(sent_us) = sent_us {
                 found.latencies.add((created_us - sent_us) / 1_000);
             }
-        });
+        };
+        let mut number = 0;
+        let lines = match object.zone {
+            Zone::Foreign => return foreign::check(&self.puts, &object.meta, gzip),
+            Zone::Landing(hour) => lake::each_line(gzip, |line| {
+                let sent_us = self.landing_row(line, hour, at, &mut found);
+                took(&mut found, sent_us);
+            }),
+            Zone::DeadLetters => lake::each_line(gzip, |line| {
+                number += 1;
+                let replayed = self.replays.of(&object.meta.location, number);
+                let sent_us = self.dead_letter(line, at, replayed, &mut found);
+                took(&mut found, sent_us);
+            }),
+        };
         match lines {
             Ok(0) if !gzip.is_empty() => found.empty_objects += 1,
             Ok(0) => found.defect(|f| &mut f.broken_objects, format!("{at}: no gzip at all")),

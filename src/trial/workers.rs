@@ -1,4 +1,4 @@
-//! Workers as separate processes of this very program, as in production.
+//! Workers as separate processes of this very program, as in production; or of another consumer.
 
 use std::fs::File;
 use std::io;
@@ -11,6 +11,8 @@ use nix::unistd::Pid;
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+use super::peer;
 
 /// Workers have this long for their drain.
 const DRAIN: Duration = Duration::from_secs(60);
@@ -45,6 +47,9 @@ pub struct WorkerSettings {
     /// Whether a full disk may be played on it, by a limit on the size of its files: it is not ended by the signal that
     /// goes with the limit, and its log does not go straight to a file.
     pub full_disk_survivable: bool,
+    /// Another consumer to run, as a command of the shell; `docs/LOADTEST.md` says what it is told. It knows nothing of
+    /// clock and full disk.
+    pub command: Option<String>,
     /// Folder of the logs.
     pub logs: PathBuf,
 }
@@ -210,6 +215,8 @@ impl Workers {
             worker.signal(Signal::SIGTERM)?;
         }
         for mut worker in self.running.drain(..).chain(self.leaving.drain(..)) {
+            // Waiting would close it, and some take that for the end of the trial.
+            let _stdin = worker.child.stdin.take();
             match timeout(DRAIN, worker.child.wait()).await {
                 Ok(Ok(status)) if status.success() => {}
                 Ok(Ok(status)) => return Err(worker.failed(format!("did not drain cleanly ({status})"))),
@@ -235,8 +242,31 @@ impl Worker {
 }
 
 fn spawn(settings: &WorkerSettings, id: &str, log: &Path, logs: &mut JoinSet<()>) -> io::Result<Child> {
-    let time = |time: Duration| format!("{}ms", time.as_millis());
     let log = File::create(log)?;
+    let mut command = match &settings.command {
+        Some(line) => {
+            let mut command = peer::command(line, settings, id);
+            command.stdout(log.try_clone()?).stderr(log.try_clone()?);
+            command
+        }
+        None => own(settings, id, &log)?,
+    };
+    let mut child = command
+        // Held open until the trial ends, however it ends: a worker never outlives it.
+        .stdin(Stdio::piped())
+        .kill_on_drop(true)
+        // Ctrl-C on a terminal reaches the whole group; when workers end is for the trial to say.
+        .process_group(0)
+        .spawn()?;
+    if let Some(stderr) = child.stderr.take() {
+        logs.spawn(keep(stderr, tokio::fs::File::from_std(log)));
+    }
+    Ok(child)
+}
+
+/// `kinetide run`.
+fn own(settings: &WorkerSettings, id: &str, log: &File) -> io::Result<Command> {
+    let time = |time: Duration| format!("{}ms", time.as_millis());
     let program = std::env::current_exe()?;
     let mut command = if settings.full_disk_survivable {
         // A signal that is ignored stays so across exec.
@@ -254,8 +284,8 @@ fn spawn(settings: &WorkerSettings, id: &str, log: &Path, logs: &mut JoinSet<()>
         .args(["--lake", &settings.lake, "--transform", "crypto-transactions", "--worker-id", id])
         .args(["--batch-age", &time(settings.batch_age), "--failover-time", &time(settings.failover)])
         .args(["--lease-scan-interval", "300ms", "--http", "127.0.0.1:0", "--log-format", "json"])
-        // Held open until the trial ends, however it ends: a worker never outlives it.
-        .arg("--stop-with-parent");
+        .arg("--stop-with-parent")
+        .stdout(Stdio::null());
     let endpoints = &settings.endpoints;
     for (flag, value) in [
         ("--region", &settings.region),
@@ -268,17 +298,7 @@ fn spawn(settings: &WorkerSettings, id: &str, log: &Path, logs: &mut JoinSet<()>
     if settings.clock_offset_s != 0 {
         command.arg(format!("--clock-offset={}", settings.clock_offset_s));
     }
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        // Ctrl-C on a terminal reaches the whole group; when workers end is for the trial to say.
-        .process_group(0)
-        .spawn()?;
-    if let Some(stderr) = child.stderr.take() {
-        logs.spawn(keep(stderr, tokio::fs::File::from_std(log)));
-    }
-    Ok(child)
+    Ok(command)
 }
 
 /// Copies a log into its file.

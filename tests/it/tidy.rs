@@ -249,6 +249,9 @@ fn every_variable_spoken_of_is_a_setting() {
     collect_variables(&kinetide::cli::Cli::command(), &mut settings);
     assert!(settings.contains("KINETIDE_STREAM"), "settings are found");
     let of_tests = variables_of_tests();
+    // What the load test tells other consumers.
+    let told = read("src/trial/peer.rs");
+    settings.extend(words(&told, "KINETIDE_PEER_").map(str::to_owned));
     // They make a suite longer, and need no server.
     settings.extend(["KINETIDE_FUZZ_ITERATIONS", "KINETIDE_OVERLOAD_SECONDS"].map(str::to_owned));
     let mut wrong = Vec::new();

@@ -72,6 +72,63 @@ async fn a_short_run_with_faults_ends_exactly_once_and_says_what_it_measured() {
     again.says(1, &[&dir, "not empty", "--dir"]);
 }
 
+/// Our own service, started as a stranger.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_consumer_is_judged_by_its_lines() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let consumer = format!(
+        "'{}' run --stream $KINETIDE_PEER_STREAM --application $KINETIDE_PEER_APPLICATION \
+         --worker-id $KINETIDE_PEER_WORKER --lake $KINETIDE_PEER_LAKE --region $KINETIDE_PEER_REGION \
+         --kinesis-endpoint $KINETIDE_PEER_KINESIS --dynamodb-endpoint $KINETIDE_PEER_DYNAMODB \
+         --batch-age ${{KINETIDE_PEER_BATCH_AGE_MS}}ms --failover-time ${{KINETIDE_PEER_FAILOVER_MS}}ms \
+         --lease-scan-interval 300ms --transform crypto-transactions --http 127.0.0.1:0 --stop-with-parent",
+        env!("CARGO_BIN_EXE_kinetide")
+    );
+    let ran = kinetide(&[
+        "loadtest",
+        "--worker-command",
+        &consumer,
+        "--rate",
+        "300",
+        "--duration",
+        "10s",
+        "--shards",
+        "2",
+        "--workers",
+        "2",
+        "--chaos",
+        "kill,clock,disk-full",
+        "--chaos-every",
+        "2500ms",
+        "--json",
+        "--dir",
+        &dir,
+    ])
+    .await;
+    let left_out = "cannot be played on another consumer: left out";
+    ran.says(0, &["kill: killed worker-", &format!("clock {left_out}"), &format!("disk-full {left_out}")]);
+    let verdict: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(verdict["exactly_once"], true);
+    assert_eq!(verdict["worker_command"], consumer);
+    assert!((2_000..4_000).contains(&number(&verdict, "put")), "{verdict}");
+    assert_eq!(number(&verdict, "put"), number(&verdict, "delivered"));
+    // The stream flowed on.
+    let lake = |name: &str| number(&verdict["lake"], name);
+    assert_eq!(number(&verdict, "put") + lake("unclear"), lake("rows_delivered"));
+    assert!(number(&verdict, "workers_killed") >= 1 && number(&verdict["latency_ms"], "p50") > 100);
+    assert!(verdict["faults"].as_array().unwrap().iter().all(|fault| fault["kind"] == "kill"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_consumer_that_cannot_run_is_not_waited_for() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let flags = ["--rate", "10", "--duration", "60s", "--workers", "3", "--dir", &dir];
+    let ran = kinetide(&[&["loadtest", "--worker-command", "false"][..], &flags].concat()).await;
+    ran.says(1, &["end by themselves again and again", &dir]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_wishes_are_refused() {
     let tls = "https://kinesis.eu-north-1.amazonaws.com";
