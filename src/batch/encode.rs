@@ -33,7 +33,7 @@ impl Encoder {
     }
 
     /// Adds one row, its `\n` included. Asks for room for a compressor before it makes one. False when there was none:
-    /// the row is in, and the object should get no more.
+    /// the row is kept as it is.
     pub(super) fn push(&mut self, row: &[u8], room: impl FnOnce(usize) -> bool) -> bool {
         self.rows += 1;
         if self.gzip.is_none() {
@@ -42,6 +42,10 @@ impl Encoder {
                 return true;
             }
             if !room(STATE_BYTES) {
+                // Memory is short: a vector would double what it holds.
+                if self.block.capacity() - self.block.len() < row.len() {
+                    self.block.reserve_exact(row.len().max(BLOCK_BYTES));
+                }
                 self.block.extend_from_slice(row);
                 return false;
             }

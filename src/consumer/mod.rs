@@ -369,7 +369,8 @@ impl Open {
         let age = since.elapsed();
         let early = memory_short && (self.batcher.held_bytes() >= EARLY_BYTES || age >= EARLY_AGE);
         let last = self.end || self.gone;
-        draining || self.batcher.is_full() || age >= age_max || early || (last && self.page.is_none())
+        let full = self.batcher.is_full() || self.batcher.is_cramped();
+        draining || full || age >= age_max || early || (last && self.page.is_none())
     }
 
     fn deadline(&self, age_max: Duration) -> Instant {
@@ -382,7 +383,7 @@ impl Open {
     }
 
     fn wants_page(&self) -> bool {
-        self.page.is_none() && !self.end && !self.batcher.is_full()
+        self.page.is_none() && !self.end && !self.batcher.is_full() && !self.batcher.is_cramped()
     }
 
     fn has_work(&self) -> bool {
@@ -426,7 +427,7 @@ impl Open {
             }
             self.done = None;
             // A compressor for each hour and kind of row may take more than the page that brings them: it is asked for
-            // before it is there. Without it the batch is full, and gives all of its own back.
+            // before it is there. Without it the rows take the place of the page, and the batch is closed.
             self.batcher.push_within(&record, |bytes| self.permit.try_grow(bytes));
         }
         if self.batcher.records() > 0 && self.since.is_none() {
