@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{BatchContext, BatchLimits, Batcher, Layout};
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout};
 use crate::checkpoint::{BatchPlan, Event, Protocol};
 use crate::deliver::Sink;
 use crate::fetch::{ByteBudget, BytePermit, RecordSource, StartAt};
@@ -182,8 +182,12 @@ impl Consumer {
             if protocol.is_some() {
                 if open.due(draining, short, self.shared.settings.batch_age_max) {
                     let machine = protocol.take().expect("looked at above");
-                    let task = self.delivery(machine, &mut open);
-                    delivery.spawn(task);
+                    // Where compressors had no room there are rows to be compressed.
+                    let rows = if open.batcher.is_cramped() { open.batcher.held_bytes() } else { 0 };
+                    let (closed, batch) = sized(rows, open, |open| open.batcher.close()).await;
+                    open = closed;
+                    let batch = batch.expect("a batch that is due is not empty");
+                    delivery.spawn(self.delivery(machine, &mut open, batch));
                 } else if open.ended() {
                     let mut steps = self.steps();
                     steps.children = std::mem::take(&mut open.children);
@@ -239,14 +243,14 @@ impl Consumer {
         }
     }
 
-    /// Closes the open batch and answers its delivery. The bytes it holds stay accounted for until that is done.
+    /// The delivery of a batch that was just closed. The bytes it holds stay accounted for until that is done.
     fn delivery(
         &mut self,
         mut protocol: Protocol,
         open: &mut Open,
+        batch: Batch,
     ) -> impl Future<Output = Delivered> + use<> {
         let shard_end = open.end && open.page.is_none();
-        let batch = open.batcher.close().expect("a batch that is due is not empty");
         let mut permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
         // The encoders are gone.
         permit.set(batch.objects.iter().map(|object| object.body.len()).sum());
@@ -446,7 +450,7 @@ impl Open {
     }
 }
 
-/// Does `work` on `value` for a page of `bytes`: here when it is small, else off the async threads, as it takes over half
+/// Does `work` on `value` for a page or for rows of `bytes`: here when that is little, else off the async threads, as it takes over half
 /// a millisecond.
 async fn sized<T, R>(bytes: usize, mut value: T, work: impl FnOnce(&mut T) -> R + Send + 'static) -> (T, R)
 where
