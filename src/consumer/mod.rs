@@ -450,8 +450,8 @@ impl Open {
     }
 }
 
-/// Does `work` on `value` for a page or for rows of `bytes`: here when that is little, else off the async threads, as it takes over half
-/// a millisecond.
+/// Does `work` on `value` for a page or for rows of `bytes`: here when that is little, else off the async threads, as it
+/// takes over half a millisecond.
 async fn sized<T, R>(bytes: usize, mut value: T, work: impl FnOnce(&mut T) -> R + Send + 'static) -> (T, R)
 where
     T: Send + 'static,
