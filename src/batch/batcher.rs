@@ -60,7 +60,7 @@ impl Batcher {
     }
 
     /// As [`Batcher::push`], and asks for `room` before it takes memory for a compressor, bytes. When there is none the
-    /// batch is full.
+    /// rows stay as they are, about as large as their records, and the batch is cramped.
     pub fn push_within(&mut self, record: &Record<'_>, room: impl FnOnce(usize) -> bool) {
         let context = RecordContext {
             source: self.context.source,
@@ -109,9 +109,12 @@ impl Batcher {
     /// True when the batch should be closed before the next record.
     pub fn is_full(&self) -> bool {
         let limits = &self.context.limits;
-        self.open.rows_bytes >= limits.rows_bytes_max
-            || self.open.objects.len() >= limits.objects_max
-            || self.open.cramped
+        self.open.rows_bytes >= limits.rows_bytes_max || self.open.objects.len() >= limits.objects_max
+    }
+
+    /// True when there was no room for a compressor: the batch should be closed after the page in hand.
+    pub fn is_cramped(&self) -> bool {
+        self.open.cramped
     }
 
     /// Records in the batch.

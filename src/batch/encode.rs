@@ -36,7 +36,7 @@ impl Encoder {
     }
 
     /// Adds one row, its `\n` included. Asks for room for a compressor before it makes one. False when there was none:
-    /// the row is in, and the object should get no more.
+    /// the row is kept as it is.
     pub(super) fn push(&mut self, row: &[u8], room: impl FnOnce(usize) -> bool) -> bool {
         self.rows += 1;
         if self.gzip.is_none() {
@@ -45,6 +45,10 @@ impl Encoder {
                 return true;
             }
             if !room(STATE_BYTES) {
+                // Memory is short: a vector would double what it holds.
+                if self.block.capacity() - self.block.len() < row.len() {
+                    self.block.reserve_exact(row.len().max(BLOCK_BYTES));
+                }
                 self.block.extend_from_slice(row);
                 return false;
             }
@@ -74,8 +78,12 @@ impl Encoder {
     pub(super) fn held_bytes(&self) -> usize {
         match &self.gzip {
             Some(gzip) => STATE_BYTES + gzip.get_ref().capacity() + self.block.capacity(),
-            // gzip can make text longer: by an eighth at level 1, and by header, blocks and trailer.
-            None => self.block.capacity().max(self.block.len() / 8 * 9 + FRAME_BYTES),
+            // gzip can make text longer: at level 1 by an eighth, and by header, blocks and trailer. That matters where there
+            // are many small objects.
+            None => {
+                let longer = self.block.len().min(BLOCK_BYTES) / 8 + FRAME_BYTES;
+                self.block.capacity().max(self.block.len() + longer)
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{BatchContext, BatchLimits, Batcher, Layout};
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout};
 use crate::checkpoint::{BatchPlan, Event, Protocol};
 use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, BytePermit, RecordSource, StartAt};
@@ -185,8 +185,12 @@ impl Consumer {
             if protocol.is_some() {
                 if open.due(draining, short, self.shared.settings.batch_age_max) {
                     let machine = protocol.take().expect("looked at above");
-                    let task = self.delivery(machine, &mut open);
-                    delivery.spawn(task);
+                    // Where compressors had no room there are rows to be compressed.
+                    let rows = if open.batcher.is_cramped() { open.batcher.held_bytes() } else { 0 };
+                    let (closed, batch) = sized(rows, open, |open| open.batcher.close()).await;
+                    open = closed;
+                    let batch = batch.expect("a batch that is due is not empty");
+                    delivery.spawn(self.delivery(machine, &mut open, batch));
                 } else if open.ended() {
                     let mut steps = self.steps();
                     steps.children = std::mem::take(&mut open.children);
@@ -242,14 +246,14 @@ impl Consumer {
         }
     }
 
-    /// Closes the open batch and answers its delivery. The bytes it holds stay accounted for until that is done.
+    /// The delivery of a batch that was just closed. The bytes it holds stay accounted for until that is done.
     fn delivery(
         &mut self,
         mut protocol: Protocol,
         open: &mut Open,
+        batch: Batch,
     ) -> impl Future<Output = Delivered> + use<> {
         let shard_end = open.end && open.page.is_none();
-        let batch = open.batcher.close().expect("a batch that is due is not empty");
         let mut permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
         // The encoders are gone.
         permit.set(batch.held_bytes());
@@ -373,7 +377,8 @@ impl Open {
         let age = since.elapsed();
         let early = memory_short && (self.batcher.held_bytes() >= EARLY_BYTES || age >= EARLY_AGE);
         let last = self.end || self.gone;
-        draining || self.batcher.is_full() || age >= age_max || early || (last && self.page.is_none())
+        let full = self.batcher.is_full() || self.batcher.is_cramped();
+        draining || full || age >= age_max || early || (last && self.page.is_none())
     }
 
     fn deadline(&self, age_max: Duration) -> Instant {
@@ -386,7 +391,7 @@ impl Open {
     }
 
     fn wants_page(&self) -> bool {
-        self.page.is_none() && !self.end && !self.batcher.is_full()
+        self.page.is_none() && !self.end && !self.batcher.is_full() && !self.batcher.is_cramped()
     }
 
     fn has_work(&self) -> bool {
@@ -430,7 +435,7 @@ impl Open {
             }
             self.done = None;
             // A compressor for each hour and kind of row may take more than the page that brings them: it is asked for
-            // before it is there. Without it the batch is full, and gives all of its own back.
+            // before it is there. Without it the rows take the place of the page, and the batch is closed.
             self.batcher.push_within(&record, |bytes| self.permit.try_grow(bytes));
         }
         if self.batcher.records() > 0 && self.since.is_none() {
@@ -449,8 +454,8 @@ impl Open {
     }
 }
 
-/// Does `work` on `value` for a page of `bytes`: here when it is small, else off the async threads, as it takes over half
-/// a millisecond.
+/// Does `work` on `value` for a page or for rows of `bytes`: here when that is little, else off the async threads, as it
+/// takes over half a millisecond.
 async fn sized<T, R>(bytes: usize, mut value: T, work: impl FnOnce(&mut T) -> R + Send + 'static) -> (T, R)
 where
     T: Send + 'static,

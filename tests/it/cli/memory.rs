@@ -14,7 +14,7 @@ use super::stage::{STREAM, Stage, Worker, change};
 const MIB: u64 = 1 << 20;
 pub(super) const BUDGET: u64 = 32 * MIB;
 /// What a process needs besides: itself, its SDK clients, and what it keeps of each shard.
-pub(super) const BESIDES: u64 = 96 * MIB;
+pub(super) const BESIDES: u64 = 160 * MIB;
 /// It holds with 1,000 too, and then takes 80 s, since the embedded table is slow in a debug build.
 const SHARDS: u32 = 200;
 /// The records of the backlog are of so many hours in turn; each hour wants a compressor of its own.

@@ -31,10 +31,10 @@ fn seconds() -> u32 {
 }
 
 /// Changes of which the lake gets `NOISE` bytes each: none has a like within the reach of gzip.
-struct Noisy(Vec<String>);
+pub(super) struct Noisy(Vec<String>);
 
 impl Noisy {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let mut noise = || {
             let mut bytes = vec![0; NOISE / 4 * 3];
@@ -44,7 +44,7 @@ impl Noisy {
         Self((0..64).map(|_| noise()).collect())
     }
 
-    fn change(&self, number: u64) -> Vec<u8> {
+    pub(super) fn change(&self, number: u64) -> Vec<u8> {
         let image = &self.0[usize::try_from(number).unwrap() % self.0.len()];
         String::from_utf8(change(number)).unwrap().replacen("\"NewImage\":{", image, 1).into_bytes()
     }

@@ -8,7 +8,9 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::eventually;
+use super::overload::Noisy;
 use super::stage::{STREAM, Stage, Worker};
+use crate::s3::server::{Mood, Op, S3};
 
 /// How many leases each worker owns.
 async fn owners(stage: &Stage) -> BTreeMap<String, usize> {
@@ -144,4 +146,41 @@ async fn a_worker_with_another_transform_seals_and_repairs() {
     let check = stage.exactly_once(151).await;
     assert_eq!(check.dead_letters, 1);
     assert!(check.empty_objects >= 1, "the object that had not landed is sealed: {check:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_cannot_be_finished_is_aborted_and_left_to_the_next_worker() {
+    let stage = Stage::new(1).await;
+    // Both parts that are under way at first are never answered.
+    let s3 = S3::start(&[(Op::Part, Mood::Silence), (Op::Part, Mood::Silence)]).await;
+    let settings = [
+        ("--lake", "s3://lake/raw"),
+        ("--s3-endpoint", s3.url.as_str()),
+        ("--s3-sse", "kms"),
+        // An object of more than 16 MiB, and a small one.
+        ("--batch-age", "10s"),
+        ("--batch-bytes", "20MiB"),
+    ];
+    let noisy = Noisy::new();
+    for number in 0..700 {
+        stage.aws.kinesis().put(STREAM, "one key", &noisy.change(number)).unwrap();
+    }
+    let mut worker = stage.worker(&[&settings[..], &[("--shutdown-budget", "3s")]].concat()).await;
+    eventually("the upload hangs", || async { (s3.count(Op::Part) == 2).then_some(()) }).await;
+    worker.signal(Signal::SIGTERM);
+    assert_eq!(worker.ended().await, Some(1), "{}", worker.log());
+    assert_eq!((s3.count(Op::Begin), s3.count(Op::Abort), s3.open_uploads()), (1, 1, 0));
+    assert!(s3.bytes() == 0 && stage.leases().await[0].pending.is_some());
+
+    let next = stage.worker(&settings).await;
+    stage.all_delivered().await;
+    next.drain().await;
+    assert_eq!((s3.count(Op::Begin), s3.count(Op::Complete), s3.count(Op::Abort)), (2, 1, 1));
+    for seen in s3.seen().iter().filter(|seen| matches!(seen.op, Op::Begin | Op::Put)) {
+        assert_eq!(seen.headers["x-amz-server-side-encryption"], "aws:kms");
+    }
+    let saved = stage.dir.path().join("saved");
+    s3.save("lake", &saved);
+    let check = stage.verify_lake(saved.join("raw")).await;
+    assert!(check.ok() && check.records_put == 700, "{check:#?}");
 }
