@@ -183,17 +183,9 @@ pub struct RunArgs {
     #[arg(long, help_heading = AWS, env = "KINETIDE_FIREHOSE_ENDPOINT", value_name = "URL")]
     pub firehose_endpoint: Option<String>,
 
-    /// Encryption of new objects at s3:// [default: that of the bucket].
-    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_SSE", value_name = "KIND", value_enum)]
-    pub s3_sse: Option<Sse>,
-
-    /// KMS key of new objects at s3:// [default: the account's key for S3].
-    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_KMS_KEY", value_name = "ARN")]
-    pub s3_kms_key: Option<String>,
-
-    /// Let S3 use one data key for many objects: fewer requests to KMS. With --s3-sse kms.
-    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_BUCKET_KEY")]
-    pub s3_bucket_key: bool,
+    /// How new objects are encrypted.
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
 
     /// How log lines look.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG_FORMAT", value_name = "FORMAT", value_enum,
@@ -213,6 +205,43 @@ pub enum FirehoseGzip {
     Firehose,
     /// We: each record is a whole gzip member, and the delivery stream must not compress.
     Records,
+}
+
+/// Flags and variables of all commands that write to a lake at s3://.
+#[derive(Clone, Debug, Args)]
+pub struct EncryptionArgs {
+    /// Encryption of new objects at s3:// [default: that of the bucket].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_SSE", value_name = "KIND", value_enum)]
+    pub s3_sse: Option<Sse>,
+
+    /// KMS key of new objects at s3:// [default: the account's key for S3].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_KMS_KEY", value_name = "ARN")]
+    pub s3_kms_key: Option<String>,
+
+    /// Let S3 use one data key for many objects: fewer requests to KMS. With --s3-sse kms.
+    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_BUCKET_KEY")]
+    pub s3_bucket_key: bool,
+}
+
+impl EncryptionArgs {
+    /// As the sink takes it.
+    ///
+    /// # Errors
+    /// When it does not fit the lake or itself.
+    pub fn checked(self, lake: &LakeUrl) -> Result<S3Settings, BadSetting> {
+        let s3 = S3Settings {
+            sse: self.s3_sse,
+            kms_key: self.s3_kms_key,
+            bucket_key: self.s3_bucket_key,
+            ..S3Settings::default()
+        };
+        match s3.problem(lake) {
+            Some((setting, value, allowed)) => {
+                Err(BadSetting { setting, value, allowed: allowed.to_owned() })
+            }
+            None => Ok(s3),
+        }
+    }
 }
 
 /// Settings of the service, checked.
@@ -311,15 +340,7 @@ impl TryFrom<RunArgs> for Config {
         let application = args.application.unwrap_or_else(|| format!("kinetide-{}", args.stream));
         name("application", &application, 255)?;
         let lake = args.lake.parse().map_err(|reason: String| bad("lake", &args.lake, &reason))?;
-        let s3 = S3Settings {
-            sse: args.s3_sse,
-            kms_key: args.s3_kms_key,
-            bucket_key: args.s3_bucket_key,
-            ..S3Settings::default()
-        };
-        if let Some((setting, value, allowed)) = s3.problem(&lake) {
-            return Err(bad(setting, &value, &allowed));
-        }
+        let s3 = args.encryption.checked(&lake)?;
         let packing = match args.firehose_gzip {
             FirehoseGzip::Firehose => Packing::Lines,
             FirehoseGzip::Records => Packing::GzipMembers,
@@ -511,84 +532,5 @@ fn read_file(path: &std::path::Path) -> Result<File, BadSetting> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::Parser;
-
-    #[derive(Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: RunArgs,
-    }
-
-    fn config(more: &[&str]) -> Result<Config, BadSetting> {
-        let base = ["run", "--stream", "trades", "--lake", "/tmp/lake"];
-        let args = Command::try_parse_from(base.iter().chain(more)).unwrap().args;
-        Config::try_from(args)
-    }
-
-    #[test]
-    fn defaults_are_the_documented_ones() {
-        let config = config(&[]).unwrap();
-        assert_eq!(config.application, "kinetide-trades");
-        assert_eq!(config.layout.landing, "landing/trades");
-        assert_eq!(config.limits, BatchLimits::default());
-        assert_eq!((config.batch_age_max, config.byte_budget), (Duration::from_secs(300), 256 << 20));
-        assert_eq!(config.initial, Checkpoint::TrimHorizon);
-        let crypto = super::tests::config(&["--transform", "crypto-transactions"]).unwrap();
-        assert_eq!(crypto.layout.landing, "landing/transactions");
-    }
-
-    #[test]
-    fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
-        let message = |more: &[&str]| config(more).unwrap_err().to_string();
-        assert_eq!(
-            message(&["--failover-time", "200ms"]),
-            "--failover-time \"200ms\": must be between 1s and 10m"
-        );
-        assert_eq!(
-            message(&["--byte-budget", "1MiB"]),
-            "--byte-budget \"1.0 MiB\": must be between 32.0 MiB and 1.0 TiB"
-        );
-        for (setting, value) in [
-            ("--stream", "a b"),
-            ("--lake", "gs://x"),
-            ("--transform", "csv"),
-            ("--landing", "../x"),
-            ("--initial-position", "yesterday"),
-            ("--worker-id", "Leader"),
-            ("--leases-max", "0"),
-            ("--kinesis-endpoint", "localhost:1"),
-            ("--firehose", "a/b"),
-            ("--settings", "/does/not/exist.toml"),
-            ("--s3-sse", "kms"),
-        ] {
-            let text = match setting {
-                "--stream" | "--lake" => {
-                    let args = ["run", "--stream", "s", "--lake", "/l"].map(str::to_owned);
-                    let mut args = args.to_vec();
-                    let at = args.iter().position(|arg| arg == setting).unwrap();
-                    args[at + 1] = value.to_owned();
-                    let args = Command::try_parse_from(args).unwrap().args;
-                    Config::try_from(args).unwrap_err().to_string()
-                }
-                _ => message(&[setting, value]),
-            };
-            assert!(text.starts_with(&format!("{setting} \"{value}\"")), "{text}");
-        }
-    }
-
-    #[test]
-    fn a_time_is_a_position() {
-        let config = config(&["--initial-position", "2026-01-15T09:30:00Z"]).unwrap();
-        assert_eq!(config.initial_timestamp_us, Some(1_768_469_400_000_000));
-    }
-
-    #[test]
-    fn an_unknown_member_of_the_settings_file_is_refused() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "[enrichmnt]\n").unwrap();
-        let error = config(&["--settings", file.path().to_str().unwrap()]).unwrap_err();
-        assert!(error.to_string().contains("enrichmnt"), "{error}");
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

@@ -104,7 +104,8 @@ pub fn open_to_write(
     }
 }
 
-/// Opens a lake that is there, to look at it first: makes no folder, and needs no right to write.
+/// Opens a lake that is there, to look at it first: makes no folder, and needs no right to write. `settings` count for
+/// what is written to `s3://` all the same.
 ///
 /// # Errors
 /// As [`open`], and when there is no such folder.
@@ -112,6 +113,7 @@ pub fn open_existing(
     lake: &LakeUrl,
     region: Option<&str>,
     endpoint: Option<&str>,
+    settings: &S3Settings,
 ) -> Result<ObjectSink, BadLake> {
     match lake {
         LakeUrl::Folder(folder) => {
@@ -120,7 +122,7 @@ pub fn open_existing(
             })?;
             in_folder(&there)
         }
-        LakeUrl::S3 { .. } => open(lake, region, endpoint),
+        LakeUrl::S3 { .. } => open_to_write(lake, region, endpoint, settings),
     }
 }
 

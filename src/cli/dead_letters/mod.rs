@@ -17,7 +17,7 @@ use super::Exit;
 use super::leases::is_broken_pipe;
 use crate::clock::wall_clock_us;
 use crate::config::{duration, endpoint, folder, name};
-use crate::deliver::{LakeUrl, open_existing};
+use crate::deliver::{LakeUrl, S3Settings, open_existing};
 use crate::shard::SequenceNumber;
 use crate::transform::parse_utc_us;
 
@@ -175,7 +175,11 @@ fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result<(Lake
         })?),
         _ => None,
     };
-    let sink = open_existing(&url, place.region.as_deref(), s3_endpoint.as_deref())
+    let s3 = match action {
+        Action::Replay(args) => args.encryption.clone().checked(&url).map_err(text)?,
+        _ => S3Settings::default(),
+    };
+    let sink = open_existing(&url, place.region.as_deref(), s3_endpoint.as_deref(), &s3)
         .map_err(|error| format!("--lake {:?}: {error}", url.to_string()))?;
     let which = Which {
         stream: which.stream,

@@ -15,7 +15,7 @@ use super::refuse;
 use super::scan::{Lake, Loaded, Objects, Which, load};
 use super::text::{Problems, aligned, counted};
 use crate::batch::{BatchLimits, Layout};
-use crate::config::{BadSetting, default_landing, folder, transform};
+use crate::config::{BadSetting, EncryptionArgs, default_landing, folder, transform};
 use crate::dead_letters::{Job, Letter, LetterObject, ReplayError, Replayed, rehearse, replay};
 use crate::deliver::Sink;
 use crate::transform::{BadRecord, ErrorCode, TransformId};
@@ -46,6 +46,9 @@ pub(super) struct ReplayArgs {
     /// Folder of the rows in the lake [default: landing/transactions for crypto-transactions, else landing/STREAM].
     #[arg(long, env = "KINETIDE_LANDING", value_name = "FOLDER")]
     landing: Option<String>,
+
+    #[command(flatten)]
+    pub(super) encryption: EncryptionArgs,
 
     /// Say what would land and why the others still fail, and write nothing.
     #[arg(long)]

@@ -1,0 +1,79 @@
+use super::*;
+use clap::Parser;
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    args: RunArgs,
+}
+
+fn config(more: &[&str]) -> Result<Config, BadSetting> {
+    let base = ["run", "--stream", "trades", "--lake", "/tmp/lake"];
+    let args = Command::try_parse_from(base.iter().chain(more)).unwrap().args;
+    Config::try_from(args)
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = config(&[]).unwrap();
+    assert_eq!(config.application, "kinetide-trades");
+    assert_eq!(config.layout.landing, "landing/trades");
+    assert_eq!(config.limits, BatchLimits::default());
+    assert_eq!((config.batch_age_max, config.byte_budget), (Duration::from_secs(300), 256 << 20));
+    assert_eq!(config.initial, Checkpoint::TrimHorizon);
+    let crypto = super::tests::config(&["--transform", "crypto-transactions"]).unwrap();
+    assert_eq!(crypto.layout.landing, "landing/transactions");
+}
+
+#[test]
+fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
+    let message = |more: &[&str]| config(more).unwrap_err().to_string();
+    assert_eq!(
+        message(&["--failover-time", "200ms"]),
+        "--failover-time \"200ms\": must be between 1s and 10m"
+    );
+    assert_eq!(
+        message(&["--byte-budget", "1MiB"]),
+        "--byte-budget \"1.0 MiB\": must be between 32.0 MiB and 1.0 TiB"
+    );
+    for (setting, value) in [
+        ("--stream", "a b"),
+        ("--lake", "gs://x"),
+        ("--transform", "csv"),
+        ("--landing", "../x"),
+        ("--initial-position", "yesterday"),
+        ("--worker-id", "Leader"),
+        ("--leases-max", "0"),
+        ("--kinesis-endpoint", "localhost:1"),
+        ("--firehose", "a/b"),
+        ("--settings", "/does/not/exist.toml"),
+        ("--s3-sse", "kms"),
+    ] {
+        let text = match setting {
+            "--stream" | "--lake" => {
+                let args = ["run", "--stream", "s", "--lake", "/l"].map(str::to_owned);
+                let mut args = args.to_vec();
+                let at = args.iter().position(|arg| arg == setting).unwrap();
+                args[at + 1] = value.to_owned();
+                let args = Command::try_parse_from(args).unwrap().args;
+                Config::try_from(args).unwrap_err().to_string()
+            }
+            _ => message(&[setting, value]),
+        };
+        assert!(text.starts_with(&format!("{setting} \"{value}\"")), "{text}");
+    }
+}
+
+#[test]
+fn a_time_is_a_position() {
+    let config = config(&["--initial-position", "2026-01-15T09:30:00Z"]).unwrap();
+    assert_eq!(config.initial_timestamp_us, Some(1_768_469_400_000_000));
+}
+
+#[test]
+fn an_unknown_member_of_the_settings_file_is_refused() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[enrichmnt]\n").unwrap();
+    let error = config(&["--settings", file.path().to_str().unwrap()]).unwrap_err();
+    assert!(error.to_string().contains("enrichmnt"), "{error}");
+}
