@@ -532,5 +532,4 @@ fn read_file(path: &std::path::Path) -> Result<File, BadSetting> {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;
