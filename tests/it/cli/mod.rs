@@ -85,7 +85,7 @@ async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut question: 
         if let Some(answer) = question().await {
             return answer;
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "waited in vain: {what}");
+        assert!(started.elapsed() < Duration::from_secs(180), "waited in vain: {what}");
         sleep(Duration::from_millis(20)).await;
     }
 }
