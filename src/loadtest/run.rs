@@ -41,7 +41,8 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 /// Without any progress for this long something is wrong.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 /// Another consumer has this long, after the last record that it wrote, for those that it has not: then they are missing.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for one whose leases last for half a minute, and are taken over after three times that.
+const PATIENCE: Duration = Duration::from_secs(180);
 /// And this long, at most, until all its shards are read for the first time. The Java KCL lets up to half a minute pass
 /// before it fills an empty lease table.
 const WARM_UP_MAX: Duration = Duration::from_secs(120);
