@@ -72,15 +72,13 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         StartError::new(format!("--http {}", config.http), format!("{error}; choose another address or port"))
     })?;
     let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application).with_failover(config.failover);
-    let firehose = sdk_config(config.endpoints.firehose.as_deref(), config.region.as_deref()).await;
-    let (stream, leases, lake, delivery_stream) = tokio::join!(
+    let (stream, leases, lake, firehose) = tokio::join!(
         check_stream(&kinesis, &config.stream),
         check_table(&dynamodb, &config.application),
         check_lake(sink.as_ref(), &config),
-        check_firehose(&firehose, config.firehose.as_ref()),
+        open_firehose(&config),
     );
-    stream.and(leases).and(lake).and(delivery_stream)?;
-    let firehose = config.firehose.map(|(name, packing)| DeliveryStream::new(&firehose, name, packing));
+    let firehose = stream.and(leases).and(lake).and(firehose)?;
     // Adding the index to a large table of an older application takes a while; the log says so meanwhile.
     table.ensure_exists().await.map_err(|error| match error {
         TableError::Unusable { table, reason } => StartError::new(format!("lease table {table}"), reason),
@@ -235,13 +233,21 @@ async fn check_lake(sink: &impl Sink, config: &Config) -> Result<(), StartError>
     }
 }
 
+/// The delivery stream, where rows go to one.
+async fn open_firehose(config: &Config) -> Result<Option<DeliveryStream>, StartError> {
+    let Some((name, packing)) = &config.firehose else { return Ok(None) };
+    let sdk = sdk_config(config.endpoints.firehose.as_deref(), config.region.as_deref()).await;
+    check_firehose(&sdk, name, *packing).await?;
+    Ok(Some(DeliveryStream::new(&sdk, name, *packing)))
+}
+
 /// Whether the delivery stream is there, takes our calls, and compresses as we expect. A process may be allowed to put and
 /// not to look.
 async fn check_firehose(
     config: &aws_config::SdkConfig,
-    delivery_stream: Option<&(String, Packing)>,
+    name: &str,
+    packing: Packing,
 ) -> Result<(), StartError> {
-    let Some((name, packing)) = delivery_stream else { return Ok(()) };
     let wrong = |problem: &str| Err(StartError::new(format!("delivery stream {name}"), problem));
     let client = aws_sdk_firehose::Client::new(config);
     let call = client.describe_delivery_stream().delivery_stream_name(name).send();
@@ -274,7 +280,7 @@ async fn check_firehose(
     let to_s3 = found.destinations.iter().find_map(|each| each.extended_s3_destination_description.as_ref());
     match to_s3.map(|s3| &s3.compression_format) {
         Some(CompressionFormat::Uncompressed) | None => Ok(()),
-        Some(_) if *packing == Packing::Lines => Ok(()),
+        Some(_) if packing == Packing::Lines => Ok(()),
         Some(other) => wrong(&format!(
             "compresses by itself ({other}), so its objects would be compressed twice; set it to UNCOMPRESSED, or \
              --firehose-gzip firehose"

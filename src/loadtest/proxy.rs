@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::faults::{Refusal, Service, Sky, Strike, body_of};
+use crate::local::accept;
 
 type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -100,28 +101,11 @@ pub(super) async fn open(
 }
 
 async fn serve(listener: TcpListener, line: Arc<Line>, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => {
-                    connections.spawn(serve_connection(socket, Arc::clone(&line)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection to a proxy");
-                    sleep(std::time::Duration::from_millis(50)).await;
-                }
-            },
-        }
-    }
+    let serve = |socket| serve_connection(socket, Arc::clone(&line));
+    accept::connections(listener, "a proxy", stop, serve).await;
 }
 
 async fn serve_connection(socket: TcpStream, line: Arc<Line>) {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "could not set nodelay");
-    }
     // One request at a time: HTTP/1.1 without pipelining.
     let upstream = Arc::new(tokio::sync::Mutex::new(None));
     let service = service_fn(move |request| {

@@ -7,6 +7,7 @@
 //! clients ─► DynamoDB (dynoxide) ─► changes ─► forwarder ─► Kinesis (ours) ─► clients
 //! ```
 
+pub(crate) mod accept;
 mod dynamodb;
 mod forward;
 pub mod kinesis;

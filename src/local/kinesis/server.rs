@@ -13,7 +13,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,6 +20,7 @@ use super::Kinesis;
 use super::api::{self, Answer};
 use super::errors::ApiError;
 use super::faults::FaultKind;
+use crate::local::accept;
 
 /// A full PutRecords call in base64, with room for its keys.
 const BODY_BYTES_MAX: usize = 32 << 20;
@@ -36,28 +36,11 @@ struct Cut;
 
 /// Serves until `stop` is cancelled. Connections that are open then are closed.
 pub(crate) async fn serve(listener: TcpListener, kinesis: Kinesis, stop: CancellationToken) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => {
-                    connections.spawn(serve_connection(socket, kinesis.clone()));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "could not accept a connection to the embedded Kinesis");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                }
-            },
-        }
-    }
+    let serve = |socket| serve_connection(socket, kinesis.clone());
+    accept::connections(listener, "the embedded Kinesis", stop, serve).await;
 }
 
 async fn serve_connection(socket: TcpStream, kinesis: Kinesis) {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%error, "could not set nodelay");
-    }
     let service = service_fn(move |request| {
         let kinesis = kinesis.clone();
         async move { handle(&kinesis, request).await }
