@@ -7,19 +7,15 @@ use crate::generate::GenerateError;
 use crate::lease::TableError;
 use crate::local::LocalError;
 use crate::trial::VerifyError;
+use crate::trial::folder::BadFolder;
 use crate::trial::workers::WorkerError;
 
 /// Why the demo could not be played to its end. A lake with defects is not an error but a summary that says so.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The folder.
-    #[error("{}: {problem}", dir.display())]
-    Dir {
-        /// As given.
-        dir: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Folder(#[from] BadFolder),
     /// The embedded AWS.
     #[error(transparent)]
     Local(#[from] LocalError),

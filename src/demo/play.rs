@@ -1,6 +1,6 @@
 //! The demo from start to summary.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
 use crate::shard::ShardId;
 use crate::shutdown::joined;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
-use crate::trial::{Display, LakeCheck, Put, Puts, Table, VerifyError, verify};
+use crate::trial::{Display, LakeCheck, Put, Puts, Table, VerifyError, folder, verify};
 
 const TABLE: &str = "CryptoTransactions";
 const STREAM: &str = "crypto-transactions";
@@ -300,17 +300,9 @@ async fn generate(
 }
 
 /// Makes the folders of lake and logs.
-fn prepare(dir: &PathBuf) -> Result<(PathBuf, PathBuf), DemoError> {
-    let bad = |problem: String| DemoError::Dir { dir: dir.clone(), problem };
-    let used = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
-    if used {
-        return Err(bad("is not empty: choose another folder with --dir, or remove it".to_owned()));
-    }
-    let (lake, logs) = (dir.join("lake"), dir.join("logs"));
-    for folder in [&lake, &logs] {
-        std::fs::create_dir_all(folder).map_err(|error| bad(format!("could not be made: {error}")))?;
-    }
-    Ok((lake, logs))
+fn prepare(dir: &Path) -> Result<(PathBuf, PathBuf), DemoError> {
+    folder::prepare(dir, &["lake", "logs"])?;
+    Ok((dir.join("lake"), dir.join("logs")))
 }
 
 /// Reads everything back: the records from the stream, the rows from the lake, the items from the table.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::generate::GenerateError;
 use crate::local::LocalError;
 use crate::trial::VerifyError;
+use crate::trial::folder::BadFolder;
 use crate::trial::workers::WorkerError;
 
 /// Why the load test could not be run to its end. A lake with defects is not an error but a verdict.
@@ -15,13 +16,8 @@ pub enum LoadError {
     #[error("{0}")]
     Wish(String),
     /// The folder.
-    #[error("{}: {problem}", dir.display())]
-    Dir {
-        /// As given.
-        dir: PathBuf,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Folder(#[from] BadFolder),
     /// The embedded AWS.
     #[error(transparent)]
     Local(#[from] LocalError),

@@ -31,7 +31,7 @@ use crate::shard::ShardId;
 use crate::shard::graph::ready;
 use crate::shutdown::joined;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
-use crate::trial::{Display, LakeCheck, VerifyError, verify, verify_foreign};
+use crate::trial::{Display, LakeCheck, VerifyError, folder, verify, verify_foreign};
 
 /// Short, so that a minute shows what takes a day in production.
 const BATCH_AGE: Duration = Duration::from_secs(2);
@@ -492,12 +492,7 @@ fn check_wishes(plan: &LoadPlan) -> Result<(), LoadError> {
 
 /// Makes the folders; answers the lake and the folder of the logs.
 fn prepare(plan: &LoadPlan, name: &str) -> Result<(LakeUrl, std::path::PathBuf), LoadError> {
-    let bad = |problem: String| LoadError::Dir { dir: plan.dir.clone(), problem };
-    if std::fs::read_dir(&plan.dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(bad("is not empty: choose another folder with --dir, or remove it".to_owned()));
-    }
-    let logs = plan.dir.join("logs");
-    std::fs::create_dir_all(&logs).map_err(|error| bad(format!("could not be made: {error}")))?;
+    folder::prepare(&plan.dir, &["logs"])?;
     let lake = match &plan.lake {
         None => LakeUrl::Folder(plan.dir.join("lake")),
         Some(LakeUrl::Folder(folder)) => LakeUrl::Folder(folder.join(name)),
@@ -507,7 +502,7 @@ fn prepare(plan: &LoadPlan, name: &str) -> Result<(LakeUrl, std::path::PathBuf),
             LakeUrl::S3 { bucket: bucket.clone(), prefix }
         }
     };
-    Ok((lake, logs))
+    Ok((lake, plan.dir.join("logs")))
 }
 
 fn requests(stage: &Stage, records: u64) -> Vec<Requests> {

@@ -8,6 +8,7 @@
 mod check;
 mod display;
 pub mod figures;
+pub mod folder;
 pub mod foreign;
 mod json;
 mod lake;

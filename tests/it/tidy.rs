@@ -115,6 +115,7 @@ const LINES_MAX: usize = 600;
 
 /// The repository's table of contents.
 const ROOT: &[&str] = &[
+    "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "Dockerfile",

@@ -89,11 +89,7 @@ async fn a_fleet_shares_and_stays_still() {
 
 #[tokio::test(start_paused = true)]
 async fn leases_of_a_crashed_worker_move_after_the_failover_time() {
-    let mut fleet = Fleet::new(2, 10, false);
-    fleet.start_worker();
-    fleet.start_worker();
-    fleet.run(SCAN * 20).await;
-    fleet.assert_balanced();
+    let mut fleet = Fleet::at_rest(2, 10, 2, SCAN * 20).await;
     let leader = fleet.leader();
     fleet.crash(1 - leader);
     let taken = fleet.until_all_held(FAILOVER + SCAN * 3).await;
@@ -103,11 +99,7 @@ async fn leases_of_a_crashed_worker_move_after_the_failover_time() {
 /// The next leader has to be elected, and to see for itself that the leases stand still.
 #[tokio::test(start_paused = true)]
 async fn leases_of_a_crashed_leader_move_after_half_a_failover_time_more() {
-    let mut fleet = Fleet::new(2, 10, false);
-    fleet.start_worker();
-    fleet.start_worker();
-    fleet.run(SCAN * 20).await;
-    fleet.assert_balanced();
+    let mut fleet = Fleet::at_rest(2, 10, 2, SCAN * 20).await;
     let leader = fleet.leader();
     fleet.crash(leader);
     let start = Instant::now();
@@ -121,11 +113,7 @@ async fn leases_of_a_crashed_leader_move_after_half_a_failover_time_more() {
 
 #[tokio::test(start_paused = true)]
 async fn released_leases_move_at_the_next_scan() {
-    let mut fleet = Fleet::new(3, 10, false);
-    fleet.start_worker();
-    fleet.start_worker();
-    fleet.run(SCAN * 20).await;
-    fleet.assert_balanced();
+    let mut fleet = Fleet::at_rest(3, 10, 2, SCAN * 20).await;
     fleet.workers[0].stop_taking.cancel();
     for lease in fleet.workers[0].coordinator.held() {
         fleet.workers[0].coordinator.release(&lease).await;
@@ -192,12 +180,7 @@ fn not_read(fleet: &Fleet) -> Vec<(String, &'static str)> {
 
 #[tokio::test(start_paused = true)]
 async fn the_leader_names_the_shards_of_a_dead_worker_and_nobody_at_rest() {
-    let mut fleet = Fleet::new(5, 10, false);
-    for _ in 0..3 {
-        fleet.start_worker();
-    }
-    fleet.run(SCAN * 60).await;
-    fleet.assert_balanced();
+    let mut fleet = Fleet::at_rest(5, 10, 3, SCAN * 60).await;
     for _ in 0..30 {
         fleet.run(SCAN).await;
         assert_eq!(not_read(&fleet), [], "at rest");

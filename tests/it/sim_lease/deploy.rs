@@ -74,12 +74,7 @@ enum Order {
 
 /// Replaces each worker, with `gap` after each start and each stop. Answers what readers saw of it.
 async fn deploy(seed: u64, order: Order, gap: Duration) -> Readers {
-    let mut fleet = Fleet::new(seed, SHARDS, false);
-    for _ in 0..WORKERS {
-        fleet.start_worker();
-    }
-    fleet.run(SCAN * 130).await;
-    fleet.assert_balanced();
+    let mut fleet = Fleet::at_rest(seed, SHARDS, WORKERS, SCAN * 130).await;
     let mut readers = Readers::default();
     readers.look(&fleet);
     for old in 0..WORKERS {

@@ -82,12 +82,7 @@ async fn a_leader_whose_clock_is_hours_off_gives_others_their_share() {
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_set_moves_nothing() {
     for (seconds, leads) in [(HOURS, false), (-HOURS, false), (HOURS, true), (-HOURS, true)] {
-        let mut fleet = Fleet::new(6, 12, false);
-        for _ in 0..3 {
-            fleet.start_worker();
-        }
-        fleet.run(SCAN * 90).await;
-        fleet.assert_balanced();
+        let mut fleet = Fleet::at_rest(6, 12, 3, SCAN * 90).await;
         let leader = fleet.leader();
         fleet.step_clock(if leads { leader } else { (leader + 1) % 3 }, seconds);
         let owners = |fleet: &Fleet| fleet.ready().into_iter().map(|row| row.owner).collect::<Vec<_>>();

@@ -269,6 +269,17 @@ impl Fleet {
         }
     }
 
+    /// A fleet whose workers start together and share the shards after `time`, on a good network.
+    pub(super) async fn at_rest(seed: u64, shards: usize, workers: usize, time: Duration) -> Self {
+        let mut fleet = Self::new(seed, shards, false);
+        for _ in 0..workers {
+            fleet.start_worker();
+        }
+        fleet.run(time).await;
+        fleet.assert_balanced();
+        fleet
+    }
+
     pub(super) fn start_worker(&mut self) {
         self.start_worker_as(&format!("worker-{:02}", self.workers.len()), 0);
     }
