@@ -43,11 +43,17 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct StartError {
     what: String,
     problem: String,
+    wrong_setting: bool,
 }
 
 impl StartError {
     fn new(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
-        Self { what: what.into(), problem: problem.to_string() }
+        Self { what: what.into(), problem: problem.to_string(), wrong_setting: false }
+    }
+
+    /// True when a setting is wrong, beyond doubt: the same start will never succeed.
+    pub fn is_wrong_setting(&self) -> bool {
+        self.wrong_setting
     }
 }
 
@@ -140,6 +146,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         },
     });
 
+    let application = config.application;
     let stop = CancellationToken::new();
     let served = CancellationToken::new();
     let mut edge = JoinSet::new();
@@ -161,7 +168,13 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     }
     let drain = tokio::select! {
         drain = worker::run(shared, stop.clone(), config.shutdown_budget) => {
-            drain.map_err(|error| StartError::new("coordinator", error))?
+            drain.map_err(|error| match error {
+                TableError::NotOurs(not_ours) => StartError {
+                    wrong_setting: not_ours.is_wrong_setting(),
+                    ..StartError::new(format!("lease table {application}"), not_ours)
+                },
+                error => StartError::new("coordinator", error),
+            })?
         }
         second = shutdown::on_signal(stop) => {
             second.map_err(|error| StartError::new("signals", error))?;

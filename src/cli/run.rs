@@ -27,8 +27,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
         eprintln!("error: --log {filter:?}: {error}");
         return Ok(Exit::BadSettings);
     }
-    Ok(match Box::pin(service::run(config)).await? {
-        Drain::Clean => Exit::Done,
-        Drain::CutShort => Exit::Failed,
+    Ok(match Box::pin(service::run(config)).await {
+        Ok(Drain::Clean) => Exit::Done,
+        Ok(Drain::CutShort) => Exit::Failed,
+        Err(error) if error.is_wrong_setting() => {
+            eprintln!("error: {error}");
+            Exit::BadSettings
+        }
+        Err(error) => return Err(error.into()),
     })
 }

@@ -354,6 +354,11 @@ impl ShardLister for MemoryStream {
         }
         Ok(self.state().shards.values().map(|shard| shard.info.clone()).collect())
     }
+
+    async fn accepts(&self, shard: &ShardId, sequence: &SequenceNumber) -> Result<bool, ListError> {
+        let state = self.state();
+        Ok(state.shards.get(shard).is_none_or(|shard| *sequence >= shard.info.starting_sequence_number))
+    }
 }
 
 #[cfg(test)]

@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use super::fleet::{LeaderRow, OddRow};
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::view::{FleetView, Seen};
-use crate::shard::graph::{Leased, children, is_of_former_stream, missing_leases};
-use crate::shard::{Checkpoint, Shard, ShardId};
+use super::whose::{self, NotOurs, TELL_APART};
+use crate::shard::graph::{Leased, children, missing_leases};
+use crate::shard::{Checkpoint, Shard, ShardId, StreamId};
 
 /// How long an owner may take for a graceful hand-off (KCL, `gracefulLeaseHandoffTimeoutMillis`).
 pub const HAND_OFF_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,6 +32,8 @@ pub struct Sight<'a> {
     pub leader: Option<(&'a LeaderRow, Instant)>,
     /// The shards of the stream, where they were listed.
     pub listing: Option<&'a [Shard]>,
+    /// The stream, where it is known.
+    pub stream: Option<&'a StreamId>,
     /// Now, on the observer's monotonic clock.
     pub now: Instant,
     /// Now, in seconds since the epoch; only to see which workers are active.
@@ -95,8 +98,8 @@ pub enum Reason {
     NotUnderstood(String),
     /// The stream does not know the shard (any more).
     ShardUnknown,
-    /// The lease is of an older stream with the same name.
-    StreamRecreated,
+    /// The lease is of another stream, or of a former one with the same name.
+    NotOurs(NotOurs),
 }
 
 /// Who gives a lease to whom.
@@ -123,7 +126,7 @@ pub enum Kept {
 
 impl Reason {
     /// Every word that [`Reason::word`] can say, in no particular order.
-    pub const WORDS: [&'static str; 13] = [
+    pub const WORDS: [&'static str; 15] = [
         "unowned",
         "no_leader",
         "no_worker",
@@ -136,7 +139,9 @@ impl Reason {
         "no_lease",
         "row_not_understood",
         "shard_unknown",
+        "other_stream",
         "stream_recreated",
+        "stream_mismatch",
     ];
 
     /// A fixed word, for metrics and JSON.
@@ -154,7 +159,9 @@ impl Reason {
             Self::NoLease => "no_lease",
             Self::NotUnderstood(_) => "row_not_understood",
             Self::ShardUnknown => "shard_unknown",
-            Self::StreamRecreated => "stream_recreated",
+            Self::NotOurs(NotOurs::Other { .. }) => "other_stream",
+            Self::NotOurs(NotOurs::Former { .. }) => "stream_recreated",
+            Self::NotOurs(NotOurs::Unlike { .. }) => "stream_mismatch",
         }
     }
 
@@ -200,10 +207,15 @@ impl Reason {
                 "check that --stream is the stream of this application; if it is, what was not read in time is lost, \
                  and the leader removes the lease unless a batch of it is pending"
             }
-            Self::StreamRecreated => {
-                "the stream was deleted and made again: stop the workers and remove its leases with `kinetide \
-                 leases delete --all`, or use another --application"
+            Self::NotOurs(NotOurs::Other { .. }) => {
+                "correct --stream, or use another --application for this stream; do not delete the lease, or its stream \
+                 is delivered again from its beginning"
             }
+            Self::NotOurs(NotOurs::Former { .. }) => {
+                "check --region; if the stream was deleted and made again, stop the workers and remove its leases with \
+                 `kinetide leases delete --all`, or use another --application"
+            }
+            Self::NotOurs(NotOurs::Unlike { .. }) => TELL_APART,
         }
     }
 }
@@ -233,7 +245,13 @@ impl fmt::Display for Reason {
             Self::ShardUnknown => {
                 f.write_str("the stream does not know the shard; its retention may be over")
             }
-            Self::StreamRecreated => f.write_str("its lease is of an older stream with the same name"),
+            Self::NotOurs(NotOurs::Other { of, .. }) => write!(f, "its lease is of stream {}", of.in_words()),
+            Self::NotOurs(NotOurs::Former { of, ours, .. }) => {
+                write!(f, "its lease is of an older stream {}, and this is {}", of.in_words(), ours.in_words())
+            }
+            Self::NotOurs(NotOurs::Unlike { .. }) => f.write_str(
+                "its lease is not of this stream: it is of another one, or this stream was deleted and made again",
+            ),
         }
     }
 }
@@ -357,17 +375,19 @@ impl<'a> Context<'a> {
 
     /// Why the lease cannot be of the stream as it is listed.
     fn contradicts_stream(&self, lease: &Lease) -> Option<Reason> {
+        let ours = self.sight.stream;
+        if let Some(not_ours) = ours.and_then(|ours| whose::check(lease, ours).err()) {
+            return Some(Reason::NotOurs(not_ours));
+        }
         let shard = match self.shards.as_ref()?.get(&lease.key) {
             Some(shard) => shard,
             None if lease.finished() => return None,
             None => return Some(Reason::ShardUnknown),
         };
-        let recreated = match &lease.checkpoint {
-            // Read to its end, and still open.
-            Checkpoint::ShardEnd => !shard.closed,
-            checkpoint => is_of_former_stream(checkpoint, shard),
-        };
-        recreated.then_some(Reason::StreamRecreated)
+        // Read to its end, and still open.
+        let ended = lease.finished() && !shard.closed;
+        let contradicts = ended || whose::contradicts(lease, shard);
+        contradicts.then(|| Reason::NotOurs(whose::contradiction(lease, ours)))
     }
 
     fn unfinished_parents(&self, lease: &Lease) -> Vec<ShardId> {

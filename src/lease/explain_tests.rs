@@ -54,6 +54,7 @@ struct Scene {
     leader: Option<(LeaderRow, Instant)>,
     odd: Vec<OddRow>,
     listing: Option<Vec<Shard>>,
+    stream: Option<StreamId>,
     now: Instant,
 }
 
@@ -74,6 +75,7 @@ impl Scene {
             leader: Some((leader, now)),
             odd: Vec::new(),
             listing: None,
+            stream: None,
             now,
         };
         scene.look();
@@ -112,6 +114,7 @@ impl Scene {
             fleet: &self.fleet,
             leader: self.leader.as_ref().map(|(row, since)| (row, *since)),
             listing: self.listing.as_deref(),
+            stream: self.stream.as_ref(),
             now: self.now,
             host_clock: WALL_CLOCK,
         })
@@ -259,10 +262,29 @@ fn what_the_stream_does_not_know_is_not_read() {
     scene.listing = Some(vec![shard(0, &[], false)]);
     scene.leases[0].checkpoint = at(99);
     scene.look();
-    assert_eq!(scene.reason(), Reason::StreamRecreated);
+    assert_eq!(scene.reason().word(), "stream_mismatch");
+    scene.leases[0].stream = Some("1:trades:1000".into());
+    for (stream, word) in [
+        ("1:trades:1000", "stream_recreated"),
+        ("1:trades:1001", "stream_recreated"),
+        ("1:orders:1000", "other_stream"),
+        ("2:trades:1000", "other_stream"),
+    ] {
+        scene.stream = StreamId::parse(stream);
+        scene.look();
+        assert_eq!(scene.reason().word(), word, "{stream}");
+    }
+    // Of this stream by its name, and yet not: it was made again a moment after it was looked at.
+    scene.stream = StreamId::parse("1:trades:1000");
     scene.leases[0].checkpoint = Checkpoint::ShardEnd;
     scene.look();
-    assert_eq!(scene.reason(), Reason::StreamRecreated);
+    assert_eq!(scene.reason().word(), "stream_recreated");
+    scene.leases[0].checkpoint = at(200);
+    scene.leases[0].hash_range = Some(HashKeyRange { start: 7, end: 9 });
+    scene.look();
+    assert_eq!(scene.reason().word(), "stream_recreated", "a shard keeps its hash keys");
+    scene.leases[0].checkpoint = Checkpoint::ShardEnd;
+    scene.look();
     scene.listing = Some(vec![]);
     assert_eq!(scene.only().0, Standing::Finished(Kept::Due));
 }
@@ -326,6 +348,7 @@ fn a_finished_lease_says_what_keeps_it() {
 fn every_word_is_known_and_every_sentence_goes_on_one_line() {
     let w = || WorkerId::new("w");
     let hand_off = || HandOff { from: w(), to: None };
+    let stream = || StreamId::named("trades");
     let reasons = [
         Reason::Unowned(w()),
         Reason::NoLeader(None),
@@ -341,7 +364,9 @@ fn every_word_is_known_and_every_sentence_goes_on_one_line() {
         Reason::NoLease,
         Reason::NotUnderstood("attribute checkpoint is missing".into()),
         Reason::ShardUnknown,
-        Reason::StreamRecreated,
+        Reason::NotOurs(NotOurs::Unlike { lease: id(0) }),
+        Reason::NotOurs(NotOurs::Other { lease: id(0), of: stream(), ours: stream() }),
+        Reason::NotOurs(NotOurs::Former { lease: id(0), of: stream(), ours: stream() }),
     ];
     let words: BTreeSet<&str> = reasons.iter().map(Reason::word).collect();
     assert_eq!(words, BTreeSet::from(Reason::WORDS));

@@ -15,6 +15,7 @@ mod row;
 mod sync;
 mod table;
 pub mod view;
+pub mod whose;
 mod write;
 
 pub use fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
@@ -23,4 +24,5 @@ pub use row::{Lease, LeaseKey, Pending, WorkerId};
 pub use sync::SyncError;
 pub use table::{LeaseTable, TableError, WriteError};
 pub use view::FleetView;
+pub use whose::NotOurs;
 pub use write::{LeaseWrite, apply, holds};

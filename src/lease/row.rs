@@ -71,6 +71,9 @@ pub struct Lease {
     /// `kinetideMoves`, an attribute of our own that Java leaves alone: how often the lease has changed its worker since
     /// one last kept it for a while. The leader moves those that have moved least.
     pub moves: u64,
+    /// `kinetideStream`, an attribute of our own that Java leaves alone: the stream of the shard
+    /// ([`StreamId`](crate::shard::StreamId) as text). Rows of Java workers and of older builds have none at first.
+    pub stream: Option<Arc<str>>,
     /// `checkpointOwner`: present only during a graceful hand-off, the old owner that may still checkpoint.
     pub checkpoint_owner: Option<WorkerId>,
 }
@@ -90,6 +93,7 @@ impl Lease {
             hash_range: Some(shard.hash_range),
             throughput_kbps: None,
             moves: 0,
+            stream: None,
             checkpoint_owner: None,
         }
     }

@@ -9,9 +9,10 @@
 //!        │ due (`audit`)
 //! list the stream ─► read the table ─► create what is missing ─► fill in hash ranges
 //!        │                                  ─► delete what is done with, and what the stream has forgotten
-//!        └─► of a former stream: nothing is written
+//!        └─► not of this stream: nothing is written
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -21,10 +22,11 @@ use super::fleet::TableSnapshot;
 use super::held::{HeldLease, LeaseWriteError};
 use super::row::{Lease, LeaseKey};
 use super::table::{LeaseTable, TableError, WriteError, chain};
+use super::whose::{self, NotOurs};
 use super::write::LeaseWrite;
 use crate::shard::audit::{Verdict, Watch};
-use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, is_of_former_stream, missing_leases};
-use crate::shard::{Checkpoint, ChildShard, ListError, Shard, ShardId, ShardLister};
+use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, missing_leases, strangers};
+use crate::shard::{Checkpoint, ChildShard, ListError, Shard, ShardId, ShardLister, StreamId};
 use crate::telemetry::metrics;
 
 /// Writes to the table at the same time.
@@ -50,11 +52,9 @@ pub enum SyncError {
     /// A merged child needs the leases of both parents first. Try again in a moment.
     #[error("the lease of the other merge parent {0} does not exist yet")]
     ParentMissing(ShardId),
-    /// The leases are of a former stream.
-    #[error(
-        "the lease of {0} is of a former stream of this name; delete the leases, or use another --application"
-    )]
-    Recreated(ShardId),
+    /// The leases are not those of this stream.
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
 }
 
 /// A stream and the table that holds its leases.
@@ -68,6 +68,38 @@ pub(super) struct ShardSync {
 impl ShardSync {
     pub(super) fn new(table: Arc<dyn LeaseTable>, lister: Arc<dyn ShardLister>, initial: Checkpoint) -> Self {
         Self { table, lister, initial }
+    }
+
+    /// Looks whose leases these are, before this worker takes part. Answers which stream it is.
+    ///
+    /// # Errors
+    /// [`SyncError::NotOurs`] when they are of another stream; [`Inconsistent::Behind`] when they seem to be and the
+    /// listing may be behind; otherwise when it could not look.
+    pub(super) async fn prove(&self) -> Result<Option<StreamId>, SyncError> {
+        let ours = self.lister.stream().await?;
+        let table = self.table.snapshot().await?;
+        if let Some(ours) = &ours {
+            whose::check_all(&table.leases, ours)?;
+        }
+        // Those that do not say whose they are.
+        let unnamed: Vec<&Lease> = table.leases.iter().filter(|row| row.stream.is_none()).collect();
+        if unnamed.is_empty() {
+            return Ok(ours);
+        }
+        let listing = self.lister.list().await?;
+        let found = strangers(&listing, &leases_of(unnamed.iter().copied()));
+        if let Some(lease) = found.former.first().cloned() {
+            return Err(NotOurs::Unlike { lease }.into());
+        }
+        if let Some(lease) = found.doubtful.first().cloned() {
+            return Err(Inconsistent::Behind { lease }.into());
+        }
+        for (shard, sequence) in whose::to_ask(&unnamed, &listing) {
+            if !self.lister.accepts(shard, sequence).await? {
+                return Err(NotOurs::Unlike { lease: shard.clone() }.into());
+            }
+        }
+        Ok(ours)
     }
 
     /// One look of the leader at all leases, as they were a moment ago.
@@ -89,22 +121,33 @@ impl ShardSync {
 
     /// Lists the stream and brings the leases in step with it.
     async fn sync(&self, watch: &mut Watch) -> Result<(), SyncError> {
+        // Asked first: a stream that is made again meanwhile is not taken for the one that was listed.
+        let ours = self.lister.stream().await?;
         let listing = self.lister.list().await?;
         let table = self.table.snapshot().await?;
         let mut leases = leases_of(&table.leases);
-        let verdict = watch.listed(&listing, &mut leases, Instant::now())?;
-        metrics::stream_recreated(matches!(verdict, Verdict::Recreated(_)));
-        if let Verdict::Recreated(strangers) = verdict {
-            tracing::error!(
-                leases = strangers.len(), first = %strangers[0],
-                "the stream was deleted and made again: leases hold checkpoints of the former stream of this name. \
-                 No lease is made or deleted. Stop the workers, then run `kinetide leases delete --all`, or start with \
-                 another --application"
-            );
+        let named = ours.as_ref().map_or(Ok(()), |ours| whose::check_all(&table.leases, ours));
+        let found = match named {
+            Err(not_ours) => Err(not_ours),
+            Ok(()) => match watch.listed(&listing, &mut leases, Instant::now())? {
+                Verdict::Ours => Ok(()),
+                Verdict::NotOurs(strangers) => {
+                    let row = table.leases.iter().find(|row| row.key == strangers[0]);
+                    Err(row.map_or_else(
+                        || NotOurs::Unlike { lease: strangers[0].clone() },
+                        |row| whose::contradiction(row, ours.as_ref()),
+                    ))
+                }
+            },
+        };
+        metrics::stream_recreated(found.is_err());
+        if let Err(not_ours) = found {
+            tracing::error!("no lease is made or deleted: {not_ours}");
             return Ok(());
         }
-        self.create_missing(&listing, &with_odd(&leases, &table, &listing)).await?;
+        self.create_missing(&listing, &with_odd(&leases, &table, &listing), ours.as_ref()).await?;
         self.fill_hash_ranges(&table.leases, &listing).await?;
+        self.name_stream(&table.leases, &listing, ours.as_ref()).await;
         self.delete_finished(&table.leases, &leases, &listing).await;
         for row in table.leases.iter().filter(|row| !row.finished() && leases[&row.key].gone) {
             self.give_up(row).await?;
@@ -113,10 +156,16 @@ impl ShardSync {
         Ok(())
     }
 
-    async fn create_missing(&self, listing: &[Shard], leases: &Leases) -> Result<(), SyncError> {
+    async fn create_missing(
+        &self,
+        listing: &[Shard],
+        leases: &Leases,
+        ours: Option<&StreamId>,
+    ) -> Result<(), SyncError> {
         let missing = missing_leases(listing, leases, &self.initial)?;
+        let named: Option<Arc<str>> = ours.map(|ours| ours.to_string().into());
         let create = |(shard, start): (&Shard, Checkpoint)| {
-            let lease = Lease::new(shard, start);
+            let lease = Lease { stream: named.clone(), ..Lease::new(shard, start) };
             async move {
                 if self.table.create(&lease).await? {
                     tracing::info!(lease = %lease.key, start = lease.checkpoint.as_str(), "lease created");
@@ -143,6 +192,28 @@ impl ShardSync {
             }
         }
         Ok(())
+    }
+
+    /// Rows of Java workers and of older builds do not say whose they are. What is not written now is so at the next
+    /// listing.
+    async fn name_stream(&self, rows: &[Lease], listing: &[Shard], ours: Option<&StreamId>) {
+        let Some(ours) = ours else { return };
+        let (named, listed): (Arc<str>, BTreeSet<&ShardId>) =
+            (ours.to_string().into(), listing.iter().map(|shard| &shard.id).collect());
+        let unnamed = rows.iter().filter(|row| row.stream.is_none() && listed.contains(&row.key));
+        let name = |row: &Lease| {
+            let (key, write) = (row.key.clone(), LeaseWrite::SetStream(Arc::clone(&named)));
+            async move {
+                // Its owner has moved the counter since the scan.
+                if let Ok(Some(current)) = self.table.get(&key).await
+                    && let Err(error) = self.table.write(&current, &write).await
+                {
+                    tracing::debug!(lease = %key, error = %chain(&error), "stream not noted");
+                }
+            }
+        };
+        let naming: Vec<_> = unnamed.map(name).collect();
+        stream::iter(naming).buffer_unordered(CONCURRENCY).for_each(|()| std::future::ready(())).await;
     }
 
     async fn delete_finished(&self, rows: &[Lease], leases: &Leases, listing: &[Shard]) {
@@ -223,13 +294,15 @@ impl ShardSync {
         }
         let table = self.table.snapshot().await?;
         let leases = leases_of(&table.leases);
-        let former = |shard: &&Shard| {
-            leases.get(&shard.id).is_some_and(|lease| is_of_former_stream(&lease.checkpoint, shard))
+        let ours = self.lister.stream().await?;
+        let stranger = |row: &&Lease| {
+            let shard = listing.iter().find(|shard| shard.id == row.key);
+            shard.is_some_and(|shard| whose::contradicts(row, shard))
         };
-        if let Some(former) = listing.iter().find(former) {
-            return Err(SyncError::Recreated(former.id.clone()));
+        if let Some(row) = table.leases.iter().find(stranger) {
+            return Err(whose::contradiction(row, ours.as_ref()).into());
         }
-        self.create_missing(&listing, &with_odd(&leases, &table, &listing)).await?;
+        self.create_missing(&listing, &with_odd(&leases, &table, &listing), ours.as_ref()).await?;
         match self.table.get(parent).await? {
             Some(_) => Ok(()),
             None => Err(SyncError::ParentMissing(parent.clone())),
@@ -257,7 +330,8 @@ impl ShardSync {
             for other in child.parents.iter().filter(|other| *other != parent.key()) {
                 self.require_lease(other).await?;
             }
-            if self.table.create(&Lease::new(&child.to_shard(), start.clone())).await? {
+            let lease = Lease { stream: row.stream.clone(), ..Lease::new(&child.to_shard(), start.clone()) };
+            if self.table.create(&lease).await? {
                 tracing::info!(lease = %child.id, parent = %parent.key(), "lease of child shard created");
             }
         }
@@ -280,7 +354,7 @@ impl ShardSync {
     }
 }
 
-fn leases_of(rows: &[Lease]) -> Leases {
+fn leases_of<'a>(rows: impl IntoIterator<Item = &'a Lease>) -> Leases {
     let leased = |row: &Lease| Leased {
         checkpoint: row.checkpoint.clone(),
         parents: row.parents.clone(),
@@ -288,7 +362,7 @@ fn leases_of(rows: &[Lease]) -> Leases {
         hash_range: row.hash_range,
         gone: false,
     };
-    rows.iter().map(|row| (row.key.clone(), leased(row))).collect()
+    rows.into_iter().map(|row| (row.key.clone(), leased(row))).collect()
 }
 
 /// The leases, with those whose rows are not understood: they are there, and how far they are is not known. Without

@@ -21,6 +21,9 @@ const INTERVAL: Duration = Duration::from_secs(60);
 struct Script {
     answers: Mutex<VecDeque<Option<Vec<Shard>>>>,
     calls: Mutex<usize>,
+    stream: Mutex<Option<StreamId>>,
+    /// Sequence numbers that did not come from this stream.
+    refuses: Mutex<Vec<SequenceNumber>>,
 }
 
 #[async_trait]
@@ -31,6 +34,14 @@ impl ShardLister for Script {
         let answer = if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() };
         let out = || ListError::Unavailable { stream: "trades".into(), source: "throttled".into() };
         answer.expect("the test scripts every listing").ok_or_else(out)
+    }
+
+    async fn stream(&self) -> Result<Option<StreamId>, ListError> {
+        Ok(self.stream.lock().unwrap().clone())
+    }
+
+    async fn accepts(&self, _: &ShardId, sequence: &SequenceNumber) -> Result<bool, ListError> {
+        Ok(!self.refuses.lock().unwrap().contains(sequence))
     }
 }
 
@@ -374,4 +385,108 @@ fn a_row_that_is_not_understood_is_a_lease() {
     assert_eq!(leases.len(), 1);
     let only_three = missing_leases(&listing[3..], &leases, &Checkpoint::TrimHorizon).unwrap();
     assert_eq!(only_three.iter().map(|(shard, _)| &shard.id).collect::<Vec<_>>(), [&id(3)]);
+}
+
+impl Scene {
+    fn is_stream(&self, stream: &str) {
+        *self.stream.stream.lock().unwrap() = StreamId::parse(stream);
+    }
+
+    fn streams(&self) -> Vec<Option<String>> {
+        self.table.rows().into_iter().map(|row| row.stream.map(|stream| stream.to_string())).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_leases_say_whose_they_are_and_old_ones_are_told() {
+    let mut scene = Scene::new(Checkpoint::TrimHorizon);
+    let stream = [shard(0, &[], true, LOW), shard(1, &[], false, HIGH), shard(2, &[0], false, LOW)];
+    let old = scene.lease(&stream[1], at(1010)).await;
+    // Of a shard that the stream has forgotten: nobody can tell any more.
+    scene.lease(&shard(3, &[], true, LOW), Checkpoint::ShardEnd).await;
+    scene.is_stream("1:trades:1000");
+    scene.lists(&[Some(&[&stream[..], &[shard(4, &[], false, LOW)]].concat())]);
+    let held = scene.held(scene.table.write(&old, &LeaseWrite::Assign(WorkerId::new("me"))).await.unwrap());
+    scene.look().await.unwrap();
+    let ours = Some("1:trades:1000".to_owned());
+    assert_eq!(scene.streams(), [&ours, &ours, &None, &ours].map(Clone::clone));
+    let row = scene.table.rows()[1].clone();
+    assert_eq!((row.counter, row.owner), (1, Some(WorkerId::new("me"))), "no counter, no owner");
+    // Its holder has not seen that write, and renews all the same.
+    assert_eq!(held.renew().await.unwrap().stream.as_deref(), ours.as_deref());
+    // A child is of the stream of its parent.
+    let parent = scene.table.write(&scene.table.rows()[0], &LeaseWrite::Assign(WorkerId::new("me"))).await;
+    let child = ChildShard { id: id(2), parents: vec![id(0)], hash_range: stream[2].hash_range };
+    scene.sync.create_children(&scene.held(parent.unwrap()), &[child]).await.unwrap();
+    assert_eq!(scene.streams()[2], ours);
+}
+
+/// Two streams with the same shards: ids, hash keys and even starts are alike.
+#[tokio::test(start_paused = true)]
+async fn a_worker_of_another_stream_finds_out_before_it_takes_part() {
+    let stream = [shard(0, &[], false, LOW), shard(1, &[], false, HIGH)];
+    let scene = Scene::new(Checkpoint::TrimHorizon);
+    scene.lists(&[Some(&stream)]);
+    scene.is_stream("1:trades:1000");
+    assert_eq!(scene.sync.prove().await.unwrap(), StreamId::parse("1:trades:1000"), "no lease yet");
+    for shard in &stream {
+        let row = Lease { stream: Some("1:trades:1000".into()), ..Lease::new(shard, at(5000)) };
+        scene.table.create(&row).await.unwrap();
+    }
+    scene.sync.prove().await.unwrap();
+    assert_eq!(scene.calls(), 0, "rows that say it need no listing");
+    for (other, wrong_setting) in [("1:orders:900", true), ("2:trades:1000", true), ("1:trades:2000", false)]
+    {
+        scene.is_stream(other);
+        let Err(SyncError::NotOurs(problem)) = scene.sync.prove().await else { panic!("{other}") };
+        assert_eq!(problem.is_wrong_setting(), wrong_setting, "{problem}");
+    }
+}
+
+/// Rows of Java workers and of older builds.
+#[tokio::test(start_paused = true)]
+async fn leases_that_do_not_say_whose_they_are_are_compared() {
+    let stream = [shard(0, &[], false, LOW), shard(1, &[], false, HIGH)];
+    let unlike = |proven| matches!(proven, Err(SyncError::NotOurs(NotOurs::Unlike { .. })));
+    let proven = async |leases: &[(&Shard, Checkpoint)], refuses: &[u128]| {
+        let scene = Scene::new(Checkpoint::TrimHorizon);
+        scene.is_stream("1:trades:1000");
+        scene.lists(&[Some(&stream)]);
+        *scene.stream.refuses.lock().unwrap() =
+            refuses.iter().map(|number| SequenceNumber::from(*number)).collect();
+        for (shard, checkpoint) in leases {
+            scene.lease(shard, checkpoint.clone()).await;
+        }
+        scene.sync.prove().await
+    };
+    assert!(proven(&[(&stream[0], at(500)), (&stream[1], at(1500))], &[]).await.is_ok());
+    assert!(
+        proven(&[(&stream[0], Checkpoint::Latest), (&stream[1], Checkpoint::TrimHorizon)], &[]).await.is_ok()
+    );
+    assert!(unlike(proven(&[(&stream[1], at(999))], &[]).await), "before the start of the shard");
+    assert!(unlike(proven(&[(&shard(0, &[], false, ALL), at(500))], &[]).await), "other hash keys");
+    assert!(unlike(proven(&[(&stream[0], at(500)), (&stream[1], at(1500))], &[1500]).await), "asked");
+    let behind = proven(&[(&shard(5, &[], false, LOW), at(5500))], &[]).await;
+    assert!(matches!(behind, Err(SyncError::Listing(Inconsistent::Behind { .. }))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_leaves_the_leases_of_another_stream_alone() {
+    let mut scene = Scene::new(Checkpoint::TrimHorizon);
+    let stream = [shard(0, &[], true, LOW), shard(1, &[], false, HIGH), shard(2, &[], false, LOW)];
+    scene.lists(&[Some(&stream)]);
+    scene.is_stream("1:trades:1000");
+    for (number, checkpoint) in [(0, Checkpoint::ShardEnd), (7, at(7007))] {
+        let row = Lease {
+            stream: Some("1:orders:1000".into()),
+            children: vec![id(7)],
+            ..Lease::new(&shard(number, &[], true, LOW), checkpoint)
+        };
+        scene.table.create(&row).await.unwrap();
+    }
+    let before = scene.table.rows();
+    for _ in 0..4 {
+        scene.later().await.unwrap();
+        assert_eq!(scene.table.rows(), before);
+    }
 }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 
 use super::fleet::{LeaderRow, TableSnapshot, WorkerRow};
 use super::row::{Lease, LeaseKey, WorkerId};
+use super::whose::NotOurs;
 use super::write::LeaseWrite;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -22,6 +23,9 @@ pub enum TableError {
         /// What is wrong, and what to change.
         reason: String,
     },
+    /// The leases in it are not those of our stream. Retrying does not help.
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
     /// Throttled, unreachable or failing: worth another try.
     #[error("lease table not available")]
     Unavailable(#[source] Source),

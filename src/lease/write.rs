@@ -1,6 +1,8 @@
 //! Every write to a lease row, as data, with the condition and effect it has in KCL's table
 //! (`DynamoDBLeaseRefresher`, `DynamoDBLeaseSerializer`).
 
+use std::sync::Arc;
+
 use super::row::{Lease, Pending, WorkerId};
 use crate::shard::{Checkpoint, HashKeyRange, ShardId};
 
@@ -27,12 +29,21 @@ pub enum LeaseWrite {
     Settle,
     /// Fill in a missing hash key range. KCL's meta update: no counter.
     SetHashRange(HashKeyRange),
+    /// Note the stream of a lease that names none. No counter.
+    SetStream(Arc<str>),
 }
 
 impl LeaseWrite {
     /// True when the counter grows: a heartbeat, and the end of every older write that is still on its way.
     pub fn moves_counter(&self) -> bool {
-        !matches!(self, Self::HandOff(_) | Self::SetChildren(_) | Self::SetHashRange(_) | Self::Settle)
+        !matches!(
+            self,
+            Self::HandOff(_)
+                | Self::SetChildren(_)
+                | Self::SetHashRange(_)
+                | Self::SetStream(_)
+                | Self::Settle
+        )
     }
 }
 
@@ -52,6 +63,7 @@ pub fn holds(current: &Lease, seen: &Lease, write: &LeaseWrite) -> bool {
             LeaseWrite::HandOff(_) => {
                 seen.owner.is_some() && current.owner == seen.owner && current.checkpoint_owner.is_none()
             }
+            LeaseWrite::SetStream(_) => current.stream.is_none(),
             _ => true,
         }
 }
@@ -94,6 +106,7 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
         LeaseWrite::SetChildren(children) => next.children = children.clone(),
         LeaseWrite::Settle => next.moves = 0,
         LeaseWrite::SetHashRange(range) => next.hash_range = Some(*range),
+        LeaseWrite::SetStream(stream) => next.stream = Some(Arc::clone(stream)),
     }
     next
 }

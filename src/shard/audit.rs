@@ -1,7 +1,7 @@
 //! When a leader compares the leases with the stream, and what it may believe of a listing.
 //!
 //! Owns: the search for hash keys that no lease covers (KCL's `PeriodicShardSyncManager`), how often the stream is
-//! listed, which shards count as gone, when a stream counts as made anew.
+//! listed, which shards count as gone, when the leases count as those of another stream.
 //! Does not own: which leases are missing or done with (`graph`), the reads and writes (`lease::sync`).
 //!
 //! A leader looks at its leases once in a shard sync interval (60 s unless set otherwise), which costs nothing: it has
@@ -70,8 +70,8 @@ pub struct Hole {
 pub enum Verdict {
     /// They are of this stream. Shards that are gone are marked so in the leases.
     Ours,
-    /// These leases, and so all of them, are of a former stream with the same name.
-    Recreated(Vec<ShardId>),
+    /// These leases, and so all of them, are of another stream, or of a former one with the same name.
+    NotOurs(Vec<ShardId>),
 }
 
 /// What a leader remembers between its looks. Another leader begins anew.
@@ -146,14 +146,14 @@ impl Watch {
         self.list_next = true;
         let Strangers { former, doubtful } = strangers(listing, leases);
         if !former.is_empty() {
-            return Ok(Verdict::Recreated(former));
+            return Ok(Verdict::NotOurs(former));
         }
         if let Some(first) = doubtful.first() {
             let since = *self.doubt_since.get_or_insert(now);
             if now.duration_since(since) < AGREED_AFTER {
                 return Err(Inconsistent::Behind { lease: first.clone() });
             }
-            return Ok(Verdict::Recreated(doubtful));
+            return Ok(Verdict::NotOurs(doubtful));
         }
         self.doubt_since = None;
         self.unsettled = false;
@@ -211,11 +211,15 @@ mod tests {
         ])
     }
 
+    /// 4 and 5 with the hash keys of [`halves`].
     fn listed(number: usize, start: u128, closed: bool) -> Shard {
         Shard {
             id: id(number),
             parents: Vec::new(),
-            hash_range: range(0, u128::MAX),
+            hash_range: halves()
+                .get(&id(number))
+                .and_then(|half| half.hash_range)
+                .unwrap_or(range(0, u128::MAX)),
             starting_sequence_number: SequenceNumber::from(start),
             closed,
         }
@@ -339,7 +343,7 @@ mod tests {
         let now = Instant::now();
         let mut watch = settled(now);
         let stream = [listed(4, 5000, false), listed(5, 6000, false)];
-        let recreated = Ok(Verdict::Recreated(vec![id(4), id(5)]));
+        let recreated = Ok(Verdict::NotOurs(vec![id(4), id(5)]));
         assert_eq!(watch.listed(&stream, &mut halves(), now), recreated);
         assert!(watch.look(&halves()), "as long as it lasts");
         // A checkpoint at the start of its shard is of this shard.
@@ -361,7 +365,7 @@ mod tests {
             let behind = Err(Inconsistent::Behind { lease: suspect.clone() });
             assert_eq!(watch.listed(&stream, &mut halves(), now), behind);
             assert_eq!(watch.listed(&stream, &mut halves(), now + AGREED_AFTER / 2), behind);
-            let Ok(Verdict::Recreated(leases)) = watch.listed(&stream, &mut halves(), now + AGREED_AFTER)
+            let Ok(Verdict::NotOurs(leases)) = watch.listed(&stream, &mut halves(), now + AGREED_AFTER)
             else {
                 panic!("for how long is it to be doubted?");
             };
@@ -410,7 +414,6 @@ mod tests {
         #[test]
         fn listings_follow_from_the_last_looks(steps in prop::collection::vec(0u128..4, 1..60)) {
             let now = Instant::now();
-            let stream = [listed(4, 500, false)];
             let mut watch = settled(now);
             let (mut last, mut same, mut since_listing) = (0, 0, 0);
             for step in steps {
@@ -421,6 +424,7 @@ mod tests {
                 prop_assert_eq!(watch.look(&leases), expected);
                 if expected {
                     since_listing = 0;
+                    let stream = [Shard { hash_range: range(step, u128::MAX), ..listed(4, 500, false) }];
                     watch.listed(&stream, &mut leases, now).unwrap();
                     watch.in_step();
                 }

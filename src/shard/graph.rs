@@ -220,10 +220,16 @@ pub fn is_of_former_stream(checkpoint: &Checkpoint, shard: &Shard) -> bool {
     checkpoint.position().is_some_and(|at| at.sequence < shard.starting_sequence_number)
 }
 
+/// True when a lease with this checkpoint and these hash keys cannot be of this shard: [`is_of_former_stream`], or the
+/// hash keys differ, which a shard keeps as long as it lives.
+pub fn is_unlike(checkpoint: &Checkpoint, hash_range: Option<HashKeyRange>, shard: &Shard) -> bool {
+    is_of_former_stream(checkpoint, shard) || hash_range.is_some_and(|range| range != shard.hash_range)
+}
+
 /// Leases that cannot be of the stream as it is listed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Strangers {
-    /// Of a former stream, beyond doubt ([`is_of_former_stream`]).
+    /// Of a former stream or of another one, beyond doubt ([`is_unlike`]).
     pub former: Vec<ShardId>,
     /// Either that, or the listing is behind: read to the end and yet listed as open, or unknown and younger than
     /// every listed shard, while a stream that forgets a shard lists younger ones.
@@ -238,7 +244,9 @@ pub fn strangers(listing: &[Shard], leases: &Leases) -> Strangers {
     let mut found = Strangers::default();
     for (id, lease) in leases {
         match shards.get(id) {
-            Some(shard) if is_of_former_stream(&lease.checkpoint, shard) => found.former.push(id.clone()),
+            Some(shard) if is_unlike(&lease.checkpoint, lease.hash_range, shard) => {
+                found.former.push(id.clone());
+            }
             Some(shard) if lease.checkpoint == Checkpoint::ShardEnd && !shard.closed => {
                 found.doubtful.push(id.clone());
             }

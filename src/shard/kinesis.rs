@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
-use aws_sdk_kinesis::types;
+use aws_sdk_kinesis::types::{self, ShardIteratorType};
 
 use super::audit::holes;
-use super::{HashKeyRange, ListError, SequenceNumber, Shard, ShardId, ShardLister};
+use super::{HashKeyRange, ListError, SequenceNumber, Shard, ShardId, ShardLister, StreamId};
 
 /// Shards per call, the most that `ListShards` allows.
 const PAGE_SHARDS_MAX: i32 = 1000;
@@ -61,6 +61,33 @@ impl ShardLister for KinesisShardLister {
             return Err(self.unavailable(hole));
         }
         Ok(shards)
+    }
+
+    async fn stream(&self) -> Result<Option<StreamId>, ListError> {
+        let call = self.client.describe_stream_summary().stream_name(&self.stream);
+        let answer = call.send().await.map_err(|error| match error.code() {
+            Some("ResourceNotFoundException") => ListError::NotFound(self.stream.clone()),
+            _ => self.unavailable(error),
+        })?;
+        let named = StreamId::named(self.stream.as_str());
+        Ok(Some(match answer.stream_description_summary() {
+            Some(summary) => {
+                let created = u64::try_from(summary.stream_creation_timestamp().secs()).ok();
+                named.described(summary.stream_arn(), created)
+            }
+            None => named,
+        }))
+    }
+
+    async fn accepts(&self, shard: &ShardId, sequence: &SequenceNumber) -> Result<bool, ListError> {
+        let call = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(shard.as_str());
+        let call = call.shard_iterator_type(ShardIteratorType::AtSequenceNumber);
+        match call.starting_sequence_number(sequence.as_str()).send().await {
+            Ok(_) => Ok(true),
+            // The type and the shard are as they should be, so it is about the number.
+            Err(error) if error.code() == Some("InvalidArgumentException") => Ok(false),
+            Err(error) => Err(self.unavailable(error)),
+        }
     }
 }
 

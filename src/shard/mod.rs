@@ -7,8 +7,10 @@ pub mod audit;
 pub mod graph;
 pub mod kinesis;
 mod position;
+mod stream;
 
 pub use position::{Checkpoint, Position, SequenceNumber};
+pub use stream::{Kinship, StreamId};
 
 use std::fmt;
 use std::sync::Arc;
@@ -127,4 +129,14 @@ pub enum ListError {
 pub trait ShardLister: Send + Sync {
     /// Every shard the stream still knows, closed ones included, in any order.
     async fn list(&self) -> Result<Vec<Shard>, ListError>;
+
+    /// Which stream this is, in words that tell it from a later one of the same name. `None`: the source cannot say.
+    async fn stream(&self) -> Result<Option<StreamId>, ListError> {
+        Ok(None)
+    }
+
+    /// False when the shard does not take the sequence number for one of its own. A source that cannot say takes all.
+    async fn accepts(&self, _shard: &ShardId, _sequence: &SequenceNumber) -> Result<bool, ListError> {
+        Ok(true)
+    }
 }

@@ -96,6 +96,7 @@ const PURE: &[&str] = &[
     "src/lease/explain.rs",
     "src/lease/plan.rs",
     "src/lease/row.rs",
+    "src/lease/whose.rs",
     "src/lease/write.rs",
     "src/loadtest/chaos.rs",
     "src/loadtest/charts.rs",
@@ -107,6 +108,7 @@ const PURE: &[&str] = &[
     "src/shard/audit.rs",
     "src/shard/graph.rs",
     "src/shard/position.rs",
+    "src/shard/stream.rs",
     "src/transform/",
 ];
 const IMPURE: [&str; 6] = ["async ", ".await", "::now()", "wall_clock", "std::fs", "std::net"];

@@ -13,7 +13,7 @@ use super::observe::{Observer, wall_clock_s};
 use super::table::wrapped;
 use super::{Change, Exit, Fleet, Progress, chain, lag};
 use crate::lease::{Lease, LeaseKey, LeaseTable, WorkerId, WriteError, apply};
-use crate::shard::{Checkpoint, ShardId};
+use crate::shard::{Checkpoint, ShardId, StreamId};
 
 /// Writes at the same time.
 const CONCURRENCY: usize = 20;
@@ -106,7 +106,8 @@ pub(super) struct SetCheckpointArgs {
 #[command(group = ArgGroup::new("which").required(true).args(["shards", "all"]))]
 #[command(
     after_help = "The next shard sync makes a deleted lease anew, for a shard that the stream still has, and \
-    starts it at the initial position: its records are delivered again. Leases of live owners are refused.\n\n\
+    starts it at the initial position: its records are delivered again. Leases of live owners are refused, and so are \
+    leases of another stream than the one named by --stream.\n\n\
     Example:\n  \
     kinetide leases delete --all --stream trades --dry-run"
 )]
@@ -115,9 +116,13 @@ pub(super) struct DeleteArgs {
     #[arg(value_name = "SHARD")]
     shards: Vec<String>,
 
-    /// All leases of the application.
+    /// All leases of the application. Its workers must be stopped.
     #[arg(long)]
     all: bool,
+
+    /// Delete leases although they may be those of another stream.
+    #[arg(long)]
+    force: bool,
 
     #[command(flatten)]
     confirm: Confirm,
@@ -191,8 +196,8 @@ pub(super) enum Done {
 /// Looks, says what it would write, asks, writes.
 pub(super) async fn run(fleet: &Fleet, change: Change) -> anyhow::Result<Exit> {
     let stream = match &change {
-        Change::SetCheckpoint(_) => fleet.stream.as_ref(),
-        _ => None,
+        Change::SetCheckpoint(_) | Change::Delete(_) => fleet.stream.as_ref(),
+        Change::Release(_) | Change::Evict(_) => None,
     };
     let mut observer = fleet.observer(stream);
     let mut progress = Progress::default();
@@ -251,7 +256,17 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
             }
             vec![planned]
         }
-        Change::Delete(_) => {
+        Change::Delete(args) => {
+            if args.all {
+                none_active(observer)?;
+            }
+            let named = fleet.stream.as_deref().map(StreamId::named);
+            let stream = observer.stream.as_ref().or(named.as_ref());
+            if let Err(problem) = change::may_delete(&leases, stream, observer.listing.as_deref())
+                && !args.force
+            {
+                return Err(anyhow!("table {}: {problem}", fleet.application));
+            }
             leases.iter().map(|lease| change::delete(lease, live(lease))).collect::<Result<_, _>>()?
         }
     })
@@ -287,6 +302,25 @@ fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<
         return Err(anyhow!("worker {worker} has no lease in table {}", fleet.application));
     }
     Ok(leases)
+}
+
+/// Workers that run would make deleted leases anew at once.
+fn none_active(observer: &Observer) -> anyhow::Result<()> {
+    let active: Vec<&str> = observer
+        .fleet
+        .active_workers(observer.now, wall_clock_s())
+        .map(|worker| worker.row.id.as_str())
+        .collect();
+    if active.is_empty() {
+        return Ok(());
+    }
+    let (some, more) = (active.len().min(3), active.len().saturating_sub(3));
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(anyhow!(
+        "active workers: {}{more}; stop them first. One that was killed counts as active until its row is old, at most a \
+         minute",
+        active[..some].join(", ")
+    ))
 }
 
 /// Leases of each worker that may be given more.

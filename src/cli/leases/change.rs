@@ -3,8 +3,9 @@
 use std::fmt;
 
 use crate::checkpoint::PendingBatch;
+use crate::lease::whose::{self, NotOurs, TELL_APART};
 use crate::lease::{Lease, LeaseWrite, Pending, WorkerId};
-use crate::shard::{Checkpoint, Position, SequenceNumber, Shard};
+use crate::shard::{Checkpoint, Position, SequenceNumber, Shard, StreamId};
 
 /// One write to the table.
 #[derive(Clone, Debug, PartialEq)]
@@ -158,6 +159,43 @@ pub(super) fn set_checkpoint(
     Ok(Planned { warnings, undo: Some(undo), ..Planned::new(lease, steps, does) })
 }
 
+/// Whether these leases may be deleted: they are those of the stream that was named, as far as one can tell. Deleting
+/// those of another stream would deliver that one again.
+///
+/// # Errors
+/// Why not, in words.
+pub(super) fn may_delete(
+    leases: &[Lease],
+    stream: Option<&StreamId>,
+    listing: Option<&[Shard]>,
+) -> Result<(), String> {
+    let named = leases.iter().find_map(|lease| Some((&lease.key, lease.stream.as_ref()?)));
+    let Some(stream) = stream else {
+        let whose = named.map_or(String::new(), |(lease, stream)| {
+            let name = StreamId::parse(stream).map_or(stream.to_string(), |stream| stream.name().to_owned());
+            format!(": that of {lease} is of stream {name}")
+        });
+        return Err(format!("name the stream whose leases are meant with --stream{whose}"));
+    };
+    let stranger = |lease: &Lease| whose::check(lease, stream).err().filter(NotOurs::is_wrong_setting);
+    if let Some(problem) = leases.iter().find_map(stranger) {
+        return Err(problem.to_string());
+    }
+    // They do not say whose they are.
+    let unlike = |lease: &&Lease| {
+        let shard = listing.and_then(|listing| listing.iter().find(|shard| shard.id == lease.key));
+        lease.stream.is_none() && shard.is_some_and(|shard| whose::contradicts(lease, shard))
+    };
+    match leases.iter().find(unlike) {
+        Some(lease) => Err(format!(
+            "the lease of {} is not of stream {} as it is now: {TELL_APART}; --force deletes them all the same",
+            lease.key,
+            stream.name()
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Removes a lease whose owner is not alive.
 pub(super) fn delete(lease: &Lease, live: bool) -> Result<Planned, Refused> {
     if live {
@@ -278,6 +316,32 @@ mod tests {
     }
 
     const ALL: Allowed = Allowed { evict: true, force: true };
+
+    #[test]
+    fn leases_of_another_stream_are_not_deleted() {
+        let of = |stream: &str| Lease { stream: Some(stream.into()), ..lease(None, None) };
+        let unnamed = lease(None, None);
+        let trades = StreamId::parse("1:trades:1000").unwrap();
+        let listing = [shard()];
+        let may = |leases: &[Lease], stream: Option<&StreamId>| may_delete(leases, stream, Some(&listing));
+        // Of this stream, or of a former one of its name.
+        for ours in ["1:trades:1000", "1:trades:999"] {
+            assert_eq!(may(&[of(ours), unnamed.clone()], Some(&trades)), Ok(()));
+        }
+        // The stream is gone, and only its name is known.
+        assert_eq!(may_delete(&[of("1:trades:9")], Some(&StreamId::named("trades")), None), Ok(()));
+        for other in ["1:orders:1000", "2:trades:1000"] {
+            let refused = may(&[unnamed.clone(), of(other)], Some(&trades)).unwrap_err();
+            assert!(refused.contains("do not delete") && !refused.contains("delete --all"), "{refused}");
+        }
+        let refused = may(&[of("1:trades:1000")], None).unwrap_err();
+        assert!(refused.contains("--stream") && refused.contains("is of stream trades"), "{refused}");
+        assert!(may(&[], None).is_err());
+        // A row that does not say it, and contradicts the stream: it may be of either.
+        let older = Lease { checkpoint: at(99), ..unnamed };
+        let refused = may(&[older], Some(&trades)).unwrap_err();
+        assert!(refused.contains("another stream") && refused.contains("--force"), "{refused}");
+    }
 
     #[test]
     fn a_release_is_graceful_where_it_can_be() {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::clock::wall_clock_us;
 use crate::lease::explain::{Explained, Sight, explain};
 use crate::lease::{FleetView, LeaderRow, Lease, LeaseTable, TableError};
-use crate::shard::{ListError, Shard, ShardLister};
+use crate::shard::{ListError, Shard, ShardLister, StreamId};
 
 /// More than the third of a failover time between two looks: a renew takes its time.
 const SLACK: Duration = Duration::from_millis(300);
@@ -28,6 +28,8 @@ pub(super) struct Observer {
     /// The lock was seen to be written.
     pub(super) leader_heard: bool,
     pub(super) listing: Option<Vec<Shard>>,
+    /// The stream, once it is known.
+    pub(super) stream: Option<StreamId>,
     /// Why the stream is not listed, where it should be.
     pub(super) listing_problem: Option<String>,
     listed: Option<Instant>,
@@ -49,6 +51,7 @@ impl Observer {
             leader: None,
             leader_heard: false,
             listing: None,
+            stream: None,
             listing_problem: None,
             listed: None,
             now: Instant::now(),
@@ -92,7 +95,10 @@ impl Observer {
         if let Some(listed) = listed {
             self.listed = Some(self.now);
             (self.listing, self.listing_problem) = match listed {
-                Ok(shards) => (Some(shards), None),
+                Ok((shards, stream)) => {
+                    self.stream = stream;
+                    (Some(shards), None)
+                }
                 Err(error) => (None, Some(super::chain(&error))),
             };
         }
@@ -107,10 +113,14 @@ impl Observer {
         Ok(())
     }
 
-    async fn list(&self) -> Option<Result<Vec<Shard>, ListError>> {
+    async fn list(&self) -> Option<Result<(Vec<Shard>, Option<StreamId>), ListError>> {
         let due = self.listed.is_none_or(|listed| listed.elapsed() >= LIST_EVERY);
         match &self.lister {
-            Some(lister) if due => Some(lister.list().await),
+            Some(lister) if due => {
+                let (shards, stream) = tokio::join!(lister.list(), lister.stream());
+                // What a stream is called helps; an operator may list shards and not describe.
+                Some(shards.map(|shards| (shards, stream.ok().flatten())))
+            }
             _ => None,
         }
     }
@@ -133,6 +143,7 @@ impl Observer {
             fleet: &self.fleet,
             leader: self.leader.as_ref().map(|(row, since)| (row, *since)),
             listing: self.listing.as_deref(),
+            stream: self.stream.as_ref(),
             now: self.now,
             host_clock: wall_clock_s(),
         })

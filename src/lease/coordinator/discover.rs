@@ -30,7 +30,7 @@ impl Coordinator {
             let wait = match found {
                 Ok(keys) => {
                     trouble.over();
-                    let leases = stream::iter(keys).map(|key| self.begin(key));
+                    let leases = stream::iter(keys).map(|key| self.begin(key, stop));
                     let mut begun = std::pin::pin!(leases.buffer_unordered(CONCURRENCY));
                     while let Some(lease) = begun.next().await {
                         let Some(lease) = lease else { continue };
@@ -70,7 +70,9 @@ impl Coordinator {
     ///
     /// Not while its former owner may still checkpoint. A renew whose answer is lost is found by the next look as a
     /// row in our name.
-    async fn begin(&self, key: LeaseKey) -> Option<Arc<HeldLease>> {
+    ///
+    /// A lease of another stream is left alone, and so is the fleet that counts on this worker for it: `stop`.
+    async fn begin(&self, key: LeaseKey, stop: &CancellationToken) -> Option<Arc<HeldLease>> {
         let me = &self.settings.worker;
         let limit = self.settings.failover / 3;
         let seen = match timeout(limit, self.table.get(&key)).await {
@@ -81,6 +83,12 @@ impl Coordinator {
                 return None;
             }
         };
+        if let Err(not_ours) = self.check_stream(&seen) {
+            tracing::error!("a lease was given to this worker that it cannot read: {not_ours}");
+            self.refused.get_or_init(|| not_ours);
+            stop.cancel();
+            return None;
+        }
         let sent = Instant::now();
         let row = match timeout(limit, self.table.write(&seen, &LeaseWrite::Renew(None))).await {
             Ok(Ok(row)) => row,

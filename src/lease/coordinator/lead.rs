@@ -16,7 +16,9 @@ use crate::lease::plan::{Balancing, Fleet, LeaseLoad, Move, WorkerLoad, plan};
 use crate::lease::row::{Lease, WorkerId};
 use crate::lease::table::{TableError, WriteError, chain};
 use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen, SeenWorker};
+use crate::lease::whose;
 use crate::lease::write::LeaseWrite;
+use crate::shard::StreamId;
 use crate::shard::audit::Watch;
 use crate::telemetry::metrics::{self, AssignedHow};
 
@@ -140,7 +142,7 @@ impl Coordinator {
         let (plan, balancing) = {
             let mut state = self.state();
             let State { view, rng, .. } = &mut *state;
-            let fleet = fleet(view, now, (self.settings.wall_clock)());
+            let fleet = fleet(view, now, (self.settings.wall_clock)(), self.ours.get());
             let workers: BTreeSet<WorkerId> = fleet.workers.iter().map(|worker| worker.id.clone()).collect();
             metrics::workers_active(workers.len());
             let due = balance.due(workers, self.settings.failover, now);
@@ -315,10 +317,11 @@ fn whose(view: &FleetView, seen: &Seen, now: Instant) -> Whose {
 }
 
 /// What there is to plan with: the shards that can be read now, those that are owned already, and the workers.
-pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64) -> Fleet {
+/// Leases of another stream than `ours` are not there.
+pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64, ours: Option<&StreamId>) -> Fleet {
     let lease = |seen: &Seen| {
         let lease = &seen.lease;
-        if lease.finished() {
+        if lease.finished() || ours.is_some_and(|ours| whose::check(lease, ours).is_err()) {
             return None;
         }
         let (worker, movable) = match whose(view, seen, now) {

@@ -72,7 +72,7 @@ impl Coordinator {
         let now = Instant::now();
         let mut state = self.state();
         let me = &self.settings.worker;
-        let mut fleet = fleet(&state.view, now, (self.settings.wall_clock)());
+        let mut fleet = fleet(&state.view, now, (self.settings.wall_clock)(), self.ours.get());
         fleet.workers.retain(|worker| worker.id != *me);
         let moves = successors(&fleet, me, self.started, &self.settings.rules);
         state.successors = Some((now, moves.into_iter().map(|change| (change.lease, change.to)).collect()));

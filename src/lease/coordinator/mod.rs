@@ -25,7 +25,7 @@ mod tell;
 pub use lead::{HAND_OFF_TIMEOUT, SCAN_ROWS_PER_SECOND};
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
@@ -43,7 +43,10 @@ use super::row::{Lease, LeaseKey, WorkerId};
 use super::sync::{ShardSync, SyncError};
 use super::table::{LeaseTable, TableError, chain};
 use super::view::FleetView;
-use crate::shard::{Checkpoint, ChildShard, ShardLister};
+use super::whose::{self, NotOurs};
+use crate::shard::audit::AGREED_AFTER;
+use crate::shard::graph::Inconsistent;
+use crate::shard::{Checkpoint, ChildShard, ShardLister, StreamId};
 use crate::telemetry::metrics;
 
 /// Calls to the table at the same time, per loop. KCL renews with as many threads.
@@ -100,6 +103,10 @@ pub struct Coordinator {
     report_now: Notify,
     /// What makes others count on this worker: its row, and the leader's lock.
     presence: TaskTracker,
+    /// The stream of our leases, once it is known.
+    ours: OnceLock<StreamId>,
+    /// Why this worker cannot take part any more.
+    refused: OnceLock<NotOurs>,
 }
 
 struct State {
@@ -158,6 +165,8 @@ impl Coordinator {
             discover_now: Notify::new(),
             report_now: Notify::new(),
             presence: TaskTracker::new(),
+            ours: OnceLock::new(),
+            refused: OnceLock::new(),
         })
     }
 
@@ -165,8 +174,8 @@ impl Coordinator {
     /// a write; the receiver watches [`HeldLease::lost`] and [`HeldLease::handed_over`].
     ///
     /// After `leave` the worker is given no more leases and does not lead; the held ones are still renewed, until they
-    /// are released. Fails only at the start, when the table is not one to work with; later trouble is logged and
-    /// waited out.
+    /// are released. Fails at the start when the table is not one to work with, and whenever leases turn out to be of another
+    /// stream; other trouble is logged and waited out.
     pub async fn run(
         self: Arc<Self>,
         gained: mpsc::Sender<Arc<HeldLease>>,
@@ -177,7 +186,7 @@ impl Coordinator {
         tokio::select! {
             biased;
             // Not after the call that a loop waits for: it may hang.
-            () = stop.cancelled() => Ok(()),
+            () = stop.cancelled() => self.refused.get().cloned().map_or(Ok(()), |not_ours| Err(not_ours.into())),
             ended = self.work(&gained, &leave, &stop) => ended,
         }
     }
@@ -199,6 +208,7 @@ impl Coordinator {
                 }
             }
         }
+        self.prove().await?;
         tokio::join!(
             self.keep_renewing(stop),
             self.keep_discovering(gained, leave, stop),
@@ -208,6 +218,38 @@ impl Coordinator {
             self.keep_in_step(leave, stop),
         );
         Ok(())
+    }
+
+    /// Looks whose leases these are, until that is known.
+    async fn prove(&self) -> Result<(), TableError> {
+        let mut trouble = Trouble::new("looking whose leases these are");
+        let mut doubt_since = None;
+        loop {
+            let proven = timeout(BACKOFF_MAX * 6, self.shards.prove()).await;
+            match proven.unwrap_or_else(|late| Err(TableError::Unavailable(late.into()).into())) {
+                Ok(ours) => {
+                    if let Some(ours) = ours {
+                        self.ours.get_or_init(|| ours);
+                    }
+                    return Ok(());
+                }
+                Err(SyncError::NotOurs(not_ours)) => return Err(not_ours.into()),
+                Err(SyncError::Listing(Inconsistent::Behind { lease }))
+                    if doubt_since.get_or_insert_with(Instant::now).elapsed() >= AGREED_AFTER =>
+                {
+                    return Err(NotOurs::Unlike { lease }.into());
+                }
+                Err(error) => {
+                    trouble.failed(&error);
+                    sleep(trouble.backoff(self.settings.scan_interval)).await;
+                }
+            }
+        }
+    }
+
+    /// Whether the row may be of our stream, as far as it says.
+    fn check_stream(&self, row: &Lease) -> Result<(), NotOurs> {
+        self.ours.get().map_or(Ok(()), |ours| whose::check(row, ours))
     }
 
     /// After `leave`: returns when nobody counts on this worker any more, since its row is deleted and the leader's

@@ -37,7 +37,9 @@ impl Coordinator {
         let now = Instant::now();
         let State { view, watch, .. } = &*state;
         let host_clock = (self.settings.wall_clock)();
-        let all = explain(&Sight { fleet: view, leader: watch.seen(), listing: None, now, host_clock });
+        let stream = self.ours.get();
+        let all =
+            explain(&Sight { fleet: view, leader: watch.seen(), listing: None, stream, now, host_clock });
 
         let mut leases = LeaseCounts::default();
         let mut reasons: BTreeMap<&'static str, (usize, Option<Instant>)> = BTreeMap::new();

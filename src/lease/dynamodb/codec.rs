@@ -25,6 +25,7 @@ const HASH_START: &str = "startingHashKey";
 const HASH_END: &str = "endingHashKey";
 const THROUGHPUT: &str = "throughputKBps";
 const MOVES: &str = "kinetideMoves";
+const STREAM: &str = "kinetideStream";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
 /// Reads the row of a lease.
 ///
@@ -49,6 +50,7 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
         hash_range: hash_range(item)?,
         moves: number(item, MOVES).ok().flatten().unwrap_or(0),
         throughput_kbps: item.get(THROUGHPUT).and_then(|value| value.as_n().ok()?.parse().ok()),
+        stream: text(item, STREAM)?.map(Into::into),
         checkpoint_owner: text(item, CHECKPOINT_OWNER)?.map(WorkerId::new),
     })
 }
@@ -90,6 +92,9 @@ pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
     }
     if lease.moves > 0 {
         put(MOVES, n(lease.moves));
+    }
+    if let Some(stream) = &lease.stream {
+        put(STREAM, s(&**stream));
     }
     if let Some(throughput) = lease.throughput_kbps {
         put(THROUGHPUT, measured(throughput));
@@ -184,6 +189,10 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
         LeaseWrite::SetHashRange(range) => {
             set.push(format!("{HASH_START} = {}", out.value("start", s(range.start.to_string()))));
             set.push(format!("{HASH_END} = {}", out.value("end", s(range.end.to_string()))));
+        }
+        LeaseWrite::SetStream(stream) => {
+            out.condition.push_str(&format!(" AND attribute_not_exists({STREAM})"));
+            set.push(format!("{STREAM} = {}", out.value("stream", s(&**stream))));
         }
     }
     let mut clauses = Vec::new();
@@ -287,6 +296,7 @@ mod tests {
                         children,
                         hash_range: range.map(|(start, end)| HashKeyRange { start, end }),
                         moves: switches.into(),
+                        stream: (switches % 2 == 1).then(|| format!("1:trades:{switches}").into()),
                         throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
                         checkpoint_owner: other,
                     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::stage::{STREAM, Stage};
-use super::{Ran, command, finish, kinetide};
+use super::{Ran, command, eventually, finish, kinetide};
 
 impl Stage {
     /// Runs `kinetide leases` on this stage.
@@ -125,6 +125,61 @@ async fn a_stream_that_does_not_answer_is_a_note() {
     kinetide(&["leases", "--stream", STREAM, "--watch", "delete", "--all", "--yes"])
         .await
         .says(2, &["--watch"]);
+}
+
+/// Two streams with the same shards, and one application for both by mistake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_of_another_stream_takes_no_lease_and_gives_no_advice_that_doubles() {
+    let stage = Stage::new(2).await;
+    stage.aws.kinesis().create_stream("orders", 2).unwrap();
+    let wrong = [("--stream", "orders"), ("--application", "kinetide-trades")];
+    let refused = async |code: i32| {
+        let arguments = stage.arguments(&wrong);
+        let ran = kinetide(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        ran.says(code, &["lease table kinetide-trades: ", "orders", "--stream"]);
+        assert!(ran.err.lines().last().unwrap().starts_with("error: "), "{}", ran.err);
+        ran.err
+    };
+    let delete = async |more: &[&str]| {
+        let args = ["leases", "delete", "--all", "--yes", "--failover-time", "3s"];
+        let at =
+            ["--kinesis-endpoint", stage.aws.kinesis_url(), "--dynamodb-endpoint", stage.aws.dynamodb_url()];
+        kinetide(&[&args[..], &at, &["--application", "kinetide-trades"], more].concat()).await
+    };
+    let worker = stage.worker(&[]).await;
+    stage.put(0..40);
+    stage.all_delivered().await;
+    let said = refused(2).await;
+    assert!(said.contains("its leases are of stream trades") && !said.contains("delete --all"), "{said}");
+    let active = delete(&["--stream", "trades"]).await;
+    active.says(1, &["active workers: ", &worker.id, "stop them first"]);
+
+    // The fleet is down: its leases are still those of its stream.
+    worker.drain().await;
+    refused(2).await;
+    delete(&["--stream", "orders"]).await.says(1, &["its leases are of stream trades", "do not delete"]);
+
+    // As a build wrote them that did not say whose they are: the stream is asked about the checkpoints.
+    let before = stage.leases().await;
+    for row in &before {
+        stage.table().delete(row).await.unwrap();
+        assert!(stage.table().create(&Lease { stream: None, ..row.clone() }).await.unwrap());
+    }
+    let said = refused(1).await;
+    assert!(said.contains("another stream has these leases") && said.contains("made again"), "{said}");
+
+    // Nothing was taken away, and the right stream goes on and notes whose they are.
+    stage.put(40..60);
+    let worker = stage.worker(&[]).await;
+    stage.all_delivered().await;
+    eventually("the leases say whose they are", || async {
+        stage.leases().await.iter().all(|row| row.stream.is_some()).then_some(())
+    })
+    .await;
+    assert_eq!(stage.leases().await.len(), before.len());
+    worker.drain().await;
+    stage.exactly_once(60).await;
+    delete(&["--stream", "trades"]).await.says(0, &[]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -283,6 +283,7 @@ async fn attributes_of_newer_versions_survive(
         LeaseWrite::Commit(at(1, 0)),
         LeaseWrite::SetChildren(vec![ShardId::new("c")]),
         LeaseWrite::SetHashRange(kinetide::shard::HashKeyRange { start: 0, end: 1 }),
+        LeaseWrite::SetStream("1:trades:1000".into()),
         LeaseWrite::HandOff(worker("b")),
         LeaseWrite::Assign(worker("b")),
         LeaseWrite::Evict,

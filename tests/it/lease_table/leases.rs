@@ -86,6 +86,7 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
         LeaseWrite::SetChildren(children),
         LeaseWrite::SetChildren(Vec::new()),
         LeaseWrite::SetHashRange(HashKeyRange { start: 5, end: u128::MAX - 1 }),
+        LeaseWrite::SetStream("1:trades:1000".into()),
         LeaseWrite::HandOff(worker("c")),
         LeaseWrite::Renew(Some(0.0)),
         LeaseWrite::Commit(at(2u128.pow(100), 8)),
@@ -120,6 +121,7 @@ async fn a_conflict_shows_the_row(table: &Table) {
         LeaseWrite::Commit(at(9, 0)),
         LeaseWrite::SetChildren(vec![ShardId::new("child")]),
         LeaseWrite::SetHashRange(HashKeyRange { start: 0, end: 1 }),
+        LeaseWrite::SetStream("1:trades:1000".into()),
     ] {
         match table.write(&old, &write).await {
             Err(WriteError::Conflict(Some(row))) => assert_eq!(*row, taken, "conflict of {write:?}"),

@@ -1,0 +1,200 @@
+//! Whose leases these are: of the stream that this worker reads, of another, or of a former one of the same name.
+//!
+//! A lease of ours names its stream in an attribute that Java leaves alone. Rows of Java workers and of older builds do
+//! not: for those the ids, sequence numbers and hash keys decide, and where they contradict the stream it may be either.
+//! Advice for one of the two causes would double the stream in the other, so each message says which cause it means, or
+//! names both.
+//!
+//! Owns: the comparison and its words.
+//! Does not own: what follows (`sync`, `coordinator`, `explain`), the comparison of shards (`shard::graph`).
+
+use super::row::{Lease, LeaseKey};
+use crate::shard::graph::is_unlike;
+use crate::shard::{Checkpoint, Kinship, SequenceNumber, Shard, ShardId, StreamId};
+
+/// Leases asked about at the start where they do not name their stream.
+const ASKED_MAX: usize = 16;
+
+/// Why leases are not those of this stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotOurs {
+    /// They name another stream.
+    #[error(
+        "its leases are of stream {} (the lease of {lease} says so), not of {}: correct --stream, or choose another \
+         --application; do not delete them, or {} is delivered again",
+        of.in_words(), ours.in_words(), of.name()
+    )]
+    Other {
+        /// One of them.
+        lease: LeaseKey,
+        /// The stream that it names.
+        of: StreamId,
+        /// The stream of this worker.
+        ours: StreamId,
+    },
+    /// They name a stream with this name that was created at another time, or contradict the stream that they name.
+    #[error(
+        "the lease of {lease} is of a former stream {}, and this is {}: check --region; if the stream was deleted and made \
+         again, stop the workers and run `kinetide leases delete --all`, or choose another --application",
+        of.in_words(), ours.in_words()
+    )]
+    Former {
+        /// One of them.
+        lease: LeaseKey,
+        /// The stream that it names.
+        of: StreamId,
+        /// The stream of this worker.
+        ours: StreamId,
+    },
+    /// They do not say whose they are, and cannot be of this stream.
+    #[error("the lease of {lease} is not of this stream: {}", TELL_APART)]
+    Unlike {
+        /// One of them.
+        lease: LeaseKey,
+    },
+}
+
+/// How an operator finds out which of two causes it is, and what follows.
+pub const TELL_APART: &str = "if another stream has these leases (compare the --stream of their workers), correct \
+     --stream or --application and keep them; if this stream was deleted and made again (look when it was created), stop \
+     the workers and run `kinetide leases delete --all`, or choose another --application";
+
+impl NotOurs {
+    /// True when a setting of this process is wrong, beyond doubt.
+    pub fn is_wrong_setting(&self) -> bool {
+        matches!(self, Self::Other { .. })
+    }
+}
+
+/// The stream that the row names. One that cannot be read is some other stream.
+fn named(row: &Lease) -> Option<StreamId> {
+    let text = row.stream.as_ref()?;
+    Some(StreamId::parse(text).unwrap_or_else(|| StreamId::named(&**text)))
+}
+
+/// Whether the row names another stream than `ours`.
+///
+/// # Errors
+/// When it does. A row that names none may still be of another.
+pub fn check(row: &Lease, ours: &StreamId) -> Result<(), NotOurs> {
+    let Some(of) = named(row) else { return Ok(()) };
+    let (lease, ours) = (row.key.clone(), ours.clone());
+    match ours.kinship(&of) {
+        Kinship::Same => Ok(()),
+        Kinship::Namesake => Err(NotOurs::Former { lease, of, ours }),
+        Kinship::Stranger => Err(NotOurs::Other { lease, of, ours }),
+    }
+}
+
+/// Whether any of the rows names another stream than `ours`, as [`check`].
+pub(super) fn check_all(rows: &[Lease], ours: &StreamId) -> Result<(), NotOurs> {
+    let problems = || rows.iter().filter_map(|row| check(row, ours).err());
+    // Another stream outranks a former one: its leases are in use.
+    match problems().find(NotOurs::is_wrong_setting).or_else(|| problems().next()) {
+        Some(problem) => Err(problem),
+        None => Ok(()),
+    }
+}
+
+/// What it means that a lease contradicts the listing of stream `ours`.
+pub(super) fn contradiction(row: &Lease, ours: Option<&StreamId>) -> NotOurs {
+    let lease = row.key.clone();
+    match (named(row), ours) {
+        (Some(of), Some(ours)) => {
+            check(row, ours).err().unwrap_or_else(|| NotOurs::Former { lease, of, ours: ours.clone() })
+        }
+        _ => NotOurs::Unlike { lease },
+    }
+}
+
+/// Whether the row contradicts the shard with its id.
+pub fn contradicts(row: &Lease, shard: &Shard) -> bool {
+    is_unlike(&row.checkpoint, row.hash_range, shard)
+}
+
+/// Checkpoints to ask the stream about: of leases that do not say whose they are, spread over all of them. A stream
+/// knows its own sequence numbers where ids and hash keys are as in every other stream.
+pub(super) fn to_ask<'a>(unnamed: &[&'a Lease], listing: &[Shard]) -> Vec<(&'a ShardId, &'a SequenceNumber)> {
+    let position = |row: &&'a Lease| match &row.checkpoint {
+        Checkpoint::At(at) => {
+            listing.iter().any(|shard| shard.id == row.key).then_some((&row.key, &at.sequence))
+        }
+        _ => None,
+    };
+    let all: Vec<_> = unnamed.iter().filter_map(position).collect();
+    all.iter().step_by(all.len().div_ceil(ASKED_MAX).max(1)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::{HashKeyRange, Position};
+
+    fn ours() -> StreamId {
+        StreamId::parse("1:trades:1000").unwrap()
+    }
+
+    fn row(number: usize, stream: Option<&str>) -> Lease {
+        let shard = Shard {
+            id: ShardId::new(format!("shardId-{number:012}")),
+            parents: Vec::new(),
+            hash_range: HashKeyRange { start: 0, end: 9 },
+            starting_sequence_number: SequenceNumber::from(1),
+            closed: false,
+        };
+        let at = Checkpoint::At(Position::new(SequenceNumber::from(number as u128)));
+        Lease { stream: stream.map(Into::into), ..Lease::new(&shard, at) }
+    }
+
+    #[test]
+    fn a_row_that_names_its_stream_is_believed() {
+        for ours_too in [None, Some("1:trades:1000"), Some(":trades:"), Some("1:trades:")] {
+            assert_eq!(check(&row(0, ours_too), &ours()), Ok(()));
+        }
+        for (other, wrong_setting) in [
+            ("1:orders:1000", true),
+            ("2:trades:1000", true),
+            ("a form of later", true),
+            ("1:trades:999", false),
+        ] {
+            let problem = check(&row(0, Some(other)), &ours()).unwrap_err();
+            assert_eq!(problem.is_wrong_setting(), wrong_setting, "{problem}");
+        }
+        let rows = [row(0, Some("1:trades:9")), row(1, None), row(2, Some("1:orders:9"))];
+        assert!(check_all(&rows, &ours()).unwrap_err().is_wrong_setting(), "in use by somebody");
+        assert!(!check_all(&rows[..2], &ours()).unwrap_err().is_wrong_setting());
+    }
+
+    #[test]
+    fn deleting_is_advised_only_where_it_cannot_double_another_stream() {
+        let deletes = |problem: &NotOurs| problem.to_string().contains("delete --all");
+        let other = check(&row(0, Some("1:orders:9")), &ours()).unwrap_err();
+        assert!(!deletes(&other) && other.to_string().contains("stream orders"), "{other}");
+        assert!(deletes(&check(&row(0, Some("1:trades:9")), &ours()).unwrap_err()));
+        for unknown in [contradiction(&row(0, None), Some(&ours())), contradiction(&row(0, None), None)] {
+            let text = unknown.to_string();
+            assert!(text.contains("another stream has") && text.contains("made again"), "{text}");
+        }
+        let known = contradiction(&row(0, Some("1:trades:1000")), Some(&ours()));
+        assert!(matches!(known, NotOurs::Former { .. }), "{known}");
+    }
+
+    #[test]
+    fn a_few_checkpoints_are_asked_about() {
+        let rows: Vec<Lease> = (0..100).map(|number| row(number, None)).collect();
+        let listing: Vec<Shard> = (0..90)
+            .map(|number| Shard {
+                id: rows[number].key.clone(),
+                parents: Vec::new(),
+                hash_range: HashKeyRange { start: 0, end: 9 },
+                starting_sequence_number: SequenceNumber::from(0),
+                closed: false,
+            })
+            .collect();
+        let unnamed: Vec<&Lease> = rows.iter().collect();
+        let asked = to_ask(&unnamed, &listing);
+        assert!((ASKED_MAX / 2..=ASKED_MAX).contains(&asked.len()), "{}", asked.len());
+        assert_eq!(to_ask(&unnamed[95..], &listing), []);
+        assert_eq!(to_ask(&unnamed[..2], &listing).len(), 2);
+    }
+}

@@ -1,0 +1,147 @@
+//! Which stream a lease is of, in words that outlive the stream.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A stream with what tells it from others of its name, written as in KCL's multi-stream lease keys:
+/// `account:name:created`, the last in seconds since the epoch. What the service does not say is empty and equals
+/// everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamId {
+    account: Arc<str>,
+    name: Arc<str>,
+    created: Option<u64>,
+}
+
+/// How one stream stands to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kinship {
+    /// As far as one can tell they are one.
+    Same,
+    /// They have one name, and were created at different times: deleted and made again, or in different regions.
+    Namesake,
+    /// Another name or account.
+    Stranger,
+}
+
+impl StreamId {
+    /// The stream with this name, of which nothing else is known.
+    pub fn named(name: impl Into<Arc<str>>) -> Self {
+        Self { account: "".into(), name: name.into(), created: None }
+    }
+
+    /// With what the service said: the stream's ARN, and when it was created.
+    #[must_use]
+    pub fn described(self, arn: &str, created: Option<u64>) -> Self {
+        Self { account: arn.split(':').nth(4).unwrap_or_default().into(), created, ..self }
+    }
+
+    /// Reads what [`fmt::Display`] writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (account, name, created) = (parts.next()?, parts.next()?, parts.next()?);
+        let created = if created.is_empty() { None } else { Some(created.parse().ok()?) };
+        (!name.is_empty() && parts.next().is_none()).then(|| Self {
+            account: account.into(),
+            name: name.into(),
+            created,
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the other one is this one.
+    pub fn kinship(&self, other: &Self) -> Kinship {
+        let accounts = [&self.account, &other.account];
+        if self.name != other.name
+            || accounts[0] != accounts[1] && accounts.iter().all(|account| !account.is_empty())
+        {
+            return Kinship::Stranger;
+        }
+        match (self.created, other.created) {
+            (Some(a), Some(b)) if a != b => Kinship::Namesake,
+            _ => Kinship::Same,
+        }
+    }
+
+    /// For people: name, account and time.
+    pub fn in_words(&self) -> String {
+        let account = Some(&self.account).filter(|account| !account.is_empty());
+        let account = account.map(|account| format!("account {account}"));
+        let created = self.created.map(|seconds| format!("created {}", utc(seconds)));
+        let details: Vec<String> = account.into_iter().chain(created).collect();
+        if details.is_empty() {
+            self.name.to_string()
+        } else {
+            format!("{} ({})", self.name, details.join(", "))
+        }
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:", self.account, self.name)?;
+        self.created.map_or(Ok(()), |created| write!(f, "{created}"))
+    }
+}
+
+/// Like `2026-01-15T09:30:00Z`; by the usual formula for civil dates.
+fn utc(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_told_from_namesakes_and_strangers() {
+        let trades =
+            StreamId::named("trades").described("arn:aws:kinesis:eu-north-1:123:stream/trades", Some(1_000));
+        let again = trades.clone().described("arn:aws:kinesis:eu-north-1:123:stream/trades", Some(1_001));
+        let abroad = trades.clone().described("arn:aws-cn:kinesis:cn-north-1:9:stream/trades", Some(1_000));
+        for (other, expected) in [
+            (trades.clone(), Kinship::Same),
+            (StreamId::named("trades"), Kinship::Same),
+            (again, Kinship::Namesake),
+            (abroad, Kinship::Stranger),
+            (StreamId::named("orders"), Kinship::Stranger),
+        ] {
+            assert_eq!((trades.kinship(&other), other.kinship(&trades)), (expected, expected), "{other}");
+            assert_eq!(StreamId::parse(&other.to_string()), Some(other));
+        }
+        assert_eq!(trades.to_string(), "123:trades:1000");
+        assert_eq!(trades.in_words(), "trades (account 123, created 1970-01-01T00:16:40Z)");
+        assert_eq!(StreamId::named("trades").in_words(), "trades");
+    }
+
+    #[test]
+    fn other_texts_are_no_streams() {
+        for text in ["", "trades", "1:trades", "1::5", "1:trades:x", "1:trades:5:shardId-1", "1:trades:-5"] {
+            assert_eq!(StreamId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_868_799, "2000-02-29T23:59:59Z"),
+            (1_768_469_400, "2026-01-15T09:30:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(utc(seconds), text);
+        }
+    }
+}
