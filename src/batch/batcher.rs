@@ -1,15 +1,19 @@
 //! The open batch of one shard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::encode::Encoder;
-use super::key::{Partition, file_name};
+use super::key::{Partition, file_name, key_bytes_max};
 use super::pack::Packer;
 use super::{Batch, BatchContext, LakeObject};
 use crate::fetch::{Payload, Record};
 use crate::shard::{Position, SequenceNumber};
 use crate::transform::{BadRecord, ErrorCode, RecordContext, RowInfo, Scratch, dead_letter_row};
+
+/// Bytes of keys in one batch. The item of a lease holds at most 400 KB, and next to the keys what is known of their
+/// objects, and the keys of up to two repairs.
+const KEYS_BYTES_MAX: usize = 96 << 10;
 
 const DIGITS: &str = "a page has decimal sequence numbers only";
 
@@ -17,6 +21,7 @@ const DIGITS: &str = "a page has decimal sequence numbers only";
 /// compressed bytes, and rows only where they are packed as they are. Once its buffers have grown it allocates nothing per record.
 pub struct Batcher {
     context: Arc<BatchContext>,
+    objects_max: usize,
     open: Open,
     scratch: Scratch,
     decoded: Vec<u8>,
@@ -33,8 +38,10 @@ struct Open {
     rows_bytes: usize,
     /// Earliest and latest.
     arrival_us: Option<(i64, i64)>,
-    /// In the order of their first rows. Few, and the last used is the likely one: a list beats a map.
+    /// In the order of their first rows.
     objects: Vec<(Partition, Encoder)>,
+    /// Where they are in `objects`. The last used is the likely one.
+    places: HashMap<Partition, usize>,
     likely: usize,
     packer: Option<Packer>,
     /// There was no room for a compressor.
@@ -45,6 +52,7 @@ impl Batcher {
     /// An empty batch.
     pub fn new(context: Arc<BatchContext>) -> Self {
         Self {
+            objects_max: context.limits.objects_max.min((KEYS_BYTES_MAX / key_bytes_max(&context)).max(1)),
             context,
             open: Open::default(),
             scratch: Scratch::default(),
@@ -108,8 +116,12 @@ impl Batcher {
 
     /// True when the batch should be closed before the next record.
     pub fn is_full(&self) -> bool {
-        let limits = &self.context.limits;
-        self.open.rows_bytes >= limits.rows_bytes_max || self.open.objects.len() >= limits.objects_max
+        self.open.rows_bytes >= self.context.limits.rows_bytes_max || self.is_crowded()
+    }
+
+    /// True when there are as many objects as a batch can have: its records are of that many hours.
+    pub fn is_crowded(&self) -> bool {
+        self.open.objects.len() >= self.objects_max
     }
 
     /// True when there was no room for a compressor: the batch should be closed after the page in hand.
@@ -125,6 +137,12 @@ impl Batcher {
     /// Bytes of rows in the batch, before compression.
     pub fn rows_bytes(&self) -> usize {
         self.open.rows_bytes
+    }
+
+    /// Bytes of rows that closing the batch has to compress.
+    pub fn waiting_bytes(&self) -> usize {
+        let objects = self.open.objects.iter().map(|(_, encoder)| encoder.waiting_bytes());
+        objects.chain(self.open.packer.as_ref().map(Packer::waiting_bytes)).sum()
     }
 
     /// Memory that the batch holds: compressed or packed so far, and the open encoders. Bytes.
@@ -197,9 +215,10 @@ impl Open {
 
     fn encoder(&mut self, partition: Partition, level: u32) -> &mut Encoder {
         if self.objects.get(self.likely).is_none_or(|(of, _)| *of != partition) {
-            self.likely = self.objects.iter().position(|(of, _)| *of == partition).unwrap_or_else(|| {
-                self.objects.push((partition, Encoder::new(level)));
-                self.objects.len() - 1
+            let objects = &mut self.objects;
+            self.likely = *self.places.entry(partition).or_insert_with(|| {
+                objects.push((partition, Encoder::new(level)));
+                objects.len() - 1
             });
         }
         &mut self.objects[self.likely].1

@@ -2,8 +2,8 @@
 //!
 //! Levels 1 and 6 of zlib-rs give other bytes for other cuts of the same input. A replay sees other pages, so the
 //! encoder gets blocks of one size, cut from the row stream without regard to row ends. The gzip header carries no
-//! time. The compressor, which takes more memory than most small objects, comes with the first whole block; until then
-//! rows are kept as they are. Another backend or another version of it may still write other bytes: a test watches that.
+//! time. The compressor comes when the rows take as much memory as it does; until then they are kept as they are, so
+//! that a batch can have an object for each of hundreds of hours. Another backend or another version of it may still write other bytes: a test watches that.
 
 use std::io::Write;
 
@@ -15,6 +15,9 @@ const BLOCK_BYTES: usize = 64 << 10;
 
 /// What the state of a level 1 encoder takes (measured for zlib-rs), bytes.
 const STATE_BYTES: usize = 410 << 10;
+
+/// Rows that are kept as they are, bytes: whole blocks, about as much as the compressor takes.
+const PLAIN_BYTES: usize = STATE_BYTES / BLOCK_BYTES * BLOCK_BYTES;
 
 /// More than what gzip puts around the bytes of less than two blocks.
 const FRAME_BYTES: usize = 64;
@@ -40,17 +43,15 @@ impl Encoder {
     pub(super) fn push(&mut self, row: &[u8], room: impl FnOnce(usize) -> bool) -> bool {
         self.rows += 1;
         if self.gzip.is_none() {
-            if self.block.len() + row.len() < BLOCK_BYTES {
-                self.block.extend_from_slice(row);
-                return true;
-            }
-            if !room(STATE_BYTES) {
-                // Memory is short: a vector would double what it holds.
-                if self.block.capacity() - self.block.len() < row.len() {
+            let plain = self.block.len() + row.len() < PLAIN_BYTES;
+            if plain || !room(STATE_BYTES) {
+                // Above a block a vector would double what it holds.
+                let short = self.block.capacity() - self.block.len() < row.len();
+                if short && self.block.len() + row.len() > BLOCK_BYTES {
                     self.block.reserve_exact(row.len().max(BLOCK_BYTES));
                 }
                 self.block.extend_from_slice(row);
-                return false;
+                return plain;
             }
         }
         let gzip = match &mut self.gzip {
@@ -74,6 +75,11 @@ impl Encoder {
         self.rows
     }
 
+    /// Bytes of rows that are still to be compressed.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.block.len()
+    }
+
     /// Memory that it holds, or that its object will take if that is more, bytes.
     pub(super) fn held_bytes(&self) -> usize {
         match &self.gzip {
@@ -81,7 +87,7 @@ impl Encoder {
             // gzip can make text longer: at level 1 by an eighth, and by header, blocks and trailer. That matters where there
             // are many small objects.
             None => {
-                let longer = self.block.len().min(BLOCK_BYTES) / 8 + FRAME_BYTES;
+                let longer = self.block.len().min(PLAIN_BYTES) / 8 + FRAME_BYTES;
                 self.block.capacity().max(self.block.len() + longer)
             }
         }
@@ -108,5 +114,6 @@ fn compress(level: u32, rows: &mut Vec<u8>) -> GzEncoder<Vec<u8>> {
         gzip.write_all(block).expect(VEC_CANNOT_FAIL);
     }
     rows.drain(..whole);
+    rows.shrink_to(BLOCK_BYTES);
     gzip
 }

@@ -6,11 +6,17 @@ use crate::transform::{ErrorCode, Utc, fnv1a};
 
 const HOUR_US: i64 = 3_600_000_000;
 
+/// Kinesis has sequence numbers of at most 56 digits (186 bits).
+const POSITION_BYTES_MAX: usize = 60;
+
+/// No name of a reason is longer.
+const REASON_BYTES_MAX: usize = 24;
+
 /// Athena picks the codec by it.
 const ENDING: &str = ".ndjson.gz";
 
 /// Rows of one batch with the same partition share an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Partition {
     /// The reason, for dead letters.
     pub(super) error: Option<ErrorCode>,
@@ -47,6 +53,17 @@ pub fn hour_folder(us: i64) -> String {
 /// Times that paths cannot write are clamped here already, so that one folder is one partition.
 fn hour_of(us: i64) -> i64 {
     us.clamp(0, Utc::MAX_US) / HOUR_US
+}
+
+/// The most bytes that a key of an object of this shard can have.
+pub(super) fn key_bytes_max(context: &BatchContext) -> usize {
+    let Layout { landing, errors } = &context.layout;
+    let folder = landing.len().max(errors.len() + REASON_BYTES_MAX) + hour_folder(0).len() + 3;
+    folder
+        + name_start(&context.stream, Some(&context.shard)).len()
+        + 2 * POSITION_BYTES_MAX
+        + "-r1".len()
+        + ENDING.len()
 }
 
 /// Name of the objects of a batch, the same in every folder. `generation` above 0 marks a repair. At most 255
@@ -94,8 +111,7 @@ fn position(position: &Position) -> String {
         0 => position.sequence.to_string(),
         sub => format!("{}.{sub}", position.sequence),
     };
-    // Kinesis has at most 56 digits (186 bits).
-    part(&text, 60)
+    part(&text, POSITION_BYTES_MAX)
 }
 
 /// `text` as part of a file name of at most `max` bytes. What had to be changed or cut stays distinct by a hash.

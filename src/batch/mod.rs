@@ -36,7 +36,7 @@ pub struct Layout {
 pub struct BatchLimits {
     /// Bytes of rows before compression.
     pub rows_bytes_max: usize,
-    /// Objects, dead letter objects included. Each open one of 64 KiB of rows or more holds about half a megabyte.
+    /// Objects, dead letter objects included. Where their keys would not fit into the description of a batch, fewer.
     pub objects_max: usize,
     /// gzip level, 1 to 9. Decides the bytes of an object, so all workers of one application must agree on it.
     pub gzip_level: u32,
@@ -44,7 +44,7 @@ pub struct BatchLimits {
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self { rows_bytes_max: 64 << 20, objects_max: 64, gzip_level: 1 }
+        Self { rows_bytes_max: 64 << 20, objects_max: 512, gzip_level: 1 }
     }
 }
 

@@ -97,6 +97,14 @@ impl Packer {
         self.rows
     }
 
+    /// Bytes of rows that are still to be compressed.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        match &self.open {
+            Some(Open::GzipMember(encoder)) => encoder.waiting_bytes(),
+            Some(Open::Lines(_)) | None => 0,
+        }
+    }
+
     /// Memory that it holds, bytes.
     pub(super) fn held_bytes(&self) -> usize {
         let open = self.open.as_ref().map_or(0, |open| match open {

@@ -11,8 +11,7 @@ use serde::de::IgnoredAny;
 
 use super::Exit;
 use crate::transform::{
-    BadRecord, Enrichment, ErrorCode, RecordContext, Scratch, SourceKind, Transform, dead_letter_row,
-    parse_utc_us,
+    BadRecord, ErrorCode, RecordContext, Scratch, SourceKind, Transform, dead_letter_row, parse_utc_us,
 };
 
 const SHARD_ID: &str = "shardId-000000000000";
@@ -31,7 +30,7 @@ pub struct TransformArgs {
         value_parser = PossibleValuesParser::new(Transform::NAMES))]
     transform: String,
 
-    /// TOML file with the constants of the enrichment in its table [enrichment].
+    /// TOML file with nested settings: [enrichment] and [columns].
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
 
@@ -91,17 +90,7 @@ pub async fn run(args: TransformArgs) -> anyhow::Result<Exit> {
 }
 
 fn set_up(args: &TransformArgs) -> anyhow::Result<Transform> {
-    let enrichment = match &args.settings {
-        None => Enrichment::default(),
-        Some(file) => {
-            let read = || -> anyhow::Result<Enrichment> {
-                let mut settings: toml::Table = std::fs::read_to_string(file)?.parse()?;
-                Ok(settings.remove("enrichment").map(toml::Value::try_into).transpose()?.unwrap_or_default())
-            };
-            read().with_context(|| format!("settings file {}", file.display()))?
-        }
-    };
-    Ok(Transform::named(&args.transform, &enrichment)?)
+    Ok(crate::config::transform(&args.transform, args.settings.as_deref())?)
 }
 
 struct Run<'a, R, D> {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Args;
-use serde::Deserialize;
 
 use crate::batch::{BatchLimits, Layout, Packing};
 use crate::deliver::{LakeUrl, S3Settings, Sse};
@@ -14,7 +13,7 @@ use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
 use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
-use crate::transform::{Enrichment, Transform};
+use crate::transform::{Transform, TransformError, TransformSettings};
 
 /// Row keys that KCL uses for itself in the lease table.
 const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
@@ -67,7 +66,7 @@ pub struct RunArgs {
           default_value = "dynamodb-cdc")]
     pub transform: String,
 
-    /// TOML file with nested settings: the constants of the enrichment.
+    /// TOML file with nested settings: [enrichment] and [columns].
     #[arg(long, help_heading = STREAM, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
 
@@ -319,14 +318,6 @@ pub struct BadSetting {
     allowed: String,
 }
 
-/// The nested settings, as the TOML file holds them.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    enrichment: Enrichment,
-}
-
 impl TryFrom<RunArgs> for Config {
     type Error = BadSetting;
 
@@ -411,11 +402,17 @@ impl TryFrom<RunArgs> for Config {
     }
 }
 
-/// The transform of this name, with the constants of the settings file.
+/// The transform of this name, with what the settings file says.
 pub(crate) fn transform(name: &str, settings: Option<&std::path::Path>) -> Result<Transform, BadSetting> {
     let file = settings.map(read_file).transpose()?.unwrap_or_default();
-    let bad = |allowed| BadSetting { setting: "transform", value: name.to_owned(), allowed };
-    Transform::named(name, &file.enrichment).map_err(|error| bad(error.to_string()))
+    Transform::named(name, &file).map_err(|error| match (&error, settings) {
+        (TransformError::Unknown(_), _) | (_, None) => {
+            BadSetting { setting: "transform", value: name.to_owned(), allowed: error.to_string() }
+        }
+        (_, Some(path)) => {
+            BadSetting { setting: "settings", value: path.display().to_string(), allowed: error.to_string() }
+        }
+    })
 }
 
 /// Where rows land when nobody says it; `None` where that needs the stream's name, and it is not known.
@@ -524,7 +521,7 @@ fn worker_id(given: Option<String>) -> Result<WorkerId, BadSetting> {
     Ok(WorkerId::new(id))
 }
 
-fn read_file(path: &std::path::Path) -> Result<File, BadSetting> {
+fn read_file(path: &std::path::Path) -> Result<TransformSettings, BadSetting> {
     let bad =
         |allowed: String| BadSetting { setting: "settings", value: path.display().to_string(), allowed };
     let text = std::fs::read_to_string(path).map_err(|error| bad(format!("cannot be read: {error}")))?;

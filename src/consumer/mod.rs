@@ -46,6 +46,8 @@ const PARENTS_INTERVAL: Duration = Duration::from_secs(1);
 /// would free little and make many small objects.
 const EARLY_BYTES: usize = 4 << 20;
 const EARLY_AGE: Duration = Duration::from_secs(5);
+/// How often it is said that objects are small because records are of too many hours.
+const CROWDED_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Why a consumer stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +121,7 @@ struct Consumer {
     status: Arc<ShardHandle>,
     context: Arc<BatchContext>,
     rng: ChaCha8Rng,
+    crowded_noted: Option<Instant>,
 }
 
 impl Consumer {
@@ -139,7 +142,8 @@ impl Consumer {
         });
         let seed =
             shard.bytes().fold(settings.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), shared, lease, status, context }
+        let rng = ChaCha8Rng::seed_from_u64(seed);
+        Self { rng, shared, lease, status, context, crowded_noted: None }
     }
 
     async fn run(mut self, stop: CancellationToken) -> StopReason {
@@ -185,8 +189,8 @@ impl Consumer {
             if protocol.is_some() {
                 if open.due(draining, short, self.shared.settings.batch_age_max) {
                     let machine = protocol.take().expect("looked at above");
-                    // Where compressors had no room there are rows to be compressed.
-                    let rows = if open.batcher.is_cramped() { open.batcher.held_bytes() } else { 0 };
+                    self.note_crowded(&open.batcher);
+                    let rows = open.batcher.waiting_bytes();
                     let (closed, batch) = sized(rows, open, |open| open.batcher.close()).await;
                     open = closed;
                     let batch = batch.expect("a batch that is due is not empty");
@@ -243,6 +247,21 @@ impl Consumer {
                 }
                 self.status.in_flight_bytes(open.permit.bytes());
             }
+        }
+    }
+
+    /// Says now and then that batches are closed because their records are of too many hours.
+    fn note_crowded(&mut self, batch: &Batcher) {
+        let quiet = self.crowded_noted.is_some_and(|noted| noted.elapsed() < CROWDED_INTERVAL);
+        if batch.is_crowded() && !quiet {
+            self.crowded_noted = Some(Instant::now());
+            tracing::warn!(
+                shard = %self.lease.key(),
+                records = batch.records(),
+                rows_bytes = batch.rows_bytes(),
+                "batch closed early: its records are of more hours than a batch can have objects, so objects are \
+                 small; put records in the order of their time, or compact the lake"
+            );
         }
     }
 

@@ -76,6 +76,43 @@ impl<'de> Visitor<'de> for ImageSeed<'_> {
     }
 }
 
+/// The key of an item: what of it the image lacks is added. `null` counts as absent.
+pub(super) struct KeySeed<'i>(pub(super) &'i mut Image);
+
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for KeySeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map of attribute values")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self(image) = self;
+        let before = image.len();
+        while map.next_key_seed(MemberName(image))?.is_some() {
+            if image.take_back_repeated(before) {
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                let kind = map.next_value_seed(Value { image, depth: 0 })?;
+                image.end_member(kind);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Starts a member of the image with the name read.
 pub(super) struct MemberName<'i>(pub(super) &'i mut Image);
 
@@ -334,12 +371,18 @@ impl<'de> Visitor<'de> for Map<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Self { image, depth } = self;
-        image.out().push(b'{');
+        image.open_map();
         let start = image.out().len();
-        while map.next_key_seed(Text { image, key: true })?.is_some() {
+        loop {
+            let name = image.out().len();
+            if map.next_key_seed(Text { image, key: true })?.is_none() {
+                break;
+            }
+            image.note_name(name);
             map.next_value_seed(Value { image, depth })?;
             image.out().push(b',');
         }
+        image.close_map().map_err(|code| give_up(image, code))?;
         close(image.out(), start, b'}');
         Ok(())
     }

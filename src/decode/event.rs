@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::attribute::{ImageSeed, give_up};
+use super::attribute::{ImageSeed, KeySeed, give_up};
 use super::image::Image;
 use super::number::Number;
 use super::{BadRecord, ErrorCode, checked, utf8};
@@ -60,8 +60,8 @@ pub struct Event<'a> {
     pub delete_reason: Option<DeleteReason>,
 }
 
-/// Reads one change record. The image that makes the row goes to `image`: the new one, on REMOVE the old one or,
-/// where the stream has none, the key.
+/// Reads one change record. The image that makes the row goes to `image`: the new one, on REMOVE the old one where the
+/// stream has it; and the key in any case.
 pub fn decode_event<'a>(data: &'a [u8], image: &mut Image) -> Result<Event<'a>, BadRecord> {
     let text = utf8(data)?;
     image.begin(text);
@@ -69,8 +69,8 @@ pub fn decode_event<'a>(data: &'a [u8], image: &mut Image) -> Result<Event<'a>, 
     let mut document = serde_json::Deserializer::from_str(text);
     let envelope = Envelope { fields: &mut fields, image: &mut *image };
     let outcome = envelope.deserialize(&mut document).and_then(|()| document.end());
-    checked(outcome, image)?;
-    fields.finish(image)
+    checked(outcome, text, image)?;
+    fields.finish(text, image)
 }
 
 /// What the visitors collect.
@@ -92,7 +92,7 @@ struct Fields<'de> {
 }
 
 impl<'de> Fields<'de> {
-    fn finish(mut self, image: &mut Image) -> Result<Event<'de>, BadRecord> {
+    fn finish(mut self, text: &str, image: &mut Image) -> Result<Event<'de>, BadRecord> {
         if !self.change_seen {
             return Err(ErrorCode::NoDynamodb.into());
         }
@@ -100,7 +100,7 @@ impl<'de> Fields<'de> {
         if let Some(raw) = self.deferred.take() {
             let mut change = serde_json::Deserializer::from_str(raw.get());
             let outcome = Change { fields: &mut self, image: &mut *image, name }.deserialize(&mut change);
-            checked(outcome, image)?;
+            checked(outcome, text, image)?;
         }
         let created = self.created.map(RawValue::get);
         let created_us = created
@@ -108,14 +108,17 @@ impl<'de> Fields<'de> {
             .ok_or(ErrorCode::BadTime)?;
         if !self.image_seen {
             // A deletion is known by its key alone; any other change needs the item.
-            let keys = self.keys.filter(|_| name == EventName::Remove).ok_or(ErrorCode::NoImage)?;
-            let outcome =
-                ImageSeed(&mut *image).deserialize(&mut serde_json::Deserializer::from_str(keys.get()));
-            let mut found = false;
-            checked(outcome.map(|seen| found = seen), image)?;
-            if !found || image.is_empty() {
+            if name != EventName::Remove {
                 return Err(ErrorCode::NoImage.into());
             }
+            image.clear();
+        }
+        if let Some(keys) = self.keys {
+            let mut key = serde_json::Deserializer::from_str(keys.get());
+            checked(KeySeed(&mut *image).deserialize(&mut key), text, image)?;
+        }
+        if image.is_empty() {
+            return Err(ErrorCode::NoImage.into());
         }
         let reason = if self.by_ttl { DeleteReason::Ttl } else { DeleteReason::User };
         Ok(Event {
@@ -328,7 +331,7 @@ impl<'de> Visitor<'de> for Change<'_, 'de> {
                 (ChangeMember::Created, _) => fields.created = Some(map.next_value()?),
                 (ChangeMember::Precision, _) => fields.precision = map.next_value()?,
                 (ChangeMember::SequenceNumber, _) => fields.sequence_number = map.next_value()?,
-                (ChangeMember::Keys, EventName::Remove) => fields.keys = Some(map.next_value()?),
+                (ChangeMember::Keys, _) => fields.keys = Some(map.next_value()?),
                 (ChangeMember::NewImage, EventName::Insert | EventName::Modify)
                 | (ChangeMember::OldImage, EventName::Remove) => {
                     if fields.image_seen {

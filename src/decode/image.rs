@@ -1,5 +1,6 @@
 //! The top-level members of one decoded item, as plain JSON text in one reused buffer.
 
+use super::names::Names;
 use super::{ErrorCode, json};
 
 /// What a member holds, as far as columns care.
@@ -29,6 +30,7 @@ struct Member {
 pub struct Image {
     text: Vec<u8>,
     members: Vec<Member>,
+    names: Names,
     /// Why the visitor gave up; serde's own errors cannot carry it.
     pub(super) fault: Option<ErrorCode>,
     /// The document may hold U+2028 or U+2029, which borrowed strings must then be searched for.
@@ -74,6 +76,7 @@ impl Image {
     pub(super) fn clear(&mut self) {
         self.text.clear();
         self.members.clear();
+        self.names.clear();
     }
 
     /// Starts a member with its name; the value follows through `out` and the `push` functions.
@@ -113,6 +116,32 @@ impl Image {
 
     /// A value of the same document as it stands there, without its white space.
     pub(super) fn push_compact(&mut self, value: &str) -> Result<(), ErrorCode> {
-        json::push_compact(&mut self.text, value)
+        json::push_compact(&mut self.text, &mut self.names, value)
+    }
+
+    /// Starts a map inside a value; its names follow by [`Image::note_name`].
+    pub(super) fn open_map(&mut self) {
+        self.names.open_map();
+        self.text.push(b'{');
+    }
+
+    /// What was pushed since `start` is a name of the open map.
+    pub(super) fn note_name(&mut self, start: usize) {
+        self.names.add(start, self.text.len());
+    }
+
+    /// Ends the names of the open map, which must differ by more than case.
+    pub(super) fn close_map(&mut self) -> Result<(), ErrorCode> {
+        self.names.close(&self.text)
+    }
+
+    /// Takes back the member just begun where one of the first `before` has its name.
+    pub(super) fn take_back_repeated(&mut self, before: usize) -> bool {
+        let name = self.name(self.len() - 1);
+        let repeated = (0..before).any(|index| self.name(index) == name);
+        if repeated && let Some(member) = self.members.pop() {
+            self.text.truncate(member.start);
+        }
+        repeated
     }
 }

@@ -5,8 +5,10 @@
 
 mod attribute;
 mod event;
+mod hint;
 mod image;
 pub(crate) mod json;
+mod names;
 mod number;
 mod object;
 
@@ -54,6 +56,16 @@ pub enum ErrorCode {
     DuplicateName,
     /// A known attribute has another DynamoDB type than its column.
     WrongType,
+    /// Two names of one object are one name for readers that fold case, or one column.
+    AmbiguousNames,
+    /// The payload is compressed.
+    Compressed,
+    /// The payload is several JSON documents.
+    SeveralDocuments,
+    /// The payload starts with the header of a schema registry.
+    SchemaRegistry,
+    /// The payload is an aggregate of the Kinesis Producer Library.
+    KplAggregate,
 }
 
 impl ErrorCode {
@@ -77,6 +89,11 @@ impl ErrorCode {
             Self::TooDeep => "too_deep",
             Self::DuplicateName => "duplicate_name",
             Self::WrongType => "wrong_type",
+            Self::AmbiguousNames => "ambiguous_names",
+            Self::Compressed => "compressed",
+            Self::SeveralDocuments => "several_documents",
+            Self::SchemaRegistry => "schema_registry",
+            Self::KplAggregate => "kpl_aggregate",
         }
     }
 
@@ -94,12 +111,23 @@ impl ErrorCode {
             Self::UnknownType => "an attribute has an unknown type tag",
             Self::TwoTags => "an attribute has more than one type tag",
             Self::NoTag => "an attribute has no type tag",
-            Self::BadNumber => "a number breaks the JSON grammar or the range of DynamoDB",
+            Self::BadNumber => {
+                "a number breaks the JSON grammar, or is larger, smaller or longer than readers take"
+            }
             Self::BadBase64 => "a binary attribute is not standard base64",
             Self::WrongJsonType => "a member has another JSON type than it must have",
             Self::TooDeep => "lists and maps are nested deeper than 64 levels",
             Self::DuplicateName => "two members of one object have the same name",
             Self::WrongType => "a known attribute has another type than its column",
+            Self::AmbiguousNames => "two names in one map are the same for readers that fold case",
+            Self::Compressed => "the payload is compressed",
+            Self::SeveralDocuments => {
+                "the payload is several JSON documents: put each into a record of its own"
+            }
+            Self::SchemaRegistry => "the payload starts with the header of a schema registry",
+            Self::KplAggregate => {
+                "the payload is an aggregate of the Kinesis Producer Library: switch aggregation off in the producer"
+            }
         }
     }
 }
@@ -131,16 +159,20 @@ const DEPTH_MAX: usize = 64;
 
 /// Checks UTF-8 once, for the whole record: serde_json can then borrow strings without checking each.
 fn utf8(data: &[u8]) -> Result<&str, BadRecord> {
-    simdutf8::basic::from_utf8(data).map_err(|_| ErrorCode::NotUtf8.into())
+    simdutf8::basic::from_utf8(data)
+        .map_err(|_| hint::explained(ErrorCode::NotUtf8, data).unwrap_or(ErrorCode::NotUtf8.into()))
 }
 
-/// Turns an error of serde_json into the reason, which the visitors have left in `image` if they found it.
-fn checked(outcome: serde_json::Result<()>, image: &mut Image) -> Result<(), BadRecord> {
+/// Turns an error of serde_json about `text` into the reason, which the visitors have left in `image` if they found it.
+fn checked(outcome: serde_json::Result<()>, text: &str, image: &mut Image) -> Result<(), BadRecord> {
     outcome.map_err(|error| {
         let code = image.fault.take().unwrap_or(match error.classify() {
             serde_json::error::Category::Data => ErrorCode::WrongJsonType,
             _ => ErrorCode::NotJson,
         });
+        if let Some(bad) = hint::explained(code, text.as_bytes()) {
+            return bad;
+        }
         // The text of serde's errors may quote values; the place does not.
         let message = format!("{} (line {}, column {})", code.reason(), error.line(), error.column());
         BadRecord { code, message }

@@ -9,6 +9,9 @@ pub struct Number<'a> {
     exponent: i64,
 }
 
+/// Digits that every reader takes in one number. Spark stops at a thousand characters.
+const TEXT_MAX: usize = 300;
+
 /// Digits before the first that is not one.
 fn digits(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len()))
@@ -54,17 +57,63 @@ impl<'a> Number<'a> {
     }
 
     /// True within what DynamoDB stores: 38 significant digits, 1E-130 to 9.99…E+125 or zero
-    /// (developer guide, "Supported data types").
+    /// (developer guide, "Supported data types"), in a spelling that readers take.
     pub fn fits_dynamodb(&self) -> bool {
         // Short plain numbers, nearly all of them, need no look at their digits.
         if self.exponent == 0 && self.count() <= 38 {
             return true;
         }
+        self.fits_readers()
+            && match self.significant() {
+                None => true,
+                Some((first, last)) => last - first < 38 && (-130..=125).contains(&self.magnitude(first)),
+            }
+    }
+
+    /// True for what every reader of the lake takes: a double that is finite, and zero only where the number is. Longer
+    /// texts, and exponents that only a zero could have, stop some of them (Jackson, RapidJSON, Java's BigDecimal).
+    pub fn fits_readers(&self) -> bool {
+        // Short plain numbers, nearly all of them, need no look at their digits.
+        if self.exponent == 0 && self.count() <= TEXT_MAX {
+            return true;
+        }
+        let fraction = signed(self.fraction.len());
+        if self.count() > TEXT_MAX || !(-1000..=308 + fraction).contains(&self.exponent) {
+            return false;
+        }
+        match self.significant() {
+            None => true,
+            Some((first, _)) => {
+                let digits: String =
+                    (first..first + 20).map(|at| char::from(b'0' + self.digit(at))).collect();
+                let double = format!("{digits}e{}", self.magnitude(first) - 19).parse::<f64>();
+                double.is_ok_and(|double| double.is_finite() && double != 0.0)
+            }
+        }
+    }
+
+    /// True when a column of type decimal(38,18) holds the number as it is.
+    pub fn fits_decimal(&self) -> bool {
+        let whole = self.integer.len() <= 20;
+        if self.exponent == 0 && whole && self.fraction.len() <= 18 {
+            return true;
+        }
+        match self.significant() {
+            None => whole,
+            Some((first, last)) => whole && self.magnitude(first) <= 19 && self.magnitude(last) >= -18,
+        }
+    }
+
+    /// Indices of the first and last digit that is not 0; `None` for zero.
+    fn significant(&self) -> Option<(usize, usize)> {
         let significant = |index: &usize| self.digit(*index) != 0;
-        let Some(first) = (0..self.count()).find(significant) else { return true };
-        let last = (0..self.count()).rfind(significant).unwrap_or(first);
-        let magnitude = signed(self.integer.len()) - 1 - signed(first) + self.exponent;
-        last - first < 38 && (-130..=125).contains(&magnitude)
+        let first = (0..self.count()).find(significant)?;
+        Some((first, (0..self.count()).rfind(significant).unwrap_or(first)))
+    }
+
+    /// The power of ten of the digit at `index`.
+    fn magnitude(&self, index: usize) -> i64 {
+        signed(self.integer.len()) - 1 - signed(index) + self.exponent
     }
 
     /// The number times 10^`scale`, rounded half up (away from zero) in one step; `None` when its size is not
@@ -104,7 +153,10 @@ fn exponent(text: &[u8]) -> Option<i64> {
     if number.is_empty() {
         return None;
     }
-    // Far beyond every range that counts, and far from overflow.
+    // Far beyond every range that counts, and far from overflow. No reader takes so many digits.
+    if number.len() > 20 {
+        return Some(sign * (1 << 40));
+    }
     let size = number.iter().fold(0i64, |size, b| (size * 10 + i64::from(b - b'0')).min(1 << 40));
     Some(sign * size)
 }

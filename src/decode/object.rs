@@ -6,6 +6,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::attribute::{MemberName, give_up};
+use super::hint::explained;
 use super::image::{Image, Kind};
 use super::{BadRecord, ErrorCode, checked, utf8};
 
@@ -15,9 +16,11 @@ pub fn decode_object(data: &[u8], image: &mut Image) -> Result<(), BadRecord> {
     image.begin(text);
     let mut document = serde_json::Deserializer::from_str(text);
     let outcome = Object(&mut *image).deserialize(&mut document).and_then(|()| document.end());
-    checked(outcome, image).map_err(|bad| match bad.code {
+    checked(outcome, text, image).map_err(|bad| match bad.code {
         // Members may be of any type, so only the document itself can be of a wrong one.
-        ErrorCode::WrongJsonType => ErrorCode::NotObject.into(),
+        ErrorCode::WrongJsonType => {
+            explained(ErrorCode::NotObject, data).unwrap_or(ErrorCode::NotObject.into())
+        }
         _ => bad,
     })
 }

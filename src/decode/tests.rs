@@ -86,14 +86,160 @@ fn malformed_values_have_their_reasons() {
 fn numbers_keep_to_dynamodbs_range() {
     let nines = "9".repeat(38);
     for number in
-        [&nines[..], "9.9999999999999999999999999999999999999E+125", "1E-130", "0E+999", "-0", "1e125"]
+        [&nines[..], "9.9999999999999999999999999999999999999E+125", "1E-130", "0E-999", "-0", "1e125"]
     {
         check(&format!(r#"{{"N":"{number}"}}"#), number);
     }
     check(&format!(r#"{{"N":"{nines}0"}}"#), &format!("{nines}0"));
-    for number in [&format!("{nines}9")[..], "1E126", "9E-131", "1E99999999999999999999", "0.1E-130"] {
+    for number in [
+        &format!("{nines}9")[..],
+        "1E126",
+        "9E-131",
+        "1E99999999999999999999",
+        "0.1E-130",
+        "0E+999",
+        "0E-99999999999",
+        &format!("1{}", "0".repeat(400)),
+        &format!("1.{}", "0".repeat(400)),
+        &format!("1E{}1", "0".repeat(400)),
+    ] {
         refuse(&format!(r#"{{"N":"{number}"}}"#), ErrorCode::BadNumber);
     }
+}
+
+/// Bounds of JSON numbers, as the strictest of DuckDB, pyarrow and Spark has them.
+#[test]
+fn numbers_are_such_that_readers_take() {
+    let taken = |number: &str| {
+        let outcome = decode_object(format!(r#"{{"a":[{number}]}}"#).as_bytes(), &mut Image::default());
+        outcome.map_err(|bad| assert_eq!(bad.code, ErrorCode::BadNumber, "{number}")).is_ok()
+    };
+    for number in
+        ["-0", "0.0", "1e308", "-1.7976931348623157e308", "1e-308", "4.9e-324", "0e-400", "0.15e309"]
+    {
+        assert!(taken(number), "{number}");
+    }
+    assert!(taken(&"9".repeat(300)) && taken(&format!("0.{}", "1".repeat(299))));
+    for number in ["1e309", "-1e400", "1.8e308", "1e-324", "-1E-400", "0e309", "0e999", "0e-9999999999"] {
+        assert!(!taken(number), "{number}");
+    }
+    assert!(!taken(&"9".repeat(301)) && !taken(&format!("1e{}1", "0".repeat(300))));
+}
+
+#[test]
+fn numbers_fit_a_decimal_column_exactly_or_not() {
+    let fits = |number: &str| Number::parse(number.as_bytes()).unwrap().fits_decimal();
+    for number in [
+        "0",
+        "-12.5",
+        "8.052E-8",
+        "1E+19",
+        "1e-18",
+        "99999999999999999999.999999999999999999",
+        "1.10e-17",
+        "0E+20",
+    ] {
+        assert!(fits(number), "{number}");
+    }
+    for number in
+        ["1E+20", "100000000000000000000", "1E-19", "0.1234567890123456789", "1000000000000000000000e-3"]
+    {
+        assert!(!fits(number), "{number}");
+    }
+}
+
+#[test]
+fn names_inside_maps_differ_by_more_than_case() {
+    for (members, code) in [
+        (["ID", "id"], ErrorCode::AmbiguousNames),
+        (["Ä", "ä"], ErrorCode::AmbiguousNames),
+        (["x", "x"], ErrorCode::DuplicateName),
+    ] {
+        let [a, b] = members;
+        let typed = format!(r#"{{"M":{{"{a}":{{"N":"1"}},"other":{{"L":[]}},"{b}":{{"S":"x"}}}}}}"#);
+        refuse(&typed, code);
+        refuse(&format!(r#"{{"L":[{{"M":{{"deeper":{typed}}}}}]}}"#), code);
+        for document in [
+            format!(r#"{{"a":{{"{a}":1,"{b}":2}}}}"#),
+            format!(r#"{{"a":[1,{{"x":[],"y":{{"{a}":1,"z":{{}},"{b}":[2]}}}}]}}"#),
+        ] {
+            let bad = decode_object(document.as_bytes(), &mut Image::default()).unwrap_err();
+            assert_eq!(bad.code, code, "{document}");
+        }
+    }
+    // Names of different maps, and values, are no names of one map.
+    check(r#"{"M":{"a":{"M":{"A":{"S":"a"}}},"b":{"M":{"A":{"N":"1"}}}}}"#, r#"{"a":{"A":"a"},"b":{"A":1}}"#);
+    let mut image = Image::default();
+    decode_object(br#"{"a":{"x":"x","y":["x",{"x":{"X":1}},"X"],"z":{}}}"#, &mut image).unwrap();
+    // An escape is another spelling of the same name.
+    let bad = decode_object(br#"{"a":{"x":1,"\u0078":2}}"#, &mut image).unwrap_err();
+    assert_eq!(bad.code, ErrorCode::DuplicateName);
+    decode_object(br#"{"a":{"\u0078\"":1}}"#, &mut image).unwrap();
+    assert_eq!(image.value(0), br#"{"x\"":1}"#);
+}
+
+#[test]
+fn half_surrogates_are_refused_at_every_depth() {
+    for text in [r"\ud83d", r"x\ud83dy", r"\ude00", r"\ud83d\ud83d", r"\ud83d\n", r"\uD83Dx\uDE00"] {
+        for document in [
+            format!(r#"{{"a":"{text}"}}"#),
+            format!(r#"{{"{text}":1}}"#),
+            format!(r#"{{"a":[{{"b":"{text}"}}]}}"#),
+            format!(r#"{{"a":[{{"{text}":1}}]}}"#),
+        ] {
+            let bad = decode_object(document.as_bytes(), &mut Image::default()).unwrap_err();
+            assert_eq!(bad.code, ErrorCode::NotJson, "{document}");
+            assert!(bad.message.contains("surrogate"), "{bad}");
+        }
+    }
+    let mut image = Image::default();
+    decode_object(br#"{"a":["\ud83d\ude00","\\ud83d","\\\\"]}"#, &mut image).unwrap();
+    assert_eq!(image.value(0), br#"["\ud83d\ude00","\\ud83d","\\\\"]"#);
+}
+
+#[test]
+fn the_key_is_in_every_image() {
+    let images = [
+        r#""NewImage":{}"#,
+        r#""NewImage":{},"OldImage":{}"#,
+        r#""NewImage":{"x":{"N":"1"}},"OldImage":{}"#,
+        r#""NewImage":{"k":{"S":"key"}},"OldImage":{"k":{"S":"key"},"s":{"N":"2"}}"#,
+    ];
+    for (name, images) in
+        [("INSERT", &images[..]), ("MODIFY", &images), ("REMOVE", &images), ("REMOVE", &[r#""X":1"#])]
+    {
+        for image in images {
+            let keys = r#""ApproximateCreationDateTime":1,"Keys":{"k":{"S":"key"},"s":{"N":"2"}}"#;
+            for change in [format!("{keys},{image}"), format!("{image},{keys}")] {
+                for document in [
+                    format!(r#"{{"eventName":"{name}","dynamodb":{{{change}}}}}"#),
+                    format!(r#"{{"dynamodb":{{{change}}},"eventName":"{name}"}}"#),
+                ] {
+                    let (_, _, image) = event(&document).unwrap();
+                    let value = |name: &[u8]| {
+                        (0..image.len())
+                            .filter(|at| image.name(*at) == name)
+                            .map(|at| image.value(at))
+                            .collect::<Vec<_>>()
+                    };
+                    assert_eq!(
+                        (value(b"k"), value(b"s")),
+                        (vec![&b"\"key\""[..]], vec![&b"2"[..]]),
+                        "{document}"
+                    );
+                }
+            }
+        }
+    }
+    let code = |change: &str| {
+        event(&format!(r#"{{"eventName":"INSERT","dynamodb":{{"ApproximateCreationDateTime":1,{change}}}}}"#))
+            .unwrap_err()
+            .code
+    };
+    assert_eq!(code(r#""NewImage":{}"#), ErrorCode::NoImage);
+    assert_eq!(code(r#""NewImage":{},"Keys":null"#), ErrorCode::NoImage);
+    assert_eq!(code(r#""NewImage":null,"Keys":{"k":{"S":"x"}}"#), ErrorCode::NoImage);
+    assert_eq!(code(r#""NewImage":{},"Keys":[]"#), ErrorCode::WrongJsonType);
 }
 
 #[test]
@@ -201,14 +347,14 @@ fn messages_never_quote_the_record() {
 #[test]
 fn any_object_is_taken_as_written() {
     let mut image = Image::default();
-    let document = "{ \"a\" : [ 1.50 , {\"b\\\"\" : \" x\\\\ \u{2028}\"} ],\n \"big\":123456789012345678901234567890e-400 }";
+    let document = "{ \"a\" : [ 1.50 , {\"b\\\"\" : \" x\\\\ \u{2028}\"} ],\n \"big\":123456789012345678901234567890e-300 }";
     decode_object(document.as_bytes(), &mut image).unwrap();
     assert_eq!(image.value(0), br#"[1.50,{"b\"":" x\\ \u2028"}]"#);
-    assert_eq!((image.name(1), image.value(1)), (&b"big"[..], &b"123456789012345678901234567890e-400"[..]));
+    assert_eq!((image.name(1), image.value(1)), (&b"big"[..], &b"123456789012345678901234567890e-300"[..]));
 
     let code = |document: &str| decode_object(document.as_bytes(), &mut Image::default()).unwrap_err().code;
     assert_eq!(code("[1]"), ErrorCode::NotObject);
-    assert_eq!(code("{} {}"), ErrorCode::NotJson);
+    assert_eq!(code("{} {}"), ErrorCode::SeveralDocuments);
     assert_eq!(code(&format!(r#"{{"a":{}{}}}"#, "[".repeat(65), "]".repeat(65))), ErrorCode::TooDeep);
 }
 

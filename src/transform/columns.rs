@@ -1,13 +1,148 @@
-//! Column names for members that no transform knows: the catalog folds case and takes few characters.
+//! Column names. SQL folds case and takes few characters, so each name is spelled anew, by itself: no column depends on
+//! which other names a record has.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
 
 use super::{BadRecord, ErrorCode};
 use crate::decode::Image;
+use crate::decode::json::push_string_bytes;
 
 /// Partition keys of the lake: a body column of such a name makes a table unusable.
 const PARTITION_KEYS: [&str; 4] = ["year", "month", "day", "hour"];
+
+/// Stands before a name that a column of ours or a partition key has.
+const PREFIX: &[u8] = b"item_";
+
+/// Bytes of a column name in a message.
+const SHOWN_MAX: usize = 60;
+
+/// How members become columns.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ColumnSettings {
+    /// Name of a member, exactly as in the record → its column.
+    pub rename: BTreeMap<String, String>,
+    /// How maps, lists and sets are written.
+    pub nested: Nested,
+}
+
+/// How maps, lists and sets are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Nested {
+    /// As JSON.
+    #[default]
+    Json,
+    /// As a string that holds their JSON, so that the column has one type.
+    JsonText,
+}
+
+/// The settings of the columns cannot be used; says what to change.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("columns: {0}")]
+pub struct InvalidColumns(String);
+
+impl ColumnSettings {
+    /// A text that is equal for equal settings; empty for none.
+    pub(super) fn canonical(&self) -> String {
+        if *self == Self::default() {
+            return String::new();
+        }
+        serde_json::to_string(self).expect("maps with text keys always serialise")
+    }
+}
+
+/// [`ColumnSettings`] ready for use, for one transform.
+#[derive(Clone, Debug)]
+pub(super) struct ColumnRules {
+    /// By name.
+    renames: Vec<(Vec<u8>, Vec<u8>)>,
+    nested: Nested,
+    /// Columns that the transform writes itself.
+    reserved: &'static [&'static str],
+}
+
+impl ColumnRules {
+    pub(super) fn new(
+        settings: &ColumnSettings,
+        reserved: &'static [&'static str],
+    ) -> Result<Self, InvalidColumns> {
+        let mut rules = Self { renames: Vec::new(), nested: settings.nested, reserved };
+        let mut columns = BTreeSet::new();
+        for (name, column) in &settings.rename {
+            let mut spelled = Vec::new();
+            rules.push_column(&mut spelled, column.as_bytes());
+            let starts = column.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
+            if spelled != column.as_bytes() || !starts || column.len() > 255 {
+                let problem = "is no column: use small letters, digits and '_', a letter first, and no name that \
+                               kinetide or a partition has";
+                return Err(InvalidColumns(format!("rename {name:?} = {column:?} {problem}")));
+            }
+            if !columns.insert(column) {
+                return Err(InvalidColumns(format!("two names are renamed to {column:?}")));
+            }
+            rules.renames.push((name.as_bytes().to_vec(), column.as_bytes().to_vec()));
+        }
+        Ok(rules)
+    }
+
+    pub(super) fn has_renames(&self) -> bool {
+        !self.renames.is_empty()
+    }
+
+    fn renamed(&self, name: &[u8]) -> Option<&[u8]> {
+        let found = self.renames.binary_search_by(|(from, _)| from[..].cmp(name)).ok()?;
+        Some(&self.renames[found].1)
+    }
+
+    /// Appends the column of a name that is not renamed.
+    fn push_column(&self, out: &mut Vec<u8>, name: &[u8]) {
+        let start = out.len();
+        push_spelled(out, name);
+        let mut rest = &out[start..];
+        while let Some(more) = rest.strip_prefix(PREFIX) {
+            rest = more;
+        }
+        // With the prefix taken off first, `year` and `item_year` stay two columns.
+        if self.reserved.iter().chain(&PARTITION_KEYS).any(|taken| taken.as_bytes() == rest) {
+            out.splice(start..start, PREFIX.iter().copied());
+        }
+    }
+}
+
+/// Small ASCII letters, digits and `_` stay, capitals become small, other ASCII becomes `_`; any other character
+/// becomes `_u` and its code point in hexadecimal, at least four digits.
+fn push_spelled(out: &mut Vec<u8>, name: &[u8]) {
+    let start = out.len();
+    for &byte in name {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'_' => out.push(byte),
+            b'A'..=b'Z' => out.push(byte.to_ascii_lowercase()),
+            0x80.. => {
+                out.truncate(start);
+                return push_unicode(out, name);
+            }
+            _ => out.push(b'_'),
+        }
+    }
+    if name.is_empty() {
+        out.push(b'_');
+    }
+}
+
+/// As [`push_spelled`], for a name that is not ASCII.
+fn push_unicode(out: &mut Vec<u8>, name: &[u8]) {
+    for letter in String::from_utf8_lossy(name).chars() {
+        match letter {
+            'a'..='z' | '0'..='9' | '_' | 'A'..='Z' => out.extend(u8::try_from(letter.to_ascii_lowercase())),
+            '\0'..='\x7F' => out.push(b'_'),
+            _ => out.extend_from_slice(format!("_u{:04x}", u32::from(letter)).as_bytes()),
+        }
+    }
+}
 
 /// Some members of an image under their column names. Reused from record to record.
 #[derive(Debug, Default)]
@@ -23,89 +158,76 @@ struct Column {
 }
 
 impl Columns {
-    /// Names the `members` of `image`: lower case, `_` for anything but letters, digits and `_`. Where two names
-    /// fall together, or one with `reserved`, the first in byte order of the original names keeps the name and the
-    /// next gets `__2`. Columns come out in byte order of their names.
-    pub(super) fn assign(
-        &mut self,
-        image: &Image,
-        members: impl Iterator<Item = usize>,
-        reserved: &[&str],
-    ) -> Result<(), BadRecord> {
+    pub(super) fn clear(&mut self) {
         self.names.clear();
         self.members.clear();
-        for member in members {
-            let start = self.names.len();
-            push_column_name(&mut self.names, image.name(member));
-            self.members.push(Column { name: start..self.names.len(), member });
-        }
-        self.sort();
-        let is_taken =
-            |name: &[u8]| reserved.iter().chain(&PARTITION_KEYS).any(|taken| taken.as_bytes() == name);
-        let twice = |pair: &[Column]| self.names[pair[0].name.clone()] == self.names[pair[1].name.clone()];
-        if self.members.windows(2).any(twice)
-            || self.members.iter().any(|column| is_taken(&self.names[column.name.clone()]))
-        {
-            self.settle(image, reserved)?;
-        }
-        Ok(())
     }
 
-    fn sort(&mut self) {
-        let names = &self.names;
-        self.members.sort_unstable_by(|a, b| names[a.name.clone()].cmp(&names[b.name.clone()]));
+    /// Names one member of `image`; answers its column.
+    pub(super) fn add(&mut self, rules: &ColumnRules, image: &Image, member: usize) -> &[u8] {
+        let start = self.names.len();
+        let name = image.name(member);
+        match rules.renamed(name) {
+            Some(column) => self.names.extend_from_slice(column),
+            None => rules.push_column(&mut self.names, name),
+        }
+        let name = start..self.names.len();
+        self.members.push(Column { name: name.clone(), member });
+        &self.names[name]
     }
 
-    /// The rare case: gives numbers to names that are taken.
-    fn settle(&mut self, image: &Image, reserved: &[&str]) -> Result<(), BadRecord> {
-        self.members.sort_unstable_by(|a, b| image.name(a.member).cmp(image.name(b.member)));
-        if self.members.windows(2).any(|pair| image.name(pair[0].member) == image.name(pair[1].member)) {
-            return Err(ErrorCode::DuplicateName.into());
+    /// Takes the member back that was added last.
+    pub(super) fn take_back(&mut self) {
+        if let Some(last) = self.members.pop() {
+            self.names.truncate(last.name.start);
         }
-        let mut taken: HashSet<Vec<u8>> =
-            reserved.iter().chain(&PARTITION_KEYS).map(|name| name.as_bytes().to_vec()).collect();
-        let mut last_number: HashMap<Vec<u8>, usize> = HashMap::new();
-        for column in &mut self.members {
-            let name = self.names[column.name.clone()].to_vec();
-            let number = last_number.entry(name.clone()).or_insert(1);
-            let mut candidate = name.clone();
-            while !taken.insert(candidate.clone()) {
-                *number += 1;
-                candidate = [&name[..], b"__", number.to_string().as_bytes()].concat();
-            }
-            let start = self.names.len();
-            self.names.extend_from_slice(&candidate);
-            column.name = start..self.names.len();
+    }
+
+    /// Names all members, and puts them in order.
+    pub(super) fn assign(&mut self, rules: &ColumnRules, image: &Image) -> Result<(), BadRecord> {
+        self.clear();
+        for member in 0..image.len() {
+            self.add(rules, image, member);
         }
-        self.sort();
-        Ok(())
+        self.settle(image)
+    }
+
+    /// Puts the columns in the byte order of their names, of which each must be there once.
+    pub(super) fn settle(&mut self, image: &Image) -> Result<(), BadRecord> {
+        let name = |column: &Column| &self.names[column.name.clone()];
+        self.members.sort_unstable_by(|a, b| {
+            name(a).cmp(name(b)).then_with(|| image.name(a.member).cmp(image.name(b.member)))
+        });
+        let twice = self.members.windows(2).find(|pair| name(&pair[0]) == name(&pair[1]));
+        match twice {
+            None => Ok(()),
+            Some([a, b]) => Err(same_column(name(a), image.name(a.member), image.name(b.member))),
+            Some(_) => unreachable!("windows of two"),
+        }
     }
 
     /// Appends `,"name":value` for each column.
-    pub(super) fn push(&self, image: &Image, row: &mut Vec<u8>) {
+    pub(super) fn push(&self, rules: &ColumnRules, image: &Image, row: &mut Vec<u8>) {
         for column in &self.members {
             row.extend_from_slice(b",\"");
             row.extend_from_slice(&self.names[column.name.clone()]);
             row.extend_from_slice(b"\":");
-            row.extend_from_slice(image.value(column.member));
+            match (rules.nested, image.value(column.member)) {
+                (Nested::JsonText, value @ [b'{' | b'[', ..]) => push_string_bytes(row, value),
+                (_, value) => row.extend_from_slice(value),
+            }
         }
     }
 }
 
-fn push_column_name(out: &mut Vec<u8>, name: &[u8]) {
-    let start = out.len();
-    for &byte in name {
-        match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'_' => out.push(byte),
-            b'A'..=b'Z' => out.push(byte.to_ascii_lowercase()),
-            // One `_` a character, not one a byte.
-            0x80..0xC0 => {}
-            _ => out.push(b'_'),
-        }
+/// Two members of one record are the same column.
+pub(super) fn same_column(column: &[u8], a: &[u8], b: &[u8]) -> BadRecord {
+    if a == b {
+        return ErrorCode::DuplicateName.into();
     }
-    if out.len() == start {
-        out.push(b'_');
-    }
+    let shown = String::from_utf8_lossy(&column[..column.len().min(SHOWN_MAX)]);
+    let message = format!("two names are the column {shown}: give one another column in [columns.rename]");
+    BadRecord { code: ErrorCode::AmbiguousNames, message }
 }
 
 #[cfg(test)]
@@ -115,7 +237,15 @@ mod tests {
     use crate::decode::json::push_string;
     use proptest::prelude::*;
 
-    fn columns(names: &[&str], reserved: &[&str]) -> Result<Vec<String>, BadRecord> {
+    const RESERVED: [&str; 2] = ["source", "is_valid"];
+
+    fn rules(renames: &[(&str, &str)]) -> Result<ColumnRules, InvalidColumns> {
+        let rename =
+            renames.iter().map(|(name, column)| ((*name).to_owned(), (*column).to_owned())).collect();
+        ColumnRules::new(&ColumnSettings { rename, ..ColumnSettings::default() }, &RESERVED)
+    }
+
+    fn image(names: &[&str]) -> Image {
         let mut document = Vec::from(b"{");
         for (index, name) in names.iter().enumerate() {
             document.extend_from_slice(if index == 0 { b"" } else { b"," });
@@ -124,51 +254,99 @@ mod tests {
         }
         document.push(b'}');
         let mut image = Image::default();
-        decode_object(&document, &mut image)?;
+        decode_object(&document, &mut image).unwrap();
+        image
+    }
+
+    fn columns(names: &[&str], renames: &[(&str, &str)]) -> Result<Vec<String>, BadRecord> {
+        let (image, rules) = (image(names), rules(renames).unwrap());
         let (mut columns, mut row) = (Columns::default(), Vec::new());
-        columns.assign(&image, 0..image.len(), reserved)?;
-        columns.push(&image, &mut row);
+        columns.assign(&rules, &image)?;
+        columns.push(&rules, &image, &mut row);
         let row = String::from_utf8(row).unwrap();
         Ok(row.split_terminator(',').skip(1).map(|column| column.replace('"', "")).collect())
     }
 
-    fn check(names: &[&str], reserved: &[&str], expected: &[&str]) {
-        assert_eq!(columns(names, reserved).unwrap(), expected);
+    fn check(names: &[&str], expected: &[&str]) {
+        assert_eq!(columns(names, &[]).unwrap(), expected);
+        // Alone each has the same column.
+        for name in names {
+            let alone = columns(&[name], &[]).unwrap();
+            let column = alone[0].split(':').next().unwrap();
+            assert!(expected.iter().any(|both| both.split(':').next() == Some(column)), "{name}: {column}");
+        }
+    }
+
+    fn refuse(names: &[&str], code: ErrorCode) {
+        assert_eq!(columns(names, &[]).unwrap_err().code, code, "{names:?}");
     }
 
     #[test]
-    fn names_are_made_fit_for_the_catalog() {
-        check(&["b", "a_1"], &[], &["a_1:1", "b:0"]);
-        check(&["Mixed Case.Name", "Größe", ""], &[], &["_:2", "gr__e:1", "mixed_case_name:0"]);
+    fn names_are_spelled_for_sql() {
+        check(&["b", "a_1"], &["a_1:1", "b:0"]);
+        check(&["Mixed Case.Name", "URL", ""], &["_:2", "mixed_case_name:0", "url:1"]);
+        check(&["Größe", "Grüße"], &["gr_u00f6_u00dfe:0", "gr_u00fc_u00dfe:1"]);
+        check(&["Ä", "ä", "🧊", "\u{1f9c}"], &["_u00c4:0", "_u00e4:1", "_u1f9c:3", "_u1f9ca:2"]);
     }
 
     #[test]
-    fn the_first_in_byte_order_keeps_the_name() {
-        check(&["url", "URL"], &[], &["url:1", "url__2:0"]);
-        check(&["a.b", "a-b", "a_b"], &[], &["a_b:1", "a_b__2:0", "a_b__3:2"]);
-        // An attribute that is called like a number is pushed on itself.
-        check(&["url", "URL", "url__2"], &[], &["url:1", "url__2:0", "url__2__2:2"]);
+    fn one_column_of_two_names_is_refused() {
+        for names in [["url", "URL"], ["a.b", "a_b"], ["a b", "A-B"], ["ö", "_u00f6"], ["", "_"]] {
+            refuse(&names, ErrorCode::AmbiguousNames);
+        }
+        refuse(&["a", "b", "a"], ErrorCode::DuplicateName);
+        let long = "x".repeat(5000);
+        let bad = columns(&[&long, &long.to_uppercase()], &[]).unwrap_err();
+        assert!(bad.message.contains("xxx") && bad.message.len() < 200, "{}", bad.message);
     }
 
     #[test]
-    fn columns_of_ours_and_partition_keys_are_never_shadowed() {
-        check(&["Source", "source", "year"], &["source"], &["source__2:0", "source__3:1", "year__2:2"]);
+    fn columns_of_ours_and_partition_keys_have_a_prefix() {
+        check(&["Source", "year", "HOUR"], &["item_hour:2", "item_source:0", "item_year:1"]);
+        check(&["item_year", "year"], &["item_item_year:0", "item_year:1"]);
+        check(&["item_item_years", "years"], &["item_item_years:0", "years:1"]);
+        refuse(&["year", "Year"], ErrorCode::AmbiguousNames);
     }
 
     #[test]
-    fn one_name_twice_is_refused() {
-        assert_eq!(columns(&["a", "b", "a"], &[]).unwrap_err().code, ErrorCode::DuplicateName);
+    fn a_rename_gives_a_column() {
+        let renames = [("URL", "address"), ("Größe", "size"), ("year", "built")];
+        let found = columns(&["url", "URL", "Größe", "year", "größe"], &renames).unwrap();
+        assert_eq!(found, ["address:1", "built:3", "gr_u00f6_u00dfe:4", "size:2", "url:0"]);
+        let bad = columns(&["URL", "address"], &renames).unwrap_err();
+        assert_eq!(bad.code, ErrorCode::AmbiguousNames);
+        for wrong in ["", "Size", "größe", "a b", "1a", "source", "hour", "item_hour", &"a".repeat(256)] {
+            assert!(rules(&[("a", wrong)]).is_err(), "{wrong}");
+        }
+        assert!(rules(&[("a", "x"), ("b", "x")]).is_err());
     }
 
     proptest! {
+        /// A name has the same column whatever stands beside it, and no two columns of a row are the same.
         #[test]
-        fn column_names_are_unique_and_plain(names in proptest::collection::hash_set("[aA_.]{0,3}|a__2|year|.{0,2}", 0..40)) {
+        fn no_name_depends_on_its_neighbours(names in proptest::collection::hash_set("[aA_.]{0,3}|item_(year|a)|year|.{0,3}", 0..20)) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let columns = columns(&names, &["a", "aa"]).unwrap();
-            let columns: Vec<_> = columns.iter().map(|column| column.split(':').next().unwrap()).collect();
-            prop_assert_eq!(columns.len(), names.len());
-            prop_assert!(columns.windows(2).all(|pair| pair[0] < pair[1]));
-            prop_assert!(columns.iter().all(|name| !["a", "aa", "year"].contains(name)));
+            let alone: Vec<String> = names
+                .iter()
+                .map(|name| columns(&[name], &[]).unwrap()[0].rsplit_once(':').unwrap().0.to_owned())
+                .collect();
+            let distinct: BTreeSet<&String> = alone.iter().collect();
+            for column in &alone {
+                prop_assert!(column.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+                prop_assert!(![&RESERVED[..], &PARTITION_KEYS].concat().contains(&&column[..]));
+            }
+            match columns(&names, &[]) {
+                Err(bad) => {
+                    prop_assert_eq!(bad.code, ErrorCode::AmbiguousNames);
+                    prop_assert!(distinct.len() < names.len());
+                }
+                Ok(together) => {
+                    let mut expected: Vec<_> =
+                        alone.iter().enumerate().map(|(at, column)| format!("{column}:{at}")).collect();
+                    expected.sort_by(|a, b| a.rsplit_once(':').cmp(&b.rsplit_once(':')));
+                    prop_assert_eq!(together, expected);
+                }
+            }
         }
     }
 }

@@ -1,14 +1,14 @@
 //! `crypto-transactions`: fixed columns of the table `CryptoTransactions`, with exact enrichment.
 
-use super::columns::Columns;
+use super::columns::{ColumnRules, Columns, same_column};
 use super::enrichment::{Enriched, Rules};
 use super::row::{ENVELOPE, push_bool, push_decimal, push_envelope, push_ingestion_time};
 use super::{BadRecord, ErrorCode, RecordContext, RowInfo, Scratch, Utc, parse_utc_us};
-use crate::decode::{Image, Kind, decode_event};
+use crate::decode::{Image, Kind, Number, decode_event};
 
 pub(super) const NAME: &str = "crypto-transactions";
 /// Raise it with every change that changes a row.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Columns from the image, in row order.
 const BASE: [&str; 12] = [
@@ -33,9 +33,9 @@ const QUANTITY: usize = 6;
 const TRADE_FEE: usize = 7;
 const TRADE_STATUS: usize = 8;
 
-/// Names that other attributes may not take.
-const RESERVED: [&str; 32] = {
-    let mut names = [""; 32];
+/// Columns that are no attribute: the envelope and what is computed.
+pub(super) const OWN: [&str; 20] = {
+    let mut names = [""; 20];
     let computed = [
         "trade_value",
         "risk_flag",
@@ -48,11 +48,7 @@ const RESERVED: [&str; 32] = {
     ];
     let mut i = 0;
     while i < names.len() {
-        names[i] = match i {
-            0..12 => ENVELOPE[i],
-            12..24 => BASE[i - 12],
-            _ => computed[i - 24],
-        };
+        names[i] = if i < 12 { ENVELOPE[i] } else { computed[i - 12] };
         i += 1;
     }
     names
@@ -60,6 +56,7 @@ const RESERVED: [&str; 32] = {
 
 pub(super) fn apply(
     rules: &Rules,
+    names: &ColumnRules,
     context: &RecordContext<'_>,
     data: &[u8],
     scratch: &mut Scratch,
@@ -67,8 +64,7 @@ pub(super) fn apply(
 ) -> Result<RowInfo, BadRecord> {
     let Scratch { image, columns } = scratch;
     let event = decode_event(data, image)?;
-    let known = Known::find(image)?;
-    known.assign_others(image, columns)?;
+    let known = Known::find(names, image, columns)?;
 
     let base = |index: usize| known.value(image, index);
     let enriched = rules.enrich(base(PRICE), base(QUANTITY), base(TRADE_FEE), base(EXCHANGE));
@@ -95,7 +91,7 @@ pub(super) fn apply(
     push_bool(row, reason.is_none());
     push_name(row, "invalid_reason");
     push_word(row, reason);
-    columns.push(image, row);
+    columns.push(names, image, row);
     row.extend_from_slice(b"}\n");
     Ok(RowInfo { cdc_us: event.created_us })
 }
@@ -103,28 +99,30 @@ pub(super) fn apply(
 /// Where in the image the known attributes are.
 struct Known {
     members: [Option<usize>; BASE.len()],
-    found: usize,
 }
 
 impl Known {
-    /// A value that does not fit the type of its column makes the record a dead letter: a null would lose it, and
-    /// text among numbers breaks every reader of the table.
-    fn find(image: &Image) -> Result<Self, BadRecord> {
-        let mut known = Self { members: [None; BASE.len()], found: 0 };
+    /// Finds the known attributes, and gives the others columns. A value that does not fit the type of its column makes
+    /// the record a dead letter: a null would lose it, and one that does not fit breaks every reader of the table.
+    fn find(names: &ColumnRules, image: &Image, columns: &mut Columns) -> Result<Self, BadRecord> {
+        let mut known = Self { members: [None; BASE.len()] };
+        columns.clear();
         for member in 0..image.len() {
-            let Some(index) = base_index(image.name(member)) else { continue };
-            if known.members[index].replace(member).is_some() {
-                return Err(ErrorCode::DuplicateName.into());
+            // Nearly every name is that of its column already.
+            let exact = if names.has_renames() { None } else { base_index(image.name(member)) };
+            let Some(index) = exact.or_else(|| {
+                let index = base_index(columns.add(names, image, member))?;
+                columns.take_back();
+                Some(index)
+            }) else {
+                continue;
+            };
+            if let Some(other) = known.members[index].replace(member) {
+                return Err(same_column(BASE[index].as_bytes(), image.name(other), image.name(member)));
             }
-            known.found += 1;
-            let wanted = if matches!(index, PRICE..=TRADE_FEE) { Kind::Number } else { Kind::String };
-            let kind = image.kind(member);
-            if kind != wanted && kind != Kind::Null {
-                let code = ErrorCode::WrongType;
-                let kind = if wanted == Kind::Number { "a number" } else { "a string" };
-                return Err(BadRecord { code, message: format!("attribute {} must be {kind}", BASE[index]) });
-            }
+            check_type(index, image.kind(member), image.value(member))?;
         }
+        columns.settle(image)?;
         Ok(known)
     }
 
@@ -133,12 +131,23 @@ impl Known {
         let member = self.members[index].filter(|member| image.kind(*member) != Kind::Null)?;
         Some(image.value(member))
     }
+}
 
-    fn assign_others(&self, image: &Image, columns: &mut Columns) -> Result<(), BadRecord> {
-        // Nearly always every attribute is known.
-        let members = if self.found == image.len() { 0..0 } else { 0..image.len() };
-        columns.assign(image, members.filter(|member| base_index(image.name(*member)).is_none()), &RESERVED)
+fn check_type(index: usize, kind: Kind, value: &[u8]) -> Result<(), BadRecord> {
+    let name = BASE[index];
+    let wanted = if matches!(index, PRICE..=TRADE_FEE) { Kind::Number } else { Kind::String };
+    if kind != wanted && kind != Kind::Null {
+        let kind = if wanted == Kind::Number { "a number" } else { "a string" };
+        return Err(BadRecord {
+            code: ErrorCode::WrongType,
+            message: format!("attribute {name} must be {kind}"),
+        });
     }
+    if kind == Kind::Number && !Number::parse(value).is_some_and(|number| number.fits_decimal()) {
+        let message = format!("attribute {name} does not fit its column: decimal(38,18)");
+        return Err(BadRecord { code: ErrorCode::BadNumber, message });
+    }
+    Ok(())
 }
 
 /// Index of a name in [`BASE`]. Spelled out, because the compiler makes one jump of it.

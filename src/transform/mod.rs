@@ -15,6 +15,7 @@ mod row;
 mod time;
 
 pub use crate::decode::{BadRecord, ErrorCode};
+pub use columns::{ColumnSettings, InvalidColumns, Nested};
 pub use dead_letter::dead_letter_row;
 pub use enrichment::{Constant, Enrichment, FeeDiscount, InvalidEnrichment};
 pub use id::{InvalidTransformId, TransformId};
@@ -24,8 +25,9 @@ pub(crate) use id::fnv1a;
 pub(crate) use time::Utc;
 
 use crate::decode::Image;
-use columns::Columns;
+use columns::{ColumnRules, Columns};
 use enrichment::Rules;
+use serde::Deserialize;
 
 /// Where a record came from. Decides `ordering_key`: the clocks and sequence numbers of the two cannot be
 /// compared, so that one lake table takes one source.
@@ -81,6 +83,7 @@ pub struct Scratch {
 pub struct Transform {
     id: TransformId,
     kind: Kind,
+    columns: ColumnRules,
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +91,16 @@ enum Kind {
     CryptoTransactions(Rules),
     DynamodbCdc,
     Json,
+}
+
+/// Nested settings of the transforms, as the settings file holds them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TransformSettings {
+    /// Constants of the computed columns.
+    pub enrichment: Enrichment,
+    /// How members become columns.
+    pub columns: ColumnSettings,
 }
 
 /// No transform has this name.
@@ -104,36 +117,51 @@ pub enum TransformError {
     /// The constants are wrong.
     #[error(transparent)]
     Enrichment(#[from] InvalidEnrichment),
+    /// The columns are wrong.
+    #[error(transparent)]
+    Columns(#[from] InvalidColumns),
 }
 
 impl Transform {
     /// Names of the built-in transforms.
     pub const NAMES: [&str; 3] = [crypto::NAME, cdc::NAME, passthrough::NAME];
 
-    /// The transform called `name`; `enrichment` is for those that compute columns.
-    pub fn named(name: &str, enrichment: &Enrichment) -> Result<Self, TransformError> {
-        match name {
-            crypto::NAME => Ok(Self::crypto_transactions(enrichment)?),
-            cdc::NAME => Ok(Self::dynamodb_cdc()),
-            passthrough::NAME => Ok(Self::json()),
-            other => Err(UnknownTransform(other.to_owned()).into()),
+    /// The transform called `name`.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot work with these settings.
+    pub fn named(name: &str, settings: &TransformSettings) -> Result<Self, TransformError> {
+        let columns = |own| ColumnRules::new(&settings.columns, own);
+        let (version, kind, columns) = match name {
+            crypto::NAME => {
+                let rules = Rules::try_from(&settings.enrichment)?;
+                (crypto::VERSION, Kind::CryptoTransactions(rules), columns(&crypto::OWN)?)
+            }
+            cdc::NAME => (cdc::VERSION, Kind::DynamodbCdc, columns(&row::ENVELOPE)?),
+            passthrough::NAME => (passthrough::VERSION, Kind::Json, columns(&passthrough::OWN)?),
+            other => return Err(UnknownTransform(other.to_owned()).into()),
+        };
+        let mut options = settings.columns.canonical();
+        if matches!(kind, Kind::CryptoTransactions(_)) {
+            options = settings.enrichment.canonical() + &options;
         }
+        Ok(Self { id: TransformId::new(name, version, &options), kind, columns })
     }
 
     /// Changes of the table `CryptoTransactions`: fixed columns, exact enrichment.
-    pub fn crypto_transactions(enrichment: &Enrichment) -> Result<Self, InvalidEnrichment> {
-        let id = TransformId::new(crypto::NAME, crypto::VERSION, &enrichment.canonical());
-        Ok(Self { id, kind: Kind::CryptoTransactions(Rules::try_from(enrichment)?) })
+    pub fn crypto_transactions(enrichment: &Enrichment) -> Result<Self, TransformError> {
+        let settings = TransformSettings { enrichment: enrichment.clone(), ..TransformSettings::default() };
+        Self::named(crypto::NAME, &settings)
     }
 
     /// Changes of any DynamoDB table, flattened.
     pub fn dynamodb_cdc() -> Self {
-        Self { id: TransformId::new(cdc::NAME, cdc::VERSION, ""), kind: Kind::DynamodbCdc }
+        Self::named(cdc::NAME, &TransformSettings::default()).expect("works with the defaults")
     }
 
     /// Any JSON object, passed through.
     pub fn json() -> Self {
-        Self { id: TransformId::new(passthrough::NAME, passthrough::VERSION, ""), kind: Kind::Json }
+        Self::named(passthrough::NAME, &TransformSettings::default()).expect("works with the defaults")
     }
 
     /// What rows depend on besides the records.
@@ -151,9 +179,11 @@ impl Transform {
     ) -> Result<RowInfo, BadRecord> {
         let start = row.len();
         let outcome = match &self.kind {
-            Kind::CryptoTransactions(rules) => crypto::apply(rules, context, data, scratch, row),
-            Kind::DynamodbCdc => cdc::apply(context, data, scratch, row),
-            Kind::Json => passthrough::apply(context, data, scratch, row),
+            Kind::CryptoTransactions(rules) => {
+                crypto::apply(rules, &self.columns, context, data, scratch, row)
+            }
+            Kind::DynamodbCdc => cdc::apply(&self.columns, context, data, scratch, row),
+            Kind::Json => passthrough::apply(&self.columns, context, data, scratch, row),
         };
         if outcome.is_err() {
             row.truncate(start);

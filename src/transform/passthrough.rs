@@ -1,17 +1,20 @@
 //! `json`: any JSON object, its members behind the record's place and arrival time.
 
-use super::row::push_ingestion_time;
+use super::columns::ColumnRules;
+use super::row::{push_ingestion_time, push_ordering_key};
 use super::{BadRecord, RecordContext, RowInfo, Scratch};
 use crate::decode::decode_object;
 use crate::decode::json::push_string;
 
 pub(super) const NAME: &str = "json";
 /// Raise it with every change that changes a row.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
-const RESERVED: [&str; 3] = ["shard_id", "sequence_number", "ingestion_time"];
+/// Its own columns, in row order.
+pub(super) const OWN: [&str; 4] = ["ordering_key", "shard_id", "sequence_number", "ingestion_time"];
 
 pub(super) fn apply(
+    rules: &ColumnRules,
     context: &RecordContext<'_>,
     data: &[u8],
     scratch: &mut Scratch,
@@ -19,13 +22,15 @@ pub(super) fn apply(
 ) -> Result<RowInfo, BadRecord> {
     let Scratch { image, columns } = scratch;
     decode_object(data, image)?;
-    columns.assign(image, 0..image.len(), &RESERVED)?;
-    row.extend_from_slice(b"{\"shard_id\":");
+    columns.assign(rules, image)?;
+    row.extend_from_slice(b"{\"ordering_key\":");
+    push_ordering_key(row, context, context.arrival_us.max(0).unsigned_abs(), None);
+    row.extend_from_slice(b",\"shard_id\":");
     push_string(row, context.shard_id);
     row.extend_from_slice(b",\"sequence_number\":");
     push_string(row, context.sequence_number);
     push_ingestion_time(row, context);
-    columns.push(image, row);
+    columns.push(rules, image, row);
     row.extend_from_slice(b"}\n");
     Ok(RowInfo { cdc_us: context.arrival_us })
 }

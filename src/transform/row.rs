@@ -108,21 +108,9 @@ pub(super) fn push_envelope(row: &mut Vec<u8>, context: &RecordContext<'_>, even
     Utc::from_us(event.created_us).push_iso(row);
     row.extend_from_slice(b"\",\"cdc_ts_us\":");
     push_digits(row, created, 1);
-    row.extend_from_slice(b",\"ordering_key\":\"");
-    match context.source {
-        SourceKind::Kinesis => {
-            push_digits(row, created, 20);
-            row.push(b'-');
-            push_padded(row, context.sequence_number, 60);
-        }
-        // Times have steps of a second here, so the order comes from the sequence number alone.
-        SourceKind::DynamoDbStreams => {
-            let inner = event.sequence_number.as_deref();
-            let digits = inner.filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-            push_padded(row, digits.unwrap_or(context.sequence_number), 40);
-        }
-    }
-    row.extend_from_slice(b"\",\"source\":\"");
+    row.extend_from_slice(b",\"ordering_key\":");
+    push_ordering_key(row, context, created, event.sequence_number.as_deref());
+    row.extend_from_slice(b",\"source\":\"");
     row.extend_from_slice(context.source.as_str().as_bytes());
     row.extend_from_slice(b"\",\"table_name\":");
     push_text(row, event.table_name.as_deref());
@@ -138,6 +126,31 @@ pub(super) fn push_envelope(row: &mut Vec<u8>, context: &RecordContext<'_>, even
         Some(DeleteReason::User) => b"\"user\"",
         Some(DeleteReason::Ttl) => b"\"ttl\"",
     });
+}
+
+/// A text that sorts as the changes of one item follow each other, and that nobody takes for a number: time and sequence
+/// number, or for DynamoDB Streams, whose times have steps of a second, the sequence number alone (`inner` where the
+/// record itself has one).
+pub(super) fn push_ordering_key(
+    row: &mut Vec<u8>,
+    context: &RecordContext<'_>,
+    time_us: u64,
+    inner: Option<&str>,
+) {
+    row.push(b'"');
+    match context.source {
+        SourceKind::Kinesis => {
+            push_digits(row, time_us, 20);
+            row.push(b'-');
+            push_padded(row, context.sequence_number, 60);
+        }
+        SourceKind::DynamoDbStreams => {
+            let digits = inner.filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            row.extend_from_slice(b"seq-");
+            push_padded(row, digits.unwrap_or(context.sequence_number), 40);
+        }
+    }
+    row.push(b'"');
 }
 
 /// `,"ingestion_time":` and the arrival time.

@@ -147,7 +147,7 @@ fn dynamodb_streams_records_are_ordered_by_their_sequence_number() {
         assert_eq!(column("cdc_ts_us"), "1768469400000000");
         seen.push((column("ordering_key"), column("event_name"), column("delete_reason")));
     }
-    let key = |digits: &str| format!("{digits:0>40}");
+    let key = |digits: &str| format!("seq-{digits:0>40}");
     let text = |a: String, b: &str, c: &str| (a, b.to_owned(), c.to_owned());
     assert_eq!(
         seen,
@@ -220,7 +220,7 @@ fn invalid_rows_stay_with_the_first_reason() {
         assert_eq!(reason(&[(name, ""), ("timestamp", "x")]), "missing_field");
     }
     assert_eq!(reason(&[("trade_fee", "")]), "null");
-    assert_eq!(reason(&[("price", "0"), ("quantity", "1E+20")]), "non_positive");
+    assert_eq!(reason(&[("price", "0"), ("quantity", "1E+19")]), "non_positive");
     assert_eq!(reason(&[("price", "0.004")]), "non_positive");
     assert_eq!(reason(&[("quantity", "-0.1")]), "non_positive");
     assert_eq!(reason(&[("quantity", "10000"), ("timestamp", "x")]), "out_of_range");
@@ -273,11 +273,96 @@ fn unknown_attributes_follow_by_name_and_never_shadow_columns() {
     let item =
         r#""zeta":{"N":"1"},"Price":{"N":"2"},"risk_flag":{"S":"x"},"year":{"N":"3"},"source":{"S":"y"}"#;
     let row = apply(&crypto(), &insert(item)).unwrap();
-    let tail = r#""price__2":2,"risk_flag__2":"x","source__2":"y","year__2":3,"zeta":1}"#;
+    let tail = r#""item_risk_flag":"x","item_source":"y","item_year":3,"zeta":1}"#;
     assert!(row.ends_with(&format!("\"invalid_reason\":\"missing_field\",{tail}\n")), "{row}");
+    // Names that differ only by case are one column.
+    assert_eq!(columns(&row)["price"], "2");
     let row = apply(&Transform::dynamodb_cdc(), &insert(item)).unwrap();
-    let tail = r#""price":2,"risk_flag":"x","source__2":"y","year__2":3,"zeta":1}"#;
+    let tail = r#""item_source":"y","item_year":3,"price":2,"risk_flag":"x","zeta":1}"#;
     assert!(row.ends_with(&format!("Z\",{tail}\n")), "{row}");
+    let both = r#""Price":{"N":"2"},"price":{"N":"3"}"#;
+    for transform in [crypto(), Transform::dynamodb_cdc()] {
+        assert_eq!(apply(&transform, &insert(both)).unwrap_err().code, ErrorCode::AmbiguousNames);
+    }
+}
+
+fn with_columns(name: &str, toml: &str) -> Result<Transform, TransformError> {
+    Transform::named(name, &toml::from_str(toml).unwrap())
+}
+
+#[test]
+fn settings_rename_columns_and_write_nested_values_as_text() {
+    let toml = "[columns]\nnested = \"json-text\"\n[columns.rename]\nURL = \"address\"\nPreis = \"price\"";
+    let image = r#""URL":{"S":"u"},"url":{"S":"v"},"Preis":{"N":"5"},"list":{"L":[{"S":"a\"b"}]},"map":{"M":{}},"set":{"NS":["1"]},"text":{"S":"[1]"}"#;
+    let row = columns(&apply(&with_columns("dynamodb-cdc", toml).unwrap(), &insert(image)).unwrap());
+    for (name, value) in [
+        ("address", r#""u""#),
+        ("url", r#""v""#),
+        ("price", "5"),
+        ("list", r#""[\"a\\\"b\"]""#),
+        ("map", r#""{}""#),
+        ("set", r#""[1]""#),
+        ("text", r#""[1]""#),
+    ] {
+        assert_eq!(row[name], value, "{name}");
+    }
+    let row = columns(&apply(&with_columns("crypto-transactions", toml).unwrap(), &insert(image)).unwrap());
+    assert_eq!((&row["price"][..], row.contains_key("preis")), ("5", false));
+    let row = apply(&with_columns("json", toml).unwrap(), br#"{"URL":[1, {"a":"b"}],"url":1}"#).unwrap();
+    assert!(row.ends_with(",\"address\":\"[1,{\\\"a\\\":\\\"b\\\"}]\",\"url\":1}\n"), "{row}");
+}
+
+#[test]
+fn column_settings_are_part_of_the_id_and_checked() {
+    for name in Transform::NAMES {
+        let id = |toml: &str| with_columns(name, toml).unwrap().id().to_string();
+        let plain = id("");
+        assert_eq!(plain, id("[columns]\nnested = \"json\"\n[columns.rename]"));
+        let [renamed, text] = [id("[columns.rename]\nA = \"b\""), id("[columns]\nnested = \"json-text\"")];
+        assert!(plain != renamed && plain != text && renamed != text);
+        for wrong in ["Name", "year", "shard_id", "item_year", "a b", "größe", ""] {
+            let toml = format!("[columns.rename]\nA = {wrong:?}");
+            assert!(matches!(with_columns(name, &toml), Err(TransformError::Columns(_))), "{wrong}");
+        }
+    }
+    for wrong in ["[columns]\nnested = \"text\"", "[columns]\nrenames = {}", "[column]"] {
+        assert!(toml::from_str::<TransformSettings>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn numbers_that_do_not_fit_their_column_are_refused() {
+    for (number, fits) in [
+        ("1E+19", true),
+        ("8.052E-8", true),
+        ("1E+20", false),
+        ("1E-19", false),
+        ("0.1234567890123456789", false),
+    ] {
+        let outcome = apply(&crypto(), &insert(&format!(r#""price":{{"N":"{number}"}}"#)));
+        assert_eq!(
+            outcome.map_err(|bad| bad.code).err(),
+            (!fits).then_some(ErrorCode::BadNumber),
+            "{number}"
+        );
+        assert!(
+            apply(&Transform::dynamodb_cdc(), &insert(&format!(r#""price":{{"N":"{number}"}}"#))).is_ok()
+        );
+    }
+}
+
+#[test]
+fn no_reader_takes_an_ordering_key_for_a_number() {
+    for source in [SourceKind::Kinesis, SourceKind::DynamoDbStreams] {
+        for transform in [crypto(), Transform::dynamodb_cdc(), Transform::json()] {
+            let mut row = Vec::new();
+            let data = insert(r#""a":{"S":""}"#);
+            transform.apply(&context(source, "17"), &data, &mut Scratch::default(), &mut row).unwrap();
+            let columns = columns(str::from_utf8(&row).unwrap());
+            let key = columns["ordering_key"].trim_matches('"');
+            assert!(key.contains('-') && key.ends_with("017") && key.parse::<f64>().is_err(), "{key}");
+        }
+    }
 }
 
 #[test]
@@ -294,9 +379,11 @@ fn a_deletion_known_by_its_key_is_a_row() {
 #[test]
 fn json_objects_pass_through() {
     let row =
-        apply(&Transform::json(), b"{ \"b\": [1.0, \"x\"],\n \"shard_id\": null, \"A\": 1e400 }").unwrap();
-    let start = r#"{"shard_id":"shardId-000000000000","sequence_number":"1","ingestion_time":"2026-01-15T09:30:30.000000Z""#;
-    assert_eq!(row, format!("{start},\"a\":1e400,\"b\":[1.0,\"x\"],\"shard_id__2\":null}}\n"));
+        apply(&Transform::json(), b"{ \"b\": [1.0, \"x\"],\n \"shard_id\": null, \"A\": 1e300 }").unwrap();
+    let key = format!("00001768469430000000-{:0>60}", 1);
+    let place = r#""shard_id":"shardId-000000000000","sequence_number":"1","ingestion_time":"2026-01-15T09:30:30.000000Z""#;
+    let members = r#""a":1e300,"b":[1.0,"x"],"item_shard_id":null"#;
+    assert_eq!(row, format!("{{\"ordering_key\":\"{key}\",{place},{members}}}\n"));
     assert_eq!(apply(&Transform::json(), b"[]").unwrap_err().code, ErrorCode::NotObject);
 }
 
@@ -337,15 +424,15 @@ fn ids_change_with_the_options() {
         Transform::crypto_transactions(&settings).unwrap().id().clone()
     };
     // A changed default changes rows: raise the version, not only this text.
-    assert_eq!(crypto().id().to_string(), "crypto-transactions/1/f39cf2c8");
+    assert_eq!(crypto().id().to_string(), "crypto-transactions/2/f39cf2c8");
     assert_eq!(id(""), *crypto().id());
     assert_eq!(id("high_risk_above = \"500000.00\""), *crypto().id());
     assert_ne!(id("high_risk_above = 500001"), *crypto().id());
     assert_ne!(*Transform::json().id(), *Transform::dynamodb_cdc().id());
     for name in Transform::NAMES {
-        assert_eq!(Transform::named(name, &Enrichment::default()).unwrap().id().name(), name);
+        assert_eq!(Transform::named(name, &TransformSettings::default()).unwrap().id().name(), name);
     }
-    assert!(Transform::named("jsonl", &Enrichment::default()).is_err());
+    assert!(Transform::named("jsonl", &TransformSettings::default()).is_err());
 }
 
 #[test]

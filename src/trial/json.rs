@@ -126,9 +126,14 @@ fn sorted<'a>(
     mut members: Vec<(Cow<'a, str>, Json<'a>)>,
 ) -> Result<Vec<(Cow<'a, str>, Json<'a>)>, Malformed> {
     members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    match members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-        true => Err("a member occurs twice"),
-        false => Ok(members),
+    if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+        return Err("a member occurs twice");
+    }
+    let lower: std::collections::HashSet<String> =
+        members.iter().map(|(name, _)| name.to_lowercase()).collect();
+    match lower.len() == members.len() {
+        true => Ok(members),
+        false => Err("names differ only by case"),
     }
 }
 

@@ -176,7 +176,15 @@ pub(super) fn expected(data: &[u8], sequence_number: &str) -> Result<Expected, M
         "REMOVE" => (change.old_image.unwrap_or(change.keys), true),
         _ => return Err("unknown event name"),
     };
-    let attributes = columns(json::typed_map(image)?);
+    let mut item = json::typed_map(image)?;
+    // The key is in every row, also where an image is empty.
+    let there = item.len();
+    for (name, value) in json::typed_map(change.keys)? {
+        if !item[..there].iter().any(|(known, _)| *known == name) {
+            item.push((name, value));
+        }
+    }
+    let attributes = columns(item)?;
     let created_us = created_us(change)?;
     let by_ttl = record.user_identity.is_some_and(|who| {
         who.kind.as_deref() == Some("Service") && who.principal.as_deref() == Some("dynamodb.amazonaws.com")
@@ -253,7 +261,7 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
 /// Reads an item of the table, a map of DynamoDB attribute values.
 pub(super) fn table_item(data: &[u8]) -> Result<ItemHash, Malformed> {
     let raw: &RawValue = serde_json::from_slice(data).map_err(|_| "an item is not JSON")?;
-    Ok(item_hash(columns(json::typed_map(raw)?)))
+    Ok(item_hash(columns(json::typed_map(raw)?)?))
 }
 
 fn item_hash(mut attributes: Attributes<'_>) -> ItemHash {
@@ -263,30 +271,32 @@ fn item_hash(mut attributes: Attributes<'_>) -> ItemHash {
     ItemHash { key: key.unwrap_or_default(), exact, unordered: hash(&attributes) }
 }
 
-/// The columns of an image, by the catalog's rule: known attributes keep their names; others become lower case with
-/// `_` for what is neither a letter nor a digit; where two are equal, byte order of the attribute's own name decides
-/// who keeps it, and the next gets `__2`.
-fn columns(mut image: Attributes<'_>) -> Attributes<'_> {
-    image.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    if image.iter().any(|(name, _)| !BASE.contains(&name.as_ref())) {
-        let mut taken: HashSet<Cow<'_, str>> = [&BASE[..], &FACTS, &POSITION, &COMPUTED, &PARTITIONS]
-            .concat()
-            .into_iter()
-            .map(Cow::Borrowed)
-            .collect();
-        for (name, _) in image.iter_mut().filter(|(name, _)| !BASE.contains(&name.as_ref())) {
-            let fold = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
-            let folded: String = name.chars().map(fold).collect();
-            let numbered = (2..).map(|number| format!("{folded}__{number}"));
-            *name = std::iter::once(folded.clone())
-                .chain(numbered)
-                .map(Cow::Owned)
-                .find(|column| !taken.contains(column))
-                .expect("the numbers do not end");
-            taken.insert(name.clone());
+/// The columns of an image, by the documented rule: each name is spelled anew, and two that are spelled alike make a
+/// dead letter.
+fn columns(mut image: Attributes<'_>) -> Result<Attributes<'_>, Malformed> {
+    for (name, _) in &mut image {
+        if !BASE.contains(&name.as_ref()) {
+            *name = Cow::Owned(column(name));
         }
     }
-    without_empty(image)
+    let distinct: HashSet<&str> = image.iter().map(|(name, _)| name.as_ref()).collect();
+    match distinct.len() == image.len() {
+        true => Ok(without_empty(image)),
+        false => Err("two attributes are the same column"),
+    }
+}
+
+/// Lower case; `_` for other ASCII; other characters by code point; a prefix where the name is taken.
+fn column(name: &str) -> String {
+    let spell = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase().to_string(),
+        c if c.is_ascii() => "_".to_owned(),
+        c => format!("_u{:04x}", u32::from(c)),
+    };
+    let spelled: String = if name.is_empty() { "_".to_owned() } else { name.chars().map(spell).collect() };
+    let bare = spelled.trim_start_matches("item_");
+    let taken = [&FACTS[..], &POSITION, &COMPUTED, &PARTITIONS].iter().any(|names| names.contains(&bare));
+    if taken { format!("item_{spelled}") } else { spelled }
 }
 
 /// Known columns are null in a row where the item lacks them, so null and missing are one there.
@@ -318,7 +328,7 @@ mod tests {
 
     fn names(attributes: &[&'static str]) -> Vec<String> {
         let image = attributes.iter().map(|name| (Cow::Borrowed(*name), Json::Bool(true))).collect();
-        columns(image).into_iter().map(|(name, _)| name.into_owned()).collect()
+        columns(image).unwrap().into_iter().map(|(name, _)| name.into_owned()).collect()
     }
 
     #[test]
@@ -331,10 +341,15 @@ mod tests {
     #[test]
     fn attributes_are_renamed_for_the_catalog() {
         assert_eq!(names(&["Mixed Case.Name", "N"]), ["mixed_case_name", "n"]);
-        assert_eq!(names(&["url", "URL", "Url"]), ["url", "url__2", "url__3"]);
-        assert_eq!(names(&["price", "Price", "PRICE"]), ["price", "price__2", "price__3"]);
-        assert_eq!(names(&["year", "event_id", "is_valid"]), ["event_id__2", "is_valid__2", "year__2"]);
-        assert_eq!(names(&["a", "A", "a__2"]), ["a", "a__2", "a__2__2"]);
+        assert_eq!(names(&["Größe", "Grüße", ""]), ["_", "gr_u00f6_u00dfe", "gr_u00fc_u00dfe"]);
+        assert_eq!(
+            names(&["year", "event_id", "item_year"]),
+            ["item_event_id", "item_item_year", "item_year"]
+        );
+        for pair in [["url", "URL"], ["price", "Price"], ["a.b", "a_b"]] {
+            let image = pair.iter().map(|name| (Cow::Borrowed(*name), Json::Bool(true))).collect();
+            assert!(columns(image).is_err(), "{pair:?}");
+        }
     }
 
     #[test]

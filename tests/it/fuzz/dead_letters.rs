@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use kinetide::batch::{BatchLimits, Layout, read_positions};
 use kinetide::dead_letters::{Chain, Done, Job, LetterObject, Plan, Shape, build, each_letter, rehearse};
-use kinetide::transform::{Enrichment, Transform};
+use kinetide::transform::{Transform, TransformSettings};
 
 use super::fuzz;
 
@@ -20,7 +20,7 @@ fn a_line_is_a_dead_letter_or_is_counted_and_its_neighbours_are_replayed() {
     };
     let layout = Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() };
     let jobs = Transform::NAMES.map(|name| Job {
-        transform: Transform::named(name, &Enrichment::default()).unwrap(),
+        transform: Transform::named(name, &TransformSettings::default()).unwrap(),
         layout: layout.clone(),
         limits: BatchLimits { objects_max: 3, rows_bytes_max: 20_000, ..BatchLimits::default() },
     });

@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 use kinetide::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, read_positions};
 use kinetide::fetch::{Page, PageBuilder};
 use kinetide::shard::ShardId;
-use kinetide::transform::{Enrichment, SourceKind, Transform};
+use kinetide::transform::{SourceKind, Transform, TransformSettings};
 use kinetide::trial::{Put, Puts, verify};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -34,7 +34,8 @@ fn context(transform: Transform) -> Arc<BatchContext> {
 }
 
 pub(super) fn contexts() -> Vec<Arc<BatchContext>> {
-    let transforms = Transform::NAMES.map(|name| Transform::named(name, &Enrichment::default()).unwrap());
+    let transforms =
+        Transform::NAMES.map(|name| Transform::named(name, &TransformSettings::default()).unwrap());
     transforms.map(context).into()
 }
 
