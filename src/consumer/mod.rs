@@ -10,7 +10,9 @@
 //!                             └── the next one fills meanwhile; one is under way at a time
 //! ```
 
+mod halted;
 mod reader;
+mod rebuild;
 mod steps;
 
 use std::sync::Arc;
@@ -35,7 +37,8 @@ use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, ShardState, Status};
 use crate::transform::{SourceKind, Transform};
 
-use reader::{Fetched, Memory};
+use halted::Halted;
+use reader::{Fetched, Purpose};
 use steps::{Outcome, Steps};
 
 /// A page with more bytes than this takes over half a millisecond to transform.
@@ -152,32 +155,50 @@ impl Consumer {
             () = stop.cancelled() => return StopReason::ShutdownRequested,
             () = self.parents_finished() => {}
         }
-        let mut protocol = Protocol::new(self.context.id());
-        let row = self.lease.row();
-        if row.pending.is_some() {
+        if self.lease.row().pending.is_some() {
             self.status.state(ShardState::Recovering);
         }
+        let mut halted = Halted::new();
+        loop {
+            let reason = match self.work(&stop).await {
+                Ok(stopped) => return stopped,
+                Err(reason) => reason,
+            };
+            // What is halted may have changed in the meantime: the row, the lake, what the stream answers.
+            if halted.wait(&mut self, &reason, &stop).await {
+                return StopReason::ShutdownRequested;
+            }
+        }
+    }
+
+    /// Brings what is pending to its end and reads on. An error is why no automatic way on is known.
+    async fn work(&mut self, stop: &CancellationToken) -> Result<StopReason, String> {
+        let mut protocol = Protocol::new(self.context.id());
+        let row = self.lease.row();
         let taken = Event::Taken { checkpoint: row.checkpoint, pending: row.pending };
         let mut steps = self.steps();
         let outcome = tokio::select! {
             biased;
             // The batch stays pending; the next owner brings it to its end.
-            () = stop.cancelled() => return StopReason::ShutdownRequested,
+            () = stop.cancelled() => return Ok(StopReason::ShutdownRequested),
             outcome = steps.drive(&mut protocol, taken) => outcome,
         };
         match outcome {
             Outcome::Read(after) => self.read(protocol, after, stop).await,
-            Outcome::Finished => self.finished(),
-            Outcome::Halted(halt) => self.wait_for_a_person(&halt.to_string(), &stop).await,
+            Outcome::Finished => Ok(self.finished()),
+            Outcome::Halted(halt) => Err(halt.to_string()),
         }
     }
 
     /// The main loop: from `after` to the end, batch by batch.
-    async fn read(&mut self, protocol: Protocol, after: Checkpoint, stop: CancellationToken) -> StopReason {
-        let start = match start_at(&after, self.shared.settings.initial_timestamp_us) {
-            Ok(start) => start,
-            Err(reason) => return self.wait_for_a_person(reason, &stop).await,
-        };
+    async fn read(
+        &mut self,
+        protocol: Protocol,
+        after: Checkpoint,
+        stop: &CancellationToken,
+    ) -> Result<StopReason, String> {
+        let start = start_at(&after, self.shared.settings.initial_timestamp_us)?;
+        self.status.resumed();
         self.status.state(ShardState::Reading);
         let (mut reader, mut pages) = self.start_reader(start);
         let mut open = Open::new(&self.context, &self.shared.budget, after.position().cloned());
@@ -204,7 +225,7 @@ impl Consumer {
                         Delivered { protocol: machine, outcome, records: 0 }
                     });
                 } else if draining {
-                    return StopReason::ShutdownRequested;
+                    return Ok(StopReason::ShutdownRequested);
                 }
             }
             let batch_open = protocol.is_some() && !open.batcher.is_empty();
@@ -220,8 +241,8 @@ impl Consumer {
                             self.status.in_flight_bytes(open.permit.bytes());
                             protocol = Some(done.protocol);
                         }
-                        Outcome::Finished => return self.finished(),
-                        Outcome::Halted(halt) => return self.wait_for_a_person(&halt.to_string(), &stop).await,
+                        Outcome::Finished => return Ok(self.finished()),
+                        Outcome::Halted(halt) => return Err(halt.to_string()),
                     }
                 }
                 () = stop.cancelled(), if !draining => {
@@ -234,6 +255,8 @@ impl Consumer {
                 () = sleep_until(open.deadline(self.shared.settings.batch_age_max)), if batch_open => {}
                 () = self.shared.budget.short(), if batch_open && !short => {}
                 () = sleep(EARLY_AGE), if batch_open && short => {}
+                // It ends by itself at the end of the shard. Its panic is not to leave the shard without a reader.
+                Some(ended) = reader.join_next(), if !draining => joined(ended).await,
                 Some(fetched) = pages.recv(), if !draining && open.wants_page() => {
                     self.lease.count_bytes(fetched.page.bytes());
                     open.take_page(fetched);
@@ -305,7 +328,7 @@ impl Consumer {
             Arc::clone(&self.shared),
             self.lease.key().clone(),
             start,
-            Memory::Awaited,
+            Purpose::Deliver,
             Arc::clone(&self.status),
             self.fork_rng(),
             sender,
@@ -341,17 +364,9 @@ impl Consumer {
 
     fn finished(&self) -> StopReason {
         metrics::shard_ended();
+        self.status.resumed();
         self.status.state(ShardState::Finished);
         StopReason::ShardEnd
-    }
-
-    /// Keeps the lease and does nothing: any automatic way on would lose or double records.
-    async fn wait_for_a_person(&self, reason: &str, stop: &CancellationToken) -> StopReason {
-        tracing::error!(shard = %self.lease.key(), reason, "shard halted: a person has to look");
-        self.status.error(reason);
-        self.status.state(ShardState::Stalled("halted"));
-        stop.cancelled().await;
-        StopReason::ShutdownRequested
     }
 }
 
@@ -488,14 +503,15 @@ where
 }
 
 /// Where to start reading for a checkpoint, or why that is not known.
-fn start_at(checkpoint: &Checkpoint, timestamp_us: Option<i64>) -> Result<StartAt, &'static str> {
+fn start_at(checkpoint: &Checkpoint, timestamp_us: Option<i64>) -> Result<StartAt, String> {
     match checkpoint {
         Checkpoint::TrimHorizon | Checkpoint::ShardEnd => Ok(StartAt::TrimHorizon),
         Checkpoint::Latest => Ok(StartAt::Latest),
         Checkpoint::At(position) => Ok(StartAt::At(position.sequence.clone())),
         Checkpoint::AtTimestamp => timestamp_us.map(StartAt::Timestamp).ok_or(
             "the lease starts at a timestamp that only the settings know: \
-             set --initial-position to the application's time, for example 2026-01-15T00:00:00Z",
+             set --initial-position to the application's time, for example 2026-01-15T00:00:00Z"
+                .to_owned(),
         ),
     }
 }

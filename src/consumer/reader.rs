@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
@@ -30,13 +30,13 @@ const SHARD_GONE: &str = "the stream does not know this shard (any more): nothin
     agree, the leader reports what may be lost, deletes the lease, and has the child shards read on; check --stream and \
     --region if this shard should be there";
 
-/// How a reader gets the bytes that its pages hold.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// It waits for them.
-    Awaited,
-    /// It takes them, above the budget if need be.
-    Granted,
+/// What a reader reads for, and where the bytes of its pages come from.
+pub(super) enum Purpose {
+    /// To deliver what comes: each page waits for its bytes.
+    Deliver,
+    /// To build again what is known to be there: somebody holds the bytes of one page, which is read when the one before
+    /// is dropped. The tip of the shard is told each time, as nothing of what is looked for comes after it.
+    Rebuild(Arc<Semaphore>),
 }
 
 /// A page with the bytes it holds.
@@ -48,17 +48,19 @@ pub(super) struct Fetched {
     pub(super) end: Option<Vec<ChildShard>>,
     /// The stream has forgotten the shard: what was read is nowhere else.
     pub(super) gone: bool,
+    /// The place in memory of a page that is read to rebuild.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// Reads `shard` from `start` on and sends every page that has records or ends the shard, until nobody receives
 /// them. Trouble is waited out; the status tells of it. An empty page that does not end the shard is sent once, when
-/// the tip is reached without any record at or after a `start` that names one: that record is gone. Another one tells
-/// that the stream has forgotten the shard; the reader goes on asking.
+/// the tip is reached without any record at or after a `start` that names one: that record is gone (to rebuild: whenever
+/// the tip is reached). Another one tells that the stream has forgotten the shard; the reader goes on asking.
 pub(super) async fn read_shard(
     shared: Arc<Shared>,
     shard: ShardId,
     mut start: StartAt,
-    memory: Memory,
+    purpose: Purpose,
     status: Arc<ShardHandle>,
     mut rng: ChaCha8Rng,
     pages: mpsc::Sender<Fetched>,
@@ -77,9 +79,12 @@ pub(super) async fn read_shard(
     let mut not_found = 0;
     loop {
         sleep_until(not_before).await;
-        let mut permit = match memory {
-            Memory::Awaited => shared.budget.acquire(reserve).await,
-            Memory::Granted => shared.budget.empty(),
+        let (mut permit, place) = match &purpose {
+            Purpose::Deliver => (shared.budget.acquire(reserve).await, None),
+            Purpose::Rebuild(place) => {
+                let place = Arc::clone(place).acquire_owned().await;
+                (shared.budget.empty(), Some(place.expect("the semaphore is never closed")))
+            }
         };
         pacing.call_started(Instant::now());
         let fetched = async {
@@ -112,7 +117,8 @@ pub(super) async fn read_shard(
                         not_found += 1;
                         if not_found == GONE_ANSWERS {
                             let (page, permit) = (Page::default(), shared.budget.empty());
-                            if pages.send(Fetched { page, permit, end: None, gone: true }).await.is_err() {
+                            let told = Fetched { page, permit, end: None, gone: true, _place: None };
+                            if pages.send(told).await.is_err() {
                                 return;
                             }
                         }
@@ -125,14 +131,16 @@ pub(super) async fn read_shard(
             status.state(ShardState::Reading);
         }
         not_found = 0;
-        permit.set(match memory {
-            Memory::Awaited if !page.is_empty() => page.bytes().max(TIP_BYTES),
-            _ => page.bytes(),
+        permit.set(match purpose {
+            Purpose::Deliver if page.is_empty() => page.bytes(),
+            Purpose::Deliver => page.bytes().max(TIP_BYTES),
+            Purpose::Rebuild(_) => 0,
         });
         status.page_fetched(page.millis_behind_latest);
         let at_tip = page.millis_behind_latest == Some(0);
         let looked_for = expected.take_if(|_| !page.is_empty() || at_tip);
-        if let Some(checkpoint) = &looked_for {
+        // A rebuild that misses a record says so itself.
+        if let (Some(checkpoint), Purpose::Deliver) = (&looked_for, &purpose) {
             report_trimmed(&shard, &page, checkpoint);
         }
         if let Some(last) = page.records().next_back() {
@@ -146,11 +154,12 @@ pub(super) async fn read_shard(
         iterator = page.next_iterator.take();
         let end = iterator.is_none().then(|| std::mem::take(&mut page.children));
         let last = end.is_some();
-        let tells = last || !page.is_empty() || looked_for.is_some();
+        let tip_told = at_tip && matches!(purpose, Purpose::Rebuild(_));
+        let tells = last || !page.is_empty() || looked_for.is_some() || tip_told;
         if !tells {
             continue;
         }
-        let sent = pages.send(Fetched { page, permit, end, gone: false }).await;
+        let sent = pages.send(Fetched { page, permit, end, gone: false, _place: place }).await;
         if last || sent.is_err() {
             return;
         }

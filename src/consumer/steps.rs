@@ -8,16 +8,14 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::Shared;
-use super::reader::{self, Fetched, Memory};
-use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, read_positions, seal_object};
+use super::rebuild::Rebuild;
+use crate::batch::{Batch, BatchContext, read_positions, seal_object};
 use crate::checkpoint::{Event, Halt, Protocol, Step};
 use crate::deliver::{Backoff, Created, SinkError, calls, retry_until};
-use crate::fetch::{BytePermit, StartAt};
+use crate::fetch::BytePermit;
 use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
 use crate::shard::{Checkpoint, ChildShard, Position};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow, WriteOutcome};
@@ -27,9 +25,6 @@ use crate::transform::ErrorCode;
 /// Objects of one batch that are under way at the same time.
 const UPLOADS: usize = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// A rebuild starts when it has this share of the memory, or all of it, and then takes what it needs: one that waited
-/// for more could wait for itself, or for others that wait like it.
-const REBUILD_BYTES: usize = 8 << 20;
 /// A failing sink is shown as a stall from this try on; one failure is part of a busy day.
 const STALL_TRIES: u32 = 3;
 /// Or from this time on: a sink that does not answer takes long for one try.
@@ -140,8 +135,7 @@ impl Steps {
         }
     }
 
-    /// Reads the records of a batch again and batches them, whatever its size. `RecordsGone` when the first one
-    /// is not there any more.
+    /// Builds the objects of a batch again, without the rows that stand in `without`.
     async fn rebuild(
         &mut self,
         first: Position,
@@ -150,52 +144,28 @@ impl Steps {
         without: &[String],
     ) -> Event {
         let there = self.positions(without).await;
-        let limits =
-            BatchLimits { rows_bytes_max: usize::MAX, objects_max: usize::MAX, ..self.context.limits };
-        let context = BatchContext { limits, ..(*self.context).clone() };
-        let mut again = Again {
-            batcher: Batcher::new(Arc::new(context)),
-            first: first.clone(),
-            last: last.clone(),
-            there,
-            started: false,
-        };
         // A first rebuild whose objects are of no use: its bytes must not stand in the way of the second.
         (self.batch, self.rebuilt) = (None, None);
-        let mut held = self.shared.budget.acquire(REBUILD_BYTES).await;
-        let share = held.bytes();
-        let (sender, mut pages) = mpsc::channel(1);
-        let mut reading = JoinSet::new();
-        reading.spawn(reader::read_shard(
-            Arc::clone(&self.shared),
-            self.lease.key().clone(),
-            StartAt::At(first.sequence.clone()),
-            Memory::Granted,
-            Arc::clone(&self.status),
-            self.fork_rng(),
-            sender,
-        ));
-        while let Some(fetched) = pages.recv().await {
-            let bytes = fetched.page.bytes();
-            let (now, progress) = super::sized(bytes, again, move |again| again.take(&fetched)).await;
-            again = now;
-            held.set(again.batcher.held_bytes().max(share));
-            match progress {
-                Progress::More => {}
-                Progress::Gone => return Event::RecordsGone,
-                Progress::Complete => {
-                    self.batch = again.batcher.close_as(&first, &last, generation);
-                    let objects = self.batch.iter().flat_map(|batch| &batch.objects);
-                    let objects = objects.map(|object| object.key.clone()).collect();
-                    let streamed = self.batch.as_ref().is_some_and(|batch| !batch.packed.is_empty());
-                    held.set(self.batch.as_ref().map_or(0, Batch::held_bytes));
-                    self.rebuilt = Some(held);
-                    return Event::Rebuilt { objects, streamed };
-                }
-            }
-        }
-        // The shard ended before the batch does: its records cannot be had.
-        Event::RecordsGone
+        let mut rebuild = Rebuild {
+            shared: Arc::clone(&self.shared),
+            status: Arc::clone(&self.status),
+            context: Arc::clone(&self.context),
+            rng: self.fork_rng(),
+            first,
+            last,
+            generation,
+            there: Arc::new(there),
+        };
+        let Some((batch, held)) = rebuild.run().await else {
+            let (first, last) = (&rebuild.first.sequence, &rebuild.last.sequence);
+            tracing::warn!(shard = %self.lease.key(), %first, %last, "records of the pending batch have left the stream");
+            return Event::RecordsGone;
+        };
+        let objects = batch.iter().flat_map(|batch| &batch.objects);
+        let objects = objects.map(|object| object.key.clone()).collect();
+        let streamed = batch.as_ref().is_some_and(|batch| !batch.packed.is_empty());
+        (self.batch, self.rebuilt) = (batch, Some(held));
+        Event::Rebuilt { objects, streamed }
     }
 
     /// Positions of the rows in these objects.
@@ -243,6 +213,7 @@ impl Steps {
     async fn deliver(&mut self, keys: &[String]) -> Landed {
         let batch = self.batch.take().expect("a batch is in hand when it is to be delivered");
         let _held = self.rebuilt.take();
+        self.status.resumed();
         let started = Instant::now();
         debug_assert!(batch.objects.iter().map(|object| &object.key).eq(keys));
         let bodies: Vec<(String, Bytes)> =
@@ -419,50 +390,5 @@ impl Steps {
 
     fn fork_rng(&mut self) -> ChaCha8Rng {
         ChaCha8Rng::from_rng(&mut self.rng)
-    }
-}
-
-/// A batch that is built again.
-struct Again {
-    batcher: Batcher,
-    first: Position,
-    last: Position,
-    /// Rows that stand in sealed objects.
-    there: HashSet<Position>,
-    /// The first record was seen.
-    started: bool,
-}
-
-enum Progress {
-    More,
-    /// The last record was seen.
-    Complete,
-    /// The first record is not there any more.
-    Gone,
-}
-
-impl Again {
-    /// Takes the records of the batch from a page.
-    fn take(&mut self, fetched: &Fetched) -> Progress {
-        if fetched.gone || !self.started && fetched.page.is_empty() {
-            return Progress::Gone;
-        }
-        for record in fetched.page.records() {
-            let position = record.position();
-            if !self.started && position.sequence != self.first.sequence {
-                return Progress::Gone;
-            }
-            self.started = true;
-            if position > self.last {
-                return Progress::Complete;
-            }
-            if position >= self.first && !self.there.contains(&position) {
-                self.batcher.push(&record);
-            }
-            if position == self.last {
-                return Progress::Complete;
-            }
-        }
-        Progress::More
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::telemetry::metrics;
 
@@ -27,6 +27,14 @@ struct Shared {
     /// Told when the first one starts to wait. Not a `watch`: that wakes its receivers in random order, and no
     /// simulation with memory shortage could be repeated.
     short: Notify,
+    /// See [`Turn`].
+    turn: Arc<Semaphore>,
+}
+
+/// The right to wait for bytes while holding some. One at a time has it: two could wait for each other for ever.
+#[derive(Debug)]
+pub struct Turn {
+    _only: OwnedSemaphorePermit,
 }
 
 /// All in units.
@@ -48,6 +56,7 @@ impl ByteBudget {
             total,
             books: Mutex::default(),
             short: Notify::new(),
+            turn: Arc::new(Semaphore::new(1)),
         }))
     }
 
@@ -70,6 +79,12 @@ impl ByteBudget {
         books.held += units;
         self.0.report(&books);
         BytePermit { budget: self.clone(), bytes }
+    }
+
+    /// Waits for the right to ask for more while holding some, in the order of asking. Whoever asks for it holds nothing.
+    pub async fn turn(&self) -> Turn {
+        let only = Arc::clone(&self.0.turn).acquire_owned().await;
+        Turn { _only: only.expect("the semaphore is never closed") }
     }
 
     /// A permit of nothing, to grow or to merge into.
@@ -188,6 +203,15 @@ impl BytePermit {
         books.held += units;
         self.budget.0.report(&books);
         true
+    }
+
+    /// Holds at least `bytes` from now on, as far as the budget has so many: waits for what is missing.
+    pub async fn grow_in_turn(&mut self, bytes: usize, _turn: &Turn) {
+        let missing = bytes.min(self.budget.total()).saturating_sub(self.bytes);
+        if missing > 0 {
+            let more = self.budget.acquire(missing).await;
+            self.merge(more);
+        }
     }
 
     /// Holds exactly `bytes` from now on: grows or shrinks.
@@ -315,6 +339,23 @@ mod tests {
             batch.merge(budget.acquire(100).now_or_never().expect("what is merged leaves room"));
         }
         assert_eq!((batch.bytes(), budget.in_use()), (1000, KIB));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_at_a_time_waits_while_it_holds_some() {
+        let budget = ByteBudget::new(8 * KIB);
+        let turn = budget.turn().await;
+        let mut mine = budget.acquire(5 * KIB).await;
+        let other = budget.acquire(3 * KIB).await;
+        assert!(budget.turn().now_or_never().is_none());
+        assert!(mine.grow_in_turn(6 * KIB, &turn).now_or_never().is_none() && mine.bytes() == 5 * KIB);
+        mine.grow_in_turn(4 * KIB, &turn).await;
+        assert_eq!(mine.bytes(), 5 * KIB, "at least");
+        drop(other);
+        mine.grow_in_turn(20 * KIB, &turn).await;
+        assert_eq!((mine.bytes(), budget.in_use()), (8 * KIB, 8 * KIB), "what there is, and no more");
+        drop(turn);
+        assert!(budget.turn().now_or_never().is_some());
     }
 
     proptest! {

@@ -29,6 +29,8 @@ pub struct Faults {
     pub unavailable: f64,
     /// The iterator is expired before its time.
     pub expired: f64,
+    /// A page before the tip has no records, as those of Kinesis may at any time.
+    pub empty: f64,
     /// Each call takes a random time up to this.
     pub delay_max: Duration,
 }
@@ -216,7 +218,7 @@ impl Fault {
 
 impl State {
     fn draw(&mut self) -> (Duration, Option<Fault>) {
-        let Faults { throttled, unavailable, expired, delay_max } = self.faults;
+        let Faults { throttled, unavailable, expired, delay_max, .. } = self.faults;
         let delay = delay_max.mul_f64(self.rng.random_range(0.0..=1.0));
         let roll: f64 = self.rng.random();
         let fault = match roll {
@@ -306,8 +308,18 @@ impl RecordSource for MemoryStream {
         if state.iterators.get(&number).is_none_or(|issued| now - *issued >= ITERATOR_LIFETIME) {
             return Err(FetchError::ExpiredIterator);
         }
+        let State { rng, faults, .. } = &mut *state;
+        let is_empty = faults.empty > 0.0 && rng.random_bool(faults.empty);
         let found = state.shards.get(shard).ok_or(FetchError::NotFound)?;
         let first = found.records.partition_point(|r| r.sequence < from);
+        if let (true, Some(next)) = (is_empty, found.records.get(first)) {
+            let behind_us = (self.arrival_us)(now) - next.arrival_us;
+            let mut page = Page::default();
+            page.next_iterator = Some(state.new_iterator(from, now));
+            // Never 0, which says that there is nothing.
+            page.millis_behind_latest = Some((behind_us / 1000).max(1));
+            return Ok(page);
+        }
         let mut builder = PageBuilder::default();
         let mut last = None;
         for record in found.records.iter().skip(first).take(self.page_records_max) {
@@ -474,9 +486,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn pages_may_be_empty_before_the_tip() {
+        let stream = stream(1, 10);
+        let put = stream.put(0, "k", "r0").unwrap().1;
+        stream.set_faults(1, Faults { empty: 0.5, ..Faults::default() });
+        let mut iterator = stream.iterator(&shard(0), &StartAt::At(put)).await.unwrap();
+        let mut empty = 0;
+        loop {
+            let page = stream.fetch(&shard(0), &iterator).await.unwrap();
+            iterator = page.next_iterator.clone().unwrap();
+            if !page.is_empty() {
+                break assert_eq!(data(&page), ["r0"]);
+            }
+            assert!(page.millis_behind_latest > Some(0), "the record is still to come");
+            empty += 1;
+            assert!(empty < 50);
+        }
+        let tip = stream.fetch(&shard(0), &iterator).await.unwrap();
+        assert_eq!((tip.len(), tip.millis_behind_latest), (0, Some(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn one_seed_gives_the_same_faults_twice() {
-        let faults =
-            Faults { throttled: 0.3, unavailable: 0.2, expired: 0.1, delay_max: Duration::from_millis(50) };
+        let faults = Faults {
+            throttled: 0.3,
+            unavailable: 0.2,
+            expired: 0.1,
+            empty: 0.5,
+            delay_max: Duration::from_millis(50),
+        };
         let mut runs = Vec::new();
         for seed in [7, 7, 8] {
             let stream = stream(1, 10);

@@ -13,7 +13,7 @@ mod page;
 mod source;
 
 pub use body::{BodyError, parse as parse_body};
-pub use budget::{ByteBudget, BytePermit};
+pub use budget::{ByteBudget, BytePermit, Turn};
 pub use pacing::{Next, Pacing};
 pub use page::{Page, PageBuilder, Payload, Record};
 pub use source::{FetchError, RecordSource, StartAt, fetch_page};

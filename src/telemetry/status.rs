@@ -85,6 +85,8 @@ struct ShardFacts {
     state_since: Instant,
     /// What a shard does from now on where it used to read.
     finishing: Option<ShardState>,
+    /// What the shard tries meanwhile changes neither its state nor its error.
+    halted: bool,
     checkpoint: Option<String>,
     lease_counter: u64,
     millis_behind_latest: Option<u64>,
@@ -220,6 +222,7 @@ impl Status {
             state,
             state_since: now,
             finishing: None,
+            halted: false,
             checkpoint: None,
             lease_counter,
             millis_behind_latest: None,
@@ -306,12 +309,28 @@ impl ShardHandle {
     /// What the consumer does from now on. The time counts from the first report of a state in a row.
     pub fn state(&self, state: ShardState) {
         let mut facts = self.facts();
+        if facts.halted {
+            return;
+        }
         let finishing = facts.finishing.filter(|_| state == ShardState::Reading);
         let state = finishing.unwrap_or(state);
         if facts.state != state {
             facts.state = state;
             facts.state_since = Instant::now();
         }
+    }
+
+    /// The shard is halted for this reason until [`ShardHandle::resumed`], also while it looks whether it can go on.
+    pub fn halted(&self, reason: &str) {
+        self.resumed();
+        self.error(reason);
+        self.state(ShardState::Stalled("halted"));
+        self.facts().halted = true;
+    }
+
+    /// The shard goes on.
+    pub fn resumed(&self) {
+        self.facts().halted = false;
     }
 
     /// The consumer reads nothing more: it is in this state from now on, and again after each trouble.
@@ -361,7 +380,10 @@ impl ShardHandle {
 
     /// Something went wrong. Never holds values of records.
     pub fn error(&self, error: impl Into<String>) {
-        self.facts().last_error = Some(error.into());
+        let mut facts = self.facts();
+        if !facts.halted {
+            facts.last_error = Some(error.into());
+        }
     }
 
     fn facts(&self) -> MutexGuard<'_, ShardFacts> {
@@ -464,6 +486,23 @@ mod tests {
         assert_eq!(only(&status).stalled_reason(), Some("lake"));
         shard.state(ShardState::Reading);
         assert_eq!(only(&status).state, ShardState::HandingOver);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_halted_shard_stays_so_while_it_looks_again() {
+        let status = status();
+        let shard = status.shard("shardId-7", ShardState::Recovering, 3);
+        shard.halted("records are gone");
+        advance(Duration::from_secs(5)).await;
+        shard.state(ShardState::Stalled("throttled"));
+        shard.error("throttled");
+        shard.halted("records are gone");
+        let seen = only(&status);
+        assert_eq!((seen.stalled_reason(), seen.state_for_ms), (Some("halted"), 5000));
+        assert_eq!(seen.last_error.as_deref(), Some("records are gone"));
+        shard.resumed();
+        shard.state(ShardState::Reading);
+        assert_eq!(only(&status).state, ShardState::Reading);
     }
 
     #[tokio::test(start_paused = true)]

@@ -160,6 +160,11 @@ impl HeldLease {
         self.write(LeaseWrite::Renew(kbps)).await
     }
 
+    /// The row as it stands in the table, by a heartbeat: with what others may have changed in it meanwhile.
+    pub async fn look(&self) -> Result<Lease, LeaseWriteError> {
+        self.renew().await
+    }
+
     /// When the next heartbeat is due: `interval` after the last write, whatever that was, but now and then in any
     /// case.
     pub(super) fn renew_due(&self, interval: Duration) -> Instant {

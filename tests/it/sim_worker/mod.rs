@@ -8,6 +8,7 @@
 
 mod cases;
 mod log;
+mod recovery;
 mod verify;
 mod wire;
 mod world;
@@ -117,7 +118,8 @@ impl Storm {
 
     fn rough_stream(&mut self, throttled: f64) {
         let delay_max = Duration::from_millis(300);
-        let faults = fetch::memory::Faults { throttled, unavailable: 0.02, expired: 0.01, delay_max };
+        let faults =
+            fetch::memory::Faults { throttled, unavailable: 0.02, expired: 0.01, empty: 0.1, delay_max };
         self.world.stream.set_faults(self.rng.random(), faults);
     }
 

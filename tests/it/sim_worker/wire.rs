@@ -1,7 +1,7 @@
 //! One worker's way to the table, the stream and the lake: outages, freezes, and requests that outlive who sent
 //! them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -42,6 +42,9 @@ pub(super) struct Outside {
     pub(super) log: Arc<Mutex<Log>>,
     table_outage: Mutex<Option<Outage>>,
     sink_outage: Mutex<Option<Outage>>,
+    /// Until when the stream says that it knows no shard.
+    stream_forgets_until: Mutex<Option<Instant>>,
+    sink_looks: AtomicU64,
     requests: Mutex<JoinSet<()>>,
 }
 
@@ -61,6 +64,8 @@ impl Outside {
             log,
             table_outage: Mutex::default(),
             sink_outage: Mutex::default(),
+            stream_forgets_until: Mutex::default(),
+            sink_looks: AtomicU64::new(0),
             requests: Mutex::default(),
         }
     }
@@ -71,6 +76,27 @@ impl Outside {
 
     pub(super) fn fail_sink(&self, time: Duration, hangs: bool) {
         *self.sink_outage.lock().unwrap() = Some(Outage { until: Instant::now() + time, hangs });
+    }
+
+    /// How often somebody looked whether an object exists, or read one.
+    pub(super) fn sink_looks(&self) -> u64 {
+        self.sink_looks.load(Ordering::Relaxed)
+    }
+
+    /// Puts an object that the log does not look into.
+    pub(super) async fn put_unseen(&self, key: &str, body: Bytes) {
+        self.log.lock().unwrap().unseen.insert(key.to_owned());
+        self.sink.create(key, body).await.unwrap();
+    }
+
+    /// Every shard is `NotFound` to its readers for this time.
+    pub(super) fn forget_stream(&self, time: Duration) {
+        *self.stream_forgets_until.lock().unwrap() = Some(Instant::now() + time);
+    }
+
+    fn stream_answers(&self) -> Result<(), FetchError> {
+        let forgets = self.stream_forgets_until.lock().unwrap().is_some_and(|until| Instant::now() < until);
+        if forgets { Err(FetchError::NotFound) } else { Ok(()) }
     }
 
     /// True, after some time if calls hang, when the service does not work.
@@ -282,14 +308,21 @@ impl ShardLister for Wire {
 #[async_trait]
 impl RecordSource for Wire {
     async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError> {
-        let (stream, shard, start) = (Arc::clone(&self.outside.stream), shard.clone(), start.clone());
-        self.send(async move { stream.iterator(&shard, &start).await }).await
+        let (outside, shard, start) = (Arc::clone(&self.outside), shard.clone(), start.clone());
+        self.send(async move {
+            outside.stream_answers()?;
+            outside.stream.iterator(&shard, &start).await
+        })
+        .await
     }
 
     async fn fetch(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
-        let (stream, shard, iterator) =
-            (Arc::clone(&self.outside.stream), shard.clone(), iterator.to_owned());
-        self.send(async move { stream.fetch(&shard, &iterator).await }).await
+        let (outside, shard, iterator) = (Arc::clone(&self.outside), shard.clone(), iterator.to_owned());
+        self.send(async move {
+            outside.stream_answers()?;
+            outside.stream.fetch(&shard, &iterator).await
+        })
+        .await
     }
 
     fn page_bytes_max(&self) -> usize {
@@ -311,6 +344,7 @@ impl Sink for Wire {
     async fn read(&self, key: &str) -> Result<Option<Bytes>, SinkError> {
         let (outside, key) = (Arc::clone(&self.outside), key.to_owned());
         self.send(async move {
+            outside.sink_looks.fetch_add(1, Ordering::Relaxed);
             outside.sink_answers("read", &key).await?;
             outside.sink.read(&key).await
         })
@@ -320,6 +354,7 @@ impl Sink for Wire {
     async fn exists(&self, key: &str) -> Result<bool, SinkError> {
         let (outside, key) = (Arc::clone(&self.outside), key.to_owned());
         self.send(async move {
+            outside.sink_looks.fetch_add(1, Ordering::Relaxed);
             outside.sink_answers("find", &key).await?;
             outside.sink.exists(&key).await
         })

@@ -1,0 +1,250 @@
+//! Builds a pending batch again from the records of the stream, whatever its size.
+//!
+//! Owns: how it is known that no record of the batch is missing, and the memory that a rebuild takes.
+//! Does not own: what follows from the outcome (`checkpoint`), how a shard is read (`reader`).
+//!
+//! Sequence numbers have gaps, so that the records themselves do not show whether they are all there. But retention
+//! takes the oldest first: a record that is still there after reading has seen all later ones be there meanwhile.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::Shared;
+use super::reader::{self, Fetched, Purpose};
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher};
+use crate::fetch::{BytePermit, StartAt, Turn};
+use crate::shard::{Position, SequenceNumber};
+use crate::shutdown::joined;
+use crate::telemetry::status::ShardHandle;
+
+/// What a rebuild asks for at its start besides the room for a page: most batches take no more. One that does gets it
+/// while it is free; else it begins again when its turn has come.
+const SHARE_BYTES: usize = 8 << 20;
+
+/// The batch without the rows that are there already (none when all are), and the bytes that it holds.
+pub(super) type Rebuilt = (Option<Batch>, BytePermit);
+
+/// A batch to be built again.
+pub(super) struct Rebuild {
+    pub(super) shared: Arc<Shared>,
+    pub(super) status: Arc<ShardHandle>,
+    pub(super) context: Arc<BatchContext>,
+    pub(super) rng: ChaCha8Rng,
+    pub(super) first: Position,
+    pub(super) last: Position,
+    pub(super) generation: u32,
+    /// Rows that are not made again.
+    pub(super) there: Arc<HashSet<Position>>,
+}
+
+/// How one reading of the records ended.
+enum Pass {
+    Whole(Rebuilt),
+    /// Not every record can be shown to be there.
+    Gone,
+    /// There is not enough memory now.
+    Short,
+}
+
+impl Rebuild {
+    /// Reads the records and batches them. `None` when not every one of them can be shown to have been read.
+    pub(super) async fn run(&mut self) -> Option<Rebuilt> {
+        let budget = self.shared.budget.clone();
+        let start_bytes = self.page_bytes() + SHARE_BYTES;
+        if start_bytes < budget.total() {
+            let held = budget.acquire(start_bytes).await;
+            match self.read(held, None).await {
+                Pass::Whole(rebuilt) => return Some(rebuilt),
+                Pass::Gone => return None,
+                // To wait for more while holding some could be to wait for others that do the same.
+                Pass::Short => {}
+            }
+        }
+        let turn = budget.turn().await;
+        let held = budget.acquire(start_bytes).await;
+        match self.read(held, Some(&turn)).await {
+            Pass::Whole(rebuilt) => Some(rebuilt),
+            Pass::Gone => None,
+            Pass::Short => unreachable!("who has the turn waits for memory"),
+        }
+    }
+
+    async fn read(&mut self, held: BytePermit, turn: Option<&Turn>) -> Pass {
+        let limits =
+            BatchLimits { rows_bytes_max: usize::MAX, objects_max: usize::MAX, ..self.context.limits };
+        let context = BatchContext { limits, ..(*self.context).clone() };
+        let mut again = Again {
+            batcher: Batcher::new(Arc::new(context)),
+            first: self.first.clone(),
+            last: self.last.clone(),
+            there: Arc::clone(&self.there),
+            held,
+            waits: turn.is_some(),
+            seen_first: false,
+            seen_last: false,
+            pages: 0,
+        };
+        let (mut reading, mut pages) = self.start_reader();
+        while let Some(fetched) = pages.recv().await {
+            let page_bytes = self.page_bytes();
+            let (now, progress) =
+                super::sized(fetched.page.bytes(), again, move |again| again.take(&fetched, page_bytes))
+                    .await;
+            again = now;
+            match progress {
+                Progress::Gone => return Pass::Gone,
+                Progress::Short => return Pass::Short,
+                Progress::Complete => {
+                    drop((reading, pages));
+                    // One page holds what was there at one moment.
+                    if again.pages > 1 && !self.first_is_there().await {
+                        return Pass::Gone;
+                    }
+                    return self.close(again).await;
+                }
+                Progress::More => {}
+            }
+            let needed = again.batcher.held_bytes() + page_bytes;
+            match turn {
+                Some(turn) => again.held.grow_in_turn(needed, turn).await,
+                None if needed > again.held.bytes() => {
+                    if !again.held.try_grow(needed - again.held.bytes()) {
+                        return Pass::Short;
+                    }
+                }
+                None => {}
+            }
+        }
+        while let Some(ended) = reading.join_next().await {
+            joined(ended).await;
+        }
+        // The shard ends before the batch does.
+        Pass::Gone
+    }
+
+    async fn close(&self, again: Again) -> Pass {
+        // Where compressors had no room there are rows to be compressed.
+        let rows = if again.batcher.is_cramped() { again.batcher.held_bytes() } else { 0 };
+        let generation = self.generation;
+        let (again, batch) = super::sized(rows, again, move |again| {
+            again.batcher.close_as(&again.first, &again.last, generation)
+        })
+        .await;
+        let mut held = again.held;
+        held.set(batch.as_ref().map_or(0, Batch::held_bytes));
+        Pass::Whole((batch, held))
+    }
+
+    /// Whether the batch's first record is still in the stream, and with it all that came after it.
+    async fn first_is_there(&mut self) -> bool {
+        let (mut reading, mut pages) = self.start_reader();
+        match pages.recv().await {
+            Some(fetched) => starts_with(&fetched, &self.first.sequence),
+            None => {
+                while let Some(ended) = reading.join_next().await {
+                    joined(ended).await;
+                }
+                false
+            }
+        }
+    }
+
+    /// A reader from the batch's first record on, with one page in memory at a time.
+    fn start_reader(&mut self) -> (JoinSet<()>, mpsc::Receiver<Fetched>) {
+        let (sender, pages) = mpsc::channel(1);
+        let mut reading = JoinSet::new();
+        reading.spawn(reader::read_shard(
+            Arc::clone(&self.shared),
+            self.context.shard.clone(),
+            StartAt::At(self.first.sequence.clone()),
+            Purpose::Rebuild(Arc::new(Semaphore::new(1))),
+            Arc::clone(&self.status),
+            ChaCha8Rng::from_rng(&mut self.rng),
+            sender,
+        ));
+        (reading, pages)
+    }
+
+    fn page_bytes(&self) -> usize {
+        self.shared.source.page_bytes_max()
+    }
+}
+
+fn starts_with(fetched: &Fetched, sequence: &SequenceNumber) -> bool {
+    fetched.page.records().next().is_some_and(|record| record.position().sequence == *sequence)
+}
+
+/// A batch that is being built again.
+struct Again {
+    batcher: Batcher,
+    first: Position,
+    last: Position,
+    there: Arc<HashSet<Position>>,
+    held: BytePermit,
+    /// Where there is no memory it waits, instead of giving up.
+    waits: bool,
+    seen_first: bool,
+    seen_last: bool,
+    /// Pages with records of the batch.
+    pages: u32,
+}
+
+enum Progress {
+    More,
+    /// The last record was seen.
+    Complete,
+    /// A record is not there any more.
+    Gone,
+    Short,
+}
+
+impl Again {
+    /// Takes the records of the batch from a page. `page_bytes` of what is held are for the page.
+    fn take(&mut self, fetched: &Fetched, page_bytes: usize) -> Progress {
+        // An empty page is sent at the tip and at the end of the shard: nothing comes after it.
+        if fetched.gone
+            || fetched.page.is_empty()
+            || !self.seen_first && !starts_with(fetched, &self.first.sequence)
+        {
+            return Progress::Gone;
+        }
+        self.seen_first = true;
+        self.pages += 1;
+        let held_now = self.batcher.held_bytes();
+        if held_now + fetched.page.bytes() > self.held.bytes() {
+            // Only a batch that is larger than the whole budget, or a page above the bound, comes to this.
+            self.held.set(held_now + fetched.page.bytes());
+        }
+        let mut spare = self.held.bytes().saturating_sub(held_now + page_bytes);
+        let mut short = false;
+        for record in fetched.page.records() {
+            let position = record.position();
+            if position > self.last {
+                return if self.seen_last { Progress::Complete } else { Progress::Gone };
+            }
+            self.seen_last |= position.sequence == self.last.sequence;
+            if position >= self.first && !self.there.contains(&position) {
+                self.batcher.push_within(&record, |bytes| {
+                    let room = match spare.checked_sub(bytes) {
+                        Some(rest) => {
+                            spare = rest;
+                            true
+                        }
+                        None => self.held.try_grow(bytes),
+                    };
+                    short |= !room;
+                    room
+                });
+            }
+            if position == self.last {
+                return Progress::Complete;
+            }
+        }
+        if short && !self.waits { Progress::Short } else { Progress::More }
+    }
+}
