@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use kinetide::cli::{Cli, Exit};
+use kinetide::cli::{Cli, Exit, panics};
 
 fn main() -> ExitCode {
+    panics::abort_on_panic();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -1,6 +1,7 @@
 //! The open batch of one shard.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::encode::Encoder;
@@ -9,7 +10,9 @@ use super::pack::Packer;
 use super::{Batch, BatchContext, LakeObject};
 use crate::fetch::{Payload, Record};
 use crate::shard::{Position, SequenceNumber};
-use crate::transform::{BadRecord, ErrorCode, RecordContext, RowInfo, Scratch, dead_letter_row};
+use crate::transform::{
+    BadRecord, ErrorCode, Panicked, RecordContext, RowInfo, Scratch, catch, dead_letter_row,
+};
 
 /// Bytes of keys in one batch. The item of a lease holds at most 400 KB, and next to the keys what is known of their
 /// objects, and the keys of up to two repairs.
@@ -64,12 +67,15 @@ impl Batcher {
     /// Adds one record, as one row or one dead letter. Records come in the order of the shard; their sequence
     /// numbers must be decimal digits.
     pub fn push(&mut self, record: &Record<'_>) {
-        self.push_within(record, |_| true);
+        self.push_within(record, false, |_| true);
     }
 
     /// As [`Batcher::push`], and asks for `room` before it takes memory for a compressor, bytes. When there is none the
     /// rows stay as they are, about as large as their records, and the batch is cramped.
-    pub fn push_within(&mut self, record: &Record<'_>, room: impl FnOnce(usize) -> bool) {
+    ///
+    /// A record at which the transform panicked is not in the batch. Pushed again as `panicked` it becomes a dead letter;
+    /// [`each_record`] does so.
+    pub fn push_within(&mut self, record: &Record<'_>, panicked: bool, room: impl FnOnce(usize) -> bool) {
         let context = RecordContext {
             source: self.context.source,
             shard_id: self.context.shard.as_str(),
@@ -83,7 +89,10 @@ impl Batcher {
             Payload::Base64(text) => (text, false),
         };
         self.row.clear();
-        let outcome = if intact {
+        let outcome = if panicked {
+            self.scratch = Scratch::default();
+            Err(BadRecord::from(ErrorCode::TransformPanicked))
+        } else if intact {
             self.context.transform.apply(&context, data, &mut self.scratch, &mut self.row)
         } else {
             Err(BadRecord::from(ErrorCode::NotBase64))
@@ -199,6 +208,29 @@ impl Batcher {
             packed: packer.map_or_else(Vec::new, Packer::finish),
             rows_bytes: rows_bytes as u64,
         })
+    }
+}
+
+/// Calls `push` for each record until it breaks. One at which the transform panics is given to it once more, as `panicked`:
+/// the others are pushed as ever, and all of them together take no longer than without a panic.
+pub fn each_record<'a>(
+    mut records: impl Iterator<Item = Record<'a>>,
+    mut push: impl FnMut(&Record<'a>, bool) -> ControlFlow<()>,
+) {
+    let mut last = None;
+    loop {
+        let caught = catch(|| {
+            for record in records.by_ref() {
+                last = Some(record);
+                if push(&record, false).is_break() {
+                    break;
+                }
+            }
+        });
+        match (caught, &last) {
+            (Err(Panicked), Some(record)) if push(record, true).is_continue() => {}
+            _ => return,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod pack;
 mod repair;
 mod row_objects;
 
-pub use batcher::Batcher;
+pub use batcher::{Batcher, each_record};
 pub use key::{hour_folder, name_start, range_of_name, replay_name};
 pub use pack::Packing;
 pub use repair::{UnreadableObject, read_positions, seal_object};

@@ -283,7 +283,7 @@ fn a_batch_without_room_holds_its_rows_and_is_as_good() {
         let mut batcher = Batcher::new(Arc::clone(&context));
         let mut given = 0;
         for record in page.records() {
-            batcher.push_within(&record, |bytes| {
+            batcher.push_within(&record, false, |bytes| {
                 assert!(bytes > 256 << 10);
                 let room = given < compressors;
                 given += usize::from(room);
@@ -301,7 +301,7 @@ fn a_batch_without_room_holds_its_rows_and_is_as_good() {
     let mut batcher = Batcher::new(Arc::clone(&context));
     let mut asked = 0;
     for record in page.records() {
-        batcher.push_within(&record, |_| {
+        batcher.push_within(&record, false, |_| {
             asked += 1;
             asked > 100
         });
@@ -428,4 +428,68 @@ proptest! {
             prop_assert!(seen.into_iter().eq((1..=payloads.len()).map(at)));
         }
     }
+}
+
+/// The transform panics at some records: the batch is what it would be without them, and they are dead letters in it.
+#[test]
+fn records_that_panic_a_transform_cost_themselves() {
+    let documents = |keep: fn(usize) -> bool| -> Vec<(usize, Vec<u8>)> {
+        let word = |n: usize| if n % 4 == 1 || n == 6 { "panic" } else { "calm" };
+        (0..12usize)
+            .filter(|n| keep(*n))
+            .map(|n| (n, format!("{{\"n\":{n},\"w\":\"{}\"}}", word(n)).into()))
+            .collect()
+    };
+    let build = |documents: Vec<(usize, Vec<u8>)>, base64: bool| {
+        let mut page = if base64 { PageBuilder::base64() } else { PageBuilder::default() };
+        for (n, document) in documents {
+            let payload =
+                if base64 { base64_simd::STANDARD.encode_to_string(document).into_bytes() } else { document };
+            page.push(&(n + 1).to_string(), "", START_US, &payload);
+        }
+        let mut batcher = Batcher::new(context(Transform::panicking(), BatchLimits::default()));
+        let page = page.finish();
+        let mut seen = Vec::new();
+        each_record(page.records(), |record, panicked| {
+            seen.push((record.sequence_number.to_owned(), panicked));
+            batcher.push_within(record, panicked, |_| true);
+            std::ops::ControlFlow::Continue(())
+        });
+        (batcher.close().unwrap(), seen)
+    };
+    for base64 in [false, true] {
+        let (batch, seen) = build(documents(|_| true), base64);
+        assert_eq!(batch.dead_letters, [(ErrorCode::TransformPanicked, 4)]);
+        assert_eq!((batch.records, batch.rows, &batch.first, &batch.last), (12, 8, &at(1), &at(12)));
+        assert_eq!(seen.iter().filter(|(_, panicked)| *panicked).count(), 4);
+        let letters =
+            batch.objects.iter().find(|object| object.key.starts_with("errors/transform_panicked/")).unwrap();
+        let first: serde_json::Value = serde_json::from_str(&lines(letters)[0]).unwrap();
+        assert_eq!(first["sequenceNumber"], "2");
+        let raw = base64_simd::STANDARD.decode_to_vec(first["rawData"].as_str().unwrap()).unwrap();
+        assert_eq!(raw, br#"{"n":1,"w":"panic"}"#, "its bytes, to be tried again");
+        let (calm, _) = build(documents(|n| n % 4 != 1 && n != 6), base64);
+        let rows =
+            |batch: &Batch| batch.objects.iter().find(|o| o.key.starts_with("landing/")).map(lines).unwrap();
+        assert_eq!(rows(&batch), rows(&calm));
+    }
+}
+
+#[test]
+fn pushing_ends_where_it_is_told() {
+    let mut page = PageBuilder::default();
+    for n in 0..5 {
+        page.push(&n.to_string(), "", START_US, b"panic");
+    }
+    let page = page.finish();
+    let mut batcher = Batcher::new(context(Transform::panicking(), BatchLimits::default()));
+    each_record(page.records(), |record, panicked| {
+        batcher.push_within(record, panicked, |_| true);
+        if batcher.records() == 2 {
+            std::ops::ControlFlow::Break(())
+        } else {
+            std::ops::ControlFlow::Continue(())
+        }
+    });
+    assert_eq!(batcher.close().unwrap().dead_letters, [(ErrorCode::TransformPanicked, 2)]);
 }

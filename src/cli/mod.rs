@@ -9,6 +9,7 @@ pub mod leases;
 pub mod loadtest;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod panics;
 pub mod run;
 pub mod transform;
 

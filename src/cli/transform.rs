@@ -168,7 +168,7 @@ impl<R: Write, D: Write> Run<'_, R, D> {
         let Self { transform, scratch, row, .. } = self;
         let mut apply = |context: &RecordContext<'_>| {
             row.clear();
-            transform.apply(context, data, scratch, row)
+            transform.apply_caught(context, data, scratch, row)
         };
         let mut outcome = match bad {
             Some(bad) => Err(bad),

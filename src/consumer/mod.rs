@@ -15,6 +15,7 @@ mod reader;
 mod rebuild;
 mod steps;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout};
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, each_record};
 use crate::checkpoint::{BatchPlan, Event, Protocol};
 use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, BytePermit, RecordSource, StartAt};
@@ -459,19 +460,22 @@ impl Open {
         let Some((fetched, next)) = self.page.take() else { return };
         let mut index = next;
         let before = self.batcher.records();
-        for record in fetched.page.records().skip(next) {
-            if self.batcher.is_full() {
-                break;
+        each_record(fetched.page.records().skip(next), |record, panicked| {
+            if !panicked {
+                if self.batcher.is_full() {
+                    return ControlFlow::Break(());
+                }
+                index += 1;
+                if self.done.as_ref().is_some_and(|done| record.position() <= *done) {
+                    return ControlFlow::Continue(());
+                }
+                self.done = None;
             }
-            index += 1;
-            if self.done.as_ref().is_some_and(|done| record.position() <= *done) {
-                continue;
-            }
-            self.done = None;
             // A compressor for each hour and kind of row may take more than the page that brings them: it is asked for
             // before it is there. Without it the rows take the place of the page, and the batch is closed.
-            self.batcher.push_within(&record, |bytes| self.permit.try_grow(bytes));
-        }
+            self.batcher.push_within(record, panicked, |bytes| self.permit.try_grow(bytes));
+            ControlFlow::Continue(())
+        });
         if self.batcher.records() > 0 && self.since.is_none() {
             self.since = Some(Instant::now());
         }

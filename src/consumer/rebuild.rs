@@ -7,6 +7,7 @@
 //! takes the oldest first: a record that is still there after reading has seen all later ones be there meanwhile.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use rand::SeedableRng;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::Shared;
 use super::reader::{self, Fetched, Purpose};
-use crate::batch::{Batch, BatchContext, BatchLimits, Batcher};
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, each_record};
 use crate::fetch::{BytePermit, StartAt, Turn};
 use crate::shard::{Position, SequenceNumber};
 use crate::shutdown::joined;
@@ -112,10 +113,8 @@ impl Rebuild {
             let needed = again.batcher.held_bytes() + page_bytes;
             match turn {
                 Some(turn) => again.held.grow_in_turn(needed, turn).await,
-                None if needed > again.held.bytes() => {
-                    if !again.held.try_grow(needed - again.held.bytes()) {
-                        return Pass::Short;
-                    }
+                None if !again.held.try_grow(needed.saturating_sub(again.held.bytes())) => {
+                    return Pass::Short;
                 }
                 None => {}
             }
@@ -128,10 +127,8 @@ impl Rebuild {
     }
 
     async fn close(&self, again: Again) -> Pass {
-        // Where compressors had no room there are rows to be compressed.
-        let rows = if again.batcher.is_cramped() { again.batcher.held_bytes() } else { 0 };
         let generation = self.generation;
-        let (again, batch) = super::sized(rows, again, move |again| {
+        let (again, batch) = super::sized(again.batcher.waiting_bytes(), again, move |again| {
             again.batcher.close_as(&again.first, &again.last, generation)
         })
         .await;
@@ -222,14 +219,16 @@ impl Again {
         }
         let mut spare = self.held.bytes().saturating_sub(held_now + page_bytes);
         let mut short = false;
-        for record in fetched.page.records() {
+        let mut progress = Progress::More;
+        each_record(fetched.page.records(), |record, panicked| {
             let position = record.position();
             if position > self.last {
-                return if self.seen_last { Progress::Complete } else { Progress::Gone };
+                progress = if self.seen_last { Progress::Complete } else { Progress::Gone };
+                return ControlFlow::Break(());
             }
             self.seen_last |= position.sequence == self.last.sequence;
             if position >= self.first && !self.there.contains(&position) {
-                self.batcher.push_within(&record, |bytes| {
+                self.batcher.push_within(record, panicked, |bytes| {
                     let room = match spare.checked_sub(bytes) {
                         Some(rest) => {
                             spare = rest;
@@ -242,9 +241,14 @@ impl Again {
                 });
             }
             if position == self.last {
-                return Progress::Complete;
+                progress = Progress::Complete;
+                return ControlFlow::Break(());
             }
+            ControlFlow::Continue(())
+        });
+        match progress {
+            Progress::More if short && !self.waits => Progress::Short,
+            progress => progress,
         }
-        if short && !self.waits { Progress::Short } else { Progress::More }
     }
 }

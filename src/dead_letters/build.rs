@@ -70,7 +70,7 @@ impl<'a> Maker<'a> {
         }
         letter.decode_into(&mut self.raw);
         self.row.clear();
-        self.transform.apply(&letter.context(), &self.raw, &mut self.scratch, &mut self.row)
+        self.transform.apply_caught(&letter.context(), &self.raw, &mut self.scratch, &mut self.row)
     }
 }
 

@@ -66,6 +66,8 @@ pub enum ErrorCode {
     SchemaRegistry,
     /// The payload is an aggregate of the Kinesis Producer Library.
     KplAggregate,
+    /// The transform panicked.
+    TransformPanicked,
 }
 
 impl ErrorCode {
@@ -94,6 +96,7 @@ impl ErrorCode {
             Self::SeveralDocuments => "several_documents",
             Self::SchemaRegistry => "schema_registry",
             Self::KplAggregate => "kpl_aggregate",
+            Self::TransformPanicked => "transform_panicked",
         }
     }
 
@@ -127,6 +130,9 @@ impl ErrorCode {
             Self::SchemaRegistry => "the payload starts with the header of a schema registry",
             Self::KplAggregate => {
                 "the payload is an aggregate of the Kinesis Producer Library: switch aggregation off in the producer"
+            }
+            Self::TransformPanicked => {
+                "the transform panicked at this record, which is an error of the program"
             }
         }
     }

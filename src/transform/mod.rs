@@ -4,6 +4,7 @@
 //! Owns: the built-in transforms, the rows they write, the dead letter row.
 //! Does not own: which object a row goes to (`batch`).
 
+mod caught;
 mod cdc;
 mod columns;
 mod crypto;
@@ -15,6 +16,7 @@ mod row;
 mod time;
 
 pub use crate::decode::{BadRecord, ErrorCode};
+pub use caught::{Panicked, at_work, catch};
 pub use columns::{ColumnSettings, InvalidColumns, Nested};
 pub use dead_letter::dead_letter_row;
 pub use enrichment::{Constant, Enrichment, FeeDiscount, InvalidEnrichment};
@@ -91,6 +93,8 @@ enum Kind {
     CryptoTransactions(Rules),
     DynamodbCdc,
     Json,
+    #[cfg(test)]
+    Panicking,
 }
 
 /// Nested settings of the transforms, as the settings file holds them.
@@ -164,6 +168,12 @@ impl Transform {
         Self::named(passthrough::NAME, &TransformSettings::default()).expect("works with the defaults")
     }
 
+    /// As [`Transform::json`], but panics at a record with the word.
+    #[cfg(test)]
+    pub(crate) fn panicking() -> Self {
+        Self { id: TransformId::new("panicking", 1, ""), kind: Kind::Panicking, ..Self::json() }
+    }
+
     /// What rows depend on besides the records.
     pub fn id(&self) -> &TransformId {
         &self.id
@@ -178,13 +188,21 @@ impl Transform {
         row: &mut Vec<u8>,
     ) -> Result<RowInfo, BadRecord> {
         let start = row.len();
+        caught::set_at_work(true);
         let outcome = match &self.kind {
             Kind::CryptoTransactions(rules) => {
                 crypto::apply(rules, &self.columns, context, data, scratch, row)
             }
             Kind::DynamodbCdc => cdc::apply(&self.columns, context, data, scratch, row),
             Kind::Json => passthrough::apply(&self.columns, context, data, scratch, row),
+            #[cfg(test)]
+            Kind::Panicking => {
+                let outcome = passthrough::apply(&self.columns, context, data, scratch, row);
+                assert!(!data.windows(5).any(|word| word == b"panic"), "{}", String::from_utf8_lossy(data));
+                outcome
+            }
         };
+        caught::set_at_work(false);
         if outcome.is_err() {
             row.truncate(start);
         }

@@ -19,6 +19,8 @@ pub enum FaultKind {
     Cut,
     /// The work is done, then the connection is closed.
     LostAnswer,
+    /// `GetRecords` brings no records this time, although there are some; other calls know nothing of it.
+    Empty,
 }
 
 /// A rule: calls of one operation suffer a fault with some probability.
@@ -35,7 +37,8 @@ pub struct Fault {
 impl FromStr for Fault {
     type Err = String;
 
-    /// Reads `OPERATION:KIND:RATE`, where KIND is `throttle`, `5xx`, `delay=200ms`, `cut` or `lost-answer`.
+    /// Reads `OPERATION:KIND:RATE`, where KIND is `throttle`, `5xx`, `delay=200ms`, `cut`, `lost-answer` or
+    /// `empty`.
     fn from_str(text: &str) -> Result<Self, String> {
         let help = "write OPERATION:KIND:RATE, as in GetRecords:throttle:0.1";
         let [operation, kind, rate] = text.split(':').collect::<Vec<_>>()[..] else {
@@ -52,11 +55,16 @@ impl FromStr for Fault {
             None if kind == "5xx" => FaultKind::ServerError,
             None if kind == "cut" => FaultKind::Cut,
             None if kind == "lost-answer" => FaultKind::LostAnswer,
+            None if kind == "empty" => FaultKind::Empty,
             Some(("delay", time)) => FaultKind::Delay(
                 humantime::parse_duration(time)
                     .map_err(|_| format!("no duration {time:?}: write it as in delay=200ms"))?,
             ),
-            _ => return Err(format!("no fault {kind:?}: use throttle, 5xx, delay=TIME, cut or lost-answer")),
+            _ => {
+                return Err(format!(
+                    "no fault {kind:?}: use throttle, 5xx, delay=TIME, cut, lost-answer or empty"
+                ));
+            }
         };
         let rate: f64 = rate.parse().map_err(|_| format!("no rate {rate:?}: {help}"))?;
         if !(0.0..=1.0).contains(&rate) {

@@ -71,7 +71,10 @@ async fn handle(kinesis: &Kinesis, request: Request<Incoming>) -> Result<Respons
             "This server speaks JSON only. Turn CBOR off, in Java with -Daws.cborEnabled=false.",
         )),
         _ => match Limited::new(body, BODY_BYTES_MAX).collect().await {
-            Ok(body) => api::answer(kinesis, operation, body.to_bytes()),
+            Ok(body) => {
+                let empty = struck.fault == Some(FaultKind::Empty);
+                api::answer(kinesis, operation, body.to_bytes(), empty)
+            }
             Err(_) => Err(ApiError::serialization(format!(
                 "The request body is above {BODY_BYTES_MAX} bytes or was cut off."
             ))),

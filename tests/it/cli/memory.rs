@@ -43,8 +43,12 @@ pub(super) fn large(number: u64, noise: &str) -> Vec<u8> {
 
 /// Watches the gauge until `done`: it never exceeds the budget. Answers the most it said.
 pub(super) async fn watch(worker: &Worker, done: impl Future<Output = ()>) -> f64 {
+    watch_within(worker, BUDGET, done).await
+}
+
+async fn watch_within(worker: &Worker, budget: u64, done: impl Future<Output = ()>) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let limit = BUDGET as f64;
+    let limit = budget as f64;
     let mut most: f64 = 0.0;
     tokio::pin!(done);
     loop {
@@ -128,4 +132,37 @@ async fn memory_stays_within_its_budget_while_the_lake_takes_nothing() {
     );
     worker.drain().await;
     stage.exactly_once(LARGE + SMALL).await;
+}
+
+/// Each shard has a batch that its former owner could not deliver. Together they take more than the next worker may hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn pending_batches_of_forty_shards_are_rebuilt_within_the_budget() {
+    const PENDING: u32 = 40;
+    const SMALL_BUDGET: u64 = 64 * MIB;
+    const RECORDS: u64 = 1400;
+    let stage = Stage::new(PENDING).await;
+    let obstacle = stage.block_lake();
+    let noise = noise();
+    for number in 0..RECORDS {
+        let key = format!("key-{number}");
+        stage.aws.kinesis().put(STREAM, &key, &large(number, &noise)).unwrap();
+    }
+    let former = stage.worker(&[("--byte-budget", "1GiB"), ("--batch-age", "10s")]).await;
+    eventually("every shard has a pending batch", || async {
+        let leases = stage.leases().await;
+        let pending = leases.iter().filter(|lease| lease.pending.is_some()).count();
+        (pending == PENDING as usize).then_some(())
+    })
+    .await;
+    former.kill().await;
+    let worker = stage.worker(&[("--byte-budget", "64MiB")]).await;
+    let stopped = watch_within(&worker, SMALL_BUDGET, async {
+        read_on(&worker).await;
+    })
+    .await;
+    std::fs::remove_file(obstacle).unwrap();
+    let healed = watch_within(&worker, SMALL_BUDGET, stage.all_delivered()).await;
+    println!("{stopped} bytes in flight with a stopped lake, {healed} afterwards");
+    worker.drain().await;
+    stage.exactly_once(RECORDS).await;
 }

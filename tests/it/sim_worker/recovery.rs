@@ -2,16 +2,20 @@
 //! objects that cannot be read, shards that halt and go on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use kinetide::deliver::Sink;
 use kinetide::fetch::memory;
 use kinetide::lease::{Lease, LeaseTable, Pending};
 use kinetide::shard::Checkpoint;
 use kinetide::telemetry::status::ShardState;
 use kinetide::transform::Transform;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::cases::{
     HOUR_US, MINUTE, assert_halts, left_pending, pending_objects, put, shard, transform, world,
@@ -143,6 +147,71 @@ async fn a_halted_shard_looks_less_and_less_often() {
         early >= 4 && (10..=20).contains(&later),
         "{early} looks in ten minutes, {later} in the next hour"
     );
+}
+
+/// A fleet that dies while the lake takes nothing leaves a batch in every shard. Who comes after it has less memory than
+/// they take together, and some of them take most of it alone.
+#[tokio::test(start_paused = true)]
+async fn forty_pending_batches_are_rebuilt_within_a_small_budget() {
+    const SHARDS: usize = 40;
+    const RECORD: usize = 128 << 10;
+    const BUDGET: usize = 20 << 20;
+    let settings = Settings {
+        rows_bytes_max: 1 << 30,
+        objects_max: 64,
+        byte_budget: 1 << 30,
+        batch_age_max: MINUTE,
+        ..Settings::default()
+    };
+    let mut world = World::new(1, SHARDS, 5, settings);
+    // gzip looks back for 32 KiB: to it the same text is new each time.
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let text: String = (0..RECORD).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect();
+    for shard in 0..SHARDS as u128 {
+        for n in 0..if shard % 16 == 3 { 120 } else { 2 } {
+            world.put(u128::MAX / SHARDS as u128 * shard + 1, &format!(r#"{{"n":{n},"text":"{text}"}}"#));
+        }
+    }
+    world.outside.fail_sink(MINUTE * 60, false);
+    let first = world.start_worker(&Transform::json());
+    while world.log.lock().unwrap().prepared.len() < SHARDS {
+        world.run(MINUTE).await;
+    }
+    world.crash(first);
+    world.settings.byte_budget = BUDGET;
+    let delay_max = Duration::from_secs(1);
+    world.stream.set_faults(1, memory::Faults { delay_max, empty: 0.1, ..memory::Faults::default() });
+    let next = world.start_worker(&Transform::json());
+    let mut most = 0;
+    while let Some(rest) = world.unfinished().await {
+        assert!(world.elapsed() < MINUTE * 180, "{rest}");
+        // More often than a call takes.
+        for _ in 0..40 {
+            world.run(Duration::from_millis(50)).await;
+            let held = world.workers[next].budget.in_use();
+            assert!(held <= BUDGET, "{held} bytes of {BUDGET} after {:?}", world.elapsed());
+            most = most.max(held);
+        }
+    }
+    assert!(most > BUDGET / 2, "{most} bytes: the budget was no limit");
+    let produced: usize = world.log.lock().unwrap().produced.values().map(Vec::len).sum();
+    assert_eq!(world.log.lock().unwrap().landed.len(), produced);
+}
+
+/// The task that reads a shard is gone: whoever uses the library learns of it, instead of waiting for ever.
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_a_reader_ends_its_consumer() {
+    for pending in [false, true] {
+        let mut world = world(4, 1, Settings::default());
+        if pending {
+            left_pending(&mut world, false).await;
+        }
+        world.start_worker(&transform());
+        world.outside.reader_panics.store(true, std::sync::atomic::Ordering::Relaxed);
+        let ended = AssertUnwindSafe(world.run(MINUTE * 5)).catch_unwind().await;
+        let panic = ended.expect_err("the panic goes through the worker");
+        assert!(panic.downcast_ref::<&str>().is_some_and(|text| text.contains("the source is broken")));
+    }
 }
 
 /// The first batch that a transform prepares, and its objects.

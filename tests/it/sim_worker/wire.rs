@@ -45,6 +45,8 @@ pub(super) struct Outside {
     /// Until when the stream says that it knows no shard.
     stream_forgets_until: Mutex<Option<Instant>>,
     sink_looks: AtomicU64,
+    /// The next call for records panics in its caller.
+    pub(super) reader_panics: AtomicBool,
     requests: Mutex<JoinSet<()>>,
 }
 
@@ -66,6 +68,7 @@ impl Outside {
             sink_outage: Mutex::default(),
             stream_forgets_until: Mutex::default(),
             sink_looks: AtomicU64::new(0),
+            reader_panics: AtomicBool::new(false),
             requests: Mutex::default(),
         }
     }
@@ -317,6 +320,7 @@ impl RecordSource for Wire {
     }
 
     async fn fetch(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
+        assert!(!self.outside.reader_panics.swap(false, Ordering::Relaxed), "the source is broken");
         let (outside, shard, iterator) = (Arc::clone(&self.outside), shard.clone(), iterator.to_owned());
         self.send(async move {
             outside.stream_answers()?;

@@ -69,6 +69,7 @@ pub(super) fn transforms() -> [Transform; 4] {
 pub(super) struct Worker {
     pub(super) id: WorkerId,
     pub(super) status: Arc<Status>,
+    pub(super) budget: ByteBudget,
     pub(super) gate: Arc<Gate>,
     /// Seconds that its wall clock is ahead of the others.
     clock_off: Arc<AtomicI64>,
@@ -173,13 +174,14 @@ impl World {
             objects_max: self.settings.objects_max,
             gzip_level: 1,
         };
+        let budget = ByteBudget::new(self.settings.byte_budget);
         let shared = Shared {
             source: Arc::<Wire>::clone(&wire),
             lister: Arc::<Wire>::clone(&wire),
             sink: wire,
             firehose: None,
             coordinator,
-            budget: ByteBudget::new(self.settings.byte_budget),
+            budget: budget.clone(),
             status: Arc::clone(&status),
             settings: ConsumerSettings {
                 stream: "trades".into(),
@@ -201,6 +203,7 @@ impl World {
         self.workers.push(Worker {
             id,
             status,
+            budget,
             gate,
             clock_off,
             stop,

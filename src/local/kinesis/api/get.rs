@@ -91,7 +91,12 @@ impl Start<'_> {
     }
 }
 
-pub(super) fn get_records(kinesis: &Kinesis, body: &Bytes, now_us: i64) -> Result<Vec<u8>, ApiError> {
+pub(super) fn get_records(
+    kinesis: &Kinesis,
+    body: &Bytes,
+    now_us: i64,
+    empty: bool,
+) -> Result<Vec<u8>, ApiError> {
     let request: GetRecords = parse(body)?;
     let limit = within(request.limit.unwrap_or(10_000), 1..=10_000, "limit")?;
     let from = ShardIterator::decode(&request.shard_iterator)?;
@@ -106,7 +111,7 @@ pub(super) fn get_records(kinesis: &Kinesis, body: &Bytes, now_us: i64) -> Resul
         return Err(ApiError::throttled(&shard.id, &stream.name));
     }
     let oldest_us = stream.layout().oldest_us(now_us);
-    let page = shard.page(from.next, limit, PAGE_BYTES_MAX, oldest_us);
+    let page = shard.page(from.next, if empty { 0 } else { limit }, PAGE_BYTES_MAX, oldest_us);
     if limited {
         shard.charge_read(page.run.bytes);
     }

@@ -59,12 +59,17 @@ pub(crate) enum Answer {
 ///
 /// # Errors
 /// What the service would answer.
-pub(crate) fn answer(kinesis: &Kinesis, operation: &str, body: Bytes) -> Result<Answer, ApiError> {
+pub(crate) fn answer(
+    kinesis: &Kinesis,
+    operation: &str,
+    body: Bytes,
+    empty: bool,
+) -> Result<Answer, ApiError> {
     // Some clients send nothing for an input without members.
     let body = if body.is_empty() { Bytes::from_static(b"{}") } else { body };
     let now_us = wall_clock_us();
     let json = match operation {
-        "GetRecords" => get::get_records(kinesis, &body, now_us)?,
+        "GetRecords" => get::get_records(kinesis, &body, now_us, empty)?,
         "PutRecords" => put::put_records(kinesis, &body, now_us)?,
         "PutRecord" => put::put_record(kinesis, &body, now_us)?,
         "GetShardIterator" => get::get_shard_iterator(kinesis, &body, now_us)?,
