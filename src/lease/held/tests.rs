@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::sleep;
 
 use super::*;
+use crate::lease::Pending;
 use crate::lease::fleet::{LeaderRow, TableSnapshot, WorkerRow};
 use crate::lease::memory::{Faults, MemoryLeaseTable};
 use crate::shard::{Checkpoint, HashKeyRange, Position, SequenceNumber, Shard, ShardId};
@@ -234,6 +235,40 @@ async fn an_evict_ends_the_lease() {
         assert_eq!(held.write(LeaseWrite::Evict).await.unwrap().owner, None);
         assert!(held.lost().is_cancelled());
         assert_eq!(row(&table).owner, None);
+    }
+}
+
+/// Two processes were given one worker id. The row has our name and the counter that our write would leave, and it is the
+/// other's write all the same.
+#[tokio::test(start_paused = true)]
+async fn a_write_of_a_twin_is_not_taken_for_our_own() {
+    let prepare = |number: u128, state: &[u8]| {
+        let checkpoint = Checkpoint::At(Position::new(SequenceNumber::from(number)));
+        LeaseWrite::Prepare(Pending { checkpoint, state: Some(state.into()) })
+    };
+    let renew = LeaseWrite::Renew(None);
+    for (ours, theirs) in [
+        (prepare(5, b"a"), prepare(7, b"a")),
+        (prepare(5, b"a"), prepare(5, b"b")),
+        (prepare(5, b"a"), commit(5)),
+        (prepare(5, b"a"), renew.clone()),
+        (renew.clone(), prepare(5, b"a")),
+        (renew, commit(5)),
+        (commit(5), prepare(5, b"a")),
+        (commit(5), commit(6)),
+    ] {
+        // Ours is refused, or nobody knows what became of it.
+        for script in [&[][..], &[Fault::RequestLost]] {
+            let (table, held) = taken(script).await;
+            let seen = row(&table);
+            let written = table.table.write(&seen, &theirs).await.unwrap();
+            assert!(
+                matches!(held.write(ours.clone()).await, Err(LeaseWriteError::Lost)),
+                "{ours:?} {theirs:?}"
+            );
+            assert!(held.lost().is_cancelled());
+            assert_eq!(row(&table), written);
+        }
     }
 }
 
