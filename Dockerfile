@@ -26,5 +26,7 @@ EXPOSE 8080
 USER 65532:65532
 # Drains within KINETIDE_SHUTDOWN_BUDGET.
 STOPSIGNAL SIGTERM
+# Liveness only: a worker that is not ready (a missing permission, a stuck lake) is not mended by a restart.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=4 CMD ["/kinetide", "health"]
 ENTRYPOINT ["/kinetide"]
 CMD ["run"]

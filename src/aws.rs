@@ -10,6 +10,8 @@ use aws_credential_types::Credentials;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::cause::{chain, one_line};
+
 /// Reaching a service takes milliseconds; this leaves room for two tries within the ten seconds of a start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -43,36 +45,57 @@ pub async fn sdk_config(endpoint: Option<&str>, region: Option<&str>) -> SdkConf
     loader.load().await
 }
 
-/// A failed call in one line for people, with what to do about it where that can be known.
+/// A failed call in one line for people: the code of AWS, what the service said, and what to do about it where that can
+/// be known.
 pub fn explain<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + Error + 'static,
-    R: std::fmt::Debug,
+    R: std::fmt::Debug + 'static,
 {
     match error {
         SdkError::ServiceError(refused) => {
             let code = refused.err().code().unwrap_or("no error code");
-            let text = refused.err().message().map(|text| format!(": {text}")).unwrap_or_default();
+            let text =
+                refused.err().message().map(|text| format!(": {}", one_line(text))).unwrap_or_default();
             match code {
                 "AccessDeniedException" => {
-                    format!("access denied{text}; allow it in the role of this process")
+                    format!("access denied ({code}){text}; allow it in the role of this process")
+                }
+                "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
+                    format!("{code}{text}; the credentials of this process have expired: renew them")
                 }
                 "UnrecognizedClientException"
                 | "InvalidClientTokenId"
                 | "InvalidSignatureException"
-                | "ExpiredTokenException"
+                | "IncompleteSignature"
+                | "MissingAuthenticationToken"
                 | "MissingAuthenticationTokenException" => {
-                    format!("{code}{text}; check the credentials of this process")
+                    format!("{code}{text}; check the credentials and the clock of this process")
+                }
+                "ProvisionedThroughputExceededException"
+                | "RequestLimitExceeded"
+                | "LimitExceededException"
+                | "ThrottlingException"
+                | "Throttling" => {
+                    format!("throttled ({code}){text}; if it lasts, raise the capacity or the quota")
+                }
+                "KMSAccessDeniedException"
+                | "KMSDisabledException"
+                | "KMSInvalidStateException"
+                | "KMSNotFoundException"
+                | "KMSOptInRequired"
+                | "KMSThrottlingException" => {
+                    format!("{code}{text}; check the KMS key, and that the role of this process may use it")
                 }
                 _ => format!("{code}{text}"),
             }
         }
         SdkError::TimeoutError(_) => format!("no answer in time; {CHECK_NETWORK}"),
-        SdkError::DispatchFailure(_) => format!("{}; {}", innermost(error), dispatch_advice(error)),
+        SdkError::DispatchFailure(_) => format!("{}; {}", chain(error), dispatch_advice(error)),
         SdkError::ResponseError(_) => {
-            format!("the answer could not be read: {}; check the endpoint", innermost(error))
+            format!("the answer could not be read: {}; check the endpoint", chain(error))
         }
-        _ => innermost(error),
+        _ => chain(error),
     }
 }
 
@@ -89,15 +112,6 @@ fn dispatch_advice<E: Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R
         below = error.source();
     }
     CHECK_NETWORK
-}
-
-/// The cause of the cause: what the system or the service said.
-fn innermost(error: &dyn Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }
 
 /// True for an endpoint on this machine.

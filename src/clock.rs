@@ -17,3 +17,20 @@ pub fn wall_clock_us() -> i64 {
     let right = since_epoch.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX));
     right.saturating_add(OFFSET_S.load(Ordering::Relaxed).saturating_mul(1_000_000))
 }
+
+/// A time as people and machines read it: `2026-01-15T09:30:00Z`.
+pub fn utc(us: i64) -> String {
+    jiff::Timestamp::from_microsecond(us)
+        .map_or_else(|_| format!("{us} µs"), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_whole_seconds_of_utc() {
+        assert_eq!(utc(1_768_469_400_999_999), "2026-01-15T09:30:00Z");
+        assert_eq!(utc(i64::MAX), format!("{} µs", i64::MAX));
+    }
+}

@@ -26,6 +26,7 @@ pub mod worker;
 
 // The edge of the process.
 pub mod aws;
+pub mod cause;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match runtime.block_on(Box::pin(cli.run())) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", kinetide::cause::chain(error.as_ref()));
             Exit::Failed.into()
         }
     }

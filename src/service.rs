@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aws::{explain, sdk_config};
 use crate::batch::Packing;
+use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::config::Config;
 use crate::consumer::{ConsumerSettings, Shared};
 use crate::deliver::{self, DeliveryStream, LakeUrl, Sink};
-use crate::fetch::ByteBudget;
 use crate::fetch::kinesis::KinesisSource;
+use crate::fetch::{ByteBudget, FetchError};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseTable, TableError};
@@ -27,9 +28,9 @@ use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown;
 use crate::telemetry::cpu::CpuMeter;
 use crate::telemetry::http::{self, HttpState};
-use crate::telemetry::metrics;
+use crate::telemetry::metrics::{self, Words};
 use crate::telemetry::status::{Delivery, ProcessFacts, Status};
-use crate::transform::SourceKind;
+use crate::transform::{ErrorCode, SourceKind};
 use crate::worker::{self, Drain};
 
 /// Each thing that the service needs must answer within this time at the start.
@@ -62,7 +63,9 @@ impl StartError {
 /// # Errors
 /// When something that it needs is missing, refused or out of reach at the start.
 pub async fn run(config: Config) -> Result<Drain, StartError> {
-    let recorder = metrics::install().map_err(|error| StartError::new("metrics", error))?;
+    let words =
+        Words { dead_letters: &ErrorCode::ALL.map(ErrorCode::as_str), fetch_errors: &FetchError::KINDS };
+    let recorder = metrics::install(&words).map_err(|error| StartError::new("metrics", error))?;
     let kinesis = sdk_config(config.endpoints.kinesis.as_deref(), config.region.as_deref()).await;
     let dynamodb = sdk_config(config.endpoints.dynamodb.as_deref(), config.region.as_deref()).await;
     if kinesis.region().is_none() {
@@ -98,7 +101,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         stream: config.stream.clone(),
         delivery,
     };
-    let status = Status::new(facts, config.failover * 3);
+    let status = Status::new(facts, config.failover * 2);
     let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
     tracing::info!(
         worker = %config.worker, application = config.application, stream = config.stream, lake = %config.lake,
@@ -125,6 +128,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     );
     let told = Arc::clone(&coordinator);
     status.fleet_from(move || told.fleet_status());
+    status.watch(coordinator.troubles(), coordinator.pulse());
     let shared = Arc::new(Shared {
         source: Arc::new(KinesisSource::new(kinesis, &config.stream)),
         lister,
@@ -242,7 +246,12 @@ async fn check_lake(sink: &impl Sink, config: &Config) -> Result<(), StartError>
     match timeout(START_TIMEOUT, sink.exists(&format!("{}/.kinetide", config.layout.landing))).await {
         Err(_) => Err(StartError::new(what(), out_of_reach("the lake"))),
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(StartError::new(what(), format!("{}; {advice}", error.source))),
+        Ok(Err(error)) => {
+            let said = error.source.to_string();
+            // A known error code comes with what to do.
+            let advised = said.contains("; ");
+            Err(StartError::new(what(), if advised { said } else { format!("{said}; {advice}") }))
+        }
     }
 }
 
@@ -306,12 +315,6 @@ fn out_of_reach(service: &str) -> String {
         "{service} did not answer within {} s; check the endpoint, the network and the region",
         START_TIMEOUT.as_secs()
     )
-}
-
-/// An error with everything below it, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let below = std::iter::successors(error.source(), |error| error.source());
-    std::iter::once(error.to_string()).chain(below.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }
 
 /// Another one for each process: two that were given one worker id must be told apart.

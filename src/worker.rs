@@ -3,7 +3,7 @@
 //! Owns: the tasks of the process's shards, and the order of a shutdown.
 //! Does not own: which leases (`lease`), what a consumer does (`consumer`), when to stop (`shutdown`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consumer::{self, Shared, StopReason};
 use crate::lease::coordinator::HAND_OFF_TIMEOUT;
-use crate::lease::{HeldLease, TableError};
+use crate::lease::{HeldLease, LeaseKey, TableError};
 use crate::shutdown::joined;
 use crate::telemetry::metrics;
 
@@ -28,7 +28,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub enum Drain {
     /// Everything read is in the lake and committed, every lease released.
     Clean,
-    /// Time ran out; unfinished batches are left to the next owner, which repeats nothing and loses nothing.
+    /// Something is left, and named in the log: batches that the next owner of a shard finishes, which repeats nothing and
+    /// loses nothing, or leases that others take only when they expire.
     CutShort,
 }
 
@@ -53,8 +54,10 @@ pub async fn run(
         consumers: JoinSet::new(),
         leases: HashMap::new(),
         releases: JoinSet::new(),
-        last_look: None,
+        draining: false,
+        left: BTreeMap::new(),
     };
+    let beat = worker.shared.coordinator.pulse().begin("running consumers");
     let mut ticks = interval(TICK);
     loop {
         tokio::select! {
@@ -68,13 +71,19 @@ pub async fn run(
             }
             Some(done) = worker.consumers.join_next_with_id() => worker.done(done),
             Some(lease) = new_leases.recv() => worker.start(lease),
-            _ = ticks.tick() => worker.tick(),
+            _ = ticks.tick() => {
+                beat.next(TICK);
+                worker.tick();
+            }
         }
     }
+    // The budget bounds what comes now.
+    drop(beat);
 
     worker.shared.status.set_draining();
+    worker.draining = true;
     let end = Instant::now() + budget;
-    let drained = worker.drain(end - RELEASE_SLICE.min(budget)).await;
+    worker.drain(end - RELEASE_SLICE.min(budget)).await;
     // Taken while the stop was on its way.
     new_leases.close();
     while let Some(lease) = new_leases.recv().await {
@@ -84,13 +93,20 @@ pub async fn run(
     for lease in worker.shared.coordinator.held().into_iter().filter(|lease| lease.row().finished()) {
         worker.release(lease);
     }
-    let released = timeout_at(end, worker.released()).await.is_ok();
+    if timeout_at(end, worker.released()).await.is_err() {
+        for lease in worker.shared.coordinator.held() {
+            worker.leave(lease.key(), NOT_RELEASED);
+        }
+    }
     if timeout_at(end, worker.shared.coordinator.left()).await.is_err() {
         tracing::warn!("this worker still has its row or the leader's lock; both run out");
     }
     finish.cancel();
     while coordinating.join_next().await.is_some() {}
-    Ok(if drained && released { Drain::Clean } else { Drain::CutShort })
+    for (shard, what) in &worker.left {
+        tracing::warn!(%shard, left = what, "not drained");
+    }
+    Ok(if worker.left.is_empty() { Drain::Clean } else { Drain::CutShort })
 }
 
 struct Worker {
@@ -99,9 +115,18 @@ struct Worker {
     consumers: JoinSet<StopReason>,
     leases: HashMap<Id, Arc<HeldLease>>,
     /// Leases on their way back, each for itself: a call that hangs must not hold up the others.
-    releases: JoinSet<()>,
-    last_look: Option<Instant>,
+    releases: JoinSet<(LeaseKey, bool)>,
+    draining: bool,
+    /// What the drain leaves to others, by shard.
+    left: BTreeMap<LeaseKey, &'static str>,
 }
+
+const LOST: &str =
+    "the lease was lost during the drain; what was read and not committed is read again by its next owner";
+const PENDING: &str = "a batch is prepared and not committed; the next owner of the shard finishes it";
+const OUT_OF_TIME: &str =
+    "the shutdown budget is spent; what was read and not committed is read again by the next owner";
+const NOT_RELEASED: &str = "the lease could not be given back; others take it when it has expired";
 
 impl Worker {
     fn start(&mut self, lease: Arc<HeldLease>) {
@@ -124,15 +149,21 @@ impl Worker {
         let Some(lease) = self.leases.remove(&id) else { return };
         metrics::leases_held(self.leases.len());
         match reason {
-            StopReason::ShutdownRequested => self.release(lease),
+            StopReason::ShutdownRequested => {
+                if self.draining && lease.row().pending.is_some() {
+                    self.leave(lease.key(), PENDING);
+                }
+                self.release(lease);
+            }
             StopReason::ShardEnd => {
                 // Kept and renewed until it can be deleted: a leader of another kind would assign it again.
                 tracing::info!(shard = %lease.key(), "shard read to its end");
             }
             StopReason::LeaseLost => {
-                tracing::warn!(shard = %lease.key(), "lease lost");
-                metrics::lease_lost();
                 self.shared.coordinator.forget(&lease);
+                if self.draining {
+                    self.leave(lease.key(), LOST);
+                }
             }
         }
     }
@@ -140,29 +171,36 @@ impl Worker {
     fn release(&mut self, lease: Arc<HeldLease>) {
         let coordinator = Arc::clone(&self.shared.coordinator);
         self.releases.spawn(async move {
-            coordinator.release(&lease).await;
-            metrics::lease_released();
+            let released = coordinator.release(&lease).await;
+            (lease.key().clone(), released)
         });
     }
 
     async fn released(&mut self) {
         while let Some(done) = self.releases.join_next().await {
-            joined(done).await;
+            let (lease, released) = joined(done).await;
+            if !released {
+                self.leave(&lease, NOT_RELEASED);
+            }
         }
     }
 
-    fn tick(&mut self) {
-        let last_look = self.shared.coordinator.last_look();
-        if last_look != self.last_look {
-            self.last_look = last_look;
-            self.shared.status.set_ready(!self.shared.coordinator.table_lost());
-            self.shared.status.progressed();
-        }
+    /// The first thing that is left of a shard explains the others.
+    fn leave(&mut self, shard: &LeaseKey, what: &'static str) {
+        self.left.entry(shard.clone()).or_insert(what);
     }
 
-    /// Waits for the consumers, which drain by themselves, and hands back each lease as its consumer ends. False when
-    /// some did not end before the deadline.
-    async fn drain(&mut self, deadline: Instant) -> bool {
+    fn tick(&self) {
+        let coordinator = &self.shared.coordinator;
+        if coordinator.has_looked() {
+            self.shared.status.set_working();
+        }
+        self.shared.status.set_table_lost(coordinator.table_lost());
+    }
+
+    /// Waits for the consumers, which drain by themselves, and hands back each lease as its consumer ends, or at the
+    /// deadline.
+    async fn drain(&mut self, deadline: Instant) {
         while !self.consumers.is_empty() {
             tokio::select! {
                 biased;
@@ -173,13 +211,13 @@ impl Worker {
                     let mut leases: Vec<_> = std::mem::take(&mut self.leases).into_values().collect();
                     leases.sort_unstable_by(|a, b| a.key().cmp(b.key()));
                     for lease in leases {
+                        self.leave(lease.key(), OUT_OF_TIME);
                         self.release(lease);
                     }
-                    return false;
+                    return;
                 }
             }
         }
-        true
     }
 }
 

@@ -38,6 +38,7 @@ struct Open {
     /// Digits of the last sequence number, in a buffer that is kept.
     last: String,
     records: u64,
+    dead_letters: u64,
     rows_bytes: usize,
     /// Earliest and latest.
     arrival_us: Option<(i64, i64)>,
@@ -109,6 +110,7 @@ impl Batcher {
                 self.open.encoder(Partition::of_row(cdc_us), level).push(&self.row, room)
             }
             (Err(bad), _) => {
+                self.open.dead_letters += 1;
                 dead_letter_row(&context, &bad, data, &mut self.row);
                 let partition = Partition::of_dead_letter(bad.code, record.arrival_us);
                 self.open.encoder(partition, level).push(&self.row, room)
@@ -141,6 +143,11 @@ impl Batcher {
     /// Records in the batch.
     pub fn records(&self) -> u64 {
         self.open.records
+    }
+
+    /// Those of them that became dead letters.
+    pub fn dead_letters(&self) -> u64 {
+        self.open.dead_letters
     }
 
     /// Bytes of rows in the batch, before compression.

@@ -4,6 +4,7 @@ pub mod dead_letters;
 #[cfg(feature = "local")]
 pub mod demo;
 pub mod generate;
+pub mod health;
 pub mod leases;
 #[cfg(feature = "local")]
 pub mod loadtest;
@@ -38,6 +39,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Show who reads which shard and why one is not read; release, evict, reset or delete leases.
     Leases(Box<leases::LeasesArgs>),
+    /// Ask a worker whether it is alive: the health check of containers.
+    Health(health::HealthArgs),
     /// Look at dead letters, replay them into the lake, export them.
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
     /// Run the whole pipeline on this machine, check that nothing was lost or doubled, and say where the lake is.
@@ -82,6 +85,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run::run(*args).await,
             Command::Leases(args) => leases::run(*args).await,
+            Command::Health(args) => health::run(args).await,
             Command::DeadLetters(args) => Box::pin(dead_letters::run(*args)).await,
             #[cfg(feature = "local")]
             Command::Demo(args) => demo::run(*args).await,

@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, each_record};
+use crate::cause::chain;
 use crate::checkpoint::{BatchPlan, Event, Protocol};
 use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, BytePermit, RecordSource, StartAt};
@@ -35,7 +36,7 @@ use crate::lease::coordinator::Coordinator;
 use crate::shard::{Checkpoint, ChildShard, Position, ShardLister};
 use crate::shutdown::joined;
 use crate::telemetry::metrics;
-use crate::telemetry::status::{ShardHandle, ShardState, Status};
+use crate::telemetry::status::{ShardHandle, ShardState, Side, Status};
 use crate::transform::{SourceKind, Transform};
 
 use halted::Halted;
@@ -355,9 +356,14 @@ impl Consumer {
         let row = self.lease.row();
         loop {
             match self.shared.coordinator.parents_finished(&row).await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => self.status.error(format!("could not look at the parents: {error}")),
+                Ok(true) => return self.status.recovered(Side::Delivering),
+                Ok(false) => self.status.recovered(Side::Delivering),
+                Err(error) => {
+                    self.status.failed(
+                        Side::Delivering,
+                        format!("could not look at the parents: {}", chain(&error)),
+                    );
+                }
             }
             sleep(PARENTS_INTERVAL).await;
         }
@@ -459,7 +465,8 @@ impl Open {
     fn fill_now(&mut self) {
         let Some((fetched, next)) = self.page.take() else { return };
         let mut index = next;
-        let before = self.batcher.records();
+        let rows = |batcher: &Batcher| batcher.records() - batcher.dead_letters();
+        let before = rows(&self.batcher);
         each_record(fetched.page.records().skip(next), |record, panicked| {
             if !panicked {
                 if self.batcher.is_full() {
@@ -479,7 +486,7 @@ impl Open {
         if self.batcher.records() > 0 && self.since.is_none() {
             self.since = Some(Instant::now());
         }
-        metrics::records_transformed(count(self.batcher.records() - before));
+        metrics::records_transformed(count(rows(&self.batcher) - before));
         if index < fetched.page.len() {
             self.page = Some((fetched, index));
         } else {

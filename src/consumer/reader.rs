@@ -8,11 +8,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
+use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::fetch::{BytePermit, FetchError, Next, Pacing, Page, StartAt, fetch_page};
 use crate::shard::{ChildShard, SequenceNumber, ShardId};
 use crate::telemetry::metrics;
-use crate::telemetry::status::{ShardHandle, ShardState};
+use crate::telemetry::status::{ShardHandle, Side};
+use crate::telemetry::trouble::LogPace;
 
 /// What a poll at the tip of a shard reserves: what may have come since the last one. A page that turns out
 /// larger is accounted for all the same, and others wait the longer.
@@ -26,6 +28,8 @@ const LATEST_OVERLAP_US: i64 = 60_000_000;
 const GONE_ANSWERS: u32 = 2;
 /// And then for as long as it says so, with this pause.
 const GONE_PAUSE: Duration = Duration::from_secs(5);
+/// Throttling is part of a busy day; a shard that has had no answer for so long because of it stands still.
+const THROTTLED_MAX: Duration = Duration::from_secs(10);
 const SHARD_GONE: &str = "the stream does not know this shard (any more): nothing of it can be read. If its listings \
     agree, the leader reports what may be lost, deletes the lease, and has the child shards read on; check --stream and \
     --region if this shard should be there";
@@ -75,7 +79,7 @@ pub(super) async fn read_shard(
         StartAt::At(sequence) => Some(sequence.clone()),
         _ => None,
     };
-    let mut stalled = false;
+    let mut trouble = Trouble::new();
     let mut not_found = 0;
     loop {
         sleep_until(not_before).await;
@@ -100,7 +104,7 @@ pub(super) async fn read_shard(
             Ok(page) => page,
             Err(error) => {
                 drop(permit);
-                stalled = report(&shard, &status, &error, stalled);
+                trouble.report(&shard, &status, &error);
                 match pacing.after_error(Instant::now(), &error, &mut rng) {
                     Next::RetryAt(at) => not_before = at,
                     Next::NewIteratorAt(at) => {
@@ -113,7 +117,7 @@ pub(super) async fn read_shard(
                     Next::ShardGone => {
                         iterator = None;
                         not_before = Instant::now() + GONE_PAUSE;
-                        status.error(SHARD_GONE);
+                        status.stalled(Side::Reading, error.kind(), SHARD_GONE);
                         not_found += 1;
                         if not_found == GONE_ANSWERS {
                             let (page, permit) = (Page::default(), shared.budget.empty());
@@ -127,9 +131,7 @@ pub(super) async fn read_shard(
                 continue;
             }
         };
-        if std::mem::take(&mut stalled) {
-            status.state(ShardState::Reading);
-        }
+        trouble.over(&shard);
         not_found = 0;
         permit.set(match purpose {
             Purpose::Deliver if page.is_empty() => page.bytes(),
@@ -166,18 +168,41 @@ pub(super) async fn read_shard(
     }
 }
 
-/// Says once that reading fails, and lets the status say it while it lasts. Throttling is part of a busy day.
-fn report(shard: &ShardId, status: &ShardHandle, error: &FetchError, stalled: bool) -> bool {
-    status.error(error.to_string());
-    if matches!(error, FetchError::Throttled | FetchError::ExpiredIterator) {
-        return stalled;
+/// Failures of a reader in a row: shown in the status while they last, logged now and then.
+struct Trouble {
+    /// When the stream last answered.
+    answered: Instant,
+    pace: LogPace,
+    failures: u64,
+}
+
+impl Trouble {
+    fn new() -> Self {
+        Self { answered: Instant::now(), pace: LogPace::default(), failures: 0 }
     }
-    if !stalled {
-        let source = std::error::Error::source(error).map(ToString::to_string);
-        tracing::warn!(%shard, %error, source, "shard cannot be read");
+
+    fn report(&mut self, shard: &ShardId, status: &ShardHandle, error: &FetchError) {
+        let cause = chain(error);
+        let passing = matches!(error, FetchError::Throttled | FetchError::ExpiredIterator);
+        if passing && self.answered.elapsed() < THROTTLED_MAX {
+            return status.failed(Side::Reading, cause);
+        }
+        self.failures += 1;
+        if self.pace.speaks() {
+            let seconds = self.answered.elapsed().as_secs();
+            tracing::warn!(%shard, failures = self.failures, seconds, error = cause, "shard cannot be read");
+        }
+        status.stalled(Side::Reading, error.kind(), cause);
     }
-    status.state(ShardState::Stalled(error.kind()));
-    true
+
+    fn over(&mut self, shard: &ShardId) {
+        if self.failures > 0 && self.pace.said() {
+            tracing::info!(%shard, failures = self.failures, "shard is read again");
+        }
+        self.failures = 0;
+        self.pace.over();
+        self.answered = Instant::now();
+    }
 }
 
 fn report_trimmed(shard: &ShardId, page: &Page, checkpoint: &SequenceNumber) {

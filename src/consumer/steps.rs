@@ -13,13 +13,14 @@ use tokio::time::{Instant, sleep};
 use super::Shared;
 use super::rebuild::Rebuild;
 use crate::batch::{Batch, BatchContext, read_positions, seal_object};
+use crate::cause::chain;
 use crate::checkpoint::{Event, Halt, Protocol, Step};
 use crate::deliver::{Backoff, Created, SinkError, calls, retry_until};
 use crate::fetch::BytePermit;
 use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
 use crate::shard::{Checkpoint, ChildShard, Position};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow, WriteOutcome};
-use crate::telemetry::status::{ShardHandle, ShardState};
+use crate::telemetry::status::{ShardHandle, Side};
 use crate::transform::ErrorCode;
 
 /// Objects of one batch that are under way at the same time.
@@ -237,7 +238,7 @@ impl Steps {
             metrics::deliver_finished("objects", true, started.elapsed());
         }
         self.send(batch.packed).await;
-        self.status.state(ShardState::Reading);
+        self.status.recovered(Side::Delivering);
         Landed { records: batch.records, bytes: batch.rows_bytes, dead_letters: batch.dead_letters }
     }
 
@@ -254,7 +255,7 @@ impl Steps {
                 self.trouble("firehose", "send", reason, tries, wait, call_started)
             };
             firehose.deliver(call, Backoff { seed }, failed).await;
-            self.status.state(ShardState::Reading);
+            self.status.recovered(Side::Delivering);
         }
         metrics::deliver_finished("firehose", true, started.elapsed());
     }
@@ -267,7 +268,7 @@ impl Steps {
             match self.lease.write(write.clone()).await {
                 Ok(row) => {
                     if refused {
-                        self.status.state(ShardState::Reading);
+                        self.status.recovered(Side::Delivering);
                     }
                     self.status.lease_counter(row.counter);
                     if commit {
@@ -286,7 +287,10 @@ impl Steps {
                         metrics::checkpointed(WriteOutcome::Unavailable);
                     }
                     refused = true;
-                    self.stalled("lease_table", &format!("the lease table takes no write: {source}"));
+                    self.stalled(
+                        "lease_table",
+                        &format!("the lease table takes no write: {}", chain(&*source)),
+                    );
                     sleep(self.jittered(RETRY_PAUSE)).await;
                 }
             }
@@ -297,9 +301,10 @@ impl Steps {
         loop {
             let children = self.known_children().await;
             match self.shared.coordinator.create_children(&self.lease, &children).await {
-                Ok(()) => return,
+                Ok(()) => return self.status.recovered(Side::Delivering),
                 Err(error) => {
-                    self.status.error(format!("could not create the leases of the children: {error}"));
+                    let problem = format!("could not create the leases of the children: {}", chain(&error));
+                    self.stalled("children", &problem);
                     sleep(self.jittered(RETRY_PAUSE)).await;
                 }
             }
@@ -326,7 +331,7 @@ impl Steps {
                     }
                     "the shard is closed and the stream lists no child of it".to_owned()
                 }
-                Err(error) => error.to_string(),
+                Err(error) => chain(&error),
             };
             self.stalled("no_children", &problem);
             sleep(self.jittered(RETRY_PAUSE * 4)).await;
@@ -339,7 +344,9 @@ impl Steps {
         Fut: Future<Output = Result<T, SinkError>>,
     {
         let seed = self.rng.random();
-        self.retry_seeded(seed, action, key, call).await
+        let done = self.retry_seeded(seed, action, key, call).await;
+        self.status.recovered(Side::Delivering);
+        done
     }
 
     async fn retry_seeded<T, F, Fut>(&self, seed: u64, action: &'static str, key: &str, call: F) -> T
@@ -352,8 +359,7 @@ impl Steps {
             Backoff { seed },
             || call(Arc::clone(&self.shared), key.to_owned()),
             |error: &SinkError, tries, wait| {
-                let reason = format!("{error}: {}", error.source);
-                self.trouble("lake", action, &reason, tries, wait, started);
+                self.trouble("lake", action, &chain(error), tries, wait, started);
             },
         )
         .await
@@ -376,12 +382,13 @@ impl Steps {
         }
         if tries >= STALL_TRIES || started.elapsed() >= STALL_TIME {
             self.stalled(sink, reason);
+        } else {
+            self.status.failed(Side::Delivering, reason);
         }
     }
 
     fn stalled(&self, reason: &'static str, detail: &str) {
-        self.status.error(detail);
-        self.status.state(ShardState::Stalled(reason));
+        self.status.stalled(Side::Delivering, reason, detail);
     }
 
     fn jittered(&mut self, pause: Duration) -> Duration {

@@ -71,6 +71,27 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::NotBase64,
+        Self::NotUtf8,
+        Self::NotJson,
+        Self::NotObject,
+        Self::NoDynamodb,
+        Self::UnknownEventName,
+        Self::BadTime,
+        Self::NoImage,
+        Self::UnknownType,
+        Self::TwoTags,
+        Self::NoTag,
+        Self::BadNumber,
+        Self::BadBase64,
+        Self::WrongJsonType,
+        Self::TooDeep,
+        Self::DuplicateName,
+        Self::WrongType,
+    ];
+
     /// The name in snake case, as in rows, keys and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

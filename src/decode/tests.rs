@@ -456,3 +456,12 @@ fn rounding_happens_once() {
     assert_eq!(scaled("1E+125", 2), None);
     assert_eq!(scaled("1E+1099511627776", 2), None);
 }
+
+#[test]
+fn all_error_codes_are_in_the_list() {
+    // Each has one name in `as_str`, and one sentence beside it.
+    let arms = include_str!("mod.rs").matches(" => \"").count();
+    assert_eq!(ErrorCode::ALL.len() * 2, arms);
+    let names: std::collections::BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(names.len(), ErrorCode::ALL.len());
+}

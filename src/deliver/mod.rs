@@ -10,6 +10,7 @@ mod lake;
 pub mod memory;
 mod retry;
 mod s3;
+mod said;
 mod sink;
 
 pub use calls::{billed_bytes, calls};

@@ -8,6 +8,7 @@ use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 
 use super::s3::{SINGLE_PUT_MAX, Uploads};
+use super::said::said;
 
 /// What a create-only put found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub struct SinkError {
     pub action: &'static str,
     /// Key of the object.
     pub key: String,
-    /// What the store said.
+    /// What the store said, for people.
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -94,7 +95,7 @@ impl ObjectSink {
 }
 
 fn failed(action: &'static str, key: &str, source: object_store::Error) -> SinkError {
-    SinkError { action, key: key.to_owned(), source: Box::new(source) }
+    SinkError { action, key: key.to_owned(), source: said(&source).into() }
 }
 
 #[async_trait]

@@ -35,7 +35,7 @@ pub enum DemoError {
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// Nothing moves any more.
-    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}",
+    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}{cause}",
             after.as_secs(), logs.display())]
     Stuck {
         /// For how long.
@@ -44,6 +44,8 @@ pub enum DemoError {
         left: u64,
         /// Folder of the logs.
         logs: PathBuf,
+        /// What a worker says itself, with what comes before it in the message; or nothing.
+        cause: String,
     },
     /// There was nothing to play.
     #[error("no record was put: {bad_lines} lines of the trade files could not be read")]

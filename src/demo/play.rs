@@ -25,7 +25,7 @@ use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
 use crate::shard::ShardId;
 use crate::shutdown::joined;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
-use crate::trial::{Display, LakeCheck, Put, Puts, Table, VerifyError, folder, verify};
+use crate::trial::{Complaints, Display, LakeCheck, Put, Puts, Table, VerifyError, folder, verify};
 
 const TABLE: &str = "CryptoTransactions";
 const STREAM: &str = "crypto-transactions";
@@ -179,6 +179,7 @@ impl Run<'_> {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut all_put = false;
         let mut moved = (Instant::now(), 0);
+        let mut complaints = Complaints::default();
         loop {
             tokio::select! {
                 biased;
@@ -199,7 +200,12 @@ impl Run<'_> {
             }
             workers.check()?;
             let look = watch.look().await?;
-            display.show(look.delivered, look.put, all_put, &look.line());
+            let waits = if look.put > look.delivered {
+                complaints.while_still(look.delivered, workers).await.map(|text| format!("  {text}"))
+            } else {
+                None
+            };
+            display.show(look.delivered, look.put, all_put, &(look.line() + &waits.unwrap_or_default()));
             // Once everything is put, what has not happened yet happens now.
             let put = if all_put { u64::MAX } else { look.put };
             while let Some(mishap) = self.mishaps.due(put) {
@@ -222,6 +228,7 @@ impl Run<'_> {
                     after: STUCK_AFTER,
                     left: look.put - look.delivered,
                     logs: self.logs.clone(),
+                    cause: complaints.cause(),
                 });
             }
         }

@@ -14,7 +14,7 @@ use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorConte
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
-use aws_sdk_kinesis::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::ShardIteratorType;
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -26,6 +26,7 @@ use super::body;
 use super::buffer::Buffer;
 use super::page::Page;
 use super::source::{FetchError, RecordSource, StartAt};
+use crate::aws::explain;
 use crate::shard::ShardId;
 
 /// Most records that one call may bring (`GetRecords`, API reference).
@@ -214,8 +215,7 @@ fn fetch_error<E>(error: SdkError<E, aws_sdk_kinesis::config::http::HttpResponse
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or("no reason given"));
-    match code {
+    match error.code().unwrap_or_default() {
         "ExpiredIteratorException" => FetchError::ExpiredIterator,
         "ProvisionedThroughputExceededException"
         | "LimitExceededException"
@@ -230,9 +230,8 @@ where
         | "KMSDisabledException"
         | "KMSInvalidStateException"
         | "KMSNotFoundException"
-        | "KMSOptInRequired" => FetchError::Refused(format!("{code}: {message}")),
-        // The SDK's errors show little by themselves; the rest is in their sources.
-        _ => FetchError::Unavailable(DisplayErrorContext(error).to_string().into()),
+        | "KMSOptInRequired" => FetchError::Refused(explain(&error)),
+        _ => FetchError::Unavailable(explain(&error).into()),
     }
 }
 

@@ -50,6 +50,10 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// Every answer of [`FetchError::kind`] but that for throttling, which is counted apart.
+    pub const KINDS: [&'static str; 5] =
+        ["expired_iterator", "not_found", "refused", "stream_recreated", "unavailable"];
+
     /// The kind as a short word, for metrics and for the reason of a stalled shard.
     pub fn kind(&self) -> &'static str {
         match self {

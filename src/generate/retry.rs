@@ -59,7 +59,7 @@ pub(super) async fn first_answer<T, E, R>(
 ) -> Result<(), String>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug,
+    R: std::fmt::Debug + 'static,
 {
     match timeout(FIRST_ANSWER, question).await {
         Err(_) => Err(format!(

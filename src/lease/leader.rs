@@ -3,6 +3,7 @@
 //! Owns: first-seen times across looks, when to take, keep or give up the lock, and when its owner is overdue.
 //! Does not own: reading and writing the row (`coordinator`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -29,6 +30,16 @@ pub struct LeaderWatch {
     mine: Option<(LeaderRow, Instant)>,
     /// Since when the row has been read as absent.
     absent_since: Option<Instant>,
+    /// What the row was when it was last read or written, whatever has been tried since.
+    standing: Option<Standing>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    /// None where there was no row.
+    version: Option<Arc<str>>,
+    since: Instant,
+    duration: Duration,
 }
 
 #[derive(Debug)]
@@ -49,11 +60,21 @@ pub enum Step {
 impl LeaderWatch {
     /// Nothing seen yet. Our own lock is free after `duration` without a heartbeat. `lot` is drawn from 0 to 1.
     pub fn new(me: WorkerId, duration: Duration, lot: f64) -> Self {
-        Self { me, duration, lot, seen: None, sent: Vec::new(), mine: None, absent_since: None }
+        Self {
+            me,
+            duration,
+            lot,
+            seen: None,
+            sent: Vec::new(),
+            mine: None,
+            absent_since: None,
+            standing: None,
+        }
     }
 
     /// Takes in the row as read; `returned` is the time after the read returned.
     pub fn observe(&mut self, row: Option<LeaderRow>, returned: Instant) {
+        self.stands(row.as_ref(), returned);
         let Some(row) = row else {
             self.absent_since.get_or_insert(returned);
             self.mine = None;
@@ -105,6 +126,7 @@ impl LeaderWatch {
         if accepted {
             let sent = self.sent.iter().find(|(sent, _)| sent.version == row.version);
             self.mine = sent.cloned();
+            self.stands(Some(row), now);
             self.seen = Some(Seen { row: row.clone(), since: now });
             self.absent_since = None;
             self.sent.retain(|(sent, _)| sent.version == row.version);
@@ -171,12 +193,18 @@ impl LeaderWatch {
         self.seen.as_ref().map(|seen| &seen.row).filter(|row| !row.released)
     }
 
-    /// For how long there should have been another leader: the lock stands still beyond its duration, or is absent.
-    pub fn overdue(&self, now: Instant) -> Duration {
-        match (&self.seen, self.absent_since) {
-            (Some(seen), _) => now.duration_since(seen.since).saturating_sub(seen.row.lease_duration),
-            (None, Some(since)) => now.duration_since(since),
-            (None, None) => Duration::ZERO,
+    /// For how long there should have been another leader: the lock stands still beyond its duration, or is absent, for all
+    /// that was tried to take it. Unknown before it was read.
+    pub fn overdue(&self, now: Instant) -> Option<Duration> {
+        let standing = self.standing.as_ref()?;
+        Some(now.duration_since(standing.since).saturating_sub(standing.duration))
+    }
+
+    fn stands(&mut self, row: Option<&LeaderRow>, now: Instant) {
+        let version = row.map(|row| Arc::clone(&row.version));
+        if self.standing.as_ref().is_none_or(|standing| standing.version != version) {
+            let duration = row.map_or(Duration::ZERO, |row| row.lease_duration);
+            self.standing = Some(Standing { version, since: now, duration });
         }
     }
 }
@@ -224,15 +252,19 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = watch();
-        assert_eq!(watch.step(start), Step::Look);
+        assert_eq!((watch.step(start), watch.overdue(start)), (Step::Look, None));
         watch.observe(Some(row("java", "a", 120)), start);
         watch.observe(Some(row("java", "a", 120)), at(100));
         assert_eq!(watch.step(at(120)), Step::Look);
-        assert_eq!(watch.overdue(at(120)), Duration::ZERO);
+        assert_eq!(watch.overdue(at(120)), Some(Duration::ZERO));
         assert!(watch.is_alert(at(61)));
         assert_eq!(watch.step(at(121)), Step::Lead(Some(row("java", "a", 120))));
-        assert_eq!(watch.overdue(at(125)), Duration::from_secs(5));
-        watch.observe(Some(row("java", "b", 120)), at(122));
+        assert_eq!(watch.overdue(at(125)), Some(Duration::from_secs(5)));
+        // A try that is refused or has no answer gives the fleet no leader.
+        watch.unanswered();
+        watch.observe(Some(row("java", "a", 120)), at(140));
+        assert_eq!(watch.overdue(at(150)), Some(Duration::from_secs(30)));
+        watch.observe(Some(row("java", "b", 120)), at(151));
         assert_eq!(watch.step(at(200)), Step::Look);
     }
 

@@ -15,6 +15,7 @@ mod row;
 mod sync;
 mod table;
 pub mod view;
+mod watched;
 pub mod whose;
 mod write;
 

@@ -89,15 +89,3 @@ pub trait LeaseTable: Send + Sync {
     /// Deletes the row of a worker on the condition that its `updated` is as `seen`. False when it was not.
     async fn forget_worker(&self, seen: &WorkerRow) -> Result<bool, TableError>;
 }
-
-/// An error with everything below it, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(source) = below {
-        text.push_str(": ");
-        text.push_str(&source.to_string());
-        below = source.source();
-    }
-    text
-}

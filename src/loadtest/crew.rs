@@ -85,6 +85,11 @@ impl Crew {
         Ok(id)
     }
 
+    /// The processes.
+    pub(super) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
     /// Running workers that nothing is done to.
     pub(super) fn healthy(&self) -> Vec<&str> {
         self.workers.ids().filter(|id| !self.down.contains_key(*id)).collect()

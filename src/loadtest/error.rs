@@ -45,7 +45,7 @@ pub enum LoadError {
         logs: PathBuf,
     },
     /// Nothing moves any more.
-    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}",
+    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}{cause}",
             after.as_secs(), logs.display())]
     Stuck {
         /// For how long.
@@ -54,6 +54,8 @@ pub enum LoadError {
         left: u64,
         /// Folder of the logs.
         logs: PathBuf,
+        /// What a worker says itself, with what comes before it in the message; or nothing.
+        cause: String,
     },
     /// Ended from outside.
     #[error("interrupted: the workers were drained and have ended, nothing was checked")]

@@ -31,7 +31,7 @@ use crate::shard::ShardId;
 use crate::shard::graph::ready;
 use crate::shutdown::joined;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
-use crate::trial::{Display, LakeCheck, VerifyError, folder, verify, verify_foreign};
+use crate::trial::{Complaints, Display, LakeCheck, VerifyError, folder, verify, verify_foreign};
 
 /// Short, so that a minute shows what takes a day in production.
 const BATCH_AGE: Duration = Duration::from_secs(2);
@@ -172,6 +172,7 @@ impl Run<'_> {
         let enough = CancellationToken::new();
         let mut all_put: Option<Instant> = None;
         let mut moved = (Instant::now(), 0);
+        let mut complaints = Complaints::default();
         let mut leases = Vec::new();
         let mut hopeless = 0;
         let done = loop {
@@ -212,7 +213,13 @@ impl Run<'_> {
                 }
             };
             self.note(&progress);
-            display.show(progress.delivered, progress.put, totals.is_some(), &self.line(&progress));
+            let mut line = self.line(&progress);
+            if progress.put > progress.delivered
+                && let Some(text) = complaints.while_still(progress.delivered, self.crew.workers()).await
+            {
+                line = format!("{line}  {text}");
+            }
+            display.show(progress.delivered, progress.put, totals.is_some(), &line);
             if let Some(totals) = totals.take_if(|_| progress.delivered == progress.put) {
                 break (totals, self.started.elapsed().as_secs_f64());
             }
@@ -241,7 +248,8 @@ impl Run<'_> {
             } else if moved.0.elapsed() > STUCK_AFTER && progress.put > progress.delivered {
                 display.end();
                 let left = progress.put - progress.delivered;
-                return Err(LoadError::Stuck { after: STUCK_AFTER, left, logs: self.plan.dir.join("logs") });
+                let (logs, cause) = (self.plan.dir.join("logs"), complaints.cause());
+                return Err(LoadError::Stuck { after: STUCK_AFTER, left, logs, cause });
             }
         };
         display.end();

@@ -7,6 +7,7 @@ use aws_sdk_kinesis::types::{self, ShardIteratorType};
 
 use super::audit::holes;
 use super::{HashKeyRange, ListError, SequenceNumber, Shard, ShardId, ShardLister, StreamId};
+use crate::aws::explain;
 
 /// Shards per call, the most that `ListShards` allows.
 const PAGE_SHARDS_MAX: i32 = 1000;
@@ -45,7 +46,7 @@ impl ShardLister for KinesisShardLister {
             };
             let page = call.send().await.map_err(|error| match error.code() {
                 Some("ResourceNotFoundException") => ListError::NotFound(self.stream.clone()),
-                _ => self.unavailable(error),
+                _ => self.unavailable(explain(&error)),
             })?;
             for shard in page.shards() {
                 shards.push(read(shard).map_err(|problem| self.unavailable(problem))?);
@@ -67,7 +68,7 @@ impl ShardLister for KinesisShardLister {
         let call = self.client.describe_stream_summary().stream_name(&self.stream);
         let answer = call.send().await.map_err(|error| match error.code() {
             Some("ResourceNotFoundException") => ListError::NotFound(self.stream.clone()),
-            _ => self.unavailable(error),
+            _ => self.unavailable(explain(&error)),
         })?;
         let named = StreamId::named(self.stream.as_str());
         Ok(Some(match answer.stream_description_summary() {
@@ -86,7 +87,7 @@ impl ShardLister for KinesisShardLister {
             Ok(_) => Ok(true),
             // The type and the shard are as they should be, so it is about the number.
             Err(error) if error.code() == Some("InvalidArgumentException") => Ok(false),
-            Err(error) => Err(self.unavailable(error)),
+            Err(error) => Err(self.unavailable(explain(&error))),
         }
     }
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 pub struct FleetSnapshot {
     /// Who leads, as far as this worker knows.
     pub leader: Option<LeaderSnapshot>,
-    /// For how long the fleet should have had another leader, ms; 0 while it has one.
-    pub leader_overdue_ms: u64,
+    /// For how long the fleet should have had another leader, ms; 0 while it has one. Unknown until the lock was read.
+    pub leader_overdue_ms: Option<u64>,
     /// How often another process was found to use this worker's id.
     pub worker_id_collisions: u64,
     /// When that was last, ms ago.
@@ -79,8 +79,8 @@ pub struct WorkerSnapshot {
 pub struct ReasonSnapshot {
     /// How many.
     pub shards: usize,
-    /// For how long the one that waits for the longest time is not read, ms; 0 where nobody knows.
-    pub longest_ms: u64,
+    /// For how long the one that waits for the longest time is not read, ms; where that is known.
+    pub longest_ms: Option<u64>,
 }
 
 /// A shard that nobody reads.

@@ -16,14 +16,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics;
+use super::scrape;
 use super::status::Status;
 
 /// Every path with what it gives, as the answer to an unknown path lists them.
 const PATHS: [(&str, &str); 4] = [
     ("/metrics", "metrics in the Prometheus text format"),
-    ("/healthz", "200 while the process makes progress, else 503"),
-    ("/readyz", "200 while the process takes part in the work, else 503"),
+    ("/healthz", "200 unless a restart would mend what is wrong, else 503: for liveness probes"),
+    ("/readyz", "200 while the process takes part in the work, else 503, with the reasons"),
     ("/api/status", "state of the process and its shards as JSON"),
 ];
 
@@ -84,24 +84,21 @@ pub async fn serve(
 
 async fn prometheus(State(state): State<HttpState>) -> impl IntoResponse {
     let mut text = state.metrics.render();
-    text.push_str(&metrics::shard_gauges(&state.status.snapshot()));
+    text.push_str(&scrape::gauges(&state.status.snapshot(), &state.status.trouble_seconds()));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
-async fn healthz(State(state): State<HttpState>) -> (StatusCode, &'static str) {
-    if state.status.healthy() {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the lease coordinator makes no progress\n")
+async fn healthz(State(state): State<HttpState>) -> (StatusCode, String) {
+    match state.status.sick() {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
-async fn readyz(State(state): State<HttpState>) -> (StatusCode, &'static str) {
-    if state.status.ready() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting or draining\n")
-    }
+async fn readyz(State(state): State<HttpState>) -> (StatusCode, String) {
+    let readiness = state.status.readiness();
+    let code = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, readiness.text())
 }
 
 async fn status(State(state): State<HttpState>) -> impl IntoResponse {
@@ -125,7 +122,10 @@ mod tests {
 
     use super::*;
     use crate::telemetry::fleet::{FleetSnapshot, LedSnapshot, ReasonSnapshot};
+    use crate::telemetry::metrics;
+    use crate::telemetry::pulse::Pulse;
     use crate::telemetry::status::{Delivery, ProcessFacts, ShardState};
+    use crate::telemetry::trouble::{Call, Troubles};
 
     struct Server {
         address: std::net::SocketAddr,
@@ -134,14 +134,14 @@ mod tests {
         task: JoinSet<io::Result<()>>,
     }
 
-    async fn server(progress_limit: Duration) -> Server {
+    async fn server() -> Server {
         let facts = ProcessFacts {
             worker: "w".into(),
             application: "a".into(),
             stream: "s".into(),
             delivery: Delivery::ExactlyOnce,
         };
-        let status = Status::new(facts, progress_limit);
+        let status = Status::new(facts, Duration::from_millis(300));
         let recorder = PrometheusBuilder::new().build_recorder();
         ::metrics::with_local_recorder(&recorder, || metrics::leases_held(2));
         let state = HttpState { status: Arc::clone(&status), metrics: recorder.handle() };
@@ -168,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_hold_process_and_shard_gauges() {
-        let server = server(Duration::from_secs(60)).await;
+        let server = server().await;
         let shard = server.status.shard("shard\"7", ShardState::Stalled("throttled"), 1);
         shard.page_fetched(Some(2500));
         let (code, text) = server.get("/metrics").await;
@@ -186,7 +186,7 @@ mod tests {
         drop(shard);
         assert!(!server.get("/metrics").await.1.contains("shard="), "a shard that left is not reported");
         server.status.fleet_from(|| {
-            let reason = ReasonSnapshot { shards: 3, longest_ms: 12_500 };
+            let reason = ReasonSnapshot { shards: 3, longest_ms: Some(12_500) };
             let led = LedSnapshot { reasons: [("owner_silent", reason)].into(), ..LedSnapshot::default() };
             FleetSnapshot { led: Some(led), ..FleetSnapshot::default() }
         });
@@ -201,24 +201,39 @@ mod tests {
 
     #[tokio::test]
     async fn health_readiness_and_status_follow_the_process() {
-        let server = server(Duration::from_millis(300)).await;
-        assert_eq!(server.get("/healthz").await.0, 200);
+        const LIST: Call = Call { operation: "ListShards", purpose: "listing" };
+        let server = server().await;
+        let troubles = Troubles::new(&[LIST], Duration::from_millis(300), Duration::from_secs(60));
+        server.status.watch(Arc::clone(&troubles), Arc::<Pulse>::default());
+        assert_eq!(server.get("/healthz").await, (200, "ok\n".to_owned()));
         assert_eq!(server.get("/readyz").await.0, 503);
-        server.status.set_ready(true);
-        assert_eq!(server.get("/readyz").await.0, 200);
+        server.status.set_working();
+        assert_eq!(server.get("/readyz").await, (200, "ready\n".to_owned()));
         let (code, body) = server.get("/api/status").await;
         let json: serde_json::Value = serde_json::from_str(&body).unwrap();
         assert_eq!((code, &json["worker"], &json["ready"]), (200, &"w".into(), &true.into()));
+        assert_eq!((&json["delivered_age_ms"], &json["millis_behind_latest"]), (&().into(), &().into()));
+
+        troubles.begin(LIST).failed("denied".to_owned());
         tokio::time::sleep(Duration::from_millis(350)).await;
-        assert_eq!(server.get("/healthz").await.0, 503);
+        assert_eq!(server.get("/healthz").await.0, 200, "a restart mends no permission");
+        let (code, body) = server.get("/readyz").await;
+        assert!(code == 503 && body.contains("ListShards") && body.contains("denied"), "{body}");
+        let metrics = server.get("/metrics").await.1;
+        let line =
+            metrics.lines().find(|line| line.starts_with("kinetide_coordinator_trouble_seconds{")).unwrap();
+        let (name, seconds) = line.rsplit_once(' ').unwrap();
+        assert!(name.ends_with("{call=\"ListShards\"}") && seconds.parse::<f64>().unwrap() >= 0.3, "{line}");
+        troubles.begin(LIST).answered();
+        assert_eq!(server.get("/readyz").await.0, 200);
         server.status.set_draining();
-        assert_eq!(server.get("/readyz").await.0, 503);
+        assert_eq!(server.get("/readyz").await, (503, "not ready: draining\n".to_owned()));
     }
 
     #[tokio::test]
     async fn an_unknown_path_lists_the_known_ones_and_each_of_them_is_there() {
-        let server = server(Duration::from_secs(60)).await;
-        server.status.set_ready(true);
+        let server = server().await;
+        server.status.set_working();
         let (code, text) = server.get("/nothing").await;
         assert_eq!(code, 404);
         for (path, _) in PATHS {
@@ -229,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_stops_even_with_a_connection_left_open() {
-        let mut server = server(Duration::from_secs(60)).await;
+        let mut server = server().await;
         let mut idle = TcpStream::connect(server.address).await.unwrap();
         idle.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
         server.stop.cancel();

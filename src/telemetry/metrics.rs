@@ -1,18 +1,12 @@
-//! Every metric of kinetide: one function for each fact, and the only place that knows a metric's name.
+//! Every metric of kinetide: one function for each fact, and with `scrape` the only place that knows a metric's name.
 //!
-//! Counters, histograms and gauges of the process go through the `metrics` crate. The gauges of a shard and those
-//! of shards that nobody reads do not: a gauge cannot be taken back there, so a shard that left for another worker
-//! would be reported for ever with its last value, and an age would stand still while its shard does. They are
-//! written from [`Status`](super::status::Status) at the moment of the scrape instead ([`shard_gauges`]).
+//! Counters, histograms and gauges of the process go through the `metrics` crate. What can become unknown does not: see
+//! [`scrape`](super::scrape).
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use metrics::{Unit, counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-
-use super::fleet::ReasonSnapshot;
-use super::status::{ShardSnapshot, Snapshot};
 
 /// Seconds: from a call in the same zone to one that ran into its time limit.
 const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -46,7 +40,12 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("kinetide_fetch_duration_seconds", Histogram(&SECONDS), Unit::Seconds, "Time of a fetch, by outcome."),
     ("kinetide_fetch_throttled_total", Counter, Unit::Count, "Fetches that the stream refused for rate."),
     ("kinetide_fetch_errors_total", Counter, Unit::Count, "Fetches that failed otherwise, by kind."),
-    ("kinetide_records_transformed_total", Counter, Unit::Count, "Rows made of records."),
+    (
+        "kinetide_records_transformed_total",
+        Counter,
+        Unit::Count,
+        "Rows made of the records read; dead letters are none, and a batch that is built again is not counted again.",
+    ),
     (
         "kinetide_records_dead_lettered_total",
         Counter,
@@ -119,12 +118,6 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ),
     ("kinetide_leader", Gauge, Unit::Count, "1 while this worker leads the fleet."),
     (
-        "kinetide_leader_overdue_seconds",
-        Gauge,
-        Unit::Seconds,
-        "For how long the fleet should have had another leader; 0 while it has one.",
-    ),
-    (
         "kinetide_worker_id_collisions_total",
         Counter,
         Unit::Count,
@@ -173,52 +166,58 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("kinetide_shards_ended_total", Counter, Unit::Count, "Closed shards read to their end."),
 ];
 
-/// Name, meaning and value of a shard's gauge; no value, no line.
-type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> Option<f64>);
-
-/// The gauges of one shard, written at the scrape.
-const SHARD_GAUGES: [ShardGauge; 3] = [
-    (
-        "kinetide_millis_behind_latest",
-        "How far the reader is behind the tip of its shard, as the stream said last; milliseconds.",
-        |shard| shard.millis_behind_latest.map(as_f64),
-    ),
-    (
-        "kinetide_delivered_age_seconds",
-        "Age of the oldest record of the shard that is not yet in the lake.",
-        |shard| Some(as_f64(shard.delivered_age_ms) / 1000.0),
-    ),
-    ("kinetide_shard_stalled", "1 while the shard does not move on, with the reason.", |shard| {
-        shard.stalled_reason().map(|_| 1.0)
-    }),
+/// The labels of the series that are known before anything happens: name, label, values.
+const LABELS: &[(&str, &str, &[&str])] = &[
+    ("kinetide_objects_delivered_total", "outcome", &["created", "existed"]),
+    ("kinetide_firehose_calls_total", "outcome", &["accepted", "partial", "throttled", "failed"]),
+    ("kinetide_leases_assigned_total", "how", &["new", "unowned", "expired", "hand_off", "stuck"]),
+    ("kinetide_checkpoints_total", "outcome", &["done", "not_held", "unavailable"]),
+    ("kinetide_batches_recovered_total", "how", &["finished", "repaired"]),
 ];
 
-/// Name, meaning and value of a gauge of one reason why shards are not read.
-type ReasonGauge = (&'static str, &'static str, fn(&ReasonSnapshot) -> f64);
+/// Words that other stages know: they label a series each.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a> {
+    /// Why a record can become a dead letter.
+    pub dead_letters: &'a [&'static str],
+    /// How a fetch can fail.
+    pub fetch_errors: &'a [&'static str],
+}
 
-/// What the leader says of shards that nobody reads, written at the scrape.
-const REASON_GAUGES: [ReasonGauge; 2] = [
-    (
-        "kinetide_shards_not_read",
-        "Shards that nobody reads, by reason, as the leader sees it; docs/LEASES.md explains each reason.",
-        |reason| as_f64(reason.shards as u64),
-    ),
-    (
-        "kinetide_shards_not_read_seconds",
-        "For how long the longest waiting of these shards is not read, by reason, as the leader sees it.",
-        |reason| as_f64(reason.longest_ms) / 1000.0,
-    ),
-];
-
-/// Installs the process's recorder; everything counted before is lost. Somebody must call `run_upkeep` of the
-/// handle from time to time, as `http::serve` does.
+/// Installs the process's recorder, with every counter at 0; everything counted before is lost. Somebody must call
+/// `run_upkeep` of the handle from time to time, as `http::serve` does.
 ///
 /// # Errors
 /// When a recorder is installed already.
-pub fn install() -> Result<PrometheusHandle, BuildError> {
+pub fn install(words: &Words<'_>) -> Result<PrometheusHandle, BuildError> {
     let handle = builder()?.install_recorder()?;
     describe_all();
+    start_at_zero(words);
     Ok(handle)
+}
+
+/// A counter that appears with its first event hides that event: the increase from nothing to one is none. So is the
+/// state of a process that has done nothing yet: it holds no lease, and does not lead.
+fn start_at_zero(words: &Words<'_>) {
+    for (name, kind, ..) in ALL {
+        let name = *name;
+        let labelled = match name {
+            "kinetide_records_dead_lettered_total" => Some(("reason", words.dead_letters)),
+            "kinetide_fetch_errors_total" => Some(("kind", words.fetch_errors)),
+            _ => LABELS.iter().find(|(of, ..)| *of == name).map(|(_, label, values)| (*label, *values)),
+        };
+        match (kind, labelled) {
+            (Counter, None) => counter!(name).absolute(0),
+            (Counter, Some((label, values))) => {
+                values.iter().for_each(|value| counter!(name, label => *value).absolute(0));
+            }
+            (Gauge | Histogram(_), _) => {}
+        }
+    }
+    leader(false);
+    leases_held(0);
+    bytes_in_flight(0);
+    lease_table_lost(false);
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -239,41 +238,8 @@ fn describe_all() {
     }
 }
 
-/// The gauges of every shard that this worker reads now, and, where it leads, of those that nobody reads, in the
-/// Prometheus text format.
-pub fn shard_gauges(snapshot: &Snapshot) -> String {
-    let mut text = String::new();
-    for (name, help, value) in SHARD_GAUGES {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for shard in &snapshot.shards {
-            let Some(value) = value(shard) else { continue };
-            let id = escaped(&shard.shard);
-            let _ = match shard.stalled_reason().filter(|_| name == "kinetide_shard_stalled") {
-                Some(reason) => {
-                    writeln!(text, "{name}{{shard=\"{id}\",reason=\"{}\"}} {value}", escaped(reason))
-                }
-                None => writeln!(text, "{name}{{shard=\"{id}\"}} {value}"),
-            };
-        }
-        text.push('\n');
-    }
-    let led = snapshot.fleet.as_ref().and_then(|fleet| fleet.led.as_ref());
-    for (name, help, value) in REASON_GAUGES {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
-        for (word, reason) in led.iter().flat_map(|led| &led.reasons) {
-            let _ = writeln!(text, "{name}{{reason=\"{word}\"}} {}", value(reason));
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn escaped(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
 #[expect(clippy::cast_precision_loss, reason = "sizes and ages stay far below 2^53")]
-fn as_f64(number: impl Into<u64>) -> f64 {
+pub(super) fn as_f64(number: impl Into<u64>) -> f64 {
     number.into() as f64
 }
 
@@ -472,10 +438,9 @@ pub fn workers_active(workers: usize) {
     gauge!("kinetide_workers_active").set(as_f64(workers as u64));
 }
 
-/// Whether this worker leads, and for how long there should have been another leader.
-pub fn leader(leads: bool, overdue: Duration) {
+/// Whether this worker leads.
+pub fn leader(leads: bool) {
     gauge!("kinetide_leader").set(f64::from(u8::from(leads)));
-    gauge!("kinetide_leader_overdue_seconds").set(overdue.as_secs_f64());
 }
 
 /// Another process writes the row of this worker id.

@@ -6,8 +6,19 @@ use super::*;
 fn every_fact_is_described_and_every_description_has_a_fact() {
     let recorder = builder().unwrap().build_recorder();
     let handle = recorder.handle();
+    let words = Words { dead_letters: &["not_json"], fetch_errors: &["unavailable"] };
+    let counters = |text: &str| -> BTreeSet<String> {
+        let series = text.lines().filter(|line| !line.starts_with('#'));
+        let counters = series.filter(|line| line.split(['{', ' ']).next().unwrap().ends_with("_total"));
+        counters.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    };
     metrics::with_local_recorder(&recorder, || {
         describe_all();
+        start_at_zero(&words);
+    });
+    let from_the_start = counters(&handle.render());
+    assert!(handle.render().lines().any(|line| line == "kinetide_leases_lost_total 0"));
+    metrics::with_local_recorder(&recorder, || {
         let took = Duration::from_millis(30);
         page_fetched(2, 100, took);
         fetch_throttled(took);
@@ -33,13 +44,14 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
         lease_begun();
         leases_unplaced(1);
         workers_active(2);
-        leader(true, took);
+        leader(true);
         worker_id_twice();
         lease_lost();
         lease_released();
         lease_renewed(WriteOutcome::Done, took);
         lease_write_unknown();
-        checkpointed(WriteOutcome::NotHeld);
+        use WriteOutcome::{Done, NotHeld, Unavailable};
+        [Done, NotHeld, Unavailable].into_iter().for_each(checkpointed);
         checkpoint_trimmed();
         batch_recovered(RecoveredHow::Finished);
         batch_recovered(RecoveredHow::Repaired);
@@ -49,6 +61,7 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
         shard_ended();
     });
     let text = handle.render();
+    assert_eq!(counters(&text), from_the_start, "every series of a counter is there from the start");
     let typed: BTreeSet<&str> =
         text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     let helped: BTreeSet<&str> =

@@ -5,7 +5,11 @@
 
 pub mod cpu;
 pub mod fleet;
+pub mod health;
 pub mod http;
 pub mod logs;
 pub mod metrics;
+pub mod pulse;
+pub mod scrape;
 pub mod status;
+pub mod trouble;

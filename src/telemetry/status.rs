@@ -1,8 +1,9 @@
-//! What the process is doing, shard by shard: the state behind `/api/status`, the shard gauges and `/healthz`.
+//! What the process is doing, shard by shard: the state behind `/api/status`, the shard gauges, `/healthz` and `/readyz`.
 //!
 //! Owns: the two lags as numbers. `millis_behind_latest` is what the stream said of the reader;
 //! `delivered_age` is the age of the oldest record that is not in the lake yet, as far as anyone can know.
-//! Does not own: the facts themselves; a consumer reports them through its [`ShardHandle`].
+//! Does not own: the facts themselves; a consumer reports them through its [`ShardHandle`]. What follows from them for
+//! readiness (`health`).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,9 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::fleet::FleetSnapshot;
+use super::health::{HALTED, Phase, Readiness, readiness};
+use super::pulse::Pulse;
+use super::trouble::{TroubleSnapshot, Troubles};
 use crate::clock;
 
 /// A reader at the tip asks at least about once a second. After this much silence nobody knows whether the tip
@@ -57,11 +61,20 @@ pub enum ShardState {
     Delivering,
     /// The same, because the lease goes to another worker afterwards.
     HandingOver,
-    /// Not moving on, for this reason: one of a few fixed words, as it labels a metric. Details go to
-    /// [`ShardHandle::error`].
+    /// Not moving on, for this reason: one of a few fixed words, as it labels a metric. The details are the shard's
+    /// last error.
     Stalled(&'static str),
     /// Read to its end.
     Finished,
+}
+
+/// The two halves of a shard's work, which can be in trouble each for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Asking the stream.
+    Reading,
+    /// Bringing what was read into the lake and the lease table.
+    Delivering,
 }
 
 /// Tells how the fleet stands, when asked.
@@ -71,18 +84,25 @@ type FleetSource = Box<dyn Fn() -> FleetSnapshot + Send + Sync>;
 pub struct Status {
     process: ProcessFacts,
     started: Instant,
-    progress_limit: Duration,
-    progress: Mutex<Instant>,
-    ready: AtomicBool,
+    started_us: i64,
+    patience: Duration,
+    working: AtomicBool,
     draining: AtomicBool,
+    table_lost: AtomicBool,
     fleet: OnceLock<FleetSource>,
+    coordinator: OnceLock<(Arc<Troubles>, Arc<Pulse>)>,
     shards: Mutex<BTreeMap<String, Arc<Mutex<ShardFacts>>>>,
 }
 
 #[derive(Debug)]
 struct ShardFacts {
+    /// Where neither side is stalled.
     state: ShardState,
     state_since: Instant,
+    /// Why a side does not move on, and since when; by [`Side`].
+    stalls: [Option<(&'static str, Instant)>; 2],
+    /// Since when one thing or another keeps the shard from moving.
+    stalled_since: Option<Instant>,
     /// What a shard does from now on where it used to read.
     finishing: Option<ShardState>,
     /// What the shard tries meanwhile changes neither its state nor its error.
@@ -91,12 +111,23 @@ struct ShardFacts {
     lease_counter: u64,
     millis_behind_latest: Option<u64>,
     last_page: Instant,
+    /// The stream has answered at least once.
+    page_seen: bool,
     oldest_undelivered_arrival_us: Option<i64>,
     records_delivered: u64,
     batch_records: u64,
     batch_bytes: u64,
     in_flight_bytes: u64,
-    last_error: Option<String>,
+    error: Option<ShardError>,
+}
+
+#[derive(Debug)]
+struct ShardError {
+    text: String,
+    at_us: i64,
+    /// `None`: of the shard as a whole.
+    side: Option<Side>,
+    over: bool,
 }
 
 /// The process at one moment, as `/api/status` shows it.
@@ -107,18 +138,25 @@ pub struct Snapshot {
     pub process: ProcessFacts,
     /// Version of kinetide.
     pub version: &'static str,
+    /// When it started, µs since the epoch.
+    #[serde(skip)]
+    pub started_us: i64,
     /// Seconds since start.
     pub uptime_seconds: u64,
     /// Takes part in the work.
     pub ready: bool,
+    /// Why not.
+    pub not_ready: Vec<String>,
     /// Shutting down.
     pub draining: bool,
-    /// The lease coordinator makes progress.
+    /// Its loops go round: a restart would mend nothing.
     pub healthy: bool,
-    /// The largest of all shards.
-    pub millis_behind_latest: u64,
-    /// The largest of all shards.
-    pub delivered_age_ms: u64,
+    /// The largest of all shards; unknown without shards.
+    pub millis_behind_latest: Option<u64>,
+    /// The largest of all shards; unknown without shards.
+    pub delivered_age_ms: Option<u64>,
+    /// Calls of the lease coordinator that fail, the longest first.
+    pub troubles: Vec<TroubleSnapshot>,
     /// The fleet, as far as this worker sees it.
     pub fleet: Option<FleetSnapshot>,
     /// One entry for each shard that this process has a consumer for, by id.
@@ -135,6 +173,8 @@ pub struct ShardSnapshot {
     pub state: ShardState,
     /// How long it has been in this state, ms.
     pub state_for_ms: u64,
+    /// For how long it has not moved on, whatever the reasons were, ms; if it is stalled.
+    pub stalled_for_ms: Option<u64>,
     /// Checkpoint, as the lease table spells it.
     pub checkpoint: Option<String>,
     /// Lease counter of the last write.
@@ -144,8 +184,9 @@ pub struct ShardSnapshot {
     /// Arrival time of the oldest record fetched and not yet in the lake, µs since the epoch.
     pub oldest_undelivered_arrival_us: Option<i64>,
     /// Age of the oldest record not yet in the lake, ms. 0 when nothing is outstanding and the reader is at
-    /// the tip; at least `millis_behind_latest` when it is not; counted on while the stream does not answer.
-    pub delivered_age_ms: u64,
+    /// the tip; at least `millis_behind_latest` when it is not; counted on while the stream does not answer. Unknown
+    /// until the stream has answered, and while the shard waits for its parents.
+    pub delivered_age_ms: Option<u64>,
     /// Records landed and committed by this consumer.
     pub records_delivered: u64,
     /// Records in the open batch.
@@ -154,11 +195,28 @@ pub struct ShardSnapshot {
     pub batch_bytes: u64,
     /// Bytes held between fetch and delivery.
     pub in_flight_bytes: u64,
-    /// The last thing that went wrong, if anything did.
+    /// The last thing that went wrong, if anything did: with its causes, on one line.
     pub last_error: Option<String>,
+    /// When that was, UTC.
+    pub last_error_at: Option<String>,
+    /// The shard has got over it.
+    pub last_error_over: Option<bool>,
 }
 
 impl ShardSnapshot {
+    #[cfg(test)]
+    pub(super) fn of(shard: &str, state: ShardState) -> Self {
+        let facts = ProcessFacts {
+            worker: String::new(),
+            application: String::new(),
+            stream: String::new(),
+            delivery: Delivery::ExactlyOnce,
+        };
+        let status = Status::new(facts, Duration::ZERO);
+        let _handle = status.shard(shard, state, 0);
+        status.snapshot().shards.remove(0)
+    }
+
     /// Why the shard is stalled, if it is.
     pub fn stalled_reason(&self) -> Option<&'static str> {
         match self.state {
@@ -169,25 +227,30 @@ impl ShardSnapshot {
 }
 
 impl Status {
-    /// A process that is not ready yet. It counts as unhealthy when [`Status::progressed`] was not called for
-    /// `progress_limit`.
-    pub fn new(process: ProcessFacts, progress_limit: Duration) -> Arc<Self> {
-        let now = Instant::now();
+    /// A process that starts. A shard that is stalled for `patience` is stuck.
+    pub fn new(process: ProcessFacts, patience: Duration) -> Arc<Self> {
         Arc::new(Self {
             process,
-            started: now,
-            progress_limit,
-            progress: Mutex::new(now),
-            ready: AtomicBool::new(false),
+            started: Instant::now(),
+            started_us: clock::wall_clock_us(),
+            patience,
+            working: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            table_lost: AtomicBool::new(false),
             fleet: OnceLock::new(),
+            coordinator: OnceLock::new(),
             shards: Mutex::default(),
         })
     }
 
-    /// The process takes part in the work from now on, or cannot.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Ordering::Relaxed);
+    /// The process takes part in the work from now on.
+    pub fn set_working(&self) {
+        self.working.store(true, Ordering::Relaxed);
+    }
+
+    /// The lease table does not exist any more, or does again.
+    pub fn set_table_lost(&self, lost: bool) {
+        self.table_lost.store(lost, Ordering::Relaxed);
     }
 
     /// The process is shutting down: not ready any more.
@@ -200,19 +263,23 @@ impl Status {
         self.fleet.get_or_init(|| Box::new(source));
     }
 
-    /// The lease coordinator went round once more.
-    pub fn progressed(&self) {
-        *lock(&self.progress) = Instant::now();
+    /// Shows the troubles of the lease coordinator, and whether its loops go round. Only the first ones count.
+    pub fn watch(&self, troubles: Arc<Troubles>, pulse: Arc<Pulse>) {
+        self.coordinator.get_or_init(|| (troubles, pulse));
     }
 
-    /// True while the lease coordinator makes progress.
-    pub fn healthy(&self) -> bool {
-        lock(&self.progress).elapsed() < self.progress_limit
+    /// What a restart would mend, if anything: a loop of the process that does not come back.
+    pub fn sick(&self) -> Option<String> {
+        let (name, late) = self.coordinator.get()?.1.late()?;
+        Some(format!(
+            "the loop \"{name}\" has not come back for {} s: restart the process, and report this",
+            late.as_secs()
+        ))
     }
 
-    /// True while [`Status::set_ready`] says so, until [`Status::set_draining`].
-    pub fn ready(&self) -> bool {
-        self.ready.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
+    /// For each operation of AWS that the lease coordinator uses for how long it has failed, seconds.
+    pub fn trouble_seconds(&self) -> BTreeMap<&'static str, f64> {
+        self.coordinator.get().map(|(troubles, _)| troubles.seconds()).unwrap_or_default()
     }
 
     /// Registers the consumer of a shard; it is shown until the handle is dropped.
@@ -221,18 +288,21 @@ impl Status {
         let facts = Arc::new(Mutex::new(ShardFacts {
             state,
             state_since: now,
+            stalls: [None; 2],
+            stalled_since: matches!(state, ShardState::Stalled(_)).then_some(now),
             finishing: None,
             halted: false,
             checkpoint: None,
             lease_counter,
             millis_behind_latest: None,
             last_page: now,
+            page_seen: false,
             oldest_undelivered_arrival_us: None,
             records_delivered: 0,
             batch_records: 0,
             batch_bytes: 0,
             in_flight_bytes: 0,
-            last_error: None,
+            error: None,
         }));
         lock(&self.shards).insert(shard.to_owned(), Arc::clone(&facts));
         ShardHandle { status: Arc::clone(self), shard: shard.to_owned(), facts }
@@ -249,27 +319,50 @@ impl Status {
             .iter()
             .map(|(shard, facts)| lock(facts).snapshot(shard.clone(), now, now_us))
             .collect();
+        let troubles = self.coordinator.get().map(|(troubles, _)| troubles.snapshot()).unwrap_or_default();
+        let readiness = self.readiness_of(&troubles, &shards);
         Snapshot {
             process: self.process.clone(),
             version: env!("CARGO_PKG_VERSION"),
+            started_us: self.started_us,
             uptime_seconds: (now - self.started).as_secs(),
-            ready: self.ready(),
+            ready: readiness.is_ready(),
+            not_ready: readiness.not_ready,
             draining: self.draining.load(Ordering::Relaxed),
-            healthy: self.healthy(),
-            millis_behind_latest: shards.iter().filter_map(|s| s.millis_behind_latest).max().unwrap_or(0),
-            delivered_age_ms: shards.iter().map(|s| s.delivered_age_ms).max().unwrap_or(0),
+            healthy: self.sick().is_none(),
+            millis_behind_latest: shards.iter().filter_map(|s| s.millis_behind_latest).max(),
+            delivered_age_ms: shards.iter().filter_map(|s| s.delivered_age_ms).max(),
+            troubles,
             fleet: self.fleet.get().map(|source| source()),
             shards,
         }
+    }
+
+    /// Whether the process takes part in the work, and which of its shards cannot move.
+    pub fn readiness(&self) -> Readiness {
+        let Snapshot { troubles, shards, .. } = self.snapshot();
+        self.readiness_of(&troubles, &shards)
+    }
+
+    fn readiness_of(&self, troubles: &[TroubleSnapshot], shards: &[ShardSnapshot]) -> Readiness {
+        let phase = match (self.draining.load(Ordering::Relaxed), self.working.load(Ordering::Relaxed)) {
+            (true, _) => Phase::Draining,
+            (false, true) => Phase::Working,
+            (false, false) => Phase::Starting,
+        };
+        readiness(phase, self.table_lost.load(Ordering::Relaxed), troubles, shards, self.patience)
     }
 }
 
 impl ShardFacts {
     fn snapshot(&self, shard: String, now: Instant, now_us: i64) -> ShardSnapshot {
+        let (state, since) = self.shown();
+        let error = self.error.as_ref();
         ShardSnapshot {
             shard,
-            state: self.state,
-            state_for_ms: millis(now - self.state_since),
+            state,
+            state_for_ms: millis(now - since),
+            stalled_for_ms: self.stalled_since.map(|since| millis(now - since)),
             checkpoint: self.checkpoint.clone(),
             lease_counter: self.lease_counter,
             millis_behind_latest: self.millis_behind_latest,
@@ -279,21 +372,64 @@ impl ShardFacts {
             batch_records: self.batch_records,
             batch_bytes: self.batch_bytes,
             in_flight_bytes: self.in_flight_bytes,
-            last_error: self.last_error.clone(),
+            last_error: error.map(|error| error.text.clone()),
+            last_error_at: error.map(|error| clock::utc(error.at_us)),
+            last_error_over: error.map(|error| error.over),
         }
     }
 
-    fn delivered_age_ms(&self, now: Instant, now_us: i64) -> u64 {
-        // A finished shard owes nothing; one whose turn has not come is as late as its parents are.
-        if matches!(self.state, ShardState::Finished | ShardState::WaitingForParents) {
-            return 0;
+    /// What the shard does, and since when. What is read can wait for what is not delivered, not the other way round.
+    fn shown(&self) -> (ShardState, Instant) {
+        if matches!(self.state, ShardState::Stalled(_)) {
+            return (self.state, self.state_since);
+        }
+        let [reading, delivering] = self.stalls;
+        let stalled = |(reason, since)| (ShardState::Stalled(reason), since);
+        delivering.or(reading).map_or((self.state, self.state_since), stalled)
+    }
+
+    fn note_stall(&mut self) {
+        let stalled = matches!(self.shown().0, ShardState::Stalled(_));
+        if stalled {
+            self.stalled_since.get_or_insert_with(Instant::now);
+        } else if self.stalled_since.take().is_some() {
+            self.state_since = Instant::now();
+        }
+    }
+
+    fn failed(&mut self, side: Option<Side>, text: String) {
+        if self.halted {
+            return;
+        }
+        self.error = Some(ShardError { text, at_us: clock::wall_clock_us(), side, over: false });
+    }
+
+    fn recovered(&mut self, side: Side) {
+        if let Some(error) = self.error.as_mut().filter(|error| error.side == Some(side)) {
+            error.over = true;
+        }
+        if self.stalls[side as usize].take().is_some() {
+            self.note_stall();
+        }
+    }
+
+    fn delivered_age_ms(&self, now: Instant, now_us: i64) -> Option<u64> {
+        match self.state {
+            // It owes nothing.
+            ShardState::Finished => return Some(0),
+            // As late as its parents are.
+            ShardState::WaitingForParents => return None,
+            _ => {}
         }
         let silent = now - self.last_page;
-        let unread =
-            self.millis_behind_latest.unwrap_or(0) + if silent > SILENCE { millis(silent) } else { 0 };
+        let unread = match (self.page_seen, silent > SILENCE) {
+            (_, true) => Some(self.millis_behind_latest.unwrap_or(0) + millis(silent)),
+            (true, false) => Some(self.millis_behind_latest.unwrap_or(0)),
+            (false, false) => None,
+        };
         let undelivered = self
             .oldest_undelivered_arrival_us
-            .map_or(0, |arrival| u64::try_from(now_us.saturating_sub(arrival)).unwrap_or(0) / 1000);
+            .map(|arrival| u64::try_from(now_us.saturating_sub(arrival)).unwrap_or(0) / 1000);
         undelivered.max(unread)
     }
 }
@@ -315,16 +451,20 @@ impl ShardHandle {
         let finishing = facts.finishing.filter(|_| state == ShardState::Reading);
         let state = finishing.unwrap_or(state);
         if facts.state != state {
+            if let Some(error) = facts.error.as_mut().filter(|error| error.side.is_none()) {
+                error.over = !matches!(state, ShardState::Stalled(_));
+            }
             facts.state = state;
             facts.state_since = Instant::now();
+            facts.note_stall();
         }
     }
 
     /// The shard is halted for this reason until [`ShardHandle::resumed`], also while it looks whether it can go on.
     pub fn halted(&self, reason: &str) {
         self.resumed();
-        self.error(reason);
-        self.state(ShardState::Stalled("halted"));
+        self.facts().failed(None, reason.to_owned());
+        self.state(ShardState::Stalled(HALTED));
         self.facts().halted = true;
     }
 
@@ -352,7 +492,9 @@ impl ShardHandle {
     /// The stream answered with a page, empty or not.
     pub fn page_fetched(&self, millis_behind_latest: Option<i64>) {
         let mut facts = self.facts();
+        facts.recovered(Side::Reading);
         facts.last_page = Instant::now();
+        facts.page_seen = true;
         facts.millis_behind_latest = millis_behind_latest.map(|ms| u64::try_from(ms).unwrap_or(0));
     }
 
@@ -378,12 +520,25 @@ impl ShardHandle {
         self.facts().records_delivered += records as u64;
     }
 
-    /// Something went wrong. Never holds values of records.
-    pub fn error(&self, error: impl Into<String>) {
+    /// Something went wrong on one side, which goes on all the same. Never holds values of records.
+    pub fn failed(&self, side: Side, error: impl Into<String>) {
+        self.facts().failed(Some(side), error.into());
+    }
+
+    /// One side does not move on for this reason until it has recovered. The time counts from the first report in a row.
+    pub fn stalled(&self, side: Side, reason: &'static str, error: impl Into<String>) {
         let mut facts = self.facts();
-        if !facts.halted {
-            facts.last_error = Some(error.into());
+        facts.failed(Some(side), error.into());
+        let stall = &mut facts.stalls[side as usize];
+        if stall.is_none_or(|(before, _)| before != reason) {
+            *stall = Some((reason, Instant::now()));
         }
+        facts.note_stall();
+    }
+
+    /// One side moves on. After a page it is known that the reading side does.
+    pub fn recovered(&self, side: Side) {
+        self.facts().recovered(side);
     }
 
     fn facts(&self) -> MutexGuard<'_, ShardFacts> {
@@ -410,159 +565,5 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use super::*;
-
-    const NOW_US: i64 = 1_768_469_400_000_000;
-
-    fn status() -> Arc<Status> {
-        let facts = ProcessFacts {
-            worker: "w-1".into(),
-            application: "trades".into(),
-            stream: "trades-stream".into(),
-            delivery: Delivery::ExactlyOnce,
-        };
-        Status::new(facts, Duration::from_secs(60))
-    }
-
-    fn only(status: &Status) -> ShardSnapshot {
-        status.snapshot_at(NOW_US).shards.remove(0)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn delivered_age_follows_the_oldest_record_that_is_not_landed() {
-        let status = status();
-        let shard = status.shard("shardId-7", ShardState::Reading, 3);
-        shard.page_fetched(Some(0));
-        assert_eq!(only(&status).delivered_age_ms, 0, "at the tip with nothing outstanding");
-        shard.oldest_undelivered(Some(NOW_US - 4_000_000));
-        assert_eq!(only(&status).delivered_age_ms, 4000);
-        shard.oldest_undelivered(Some(NOW_US + 4_000_000));
-        assert_eq!(only(&status).delivered_age_ms, 0, "clocks of two hosts differ");
-        shard.oldest_undelivered(None);
-        shard.page_fetched(Some(90_000));
-        assert_eq!(only(&status).delivered_age_ms, 90_000, "landed all it read, and is behind");
-        shard.state(ShardState::Finished);
-        assert_eq!(only(&status).delivered_age_ms, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_of_the_stream_makes_a_shard_late() {
-        let status = status();
-        let shard = status.shard("shardId-7", ShardState::Reading, 3);
-        advance(Duration::from_secs(9)).await;
-        assert_eq!(only(&status).delivered_age_ms, 0);
-        advance(Duration::from_secs(51)).await;
-        assert_eq!(only(&status).delivered_age_ms, 60_000, "never answered since it was taken");
-        shard.page_fetched(Some(500));
-        assert_eq!(only(&status).delivered_age_ms, 500);
-        advance(Duration::from_secs(11)).await;
-        assert_eq!(only(&status).delivered_age_ms, 11_500);
-        shard.state(ShardState::WaitingForParents);
-        assert_eq!(only(&status).delivered_age_ms, 0, "its turn has not come");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_state_keeps_its_beginning() {
-        let status = status();
-        let shard = status.shard("shardId-7", ShardState::Reading, 3);
-        shard.state(ShardState::Stalled("throttled"));
-        advance(Duration::from_secs(5)).await;
-        shard.state(ShardState::Stalled("throttled"));
-        assert_eq!(only(&status).state_for_ms, 5000);
-        assert_eq!(only(&status).stalled_reason(), Some("throttled"));
-        shard.state(ShardState::Stalled("refused"));
-        assert_eq!(only(&status).state_for_ms, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_shard_that_finishes_does_not_read_again() {
-        let status = status();
-        let shard = status.shard("shardId-7", ShardState::Reading, 3);
-        shard.finishing(ShardState::HandingOver);
-        shard.state(ShardState::Stalled("lake"));
-        assert_eq!(only(&status).stalled_reason(), Some("lake"));
-        shard.state(ShardState::Reading);
-        assert_eq!(only(&status).state, ShardState::HandingOver);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_halted_shard_stays_so_while_it_looks_again() {
-        let status = status();
-        let shard = status.shard("shardId-7", ShardState::Recovering, 3);
-        shard.halted("records are gone");
-        advance(Duration::from_secs(5)).await;
-        shard.state(ShardState::Stalled("throttled"));
-        shard.error("throttled");
-        shard.halted("records are gone");
-        let seen = only(&status);
-        assert_eq!((seen.stalled_reason(), seen.state_for_ms), (Some("halted"), 5000));
-        assert_eq!(seen.last_error.as_deref(), Some("records are gone"));
-        shard.resumed();
-        shard.state(ShardState::Reading);
-        assert_eq!(only(&status).state, ShardState::Reading);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_shard_leaves_with_its_handle_but_not_with_a_former_one() {
-        let status = status();
-        let former = status.shard("shardId-7", ShardState::Delivering, 3);
-        let current = status.shard("shardId-7", ShardState::Reading, 9);
-        drop(former);
-        assert_eq!((only(&status).state, only(&status).lease_counter), (ShardState::Reading, 9));
-        drop(current);
-        assert!(status.snapshot().shards.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn health_and_readiness() {
-        let status = status();
-        assert!(status.healthy() && !status.ready());
-        status.set_ready(true);
-        assert!(status.ready());
-        advance(Duration::from_secs(60)).await;
-        assert!(!status.healthy());
-        status.progressed();
-        assert!(status.healthy());
-        status.set_ready(false);
-        assert!(!status.ready() && status.healthy());
-        status.set_ready(true);
-        status.set_draining();
-        assert!(!status.ready() && status.snapshot().draining);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_snapshot_is_plain_json() {
-        let status = status();
-        let shard = status.shard("shardId-7", ShardState::Stalled("refused"), 3);
-        shard.page_fetched(Some(-5));
-        shard.checkpoint("4959");
-        shard.lease_counter(4);
-        shard.batch(10, 2000);
-        shard.in_flight_bytes(3000);
-        shard.delivered(70);
-        shard.delivered(7);
-        shard.error("access denied");
-        shard.oldest_undelivered(Some(NOW_US - 1_500_000));
-        let json = serde_json::to_value(status.snapshot_at(NOW_US)).unwrap();
-        assert_eq!(
-            json,
-            serde_json::json!({
-                "worker": "w-1", "application": "trades", "stream": "trades-stream",
-                "delivery": "exactly once",
-                "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 0,
-                "ready": false, "draining": false, "healthy": true,
-                "millis_behind_latest": 0, "delivered_age_ms": 1500, "fleet": null,
-                "shards": [{
-                    "shard": "shardId-7", "state": "stalled", "reason": "refused", "state_for_ms": 0,
-                    "checkpoint": "4959", "lease_counter": 4, "millis_behind_latest": 0,
-                    "oldest_undelivered_arrival_us": NOW_US - 1_500_000, "delivered_age_ms": 1500,
-                    "records_delivered": 77, "batch_records": 10, "batch_bytes": 2000,
-                    "in_flight_bytes": 3000, "last_error": "access denied",
-                }],
-            })
-        );
-    }
-}
+#[path = "status_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@
 //! Does not own: what is put, what goes wrong on purpose, what is printed.
 
 mod check;
+mod complaints;
 mod display;
 pub mod figures;
 pub mod folder;
@@ -20,6 +21,7 @@ mod verify;
 pub mod workers;
 
 pub use check::{LakeCheck, Position};
+pub use complaints::Complaints;
 pub use display::Display;
 pub use latency::Latencies;
 pub use puts::{Put, Puts, Unseen};

@@ -200,6 +200,11 @@ impl Workers {
         self.running.iter().map(|worker| worker.id.as_str())
     }
 
+    /// Ids and logs of the running ones.
+    pub fn logs(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.running.iter().map(|worker| (worker.id.as_str(), worker.log.as_path()))
+    }
+
     /// Ids and process numbers of all that have not ended.
     pub fn processes(&self) -> impl Iterator<Item = (&str, u32)> {
         let all = self.running.iter().chain(&self.leaving);

@@ -10,11 +10,12 @@ use futures::stream::{self, StreamExt};
 use serde::{Serialize, Serializer};
 
 use super::super::Exit;
-use super::super::leases::{Progress, chain};
+use super::super::leases::Progress;
 use super::refuse;
 use super::scan::{Lake, Loaded, Objects, Which, load};
 use super::text::{Problems, aligned, counted};
 use crate::batch::{BatchLimits, Layout};
+use crate::cause::chain;
 use crate::config::{BadSetting, EncryptionArgs, default_landing, folder, transform};
 use crate::dead_letters::{Job, Letter, LetterObject, ReplayError, Replayed, rehearse, replay};
 use crate::deliver::Sink;

@@ -8,8 +8,9 @@ use anyhow::Context;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
-use super::super::leases::{Progress, chain};
+use super::super::leases::Progress;
 use super::text::Problems;
+use crate::cause::chain;
 use crate::dead_letters::{
     Chain, Hour, Letter, LetterObject, LineSet, Range, Walk, each_letter, landed, read_chain,
 };

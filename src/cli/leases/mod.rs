@@ -22,6 +22,7 @@ use self::observe::Observer;
 use self::report::Report;
 use super::Exit;
 use crate::aws::{explain, sdk_config};
+use crate::cause::chain;
 use crate::config::{BadSetting, duration, endpoint, name, within};
 use crate::lease::LeaseTable;
 use crate::lease::dynamodb::DynamoDbLeaseTable;
@@ -47,8 +48,8 @@ const AWS: &str = "AWS";
     of the failover time, and for all of it when an owner is not heard. Nothing is written.\n\n\
     The age of a checkpoint and the lag are asked of the stream: two calls a shard.\n\n\
     docs/LEASES.md explains every reason and every member of --json.\n\n\
-    Exit code: 0 when shown or written, 1 when refused, when a lease had moved on, or when the table is out of reach, \
-    2 for wrong settings, and for a change that nobody could confirm.\n\nExamples:\n  \
+    Exit code: 0 when shown or written, 1 when refused, when a lease had moved on, or when the table or the stream could \
+    not be looked at, 2 for wrong settings, and for a change that nobody could confirm.\n\nExamples:\n  \
     kinetide leases --stream trades\n  \
     kinetide leases --application kinetide-trades --watch\n  \
     kinetide leases --stream trades --json --no-lag | jq '.leases[] | select(.state == \"not_read\")'\n  \
@@ -249,7 +250,9 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
         let report = fleet.report(&observer, stream).await;
         print(fleet, &report, show.watch)?;
         if !show.watch {
-            return anyhow::Ok(Exit::Done);
+            // The table of leases alone does not tell whether its shards are read.
+            let looked = observer.listing_problem.is_none();
+            return anyhow::Ok(if looked { Exit::Done } else { Exit::Failed });
         }
         loop {
             sleep(WATCH_EVERY).await;
@@ -317,10 +320,4 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
     })
-}
-
-/// An error with everything below it, on one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let below = std::iter::successors(error.source(), |error| error.source());
-    std::iter::once(error.to_string()).chain(below.map(ToString::to_string)).collect::<Vec<_>>().join(": ")
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::lease::explain::{Explained, Sight, explain};
 use crate::lease::{FleetView, LeaderRow, Lease, LeaseTable, TableError};
@@ -99,7 +100,7 @@ impl Observer {
                     self.stream = stream;
                     (Some(shards), None)
                 }
-                Err(error) => (None, Some(super::chain(&error))),
+                Err(error) => (None, Some(chain(&error))),
             };
         }
         self.fleet.observe(snapshot, self.now);

@@ -1,16 +1,18 @@
 //! Finding the leases that the leader, or a worker that left, has given to this one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{BACKOFF_MAX, CONCURRENCY, Coordinator, Trouble, pause, within};
+use super::{BACKOFF_MAX, Backoff, CONCURRENCY, Coordinator, pause, within};
+use crate::cause::chain;
 use crate::lease::held::HeldLease;
 use crate::lease::row::LeaseKey;
-use crate::lease::table::{TableError, WriteError, chain};
+use crate::lease::table::{TableError, WriteError};
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics;
 
@@ -23,7 +25,8 @@ impl Coordinator {
         leave: &CancellationToken,
         stop: &CancellationToken,
     ) {
-        let mut trouble = Trouble::new("looking for the leases of this worker");
+        let beat = self.pulse.begin("discovering leases");
+        let mut trouble = Backoff::default();
         loop {
             let found = within(BACKOFF_MAX * 3, self.unheld()).await;
             self.tell_table(&found);
@@ -33,6 +36,7 @@ impl Coordinator {
                     let leases = stream::iter(keys).map(|key| self.begin(key, stop));
                     let mut begun = std::pin::pin!(leases.buffer_unordered(CONCURRENCY));
                     while let Some(lease) = begun.next().await {
+                        beat.next(Duration::ZERO);
                         let Some(lease) = lease else { continue };
                         if lease.row().finished() {
                             // Nothing to read; renewed until it can be deleted.
@@ -44,11 +48,9 @@ impl Coordinator {
                     }
                     self.jittered(self.settings.scan_interval)
                 }
-                Err(error) => {
-                    trouble.failed(&error);
-                    trouble.backoff(self.settings.scan_interval)
-                }
+                Err(_) => trouble.failed(self.settings.scan_interval),
             };
+            beat.next(wait);
             tokio::select! {
                 biased;
                 // Looked at again: who leaves may have begun to since the wait began, and closes the channel.

@@ -9,18 +9,21 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{BACKOFF_MAX, CONCURRENCY, Coordinator, State, Trouble, pause, within};
+use super::{BACKOFF_MAX, Backoff, CONCURRENCY, Coordinator, State, pause, within};
+use crate::cause::chain;
 use crate::lease::fleet::{STARTED, WorkerRow};
 use crate::lease::held::HeldLease;
 use crate::lease::plan::{Balancing, Fleet, LeaseLoad, Move, WorkerLoad, plan};
 use crate::lease::row::{Lease, WorkerId};
-use crate::lease::table::{TableError, WriteError, chain};
+use crate::lease::table::{TableError, WriteError};
 use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen, SeenWorker};
+use crate::lease::watched;
 use crate::lease::whose;
 use crate::lease::write::LeaseWrite;
 use crate::shard::StreamId;
 use crate::shard::audit::Watch;
 use crate::telemetry::metrics::{self, AssignedHow};
+use crate::telemetry::pulse::Beat;
 
 /// A look reads at most this many rows a second on average: larger tables are looked at less often.
 pub const SCAN_ROWS_PER_SECOND: usize = 500;
@@ -66,7 +69,8 @@ impl Coordinator {
     /// While leading: looks, plans and carries out, again and again. A worker that stands by for a leader who has fallen
     /// silent looks too, so that it can tell expired leases the sooner.
     pub(super) async fn keep_leading(&self, leave: &CancellationToken, stop: &CancellationToken) {
-        let mut trouble = Trouble::new("reading the lease table");
+        let beat = self.pulse.begin("leading");
+        let mut trouble = Backoff::default();
         let mut looks = 0u32;
         let mut balance = Balance::default();
         while !leave.is_cancelled() {
@@ -97,16 +101,14 @@ impl Coordinator {
                         // The first look of a leader only learns who is there: workers started together report
                         // within moments of each other.
                         if leads && looks > 1 && !leave.is_cancelled() {
-                            self.assign(&mut balance).await;
+                            self.assign(&mut balance, &beat).await;
                         }
                         self.jittered(look_interval(self.settings.scan_interval, rows))
                     }
-                    Err(error) => {
-                        trouble.failed(&error);
-                        trouble.backoff(self.settings.scan_interval)
-                    }
+                    Err(_) => trouble.failed(self.settings.scan_interval),
                 }
             };
+            beat.next(wait);
             tokio::select! {
                 biased;
                 () = leave.cancelled() => {}
@@ -137,7 +139,7 @@ impl Coordinator {
         Ok(rows)
     }
 
-    async fn assign(&self, balance: &mut Balance) {
+    async fn assign(&self, balance: &mut Balance, beat: &Beat) {
         let now = Instant::now();
         let (plan, balancing) = {
             let mut state = self.state();
@@ -152,11 +154,12 @@ impl Coordinator {
         let moves = plan.moves.len();
         let written =
             stream::iter(plan.moves).map(|change| self.carry_out(change)).buffer_unordered(CONCURRENCY);
+        let written = written.inspect(|_| beat.next(Duration::ZERO));
         let written = written.filter(|written| std::future::ready(*written)).count().await;
         if moves > 0 {
             tracing::debug!(moves, written, ?balancing, "leases moved");
         }
-        self.forget_stale_workers(now).await;
+        self.forget_stale_workers(now, beat).await;
     }
 
     /// Writes one move. False when the row has moved on, or the table did not answer: the next look shows what came of
@@ -209,7 +212,7 @@ impl Coordinator {
 
     /// Deletes the rows of workers that have gone. Also of one of ours that has let a lease lapse, so that the next leader
     /// does not take it for a living one: if it lives it reports as soon as it finds that it has lost the lease.
-    async fn forget_stale_workers(&self, now: Instant) {
+    async fn forget_stale_workers(&self, now: Instant, beat: &Beat) {
         let wall_clock = (self.settings.wall_clock)();
         let stale: Vec<WorkerRow> = {
             let state = self.state();
@@ -221,6 +224,7 @@ impl Coordinator {
             stale.map(|seen| seen.row.clone()).collect()
         };
         for row in stale {
+            beat.next(Duration::ZERO);
             match within(self.settings.failover / 3, self.table.forget_worker(&row)).await {
                 Ok(true) => tracing::info!(worker = %row.id, "row of a worker that has gone deleted"),
                 Ok(false) => {}
@@ -232,7 +236,8 @@ impl Coordinator {
     /// While leading: compares stream and table now and then (`shard::audit`). Every worker: deletes its own finished
     /// leases once nobody needs them, for a leader of another kind does not.
     pub(super) async fn keep_in_step(&self, leave: &CancellationToken, stop: &CancellationToken) {
-        let mut trouble = Trouble::new("comparing the shards of the stream with the leases");
+        let beat = self.pulse.begin("comparing shards and leases");
+        let mut trouble = Backoff::default();
         let never = Notify::new();
         let interval = self.settings.shard_sync_interval;
         let mut led = false;
@@ -247,6 +252,7 @@ impl Coordinator {
                     watch = Watch::new(interval);
                     metrics::shard_holes(0);
                     metrics::stream_recreated(false);
+                    watched::compares_no_more(&self.troubles);
                 }
                 let finished: Vec<Lease> =
                     self.held().iter().map(|held| held.row()).filter(Lease::finished).collect();
@@ -261,14 +267,13 @@ impl Coordinator {
                     self.jittered(if leads { watch.pause() } else { interval })
                 }
                 Ok(Err(error)) => {
-                    trouble.failed(&error);
-                    trouble.backoff(self.settings.scan_interval)
+                    // Its calls may all have been answered: a listing may contradict itself.
+                    tracing::debug!(error = %chain(&error), "shards and leases are not in step yet");
+                    trouble.failed(self.settings.scan_interval)
                 }
-                Err(late) => {
-                    trouble.failed(&late);
-                    trouble.backoff(self.settings.scan_interval)
-                }
+                Err(_) => trouble.failed(self.settings.scan_interval),
             };
+            beat.next(wait);
             led = leads;
             tokio::select! {
                 biased;

@@ -6,10 +6,10 @@ use tokio::time::{Instant, sleep};
 
 use super::lead::fleet;
 use super::{Coordinator, within};
+use crate::cause::chain;
 use crate::lease::held::{HeldLease, LeaseWriteError};
 use crate::lease::plan::successors;
 use crate::lease::row::WorkerId;
-use crate::lease::table::chain;
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics;
 
@@ -24,8 +24,9 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Coordinator {
     /// Hands a lease back in the table: ends its hand-off, or gives it to the worker that should have it next, or to
-    /// nobody if there is none; then the leader assigns it. Best effort: a lease that could not be given back expires.
-    pub async fn release(&self, lease: &HeldLease) {
+    /// nobody if there is none; then the leader assigns it. False when it could not be given back: it expires.
+    pub async fn release(&self, lease: &HeldLease) -> bool {
+        let mut released = false;
         for attempt in 1.. {
             let row = lease.row();
             let write = if row.checkpoint_owner.is_some() || row.finished() {
@@ -39,6 +40,12 @@ impl Coordinator {
                     tracing::info!(lease = %lease.key(), to, "lease released");
                     metrics::lease_released();
                     self.note(row);
+                    released = true;
+                    break;
+                }
+                // Its row is deleted: nobody needs it any more.
+                Err(LeaseWriteError::Lost) if row.finished() => {
+                    released = true;
                     break;
                 }
                 Err(LeaseWriteError::Unavailable(_)) if attempt < ATTEMPTS => sleep(PAUSE).await,
@@ -49,6 +56,7 @@ impl Coordinator {
             }
         }
         self.drop_held(lease);
+        released
     }
 
     /// Who should have this lease next, by a look at the table that is not old.

@@ -7,10 +7,11 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::leave::{ATTEMPTS, PAUSE};
-use super::{Coordinator, Trouble, pause, within};
+use super::{Coordinator, pause, within};
+use crate::cause::chain;
 use crate::lease::fleet::LeaderRow;
 use crate::lease::leader::Step;
-use crate::lease::table::{TableError, chain};
+use crate::lease::table::TableError;
 use crate::telemetry::metrics;
 
 /// No call about the lock may take longer than this share of the failover time.
@@ -21,7 +22,7 @@ const OVERDUE_FAILOVERS: u32 = 3;
 impl Coordinator {
     /// Looks at the lock, takes it when it is free, renews it. Not while leaving.
     pub(super) async fn keep_the_lock(&self, leave: &CancellationToken, stop: &CancellationToken) {
-        let mut trouble = Trouble::new("looking at the lock of the leader");
+        let beat = self.pulse.begin("keeping the leader lock");
         let never = Notify::new();
         let mut overdue_told = false;
         while !leave.is_cancelled() {
@@ -31,18 +32,15 @@ impl Coordinator {
             let attended = within(self.settings.failover / CALL_SHARE, self.attend(step, leave)).await;
             let wait = match attended {
                 Ok(()) => {
-                    trouble.over();
                     let now = Instant::now();
                     let due = self.state().watch.due(now);
                     due.duration_since(now)
                 }
-                Err(error) => {
-                    trouble.failed(&error);
-                    self.settings.failover / 24
-                }
+                Err(_) => self.settings.failover / 24,
             };
             let overdue = self.tell_leadership(led);
-            let alarming = overdue > self.settings.failover * OVERDUE_FAILOVERS;
+            let alarming =
+                overdue.is_some_and(|overdue| overdue > self.settings.failover * OVERDUE_FAILOVERS);
             if alarming && !overdue_told {
                 tracing::error!(
                     ?overdue,
@@ -51,6 +49,7 @@ impl Coordinator {
             }
             overdue_told = alarming;
             let wait = self.jittered(wait);
+            beat.next(wait);
             tokio::select! {
                 biased;
                 () = leave.cancelled() => break,
@@ -102,13 +101,13 @@ impl Coordinator {
         }
     }
 
-    fn tell_leadership(&self, led: bool) -> Duration {
+    fn tell_leadership(&self, led: bool) -> Option<Duration> {
         let now = Instant::now();
         let (leads, overdue) = {
             let state = self.state();
             (state.watch.leading(now).is_some(), state.watch.overdue(now))
         };
-        metrics::leader(leads, overdue);
+        metrics::leader(leads);
         if leads != led {
             tracing::info!(worker = %self.settings.worker, "{}", if leads { "leads the fleet" } else { "leads no more" });
             self.look_now.notify_one();

@@ -41,13 +41,16 @@ use super::leader::LeaderWatch;
 use super::plan::Rules;
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::sync::{ShardSync, SyncError};
-use super::table::{LeaseTable, TableError, chain};
+use super::table::{LeaseTable, TableError};
 use super::view::FleetView;
+use super::watched::{self, Watched};
 use super::whose::{self, NotOurs};
 use crate::shard::audit::AGREED_AFTER;
 use crate::shard::graph::Inconsistent;
 use crate::shard::{Checkpoint, ChildShard, ShardLister, StreamId};
 use crate::telemetry::metrics;
+use crate::telemetry::pulse::Pulse;
+use crate::telemetry::trouble::Troubles;
 
 /// Calls to the table at the same time, per loop. KCL renews with as many threads.
 const CONCURRENCY: usize = 20;
@@ -107,6 +110,8 @@ pub struct Coordinator {
     ours: OnceLock<StreamId>,
     /// Why this worker cannot take part any more.
     refused: OnceLock<NotOurs>,
+    troubles: Arc<Troubles>,
+    pulse: Arc<Pulse>,
 }
 
 struct State {
@@ -152,6 +157,10 @@ impl Coordinator {
             told: None,
             collisions: Collisions::default(),
         };
+        let seldom = settings.shard_sync_interval.max(settings.scan_interval);
+        let troubles = watched::troubles(settings.failover, seldom);
+        let table: Arc<dyn LeaseTable> = Watched::new(table, &troubles);
+        let lister = Watched::new(lister, &troubles);
         let shards = ShardSync::new(Arc::clone(&table), lister, settings.initial.clone());
         Arc::new(Self {
             started: (settings.wall_clock)(),
@@ -167,6 +176,8 @@ impl Coordinator {
             presence: TaskTracker::new(),
             ours: OnceLock::new(),
             refused: OnceLock::new(),
+            troubles,
+            pulse: Arc::default(),
         })
     }
 
@@ -197,15 +208,12 @@ impl Coordinator {
         leave: &CancellationToken,
         stop: &CancellationToken,
     ) -> Result<(), TableError> {
-        let mut trouble = Trouble::new("preparing the lease table");
+        let mut trouble = Backoff::default();
         loop {
             match self.table.ensure_exists().await {
                 Ok(()) => break,
                 Err(error @ TableError::Unusable { .. }) => return Err(error),
-                Err(error) => {
-                    trouble.failed(&error);
-                    sleep(trouble.backoff(self.settings.scan_interval)).await;
-                }
+                Err(_) => sleep(trouble.failed(self.settings.scan_interval)).await,
             }
         }
         self.prove().await?;
@@ -222,7 +230,7 @@ impl Coordinator {
 
     /// Looks whose leases these are, until that is known.
     async fn prove(&self) -> Result<(), TableError> {
-        let mut trouble = Trouble::new("looking whose leases these are");
+        let mut trouble = Backoff::default();
         let mut doubt_since = None;
         loop {
             let proven = timeout(BACKOFF_MAX * 6, self.shards.prove()).await;
@@ -239,10 +247,7 @@ impl Coordinator {
                 {
                     return Err(NotOurs::Unlike { lease }.into());
                 }
-                Err(error) => {
-                    trouble.failed(&error);
-                    sleep(trouble.backoff(self.settings.scan_interval)).await;
-                }
+                Err(_) => sleep(trouble.failed(self.settings.scan_interval)).await,
             }
         }
     }
@@ -261,10 +266,36 @@ impl Coordinator {
 
     /// Drops a lease that is lost without a write.
     pub fn forget(&self, lease: &HeldLease) {
-        if self.drop_held(lease) {
+        if self.drop_lost(lease) {
             self.note(lease.row());
+        }
+    }
+
+    /// Drops a lease that is not valid any more, once; false when it is dropped already.
+    fn drop_lost(&self, lease: &HeldLease) -> bool {
+        let row = lease.row();
+        if !self.drop_held(lease) {
+            return false;
+        }
+        if row.finished() {
+            tracing::debug!(lease = %lease.key(), "finished lease deleted");
+        } else if row.actual_owner() == Some(&self.settings.worker) {
+            // Else it was given away by a write of ours.
+            tracing::warn!(lease = %lease.key(), "lease lost");
+            metrics::lease_lost();
             self.report_now.notify_one();
         }
+        true
+    }
+
+    /// The calls of this coordinator that fail.
+    pub fn troubles(&self) -> Arc<Troubles> {
+        Arc::clone(&self.troubles)
+    }
+
+    /// Whether the loops of this coordinator go round.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// Creates the leases of a closed shard's children and records them on the parent's row. Comes before
@@ -293,10 +324,9 @@ impl Coordinator {
         self.state().held.values().cloned().collect()
     }
 
-    /// When this worker last heard from the lease table what it asked for: the sign of life of the coordinator. That
-    /// there is no table is an answer too: another process could do no better.
-    pub fn last_look(&self) -> Option<Instant> {
-        self.state().last_look
+    /// True when the lease table has told this worker at least once which leases are its own.
+    pub fn has_looked(&self) -> bool {
+        self.state().last_look.is_some()
     }
 
     /// True while the lease table does not exist any more. No worker can hold a lease then.
@@ -387,33 +417,21 @@ async fn pause(time: Duration, woken: &Notify, stop: &CancellationToken) -> bool
     }
 }
 
-/// Repeated failures of one activity: logged when they begin and when they are over, waited out longer and
-/// longer.
-struct Trouble {
-    activity: &'static str,
+/// Repeated failures of one activity, waited out longer and longer. What fails and why is noted where the calls are made.
+#[derive(Default)]
+struct Backoff {
     failures: u32,
 }
 
-impl Trouble {
-    fn new(activity: &'static str) -> Self {
-        Self { activity, failures: 0 }
-    }
-
-    fn failed(&mut self, error: &dyn std::error::Error) {
-        if self.failures == 0 {
-            tracing::warn!(activity = self.activity, error = %chain(error), "failed, trying again");
-        }
+impl Backoff {
+    /// The pause after one more failure.
+    fn failed(&mut self, first: Duration) -> Duration {
+        let pause = first.saturating_mul(1 << self.failures.min(5)).min(BACKOFF_MAX.max(first));
         self.failures = self.failures.saturating_add(1);
+        pause
     }
 
     fn over(&mut self) {
-        if self.failures > 0 {
-            tracing::info!(activity = self.activity, failures = self.failures, "works again");
-        }
         self.failures = 0;
-    }
-
-    fn backoff(&self, first: Duration) -> Duration {
-        first.saturating_mul(1 << self.failures.saturating_sub(1).min(5)).min(BACKOFF_MAX.max(first))
     }
 }

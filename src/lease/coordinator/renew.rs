@@ -7,10 +7,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{CONCURRENCY, Coordinator, Trouble};
+use super::{CONCURRENCY, Coordinator};
+use crate::cause::chain;
 use crate::lease::held::LeaseWriteError;
 use crate::lease::row::LeaseKey;
-use crate::lease::table::chain;
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics::{self, WriteOutcome};
 
@@ -23,7 +23,7 @@ impl Coordinator {
     /// renews.
     pub(super) async fn keep_renewing(&self, stop: &CancellationToken) {
         let interval = (self.settings.failover / 3).saturating_sub(EPSILON);
-        let mut trouble = Trouble::new("renewing leases");
+        let beat = self.pulse.begin("renewing leases");
         let mut running = FuturesUnordered::new();
         let mut busy: BTreeSet<LeaseKey> = BTreeSet::new();
         let mut not_before: BTreeMap<LeaseKey, Instant> = BTreeMap::new();
@@ -33,13 +33,7 @@ impl Coordinator {
             for lease in self.held() {
                 if !lease.is_valid(now) {
                     not_before.remove(lease.key());
-                    if !self.drop_held(&lease) {
-                    } else if lease.row().finished() {
-                        tracing::debug!(lease = %lease.key(), "finished lease deleted");
-                    } else {
-                        tracing::warn!(lease = %lease.key(), "lease lost");
-                        self.report_now.notify_one();
-                    }
+                    self.drop_lost(&lease);
                     continue;
                 }
                 wake = wake.min(lease.valid_until());
@@ -69,6 +63,7 @@ impl Coordinator {
                     });
                 }
             }
+            beat.next(wake.saturating_duration_since(now));
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -76,10 +71,9 @@ impl Coordinator {
                     busy.remove(lease.key());
                     not_before.remove(lease.key());
                     match result {
-                        Ok(_) => trouble.over(),
-                        Err(LeaseWriteError::Lost) => {} // looked at above
-                        Err(error) => {
-                            trouble.failed(&error);
+                        // A lost one is looked at above.
+                        Ok(_) | Err(LeaseWriteError::Lost) => {}
+                        Err(LeaseWriteError::Unavailable(_)) => {
                             not_before.insert(lease.key().clone(), Instant::now() + interval / 8);
                         }
                     }

@@ -7,9 +7,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::leave::{ATTEMPTS, PAUSE};
-use super::{BACKOFF_MAX, Collisions, Coordinator, Trouble, pause, within};
+use super::{BACKOFF_MAX, Backoff, Collisions, Coordinator, pause, within};
+use crate::cause::chain;
 use crate::lease::fleet::{CPU, SESSION, STARTED, WorkerRow, report_interval};
-use crate::lease::table::chain;
 use crate::telemetry::metrics;
 
 /// A report holds so many of the newest averages.
@@ -28,7 +28,8 @@ impl Coordinator {
     ///
     /// Deletes it when leaving, so that nobody gives us leases.
     pub(super) async fn keep_reporting(&self, leave: &CancellationToken, stop: &CancellationToken) {
-        let mut trouble = Trouble::new("reporting this worker's load");
+        let beat = self.pulse.begin("reporting this worker");
+        let mut trouble = Backoff::default();
         let session = format!("{:016x}", rand::Rng::random::<u64>(&mut self.state().rng));
         let mut samples = VecDeque::new();
         let (mut written, mut unanswered) = (None, None);
@@ -47,13 +48,13 @@ impl Coordinator {
                     (written, unanswered) = (Some(row), None);
                     self.jittered(report_interval(self.settings.failover))
                 }
-                Err(error) => {
-                    trouble.failed(&error);
+                Err(_) => {
                     // It may stand all the same.
                     unanswered = Some(row);
-                    trouble.backoff(self.settings.scan_interval)
+                    trouble.failed(self.settings.scan_interval)
                 }
             };
+            beat.next(wait);
             tokio::select! {
                 biased;
                 () = leave.cancelled() => {}

@@ -94,7 +94,7 @@ impl Coordinator {
         let told = state.told.as_ref().filter(|_| state.watch.leading(now).is_some());
         FleetSnapshot {
             leader,
-            leader_overdue_ms: millis(state.watch.overdue(now)),
+            leader_overdue_ms: state.watch.overdue(now).map(millis),
             worker_id_collisions: state.collisions.count,
             worker_id_collision_ms_ago: state.collisions.last.map(ago),
             led: told.map(|told| told.snapshot(ago)),
@@ -105,7 +105,7 @@ impl Coordinator {
 impl Told {
     fn snapshot(&self, ago: impl Fn(Instant) -> u64) -> LedSnapshot {
         let counted = |(word, (shards, longest)): (&&'static str, &(usize, Option<Instant>))| {
-            (*word, ReasonSnapshot { shards: *shards, longest_ms: longest.map_or(0, &ago) })
+            (*word, ReasonSnapshot { shards: *shards, longest_ms: longest.map(&ago) })
         };
         let named = |explained: &Explained| {
             let Standing::NotRead(reason) = &explained.standing else { return None };

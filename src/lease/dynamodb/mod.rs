@@ -35,6 +35,7 @@ use super::fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
+use crate::aws::explain;
 
 /// The index by which Java workers find the leases given to them.
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
@@ -147,12 +148,9 @@ impl DynamoDbLeaseTable {
         let detail = error.message().unwrap_or("no detail given");
         match error.code() {
             Some("ResourceNotFoundException") => TableError::NotFound(table.to_owned()),
-            Some("AccessDeniedException") => unusable(
-                table,
-                format!("access denied; allow the role of this process to use the table: {detail}"),
-            ),
+            Some("AccessDeniedException") => unusable(table, explain(&error)),
             Some("ValidationException") => unusable(table, format!("not usable as a lease table: {detail}")),
-            _ => TableError::Unavailable(error.into()),
+            _ => TableError::Unavailable(explain(&error).into()),
         }
     }
 
@@ -242,9 +240,9 @@ impl DynamoDbLeaseTable {
             || matches!(&error, SdkError::DispatchFailure(failure) if failure.is_user());
         if sent_and_refused || not_sent {
             tracing::debug!(table = %self.table, error = %DisplayErrorContext(&error), "lease write refused");
-            WriteError::NotWritten(error.into())
+            WriteError::NotWritten(explain(&error).into())
         } else {
-            WriteError::Unknown(error.into())
+            WriteError::Unknown(explain(&error).into())
         }
     }
 }

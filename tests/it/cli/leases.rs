@@ -95,7 +95,7 @@ async fn it_shows_who_reads_and_why_nobody_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_that_does_not_answer_is_a_note() {
+async fn a_stream_that_cannot_be_listed_is_a_note_and_exit_code_1() {
     let stage = Stage::new(1).await;
     let _worker = stage.worker(&[]).await;
     let dynamodb = stage.aws.dynamodb_url();
@@ -111,7 +111,7 @@ async fn a_stream_that_does_not_answer_is_a_note() {
     ];
     let endpoints = ["--dynamodb-endpoint", dynamodb, "--kinesis-endpoint", stage.aws.kinesis_url()];
     let ran = kinetide(&[&args[..], &endpoints].concat()).await;
-    ran.says(0, &[]);
+    ran.says(1, &[]);
     let report = json(&ran);
     assert_eq!(states(&report), [("read", "")]);
     assert!(report["notes"][0].as_str().unwrap().contains("stream other not found"), "{report:#}");

@@ -9,6 +9,7 @@ mod leases;
 mod loadtest;
 mod memory;
 mod overload;
+mod permissions;
 mod replay;
 mod settings;
 mod shutdown;

@@ -54,7 +54,7 @@ impl Noisy {
 async fn lag(workers: &[Worker]) -> f64 {
     let mut lag: f64 = 0.0;
     for worker in workers {
-        lag = lag.max(worker.status().await["delivered_age_ms"].as_f64().unwrap() / 1000.0);
+        lag = lag.max(worker.status().await["delivered_age_ms"].as_f64().unwrap_or_default() / 1000.0);
     }
     lag
 }

@@ -112,11 +112,16 @@ impl Stage {
         client.delete_table().table_name(APPLICATION).send().await.unwrap();
     }
 
-    /// Deletes the stream and makes it again.
-    pub(super) async fn recreate_stream(&self, shards: u32) {
+    /// Deletes the stream.
+    pub(super) async fn drop_stream(&self) {
         let sdk = sdk_config(Some(self.aws.kinesis_url()), Some(self.aws.region())).await;
         let client = aws_sdk_kinesis::Client::new(&sdk);
         client.delete_stream().stream_name(STREAM).send().await.unwrap();
+    }
+
+    /// Deletes the stream and makes it again.
+    pub(super) async fn recreate_stream(&self, shards: u32) {
+        self.drop_stream().await;
         eventually("the name is free", || async { self.aws.kinesis().create_stream(STREAM, shards).ok() })
             .await;
     }

@@ -190,7 +190,7 @@ async fn the_leader_names_the_shards_of_a_dead_worker_and_nobody_at_rest() {
         let status = worker.coordinator.fleet_status();
         let said = status.leader.unwrap();
         assert_eq!((said.worker, said.this_worker), (fleet.workers[leader].id.to_string(), number == leader));
-        assert!(said.unmoved_ms < 5_000 && status.leader_overdue_ms == 0);
+        assert!(said.unmoved_ms < 5_000 && status.leader_overdue_ms == Some(0));
         assert_eq!(status.led.is_some(), number == leader);
     }
     let led = fleet.workers[leader].coordinator.fleet_status().led.unwrap();

@@ -476,9 +476,13 @@ async fn consume(
             biased;
             () = lease.lost().cancelled() => return coordinator.forget(&lease),
             () = lease.handed_over().cancelled(), if !stubborn => {
-                return coordinator.release(&lease).await;
+                coordinator.release(&lease).await;
+                return;
             }
-            () = stop.cancelled() => return coordinator.release(&lease).await,
+            () = stop.cancelled() => {
+                coordinator.release(&lease).await;
+                return;
+            }
             () = sleep(Duration::from_millis(700)) => {}
         }
         // No record of a shard is before its start.

@@ -1,0 +1,162 @@
+//! The seams to the lease table and the stream's listing, with an eye on how each call goes.
+//!
+//! Owns: which operation of AWS a call is, and whether its outcome counts as an answer.
+//! Does not own: what becomes of it: see [`Troubles`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::fleet::{LeaderRow, TableSnapshot, WorkerRow};
+use super::row::{Lease, LeaseKey, WorkerId};
+use super::table::{LeaseTable, TableError, WriteError};
+use super::write::LeaseWrite;
+use crate::cause::chain;
+use crate::shard::{ListError, SequenceNumber, Shard, ShardId, ShardLister, StreamId};
+use crate::telemetry::trouble::{Attempt, Call, Troubles};
+
+macro_rules! calls {
+    ($($name:ident: $operation:literal, $purpose:literal;)*) => {
+        $(const $name: Call = Call { operation: $operation, purpose: $purpose };)*
+        /// Every call that a coordinator makes.
+        const ALL: &[Call] = &[$($name),*];
+    };
+}
+
+calls! {
+    PREPARE: "DescribeTable", "preparing the lease table";
+    SCAN: "Scan", "reading the lease table";
+    QUERY: "Query", "looking for the leases of this worker";
+    GET: "GetItem", "reading a lease";
+    CREATE: "PutItem", "creating a lease";
+    WRITE: "UpdateItem", "writing a lease: renewals, checkpoints, assignments";
+    DELETE: "DeleteItem", "deleting a finished lease";
+    LOCK_GET: "GetItem", "reading the leader lock";
+    LOCK_WRITE: "UpdateItem", "writing the leader lock";
+    LOCK_DELETE: "DeleteItem", "releasing the leader lock";
+    REPORT: "UpdateItem", "writing the row of this worker";
+    FORGET: "DeleteItem", "deleting the row of a worker";
+    LIST: "ListShards", "listing the shards of the stream";
+    STREAM: "DescribeStreamSummary", "looking which stream it is";
+    ACCEPTS: "GetShardIterator", "asking whether a checkpoint is of the stream";
+}
+
+/// Trouble of a coordinator's calls. It is lasting after two failover times; calls are made at least every `seldom`.
+pub(super) fn troubles(failover: Duration, seldom: Duration) -> Arc<Troubles> {
+    Troubles::new(ALL, failover * 2, (seldom * 5 / 2).max(Duration::from_secs(60)))
+}
+
+/// This worker does not compare stream and leases any more.
+pub(super) fn compares_no_more(troubles: &Troubles) {
+    [LIST, STREAM, ACCEPTS].into_iter().for_each(|call| troubles.over(call));
+}
+
+/// A table or a lister with an eye on its calls.
+pub(super) struct Watched<T: ?Sized> {
+    inner: Arc<T>,
+    troubles: Arc<Troubles>,
+}
+
+impl<T: ?Sized> Watched<T> {
+    pub(super) fn new(inner: Arc<T>, troubles: &Arc<Troubles>) -> Arc<Self> {
+        Arc::new(Self { inner, troubles: Arc::clone(troubles) })
+    }
+
+    async fn read<V, E: std::error::Error + 'static>(
+        &self,
+        call: Call,
+        outcome: impl Future<Output = Result<V, E>>,
+    ) -> Result<V, E> {
+        let attempt = self.troubles.begin(call);
+        noted(attempt, outcome.await, |_| false)
+    }
+
+    async fn written<V>(
+        &self,
+        call: Call,
+        outcome: impl Future<Output = Result<V, WriteError>>,
+    ) -> Result<V, WriteError> {
+        let attempt = self.troubles.begin(call);
+        // A row that has moved on is an answer.
+        noted(attempt, outcome.await, |error| matches!(error, WriteError::Conflict(_)))
+    }
+}
+
+fn noted<V, E: std::error::Error + 'static>(
+    attempt: Attempt,
+    outcome: Result<V, E>,
+    is_answer: impl Fn(&E) -> bool,
+) -> Result<V, E> {
+    match &outcome {
+        Err(error) if !is_answer(error) => attempt.failed(chain(error)),
+        _ => attempt.answered(),
+    }
+    outcome
+}
+
+#[async_trait]
+impl LeaseTable for Watched<dyn LeaseTable> {
+    async fn ensure_exists(&self) -> Result<(), TableError> {
+        self.read(PREPARE, self.inner.ensure_exists()).await
+    }
+
+    async fn snapshot(&self) -> Result<TableSnapshot, TableError> {
+        self.read(SCAN, self.inner.snapshot()).await
+    }
+
+    async fn owned_by(&self, worker: &WorkerId) -> Result<Vec<LeaseKey>, TableError> {
+        self.read(QUERY, self.inner.owned_by(worker)).await
+    }
+
+    async fn get(&self, key: &LeaseKey) -> Result<Option<Lease>, TableError> {
+        self.read(GET, self.inner.get(key)).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<bool, TableError> {
+        self.read(CREATE, self.inner.create(lease)).await
+    }
+
+    async fn write(&self, seen: &Lease, write: &LeaseWrite) -> Result<Lease, WriteError> {
+        self.written(WRITE, self.inner.write(seen, write)).await
+    }
+
+    async fn delete(&self, seen: &Lease) -> Result<(), WriteError> {
+        self.written(DELETE, self.inner.delete(seen)).await
+    }
+
+    async fn leader(&self) -> Result<Option<LeaderRow>, TableError> {
+        self.read(LOCK_GET, self.inner.leader()).await
+    }
+
+    async fn lead(&self, seen: Option<&LeaderRow>, next: &LeaderRow) -> Result<bool, TableError> {
+        self.read(LOCK_WRITE, self.inner.lead(seen, next)).await
+    }
+
+    async fn resign(&self, mine: &LeaderRow) -> Result<bool, TableError> {
+        self.read(LOCK_DELETE, self.inner.resign(mine)).await
+    }
+
+    async fn report(&self, worker: &WorkerRow) -> Result<Option<WorkerRow>, TableError> {
+        self.read(REPORT, self.inner.report(worker)).await
+    }
+
+    async fn forget_worker(&self, seen: &WorkerRow) -> Result<bool, TableError> {
+        self.read(FORGET, self.inner.forget_worker(seen)).await
+    }
+}
+
+#[async_trait]
+impl ShardLister for Watched<dyn ShardLister> {
+    async fn list(&self) -> Result<Vec<Shard>, ListError> {
+        self.read(LIST, self.inner.list()).await
+    }
+
+    async fn stream(&self) -> Result<Option<StreamId>, ListError> {
+        self.read(STREAM, self.inner.stream()).await
+    }
+
+    async fn accepts(&self, shard: &ShardId, sequence: &SequenceNumber) -> Result<bool, ListError> {
+        self.read(ACCEPTS, self.inner.accepts(shard, sequence)).await
+    }
+}

@@ -1,0 +1,140 @@
+//! Gauges that are written at the moment of the scrape, from [`Status`](super::status::Status).
+//!
+//! A gauge of the `metrics` crate cannot be taken back: a shard that left for another worker would be reported for ever
+//! with its last value, an age would stand still while its shard does, and what has become unknown would look known.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::fleet::ReasonSnapshot;
+use super::metrics::as_f64;
+use super::status::{ShardSnapshot, Snapshot};
+
+/// Name, meaning and value of a shard's gauge; no value, no line.
+type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> Option<f64>);
+
+/// The gauges of one shard, written at the scrape.
+const SHARD_GAUGES: [ShardGauge; 3] = [
+    (
+        "kinetide_millis_behind_latest",
+        "How far the reader is behind the tip of its shard, as the stream said last; milliseconds.",
+        |shard| shard.millis_behind_latest.map(as_f64),
+    ),
+    (
+        "kinetide_delivered_age_seconds",
+        "Age of the oldest record of the shard that is not yet in the lake.",
+        |shard| shard.delivered_age_ms.map(|ms| as_f64(ms) / 1000.0),
+    ),
+    ("kinetide_shard_stalled", "1 while the shard does not move on, with the reason.", |shard| {
+        shard.stalled_reason().map(|_| 1.0)
+    }),
+];
+
+/// Name, meaning and value of a gauge of one reason why shards are not read.
+type ReasonGauge = (&'static str, &'static str, fn(&ReasonSnapshot) -> Option<f64>);
+
+/// What the leader says of shards that nobody reads, written at the scrape.
+const REASON_GAUGES: [ReasonGauge; 2] = [
+    (
+        "kinetide_shards_not_read",
+        "Shards that nobody reads, by reason, as the leader sees it; docs/LEASES.md explains each reason.",
+        |reason| Some(as_f64(reason.shards as u64)),
+    ),
+    (
+        "kinetide_shards_not_read_seconds",
+        "For how long the longest waiting of these shards is not read, by reason, as the leader sees it.",
+        |reason| reason.longest_ms.map(|ms| as_f64(ms) / 1000.0),
+    ),
+];
+
+/// The gauges of the process, of every shard that this worker reads now, and, where it leads, of those that nobody reads,
+/// in the Prometheus text format. `troubles`: for each call how long it has failed, seconds.
+pub fn gauges(snapshot: &Snapshot, troubles: &BTreeMap<&'static str, f64>) -> String {
+    let mut text = process(snapshot);
+    let name = "kinetide_coordinator_trouble_seconds";
+    head(
+        &mut text,
+        name,
+        "For how long calls of the lease coordinator have failed or had no answer, by operation.",
+    );
+    for (call, seconds) in troubles {
+        let _ = writeln!(text, "{name}{{call=\"{call}\"}} {seconds}");
+    }
+    text.push('\n');
+    for (name, help, value) in SHARD_GAUGES {
+        head(&mut text, name, help);
+        for shard in &snapshot.shards {
+            let Some(value) = value(shard) else { continue };
+            let id = escaped(&shard.shard);
+            let _ = match shard.stalled_reason().filter(|_| name == "kinetide_shard_stalled") {
+                Some(reason) => {
+                    writeln!(text, "{name}{{shard=\"{id}\",reason=\"{}\"}} {value}", escaped(reason))
+                }
+                None => writeln!(text, "{name}{{shard=\"{id}\"}} {value}"),
+            };
+        }
+        text.push('\n');
+    }
+    let led = snapshot.fleet.as_ref().and_then(|fleet| fleet.led.as_ref());
+    for (name, help, value) in REASON_GAUGES {
+        head(&mut text, name, help);
+        for (word, reason) in led.iter().flat_map(|led| &led.reasons) {
+            let Some(value) = value(reason) else { continue };
+            let _ = writeln!(text, "{name}{{reason=\"{word}\"}} {value}");
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn head(text: &mut String, name: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge");
+}
+
+/// What Prometheus expects of every process, and what only the process knows of itself.
+fn process(snapshot: &Snapshot) -> String {
+    let fleet = snapshot.fleet.as_ref();
+    #[expect(clippy::cast_precision_loss, reason = "a time in seconds, exact to the microsecond for ages")]
+    let started = snapshot.started_us as f64 / 1e6;
+    let gauges = [
+        ("process_start_time_seconds", "Start time of the process since the epoch, seconds.", Some(started)),
+        (
+            "process_resident_memory_bytes",
+            "Memory that the process holds, where the system tells.",
+            resident_bytes().map(as_f64),
+        ),
+        (
+            "kinetide_ready",
+            "1 while the process takes part in the work, as /readyz says.",
+            Some(f64::from(u8::from(snapshot.ready))),
+        ),
+        (
+            "kinetide_leader_overdue_seconds",
+            "For how long the fleet should have had another leader; 0 while it has one.",
+            fleet.and_then(|fleet| fleet.leader_overdue_ms).map(|ms| as_f64(ms) / 1000.0),
+        ),
+    ];
+    let mut text = String::new();
+    for (name, help, value) in gauges {
+        head(&mut text, name, help);
+        if let Some(value) = value {
+            let _ = writeln!(text, "{name} {value}");
+        }
+        text.push('\n');
+    }
+    let (name, version) = ("kinetide_build_info", escaped(snapshot.version));
+    head(&mut text, name, "1, with the version of kinetide.");
+    let _ = writeln!(text, "{name}{{version=\"{version}\"}} 1\n");
+    text
+}
+
+/// `VmRSS` of `/proc/self/status`.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
