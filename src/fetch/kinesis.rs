@@ -84,7 +84,9 @@ impl RecordSource for KinesisSource {
                 .starting_sequence_number(sequence.as_str()),
         };
         let sequence_given = matches!(start, StartAt::At(_) | StartAt::After(_));
-        let answer = request.send().await.map_err(|error| match fetch_error(error) {
+        let settings = aws_sdk_kinesis::config::Builder::new().timeout_config(answer_timeout());
+        let answer = request.customize().config_override(settings).send().await;
+        let answer = answer.map_err(|error| match fetch_error(error) {
             // The type and the shard are as they should be, so it is about the number.
             FetchError::Refused(reason) if sequence_given && reason.starts_with(INVALID_ARGUMENT) => {
                 FetchError::Foreign(reason)
@@ -98,10 +100,9 @@ impl RecordSource for KinesisSource {
 
     async fn fetch(&self, _shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
         let taken = TakeBody::default();
-        let timeouts = TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build();
         let settings = aws_sdk_kinesis::config::Builder::new()
             .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts);
+            .timeout_config(answer_timeout());
         self.client
             .get_records()
             .shard_iterator(iterator)
@@ -120,6 +121,11 @@ impl RecordSource for KinesisSource {
     fn page_bytes_max(&self) -> usize {
         PAGE_BYTES_MAX
     }
+}
+
+/// Tries of the SDK included: a shard that waits for longer without a word would look as if it were read.
+fn answer_timeout() -> TimeoutConfig {
+    TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build()
 }
 
 /// A good answer's body, not yet received, and the length that its head announces.

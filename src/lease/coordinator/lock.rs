@@ -43,7 +43,7 @@ impl Coordinator {
                 overdue.is_some_and(|overdue| overdue > self.settings.failover * OVERDUE_FAILOVERS);
             if alarming && !overdue_told {
                 tracing::error!(
-                    ?overdue,
+                    overdue = ?overdue.unwrap_or_default(),
                     "no worker leads the fleet: leases without an owner are not assigned"
                 );
             }

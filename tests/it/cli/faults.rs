@@ -119,7 +119,10 @@ async fn a_lease_table_that_is_away_for_longer_than_a_failover_loses_nothing() {
     assert_eq!(stage.verify().await.rows_delivered, 100, "nothing lands without a lease");
     proxy.turn(true);
     stage.all_delivered().await;
-    assert!(worker.metric("kinetide_leases_lost_total").await >= 2.0);
+    let lost = worker.metric("kinetide_leases_lost_total").await;
+    assert!(lost >= 2.0);
+    let told = worker.log().lines().filter(|line| line.contains(r#""message":"lease lost""#)).count();
+    assert_eq!(told.to_string(), lost.to_string(), "each is logged once");
     assert!(
         worker.metric("kinetide_lease_renew_duration_seconds_count{outcome=\"unavailable\"}").await >= 1.0
     );
