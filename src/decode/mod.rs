@@ -72,7 +72,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::NotBase64,
         Self::NotUtf8,
         Self::NotJson,
@@ -90,6 +90,11 @@ impl ErrorCode {
         Self::TooDeep,
         Self::DuplicateName,
         Self::WrongType,
+        Self::AmbiguousNames,
+        Self::Compressed,
+        Self::SeveralDocuments,
+        Self::SchemaRegistry,
+        Self::KplAggregate,
     ];
 
     /// The name in snake case, as in rows, keys and metrics.
