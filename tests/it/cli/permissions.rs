@@ -2,7 +2,7 @@
 //! What readiness, liveness, status, metrics, `kinetide leases` and the exit code show is in the tables below; nothing is
 //! lost or doubled, and everything recovers without a restart.
 //!
-//! In every run each call is denied and hung; `KINETIDE_PERMISSIONS=all` throttles each as well.
+//! In every run each call is denied, and in mid-run also hung; `KINETIDE_PERMISSIONS=all` plays all of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,7 +24,7 @@ use crate::s3::server::S3;
 
 /// Cases under way at the same time: more would be a test of the machine.
 const SIDE_BY_SIDE: usize = 4;
-const WITH_THROTTLING: &str = "KINETIDE_PERMISSIONS";
+const IN_FULL: &str = "KINETIDE_PERMISSIONS";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Service {
@@ -233,9 +233,12 @@ impl Gated {
     }
 }
 
+fn in_full() -> bool {
+    std::env::vars().any(|(name, value)| name == IN_FULL && value == "all")
+}
+
 fn faults(service: Service) -> Vec<Fault> {
-    let all = std::env::vars().any(|(name, value)| name == WITH_THROTTLING && value == "all");
-    match (all, service) {
+    match (in_full(), service) {
         (true, _) => vec![Fault::Denied, Fault::Throttled, Fault::Hung],
         // A put may take a minute, so it takes as long to see that one hangs.
         (false, Service::S3) => vec![Fault::Denied],
@@ -356,24 +359,39 @@ async fn leases(gated: &Gated, context: &str, operation: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_call_that_fails_in_mid_run_is_seen_and_loses_nothing() {
-    futures::stream::iter(MID_RUN.map(in_mid_run)).buffer_unordered(SIDE_BY_SIDE).collect::<Vec<()>>().await;
+async fn side_by_side(cases: impl IntoIterator<Item = impl Future<Output = ()>>) {
+    futures::stream::iter(cases).for_each_concurrent(SIDE_BY_SIDE, |case| case).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_call_that_is_denied_at_the_start_ends_the_process_with_what_to_do() {
-    let denied = |(service, operation, what): (Service, &'static str, &'static str)| async move {
+async fn each_call_that_fails_in_mid_run_is_seen_and_loses_nothing() {
+    side_by_side(MID_RUN.map(|case| Box::pin(in_mid_run(case)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_call_that_fails_at_the_start_ends_the_process_with_what_to_do() {
+    let denied = |(service, operation, what): (Service, &'static str, &'static str)| {
+        (service, operation, what, Fault::Denied)
+    };
+    let hung = |(service, operation, what): (Service, &'static str, &'static str)| {
+        (service, operation, what, Fault::Hung)
+    };
+    let mut cases: Vec<_> = AT_START.map(denied).to_vec();
+    if in_full() {
+        cases.extend(AT_START.map(hung));
+    }
+    let case = |(service, operation, what, fault): (Service, &'static str, &'static str, Fault)| async move {
         let gated = Gated::new().await;
-        gated.gate(service).set(operation, Some(Fault::Denied));
+        gated.gate(service).set(operation, Some(fault));
         let arguments = gated.stage.arguments(&gated.settings());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let ran = finish(command(&arguments).spawn().unwrap()).await;
-        ran.says(1, &[what, "allow it in the role"]);
+        let advice = if fault == Fault::Denied { "allow it in the role" } else { "check the endpoint" };
+        ran.says(1, &[what, advice]);
         let message = ran.err.lines().last().unwrap();
         assert!(message.starts_with("error: ") && message.len() < 500, "{operation}: {message}");
     };
-    futures::stream::iter(AT_START.map(denied)).buffer_unordered(SIDE_BY_SIDE).collect::<Vec<()>>().await;
+    side_by_side(cases.into_iter().map(|each| Box::pin(case(each)))).await;
 }
 
 /// A table that takes no writes lets nobody give a lease back: that is no clean end.
