@@ -72,7 +72,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NotBase64,
         Self::NotUtf8,
         Self::NotJson,
@@ -95,6 +95,7 @@ impl ErrorCode {
         Self::SeveralDocuments,
         Self::SchemaRegistry,
         Self::KplAggregate,
+        Self::TransformPanicked,
     ];
 
     /// The name in snake case, as in rows, keys and metrics.
