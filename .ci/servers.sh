@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Independent servers for the conformance suites. `run` sources this file and sets `ci`, `cache` and `work`.
+# Independent servers and readers for the conformance suites. `run` sources this file and sets `ci`, `cache` and `work`.
 #
 # Each is installed once for its version; the file `complete`, written last, tells a whole installation from a broken
 # one. They listen on free ports, log to $work and are stopped by process id.
@@ -11,6 +11,13 @@ cbor2=6.2.1
 kcl=3.5.1
 # The last line with three tables.
 kcl_34=3.4.2
+
+# Readers of the lake.
+pyspark=3.5.4
+duckdb=2.0.1
+pyarrow=26.0.1
+polars=2.1.0
+pandas=3.1.1
 
 server_pids=()
 
@@ -60,6 +67,19 @@ install_ministack() {
   timeout 120 python3 -m venv venv &&
     timeout 600 venv/bin/pip install --quiet --disable-pip-version-check \
       "ministack[full]==$ministack" "cbor2==$cbor2"
+}
+
+# Sets `readers` to a Python that has all readers.
+install_readers() {
+  local name=readers-$pyspark-$duckdb-$pyarrow-$polars-$pandas
+  install_once "$name" install_python_readers
+  readers=$cache/$name/venv/bin/python
+}
+
+install_python_readers() {
+  timeout 120 python3 -m venv venv &&
+    timeout 900 venv/bin/pip install --quiet --disable-pip-version-check \
+      "pyspark==$pyspark" "duckdb==$duckdb" "pyarrow==$pyarrow" "polars==$polars" "pandas==$pandas"
 }
 
 # Starts all and sets their URLs.

@@ -33,6 +33,11 @@ use crate::telemetry::status::{Delivery, ProcessFacts, Status};
 use crate::transform::{ErrorCode, SourceKind};
 use crate::worker::{self, Drain};
 
+/// Java 17's GZIPInputStream ends early in such a file (JDK-7036144), as Trino 411 shows.
+const MANY_MEMBERS: &str = "--firehose-gzip records: each object is gzip of many members, of which some readers on a \
+    JVM (Athena may be one, Trino on Java 17 is) read the first only and lose the other rows without an error; use \
+    --firehose-gzip firehose unless your readers are known to take it";
+
 /// Each thing that the service needs must answer within this time at the start.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
 /// Uploads given up half-way are aborted within this time at the end.
@@ -100,6 +105,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         application: config.application.clone(),
         stream: config.stream.clone(),
         delivery,
+        warnings: warnings(&config),
     };
     let status = Status::new(facts, config.failover * 2);
     let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
@@ -253,6 +259,16 @@ async fn check_lake(sink: &impl Sink, config: &Config) -> Result<(), StartError>
             Err(StartError::new(what(), if advised { said } else { format!("{said}; {advice}") }))
         }
     }
+}
+
+/// What people should know of these settings, also where they look later only.
+fn warnings(config: &Config) -> Vec<&'static str> {
+    let members = matches!(config.firehose, Some((_, Packing::GzipMembers)));
+    let warnings: Vec<_> = members.then_some(MANY_MEMBERS).into_iter().collect();
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    warnings
 }
 
 /// The delivery stream, where rows go to one.

@@ -61,6 +61,10 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
+    /// Let some attributes change their type from item to item: readers without a schema refuse such a lake.
+    #[arg(long, conflicts_with = "trades")]
+    odd_values: bool,
+
     /// Keep the servers and the workers running after the summary, until Ctrl-C.
     #[arg(long)]
     keep_running: bool,
@@ -88,6 +92,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         reshard: args.reshard,
         dir: dir.clone(),
         seed: args.seed,
+        odd_values: args.odd_values,
         keep_running: args.keep_running,
     };
     let cancel = CancellationToken::new();

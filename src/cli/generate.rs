@@ -82,6 +82,10 @@ pub struct GenerateArgs {
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share, conflicts_with = "table")]
     bad_rate: f64,
 
+    /// Let some attributes change their type from item to item: readers without a schema refuse such a lake.
+    #[arg(long, conflicts_with = "trades")]
+    odd_values: bool,
+
     /// AWS region [default: from the environment].
     #[arg(long, env = "KINETIDE_REGION", value_name = "REGION")]
     region: Option<String>,
@@ -156,6 +160,7 @@ fn source(args: &GenerateArgs) -> Source {
         ttl_rate: args.ttl_rate,
         ttl_deletes: args.stream.is_some(),
         bad_rate: args.bad_rate,
+        odd_values: args.odd_values,
     };
     Source::Synthetic(Box::new(Synthetic::new(args.seed, mix)))
 }
@@ -293,6 +298,7 @@ mod tests {
             "--table T --ttl-rate 2",
             "--table T --live-keys 0",
             "--table T --trades a.csv --ttl-rate 0.1",
+            "--table T --trades a.csv --odd-values",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

@@ -12,6 +12,7 @@ pub mod loadtest;
 pub mod local;
 pub mod panics;
 pub mod run;
+pub mod schema;
 pub mod transform;
 
 use clap::{Parser, Subcommand};
@@ -54,6 +55,8 @@ enum Command {
     Local(Box<local::LocalArgs>),
     /// Generate or replay trades into a DynamoDB table or a stream.
     Generate(Box<generate::GenerateArgs>),
+    /// Print the types of rows and dead letters for a reader of the lake: Athena, DuckDB, pyarrow, Spark and others.
+    Schema(Box<schema::SchemaArgs>),
     /// Try records on a transform: rows on stdout, dead letters on stderr.
     Transform(Box<transform::TransformArgs>),
 }
@@ -94,6 +97,7 @@ impl Cli {
             #[cfg(feature = "local")]
             Command::Local(args) => local::run(*args).await,
             Command::Generate(args) => generate::run(*args).await,
+            Command::Schema(args) => schema::run(*args).await,
             Command::Transform(args) => transform::run(*args).await,
         }
     }

@@ -113,7 +113,9 @@ impl<'de> Fields<'de> {
             }
             image.clear();
         }
-        if let Some(keys) = self.keys {
+        if let Some(keys) = self.keys
+            && !has_only_key(image, keys.get())
+        {
             let mut key = serde_json::Deserializer::from_str(keys.get());
             checked(KeySeed(&mut *image).deserialize(&mut key), text, image)?;
         }
@@ -130,6 +132,14 @@ impl<'de> Fields<'de> {
             delete_reason: (name == EventName::Remove).then_some(reason),
         })
     }
+}
+
+/// True for a key of one attribute that the image has: nearly always so, and seen without parsing.
+fn has_only_key(image: &Image, keys: &str) -> bool {
+    // Quotes stand around its name, its type and its value.
+    let quotes = keys.bytes().filter(|byte| *byte == b'"').count();
+    let name = keys.split('"').nth(1).unwrap_or_default().as_bytes();
+    quotes == 6 && !keys.contains('\\') && (0..image.len()).any(|index| image.name(index) == name)
 }
 
 /// The table's name out of `arn:aws:dynamodb:…:table/NAME/stream/…`; any other text as it is.

@@ -71,7 +71,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// All of them.
+    /// All of them, in the order of the enum.
     pub const ALL: [Self; 23] = [
         Self::NotBase64,
         Self::NotUtf8,

@@ -345,6 +345,13 @@ fn messages_never_quote_the_record() {
 }
 
 #[test]
+fn reasons_are_listed_in_their_order() {
+    assert!(ErrorCode::ALL.iter().enumerate().all(|(place, code)| *code as usize == place));
+    // The last one; a new one goes behind it, into the list too.
+    assert_eq!(ErrorCode::ALL.last(), Some(&ErrorCode::TransformPanicked));
+}
+
+#[test]
 fn any_object_is_taken_as_written() {
     let mut image = Image::default();
     let document = "{ \"a\" : [ 1.50 , {\"b\\\"\" : \" x\\\\ \u{2028}\"} ],\n \"big\":123456789012345678901234567890e-300 }";

@@ -62,6 +62,8 @@ pub struct DemoPlan {
     pub dir: PathBuf,
     /// Seed of the synthetic trades.
     pub seed: u64,
+    /// Let some attributes change their type.
+    pub odd_values: bool,
     /// After the check, leave everything running until cancelled.
     pub keep_running: bool,
 }
@@ -290,7 +292,7 @@ async fn generate(
     cancel: CancellationToken,
 ) -> Result<Totals, GenerateError> {
     let source = if plan.trades.is_empty() {
-        let mix = Mix { ttl_rate: TTL_RATE, ..Mix::default() };
+        let mix = Mix { ttl_rate: TTL_RATE, odd_values: plan.odd_values, ..Mix::default() };
         Source::Synthetic(Box::new(Synthetic::new(plan.seed, mix)))
     } else {
         Source::Trades(Box::new(TradeFiles::new(plan.trades.clone())))

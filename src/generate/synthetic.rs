@@ -30,11 +30,13 @@ pub struct Mix {
     pub ttl_deletes: bool,
     /// Share of changes, 0 to 1, that no consumer can decode.
     pub bad_rate: f64,
+    /// Whether some attributes change their type from item to item, which readers without a schema refuse.
+    pub odd_values: bool,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { live_keys_max: 10_000, ttl_rate: 0.0, ttl_deletes: false, bad_rate: 0.0 }
+        Self { live_keys_max: 10_000, ttl_rate: 0.0, ttl_deletes: false, bad_rate: 0.0, odd_values: false }
     }
 }
 
@@ -103,7 +105,7 @@ impl Synthetic {
                 0 => new.set("quantity", quantity(rng)),
                 1 => new.set("trade_fee", Value::N(decimal(rng.random_range(100..=10_000), 4))),
                 2 => new.set("order_source", text(pick(rng, &["Web", "Mobile", "API"]))),
-                _ => set_extra(rng, &mut new),
+                _ => set_extra(rng, &mut new, self.mix.odd_values),
             }
         }
         self.live[place] = new.clone();
@@ -141,7 +143,7 @@ impl Synthetic {
             item.unset(names.choose(rng).expect("an item has more than its key"));
         }
         if rng.random_bool(0.05) {
-            set_extra(rng, &mut item);
+            set_extra(rng, &mut item, self.mix.odd_values);
         }
         item
     }
@@ -222,24 +224,26 @@ fn timestamp(rng: &mut ChaCha8Rng, ms: i64) -> String {
     format!("{}{zone}", &local[..keep])
 }
 
-/// One attribute that the domain model does not know, of any type.
-fn set_extra(rng: &mut ChaCha8Rng, item: &mut Item) {
+/// One attribute that the domain model does not know, of any type. It has the same type in every item, unless values
+/// may be `odd`.
+fn set_extra(rng: &mut ChaCha8Rng, item: &mut Item, odd: bool) {
     let count = Value::N(rng.random_range(0..1000).to_string());
     match rng.random_range(0..10) {
         0 => item.set("note", text(pick(rng, &["", "Zürich ☃ 🧊", "line1\nline2\t\"q\" \\ \u{1}\u{2028}"]))),
         1 => item.set("Mixed Case.Name", count),
-        2 => {
-            item.set("url", text("lower"));
-            item.set("URL", text("upper"));
-        }
+        2 => item.set("URL", text("https://example.com")),
+        3 if odd && rng.random_bool(0.5) => item.set("margin", text("none")),
         3 => item.set("margin", Value::Bool(rng.random_bool(0.5))),
         4 => item.set("referrer", Value::Null),
         5 => item.set("signature", Value::B(rng.random::<[u8; 7]>().to_vec())),
+        6 if odd && rng.random_bool(0.5) => item.set("tags", Value::M(vec![("n".into(), count)])),
         6 => item.set("tags", Value::Ss(vec!["S".into(), "new".into()])),
         7 => item.set("levels", Value::Ns(vec!["-1".into(), "0.5".into(), "9007199254740993".into()])),
         8 => {
             let fill = Value::M(vec![("S".into(), text("a name like a tag")), ("n".into(), count)]);
-            item.set("fills", Value::L(vec![fill, Value::Null, Value::L(vec![]), Value::Bool(true)]));
+            let fills =
+                if odd { vec![fill, Value::Null, Value::L(vec![]), Value::Bool(true)] } else { vec![fill] };
+            item.set("fills", Value::L(fills));
         }
         _ => item.set("blobs", Value::Bs(vec![vec![1], vec![255, 0]])),
     }
@@ -263,7 +267,8 @@ mod tests {
 
     use super::*;
 
-    const MIX: Mix = Mix { live_keys_max: 200, ttl_rate: 0.05, ttl_deletes: true, bad_rate: 0.01 };
+    const MIX: Mix =
+        Mix { live_keys_max: 200, ttl_rate: 0.05, ttl_deletes: true, bad_rate: 0.01, odd_values: true };
 
     #[test]
     fn a_seed_repeats_its_changes() {
@@ -349,6 +354,43 @@ mod tests {
         for name in ["price", "quantity", "trade_fee"] {
             let trimmed = |n: &str| !n.contains('.') || !n.ends_with(['0', '.']);
             assert!(items.iter().filter_map(|i| i.text(name)).all(trimmed));
+        }
+    }
+
+    /// A reader without a schema takes the type of the first value for that of all.
+    #[test]
+    fn only_odd_values_change_their_type() {
+        fn type_of(value: &Value) -> String {
+            match value {
+                Value::S(_) | Value::B(_) => "text".to_owned(),
+                Value::N(_) => "number".to_owned(),
+                Value::Bool(_) => "flag".to_owned(),
+                Value::Null => "null".to_owned(),
+                Value::Ss(_) | Value::Bs(_) => "texts".to_owned(),
+                Value::Ns(_) => "numbers".to_owned(),
+                Value::L(members) => format!("{:?}", members.iter().map(type_of).collect::<Vec<_>>()),
+                Value::M(members) => {
+                    format!(
+                        "{:?}",
+                        members.iter().map(|(name, value)| (name, type_of(value))).collect::<Vec<_>>()
+                    )
+                }
+            }
+        }
+        for odd_values in [false, true] {
+            let mut types: HashMap<String, String> = HashMap::new();
+            let mut changed = 0;
+            for change in Synthetic::new(5, Mix { odd_values, ..Mix::default() }).take(20_000) {
+                let (ChangeKind::Insert(item) | ChangeKind::Modify { new: item, .. }) = change.kind else {
+                    continue;
+                };
+                for (name, value) in item.attributes() {
+                    let known = types.entry(name.to_owned()).or_insert_with(|| type_of(value));
+                    changed += usize::from(*known != type_of(value));
+                }
+            }
+            assert!(types.contains_key("fills") && types.contains_key("tags"));
+            assert_eq!(changed > 0, odd_values);
         }
     }
 

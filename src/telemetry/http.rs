@@ -140,6 +140,7 @@ mod tests {
             application: "a".into(),
             stream: "s".into(),
             delivery: Delivery::ExactlyOnce,
+            warnings: Vec::new(),
         };
         let status = Status::new(facts, Duration::from_millis(300));
         let recorder = PrometheusBuilder::new().build_recorder();

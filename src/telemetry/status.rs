@@ -34,6 +34,8 @@ pub struct ProcessFacts {
     pub stream: String,
     /// What is promised of each record.
     pub delivery: Delivery,
+    /// What of the settings may do harm where people do not expect it.
+    pub warnings: Vec<&'static str>,
 }
 
 /// How often a record may be in what was delivered.
@@ -211,6 +213,7 @@ impl ShardSnapshot {
             application: String::new(),
             stream: String::new(),
             delivery: Delivery::ExactlyOnce,
+            warnings: Vec::new(),
         };
         let status = Status::new(facts, Duration::ZERO);
         let _handle = status.shard(shard, state, 0);

@@ -10,6 +10,7 @@ fn status() -> Arc<Status> {
         application: "trades".into(),
         stream: "trades-stream".into(),
         delivery: Delivery::ExactlyOnce,
+        warnings: Vec::new(),
     };
     Status::new(facts, Duration::from_secs(60))
 }
@@ -191,7 +192,7 @@ async fn the_snapshot_is_plain_json() {
         json,
         serde_json::json!({
             "worker": "w-1", "application": "trades", "stream": "trades-stream",
-            "delivery": "exactly once",
+            "delivery": "exactly once", "warnings": [],
             "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 0,
             "ready": false, "not_ready": ["starting: the lease table has not answered yet"],
                 "draining": false, "healthy": true, "troubles": [],

@@ -242,6 +242,30 @@ impl TryFrom<&Enrichment> for Rules {
 }
 
 impl Rules {
+    /// Digits and decimals of the trade value.
+    pub(super) fn value_digits(&self) -> (u32, u32) {
+        (2 * self.precision() + 1, self.value_scale)
+    }
+
+    /// Digits and decimals of the normalized price.
+    pub(super) fn price_digits(&self) -> (u32, u32) {
+        (self.precision(), self.price_scale)
+    }
+
+    /// Digits and decimals of the adjusted fee.
+    pub(super) fn fee_digits(&self) -> (u32, u32) {
+        let factors = self.fee_discounts.iter().map(|(_, factor)| *factor);
+        let scale = self.fee_scale + factors.clone().map(|factor| factor.scale).max().unwrap_or(0);
+        // A factor below one adds no digits before the point.
+        let whole = factors.map(|factor| factor.mantissa / 10u64.pow(factor.scale)).max().unwrap_or(0);
+        let more = whole.checked_ilog10().map_or(0, |digits| digits + 1);
+        ((self.precision() - self.fee_scale + more + scale).min(38), scale.min(38))
+    }
+
+    fn precision(&self) -> u32 {
+        self.limit.ilog10()
+    }
+
     /// Casts first, half up, then computes exactly. Numbers are JSON texts, `exchange` a JSON string.
     pub(super) fn enrich(
         &self,

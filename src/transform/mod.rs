@@ -13,6 +13,7 @@ mod enrichment;
 mod id;
 mod passthrough;
 mod row;
+mod schema;
 mod time;
 
 pub use crate::decode::{BadRecord, ErrorCode};
@@ -21,6 +22,7 @@ pub use columns::{ColumnSettings, InvalidColumns, Nested};
 pub use dead_letter::dead_letter_row;
 pub use enrichment::{Constant, Enrichment, FeeDiscount, InvalidEnrichment};
 pub use id::{InvalidTransformId, TransformId};
+pub use schema::{Column, ColumnType, DEAD_LETTER_COLUMNS};
 pub use time::parse_utc_us;
 
 pub(crate) use id::fnv1a;

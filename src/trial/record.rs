@@ -25,6 +25,9 @@ const BASE: [&str; 12] = [
     "order_source",
 ];
 
+/// Those of them that are numbers.
+const AMOUNTS: [&str; 3] = ["price", "quantity", "trade_fee"];
+
 /// Columns that say what happened; all are compared, but for the position, which is how a row finds its record.
 const FACTS: [&str; 9] = [
     "cdc_ts_us",
@@ -185,6 +188,13 @@ pub(super) fn expected(data: &[u8], sequence_number: &str) -> Result<Expected, M
         }
     }
     let attributes = columns(item)?;
+    let fits = |(name, value): &(Cow<'_, str>, Json<'_>)| match value {
+        Json::Number(text) => !AMOUNTS.contains(&name.as_ref()) || fits_column(text),
+        _ => true,
+    };
+    if !attributes.iter().all(fits) {
+        return Err("an amount does not fit its column");
+    }
     let created_us = created_us(change)?;
     let by_ttl = record.user_identity.is_some_and(|who| {
         who.kind.as_deref() == Some("Service") && who.principal.as_deref() == Some("dynamodb.amazonaws.com")
@@ -299,6 +309,22 @@ fn column(name: &str) -> String {
     if taken { format!("item_{spelled}") } else { spelled }
 }
 
+/// True when a column of type decimal(38,18) holds the number as it is.
+fn fits_column(number: &str) -> bool {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let mantissa = mantissa.trim_start_matches('-');
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (Ok(exponent), Ok(decimals)) = (exponent.parse::<i64>(), i64::try_from(fraction.len())) else {
+        return false;
+    };
+    let digits = [whole, fraction].concat();
+    let digits = digits.trim_start_matches('0');
+    let significant = digits.trim_end_matches('0').len();
+    let lowest = exponent - decimals + i64::try_from(digits.len() - significant).unwrap_or(0);
+    let highest = lowest + i64::try_from(significant).unwrap_or(i64::MAX) - 1;
+    whole.len() <= 20 && (significant == 0 || (lowest >= -18 && highest <= 19))
+}
+
 /// Known columns are null in a row where the item lacks them, so null and missing are one there.
 fn without_empty(mut attributes: Attributes<'_>) -> Attributes<'_> {
     attributes.retain(|(name, value)| *value != Json::Null || !BASE.contains(&name.as_ref()));
@@ -349,6 +375,20 @@ mod tests {
         for pair in [["url", "URL"], ["price", "Price"], ["a.b", "a_b"]] {
             let image = pair.iter().map(|name| (Cow::Borrowed(*name), Json::Bool(true))).collect();
             assert!(columns(image).is_err(), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn amounts_fit_their_columns() {
+        for number in
+            ["0", "-12.50", "8.052E-8", "1E+19", "99999999999999999999.999999999999999999", "1.10e-17"]
+        {
+            assert!(fits_column(number), "{number}");
+        }
+        for number in
+            ["1E+20", "1E-19", "0.1234567890123456789", "100000000000000000000", "1E999999999999999999999"]
+        {
+            assert!(!fits_column(number), "{number}");
         }
     }
 

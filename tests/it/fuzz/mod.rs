@@ -10,6 +10,7 @@ mod dead_letters;
 mod large;
 mod lease_rows;
 mod mutate;
+mod readers;
 mod records;
 mod small;
 
@@ -22,6 +23,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
+use kinetide::batch::Batch;
+use kinetide::transform::Transform;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
@@ -85,6 +88,20 @@ fn within_time<T>(reader: &str, input: &[u8], work: impl FnOnce() -> T) -> T {
         drop(done);
         answer
     })
+}
+
+/// Writes the objects of a batch for the readers of `.ci/readers.py`, where a variable says a folder. Equal ones once.
+#[expect(clippy::disallowed_methods, reason = "where tests leave objects is no setting of the service")]
+fn keep_for_readers(batch: &Batch, transform: &Transform) {
+    let Ok(folder) = std::env::var("KINETIDE_TEST_READERS_DIR") else { return };
+    for object in &batch.objects {
+        let mut hasher = DefaultHasher::new();
+        object.body.hash(&mut hasher);
+        let kind = object.key.split('/').next().unwrap();
+        let folder = Path::new(&folder).join(transform.id().name()).join(kind);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{:016x}.ndjson.gz", hasher.finish())), &object.body).unwrap();
+    }
 }
 
 fn keep(reader: &str, input: &[u8]) -> String {

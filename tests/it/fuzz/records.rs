@@ -15,7 +15,8 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::value::RawValue;
 
-use super::fuzz;
+use super::readers::strict;
+use super::{fuzz, keep_for_readers};
 
 const GOOD: &[u8] = include_bytes!("../../fixtures/kinesis-dynamodb-insert.json");
 const ARRIVAL_US: i64 = 1_768_469_401_000_000;
@@ -50,7 +51,9 @@ fn page(middle: &[u8]) -> Page {
 pub(super) fn batch(context: &Arc<BatchContext>, page: &Page) -> Option<Batch> {
     let mut batcher = Batcher::new(Arc::clone(context));
     page.records().for_each(|record| batcher.push(&record));
-    batcher.close()
+    let batch = batcher.close();
+    batch.iter().for_each(|batch| keep_for_readers(batch, &context.transform));
+    batch
 }
 
 /// The members of a row. Numbers may be larger than a float.
@@ -67,6 +70,7 @@ pub(super) fn lines(batch: &Batch) -> Vec<(String, bool, String)> {
         MultiGzDecoder::new(&object.body[..]).read_to_string(&mut text).unwrap();
         assert!(text.ends_with('\n') && !text.contains(['\u{2028}', '\u{2029}', '\r']), "one row, one line");
         for line in text.lines() {
+            strict(line);
             let row = members(line);
             let number = row[if dead { "sequenceNumber" } else { "sequence_number" }].get();
             lines.push((serde_json::from_str(number).unwrap(), dead, line.to_owned()));

@@ -167,6 +167,7 @@ impl World {
             application: "simulation".into(),
             stream: "trades".into(),
             delivery: Delivery::ExactlyOnce,
+            warnings: Vec::new(),
         };
         let status = Status::new(facts, FAILOVER * 3);
         let limits = BatchLimits {

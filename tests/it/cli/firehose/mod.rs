@@ -144,7 +144,8 @@ async fn a_firehose_in_every_mood_gets_every_row_and_only_refused_records_again(
     let worker = stage.worker(&to(&server, &[JSON, ("--batch-age", "3s")])).await;
     stage.all_delivered().await;
 
-    assert_eq!(worker.status().await["delivery"], "at least once");
+    let status = worker.status().await;
+    assert_eq!((&status["delivery"], &status["warnings"]), (&"at least once".into(), &serde_json::json!([])));
     let found = find_all(&stage, &server);
     assert_eq!(found.get(&IN_LAKE), Some(&2), "the bad one and the long one: {found:?}");
     assert!(
@@ -229,6 +230,10 @@ async fn workers_that_are_killed_leave_nothing_out() {
     server.always(Mood::Accept);
     let worker = stage.worker(&to(&server, &[JSON, ("--firehose-gzip", "records")])).await;
     stage.all_delivered().await;
+    let warning = "--firehose-gzip records: each object is gzip of many members";
+    let status = worker.status().await;
+    assert!(status["warnings"][0].as_str().unwrap().starts_with(warning), "{status}");
+    assert!(worker.log().contains(warning));
     assert!(worker.metric("kinetide_batches_recovered_total{how=\"finished\"}").await >= 1.0);
     worker.drain().await;
     let found = find_all(&stage, &server);
