@@ -328,7 +328,7 @@ impl Consumer {
         let mut tasks = JoinSet::new();
         tasks.spawn(reader::read_shard(
             Arc::clone(&self.shared),
-            self.lease.key().clone(),
+            Arc::clone(&self.lease),
             start,
             Purpose::Deliver,
             Arc::clone(&self.status),

@@ -11,6 +11,7 @@ use super::Shared;
 use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::fetch::{BytePermit, FetchError, Next, Pacing, Page, StartAt, fetch_page};
+use crate::lease::HeldLease;
 use crate::shard::{ChildShard, SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, Side};
@@ -59,16 +60,18 @@ pub(super) struct Fetched {
 /// Reads `shard` from `start` on and sends every page that has records or ends the shard, until nobody receives
 /// them. Trouble is waited out; the status tells of it. An empty page that does not end the shard is sent once, when
 /// the tip is reached without any record at or after a `start` that names one: that record is gone (to rebuild: whenever
-/// the tip is reached). Another one tells that the stream has forgotten the shard; the reader goes on asking.
+/// the tip is reached). Another one tells that the stream has forgotten the shard; the reader goes on asking. Nothing is
+/// asked for while the renewal of `lease` is late.
 pub(super) async fn read_shard(
     shared: Arc<Shared>,
-    shard: ShardId,
+    lease: Arc<HeldLease>,
     mut start: StartAt,
     purpose: Purpose,
     status: Arc<ShardHandle>,
     mut rng: ChaCha8Rng,
     pages: mpsc::Sender<Fetched>,
 ) {
+    let shard = lease.key().clone();
     let mut pacing = Pacing::new(shared.settings.poll_idle_max);
     let mut iterator: Option<String> = None;
     let mut not_before = Instant::now();
@@ -83,6 +86,7 @@ pub(super) async fn read_shard(
     let mut not_found = 0;
     loop {
         sleep_until(not_before).await;
+        lease.renewed_lately().await;
         let (mut permit, place) = match &purpose {
             Purpose::Deliver => (shared.budget.acquire(reserve).await, None),
             Purpose::Rebuild(place) => {

@@ -19,6 +19,7 @@ use super::Shared;
 use super::reader::{self, Fetched, Purpose};
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, each_record};
 use crate::fetch::{BytePermit, StartAt, Turn};
+use crate::lease::HeldLease;
 use crate::shard::{Position, SequenceNumber};
 use crate::shutdown::joined;
 use crate::telemetry::status::ShardHandle;
@@ -33,6 +34,7 @@ pub(super) type Rebuilt = (Option<Batch>, BytePermit);
 /// A batch to be built again.
 pub(super) struct Rebuild {
     pub(super) shared: Arc<Shared>,
+    pub(super) lease: Arc<HeldLease>,
     pub(super) status: Arc<ShardHandle>,
     pub(super) context: Arc<BatchContext>,
     pub(super) rng: ChaCha8Rng,
@@ -157,7 +159,7 @@ impl Rebuild {
         let mut reading = JoinSet::new();
         reading.spawn(reader::read_shard(
             Arc::clone(&self.shared),
-            self.context.shard.clone(),
+            Arc::clone(&self.lease),
             StartAt::At(self.first.sequence.clone()),
             Purpose::Rebuild(Arc::new(Semaphore::new(1))),
             Arc::clone(&self.status),

@@ -149,6 +149,7 @@ impl Steps {
         (self.batch, self.rebuilt) = (None, None);
         let mut rebuild = Rebuild {
             shared: Arc::clone(&self.shared),
+            lease: Arc::clone(&self.lease),
             status: Arc::clone(&self.status),
             context: Arc::clone(&self.context),
             rng: self.fork_rng(),

@@ -48,6 +48,14 @@ impl LetterObject {
         range_of_name(&self.name).is_none_or(|(first, last)| (first..=last).contains(sequence))
     }
 
+    /// Stream and shard that its name says, where shards are called as in Kinesis.
+    pub fn stream_and_shard(&self) -> Option<(&str, &str)> {
+        let at = self.name.find("-shardId-")?;
+        let rest = &self.name[at + 1..];
+        let length = "shardId-".len() + rest["shardId-".len()..].find('-')?;
+        Some((&self.name[..at], &rest[..length]))
+    }
+
     /// Whether it can be of this stream; of one shard of it, where that is known.
     pub fn is_of(&self, stream: &str, shard: Option<&str>) -> bool {
         self.name.starts_with(&name_start(stream, shard.map(ShardId::new).as_ref()))
@@ -74,6 +82,7 @@ mod tests {
         assert!(object.may_hold(&number("17")) && object.may_hold(&number("042")));
         assert!(!object.may_hold(&number("16")) && !object.may_hold(&number("170")));
         assert!(object.is_of("trades", None) && object.is_of("trades", Some("shardId-000000000003")));
+        assert_eq!(object.stream_and_shard(), Some(("trades", "shardId-000000000003")));
         assert!(!object.is_of("trade", None) && !object.is_of("trades-shardId", Some("000000000003x")));
     }
 }

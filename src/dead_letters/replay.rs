@@ -21,8 +21,11 @@ const TRIES_MORE: usize = 4;
 /// What a replay of one object came to.
 #[derive(Debug, Default)]
 pub struct Replayed {
-    /// Rows of plans that this replay has seen to their end. Two that run at once may both have seen the same one.
-    pub landed: u64,
+    /// Rows of the objects that this replay created, by the folder below which they lie. Of several replays that run at
+    /// once only one creates an object, so their figures add up; a row whose creation was never answered is nobody's.
+    pub landed: BTreeMap<String, u64>,
+    /// Rows of plans that this replay has seen to their end, and that were there before.
+    pub already_there: u64,
     /// Letters that still fail, by the reason of now.
     pub failed: BTreeMap<ErrorCode, u64>,
     /// Lines that are no dead letters.
@@ -190,6 +193,11 @@ fn rebuild(
     Ok((built.outputs == plan.outputs).then_some(built.bodies))
 }
 
+/// The folder of a table, from the key of one of its objects.
+fn folder(key: &str) -> &str {
+    key.split_once("/year=").map_or(key, |(folder, _)| folder)
+}
+
 /// Sees to it that an object is under each key of the plan: its rows where we have them, else a seal, which keeps
 /// out whoever may still want to put rows there. What was there first decides.
 async fn decide(
@@ -202,16 +210,18 @@ async fn decide(
     let seal = seal_object();
     for (place, output) in plan.outputs.iter().enumerate() {
         let body = bodies.map_or(&seal, |bodies| &bodies[place]);
-        let rows = match create(lake, &output.key, body).await? {
-            Created::New => bodies.is_some(),
+        let (rows, ours) = match create(lake, &output.key, body).await? {
+            Created::New => (bodies.is_some(), true),
             // It may be a seal, though we come with rows: only a look tells.
             Created::Existed => match read(lake, &output.key).await? {
-                Some(there) => holds_rows(output, &there)?,
+                Some(there) => (holds_rows(output, &there)?, false),
                 None => return Err(ReplayError::Foreign { key: output.key.clone() }),
             },
         };
-        if rows {
-            replayed.landed += output.lines.len();
+        if rows && ours {
+            *replayed.landed.entry(folder(&output.key).to_owned()).or_default() += output.lines.len();
+        } else if rows {
+            replayed.already_there += output.lines.len();
         } else {
             replayed.sealed_by_others += u64::from(bodies.is_some());
             done.sealed.push(output.key.clone());

@@ -76,6 +76,10 @@ fn rows_of(job: &Job) -> Vec<u64> {
     }
 }
 
+fn landed_by(replayed: &Replayed) -> u64 {
+    replayed.landed.values().sum()
+}
+
 async fn run(lake: &dyn Sink, job: &Job) -> Result<Replayed, ReplayError> {
     replay(lake, job, &object(), &letters(), &|_| true).await
 }
@@ -177,18 +181,34 @@ async fn a_replay_lands_what_can_be_a_row_and_nothing_twice() {
     let lake = MemorySink::new();
     let [json, cdc] = jobs();
     let first = run(&lake, &cdc).await.unwrap();
-    assert_eq!((first.landed, first.sealed_by_others), (3, 0));
+    assert_eq!((landed_by(&first), first.already_there, first.sealed_by_others), (3, 0, 0));
+    assert_eq!(first.landed, [("landing/trades".to_owned(), 3)].into());
     let reasons = [(ErrorCode::NotJson, 1), (ErrorCode::NoDynamodb, 3)];
     assert_eq!(first.failed, reasons.into());
     settled(&lake, &cdc).await;
     let before = lake.objects();
-    assert_eq!(run(&lake, &cdc).await.unwrap().landed, 0);
+    assert_eq!(landed_by(&run(&lake, &cdc).await.unwrap()), 0);
     assert_eq!(lake.objects(), before, "a second run writes nothing");
     let second = run(&lake, &json).await.unwrap();
-    assert_eq!((second.landed, second.failed), (3, [(ErrorCode::NotJson, 1)].into()));
+    assert_eq!((landed_by(&second), second.failed), (3, [(ErrorCode::NotJson, 1)].into()));
     settled(&lake, &json).await;
     let keys: Vec<String> = lake.objects().into_keys().collect();
     assert_eq!(keys.len(), 4 + 4, "rows of four hours, two plans, two times done: {keys:#?}");
+}
+
+/// What several replays at once say they have created is what is there.
+#[tokio::test]
+async fn the_figures_of_replays_at_the_same_time_add_up() {
+    for (first, second) in [("json", "json"), ("json", "cdc"), ("cdc", "cdc")] {
+        let lake = MemorySink::new();
+        let named =
+            |name| if name == "json" { job(Transform::json()) } else { job(Transform::dynamodb_cdc()) };
+        let jobs = [named(first), named(second), named(first)];
+        let done = futures::future::join_all(jobs.iter().map(|job| run(&lake, job))).await;
+        let done: Vec<Replayed> = done.into_iter().map(Result::unwrap).collect();
+        let there = rows(&lake).await.len() as u64;
+        assert_eq!(done.iter().map(landed_by).sum::<u64>(), there, "{done:#?}");
+    }
 }
 
 #[tokio::test]
@@ -200,7 +220,7 @@ async fn what_does_not_fit_comes_with_the_next_generation() {
         let lake = MemorySink::new();
         let json = Job { limits, ..job(Transform::json()) };
         let replayed = run(&lake, &json).await.unwrap();
-        assert_eq!((replayed.landed, replayed.failed), (6, [(ErrorCode::NotJson, 1)].into()));
+        assert_eq!((landed_by(&replayed), replayed.failed), (6, [(ErrorCode::NotJson, 1)].into()));
         settled(&lake, &json).await;
         assert!(read_chain(&lake, "errors", &object()).await.unwrap().generation() > 2);
     }
@@ -211,9 +231,9 @@ async fn only_what_is_wanted_is_replayed() {
     let lake = MemorySink::new();
     let json = job(Transform::json());
     let two = |letter: &Letter<'_>| letter.sequence_number == "2";
-    assert_eq!(replay(&lake, &json, &object(), &letters(), &two).await.unwrap().landed, 1);
+    assert_eq!(landed_by(&replay(&lake, &json, &object(), &letters(), &two).await.unwrap()), 1);
     assert_eq!(rows(&lake).await, HashMap::from([(2, 1)]));
-    assert_eq!(run(&lake, &json).await.unwrap().landed, 5);
+    assert_eq!(landed_by(&run(&lake, &json).await.unwrap()), 5);
     settled(&lake, &json).await;
 }
 

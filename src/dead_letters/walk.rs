@@ -52,6 +52,8 @@ pub struct Walk {
     since: Vec<String>,
     until: Vec<String>,
     started: bool,
+    /// Every reason that has a folder, meant or not.
+    there: Vec<String>,
     /// The next one last.
     stack: Vec<Folder>,
     odd: Vec<Odd>,
@@ -74,6 +76,7 @@ impl Walk {
             since: parts(range.since_us),
             until: parts(range.until_us),
             started: false,
+            there: Vec::new(),
             stack: Vec::new(),
             odd: Vec::new(),
         }
@@ -82,6 +85,11 @@ impl Walk {
     /// What was found so far and is no dead letter object.
     pub fn take_odd(&mut self) -> Vec<Odd> {
         std::mem::take(&mut self.odd)
+    }
+
+    /// Every reason that has a folder, meant or not; known after the first hour was asked for.
+    pub fn reasons(&self) -> &[String] {
+        &self.there
     }
 
     /// The next hour, towards the past.
@@ -93,6 +101,7 @@ impl Walk {
             let (folders, objects) = self.list(&self.root).await?;
             let found: Vec<Odd> = objects.iter().map(|name| self.place(&[name])).collect();
             self.odd.extend(found);
+            self.there.clone_from(&folders);
             let wanted = |reason: &String| self.reasons.is_empty() || self.reasons.contains(reason);
             let reasons = folders.into_iter().filter(wanted).collect();
             self.stack.push(Folder { parts: Vec::new(), reasons });

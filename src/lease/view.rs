@@ -74,11 +74,25 @@ impl FleetView {
     /// Takes in a whole scan. `returned` is the time after the read returned: a row may be older than that,
     /// never younger, so a live lease is never called expired too early.
     pub fn observe(&mut self, table: TableSnapshot, returned: Instant) {
+        self.observe_vouching(table, returned, |_| false);
+    }
+
+    /// The same by a worker that vouches for the leases it holds itself: it knows of no better owner than itself,
+    /// however late its renewals are.
+    pub fn observe_vouching(
+        &mut self,
+        table: TableSnapshot,
+        returned: Instant,
+        vouches: impl Fn(&Lease) -> bool,
+    ) {
         self.watching_since.get_or_insert(returned);
         self.looked = Some(returned);
         let mut before = std::mem::take(&mut self.leases);
         for lease in table.leases {
-            let seen = observed(before.remove(&lease.key), lease, returned);
+            let mut seen = observed(before.remove(&lease.key), lease, returned);
+            if vouches(&seen.lease) {
+                seen.since = returned;
+            }
             self.leases.insert(seen.lease.key.clone(), seen);
         }
         let mut before = std::mem::take(&mut self.workers);

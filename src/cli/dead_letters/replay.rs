@@ -67,8 +67,12 @@ struct Report {
     transform: String,
     landing: String,
     objects: u64,
-    /// Dead letters that became rows, or would.
+    /// Dead letters that became rows by this replay, or would.
     landed: u64,
+    /// The same by the folder in which they landed.
+    landed_by_folder: BTreeMap<String, u64>,
+    /// Dead letters that another replay had made rows of when this one came to them.
+    already_there: u64,
     /// Dead letters that still fail, by the reason of now.
     #[serde(serialize_with = "by_name")]
     failed: BTreeMap<ErrorCode, u64>,
@@ -140,8 +144,8 @@ async fn look(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
     let mut report = report(job, true);
     let mut progress = Progress::default();
     let mut objects = Objects::new(lake, which);
-    while let Some((_, objects)) = objects.next_hour(&mut report.unreadable).await? {
-        let mut loading = stream::iter(objects).map(|object| load(lake, object)).buffered(CONCURRENCY);
+    while let Some((_, hour)) = objects.next_hour(&mut report.unreadable).await? {
+        let mut loading = stream::iter(hour).map(|object| load(lake, object)).buffered(CONCURRENCY);
         while let Some(loaded) = loading.next().await {
             report.objects += 1;
             let Loaded { object, key, bytes, chain: before, landed } = match loaded {
@@ -167,6 +171,7 @@ async fn look(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
         }
     }
     progress.done();
+    objects.tell_unmatched(&mut report.unreadable);
     Ok(report)
 }
 
@@ -174,8 +179,8 @@ async fn replay_all(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Rep
     let mut report = report(job, false);
     let mut progress = Progress::default();
     let mut objects = Objects::new(lake, which);
-    while let Some((_, objects)) = objects.next_hour(&mut report.unreadable).await? {
-        let mut replaying = stream::iter(objects)
+    while let Some((_, hour)) = objects.next_hour(&mut report.unreadable).await? {
+        let mut replaying = stream::iter(hour)
             .map(|object| async {
                 let key = object.key(&lake.errors);
                 (key, replay_one(lake, which, job, object).await)
@@ -184,8 +189,12 @@ async fn replay_all(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Rep
         while let Some((key, outcome)) = replaying.next().await {
             report.objects += 1;
             match outcome {
-                Ok(Some(Replayed { landed, failed, unreadable, sealed_by_others })) => {
-                    report.landed += landed;
+                Ok(Some(Replayed { landed, already_there, failed, unreadable, sealed_by_others })) => {
+                    for (folder, rows) in landed {
+                        report.landed += rows;
+                        *report.landed_by_folder.entry(folder).or_default() += rows;
+                    }
+                    report.already_there += already_there;
                     report.sealed_by_others += sealed_by_others;
                     add(&mut report.failed, &failed);
                     for (line, problem) in unreadable {
@@ -206,6 +215,7 @@ async fn replay_all(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Rep
         }
     }
     progress.done();
+    objects.tell_unmatched(&mut report.unreadable);
     Ok(report)
 }
 
@@ -223,10 +233,20 @@ async fn replay_one(
 fn text(report: &Report) -> String {
     let Report { dry_run, transform, landing, landed, failed, interrupted_replays, sealed_by_others, .. } =
         report;
+    // Of another folder where this replay has brought one of before to its end.
+    let folders: Vec<String> = match report.landed_by_folder.iter().collect::<Vec<_>>()[..] {
+        [] | [_] => report.landed_by_folder.keys().cloned().collect(),
+        ref several => several.iter().map(|(folder, rows)| format!("{folder} ({rows})")).collect(),
+    };
+    let landing = if folders.is_empty() { landing.clone() } else { folders.join(", ") };
     let verb = if *dry_run { "would become" } else { "became" };
     let rows = if *landed == 1 { "a row" } else { "rows" };
     let mut out =
         format!("{} {verb} {rows} in {landing} with {transform}.\n", counted(*landed, "dead letter"));
+    if report.already_there > 0 {
+        let others = counted(report.already_there, "other");
+        out.push_str(&format!("{others} had been made rows of by another replay.\n"));
+    }
     if !failed.is_empty() {
         let all: u64 = failed.values().sum();
         out.push_str(&format!("{} still fail{}:\n", counted(all, "other"), if all == 1 { "s" } else { "" }));

@@ -1,5 +1,6 @@
 //! Looking at dead letters, object by object, the newest hour first.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::shard::SequenceNumber;
 
 /// Objects that are fetched ahead.
 const AHEAD: usize = 4;
+/// Of what there is so many are named where a filter matches nothing.
+const NAMED_MAX: usize = 8;
 
 /// Where to look.
 pub(super) struct Lake {
@@ -68,6 +71,43 @@ pub(super) struct Objects<'a> {
     walk: Walk,
     lake: &'a Lake,
     which: &'a Which,
+    /// Streams and shards of the objects met, by their names.
+    streams: Names,
+    shards: Names,
+}
+
+/// What there is of one kind: all that can match, and a few to name.
+#[derive(Default)]
+struct Names {
+    matched: BTreeSet<String>,
+    others: BTreeSet<String>,
+}
+
+impl Names {
+    /// Takes in a thing of this name, which is one of those `wanted` if it `is` it.
+    fn see(&mut self, name: &str, wanted: &[String], is: impl Fn(&str) -> bool) {
+        let matched: Vec<&String> = wanted.iter().filter(|wanted| is(wanted)).collect();
+        if !matched.is_empty() {
+            self.matched.extend(matched.into_iter().cloned());
+        } else if self.others.len() <= NAMED_MAX {
+            self.others.insert(name.to_owned());
+        }
+    }
+
+    /// Tells of what was wanted and is not there, while others are.
+    fn tell(&self, flag: &str, wanted: &[String], problems: &mut Problems) {
+        if self.matched.is_empty() && self.others.is_empty() {
+            return; // Nothing there contradicts it.
+        }
+        for wanted in wanted.iter().filter(|wanted| !self.matched.contains(*wanted)) {
+            let mut there: Vec<&str> =
+                self.matched.iter().chain(&self.others).map(String::as_str).take(NAMED_MAX).collect();
+            if self.matched.len() + self.others.len() > NAMED_MAX {
+                there.push("…");
+            }
+            problems.unmatched(format!("{flag} {wanted} matches nothing; there are {}", there.join(", ")));
+        }
+    }
 }
 
 impl<'a> Objects<'a> {
@@ -75,7 +115,27 @@ impl<'a> Objects<'a> {
         let store = Arc::clone(lake.sink.store());
         let range = Range { since_us: which.since_us, until_us: which.until_us };
         let walk = Walk::new(store, lake.sink.prefix(), &lake.errors, which.reasons.clone(), range);
-        Self { walk, lake, which }
+        Self { walk, lake, which, streams: Names::default(), shards: Names::default() }
+    }
+
+    /// Tells of filters that match nothing, once all hours are looked at.
+    pub(super) fn tell_unmatched(&self, problems: &mut Problems) {
+        let mut reasons = Names::default();
+        for reason in self.walk.reasons() {
+            reasons.see(reason, &self.which.reasons, |wanted| wanted == reason);
+        }
+        reasons.tell("--reason", &self.which.reasons, problems);
+        self.streams.tell("--stream", self.which.stream.as_slice(), problems);
+        self.shards.tell("--shard", &self.which.shards, problems);
+    }
+
+    fn see(&mut self, object: &LetterObject) {
+        let Some((stream, shard)) = object.stream_and_shard() else { return };
+        self.streams.see(stream, self.which.stream.as_slice(), |wanted| object.is_of(wanted, None));
+        if self.which.stream.as_ref().is_none_or(|wanted| object.is_of(wanted, None)) {
+            let within = |wanted: &str| object.name.contains(&format!("-{wanted}-"));
+            self.shards.see(shard, &self.which.shards, within);
+        }
     }
 
     /// The objects of the next hour that has any, towards the past.
@@ -93,6 +153,7 @@ impl<'a> Objects<'a> {
             problems.add(&odd.0, None, "dead letters do not lie there, so that it was not looked at");
         }
         Ok(hour.map(|(hour, objects)| {
+            objects.iter().for_each(|object| self.see(object));
             (hour, objects.into_iter().filter(|object| self.which.may_be_in(object)).collect())
         }))
     }
@@ -159,8 +220,8 @@ pub(super) async fn scan(lake: &Lake, which: &Which, visitor: &mut impl Visitor)
     let mut progress = Progress::default();
     let mut objects = Objects::new(lake, which);
     let (mut looked, mut letters) = (0u64, 0u64);
-    while let Some((hour, objects)) = objects.next_hour(&mut found.problems).await? {
-        let mut loading = stream::iter(objects).map(|object| load(lake, object)).buffered(AHEAD);
+    while let Some((hour, found_there)) = objects.next_hour(&mut found.problems).await? {
+        let mut loading = stream::iter(found_there).map(|object| load(lake, object)).buffered(AHEAD);
         while let Some(loaded) = loading.next().await {
             looked += 1;
             let loaded = match loaded {
@@ -175,10 +236,12 @@ pub(super) async fn scan(lake: &Lake, which: &Which, visitor: &mut impl Visitor)
             progress.say(&format!("{letters} dead letters in {looked} objects …"));
         }
         if visitor.hour_over(hour.start_us).is_break() {
-            break;
+            progress.done();
+            return Ok(found);
         }
     }
     progress.done();
+    objects.tell_unmatched(&mut found.problems);
     Ok(found)
 }
 

@@ -14,6 +14,9 @@ const PROBLEMS_SHOWN: usize = 20;
 pub(super) struct Problems {
     count: u64,
     first: Vec<Problem>,
+    /// Filters that match nothing, with what there is.
+    #[serde(skip)]
+    unmatched: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,8 +34,13 @@ impl Problems {
         }
     }
 
+    /// Notes a filter that matches nothing: a typo in it must not look like success.
+    pub(super) fn unmatched(&mut self, filter: String) {
+        self.unmatched.push(filter);
+    }
+
     pub(super) fn none(&self) -> bool {
-        self.count == 0
+        self.count == 0 && self.unmatched.is_empty()
     }
 
     /// On stderr, for people.
@@ -43,9 +51,10 @@ impl Problems {
             writeln!(err, "error: {}{line}: {}", plain(object), plain(problem))?;
         }
         match self.count - self.first.len() as u64 {
-            0 => Ok(()),
-            more => writeln!(err, "error: {more} more could not be read"),
+            0 => {}
+            more => writeln!(err, "error: {more} more could not be read")?,
         }
+        self.unmatched.iter().try_for_each(|filter| writeln!(err, "error: {}", plain(filter)))
     }
 }
 

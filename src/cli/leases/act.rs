@@ -1,6 +1,6 @@
 //! The changes: flags, what is asked before, and the writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use anyhow::{Context, anyhow};
@@ -17,6 +17,8 @@ use crate::shard::{Checkpoint, ShardId, StreamId};
 
 /// Writes at the same time.
 const CONCURRENCY: usize = 20;
+/// Of what there is so many are named where something is not there.
+const NAMED_MAX: usize = 5;
 
 #[derive(Debug, Args)]
 pub(super) struct Confirm {
@@ -204,7 +206,7 @@ pub(super) async fn run(fleet: &Fleet, change: Change) -> anyhow::Result<Exit> {
     let meant = |lease: &Lease| is_meant(&change, lease);
     let watched = observer.watch(meant, |text| progress.say(&text)).await;
     progress.done();
-    watched.with_context(|| format!("lease table {}", fleet.application))?;
+    watched.map_err(|error| fleet.table_trouble(error))?;
 
     let planned = plan(fleet, &observer, &change).await?;
     show(fleet, &change, &planned)?;
@@ -281,7 +283,8 @@ fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<
             Some(row) => anyhow!("{shard}: its row is not understood: {}; repair it by hand", row.problem),
             None => {
                 let table = &fleet.application;
-                anyhow!("{shard}: no such lease in table {table}; `kinetide leases` shows all")
+                let there = some(observer.fleet.leases().map(|seen| seen.lease.key.as_str()));
+                anyhow!("{shard}: no such lease in table {table}, which has {there}")
             }
         })
     };
@@ -299,28 +302,42 @@ fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<
     leases.sort_by(|a, b| a.key.cmp(&b.key));
     leases.dedup_by(|a, b| a.key == b.key);
     if let (Change::Evict(EvictArgs { worker: Some(worker), .. }), true) = (change, leases.is_empty()) {
-        return Err(anyhow!("worker {worker} has no lease in table {}", fleet.application));
+        let owners: BTreeSet<&str> = observer
+            .fleet
+            .leases()
+            .filter_map(|seen| seen.lease.actual_owner())
+            .map(WorkerId::as_str)
+            .collect();
+        let there = some(owners.into_iter());
+        return Err(anyhow!(
+            "worker {worker} has no lease in table {}; owners there: {there}",
+            fleet.application
+        ));
     }
     Ok(leases)
 }
 
 /// Workers that run would make deleted leases anew at once.
 fn none_active(observer: &Observer) -> anyhow::Result<()> {
-    let active: Vec<&str> = observer
-        .fleet
-        .active_workers(observer.now, wall_clock_s())
-        .map(|worker| worker.row.id.as_str())
-        .collect();
-    if active.is_empty() {
+    let mut active = observer.fleet.active_workers(observer.now, wall_clock_s()).peekable();
+    if active.peek().is_none() {
         return Ok(());
     }
-    let (some, more) = (active.len().min(3), active.len().saturating_sub(3));
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     Err(anyhow!(
-        "active workers: {}{more}; stop them first. One that was killed counts as active until its row is old, at most a \
-         minute",
-        active[..some].join(", ")
+        "active workers: {}; stop them first. One that was killed counts as active until its row is old, at most a minute",
+        some(active.map(|worker| worker.row.id.as_str()))
     ))
+}
+
+/// The first few of what there is, in words.
+fn some<'a>(all: impl Iterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = all.collect();
+    let (shown, more) = (all.len().min(NAMED_MAX), all.len().saturating_sub(NAMED_MAX));
+    match (shown, more) {
+        (0, _) => "none".to_owned(),
+        (_, 0) => all.join(", "),
+        _ => format!("{} and {more} more", all[..shown].join(", ")),
+    }
 }
 
 /// Leases of each worker that may be given more.

@@ -16,16 +16,18 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, Subcommand};
+use rustix::termios::tcgetwinsize;
 use tokio::time::{sleep, timeout};
 
 use self::observe::Observer;
 use self::report::Report;
+use self::table::Screen;
 use super::Exit;
 use crate::aws::{explain, sdk_config};
 use crate::cause::chain;
 use crate::config::{BadSetting, duration, endpoint, name, within};
-use crate::lease::LeaseTable;
 use crate::lease::dynamodb::DynamoDbLeaseTable;
+use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shard::{ShardId, ShardLister};
 
@@ -33,8 +35,6 @@ use crate::shard::{ShardId, ShardLister};
 const START_TIMEOUT: Duration = Duration::from_secs(8);
 /// Between two looks of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(3);
-/// Shards that are read, on a screen of `--watch`.
-const WATCH_READ_MAX: usize = 20;
 const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 const FLEET: &str = "Fleet";
@@ -208,7 +208,8 @@ async fn connect(args: FleetArgs, named: (String, Option<String>)) -> anyhow::Re
     })?;
     let table = DynamoDbLeaseTable::new(client, &application);
     let located = timeout(START_TIMEOUT, table.locate()).await;
-    located.with_context(|| format!("{}: its other tables are not ready", what()))??;
+    let located = located.with_context(|| format!("{}: its other tables are not ready", what()))?;
+    located.map_err(|error| table_trouble(&application, error))?;
     Ok(Fleet {
         table: Arc::new(table),
         kinesis: aws_sdk_kinesis::Client::new(&kinesis),
@@ -219,7 +220,19 @@ async fn connect(args: FleetArgs, named: (String, Option<String>)) -> anyhow::Re
     })
 }
 
+/// What is wrong with a lease table, named once: some errors name it themselves.
+fn table_trouble(application: &str, error: TableError) -> anyhow::Error {
+    match error {
+        TableError::NotFound(_) | TableError::Unusable { .. } => error.into(),
+        error => anyhow::Error::new(error).context(format!("lease table {application}")),
+    }
+}
+
 impl Fleet {
+    fn table_trouble(&self, error: TableError) -> anyhow::Error {
+        table_trouble(&self.application, error)
+    }
+
     fn observer(&self, stream: Option<&String>) -> Observer {
         let lister = stream.map(|stream| -> Arc<dyn ShardLister> {
             Arc::new(KinesisShardLister::new(self.kinesis.clone(), stream))
@@ -245,8 +258,9 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
     let mut observer = fleet.observer(stream);
     let mut progress = Progress::default();
     let watching = async {
-        observer.watch(|_| true, |text| progress.say(&text)).await?;
+        let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
         progress.done();
+        watched.map_err(|error| fleet.table_trouble(error))?;
         let report = fleet.report(&observer, stream).await;
         print(fleet, &report, show.watch)?;
         if !show.watch {
@@ -257,19 +271,14 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
         loop {
             sleep(WATCH_EVERY).await;
             if let Err(error) = observer.look().await {
-                writeln!(
-                    io::stderr(),
-                    "lease table {}: {}; looking again",
-                    fleet.application,
-                    chain(&error)
-                )?;
+                writeln!(io::stderr(), "{:#}; looking again", fleet.table_trouble(error))?;
                 continue;
             }
             print(fleet, &fleet.report(&observer, stream).await, true)?;
         }
     };
     tokio::select! {
-        shown = watching => shown.context(format!("lease table {}", fleet.application)),
+        shown = watching => shown,
         interrupted = tokio::signal::ctrl_c(), if show.watch => {
             interrupted.context("could not listen for Ctrl-C")?;
             Ok(Exit::Done)
@@ -282,11 +291,14 @@ fn print(fleet: &Fleet, report: &Report, again: bool) -> anyhow::Result<()> {
     if fleet.json {
         writeln!(out, "{}", serde_json::to_string(report).context("could not print the report")?)?;
     } else {
-        let terminal = out.is_terminal();
-        let clear = if again && terminal { CLEAR_SCREEN } else { "" };
-        let read_max = if again && terminal { WATCH_READ_MAX } else { usize::MAX };
-        let end = if again && !terminal { "\n" } else { "" };
-        write!(out, "{clear}{}{end}", table::text(report, read_max))?;
+        let size = if out.is_terminal() { tcgetwinsize(&out).ok() } else { None };
+        let clear = if again && size.is_some() { CLEAR_SCREEN } else { "" };
+        let end = if again && size.is_none() { "\n" } else { "" };
+        // What does not fit would scroll away before anybody has seen it.
+        let screen = size.map_or_else(Screen::default, |size| {
+            Screen::new(size.ws_col.into(), again.then_some(size.ws_row.into()))
+        });
+        write!(out, "{clear}{}{end}", table::text(report, screen))?;
     }
     out.flush()?;
     Ok(())

@@ -114,6 +114,11 @@ pub(super) struct OddReport {
 }
 
 impl Report {
+    /// False when it is not known whether there should be leases: there are none, and the stream did not answer.
+    pub(super) fn looked(&self) -> bool {
+        !self.leases.is_empty() || self.notes.is_empty()
+    }
+
     /// What `observer` has seen, with what the stream said of checkpoints.
     pub(super) fn new(
         application: &str,

@@ -1,36 +1,82 @@
-//! A report as text for people, within 100 columns.
+//! A report as text for people, within the width of a screen, and its height where it is drawn again and again.
 
 use std::collections::BTreeMap;
 
 use super::report::{LeaderReport, LeaseReport, Report, State, WorkerReport};
 
+/// Where no terminal says another.
 const WIDTH: usize = 100;
+/// Narrower and lower ones get lines that do not fit.
+const LEAST: (usize, usize) = (60, 16);
+/// Longer lines are hard to read.
+const WIDTH_MAX: usize = 160;
 const GAP: &str = "  ";
-/// Ids are not cut below this.
-const ID_LEAST: usize = 12;
+/// Cells are not cut below this.
+const CELL_LEAST: usize = 9;
 /// Shards that are named one by one where several have the same trouble.
 const NAMED_MAX: usize = 3;
 
-/// The whole report; of the shards that are read at most `read_max`.
-pub(super) fn text(report: &Report, read_max: usize) -> String {
-    let mut out = summary(report);
-    out.push('\n');
-    if report.leases.is_empty() {
-        out.push_str("No leases yet: the first worker creates them.\n");
-    } else {
-        out.push_str(&leases(&report.leases, report.stream.is_some(), read_max));
+/// What a report has to fit on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Screen {
+    width: usize,
+    /// `None`: as many lines as it takes.
+    height: Option<usize>,
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Self { width: WIDTH, height: None }
     }
-    out.push_str(&troubles(&report.leases));
-    out.push('\n');
-    out.push_str(&leader(report.leader.as_ref()));
-    out.push_str(&workers(&report.workers));
+}
+
+impl Screen {
+    /// A terminal of this size; with a height where what scrolls off it is never seen.
+    pub(super) fn new(width: usize, height: Option<usize>) -> Self {
+        let height = height.map(|height| height.max(LEAST.1));
+        Self { width: width.clamp(LEAST.0, WIDTH_MAX), height }
+    }
+
+    /// The first lines of `text`, and how many more there are; `share` is the part of the height that they may take.
+    fn cut(self, text: String, share: usize) -> String {
+        let Some(height) = self.height else { return text };
+        let (most, lines) = (height / share, text.lines().count());
+        if lines <= most {
+            return text;
+        }
+        let shown: Vec<&str> = text.lines().take(most.saturating_sub(1)).collect();
+        format!("{}\n  … and {} more lines\n", shown.join("\n"), lines - shown.len())
+    }
+}
+
+/// The whole report. Where the height is limited, what is not read comes first, then why, and shards that are read take
+/// what is left.
+pub(super) fn text(report: &Report, screen: Screen) -> String {
+    let mut below = screen.cut(troubles(&report.leases, screen.width), 3);
+    below.push('\n');
+    below.push_str(&leader(report.leader.as_ref(), screen.width));
+    below.push_str(&screen.cut(workers(&report.workers, screen.width), 4));
+    let mut notes = String::new();
     for row in &report.odd_rows {
-        out.push_str(&wrapped(&format!("{}: {}", row.key, row.problem), "Row not understood: ", "  "));
+        let text = format!("{}: {}", row.key, row.problem);
+        notes.push_str(&wrapped_to(screen.width, &text, "Row not understood: ", "  "));
     }
     for note in &report.notes {
-        out.push_str(&wrapped(note, "Note: ", "      "));
+        notes.push_str(&wrapped_to(screen.width, note, "Note: ", "      "));
     }
-    out
+    below.push_str(&screen.cut(notes, 5));
+    let summary = wrapped_to(screen.width, &summary(report), "", "  ");
+    let table = if !report.leases.is_empty() {
+        // A blank line, the header, the line for what is left out, and the cursor's.
+        let taken = summary.lines().count() + below.lines().count() + 4;
+        let rows_max = screen.height.map_or(usize::MAX, |height| height.saturating_sub(taken));
+        leases(report, rows_max, screen.width)
+    } else if report.looked() {
+        "No leases yet: the first worker creates them.\n".to_owned()
+    } else {
+        "No leases, and whether there should be any is not known.\n".to_owned()
+    };
+    format!("{summary}\n{table}{below}")
 }
 
 fn summary(report: &Report) -> String {
@@ -48,19 +94,19 @@ fn summary(report: &Report) -> String {
     }
     let stream = report.stream.as_ref().map(|stream| format!(" of stream {stream}")).unwrap_or_default();
     let (number, s) = (report.leases.len(), if report.leases.len() == 1 { "" } else { "s" });
-    format!("{}{stream}: {number} shard{s}, {}\n", report.application, parts.join(", "))
+    format!("{}{stream}: {number} shard{s}, {}", report.application, parts.join(", "))
 }
 
 /// Rows of cells as aligned columns. While it is too wide, the columns in `shrink` give way one after the other.
-fn aligned(rows: &[Vec<String>], shrink: &[usize]) -> String {
+fn aligned(rows: &[Vec<String>], shrink: &[usize], width: usize) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let mut widths: Vec<usize> = (0..columns)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
     for &column in shrink {
         let total = widths.iter().sum::<usize>() + GAP.len() * (columns.max(1) - 1);
-        let over = total.saturating_sub(WIDTH);
-        widths[column] = widths[column].min(widths[column].saturating_sub(over).max(ID_LEAST));
+        let over = total.saturating_sub(width);
+        widths[column] = widths[column].min(widths[column].saturating_sub(over).max(CELL_LEAST));
     }
     let mut out = String::new();
     for row in rows {
@@ -84,24 +130,25 @@ pub(super) fn shortened(text: &str, width: usize) -> String {
     format!("{head}…{tail}")
 }
 
-fn leases(leases: &[LeaseReport], with_stream: bool, read_max: usize) -> String {
+/// The first rows of the table of leases, which are those of shards that are not read.
+fn leases(report: &Report, rows_max: usize, width: usize) -> String {
     let header = ["", "SHARD", "OWNER", "CHECKPOINT", "LAG", "STATE", "FOR"].map(str::to_owned).to_vec();
-    let mut rows = vec![header];
-    let mut read = 0;
-    let mut left_out = 0;
-    for lease in leases {
-        if matches!(lease.state, State::Read | State::Finished) {
-            read += 1;
-            if read > read_max {
-                left_out += 1;
-                continue;
-            }
-        }
-        rows.push(cells(lease, with_stream));
-    }
-    let mut out = aligned(&rows, &[2, 1]);
-    if left_out > 0 {
-        out.push_str(&format!("   … and {left_out} more that are read or finished\n"));
+    let shown = report.leases.iter().take(rows_max).map(|lease| cells(lease, report.stream.is_some()));
+    let rows: Vec<Vec<String>> = std::iter::once(header).chain(shown).collect();
+    // The owner first, for a screen on which most have the same; then the words that are long.
+    let mut out = aligned(&rows, &[2, 1, 5, 3], width);
+    let left_out = report.leases.get(rows_max..).unwrap_or_default();
+    let count = |state| left_out.iter().filter(|lease| lease.state == state).count();
+    let words = [
+        (count(State::NotRead), "not read"),
+        (count(State::Unheard), "not heard of yet"),
+        (count(State::Read), "read"),
+        (count(State::Finished), "finished"),
+    ];
+    let mut counted = words.iter().filter(|(count, _)| *count > 0);
+    if let Some((count, word)) = counted.next() {
+        let others: String = counted.map(|(count, word)| format!(", {count} {word}")).collect();
+        out.push_str(&format!("   … and {count} more {word}{others}\n"));
     }
     out
 }
@@ -148,7 +195,7 @@ fn checkpoint(lease: &LeaseReport, with_stream: bool) -> String {
         _ if lease.lag.trimmed => "trimmed".to_owned(),
         Some(ms) => format!("{} ago", duration(seconds(ms))),
         None if with_stream => "age unknown".to_owned(),
-        None => shortened(text, ID_LEAST),
+        None => shortened(text, 12),
     }
 }
 
@@ -168,7 +215,7 @@ pub(super) fn duration(seconds: f64) -> String {
 }
 
 /// Why shards are not read and what to do, each once; and what else needs a person.
-fn troubles(leases: &[LeaseReport]) -> String {
+fn troubles(leases: &[LeaseReport], width: usize) -> String {
     let mut out = String::new();
     let mut whys: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
     for lease in leases.iter().filter(|lease| lease.state == State::NotRead) {
@@ -178,16 +225,16 @@ fn troubles(leases: &[LeaseReport]) -> String {
     }
     for (next_step, sentences) in &whys {
         for (why, shards) in sentences.iter().take(NAMED_MAX) {
-            out.push_str(&wrapped(&format!("{}: {why}", named(shards)), "  ", "    "));
+            out.push_str(&wrapped_to(width, &format!("{}: {why}", named(shards)), "  ", "    "));
         }
         if sentences.len() > NAMED_MAX {
             let more: usize = sentences.values().skip(NAMED_MAX).map(Vec::len).sum();
             out.push_str(&format!("  … and {more} more shards in the same way\n"));
         }
-        out.push_str(&wrapped(next_step, "    → ", "      "));
+        out.push_str(&wrapped_to(width, next_step, "    → ", "      "));
     }
     let mut other = |lease: &LeaseReport, text: &str| {
-        out.push_str(&wrapped(&format!("{}: {text}", lease.shard), "  ", "    "));
+        out.push_str(&wrapped_to(width, &format!("{}: {text}", lease.shard), "  ", "    "));
     };
     for lease in leases {
         if let Some(problem) = lease.pending.as_ref().and_then(|pending| pending.problem.as_ref()) {
@@ -221,7 +268,7 @@ fn named(shards: &[&str]) -> String {
     if more > 0 { format!("{} and {more} more", first.join(", ")) } else { first.join(", ") }
 }
 
-fn leader(leader: Option<&LeaderReport>) -> String {
+fn leader(leader: Option<&LeaderReport>, width: usize) -> String {
     let Some(leader) = leader else {
         return "Leader: none. Nobody assigns leases until a worker takes the lock.\n".to_owned();
     };
@@ -235,10 +282,10 @@ fn leader(leader: Option<&LeaderReport>) -> String {
     } else {
         format!("{}, wrote its lock {unmoved}; it runs out after {lock}", leader.worker)
     };
-    wrapped(&text, "Leader: ", "        ")
+    wrapped_to(width, &text, "Leader: ", "        ")
 }
 
-fn workers(workers: &[WorkerReport]) -> String {
+fn workers(workers: &[WorkerReport], width: usize) -> String {
     if workers.is_empty() {
         return "Workers: none.\n".to_owned();
     }
@@ -262,16 +309,20 @@ fn workers(workers: &[WorkerReport]) -> String {
         ]
     };
     let rows: Vec<_> = std::iter::once(header).chain(workers.iter().map(row)).collect();
-    format!("\n{}", aligned(&rows, &[0]))
+    format!("\n{}", aligned(&rows, &[0], width))
 }
 
 /// Broken between words, with `first` before the first line and `rest` before the others.
 pub(super) fn wrapped(text: &str, first: &str, rest: &str) -> String {
+    wrapped_to(WIDTH, text, first, rest)
+}
+
+fn wrapped_to(width: usize, text: &str, first: &str, rest: &str) -> String {
     let mut out = String::new();
     let mut line = first.to_owned();
     let mut empty = true;
     for word in text.split_whitespace() {
-        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+        if !empty && line.chars().count() + 1 + word.chars().count() > width {
             out.push_str(&line);
             out.push('\n');
             line = rest.to_owned();

@@ -11,7 +11,7 @@ use super::change::{self, Allowed};
 use super::lag::Lag;
 use super::observe::{Observer, wall_clock_s};
 use super::report::{Report, State};
-use super::table;
+use super::table::{self, Screen};
 use crate::lease::explain::Reason;
 use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
 use crate::lease::memory::{Faults, MemoryLeaseTable};
@@ -138,7 +138,7 @@ async fn the_table_as_people_see_it() {
     let lags = lags.map(|(number, lag)| (shard(number).id, lag)).into();
     let report = Report::new("kinetide-trades", Some("trades"), &observer, lags);
     assert_eq!(
-        table::text(&report, usize::MAX),
+        table::text(&report, Screen::default()),
         "\
 kinetide-trades of stream trades: 5 shards, 1 read, 3 NOT READ, 1 finished
 
@@ -167,8 +167,6 @@ a                                          2       42 %  98 %        0 s ago  ac
 ip-10-0-1-7.eu-north…nternal:3f2a9c1b77e1  1       -     -           -        no row: gets no leases
 "
     );
-    let some = table::text(&report, 1);
-    assert!(some.contains("\n   … and 1 more that are read or finished\n"), "{some}");
     let docs = include_str!("../../../docs/LEASES.md");
     let json = serde_json::to_value(&report).unwrap();
     let members =
@@ -184,6 +182,54 @@ ip-10-0-1-7.eu-north…nternal:3f2a9c1b77e1  1       -     -           -        
         assert_eq!(lease.reason.is_some(), lease.why.is_some());
         assert!(lease.state != State::NotRead || Reason::WORDS.contains(&lease.reason.unwrap()));
     }
+}
+
+/// A screen that is drawn again shows all that is not read, or says how much it leaves out, and never scrolls.
+#[tokio::test(start_paused = true)]
+async fn a_screen_shows_what_is_not_read_first_and_never_scrolls() {
+    let long = "ip-10-0-1-7.eu-north-1.compute.internal:3f2a9c1b77e1";
+    for unread in [0, 4, 300] {
+        let mut leases: Vec<Lease> = (0..1000).map(|number| lease(number, Some("a"))).collect();
+        for lease in leases.iter_mut().rev().take(unread) {
+            lease.owner = Some(WorkerId::new(long));
+        }
+        let table = filled(&leases, &["a", long]).await;
+        assert!(table.lead(None, &lock(120)).await.unwrap());
+        let (observer, _) = watched(&table).await;
+        let report = Report::new("kinetide-trades", Some("trades"), &observer, BTreeMap::new());
+        for (width, height) in [(80, 24), (120, 40), (40, 10), (300, 200)] {
+            let screen = table::text(&report, Screen::new(width, Some(height)));
+            let size = format!("{width}x{height}, {unread} not read:\n{screen}");
+            assert!(screen.lines().count() < height.max(16), "{size}");
+            assert!(screen.lines().all(|line| line.chars().count() <= width.clamp(60, 160)), "{size}");
+            let shown = |mark: &str| screen.lines().filter(|line| line.starts_with(mark)).count();
+            let (marked, read) = (shown("!  shardId"), shown("   shardId"));
+            assert!(marked == unread || marked > 0 && read == 0, "{size}");
+            let expected = match unread - marked {
+                0 => format!("… and {} more read\n", 1000 - unread - read),
+                more => format!("… and {more} more not read, {} read\n", 1000 - unread),
+            };
+            assert!(screen.contains(&expected), "{expected}{size}");
+            assert!(screen.contains("Leader: a"), "{size}");
+            assert_eq!(screen.contains("is silent"), unread > 0, "{size}");
+        }
+        assert_eq!(table::text(&report, Screen::new(80, None)).matches("shardId-0").count() >= 1000, true);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_leases_is_not_said_where_nobody_could_look() {
+    let table = filled(&[], &[]).await;
+    let mut observer = Observer::new(Arc::clone(&table) as _, None, FAILOVER);
+    observer.look().await.unwrap();
+    let text = |observer: &Observer| {
+        let report = Report::new("app", Some("trades"), observer, BTreeMap::new());
+        (report.looked(), table::text(&report, Screen::default()))
+    };
+    assert!(text(&observer).0 && text(&observer).1.contains("No leases yet"));
+    observer.listing_problem = Some("access denied".to_owned());
+    let (looked, said) = text(&observer);
+    assert!(!looked && !said.contains("No leases yet") && said.contains("access denied"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]

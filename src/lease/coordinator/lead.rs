@@ -132,7 +132,13 @@ impl Coordinator {
                 held.lose();
             }
         }
-        state.view.observe(table, returned);
+        // A worker is alive to itself, however late its renewals are: it does not take its own leases away. A hand-off to
+        // another worker is still possible, and others judge by what they see.
+        let State { view, held, .. } = &mut *state;
+        view.observe_vouching(table, returned, |row| {
+            held.get(&row.key)
+                .is_some_and(|held| !held.lost().is_cancelled() && held.row().counter == row.counter)
+        });
         state.last_look = Some(returned);
         drop(state);
         self.held_changed.notify_one();

@@ -47,6 +47,11 @@ impl DynamoDbLeaseTable {
     /// # Errors
     /// When the tables cannot be looked at, or the application is being moved from one layout to the other.
     pub async fn locate(&self) -> Result<(), TableError> {
+        match self.describe(&self.table).await? {
+            // What is still being made does not keep an onlooker away.
+            Some(table) => drop(missing(&self.table, &table)?),
+            None => return Err(TableError::NotFound(self.table.clone())),
+        }
         let layout = self.find_layout().await?;
         self.layout.get_or_init(|| layout);
         Ok(())

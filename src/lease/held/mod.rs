@@ -1,12 +1,14 @@
 //! A lease that this worker holds: every write to its row goes through here, one at a time.
 //!
-//! Owns: the last known row, how long the lease may be believed in, what became of a write without an answer.
+//! Owns: the last known row, how long the lease may be believed in and when it is given up, what became of a write without
+//! an answer.
 //! Does not own: when to renew (`coordinator`), what to prepare or commit (`checkpoint`).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +25,10 @@ const THROUGHPUT_INTERVALS: u32 = 10;
 
 /// A worker that has kept a lease for so long will keep it, as far as anyone can tell.
 const SETTLED_AFTER: Duration = Duration::from_secs(3600);
+
+/// A lease whose validity ran out is given up when nothing was heard of it for so many more failover times: what its
+/// consumer holds takes memory.
+const LAPSED_FAILOVERS: u32 = 3;
 
 /// How often one call of [`HeldLease::write`] goes to the table before it gives the decision back.
 const ATTEMPTS: usize = 3;
@@ -44,8 +50,12 @@ pub enum LeaseWriteError {
 ///          write: done ─► valid for another failover time, counted from before the request was sent
 /// held ──┤ write: row moved on and is not ours ─► lost
 ///          no answer ─► read the row again: done, not done yet, or lost; if that fails too: unavailable
-///          failover time over ─► lost
+///          failover time over ─► lapsed: still held, but nothing is read or delivered ─┬─ write done ─► valid
+///                                                              three more of them over ┴─► lost
 /// ```
+///
+/// The failover time says when others may take the lease, not that somebody has. Whoever takes it moves its counter, so a
+/// write that is accepted on the counter last seen proves that nobody has, however late it comes.
 ///
 /// A write whose answer was lost may still arrive. Its condition names the counter that it saw, so at most one
 /// write per counter is accepted, and what it would leave is remembered: a row found in exactly that shape is
@@ -59,6 +69,8 @@ pub struct HeldLease {
     writer: tokio::sync::Mutex<Vec<Candidate>>,
     lost: CancellationToken,
     handed_over: CancellationToken,
+    /// The row was written or read.
+    renewed: Notify,
     since: Instant,
     /// Bytes read since `Throughput::since`.
     bytes_read: AtomicU64,
@@ -113,6 +125,7 @@ impl HeldLease {
             writer: tokio::sync::Mutex::default(),
             lost: CancellationToken::new(),
             handed_over: CancellationToken::new(),
+            renewed: Notify::new(),
             since: valid_from,
             bytes_read: AtomicU64::new(0),
         })
@@ -192,6 +205,32 @@ impl HeldLease {
         !self.lost.is_cancelled() && now < self.valid_until()
     }
 
+    /// True while a write may still prove that nobody has taken the lease.
+    pub(super) fn may_be_ours(&self, now: Instant) -> bool {
+        !self.lost.is_cancelled() && now < self.given_up_at()
+    }
+
+    /// When the lease is given up unless a write succeeds.
+    pub(super) fn given_up_at(&self) -> Instant {
+        self.valid_until() + self.failover * LAPSED_FAILOVERS
+    }
+
+    /// Returns when the last write is younger than half a failover time, or the lease lost. Without it a shard is not
+    /// polled: on a machine that cannot keep up polls give way to renewals, and a lapsed lease may be read by another.
+    pub async fn renewed_lately(&self) {
+        loop {
+            let renewed = self.renewed.notified();
+            if self.lost.is_cancelled() || self.last_write().elapsed() < self.failover / 2 {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = self.lost.cancelled() => return,
+                () = renewed => {}
+            }
+        }
+    }
+
     /// Applies `write` to the row, on the condition that nobody else wrote since. Answers the row as written.
     ///
     /// May be dropped at any point; what was on the way then is sorted out by the next write. A successful
@@ -201,7 +240,7 @@ impl HeldLease {
         let mut trouble: Option<Source> = None;
         for _ in 0..ATTEMPTS {
             let sent = Instant::now();
-            if !self.is_valid(sent) {
+            if !self.may_be_ours(sent) {
                 self.lose();
                 return Err(LeaseWriteError::Lost);
             }
@@ -310,6 +349,8 @@ impl HeldLease {
         let mut state = self.state();
         state.row = row;
         state.sent = sent;
+        drop(state);
+        self.renewed.notify_waiters();
     }
 
     /// No single call may eat the time in which the lease could still be renewed.

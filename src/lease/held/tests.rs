@@ -223,9 +223,56 @@ async fn validity_counts_from_before_the_request() {
     held.write(LeaseWrite::Renew(None)).await.unwrap();
     assert!(held.is_valid(sent + FAILOVER - Duration::from_millis(1)));
     assert!(!held.is_valid(sent + FAILOVER));
-    sleep(FAILOVER).await;
+}
+
+/// Nobody has taken the lease as long as its counter stands: the time alone does not lose it.
+#[tokio::test(start_paused = true)]
+async fn a_lapsed_lease_is_valid_again_with_the_next_write_that_is_accepted() {
+    for script in [&[][..], &[Fault::AnswerLost], &[Fault::Throttled], &[Fault::SentTwice], &[Fault::Hangs]] {
+        let (table, held) = taken(script).await;
+        sleep(FAILOVER * 2).await;
+        assert!(!held.is_valid(Instant::now()) && !held.lost().is_cancelled());
+        let waits = timeout(Duration::from_secs(1), held.renewed_lately()).await;
+        assert!(waits.is_err(), "its shard is not read meanwhile");
+        let before = Instant::now();
+        while held.write(commit(1)).await.is_err() {}
+        assert!(held.is_valid(Instant::now()) && held.last_write() >= before);
+        assert_eq!((held.row().counter, &held.row()), (2, &row(&table)));
+        held.renewed_lately().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lapsed_lease_that_others_took_or_that_nothing_is_heard_of_is_lost() {
+    for script in [&[][..], &[Fault::RequestLost]] {
+        let (table, held) = taken(script).await;
+        sleep(FAILOVER * 2).await;
+        steal(&table).await;
+        assert!(matches!(held.write(commit(1)).await, Err(LeaseWriteError::Lost)));
+        assert_eq!((row(&table).counter, row(&table).checkpoint), (2, Checkpoint::TrimHorizon));
+        held.renewed_lately().await; // lost: nothing to wait for
+    }
+    let (table, held) = taken(&[]).await;
+    sleep(FAILOVER * (1 + LAPSED_FAILOVERS)).await;
     assert!(matches!(held.write(LeaseWrite::Renew(None)).await, Err(LeaseWriteError::Lost)));
     assert!(held.lost().is_cancelled());
+    assert_eq!(row(&table).counter, 1, "nothing is written");
+}
+
+#[tokio::test(start_paused = true)]
+async fn polls_wait_for_a_renewal_that_is_late() {
+    let (_table, held) = taken(&[]).await;
+    held.renewed_lately().await;
+    sleep(FAILOVER / 2).await;
+    let late = Instant::now();
+    let renew = async {
+        sleep(Duration::from_secs(1)).await;
+        held.write(LeaseWrite::SetChildren(Vec::new())).await.unwrap(); // no heartbeat
+        sleep(Duration::from_secs(1)).await;
+        held.renew().await.unwrap();
+    };
+    tokio::join!(renew, held.renewed_lately());
+    assert_eq!(late.elapsed(), Duration::from_secs(2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,7 +379,7 @@ async fn rough_life(seed: u64, delay: Range<Duration>, lost_request: f64, lost_a
         }
         // Lost: taken by the thief, or too long without a write.
         let taken = table.rows()[0].owner != Some(me());
-        assert!(taken || Instant::now() >= held.valid_until());
+        assert!(taken || Instant::now() >= held.given_up_at());
     };
     let thief = async {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);

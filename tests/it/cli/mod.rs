@@ -15,6 +15,7 @@ mod settings;
 mod shutdown;
 mod stage;
 mod start;
+mod starved;
 mod telemetry;
 mod tools;
 

@@ -156,6 +156,29 @@ async fn what_cannot_be_read_is_said() {
     let counts = stage.letters_json(&["count"], 1).await;
     assert_eq!(counts["unreadable"]["count"], 2, "{counts}");
 
+    // A typo in a filter is no success.
+    let export = |name: &str| stage.dir.path().join(name).display().to_string();
+    for (number, filter, words) in [
+        (0, ["--reason", "not_jason"], ["--reason not_jason matches nothing", "not_json"]),
+        (1, ["--stream", "tradse"], ["--stream tradse matches nothing", STREAM]),
+        (2, ["--shard", "shardId-000000000009"], ["matches nothing", "shardId-000000000000"]),
+    ] {
+        let to = export(&format!("{number}.ndjson"));
+        for action in [
+            &["count"][..],
+            &["list"],
+            &["export", "--to", &to],
+            &["replay", "--landing", "l", "--yes"],
+            &["replay", "--landing", "l", "--dry-run"],
+        ] {
+            let ran = stage.letters(&[action, &filter].concat()).await;
+            ran.says(1, &words);
+        }
+    }
+    let both = stage.letters(&["count", "--reason", "not_json", "--reason", "not_jason"]).await;
+    both.says(1, &["--reason not_jason matches nothing"]);
+    assert!(!both.err.contains("--reason not_json "), "{}", both.err);
+
     kinetide(&["dead-letters", "count"]).await.says(2, &["--lake"]);
     let typo = kinetide(&["dead-letters", "count", "--lake", "/no/such/lake"]).await;
     typo.says(2, &["/no/such/lake", "give a lake that exists"]);

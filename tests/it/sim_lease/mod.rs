@@ -7,4 +7,5 @@ mod cases;
 mod deploy;
 mod hand_off;
 mod mistakes;
+mod slow;
 mod world;

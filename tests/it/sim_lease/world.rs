@@ -244,6 +244,10 @@ pub(super) struct Fleet {
     pub(super) lookers: Arc<Mutex<BTreeSet<WorkerId>>>,
     /// Workers that start from now on keep a lease that they should hand over.
     pub(super) stubborn: bool,
+    /// Workers that start from now on read nothing, so that only renewals keep their leases.
+    pub(super) idle: bool,
+    /// How often each lease was begun, by whichever worker.
+    pub(super) begun: Arc<Mutex<BTreeMap<LeaseKey, usize>>>,
 }
 
 impl Fleet {
@@ -266,6 +270,8 @@ impl Fleet {
             seed,
             lookers: Arc::default(),
             stubborn: false,
+            idle: false,
+            begun: Arc::default(),
         }
     }
 
@@ -318,7 +324,8 @@ impl Fleet {
         let coordinator = Coordinator::new(settings, Arc::new(wire), lister);
         let (stop_taking, stop) = (CancellationToken::new(), CancellationToken::new());
         let stalled_until = Arc::new(Mutex::new(Instant::now()));
-        let work = work(Arc::clone(&coordinator), stream, stop_taking.clone(), stop.clone(), self.stubborn);
+        let habits = Habits { stubborn: self.stubborn, idle: self.idle, begun: Arc::clone(&self.begun) };
+        let work = work(Arc::clone(&coordinator), stream, stop_taking.clone(), stop.clone(), habits);
         let process = Process { work: Box::pin(work), stalled_until: Arc::clone(&stalled_until), nap: None };
         let process = self.processes.spawn(process);
         self.log.lock().unwrap().line(format!("{id} starts"));
@@ -432,13 +439,20 @@ impl Fleet {
     }
 }
 
+/// How the consumers of a worker behave.
+struct Habits {
+    stubborn: bool,
+    idle: bool,
+    begun: Arc<Mutex<BTreeMap<LeaseKey, usize>>>,
+}
+
 /// A worker with the plainest of consumers: counts up, and goes on to the children of a closed shard.
 async fn work(
     coordinator: Arc<Coordinator>,
     stream: Arc<Stream>,
     stop_taking: CancellationToken,
     stop: CancellationToken,
-    stubborn: bool,
+    habits: Habits,
 ) {
     let (gained, mut leases) = mpsc::channel(4);
     let finish = CancellationToken::new();
@@ -456,7 +470,10 @@ async fn work(
         tokio::select! {
             biased;
             ended = &mut run => return ended.unwrap(),
-            Some(lease) = leases.recv() => consumers.push(consume(&coordinator, &stream, lease, &stop, stubborn)),
+            Some(lease) = leases.recv() => {
+                *habits.begun.lock().unwrap().entry(lease.key().clone()).or_default() += 1;
+                consumers.push(consume(&coordinator, &stream, lease, &stop, &habits));
+            }
             Some(()) = consumers.next(), if !consumers.is_empty() => {}
             () = leave, if !left => left = true,
         }
@@ -468,14 +485,14 @@ async fn consume(
     stream: &Stream,
     lease: Arc<HeldLease>,
     stop: &CancellationToken,
-    stubborn: bool,
+    habits: &Habits,
 ) {
     let mut records_left = 4;
     loop {
         tokio::select! {
             biased;
             () = lease.lost().cancelled() => return coordinator.forget(&lease),
-            () = lease.handed_over().cancelled(), if !stubborn => {
+            () = lease.handed_over().cancelled(), if !habits.stubborn => {
                 coordinator.release(&lease).await;
                 return;
             }
@@ -483,7 +500,7 @@ async fn consume(
                 coordinator.release(&lease).await;
                 return;
             }
-            () = sleep(Duration::from_millis(700)) => {}
+            () = sleep(Duration::from_millis(700)), if !habits.idle => {}
         }
         // No record of a shard is before its start.
         let start: u128 = lease.key().as_str().rsplit('-').next().unwrap().parse().unwrap();
