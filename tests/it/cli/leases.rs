@@ -252,6 +252,40 @@ async fn shards_are_handed_over_and_taken_away_without_loss() {
     stage.exactly_once(60).await;
 }
 
+/// The next owner would deliver it too, but only when its own batch is due: with these settings in ten minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_over_delivers_the_open_batch_first() {
+    let stage = Stage::new(1).await;
+    let patient = [("--batch-age", "10m")];
+    let first = stage.worker(&patient).await;
+    eventually("the first worker has the shard", || async {
+        (first.metric("kinetide_leases_held ").await == 1.0).then_some(())
+    })
+    .await;
+    let _second = stage.worker(&patient).await;
+    stage.put(0..20);
+    eventually("all of it is in the open batch", || async {
+        (first.status().await["shards"][0]["batch_records"] == 20).then_some(())
+    })
+    .await;
+    assert_eq!(stage.verify().await.rows_delivered, 0, "no batch is due");
+
+    // With a silent owner or nobody to give it to the shard would be taken away at once.
+    eventually("the shard can be handed over", || async {
+        let dry = json(&stage.leases_command(&["release", &shard(0), "--dry-run", "--json"]).await);
+        dry[0]["does"].as_str().unwrap().starts_with("handed from").then_some(())
+    })
+    .await;
+    stage.leases_command(&["release", &shard(0), "--yes"]).await.says(0, &[]);
+    eventually("the shard goes to the second worker", || async {
+        let row = stage.lease(0).await;
+        (row.actual_owner().is_some_and(|owner| owner.as_str() != first.id)).then_some(())
+    })
+    .await;
+    assert!(stage.delivered().await, "the row that was given on has it");
+    stage.exactly_once(20).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_is_moved_knowingly() {
     let stage = Stage::new(1).await;
