@@ -71,7 +71,7 @@ async fn an_operator_looks_and_replays() {
     by_hour.says(0, &[]);
     assert!(by_hour.out.starts_with("HOUR ") && by_hour.out.contains("wrong_type"), "{}", by_hour.out);
     assert_eq!(stage.letters_json(&["count", "--until", "2026-01-15T09:30:00Z"], 0).await["open"], 0);
-    assert_eq!(stage.letters_json(&["count", "--stream", "trade"], 0).await["open"], 0);
+    assert_eq!(stage.letters_json(&["count", "--stream", "trade"], 1).await["open"], 0, "a typo");
 
     let list = stage.letters_json(&["list", "--stream", STREAM], 0).await;
     let rows = list["dead_letters"].as_array().unwrap();
