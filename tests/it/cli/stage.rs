@@ -234,13 +234,6 @@ impl Worker {
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
-    /// Lets every other process go first.
-    pub(super) fn be_nice(&self) {
-        let pid = self.child.id().unwrap().to_string();
-        let ran = std::process::Command::new("renice").args(["-n", "19", "-p", &pid]).output();
-        assert!(ran.is_ok_and(|ran| ran.status.success()), "renice is part of every system");
-    }
-
     pub(super) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();

@@ -1,18 +1,16 @@
-//! A worker that gets hardly any processor time keeps the leases that nobody else wants.
+//! A worker that gets hardly any processor time, and for a while none, keeps the leases that nobody else wants.
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use kinetide::lease::Lease;
+use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
 use super::eventually;
-use super::stage::Stage;
+use super::stage::{FAILOVER, Stage};
 
-const SHARDS: u32 = 200;
-/// How long the processors are taken away.
-const STARVED: Duration = Duration::from_secs(15);
+const SHARDS: u32 = 40;
 
 /// Keeps every processor busy four times over until it is dropped.
 fn busy() -> Vec<Child> {
@@ -28,30 +26,39 @@ fn busy() -> Vec<Child> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_starved_lone_worker_keeps_its_leases_and_what_it_has_read() {
     let stage = Stage::new(SHARDS).await;
-    // Idle shards are polled as often as that.
-    let worker = stage.worker(&[("--batch-age", "2s")]).await;
-    let owned = |rows: &[Lease]| rows.iter().filter(|row| row.actual_owner().is_some()).count();
-    eventually("every lease has its owner", || async {
-        let held = worker.metric("kinetide_leases_held ").await;
-        (owned(&stage.leases().await) == SHARDS as usize && held >= f64::from(SHARDS)).then_some(())
+    let worker = stage.worker(&[("--batch-age", "10m")]).await;
+    eventually("every lease is held", || async {
+        (worker.metric("kinetide_leases_held ").await >= f64::from(SHARDS)).then_some(())
     })
     .await;
-    let lost = worker.metric("kinetide_leases_lost_total").await;
-    let begun = worker.metric("kinetide_leases_begun_total").await;
+    stage.put(0..200);
+    let read = || async {
+        let shards = worker.status().await["shards"].as_array().unwrap().clone();
+        shards.iter().filter_map(|shard| shard["batch_records"].as_u64()).sum::<u64>()
+    };
+    eventually("all of it is in open batches", || async { (read().await == 200).then_some(()) }).await;
+    let (lost, begun, fetched) =
+        ("kinetide_leases_lost_total", "kinetide_leases_begun_total", "kinetide_records_fetched_total");
+    let before = [worker.metric(lost).await, worker.metric(begun).await, worker.metric(fetched).await];
 
-    stage.put(0..100);
-    worker.be_nice();
     let spinning = busy();
-    sleep(STARVED).await;
-    stage.put(100..200);
+    sleep(FAILOVER).await;
+    // Longer than any lease is valid.
+    worker.signal(Signal::SIGSTOP);
+    sleep(FAILOVER * 3 / 2).await;
+    worker.signal(Signal::SIGCONT);
+    sleep(FAILOVER).await;
     drop(spinning);
 
-    stage.all_delivered().await;
-    let lost = worker.metric("kinetide_leases_lost_total").await - lost;
-    let begun = worker.metric("kinetide_leases_begun_total").await - begun;
-    // It was every one of them, and more than once.
+    stage.put(200..220);
+    eventually("it reads on", || async { (read().await >= 220).then_some(()) }).await;
+    let lost = worker.metric(lost).await - before[0];
+    let begun = worker.metric(begun).await - before[1];
+    let fetched = worker.metric(fetched).await - before[2];
+    // It was every one of them.
     let few = f64::from(SHARDS) / 4.0;
     assert!(lost <= few && begun <= few, "{lost} lost and {begun} begun again of {SHARDS}");
+    assert!(fetched < 120.0, "{fetched} records were fetched, of which 20 were new");
     worker.drain().await;
-    stage.exactly_once(200).await;
+    stage.exactly_once(220).await;
 }
