@@ -49,7 +49,9 @@ impl DynamoDbLeaseTable {
     pub async fn locate(&self) -> Result<(), TableError> {
         match self.describe(&self.table).await? {
             // What is still being made does not keep an onlooker away.
-            Some(table) => drop(missing(&self.table, &table)?),
+            Some(table) => {
+                missing(&self.table, &table)?;
+            }
             None => return Err(TableError::NotFound(self.table.clone())),
         }
         let layout = self.find_layout().await?;
