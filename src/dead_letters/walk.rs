@@ -88,7 +88,7 @@ impl Walk {
     }
 
     /// Every reason that has a folder, meant or not; known after the first hour was asked for.
-    pub fn reasons(&self) -> &[String] {
+    pub fn there(&self) -> &[String] {
         &self.there
     }
 

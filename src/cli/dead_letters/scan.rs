@@ -121,7 +121,7 @@ impl<'a> Objects<'a> {
     /// Tells of filters that match nothing, once all hours are looked at.
     pub(super) fn tell_unmatched(&self, problems: &mut Problems) {
         let mut reasons = Names::default();
-        for reason in self.walk.reasons() {
+        for reason in self.walk.there() {
             reasons.see(reason, &self.which.reasons, |wanted| wanted == reason);
         }
         reasons.tell("--reason", &self.which.reasons, problems);
