@@ -1,7 +1,6 @@
 //! A worker that gets hardly any processor time, and for a while none, keeps the leases that nobody else wants.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
