@@ -151,6 +151,8 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             batch_age_max: config.batch_age_max,
             poll_idle_max: config.poll_idle_max,
             transform: config.transform,
+            lake: config.lake.place(),
+            pending_format: config.pending_format,
             initial_timestamp_us: config.initial_timestamp_us,
             seed: seed(),
         },

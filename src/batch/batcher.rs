@@ -199,7 +199,8 @@ impl Batcher {
                     Some(code) => *dead_letters.entry(code).or_insert(0) += encoder.rows(),
                 }
                 let key = format!("{}/{name}", partition.folder(&self.context.layout));
-                LakeObject { key, rows: encoder.rows(), body: encoder.finish() }
+                let (body, content) = encoder.finish_object();
+                LakeObject { key, body, content }
             })
             .collect();
         objects.sort_unstable_by(|a, b| a.key.cmp(&b.key));

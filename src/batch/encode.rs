@@ -11,6 +11,8 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
 
+use super::content::{Content, ContentHash};
+
 const BLOCK_BYTES: usize = 64 << 10;
 
 /// What the state of a level 1 encoder takes (measured for zlib-rs), bytes.
@@ -29,7 +31,7 @@ pub(super) struct Encoder {
     /// Rows that are not compressed yet. Grows with them, so that small objects stay small; less than a block once there
     /// is a compressor.
     block: Vec<u8>,
-    gzip: Option<GzEncoder<Vec<u8>>>,
+    gzip: Option<Compressor>,
     rows: u64,
 }
 
@@ -56,14 +58,14 @@ impl Encoder {
         }
         let gzip = match &mut self.gzip {
             Some(gzip) => gzip,
-            none => none.insert(compress(self.level, &mut self.block)),
+            none => none.insert(Compressor::taking(self.level, &mut self.block)),
         };
         let mut rest = row;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(BLOCK_BYTES - self.block.len()));
             self.block.extend_from_slice(now);
             if self.block.len() == BLOCK_BYTES {
-                gzip.write_all(&self.block).expect(VEC_CANNOT_FAIL);
+                gzip.write(&self.block);
                 self.block.clear();
             }
             rest = later;
@@ -83,7 +85,7 @@ impl Encoder {
     /// Memory that it holds, or that its object will take if that is more, bytes.
     pub(super) fn held_bytes(&self) -> usize {
         match &self.gzip {
-            Some(gzip) => STATE_BYTES + gzip.get_ref().capacity() + self.block.capacity(),
+            Some(gzip) => STATE_BYTES + gzip.held_bytes() + self.block.capacity(),
             // gzip can make text longer: at level 1 by an eighth, and by header, blocks and trailer. That matters where there
             // are many small objects.
             None => {
@@ -93,27 +95,53 @@ impl Encoder {
         }
     }
 
-    pub(super) fn finish(mut self) -> Bytes {
+    pub(super) fn finish(self) -> Bytes {
+        self.finish_object().0
+    }
+
+    /// The object, and what it holds.
+    pub(super) fn finish_object(mut self) -> (Bytes, Content) {
         let mut gzip = match self.gzip {
             Some(gzip) => gzip,
-            None => compress(self.level, &mut self.block),
+            None => Compressor::taking(self.level, &mut self.block),
         };
-        gzip.write_all(&self.block).expect(VEC_CANNOT_FAIL);
-        let mut object = gzip.finish().expect(VEC_CANNOT_FAIL);
-        // What is counted from now on is its length.
-        object.shrink_to_fit();
-        object.into()
+        gzip.write(&self.block);
+        let (object, hash) = gzip.finish();
+        (object, Content { rows: self.rows, hash })
     }
 }
 
-/// A compressor that has taken the whole blocks of `rows`; the rest stays.
-fn compress(level: u32, rows: &mut Vec<u8>) -> GzEncoder<Vec<u8>> {
-    let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(level));
-    let whole = rows.len() - rows.len() % BLOCK_BYTES;
-    for block in rows[..whole].chunks(BLOCK_BYTES) {
-        gzip.write_all(block).expect(VEC_CANNOT_FAIL);
+/// The compressor of one object, and the hash of what it has taken: both see each block while it is in the cache.
+struct Compressor {
+    gzip: GzEncoder<Vec<u8>>,
+    hash: ContentHash,
+}
+
+impl Compressor {
+    /// One that has taken the whole blocks of `rows`; the rest stays.
+    fn taking(level: u32, rows: &mut Vec<u8>) -> Self {
+        let gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(level));
+        let mut compressor = Self { gzip, hash: ContentHash::new() };
+        let whole = rows.len() - rows.len() % BLOCK_BYTES;
+        rows[..whole].chunks(BLOCK_BYTES).for_each(|block| compressor.write(block));
+        rows.drain(..whole);
+        rows.shrink_to(BLOCK_BYTES);
+        compressor
     }
-    rows.drain(..whole);
-    rows.shrink_to(BLOCK_BYTES);
-    gzip
+
+    fn write(&mut self, rows: &[u8]) {
+        self.hash.update(rows);
+        self.gzip.write_all(rows).expect(VEC_CANNOT_FAIL);
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.gzip.get_ref().capacity()
+    }
+
+    fn finish(self) -> (Bytes, u64) {
+        let mut object = self.gzip.finish().expect(VEC_CANNOT_FAIL);
+        // What is counted from now on is its length.
+        object.shrink_to_fit();
+        (object.into(), self.hash.finish())
+    }
 }

@@ -1,10 +1,11 @@
 //! Rows of one shard → gzip NDJSON objects, or records of a delivery stream.
 //!
-//! Owns: base64 of the payload, when a batch is full, the encoder, the partition and the key of an object, how rows are
-//! packed into records, reading positions back from an object.
+//! Owns: base64 of the payload, when a batch is full, the encoder, the partition and the key of an object, what proves
+//! that an object is the one meant, how rows are packed into records, reading positions back from an object.
 //! Does not own: how objects get to the store (`deliver`), when the batch is safe (`checkpoint`).
 
 mod batcher;
+mod content;
 mod encode;
 mod key;
 mod pack;
@@ -12,9 +13,10 @@ mod repair;
 mod row_objects;
 
 pub use batcher::{Batcher, each_record};
+pub use content::Content;
 pub use key::{hour_folder, name_start, range_of_name, replay_name};
 pub use pack::Packing;
-pub use repair::{UnreadableObject, read_positions, seal_object};
+pub use repair::{UnreadableObject, read_content, read_positions, seal_object};
 pub use row_objects::RowObjects;
 
 use bytes::Bytes;
@@ -38,7 +40,7 @@ pub struct BatchLimits {
     pub rows_bytes_max: usize,
     /// Objects, dead letter objects included. Where their keys would not fit into the description of a batch, fewer.
     pub objects_max: usize,
-    /// gzip level, 1 to 9. Decides the bytes of an object, so all workers of one application must agree on it.
+    /// gzip level, 1 to 9. Workers with different ones finish each other's batches all the same.
     pub gzip_level: u32,
 }
 
@@ -118,8 +120,8 @@ pub struct LakeObject {
     pub key: String,
     /// gzip of NDJSON.
     pub body: Bytes,
-    /// Rows in it, never 0.
-    pub rows: u64,
+    /// What it holds; never 0 rows.
+    pub content: Content,
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
-//! Sealing keys and reading back what an object holds, for the repair of a batch that another version prepared.
+//! Sealing keys and reading back what an object holds, for the repair of a batch that another version prepared, and to
+//! see whether an object is the one meant.
 
 use std::borrow::Cow;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use serde::Deserialize;
 
+use super::content::{Content, ContentHash};
 use super::encode::Encoder;
 use crate::shard::{Position, SequenceNumber};
 
@@ -34,6 +36,23 @@ pub enum UnreadableObject {
 struct Row<'a> {
     #[serde(borrow, alias = "sequenceNumber")]
     sequence_number: Cow<'a, str>,
+}
+
+/// What an object holds. Takes objects of several gzip members.
+///
+/// # Errors
+/// When it is not gzip, or cut off.
+pub fn read_content(object: &[u8]) -> Result<Content, UnreadableObject> {
+    let mut text = MultiGzDecoder::new(object);
+    let (mut rows, mut hash, mut piece) = (0, ContentHash::new(), vec![0; 32 << 10]);
+    loop {
+        let bytes = text.read(&mut piece).map_err(UnreadableObject::Gzip)?;
+        if bytes == 0 {
+            return Ok(Content { rows, hash: hash.finish() });
+        }
+        hash.update(&piece[..bytes]);
+        rows += memchr::memchr_iter(b'\n', &piece[..bytes]).count() as u64;
+    }
 }
 
 /// The positions of all rows in an object, in the order of its rows. Takes objects of several gzip members.

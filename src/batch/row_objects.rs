@@ -41,10 +41,9 @@ impl RowObjects {
 
     /// The objects, all called `name` in the folders of their hours, in the order of first rows.
     pub fn finish(self, layout: &Layout, name: &str) -> Vec<LakeObject> {
-        let object = |(partition, encoder): (Partition, Encoder)| LakeObject {
-            key: format!("{}/{name}", partition.folder(layout)),
-            rows: encoder.rows(),
-            body: encoder.finish(),
+        let object = |(partition, encoder): (Partition, Encoder)| {
+            let (body, content) = encoder.finish_object();
+            LakeObject { key: format!("{}/{name}", partition.folder(layout)), body, content }
         };
         self.objects.into_iter().map(object).collect()
     }

@@ -7,19 +7,21 @@
 //! ```text
 //!            Closed                Written             Delivered            Written
 //!   Idle ────────────► Preparing ──────────► Delivering ────────► Committing ─────► Idle
-//!    │ Taken, batch pending                   ▲                      ▲
-//!    ▼                    same objects        │                      │ nothing left to write
-//!  Rebuilding ────────────────────────────────┘                      │
-//!    │ other objects                  Preparing ◄── RebuildingRest ──┘
+//!    │ Taken, batch pending                   ▲  │ Foreign           ▲
+//!    ▼                    same objects        │  │                   │ nothing left to write
+//!  Rebuilding ────────────────────────────────┘  │                   │
+//!    │ other objects  ◄──────────────────────────┘                   │
+//!    │                                Preparing ◄── RebuildingRest ──┘
 //!    ▼               Written          Sealed          ▲
 //!  DeclaringRepair ──────────► Sealing ───────────────┘
 //! ```
 
+mod keys;
 mod pending;
 mod protocol;
 
-pub use pending::{PendingBatch, PendingError, Stage};
-pub use protocol::{BatchPlan, Event, Halt, Protocol, Step};
+pub use pending::{PendingBatch, PendingError, PendingFormat, Proof, Stage};
+pub use protocol::{BatchPlan, Event, Halt, PlannedObject, Protocol, STATE_BYTES_MAX, Sought, Step};
 
 #[cfg(test)]
 mod model;

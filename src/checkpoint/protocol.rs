@@ -1,9 +1,34 @@
 //! The protocol as a pure state machine: events in, the next step out. No async, no clock, no I/O; the consumer,
 //! the model checker and the simulation all drive this one.
 
-use super::pending::{PendingBatch, PendingError, Stage};
+use super::pending::{PendingBatch, PendingError, PendingFormat, Proof, Stage};
+use crate::batch::Content;
 use crate::lease::{LeaseWrite, Pending};
 use crate::shard::{Checkpoint, Position};
+
+/// The longest description, bytes: an item of DynamoDB takes 400 KB, and the row holds more than this.
+pub const STATE_BYTES_MAX: usize = 128 << 10;
+/// The most repairs of one batch. Each needs a takeover by a build that would make other objects, so that many are no
+/// accident any more, and each reads all objects of those before it.
+const GENERATIONS_MAX: u32 = 64;
+
+/// One object of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PlannedObject {
+    /// Its key.
+    pub key: String,
+    /// What it holds.
+    pub content: Content,
+}
+
+/// An object to look for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Sought {
+    /// Its key.
+    pub key: String,
+    /// What it must hold. `None` where the description does not say so: rows then, as no object of a batch is empty.
+    pub content: Option<Content>,
+}
 
 /// A closed batch: what it covers and the objects that will hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -12,8 +37,8 @@ pub struct BatchPlan {
     pub first: Position,
     /// Last record.
     pub last: Position,
-    /// Keys of its objects, which may be none.
-    pub objects: Vec<String>,
+    /// Its objects, which may be none.
+    pub objects: Vec<PlannedObject>,
     /// True when some of its rows are in none of them but go to a delivery stream.
     pub streamed: bool,
 }
@@ -40,24 +65,33 @@ pub enum Event {
     /// The records asked for are read again; these objects would hold the rows asked for, those aside that go to a
     /// delivery stream.
     Rebuilt {
-        /// Keys of the objects.
-        objects: Vec<String>,
+        /// The objects.
+        objects: Vec<PlannedObject>,
         /// True when there are rows for a delivery stream. No objects and no such rows: every row is there already.
         streamed: bool,
     },
     /// The records asked for have left the stream's retention.
     RecordsGone,
-    /// Answer to [`Step::Find`]: whether every key has an object.
+    /// Answer to [`Step::Find`]: whether every object is there and holds what it must.
     Found {
-        /// True when none is missing.
+        /// True when none is missing, and none is another one.
         all: bool,
+    },
+    /// Answer to [`Step::Compare`].
+    Compared {
+        /// True when each object that exists holds what ours does.
+        ours: bool,
     },
     /// Every key to be sealed has an object now, an empty one or one with rows.
     Sealed,
     /// The write to the lease row was accepted.
     Written,
-    /// Every object of the batch exists, and the delivery stream has accepted the other rows.
+    /// Every object of the batch exists, those that did before hold what ours do, and the delivery stream has accepted the
+    /// other rows.
     Delivered,
+    /// Answer to [`Step::Deliver`] as well: an object exists that holds something else, as a seal or the rows of another
+    /// build. Nothing went to the delivery stream.
+    Foreign,
     /// Every child shard has a lease and the row names them.
     ChildrenCreated,
 }
@@ -77,14 +111,16 @@ pub enum Step {
         /// Keys of sealed objects; rows found there are not written again.
         without: Vec<String>,
     },
-    /// Look whether every key has an object. Answer: `Found`.
-    Find(Vec<String>),
+    /// Look whether every object is there. Answer: `Found`.
+    Find(Vec<Sought>),
+    /// Look whether those objects of the batch in hand that exist hold what it would put there. Answer: `Compared`.
+    Compare(Vec<String>),
     /// Create an empty object under every key that has none. Answer: `Sealed`.
     Seal(Vec<String>),
     /// Write to the lease row, on condition of its counter. Answer: `Written`; if the lease is lost, stop.
     Write(LeaseWrite),
-    /// Create every object of the batch, create-only; an object that exists counts. Send the rows that go to a delivery
-    /// stream, sent before or not. Answer: `Delivered`.
+    /// Create every object of the batch, create-only; an object that exists counts when it holds the same rows. Then send
+    /// the rows that go to a delivery stream, sent before or not. Answer: `Delivered` or `Foreign`.
     Deliver(Vec<String>),
     /// Create the leases of the child shards and name them on the row. Answer: `ChildrenCreated`.
     CreateChildren,
@@ -102,6 +138,38 @@ pub enum Halt {
     /// The description of the pending batch cannot be used.
     #[error(transparent)]
     Pending(#[from] PendingError),
+    /// The batch was prepared for another lake, where some of its objects may be.
+    #[error(
+        "records {first} to {last} were prepared for the lake {theirs}, and this worker writes to {ours}: start workers \
+         with --lake {theirs} until the batch is committed (if both name the same place, only until then); if that lake \
+         is given up, forget the batch with `kinetide leases set-checkpoint`, and rows of it that are there are delivered \
+         here as well"
+    )]
+    OtherLake {
+        /// First sequence number of the batch.
+        first: String,
+        /// Last sequence number of the batch.
+        last: String,
+        /// The lake of the batch.
+        theirs: String,
+        /// The lake of this worker.
+        ours: String,
+    },
+    /// The batch was repaired too often for its row, or has too many objects.
+    #[error(
+        "records {first} to {last} were prepared {generations} times over by builds or settings that make different \
+         objects, and their description has reached its limit: run the same build with the same settings on all workers; \
+         then forget the batch with `kinetide leases set-checkpoint`, and rows of it that are in the lake are delivered \
+         again"
+    )]
+    TooManyObjects {
+        /// First sequence number of the batch.
+        first: String,
+        /// Last sequence number of the batch.
+        last: String,
+        /// How often it was prepared.
+        generations: u32,
+    },
     /// The records of a pending batch are gone, and not all of its objects exist or rows of it went to a delivery stream,
     /// which tells nobody whether it has accepted them.
     #[error(
@@ -122,6 +190,8 @@ enum Phase {
     Idle,
     /// Taken over with a batch pending: reading its records again.
     Rebuilding(PendingBatch),
+    /// We would make the same objects, as far as a description without proof says: looking at those that exist.
+    Comparing(PendingBatch),
     /// Its records are gone: looking whether its objects exist.
     Finding(PendingBatch),
     /// Its objects are not the ones we would make: writing that they are to be sealed.
@@ -147,13 +217,27 @@ enum Phase {
 pub struct Protocol {
     /// Id of this worker's transform.
     transform: String,
+    /// The lake of this worker.
+    lake: String,
+    /// How batches are described.
+    format: PendingFormat,
     phase: Phase,
 }
 
 impl Protocol {
-    /// A fresh owner. The first event is [`Event::Taken`].
-    pub fn new(transform: impl Into<String>) -> Self {
-        Self { transform: transform.into(), phase: Phase::Idle }
+    /// A fresh owner that writes to `lake`. The first event is [`Event::Taken`].
+    pub fn new(transform: impl Into<String>, lake: impl Into<String>) -> Self {
+        Self {
+            transform: transform.into(),
+            lake: lake.into(),
+            format: PendingFormat::One,
+            phase: Phase::Idle,
+        }
+    }
+
+    /// Batches are described like this from now on. It may change at any time, as workers come and go.
+    pub fn write_format(&mut self, format: PendingFormat) {
+        self.format = format;
     }
 
     /// True between batches.
@@ -168,32 +252,43 @@ impl Protocol {
     pub fn on(&mut self, event: Event) -> Step {
         let (phase, step) = match (std::mem::replace(&mut self.phase, Phase::Stopped), event) {
             (Phase::Idle, Event::Taken { checkpoint, pending }) => self.taken(checkpoint, pending.as_ref()),
-            (Phase::Idle, Event::Closed { plan, shard_end }) => prepare(PendingBatch {
-                first: plan.first,
-                last: plan.last,
-                transform: self.transform.clone(),
-                generation: 0,
-                stage: Stage::Deliver,
-                objects: plan.objects,
-                sealed: Vec::new(),
-                shard_end,
-                streamed: plan.streamed,
-            }),
+            (Phase::Idle, Event::Closed { plan, shard_end }) => {
+                let batch = PendingBatch {
+                    first: plan.first,
+                    last: plan.last,
+                    transform: self.transform.clone(),
+                    generation: 0,
+                    stage: Stage::Deliver,
+                    objects: Vec::new(),
+                    sealed: Vec::new(),
+                    shard_end,
+                    streamed: plan.streamed,
+                    proof: None,
+                };
+                prepare(self.with_objects(batch, plan.objects))
+            }
             (Phase::Idle, Event::Drained) => (Phase::CreatingChildren, Step::CreateChildren),
 
             (Phase::Rebuilding(batch), Event::Rebuilt { objects, streamed }) => {
-                if batch.transform == self.transform && batch.objects == objects && batch.streamed == streamed
-                {
-                    deliver(batch)
-                } else {
-                    declare_repair(batch)
+                match self.agrees(&batch, &objects, streamed) {
+                    Agreement::Proven => deliver(batch),
+                    Agreement::Named => {
+                        let step = Step::Compare(batch.objects.clone());
+                        (Phase::Comparing(batch), step)
+                    }
+                    Agreement::None => self.declare_repair(batch),
                 }
             }
+            (Phase::Comparing(batch), Event::Compared { ours: true }) => deliver(batch),
+            (Phase::Comparing(batch), Event::Compared { ours: false }) => self.declare_repair(batch),
             // That its objects exist says nothing of its other rows.
             (Phase::Rebuilding(batch), Event::RecordsGone) if batch.streamed => halt_records_gone(&batch),
             (Phase::Rebuilding(batch), Event::RecordsGone) => {
-                let step = Step::Find(batch.objects.clone());
-                (Phase::Finding(batch), step)
+                let contents = batch.proof.iter().flat_map(|proof| proof.contents.iter().copied().map(Some));
+                let contents = contents.chain(std::iter::repeat(None));
+                let sought = batch.objects.iter().zip(contents);
+                let sought = sought.map(|(key, content)| Sought { key: key.clone(), content }).collect();
+                (Phase::Finding(batch), Step::Find(sought))
             }
             (Phase::Finding(batch), Event::Found { all: true }) => commit(Checkpoint::At(batch.last)),
             (Phase::Finding(batch), Event::Found { all: false }) => halt_records_gone(&batch),
@@ -209,15 +304,19 @@ impl Protocol {
             {
                 commit(Checkpoint::At(batch.last))
             }
-            (Phase::RebuildingRest(batch), Event::Rebuilt { objects, streamed }) => prepare(PendingBatch {
-                transform: self.transform.clone(),
-                stage: Stage::Deliver,
-                objects,
-                streamed,
-                ..batch
-            }),
+            (Phase::RebuildingRest(batch), Event::Rebuilt { objects, streamed }) => {
+                let batch = PendingBatch {
+                    transform: self.transform.clone(),
+                    stage: Stage::Deliver,
+                    streamed,
+                    ..batch
+                };
+                prepare(self.with_objects(batch, objects))
+            }
 
             (Phase::Preparing(batch), Event::Written) => deliver(batch),
+            // A batch that nobody knows of any more, or a build that keeps to no version. Its rows are looked for.
+            (Phase::Delivering(batch), Event::Foreign) => self.declare_repair(batch),
             (Phase::Delivering(batch), Event::Delivered) if batch.shard_end => {
                 (Phase::CreatingChildren, Step::CreateChildren)
             }
@@ -236,22 +335,82 @@ impl Protocol {
         if checkpoint == Checkpoint::ShardEnd {
             return (Phase::Stopped, Step::Finished);
         }
-        match pending.map(PendingBatch::from_pending).transpose().map(Option::flatten) {
-            Err(error) => (Phase::Stopped, Step::Halt(error.into())),
-            Ok(None) => (Phase::Idle, Step::Read(checkpoint)),
+        let batch = match pending.map(PendingBatch::from_pending).transpose().map(Option::flatten) {
+            Err(error) => return halt(error.into()),
+            Ok(None) => return (Phase::Idle, Step::Read(checkpoint)),
             // A shard end is found again by reading on; until then the batch is one like any other.
-            Ok(Some(batch)) => {
-                let batch = PendingBatch { shard_end: false, ..batch };
-                match batch.stage {
-                    Stage::Seal => seal(batch),
-                    Stage::Deliver => {
-                        let step = rebuild(&batch);
-                        (Phase::Rebuilding(batch), step)
-                    }
-                }
+            Ok(Some(batch)) => PendingBatch { shard_end: false, ..batch },
+        };
+        match &batch.proof {
+            Some(proof) if proof.lake != self.lake => {
+                let (first, last) = ends(&batch);
+                halt(Halt::OtherLake { first, last, theirs: proof.lake.clone(), ours: self.lake.clone() })
+            }
+            _ if batch.stage == Stage::Seal => seal(batch),
+            _ => {
+                let step = rebuild(&batch);
+                (Phase::Rebuilding(batch), step)
             }
         }
     }
+
+    /// Whether we may finish the batch, given what we would make of its records. With a proof that alone decides, except
+    /// for rows in a delivery stream, of which there is none.
+    fn agrees(&self, batch: &PendingBatch, objects: &[PlannedObject], streamed: bool) -> Agreement {
+        let same_keys = batch.objects.iter().eq(objects.iter().map(|object| &object.key));
+        let same_transform = batch.transform == self.transform;
+        if !same_keys || batch.streamed != streamed || !same_transform && (streamed || batch.proof.is_none())
+        {
+            return Agreement::None;
+        }
+        match &batch.proof {
+            None => Agreement::Named,
+            Some(proof) if proof.contents.iter().eq(objects.iter().map(|object| &object.content)) => {
+                Agreement::Proven
+            }
+            Some(_) => Agreement::None,
+        }
+    }
+
+    /// The batch with these objects, in the format that is written now.
+    fn with_objects(&self, batch: PendingBatch, objects: Vec<PlannedObject>) -> PendingBatch {
+        let (keys, contents) = objects.into_iter().map(|object| (object.key, object.content)).unzip();
+        let proof = Proof { lake: self.lake.clone(), contents };
+        PendingBatch { objects: keys, proof: (self.format == PendingFormat::Two).then_some(proof), ..batch }
+    }
+
+    /// Says in the row that the batch's objects are going to be sealed, *before* the first of them is: an owner with
+    /// the old transform that came after us would otherwise take an empty seal for its own finished object.
+    fn declare_repair(&self, batch: PendingBatch) -> (Phase, Step) {
+        if batch.generation >= GENERATIONS_MAX {
+            return halt_too_many(&batch);
+        }
+        let mut sealed = batch.sealed;
+        sealed.extend(batch.objects);
+        let batch = PendingBatch {
+            generation: batch.generation + 1,
+            stage: Stage::Seal,
+            objects: Vec::new(),
+            sealed,
+            // Of which kind the rest is will be known when it is built.
+            streamed: false,
+            proof: None,
+            ..batch
+        };
+        match prepare(self.with_objects(batch, Vec::new())) {
+            (Phase::Preparing(batch), step) => (Phase::DeclaringRepair(batch), step),
+            halted => halted,
+        }
+    }
+}
+
+/// What a description and a rebuild have in common.
+enum Agreement {
+    /// The objects are the same.
+    Proven,
+    /// The transform says that it makes the same, and the keys are the same.
+    Named,
+    None,
 }
 
 fn rebuild(batch: &PendingBatch) -> Step {
@@ -264,8 +423,11 @@ fn rebuild(batch: &PendingBatch) -> Step {
 }
 
 fn prepare(batch: PendingBatch) -> (Phase, Step) {
-    let step = Step::Write(LeaseWrite::Prepare(batch.to_pending()));
-    (Phase::Preparing(batch), step)
+    let pending = batch.to_pending();
+    if pending.state.as_ref().is_some_and(|state| state.len() > STATE_BYTES_MAX) {
+        return halt_too_many(&batch);
+    }
+    (Phase::Preparing(batch), Step::Write(LeaseWrite::Prepare(pending)))
 }
 
 fn deliver(batch: PendingBatch) -> (Phase, Step) {
@@ -278,31 +440,30 @@ fn commit(checkpoint: Checkpoint) -> (Phase, Step) {
     (Phase::Committing(checkpoint), step)
 }
 
-/// Says in the row that the batch's objects are going to be sealed, *before* the first of them is: an owner with
-/// the old transform that came after us would otherwise take an empty seal for its own finished object.
-fn declare_repair(batch: PendingBatch) -> (Phase, Step) {
-    let mut sealed = batch.sealed;
-    sealed.extend(batch.objects);
-    let batch = PendingBatch {
-        generation: batch.generation + 1,
-        stage: Stage::Seal,
-        objects: Vec::new(),
-        sealed,
-        // Of which kind the rest is will be known when it is built.
-        streamed: false,
-        ..batch
-    };
-    let step = Step::Write(LeaseWrite::Prepare(batch.to_pending()));
-    (Phase::DeclaringRepair(batch), step)
-}
-
 fn seal(batch: PendingBatch) -> (Phase, Step) {
     let step = Step::Seal(batch.sealed.clone());
     (Phase::Sealing(batch), step)
 }
 
-fn halt_records_gone(batch: &PendingBatch) -> (Phase, Step) {
-    let first = batch.first.sequence.as_str().to_owned();
-    let last = batch.last.sequence.as_str().to_owned();
-    (Phase::Stopped, Step::Halt(Halt::RecordsGone { first, last }))
+fn halt(reason: Halt) -> (Phase, Step) {
+    (Phase::Stopped, Step::Halt(reason))
 }
+
+fn halt_records_gone(batch: &PendingBatch) -> (Phase, Step) {
+    let (first, last) = ends(batch);
+    halt(Halt::RecordsGone { first, last })
+}
+
+fn halt_too_many(batch: &PendingBatch) -> (Phase, Step) {
+    let (first, last) = ends(batch);
+    halt(Halt::TooManyObjects { first, last, generations: batch.generation.saturating_add(1) })
+}
+
+/// First and last sequence number.
+fn ends(batch: &PendingBatch) -> (String, String) {
+    (batch.first.sequence.as_str().to_owned(), batch.last.sequence.as_str().to_owned())
+}
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;

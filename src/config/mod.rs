@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use crate::batch::{BatchLimits, Layout, Packing};
+use crate::checkpoint::PendingFormat;
 use crate::deliver::{LakeUrl, S3Settings, Sse};
 use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
@@ -93,10 +94,16 @@ pub struct RunArgs {
           default_value = "300s", value_parser = duration)]
     pub batch_age: Duration,
 
-    /// gzip level, 1 (fast) to 9 (small). All workers of an application should have the same.
+    /// gzip level, 1 (fast) to 9 (small).
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_GZIP_LEVEL", value_name = "LEVEL", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=9))]
     pub gzip_level: u32,
+
+    /// How a batch under way is described in its lease row. 1 is what earlier releases read, 2 also proves its
+    /// objects; auto writes 2 when every worker reports that it reads it. Beside Java workers set 2.
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_PENDING_FORMAT", value_name = "FORMAT", value_enum,
+          default_value_t = PendingFormatSetting::Auto)]
+    pub pending_format: PendingFormatSetting,
 
     /// Bytes in memory between fetch and delivery, over all shards, 32MiB or more.
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_BYTE_BUDGET", value_name = "SIZE",
@@ -206,6 +213,19 @@ pub enum FirehoseGzip {
     Records,
 }
 
+/// How pending batches are described, as people say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PendingFormatSetting {
+    /// As the whole fleet understands it.
+    Auto,
+    /// As earlier releases do.
+    #[value(name = "1")]
+    One,
+    /// With proof.
+    #[value(name = "2")]
+    Two,
+}
+
 /// Flags and variables of all commands that write to a lake at s3://.
 #[derive(Clone, Debug, Args)]
 pub struct EncryptionArgs {
@@ -266,6 +286,8 @@ pub struct Config {
     pub limits: BatchLimits,
     /// When a batch is old.
     pub batch_age_max: Duration,
+    /// How pending batches are described; `None` as the fleet understands it.
+    pub pending_format: Option<PendingFormat>,
     /// Bytes in memory over all shards.
     pub byte_budget: usize,
     /// Where new leases start.
@@ -385,6 +407,11 @@ impl TryFrom<RunArgs> for Config {
             transform,
             layout,
             batch_age_max: args.batch_age,
+            pending_format: match args.pending_format {
+                PendingFormatSetting::Auto => None,
+                PendingFormatSetting::One => Some(PendingFormat::One),
+                PendingFormatSetting::Two => Some(PendingFormat::Two),
+            },
             byte_budget,
             initial,
             initial_timestamp_us,

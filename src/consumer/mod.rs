@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, each_record};
 use crate::cause::chain;
-use crate::checkpoint::{BatchPlan, Event, Protocol};
+use crate::checkpoint::{BatchPlan, Event, PendingFormat, Protocol};
 use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, BytePermit, RecordSource, StartAt};
 use crate::lease::HeldLease;
@@ -102,6 +102,10 @@ pub struct ConsumerSettings {
     pub poll_idle_max: Duration,
     /// What makes the rows.
     pub transform: Transform,
+    /// The lake, in one spelling: which batches are its own.
+    pub lake: String,
+    /// How pending batches are described; `None` as the fleet understands it.
+    pub pending_format: Option<PendingFormat>,
     /// Where AT_TIMESTAMP leases start, µs since the epoch.
     pub initial_timestamp_us: Option<i64>,
     /// Seed of all random choices.
@@ -175,7 +179,7 @@ impl Consumer {
 
     /// Brings what is pending to its end and reads on. An error is why no automatic way on is known.
     async fn work(&mut self, stop: &CancellationToken) -> Result<StopReason, String> {
-        let mut protocol = Protocol::new(self.context.id());
+        let mut protocol = Protocol::new(self.context.id(), self.shared.settings.lake.as_str());
         let row = self.lease.row();
         let taken = Event::Taken { checkpoint: row.checkpoint, pending: row.pending };
         let mut steps = self.steps();
@@ -290,7 +294,7 @@ impl Consumer {
         }
     }
 
-    /// The delivery of a batch that was just closed. The bytes it holds stay accounted for until that is done.
+    /// The delivery of a batch that was just closed. The bytes it holds stay accounted for until its objects exist.
     fn delivery(
         &mut self,
         mut protocol: Protocol,
@@ -306,7 +310,7 @@ impl Consumer {
         let plan = BatchPlan {
             first: batch.first.clone(),
             last: batch.last.clone(),
-            objects: batch.objects.iter().map(|object| object.key.clone()).collect(),
+            objects: steps::planned_objects(&batch).collect(),
             streamed: !batch.packed.is_empty(),
         };
         let records = count(batch.records);
@@ -314,10 +318,9 @@ impl Consumer {
         if shard_end {
             steps.children = std::mem::take(&mut open.children);
         }
-        steps.batch = Some(batch);
+        (steps.batch, steps.held) = (Some(batch), Some(permit));
         async move {
             let outcome = steps.drive(&mut protocol, Event::Closed { plan, shard_end }).await;
-            drop(permit);
             Delivered { protocol, outcome, records }
         }
     }

@@ -12,9 +12,11 @@ use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use super::rebuild::Rebuild;
-use crate::batch::{Batch, BatchContext, read_positions, seal_object};
+use crate::batch::{
+    Batch, BatchContext, Content, LakeObject, read_content, read_positions, seal_object,
+};
 use crate::cause::chain;
-use crate::checkpoint::{Event, Halt, Protocol, Step};
+use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sought, Step};
 use crate::deliver::{Backoff, Created, SinkError, calls, retry_until};
 use crate::fetch::BytePermit;
 use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
@@ -26,6 +28,8 @@ use crate::transform::ErrorCode;
 /// Objects of one batch that are under way at the same time.
 const UPLOADS: usize = 4;
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// How soon a worker that cannot believe in its lease looks again.
+const VALIDITY_PAUSE: Duration = Duration::from_millis(100);
 /// A failing sink is shown as a stall from this try on; one failure is part of a busy day.
 const STALL_TRIES: u32 = 3;
 /// Or from this time on: a sink that does not answer takes long for one try.
@@ -65,8 +69,8 @@ pub(super) struct Steps {
     rng: ChaCha8Rng,
     /// The batch in hand.
     pub(super) batch: Option<Batch>,
-    /// The bytes of a batch that was rebuilt.
-    rebuilt: Option<BytePermit>,
+    /// The bytes of the batch in hand.
+    pub(super) held: Option<BytePermit>,
     /// Children of the shard, where its last page named them.
     pub(super) children: Vec<ChildShard>,
 }
@@ -79,12 +83,13 @@ impl Steps {
         context: Arc<BatchContext>,
         rng: ChaCha8Rng,
     ) -> Self {
-        Self { shared, lease, status, context, rng, batch: None, rebuilt: None, children: Vec::new() }
+        Self { shared, lease, status, context, rng, batch: None, held: None, children: Vec::new() }
     }
 
     /// Reports `event` and carries out what follows from it, until there is nothing to do but read. A lost lease
     /// makes this wait for ever; whoever waits for it watches the lease.
     pub(super) async fn drive(&mut self, protocol: &mut Protocol, event: Event) -> Outcome {
+        protocol.write_format(self.pending_format());
         let mut step = protocol.on(event);
         let (mut repaired, mut rebuilt) = (false, false);
         let mut landed = None;
@@ -95,7 +100,8 @@ impl Steps {
                     rebuilt = true;
                     self.rebuild(first, last, generation, &without).await
                 }
-                Step::Find(keys) => Event::Found { all: self.find(&keys).await },
+                Step::Find(objects) => Event::Found { all: self.find(&objects).await },
+                Step::Compare(_) => Event::Compared { ours: self.compare().await },
                 Step::Seal(keys) => {
                     repaired = true;
                     self.seal(&keys).await;
@@ -105,10 +111,13 @@ impl Steps {
                     self.write(write).await;
                     Event::Written
                 }
-                Step::Deliver(keys) => {
-                    landed = Some(self.deliver(&keys).await);
-                    Event::Delivered
-                }
+                Step::Deliver(keys) => match self.deliver(&keys).await {
+                    Some(now) => {
+                        landed = Some(now);
+                        Event::Delivered
+                    }
+                    None => Event::Foreign,
+                },
                 Step::CreateChildren => {
                     self.create_children().await;
                     Event::ChildrenCreated
@@ -132,8 +141,17 @@ impl Steps {
                 }
                 Step::Halt(halt) => return Outcome::Halted(halt),
             };
+            protocol.write_format(self.pending_format());
             step = protocol.on(event);
         }
+    }
+
+    /// How batches are described: as set, or as the whole fleet understands it.
+    fn pending_format(&self) -> PendingFormat {
+        self.shared.settings.pending_format.unwrap_or_else(|| {
+            let read_by_all = self.shared.coordinator.pending_format();
+            if read_by_all >= 2 { PendingFormat::Two } else { PendingFormat::One }
+        })
     }
 
     /// Builds the objects of a batch again, without the rows that stand in `without`.
@@ -146,7 +164,7 @@ impl Steps {
     ) -> Event {
         let there = self.positions(without).await;
         // A first rebuild whose objects are of no use: its bytes must not stand in the way of the second.
-        (self.batch, self.rebuilt) = (None, None);
+        (self.batch, self.held) = (None, None);
         let mut rebuild = Rebuild {
             shared: Arc::clone(&self.shared),
             lease: Arc::clone(&self.lease),
@@ -163,10 +181,9 @@ impl Steps {
             tracing::warn!(shard = %self.lease.key(), %first, %last, "records of the pending batch have left the stream");
             return Event::RecordsGone;
         };
-        let objects = batch.iter().flat_map(|batch| &batch.objects);
-        let objects = objects.map(|object| object.key.clone()).collect();
+        let objects = batch.iter().flat_map(planned_objects).collect();
         let streamed = batch.as_ref().is_some_and(|batch| !batch.packed.is_empty());
-        (self.batch, self.rebuilt) = (batch, Some(held));
+        (self.batch, self.held) = (batch, Some(held));
         Event::Rebuilt { objects, streamed }
     }
 
@@ -191,9 +208,31 @@ impl Steps {
         positions
     }
 
-    async fn find(&mut self, keys: &[String]) -> bool {
-        for key in keys {
-            if !self.retry("find", key, |shared, key| async move { shared.sink.exists(&key).await }).await {
+    /// Whether every object is there, and holds what it must.
+    async fn find(&mut self, objects: &[Sought]) -> bool {
+        for Sought { key, content } in objects {
+            let found =
+                self.retry("find", key, |shared, key| async move { shared.sink.read(&key).await }).await;
+            let Some(found) = found else { return false };
+            if !holds(found, *content).await {
+                tracing::error!(shard = %self.lease.key(), %key, "not the object that was prepared");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether those objects of the batch in hand that exist hold the same rows.
+    async fn compare(&mut self) -> bool {
+        let objects = self.batch.iter().flat_map(|batch| &batch.objects);
+        let objects: Vec<(String, Content)> = objects.map(|o| (o.key.clone(), o.content)).collect();
+        for (key, content) in objects {
+            let found =
+                self.retry("compare", &key, |shared, key| async move { shared.sink.read(&key).await }).await;
+            if let Some(found) = found
+                && !holds(found, Some(content)).await
+            {
+                self.foreign(&key);
                 return false;
             }
         }
@@ -202,45 +241,80 @@ impl Steps {
 
     async fn seal(&mut self, keys: &[String]) {
         for key in keys {
-            let outcome =
-                self.retry("seal", key, |shared, key| async move {
-                    shared.sink.create(&key, seal_object()).await
-                })
-                .await;
+            let seed = self.rng.random();
+            let outcome = self.create(seed, "seal", key, &seal_object()).await;
             tracing::info!(%key, ?outcome, "object of another transform sealed");
         }
     }
 
-    /// Creates the objects of the batch in hand, and sends its other rows.
-    async fn deliver(&mut self, keys: &[String]) -> Landed {
+    /// Creates the objects of the batch in hand, and sends its other rows. `None` when an object exists that holds other
+    /// rows: then nothing was sent, and the batch is not in hand any more.
+    async fn deliver(&mut self, keys: &[String]) -> Option<Landed> {
         let batch = self.batch.take().expect("a batch is in hand when it is to be delivered");
-        let _held = self.rebuilt.take();
+        let _held = self.held.take();
         self.status.resumed();
         let started = Instant::now();
         debug_assert!(batch.objects.iter().map(|object| &object.key).eq(keys));
-        let bodies: Vec<(String, Bytes)> =
-            batch.objects.into_iter().map(|object| (object.key, object.body)).collect();
-        let seeds: Vec<u64> = bodies.iter().map(|_| self.rng.random()).collect();
+        let seeds: Vec<u64> = batch.objects.iter().map(|_| self.rng.random()).collect();
         let this = &*self;
-        stream::iter(bodies.into_iter().zip(seeds))
-            .for_each_concurrent(UPLOADS, |((key, body), seed)| async move {
-                let create = |shared: Arc<Shared>, key: String| {
-                    let body = body.clone();
-                    async move { shared.sink.create(&key, body).await }
-                };
-                let created = this.retry_seeded(seed, "deliver", &key, create).await;
-                metrics::object_delivered(match created {
-                    Created::New => ObjectOutcome::Created,
-                    Created::Existed => ObjectOutcome::Existed,
-                });
-            })
+        let ours: Vec<bool> = stream::iter(batch.objects.into_iter().zip(seeds))
+            .map(|(object, seed)| async move { this.deliver_object(seed, &object).await })
+            .buffer_unordered(UPLOADS)
+            .collect()
             .await;
+        if ours.contains(&false) {
+            return None;
+        }
         if !keys.is_empty() {
             metrics::deliver_finished("objects", true, started.elapsed());
         }
         self.send(batch.packed).await;
         self.status.recovered(Side::Delivering);
-        Landed { records: batch.records, bytes: batch.rows_bytes, dead_letters: batch.dead_letters }
+        Some(Landed { records: batch.records, bytes: batch.rows_bytes, dead_letters: batch.dead_letters })
+    }
+
+    /// Creates an object; one that exists counts when it holds the same rows. It may have been made by a former owner, or
+    /// by ourselves when an answer was lost; an empty seal or the rows of another build are neither.
+    async fn deliver_object(&self, seed: u64, object: &LakeObject) -> bool {
+        loop {
+            if self.create(seed, "deliver", &object.key, &object.body).await == Created::New {
+                metrics::object_delivered(ObjectOutcome::Created);
+                return true;
+            }
+            let read = |shared: Arc<Shared>, key: String| async move { shared.sink.read(&key).await };
+            // Gone again: somebody takes objects away.
+            let Some(found) = self.retry_seeded(seed, "read", &object.key, read).await else { continue };
+            let ours = found == object.body || holds(found, Some(object.content)).await;
+            if ours {
+                metrics::object_delivered(ObjectOutcome::Existed);
+            } else {
+                self.foreign(&object.key);
+            }
+            return ours;
+        }
+    }
+
+    /// Puts one object, create-only, for as long as it takes. The lease is looked at before each try: what a worker
+    /// sends when its time is over could arrive after the batch was finished and its objects were moved away.
+    async fn create(&self, seed: u64, action: &'static str, key: &str, body: &Bytes) -> Created {
+        let create = |shared: Arc<Shared>, key: String| {
+            let body = body.clone();
+            async move {
+                while !self.lease.is_valid(Instant::now()) {
+                    sleep(VALIDITY_PAUSE).await;
+                }
+                shared.sink.create(&key, body).await
+            }
+        };
+        self.retry_seeded(seed, action, key, create).await
+    }
+
+    fn foreign(&self, key: &str) {
+        metrics::object_delivered(ObjectOutcome::Foreign);
+        tracing::error!(
+            shard = %self.lease.key(), %key,
+            "an object of this name exists and holds other rows: the batch is repaired, rows that are in no object get new ones"
+        );
     }
 
     /// Sends packed rows to the delivery stream, one call after the other so that they arrive in the order of the shard.
@@ -399,4 +473,16 @@ impl Steps {
     fn fork_rng(&mut self) -> ChaCha8Rng {
         ChaCha8Rng::from_rng(&mut self.rng)
     }
+}
+
+/// What the protocol is told of a batch's objects.
+pub(super) fn planned_objects(batch: &Batch) -> impl Iterator<Item = PlannedObject> {
+    batch.objects.iter().map(|object| PlannedObject { key: object.key.clone(), content: object.content })
+}
+
+/// Whether an object holds this, or rows at least.
+async fn holds(object: Bytes, wanted: Option<Content>) -> bool {
+    let bytes = object.len();
+    let ((), found) = super::sized(bytes, (), move |()| read_content(&object)).await;
+    found.is_ok_and(|found| wanted.map_or(found.rows > 0, |wanted| found == wanted))
 }

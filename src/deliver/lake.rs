@@ -62,6 +62,19 @@ impl std::fmt::Display for LakeUrl {
     }
 }
 
+impl LakeUrl {
+    /// Where the lake is, in one spelling that `--lake` takes too: a folder by its full path without links.
+    pub fn place(&self) -> String {
+        match self {
+            Self::S3 { .. } => self.to_string(),
+            Self::Folder(folder) => {
+                let full = std::fs::canonicalize(folder).or_else(|_| std::path::absolute(folder));
+                full.as_ref().unwrap_or(folder).display().to_string()
+            }
+        }
+    }
+}
+
 /// The lake cannot be opened with these settings.
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]

@@ -67,6 +67,7 @@ impl Scene {
             version: "1".into(),
             released: false,
             workers: 3,
+            pending_format: 2,
         };
         let mut scene = Self {
             fleet: FleetView::new(FAILOVER),

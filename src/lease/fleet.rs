@@ -19,6 +19,13 @@ pub const SESSION: &str = "kinetide.session";
 /// The property with the time when the process started, seconds since the epoch.
 pub const STARTED: &str = "kinetide.started";
 
+/// The property with the newest format of a pending batch that the process reads.
+pub const PENDING: &str = "kinetide.pending";
+/// That of this build: batches of the formats 1 and 2.
+pub const PENDING_FORMAT: u64 = 2;
+/// What every worker reads, those on the Java KCL aside, which read none.
+pub const PENDING_FORMAT_OF_ALL: u64 = 1;
+
 /// Time between two reports of a worker of kinetide: the failover time, but not longer than those of KCL
 /// (`workerMetricsReporterFreqInMillis`, 30 s). So a fleet that recovers fast also knows soon who is gone.
 pub fn report_interval(failover: Duration) -> Duration {
@@ -48,6 +55,12 @@ impl WorkerRow {
         self.properties.contains_key(SESSION)
     }
 
+    /// The newest format of a pending batch that the worker is known to read.
+    pub fn pending_format(&self) -> u64 {
+        let said = self.properties.get(PENDING).and_then(|format| format.parse().ok());
+        said.unwrap_or(PENDING_FORMAT_OF_ALL)
+    }
+
     /// The newest value of each metric, with the value that counts as full. `None` for a row by which nothing can be
     /// assigned: a metric without a limit, or one that could not be measured.
     pub fn usage(&self) -> Option<BTreeMap<&str, (f64, f64)>> {
@@ -74,6 +87,9 @@ pub struct LeaderRow {
     /// `kinetideWorkers`: how many workers the leader counts, so that each knows whether it has to stand by. 0 where the
     /// leader does not say so, as a Java leader. An attribute that Java leaves alone.
     pub workers: u64,
+    /// `kinetidePending`: the newest format of a pending batch that every worker reads, as far as the leader sees. It names
+    /// the version of the row that it belongs to, as leaders of another kind leave it where it is.
+    pub pending_format: u64,
 }
 
 /// Everything in the lease table at about one moment.

@@ -104,14 +104,16 @@ impl LeaderWatch {
         if free { Step::Lead(Some(seen.row.clone())) } else { Step::Look }
     }
 
-    /// The row to write now, with a version of its own; we count so many workers. Remembered, for its answer may be lost.
-    pub fn next(&mut self, version: &str, workers: u64, now: Instant) -> LeaderRow {
+    /// The row to write now, with a version of its own; we count so many workers, who all read this format. Remembered, for
+    /// its answer may be lost.
+    pub fn next(&mut self, version: &str, workers: u64, pending_format: u64, now: Instant) -> LeaderRow {
         let row = LeaderRow {
             owner: self.me.clone(),
             lease_duration: self.duration,
             version: version.into(),
             released: false,
             workers,
+            pending_format,
         };
         // More than a few unanswered writes in a row: the oldest can no longer be the one that stands.
         if self.sent.len() > 8 {
@@ -222,6 +224,7 @@ mod tests {
             version: version.into(),
             released: false,
             workers: 0,
+            pending_format: 2,
         }
     }
 
@@ -303,7 +306,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = watch();
         watch.observe(None, start);
-        let mine = watch.next("v1", 3, start);
+        let mine = watch.next("v1", 3, 2, start);
         assert!(watch.leading(start).is_none());
         watch.unanswered();
         assert!(watch.is_unsure() && watch.mine().is_none());
@@ -311,7 +314,7 @@ mod tests {
         watch.observe(Some(mine.clone()), at(4));
         assert_eq!(watch.leading(at(9)), Some(&mine));
         assert_eq!((watch.leading(at(10)), watch.mine()), (None, Some(&mine)));
-        let next = watch.next("v2", 3, at(4));
+        let next = watch.next("v2", 3, 2, at(4));
         watch.answered(&next, true, at(5));
         assert_eq!(watch.leading(at(13)), Some(&next));
         // Somebody else has it after all.

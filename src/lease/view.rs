@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fleet::{OddRow, TableSnapshot, WorkerRow, report_interval};
+use super::fleet::{OddRow, PENDING_FORMAT_OF_ALL, TableSnapshot, WorkerRow, report_interval};
 use super::row::{Lease, LeaseKey, WorkerId};
 use crate::shard::graph::ready;
 
@@ -174,6 +174,22 @@ impl FleetView {
         self.workers.values().filter(is_active).filter(move |seen| !silent.contains(&seen.row.id))
     }
 
+    /// The newest format of a pending batch that every worker is known to read: those with a fresh row, whether or not it
+    /// could be given leases now, and the owners of live leases.
+    pub fn pending_format(&self, now: Instant, wall_clock: u64) -> u64 {
+        let fresh = |seen: &&SeenWorker| {
+            let window = self.active_window(&seen.row);
+            let alive = seen.moved || wall_clock.abs_diff(seen.row.updated) < window.as_secs();
+            alive && now.duration_since(seen.since) < window
+        };
+        let owners = self.leases.values().filter(|seen| !seen.lease.finished() && self.is_live(seen, now));
+        let of_owners = owners.filter_map(|seen| seen.lease.actual_owner()).map(|owner| {
+            self.workers.get(owner).map_or(PENDING_FORMAT_OF_ALL, |worker| worker.row.pending_format())
+        });
+        let of_workers = self.workers.values().filter(fresh).map(|seen| seen.row.pending_format());
+        of_workers.chain(of_owners).min().unwrap_or(PENDING_FORMAT_OF_ALL)
+    }
+
     /// True when a lease of this worker was found expired, and the worker has not reported since.
     pub fn has_lapsed(&self, worker: &SeenWorker) -> bool {
         self.lapsed.get(&worker.row.id).is_some_and(|lapsed| worker.since <= *lapsed)
@@ -246,7 +262,7 @@ fn observed(before: Option<Seen>, lease: Lease, returned: Instant) -> Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lease::fleet::SESSION;
+    use crate::lease::fleet::{PENDING, SESSION};
     use crate::lease::write::{LeaseWrite, apply};
     use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, Shard, ShardId};
 
@@ -305,6 +321,35 @@ mod tests {
             let active = self.view.active_workers(self.at(seconds), TODAY + seconds);
             active.map(|seen| seen.row.id.as_str()).collect()
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_format_counts_as_read_when_everybody_alive_says_so() {
+        let mut table = Look::new();
+        let (mine, nobodys) = (lease(Some("a")), lease(None));
+        let says = |id: &str, format: Option<&str>, updated| {
+            let mut row = worker(id, updated, true);
+            row.properties.extend(format.map(|format| (PENDING.to_owned(), format.to_owned())));
+            row
+        };
+        let read_by_all =
+            |table: &Look, seconds| table.view.pending_format(table.at(seconds), TODAY + seconds);
+        assert_eq!(read_by_all(&table, 0), 1, "nothing was looked at");
+        table.look(0, &nobodys, &[]);
+        assert_eq!(read_by_all(&table, 0), 1, "nobody is there");
+        table.look(0, &mine, &[says("a", Some("2"), TODAY)]);
+        assert_eq!(read_by_all(&table, 0), 2);
+        table.look(1, &mine, &[says("a", Some("2"), TODAY), says("old", None, TODAY)]);
+        assert_eq!(read_by_all(&table, 1), 1);
+        // Its row stands still for longer than it would.
+        let mine = apply(&mine, &LeaseWrite::Renew(None));
+        table.look(30, &mine, &[says("a", Some("2"), TODAY + 30), says("old", None, TODAY)]);
+        assert_eq!(read_by_all(&table, 30), 2);
+        // A row that was old when it was first seen is that of a worker that has gone.
+        table.look(31, &mine, &[says("a", Some("2"), TODAY + 31), says("gone", None, TODAY - 3600)]);
+        assert_eq!(read_by_all(&table, 31), 2);
+        table.look(32, &lease(Some("b")), &[says("a", Some("2"), TODAY + 31)]);
+        assert_eq!(read_by_all(&table, 32), 1, "an owner that says nothing");
     }
 
     #[tokio::test(start_paused = true)]

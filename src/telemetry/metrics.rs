@@ -286,6 +286,8 @@ pub enum ObjectOutcome {
     Created,
     /// A former owner of the lease had finished it.
     Existed,
+    /// Not by a delivery of this batch: it holds other rows, and the batch is repaired.
+    Foreign,
 }
 
 /// How a call to Firehose went.
@@ -358,6 +360,7 @@ pub fn object_delivered(outcome: ObjectOutcome) {
     let outcome = match outcome {
         ObjectOutcome::Created => "created",
         ObjectOutcome::Existed => "existed",
+        ObjectOutcome::Foreign => "foreign",
     };
     counter!("kinetide_objects_delivered_total", "outcome" => outcome).increment(1);
 }

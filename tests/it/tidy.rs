@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("transform", &["decode", "shard"]),
     ("batch", &["fetch", "shard", "transform"]),
     ("deliver", &["batch", "shard", "telemetry"]),
-    ("checkpoint", &["lease", "shard"]),
+    ("checkpoint", &["batch", "lease", "shard"]),
     // What drives the stages.
     (
         "consumer",
@@ -43,7 +43,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("shutdown", &[]),
     ("telemetry", &["clock"]),
-    ("config", &["batch", "deliver", "lease", "shard", "telemetry", "transform"]),
+    ("config", &["batch", "checkpoint", "deliver", "lease", "shard", "telemetry", "transform"]),
     // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &["aws", "clock", "shutdown"]),

@@ -56,6 +56,7 @@ fn lock(seconds: u64) -> LeaderRow {
         version: "1".into(),
         released: false,
         workers: 3,
+        pending_format: 2,
     }
 }
 

@@ -84,7 +84,9 @@ impl Coordinator {
             let workers = state.view.active_workers(sent, (self.settings.wall_clock)()).count() as u64;
             // Who has not looked yet repeats what the last leader said.
             let workers = if workers > 0 { workers } else { seen.as_ref().map_or(0, |seen| seen.workers) };
-            state.watch.next(&version.to_string(), workers, sent)
+            // What was not looked at is not known.
+            let pending_format = state.view.pending_format(sent, (self.settings.wall_clock)());
+            state.watch.next(&version.to_string(), workers, pending_format, sent)
         };
         let accepted = self.table.lead(seen.as_ref(), &next).await;
         let mut state = self.state();

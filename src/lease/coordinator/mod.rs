@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::fleet::LeaderRow;
+use super::fleet::{LeaderRow, PENDING_FORMAT_OF_ALL};
 use super::held::HeldLease;
 use super::leader::LeaderWatch;
 use super::plan::Rules;
@@ -363,6 +363,11 @@ impl Coordinator {
     /// Who leads, as far as this worker knows.
     pub fn leader(&self) -> Option<LeaderRow> {
         self.state().watch.leader().cloned()
+    }
+
+    /// The newest format of a pending batch that every worker of the fleet reads, as the leader says.
+    pub fn pending_format(&self) -> u64 {
+        self.state().watch.leader().map_or(PENDING_FORMAT_OF_ALL, |row| row.pending_format)
     }
 
     /// True while this worker leads.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::leave::{ATTEMPTS, PAUSE};
 use super::{BACKOFF_MAX, Backoff, Collisions, Coordinator, pause, within};
 use crate::cause::chain;
-use crate::lease::fleet::{CPU, SESSION, STARTED, WorkerRow, report_interval};
+use crate::lease::fleet::{CPU, PENDING, PENDING_FORMAT, SESSION, STARTED, WorkerRow, report_interval};
 use crate::telemetry::metrics;
 
 /// A report holds so many of the newest averages.
@@ -100,6 +100,7 @@ impl Coordinator {
             properties: BTreeMap::from([
                 (SESSION.to_owned(), session.to_owned()),
                 (STARTED.to_owned(), self.started.to_string()),
+                (PENDING.to_owned(), PENDING_FORMAT.to_string()),
             ]),
             support: Some(1),
         }

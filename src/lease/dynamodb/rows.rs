@@ -11,7 +11,7 @@ use super::item::{
     ENTITY_LEASE, ENTITY_TYPE, Item, LEASE_KEY, NotUnderstood, Update, measured, n, number, s, text,
 };
 use super::layout::{CLIENT_VERSION_ROW, State};
-use crate::lease::fleet::{LeaderRow, WorkerRow};
+use crate::lease::fleet::{LeaderRow, PENDING_FORMAT_OF_ALL, WorkerRow};
 use crate::lease::row::{Lease, WorkerId};
 
 /// Key of the leader's row.
@@ -35,6 +35,7 @@ const LEASE_DURATION: &str = "leaseDuration";
 const VERSION: &str = "recordVersionNumber";
 const RELEASED: &str = "isReleased";
 const WORKERS: &str = "kinetideWorkers";
+const PENDING: &str = "kinetidePending";
 
 /// The attribute with the state in [`CLIENT_VERSION_ROW`].
 pub(super) const CLIENT_VERSION: &str = "cv";
@@ -164,7 +165,14 @@ pub(super) fn leader(item: &Item) -> Result<LeaderRow, NotUnderstood> {
         version: text(item, VERSION).ok().flatten().unwrap_or_default().into(),
         released: text(item, RELEASED).is_ok_and(|released| released == Some("1")),
         workers: number(item, WORKERS).ok().flatten().unwrap_or(0),
+        pending_format: pending_format(item).unwrap_or(PENDING_FORMAT_OF_ALL),
     })
+}
+
+/// What the owner of this very version of the lock says of its fleet.
+fn pending_format(item: &Item) -> Option<u64> {
+    let (format, version) = text(item, PENDING).ok()??.split_once(' ')?;
+    (Some(version) == text(item, VERSION).ok()?).then(|| format.parse().ok())?
 }
 
 /// Takes or keeps the lock in a table whose key is the attribute `key`; only the single table tells kinds of rows
@@ -181,6 +189,7 @@ pub(super) fn lead(seen: Option<&LeaderRow>, next: &LeaderRow, key: &str) -> Upd
         (LEASE_DURATION, s(duration)),
         (VERSION, s(&*next.version)),
         (WORKERS, n(next.workers)),
+        (PENDING, s(format!("{} {}", next.pending_format, next.version))),
     ] {
         set.push(format!("{name} = {}", out.value(name, value)));
     }
@@ -417,6 +426,23 @@ mod tests {
         assert_eq!(leader(&lease), Err(NotUnderstood::Malformed("entityType")));
     }
 
+    /// A leader of another kind, or of a release before it, writes its version over ours and leaves the attribute.
+    #[test]
+    fn what_a_leader_says_of_its_fleet_ends_with_its_version() {
+        let said = |pending: AttributeValue| {
+            let mut row = java_leader();
+            row.insert("kinetidePending".into(), pending);
+            leader(&row).unwrap().pending_format
+        };
+        assert_eq!(leader(&java_leader()).unwrap().pending_format, 1);
+        assert_eq!(said(s("2 e7b0")), 2);
+        for other in [s("2 e7b1"), s("2"), s("two e7b0"), s(""), n(2)] {
+            assert_eq!(said(other.clone()), 1, "{other:?}");
+        }
+        let next = LeaderRow { version: "f8c1".into(), pending_format: 2, ..leader(&java_leader()).unwrap() };
+        assert_eq!(lead(None, &next, "key").values[":kinetidePending"], s("2 f8c1"));
+    }
+
     #[test]
     fn expressions_of_the_lock_read_as_in_its_protocol() {
         let seen = leader(&java_leader()).unwrap();
@@ -426,7 +452,7 @@ mod tests {
         assert_eq!(
             acquire.update,
             "SET ownerName = :ownerName, leaseDuration = :leaseDuration, recordVersionNumber = :recordVersionNumber, \
-             kinetideWorkers = :kinetideWorkers REMOVE isReleased"
+             kinetideWorkers = :kinetideWorkers, kinetidePending = :kinetidePending REMOVE isReleased"
         );
         let keep = lead(Some(&seen), &next, LEASE_KEY);
         assert_eq!(keep.condition, "recordVersionNumber = :seen");

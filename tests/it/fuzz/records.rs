@@ -75,7 +75,7 @@ pub(super) fn lines(batch: &Batch) -> Vec<(String, bool, String)> {
             let number = row[if dead { "sequenceNumber" } else { "sequence_number" }].get();
             lines.push((serde_json::from_str(number).unwrap(), dead, line.to_owned()));
         }
-        assert_eq!(read_positions(&object.body).unwrap().len() as u64, object.rows);
+        assert_eq!(read_positions(&object.body).unwrap().len() as u64, object.content.rows);
     }
     lines.sort();
     lines

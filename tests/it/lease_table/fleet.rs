@@ -24,6 +24,7 @@ pub(super) fn lock(owner: &str, version: &str) -> LeaderRow {
         version: version.into(),
         released: false,
         workers: 3,
+        pending_format: 2,
     }
 }
 

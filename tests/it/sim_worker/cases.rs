@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinetide::batch::seal_object;
+use kinetide::checkpoint::PendingBatch;
 use kinetide::deliver::{Sink, memory};
 use kinetide::lease::{Lease, LeaseTable, Pending};
 use kinetide::shard::{Checkpoint, Position, ShardId};
@@ -70,8 +71,7 @@ pub(super) async fn left_pending(world: &mut World, delivered: bool) {
 pub(super) fn pending_objects(world: &World) -> Vec<String> {
     let log = world.log.lock().unwrap();
     let pending = log.rows[&shard()].pending.clone().unwrap();
-    let state: serde_json::Value = serde_json::from_slice(&pending.state.unwrap()).unwrap();
-    state["objects"].as_array().unwrap().iter().map(|key| key.as_str().unwrap().to_owned()).collect()
+    PendingBatch::from_pending(&pending).unwrap().unwrap().objects
 }
 
 pub(super) async fn assert_halts(world: &mut World, reason: &str) {
@@ -138,7 +138,7 @@ async fn with_pending_state(state: &[u8]) -> World {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_in_a_newer_format_halts_the_shard() {
-    let mut world = with_pending_state(br#"{"kinetide":3,"ranges":[]}"#).await;
+    let mut world = with_pending_state(br#"{"kinetide":4,"ranges":[]}"#).await;
     assert_halts(&mut world, "run the newer version").await;
 }
 

@@ -8,6 +8,7 @@
 
 mod cases;
 mod log;
+mod proof;
 mod recovery;
 mod verify;
 mod wire;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kinetide::checkpoint::PendingFormat;
 use kinetide::deliver::memory;
 use kinetide::fetch;
 use kinetide::lease::memory as lease_memory;
@@ -33,6 +35,8 @@ use log::{Log, Place};
 use verify::{Good, Produced, read_back};
 use world::{FAILOVER, START_US, Settings, World, transforms};
 
+const PENDING_FORMATS: [Option<PendingFormat>; 4] =
+    [None, None, Some(PendingFormat::One), Some(PendingFormat::Two)];
 const DAY: Duration = Duration::from_secs(86_400);
 const SEEDS: u64 = 3;
 /// Lines of the event log that are shown when a run fails.
@@ -63,6 +67,7 @@ impl Storm {
             objects_max: rng.random_range(2..8),
             byte_budget: if rng.random() { 4 << 20 } else { 64 << 20 },
             batch_age_max: secs(20..400, &mut rng),
+            pending_format: *PENDING_FORMATS.choose(&mut rng).unwrap(),
             ..Settings::default()
         };
         let world = World::new(seed, rng.random_range(1..5), rng.random_range(3..40), settings);
@@ -250,6 +255,7 @@ impl Storm {
     /// Every worker is replaced, one after the other or all at once, by another version.
     async fn deploy(&mut self) {
         self.version = (self.version + self.rng.random_range(1..4)) % 4;
+        self.world.settings.pending_format = *PENDING_FORMATS.choose(&mut self.rng).unwrap();
         let at_once: bool = self.rng.random();
         for old in self.world.working() {
             if self.rng.random() {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kinetide::batch::{BatchLimits, Layout};
+use kinetide::checkpoint::PendingFormat;
 use kinetide::consumer::{ConsumerSettings, Shared};
 use kinetide::fetch::ByteBudget;
 use kinetide::fetch::memory::MemoryStream;
@@ -41,6 +42,8 @@ pub(super) struct Settings {
     pub(super) byte_budget: usize,
     pub(super) batch_age_max: Duration,
     pub(super) drain_budget: Duration,
+    pub(super) lake: &'static str,
+    pub(super) pending_format: Option<PendingFormat>,
 }
 
 impl Default for Settings {
@@ -51,6 +54,8 @@ impl Default for Settings {
             byte_budget: 64 << 20,
             batch_age_max: Duration::from_secs(120),
             drain_budget: Duration::from_secs(25),
+            lake: "s3://lake/raw",
+            pending_format: None,
         }
     }
 }
@@ -192,6 +197,8 @@ impl World {
                 batch_age_max: self.settings.batch_age_max,
                 poll_idle_max: Duration::from_secs(20),
                 transform: transform.clone(),
+                lake: self.settings.lake.into(),
+                pending_format: self.settings.pending_format,
                 initial_timestamp_us: None,
                 seed,
             },

@@ -1,0 +1,130 @@
+//! Decisions of the protocol one by one; all of them together are in the model.
+
+use super::*;
+
+fn at(n: u128) -> Position {
+    Position::new(n.into())
+}
+
+/// What a build makes of the batch: other folders than the other build, in so many objects.
+fn objects(build: &str, many: usize, generation: u32) -> Vec<PlannedObject> {
+    let object = |hour: usize| PlannedObject {
+        key: format!(
+            "landing/{build}/year=2026/month=01/day={:02}/hour={:02}/{}-{generation}.ndjson.gz",
+            hour / 24,
+            hour % 24,
+            "n".repeat(150)
+        ),
+        content: Content { rows: 1, hash: u64::MAX - hour as u64 },
+    };
+    (0..many).map(object).collect()
+}
+
+/// Two builds that would make different objects take a batch from each other, as late as it hurts most, until it
+/// cannot be described any more. The answer: how often it was repaired.
+fn ping_pong(format: PendingFormat, many: usize) -> u32 {
+    let mut pending = None;
+    for turn in 0.. {
+        let build = if turn % 2 == 0 { "a" } else { "b" };
+        let mut protocol = Protocol::new(build, "lake");
+        protocol.write_format(format);
+        let mut step =
+            protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: pending.clone() });
+        loop {
+            let event = match step {
+                Step::Read(_) => {
+                    let (first, last) = (at(1), at(9));
+                    let plan = BatchPlan { first, last, objects: objects(build, many, 0), streamed: false };
+                    Event::Closed { plan, shard_end: false }
+                }
+                Step::Write(LeaseWrite::Prepare(next)) => {
+                    assert!(next.state.as_ref().unwrap().len() <= STATE_BYTES_MAX);
+                    pending = Some(next);
+                    Event::Written
+                }
+                Step::Rebuild { generation, .. } => {
+                    Event::Rebuilt { objects: objects(build, many, generation), streamed: false }
+                }
+                Step::Seal(_) => Event::Sealed,
+                Step::Deliver(_) => break,
+                Step::Halt(halt) => {
+                    assert!(halt.to_string().contains("set-checkpoint"), "{halt}");
+                    let batch = PendingBatch::from_pending(pending.as_ref().unwrap()).unwrap().unwrap();
+                    return batch.generation;
+                }
+                other => panic!("{other:?}"),
+            };
+            step = protocol.on(event);
+        }
+    }
+    unreachable!("it halts")
+}
+
+#[test]
+fn a_batch_that_is_repaired_for_ever_halts_before_its_row_is_full() {
+    // As many objects as a batch has by default.
+    assert_eq!(ping_pong(PendingFormat::Two, 64), GENERATIONS_MAX);
+    assert_eq!(ping_pong(PendingFormat::One, 4), GENERATIONS_MAX);
+    assert!((5..GENERATIONS_MAX).contains(&ping_pong(PendingFormat::One, 64)));
+    assert!((1..GENERATIONS_MAX).contains(&ping_pong(PendingFormat::Two, 2000)));
+}
+
+#[test]
+fn a_batch_that_no_row_can_describe_is_not_prepared() {
+    let mut protocol = Protocol::new("a", "lake");
+    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None });
+    let plan = BatchPlan { first: at(1), last: at(9), objects: objects("a", 2000, 0), streamed: false };
+    let step = protocol.on(Event::Closed { plan, shard_end: false });
+    assert!(matches!(step, Step::Halt(Halt::TooManyObjects { generations: 1, .. })), "{step:?}");
+}
+
+fn taken_over(maker: &str, streamed: bool, format: PendingFormat) -> Protocol {
+    let mut protocol = Protocol::new(maker, "lake");
+    protocol.write_format(format);
+    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None });
+    let plan = BatchPlan { first: at(1), last: at(9), objects: objects("x", 2, 0), streamed };
+    let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
+    else {
+        panic!("a batch is prepared first")
+    };
+    let mut protocol = Protocol::new("me", "lake");
+    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: Some(pending) });
+    protocol
+}
+
+/// Who may finish a batch, by transform, keys and contents.
+#[test]
+fn the_proof_decides_who_finishes_a_batch() {
+    let same = objects("x", 2, 0);
+    let mut other_rows = same.clone();
+    other_rows[1].content.rows += 1;
+    let mut other_hash = same.clone();
+    other_hash[1].content.hash += 1;
+    let fewer = same[..1].to_vec();
+    let answer = |maker, format, streamed, objects: &[PlannedObject]| {
+        let mut protocol = taken_over(maker, streamed, format);
+        match protocol.on(Event::Rebuilt { objects: objects.to_vec(), streamed }) {
+            Step::Deliver(_) => "deliver",
+            Step::Compare(_) => "compare",
+            Step::Write(_) => "repair",
+            other => panic!("{other:?}"),
+        }
+    };
+    use PendingFormat::{One, Two};
+    for (maker, format, streamed, objects, expected) in [
+        ("me", Two, false, &same, "deliver"),
+        ("me", Two, true, &same, "deliver"),
+        ("another", Two, false, &same, "deliver"),
+        ("another", Two, true, &same, "repair"),
+        ("me", Two, false, &other_rows, "repair"),
+        ("me", Two, false, &other_hash, "repair"),
+        ("me", Two, false, &fewer, "repair"),
+        ("me", One, false, &same, "compare"),
+        ("me", One, false, &other_hash, "compare"),
+        ("me", One, false, &fewer, "repair"),
+        ("another", One, false, &same, "repair"),
+        ("another", One, true, &same, "repair"),
+    ] {
+        assert_eq!(answer(maker, format, streamed, objects), expected, "{maker} {format:?} {streamed}");
+    }
+}
