@@ -6,8 +6,9 @@ use crate::batch::Content;
 use crate::lease::{LeaseWrite, Pending};
 use crate::shard::{Checkpoint, Position};
 
-/// The longest description, bytes: an item of DynamoDB takes 400 KB, and the row holds more than this.
-pub const STATE_BYTES_MAX: usize = 128 << 10;
+/// The longest description, bytes: an item of DynamoDB takes 400 KB, and the row holds more than this. It has room for
+/// the keys of the largest batch and of two repairs of it, written in full.
+pub const STATE_BYTES_MAX: usize = 300 << 10;
 /// The most repairs of one batch. Each needs a takeover by a build that would make other objects, so that many are no
 /// accident any more, and each reads all objects of those before it.
 const GENERATIONS_MAX: u32 = 64;

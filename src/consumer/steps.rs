@@ -486,3 +486,7 @@ async fn holds(object: Bytes, wanted: Option<Content>) -> bool {
     let ((), found) = super::sized(bytes, (), move |()| read_content(&object)).await;
     found.is_ok_and(|found| wanted.map_or(found.rows > 0, |wanted| found == wanted))
 }
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+mod tests;

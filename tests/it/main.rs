@@ -8,6 +8,7 @@ mod fuzz;
 mod interop;
 mod kinesis_conformance;
 mod lease_table;
+mod old_batches;
 mod s3;
 mod sim_lease;
 mod sim_worker;

@@ -1,0 +1,112 @@
+//! Uploads and the lease that they rest on.
+
+use tokio::time::{Instant, advance, timeout};
+
+use super::*;
+use crate::batch::Layout;
+use crate::consumer::ConsumerSettings;
+use crate::deliver::memory::MemorySink;
+use crate::fetch::ByteBudget;
+use crate::fetch::memory::MemoryStream;
+use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
+use crate::lease::memory::MemoryLeaseTable;
+use crate::lease::plan::Rules;
+use crate::lease::{Lease, LeaseTable, WorkerId};
+use crate::shard::ShardLister;
+use crate::telemetry::status::{Delivery, ProcessFacts, Status};
+use crate::transform::{SourceKind, Transform};
+
+const FAILOVER: Duration = Duration::from_secs(10);
+
+/// The hands of a worker that holds a lease, and its lake.
+async fn steps() -> (Steps, Arc<MemorySink>) {
+    let (table, sink) = (Arc::new(MemoryLeaseTable::new()), Arc::new(MemorySink::new()));
+    let stream = Arc::new(MemoryStream::new(1, 1, |_| 0));
+    let worker = WorkerId::new("me");
+    let coordinator = Coordinator::new(
+        CoordinatorSettings {
+            worker: worker.clone(),
+            failover: FAILOVER,
+            scan_interval: FAILOVER,
+            shard_sync_interval: FAILOVER,
+            initial: Checkpoint::TrimHorizon,
+            rules: Rules { leases_max: 1, kbps_max: f64::INFINITY },
+            cpu: Arc::new(|| None),
+            wall_clock: Arc::new(|| 0),
+            seed: 1,
+        },
+        Arc::clone(&table) as _,
+        Arc::clone(&stream) as _,
+    );
+    let shard = stream.list().await.unwrap().remove(0);
+    let lease = Lease { owner: Some(worker.clone()), ..Lease::new(&shard, Checkpoint::TrimHorizon) };
+    assert!(table.create(&lease).await.unwrap());
+    let lease = HeldLease::new(table, lease, worker, Instant::now(), FAILOVER);
+    let facts = ProcessFacts {
+        worker: "me".into(),
+        application: "app".into(),
+        stream: "trades".into(),
+        delivery: Delivery::ExactlyOnce,
+    };
+    let status = Status::new(facts, FAILOVER);
+    let handle = Arc::new(status.shard(shard.id.as_str(), ShardState::Reading, 0));
+    let settings = ConsumerSettings {
+        stream: "trades".into(),
+        source: SourceKind::Kinesis,
+        layout: Layout { landing: "landing".into(), errors: "errors".into() },
+        limits: BatchLimits::default(),
+        batch_age_max: FAILOVER,
+        poll_idle_max: FAILOVER,
+        transform: Transform::json(),
+        lake: "lake".into(),
+        pending_format: None,
+        initial_timestamp_us: None,
+        seed: 1,
+    };
+    let context = Arc::new(BatchContext {
+        stream: settings.stream.clone(),
+        shard: shard.id,
+        source: settings.source,
+        layout: settings.layout.clone(),
+        limits: settings.limits,
+        transform: settings.transform.clone(),
+        packing: None,
+    });
+    let shared = Shared {
+        source: Arc::clone(&stream) as _,
+        lister: stream,
+        sink: Arc::clone(&sink) as _,
+        firehose: None,
+        coordinator,
+        budget: ByteBudget::new(1 << 20),
+        status,
+        settings,
+    };
+    (Steps::new(Arc::new(shared), lease, handle, context, ChaCha8Rng::seed_from_u64(1)), sink)
+}
+
+/// What is put when another worker may have the lease could come after it has finished the batch, and after its objects
+/// were moved on.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_put_under_a_lease_that_may_be_over() {
+    let (steps, sink) = steps().await;
+    let body = Bytes::from_static(b"rows");
+    let put = |key: &'static str| steps.create(1, "deliver", key, &body);
+    assert_eq!(timeout(FAILOVER / 2, put("a")).await, Ok(Created::New));
+    advance(FAILOVER).await;
+    assert!(timeout(FAILOVER * 5, put("b")).await.is_err());
+    assert_eq!(sink.objects().into_keys().collect::<Vec<_>>(), ["a"]);
+}
+
+/// Also not at a later try of one that began in time.
+#[tokio::test(start_paused = true)]
+async fn each_try_looks_at_the_lease_again() {
+    let (steps, sink) = steps().await;
+    sink.set_faults(1, crate::deliver::memory::Faults { refused: 1.0, ..Default::default() });
+    let body = Bytes::from_static(b"rows");
+    let mut put = Box::pin(steps.create(1, "deliver", "a", &body));
+    assert!(timeout(FAILOVER, &mut put).await.is_err());
+    sink.set_faults(1, Default::default());
+    assert!(timeout(FAILOVER * 5, &mut put).await.is_err());
+    assert!(sink.objects().is_empty());
+}

@@ -1,0 +1,221 @@
+//! Batches that an earlier release has left pending, finished by this one: `tests/fixtures/pending/`, made by its
+//! binary (`make.py` there).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64_simd::STANDARD;
+use kinetide::batch::{BatchLimits, Layout, read_positions};
+use kinetide::checkpoint::{PendingBatch, PendingFormat, Stage};
+use kinetide::consumer::{ConsumerSettings, Shared};
+use kinetide::deliver::Sink;
+use kinetide::deliver::memory::MemorySink;
+use kinetide::fetch::memory::MemoryStream;
+use kinetide::fetch::{ByteBudget, FetchError, Page, PageBuilder, RecordSource, StartAt};
+use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
+use kinetide::lease::memory::MemoryLeaseTable;
+use kinetide::lease::plan::Rules;
+use kinetide::lease::{Lease, LeaseTable, Pending, WorkerId};
+use kinetide::shard::{Checkpoint, Position, SequenceNumber, ShardId, ShardLister};
+use kinetide::telemetry::status::{Delivery, ProcessFacts, Status};
+use kinetide::transform::{Enrichment, SourceKind, Transform};
+use kinetide::worker::{self, Drain};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+
+const FIXTURES: [(&str, &str); 5] = [
+    ("plain", include_str!("../fixtures/pending/plain.json")),
+    ("dead letters", include_str!("../fixtures/pending/dead-letters.json")),
+    ("sealing", include_str!("../fixtures/pending/sealing.json")),
+    ("shard end", include_str!("../fixtures/pending/shard-end.json")),
+    ("streamed", include_str!("../fixtures/pending/streamed.json")),
+];
+
+#[derive(Deserialize)]
+struct Fixture {
+    state: String,
+    records: Vec<OldRecord>,
+    /// Objects in the lake when the batch was left.
+    there: BTreeMap<String, String>,
+    /// Objects in the lake when the earlier release had finished it by itself.
+    #[serde(default)]
+    made: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Deserialize)]
+struct OldRecord {
+    sequence: String,
+    data: String,
+    arrival_us: i64,
+}
+
+impl Fixture {
+    fn read(text: &str) -> Self {
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn pending(&self) -> Pending {
+        let last = SequenceNumber::parse(&self.records.last().unwrap().sequence).unwrap();
+        let state = Some(Arc::from(self.state.as_bytes()));
+        Pending { checkpoint: Checkpoint::At(Position::new(last)), state }
+    }
+
+    fn batch(&self) -> PendingBatch {
+        PendingBatch::from_pending(&self.pending()).unwrap().unwrap()
+    }
+}
+
+/// A release that is rolled back to must read what this one writes in format 1, and so must one beside it.
+#[test]
+fn format_1_is_written_as_it_was_byte_for_byte() {
+    for (name, text) in FIXTURES {
+        let fixture = Fixture::read(text);
+        let batch = fixture.batch();
+        assert!(batch.proof.is_none());
+        assert_eq!(batch.to_pending(), fixture.pending(), "{name}");
+        assert_eq!(batch.stage == Stage::Seal, name == "sealing");
+        assert_eq!((batch.shard_end, batch.streamed), (name == "shard end", name == "streamed"));
+    }
+}
+
+/// The records of one shard, where their sequence numbers are those of Kinesis.
+struct OldStream(Vec<OldRecord>);
+
+#[async_trait]
+impl RecordSource for OldStream {
+    async fn iterator(&self, _: &ShardId, start: &StartAt) -> Result<String, FetchError> {
+        let sequence = |record: &OldRecord| SequenceNumber::parse(&record.sequence).unwrap();
+        let from = match start {
+            StartAt::At(at) => self.0.iter().filter(|record| sequence(record) < *at).count(),
+            StartAt::After(at) => self.0.iter().filter(|record| sequence(record) <= *at).count(),
+            _ => 0,
+        };
+        Ok(from.to_string())
+    }
+
+    async fn fetch(&self, _: &ShardId, iterator: &str) -> Result<Page, FetchError> {
+        let from: usize = iterator.parse().unwrap();
+        let mut page = PageBuilder::default();
+        let records = self.0.iter().skip(from).take(2);
+        records.clone().for_each(|r| page.push(&r.sequence, "key", r.arrival_us, r.data.as_bytes()));
+        let mut page = page.finish();
+        let next = from + records.count();
+        page.millis_behind_latest = Some(if next == self.0.len() { 0 } else { 1000 });
+        page.next_iterator = Some(next.to_string());
+        Ok(page)
+    }
+
+    fn page_bytes_max(&self) -> usize {
+        64 << 10
+    }
+}
+
+/// A worker of this release finds the batch with these objects in the lake; the lake after it.
+async fn finish(
+    fixture: &Fixture,
+    there: &BTreeMap<String, String>,
+    transform: Transform,
+    format: PendingFormat,
+) -> Arc<MemorySink> {
+    let (table, sink) = (Arc::new(MemoryLeaseTable::new()), Arc::new(MemorySink::new()));
+    let lister = Arc::new(MemoryStream::new(1, 1, |_| 0));
+    let shard = lister.list().await.unwrap().remove(0);
+    let lease = Lease { pending: Some(fixture.pending()), ..Lease::new(&shard, Checkpoint::TrimHorizon) };
+    assert!(table.create(&lease).await.unwrap());
+    for (key, body) in there {
+        sink.create(key, STANDARD.decode_to_vec(body).unwrap().into()).await.unwrap();
+    }
+    let failover = Duration::from_secs(10);
+    let coordinator = Coordinator::new(
+        CoordinatorSettings {
+            worker: WorkerId::new("new"),
+            failover,
+            scan_interval: Duration::from_secs(1),
+            shard_sync_interval: Duration::from_secs(60),
+            initial: Checkpoint::TrimHorizon,
+            rules: Rules { leases_max: 10, kbps_max: f64::INFINITY },
+            cpu: Arc::new(|| None),
+            wall_clock: Arc::new(|| 1_768_469_400),
+            seed: 1,
+        },
+        Arc::clone(&table) as _,
+        Arc::clone(&lister) as _,
+    );
+    let facts = ProcessFacts {
+        worker: "new".into(),
+        application: "app".into(),
+        stream: "trades".into(),
+        delivery: Delivery::ExactlyOnce,
+    };
+    let landing = if transform.id().name() == "crypto-transactions" { "transactions" } else { "trades" };
+    let shared = Arc::new(Shared {
+        source: Arc::new(OldStream(fixture.records.clone())),
+        lister,
+        sink: Arc::clone(&sink) as _,
+        firehose: None,
+        coordinator,
+        budget: ByteBudget::new(64 << 20),
+        status: Status::new(facts, failover * 3),
+        settings: ConsumerSettings {
+            stream: "trades".into(),
+            source: SourceKind::Kinesis,
+            layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into() },
+            limits: BatchLimits::default(),
+            batch_age_max: Duration::from_secs(5),
+            poll_idle_max: Duration::from_secs(1),
+            transform,
+            lake: "/lake".into(),
+            pending_format: Some(format),
+            initial_timestamp_us: None,
+            seed: 1,
+        },
+    });
+    let stop = CancellationToken::new();
+    let work = tokio::spawn(worker::run(shared, stop.clone(), failover));
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let row = table.rows().remove(0);
+        if row.checkpoint == fixture.pending().checkpoint && row.pending.is_none() {
+            stop.cancel();
+            assert_eq!(work.await.unwrap().unwrap(), Drain::Clean);
+            return sink;
+        }
+    }
+    panic!("not committed: {:?}", table.rows());
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_of_an_earlier_release_are_finished_once() {
+    let transforms = [
+        Transform::crypto_transactions(&Enrichment::default()).unwrap(),
+        Transform::dynamodb_cdc(),
+        Transform::json(),
+    ];
+    for (name, text) in FIXTURES {
+        let fixture = Fixture::read(text);
+        let batch = fixture.batch();
+        // Left as it was, cut off at its first object, and at its last.
+        let mut lakes = vec![fixture.there.clone()];
+        for many in [1, batch.objects.len()] {
+            let mut lake = fixture.there.clone();
+            let made = fixture.made.iter().filter(|(key, _)| batch.objects.contains(key));
+            lake.extend(made.take(many).map(|(key, body)| (key.clone(), body.clone())));
+            lakes.push(lake);
+        }
+        for lake in &lakes {
+            for transform in &transforms {
+                for format in [PendingFormat::One, PendingFormat::Two] {
+                    let sink = finish(&fixture, lake, transform.clone(), format).await;
+                    let positions = |body| read_positions(body).unwrap();
+                    let mut landed: Vec<Position> =
+                        sink.objects().values().flat_map(|b| positions(b)).collect();
+                    landed.sort();
+                    let all = fixture.records.iter().map(|r| SequenceNumber::parse(&r.sequence).unwrap());
+                    assert!(landed.into_iter().eq(all.map(Position::new)), "{name} by {}", transform.id());
+                }
+            }
+        }
+    }
+}
