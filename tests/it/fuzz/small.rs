@@ -46,12 +46,15 @@ fn a_prepared_state_is_foreign_or_an_error_or_nothing_of_it_is_lost() {
                 let (before, after) = (read(state), read(again.state.as_deref().unwrap()));
                 for (name, value) in before.as_object().unwrap() {
                     let absent = [Value::from(0), Value::from(false), Value::Array(Vec::new())];
-                    let kept = after.get(name) == Some(value) || name == "kinetide";
+                    // Keys can be shortened in more than one way.
+                    let short = before["kinetide"] == 3 && ["objects", "sealed"].contains(&name.as_str());
+                    let kept = after.get(name) == Some(value) || name == "kinetide" || short;
                     assert!(kept || (after.get(name).is_none() && absent.contains(value)), "{name}");
                 }
                 format!("{} {}", after["stage"], before.as_object().unwrap().len())
             }
             Err(PendingError::Newer(_)) => "newer".to_owned(),
+            Err(PendingError::Unpacking(_)) => "unpacked".to_owned(),
             Err(PendingError::Damaged(reason)) => reason.split(" at line").next().unwrap().to_owned(),
         }
     });

@@ -2,7 +2,6 @@
 //! seals in their place, records that are gone, another transform, another lake, either format.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
