@@ -12,9 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use super::rebuild::Rebuild;
-use crate::batch::{
-    Batch, BatchContext, Content, LakeObject, read_content, read_positions, seal_object,
-};
+use crate::batch::{Batch, BatchContext, Content, LakeObject, read_content, read_positions, seal_object};
 use crate::cause::chain;
 use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sought, Step};
 use crate::deliver::{Backoff, Created, SinkError, calls, retry_until};

@@ -3,7 +3,7 @@
 use tokio::time::{Instant, advance, timeout};
 
 use super::*;
-use crate::batch::Layout;
+use crate::batch::{BatchLimits, Layout};
 use crate::consumer::ConsumerSettings;
 use crate::deliver::memory::MemorySink;
 use crate::fetch::ByteBudget;
