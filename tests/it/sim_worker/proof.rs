@@ -53,15 +53,15 @@ async fn prepared(transform: &Transform, format: PendingFormat) -> (Pending, BTr
     (pending, world.outside.sink.objects())
 }
 
-/// A worker finds the batch, with these objects in the lake.
+/// A worker finds the batch, or nothing of it where it was forgotten, with these objects in the lake.
 async fn found(
-    pending: &Pending,
+    pending: impl Into<Option<&Pending>>,
     objects: &BTreeMap<String, Bytes>,
     format: PendingFormat,
 ) -> (World, BTreeMap<Place, Produced>) {
     let (world, produced) = world(format);
     let listed = world.shards().await.remove(0);
-    let lease = Lease { pending: Some(pending.clone()), ..Lease::new(&listed, Checkpoint::TrimHorizon) };
+    let lease = Lease { pending: pending.into().cloned(), ..Lease::new(&listed, Checkpoint::TrimHorizon) };
     assert!(world.outside.table.create(&lease).await.unwrap());
     for (key, body) in objects {
         world.outside.sink.create(key, body.clone()).await.unwrap();
@@ -96,7 +96,7 @@ async fn any_part_of_a_batch_is_completed_by_any_transform() {
     for made_in in FORMATS {
         for maker in transforms() {
             let (pending, objects) = prepared(&maker, made_in).await;
-            assert!((3..=5).contains(&objects.len()), "{objects:?}");
+            assert!((2..=5).contains(&objects.len()), "{objects:?}");
             for finisher in transforms() {
                 for there in subsets(&objects) {
                     // The format of the finisher does not matter for what it finds.
@@ -129,13 +129,7 @@ async fn an_empty_seal_is_never_taken_for_an_object_of_the_batch() {
             };
             let there: BTreeMap<String, Bytes> = objects.iter().map(seal).collect();
             for forgotten in [true, false] {
-                let (mut world, produced) = found(&pending, &there, format).await;
-                if forgotten {
-                    let lease = world.outside.table.rows().remove(0);
-                    world.outside.table.delete(&lease).await.unwrap();
-                    let again = Lease { pending: None, counter: 7, ..lease };
-                    assert!(world.outside.table.create(&again).await.unwrap());
-                }
+                let (mut world, produced) = found((!forgotten).then_some(&pending), &there, format).await;
                 world.start_worker(transform);
                 world.until_done(MINUTE * 20).await;
                 let (rows, letters) = read_back(&world, &produced);
@@ -273,7 +267,7 @@ async fn proofs_are_written_when_the_whole_fleet_reads_them() {
         [(None, '1'), (Some("1"), '1'), (Some("soon"), '1'), (Some("2"), '3'), (Some("3"), '3')]
     {
         let mut written = Vec::new();
-        for seconds in (0..240).step_by(20) {
+        for seconds in (0..360).step_by(20) {
             let now = u64::try_from(START_US / 1_000_000).unwrap() + world.elapsed().as_secs();
             world.outside.table.report(&stranger(now, said)).await.unwrap();
             world.run(Duration::from_secs(20)).await;
