@@ -13,7 +13,7 @@ use crate::lease::memory::MemoryLeaseTable;
 use crate::lease::plan::Rules;
 use crate::lease::{Lease, LeaseTable, WorkerId};
 use crate::shard::ShardLister;
-use crate::telemetry::status::{Delivery, ProcessFacts, Status};
+use crate::telemetry::status::{Delivery, ProcessFacts, ShardState, Status};
 use crate::transform::{SourceKind, Transform};
 
 const FAILOVER: Duration = Duration::from_secs(10);
