@@ -3,7 +3,7 @@
 
 use super::pending::{PendingBatch, PendingError, PendingFormat, Proof, Stage};
 use crate::batch::Content;
-use crate::lease::{LeaseWrite, Pending};
+use crate::lease::{LastPrepared, LeaseWrite, Pending};
 use crate::shard::{Checkpoint, Position};
 
 /// The longest description, bytes: an item of DynamoDB takes 400 KB, and the row holds more than this. It has room for
@@ -53,6 +53,8 @@ pub enum Event {
         checkpoint: Checkpoint,
         /// The pending trio of the row.
         pending: Option<Pending>,
+        /// The batch that the row remembers.
+        last_prepared: Option<LastPrepared>,
     },
     /// A batch is closed. `shard_end`: the shard has nothing after it.
     Closed {
@@ -111,6 +113,8 @@ pub enum Step {
         generation: u32,
         /// Keys of sealed objects; rows found there are not written again.
         without: Vec<String>,
+        /// The row's checkpoint, where it is a record: what is at or before it is done, also inside the batch.
+        done: Option<Position>,
     },
     /// Look whether every object is there. Answer: `Found`.
     Find(Vec<Sought>),
@@ -222,6 +226,8 @@ pub struct Protocol {
     lake: String,
     /// How batches are described.
     format: PendingFormat,
+    /// The checkpoint that the row had when it was taken.
+    done: Option<Position>,
     phase: Phase,
 }
 
@@ -232,6 +238,7 @@ impl Protocol {
             transform: transform.into(),
             lake: lake.into(),
             format: PendingFormat::One,
+            done: None,
             phase: Phase::Idle,
         }
     }
@@ -252,7 +259,10 @@ impl Protocol {
     /// On an event that does not answer the last step: an error of the program.
     pub fn on(&mut self, event: Event) -> Step {
         let (phase, step) = match (std::mem::replace(&mut self.phase, Phase::Stopped), event) {
-            (Phase::Idle, Event::Taken { checkpoint, pending }) => self.taken(checkpoint, pending.as_ref()),
+            (Phase::Idle, Event::Taken { checkpoint, pending, last_prepared }) => {
+                self.done = checkpoint.position().cloned();
+                self.taken(checkpoint, pending.as_ref(), last_prepared.as_ref())
+            }
             (Phase::Idle, Event::Closed { plan, shard_end }) => {
                 let batch = PendingBatch {
                     first: plan.first,
@@ -296,7 +306,7 @@ impl Protocol {
 
             (Phase::DeclaringRepair(batch), Event::Written) => seal(batch),
             (Phase::Sealing(batch), Event::Sealed) => {
-                let step = rebuild(&batch);
+                let step = self.rebuild(&batch);
                 (Phase::RebuildingRest(batch), step)
             }
             (Phase::RebuildingRest(batch), Event::RecordsGone) => halt_records_gone(&batch),
@@ -332,13 +342,18 @@ impl Protocol {
         step
     }
 
-    fn taken(&self, checkpoint: Checkpoint, pending: Option<&Pending>) -> (Phase, Step) {
+    fn taken(
+        &self,
+        checkpoint: Checkpoint,
+        pending: Option<&Pending>,
+        last_prepared: Option<&LastPrepared>,
+    ) -> (Phase, Step) {
         if checkpoint == Checkpoint::ShardEnd {
             return (Phase::Stopped, Step::Finished);
         }
         let batch = match pending.map(PendingBatch::from_pending).transpose().map(Option::flatten) {
             Err(error) => return halt(error.into()),
-            Ok(None) => return (Phase::Idle, Step::Read(checkpoint)),
+            Ok(None) => return self.not_pending(checkpoint, last_prepared),
             // A shard end is found again by reading on; until then the batch is one like any other.
             Ok(Some(batch)) => PendingBatch { shard_end: false, ..batch },
         };
@@ -349,7 +364,7 @@ impl Protocol {
             }
             _ if batch.stage == Stage::Seal => seal(batch),
             _ => {
-                let step = rebuild(&batch);
+                let step = self.rebuild(&batch);
                 (Phase::Rebuilding(batch), step)
             }
         }
@@ -405,6 +420,38 @@ impl Protocol {
     }
 }
 
+impl Protocol {
+    /// Nothing of ours is pending. A batch of ours may have been until a Java worker checkpointed, or somebody forgot it: a
+    /// part of its rows may be in the lake, or on its way there. As long as the checkpoint has not passed it, its objects
+    /// are sealed, and rows that are in none of them get new ones.
+    fn not_pending(&self, checkpoint: Checkpoint, last: Option<&LastPrepared>) -> (Phase, Step) {
+        let ahead = last.filter(|last| last.is_ahead_of(&checkpoint));
+        match ahead.map(|last| PendingBatch::from_pending(&last.pending)).transpose().map(Option::flatten) {
+            Err(error @ (PendingError::Newer(_) | PendingError::Unpacking(_))) => halt(error.into()),
+            Ok(Some(batch)) if self.can_repair(&batch) => {
+                self.declare_repair(PendingBatch { shard_end: false, ..batch })
+            }
+            // Forgotten on purpose: there is no other way on from these.
+            Err(PendingError::Damaged(_)) | Ok(_) => (Phase::Idle, Step::Read(checkpoint)),
+        }
+    }
+
+    fn can_repair(&self, batch: &PendingBatch) -> bool {
+        let elsewhere = batch.proof.as_ref().is_some_and(|proof| proof.lake != self.lake);
+        !elsewhere && batch.generation < GENERATIONS_MAX
+    }
+
+    fn rebuild(&self, batch: &PendingBatch) -> Step {
+        Step::Rebuild {
+            first: batch.first.clone(),
+            last: batch.last.clone(),
+            generation: batch.generation,
+            without: batch.sealed.clone(),
+            done: self.done.clone(),
+        }
+    }
+}
+
 /// What a description and a rebuild have in common.
 enum Agreement {
     /// The objects are the same.
@@ -412,15 +459,6 @@ enum Agreement {
     /// The transform says that it makes the same, and the keys are the same.
     Named,
     None,
-}
-
-fn rebuild(batch: &PendingBatch) -> Step {
-    Step::Rebuild {
-        first: batch.first.clone(),
-        last: batch.last.clone(),
-        generation: batch.generation,
-        without: batch.sealed.clone(),
-    }
 }
 
 fn prepare(batch: PendingBatch) -> (Phase, Step) {

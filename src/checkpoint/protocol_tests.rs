@@ -28,8 +28,11 @@ fn ping_pong(format: PendingFormat, many: usize) -> u32 {
         let build = if turn % 2 == 0 { "a" } else { "b" };
         let mut protocol = Protocol::new(build, "lake");
         protocol.write_format(format);
-        let mut step =
-            protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: pending.clone() });
+        let mut step = protocol.on(Event::Taken {
+            checkpoint: Checkpoint::TrimHorizon,
+            pending: pending.clone(),
+            last_prepared: None,
+        });
         loop {
             let event = match step {
                 Step::Read(_) => {
@@ -72,7 +75,7 @@ fn a_batch_that_is_repaired_for_ever_halts_before_its_row_is_full() {
 #[test]
 fn a_batch_that_no_row_can_describe_is_not_prepared() {
     let mut protocol = Protocol::new("a", "lake");
-    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None });
+    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None, last_prepared: None });
     let plan = BatchPlan { first: at(1), last: at(9), objects: objects("a", 2000, 0), streamed: false };
     let step = protocol.on(Event::Closed { plan, shard_end: false });
     assert!(matches!(step, Step::Halt(Halt::TooManyObjects { generations: 1, .. })), "{step:?}");
@@ -81,14 +84,18 @@ fn a_batch_that_no_row_can_describe_is_not_prepared() {
 fn taken_over(maker: &str, streamed: bool, format: PendingFormat) -> Protocol {
     let mut protocol = Protocol::new(maker, "lake");
     protocol.write_format(format);
-    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None });
+    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None, last_prepared: None });
     let plan = BatchPlan { first: at(1), last: at(9), objects: objects("x", 2, 0), streamed };
     let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
     else {
         panic!("a batch is prepared first")
     };
     let mut protocol = Protocol::new("me", "lake");
-    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: Some(pending) });
+    protocol.on(Event::Taken {
+        checkpoint: Checkpoint::TrimHorizon,
+        pending: Some(pending),
+        last_prepared: None,
+    });
     protocol
 }
 

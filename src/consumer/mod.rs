@@ -181,7 +181,8 @@ impl Consumer {
     async fn work(&mut self, stop: &CancellationToken) -> Result<StopReason, String> {
         let mut protocol = Protocol::new(self.context.id(), self.shared.settings.lake.as_str());
         let row = self.lease.row();
-        let taken = Event::Taken { checkpoint: row.checkpoint, pending: row.pending };
+        let (checkpoint, pending, last_prepared) = (row.checkpoint, row.pending, row.last_prepared);
+        let taken = Event::Taken { checkpoint, pending, last_prepared };
         let mut steps = self.steps();
         let outcome = tokio::select! {
             biased;

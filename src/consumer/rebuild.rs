@@ -41,6 +41,8 @@ pub(super) struct Rebuild {
     pub(super) first: Position,
     pub(super) last: Position,
     pub(super) generation: u32,
+    /// Records up to here are done, also where that is inside the batch.
+    pub(super) done: Option<Position>,
     /// Rows that are not made again.
     pub(super) there: Arc<HashSet<Position>>,
 }
@@ -85,6 +87,8 @@ impl Rebuild {
             batcher: Batcher::new(Arc::new(context)),
             first: self.first.clone(),
             last: self.last.clone(),
+            from: self.from(),
+            done: self.done.clone(),
             there: Arc::clone(&self.there),
             held,
             waits: turn.is_some(),
@@ -143,7 +147,7 @@ impl Rebuild {
     async fn first_is_there(&mut self) -> bool {
         let (mut reading, mut pages) = self.start_reader();
         match pages.recv().await {
-            Some(fetched) => starts_with(&fetched, &self.first.sequence),
+            Some(fetched) => starts_with(&fetched, &self.from().sequence),
             None => {
                 while let Some(ended) = reading.join_next().await {
                     joined(ended).await;
@@ -160,13 +164,18 @@ impl Rebuild {
         reading.spawn(reader::read_shard(
             Arc::clone(&self.shared),
             Arc::clone(&self.lease),
-            StartAt::At(self.first.sequence.clone()),
+            StartAt::At(self.from().sequence),
             Purpose::Rebuild(Arc::new(Semaphore::new(1))),
             Arc::clone(&self.status),
             ChaCha8Rng::from_rng(&mut self.rng),
             sender,
         ));
         (reading, pages)
+    }
+
+    /// Where reading starts: at a record that is to be there.
+    fn from(&self) -> Position {
+        self.done.iter().chain([&self.first]).max().cloned().expect("the first record is one")
     }
 
     fn page_bytes(&self) -> usize {
@@ -183,6 +192,8 @@ struct Again {
     batcher: Batcher,
     first: Position,
     last: Position,
+    from: Position,
+    done: Option<Position>,
     there: Arc<HashSet<Position>>,
     held: BytePermit,
     /// Where there is no memory it waits, instead of giving up.
@@ -208,7 +219,7 @@ impl Again {
         // An empty page is sent at the tip and at the end of the shard: nothing comes after it.
         if fetched.gone
             || fetched.page.is_empty()
-            || !self.seen_first && !starts_with(fetched, &self.first.sequence)
+            || !self.seen_first && !starts_with(fetched, &self.from.sequence)
         {
             return Progress::Gone;
         }
@@ -229,7 +240,8 @@ impl Again {
                 return ControlFlow::Break(());
             }
             self.seen_last |= position.sequence == self.last.sequence;
-            if position >= self.first && !self.there.contains(&position) {
+            let done = self.done.as_ref().is_some_and(|done| position <= *done);
+            if position >= self.first && !done && !self.there.contains(&position) {
                 self.batcher.push_within(record, panicked, |bytes| {
                     let room = match spare.checked_sub(bytes) {
                         Some(rest) => {

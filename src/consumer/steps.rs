@@ -94,9 +94,9 @@ impl Steps {
         loop {
             tracing::debug!(shard = %self.lease.key(), ?step, "step");
             let event = match step {
-                Step::Rebuild { first, last, generation, without } => {
+                Step::Rebuild { first, last, generation, without, done } => {
                     rebuilt = true;
-                    self.rebuild(first, last, generation, &without).await
+                    self.rebuild(first, last, generation, &without, done).await
                 }
                 Step::Find(objects) => Event::Found { all: self.find(&objects).await },
                 Step::Compare(_) => Event::Compared { ours: self.compare().await },
@@ -159,6 +159,7 @@ impl Steps {
         last: Position,
         generation: u32,
         without: &[String],
+        done: Option<Position>,
     ) -> Event {
         let there = self.positions(without).await;
         // A first rebuild whose objects are of no use: its bytes must not stand in the way of the second.
@@ -173,6 +174,7 @@ impl Steps {
             last,
             generation,
             there: Arc::new(there),
+            done,
         };
         let Some((batch, held)) = rebuild.run().await else {
             let (first, last) = (&rebuild.first.sequence, &rebuild.last.sequence);

@@ -21,7 +21,7 @@ mod write;
 
 pub use fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
 pub use held::{HeldLease, LeaseWriteError};
-pub use row::{Lease, LeaseKey, Pending, WorkerId};
+pub use row::{LastPrepared, Lease, LeaseKey, Pending, WorkerId};
 pub use sync::SyncError;
 pub use table::{LeaseTable, TableError, WriteError};
 pub use view::FleetView;

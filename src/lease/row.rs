@@ -45,6 +45,31 @@ pub struct Pending {
     pub state: Option<Arc<[u8]>>,
 }
 
+/// The batch that was prepared last, which the row remembers after its pending trio has gone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LastPrepared {
+    /// The checkpoint when it was prepared: its first record is the next one.
+    pub after: Checkpoint,
+    /// Its pending trio.
+    pub pending: Pending,
+}
+
+impl LastPrepared {
+    /// A longer description is not remembered: an item has room for one of that kind.
+    const STATE_BYTES_MAX: usize = 48 << 10;
+
+    /// What a row with this checkpoint remembers of a batch.
+    pub fn of(pending: &Pending, after: &Checkpoint) -> Option<Self> {
+        let short = pending.state.as_ref().is_some_and(|state| state.len() <= Self::STATE_BYTES_MAX);
+        short.then(|| Self { after: after.clone(), pending: pending.clone() })
+    }
+
+    /// True when a row with this checkpoint has not come past the batch: some of its records are still to be delivered.
+    pub fn is_ahead_of(&self, checkpoint: &Checkpoint) -> bool {
+        self.after <= *checkpoint && *checkpoint < self.pending.checkpoint
+    }
+}
+
 /// One row of the lease table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lease {
@@ -60,6 +85,9 @@ pub struct Lease {
     pub checkpoint: Checkpoint,
     /// The pending trio, if a checkpoint is prepared.
     pub pending: Option<Pending>,
+    /// `kinetideLastPrepared`, an attribute of our own that Java leaves alone: what was pending, until a checkpoint of ours
+    /// passes it. Whoever checkpoints in between, or forgets it, does not make its rows double.
+    pub last_prepared: Option<LastPrepared>,
     /// `parentShardId`.
     pub parents: Vec<ShardId>,
     /// `childShardIds`.
@@ -88,6 +116,7 @@ impl Lease {
             owner_switches: 0,
             checkpoint: start,
             pending: None,
+            last_prepared: None,
             parents: shard.parents.clone(),
             children: Vec::new(),
             hash_range: Some(shard.hash_range),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::row::{Lease, Pending, WorkerId};
+use super::row::{LastPrepared, Lease, Pending, WorkerId};
 use crate::shard::{Checkpoint, HashKeyRange, ShardId};
 
 /// One conditional update of a lease row.
@@ -19,9 +19,10 @@ pub enum LeaseWrite {
     HandOff(WorkerId),
     /// Give the lease up: owner removed (or only `checkpointOwner`, which ends a hand-off), counter + 1.
     Evict,
-    /// Announce a batch: the pending trio is set, `checkpoint` stays; counter + 1.
+    /// Announce a batch: the pending trio is set and remembered, `checkpoint` stays; counter + 1.
     Prepare(Pending),
-    /// Move the checkpoint and remove the pending trio; counter + 1, owner switches back to 0.
+    /// Move the checkpoint and remove the pending trio; counter + 1, owner switches back to 0. A batch that is remembered is
+    /// forgotten when the checkpoint is at or after its end.
     Commit(Checkpoint),
     /// Record the children at shard end. KCL's meta update: no counter.
     SetChildren(Vec<ShardId>),
@@ -97,11 +98,13 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
         LeaseWrite::Prepare(pending) => {
             next.owner_switches = 0;
             next.pending = Some(pending.clone());
+            next.last_prepared = LastPrepared::of(pending, &row.checkpoint);
         }
         LeaseWrite::Commit(checkpoint) => {
             next.owner_switches = 0;
             next.checkpoint = checkpoint.clone();
             next.pending = None;
+            next.last_prepared.take_if(|last| *checkpoint >= last.pending.checkpoint);
         }
         LeaseWrite::SetChildren(children) => next.children = children.clone(),
         LeaseWrite::Settle => next.moves = 0,

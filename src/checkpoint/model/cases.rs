@@ -154,3 +154,12 @@ fn looking_for_the_first_object_only_loses_records() {
         assert_fails(bounds, "a record below the checkpoint is delivered");
     }
 }
+
+/// A batch whose pending trio is gone is still known by the row.
+#[test]
+fn forgetting_what_was_prepared_doubles_records() {
+    let bounds =
+        |remembered| Bounds { takes: 3, forgets: 1, remembered, ..Bounds::takeovers(vec![Made::One; 2]) };
+    assert_fails(bounds(false), "no record is doubled");
+    check(bounds(true)).assert_properties();
+}

@@ -48,6 +48,8 @@ struct Bounds {
     existing_checked: bool,
     /// Every object is looked for when the records are gone, and not the first only.
     all_found: bool,
+    /// The row remembers the batch that was prepared last.
+    remembered: bool,
 }
 
 /// How a batch is forgotten.
@@ -59,6 +61,8 @@ enum Forgotten {
     Deleted,
     /// A Java worker prepares a checkpoint of its own, and leaves.
     Java,
+    /// A Java worker takes the next record, checkpoints it and leaves.
+    JavaTook,
 }
 
 impl Default for Bounds {
@@ -79,6 +83,7 @@ impl Default for Bounds {
             streamed_told: true,
             existing_checked: true,
             all_found: true,
+            remembered: true,
         }
     }
 }
@@ -97,8 +102,8 @@ impl Eq for Row {}
 
 impl Hash for Row {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Lease { owner, counter, checkpoint, pending, .. } = &self.0;
-        (owner, counter, checkpoint, pending).hash(state);
+        let Lease { owner, counter, checkpoint, pending, last_prepared, .. } = &self.0;
+        (owner, counter, checkpoint, pending, last_prepared).hash(state);
     }
 }
 
@@ -118,7 +123,7 @@ struct Process {
 /// `Step`, comparable and with the part of a list that is still to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Todo {
-    Rebuild { first: u8, last: u8, generation: u32, without: Vec<String> },
+    Rebuild { first: u8, last: u8, generation: u32, without: Vec<String>, done: u8 },
     Find(Vec<Sought>),
     Compare(Vec<String>),
     Seal(Vec<String>),
@@ -160,6 +165,8 @@ struct World {
     lost_answers: u8,
     late_requests: u8,
     forgot: u8,
+    /// The row was deleted.
+    deleted: bool,
     checkpoint_high: u8,
 }
 
@@ -197,7 +204,9 @@ impl Bounds {
     fn process(&self, worker: usize, row: &Row) -> Process {
         let mut protocol = Protocol::new(self.transforms[worker].id(), "lake");
         protocol.write_format(self.format);
-        let event = Event::Taken { checkpoint: row.0.checkpoint.clone(), pending: row.0.pending.clone() };
+        let last_prepared = row.0.last_prepared.clone().filter(|_| self.remembered);
+        let (checkpoint, pending) = (row.0.checkpoint.clone(), row.0.pending.clone());
+        let event = Event::Taken { checkpoint, pending, last_prepared };
         let step = self.todo(protocol.on(event));
         Process {
             seen: row.clone(),
@@ -211,8 +220,9 @@ impl Bounds {
 
     fn todo(&self, step: Step) -> Todo {
         match step {
-            Step::Rebuild { first, last, generation, without } => {
-                Todo::Rebuild { first: number(&first), last: number(&last), generation, without }
+            Step::Rebuild { first, last, generation, without, done } => {
+                let done = done.as_ref().map_or(0, number);
+                Todo::Rebuild { first: number(&first), last: number(&last), generation, without, done }
             }
             Step::Find(objects) => Todo::Find(objects),
             Step::Compare(keys) => Todo::Compare(keys),
@@ -253,13 +263,13 @@ impl Bounds {
     /// Performs the step of one worker; the event that answers it, or none while a list is not done yet.
     fn perform(&self, world: &mut World, worker: usize, process: &mut Process) -> Option<Event> {
         match process.step.clone() {
-            Todo::Rebuild { first, last, generation, without } => {
-                if first <= world.trimmed {
+            Todo::Rebuild { first, last, generation, without, done } => {
+                if first.max(done) <= world.trimmed {
                     return Some(Event::RecordsGone);
                 }
                 let there: BTreeSet<u8> =
                     without.iter().filter_map(|key| world.objects.get(key)).flatten().copied().collect();
-                let rest = (first..=last).filter(|record| !there.contains(record));
+                let rest = (first..=last).filter(|record| *record > done && !there.contains(record));
                 (process.contents, process.stream) =
                     build(self.transforms[worker], (first, last), generation, rest);
                 Some(Event::Rebuilt {
@@ -338,6 +348,7 @@ impl Model for Bounds {
             lost_answers: 0,
             late_requests: 0,
             forgot: 0,
+            deleted: false,
             checkpoint_high: 0,
         }]
     }
@@ -385,6 +396,9 @@ impl Model for Bounds {
         let ours = |pending: &Pending| matches!(PendingBatch::from_pending(pending), Ok(Some(_)));
         if world.forgot < self.forgets && world.row.0.pending.as_ref().is_some_and(ours) {
             acts.extend([Forgotten::Same, Forgotten::Deleted, Forgotten::Java].map(Act::Forget));
+            if done_up_to(&world.row.0.checkpoint, self.records) + 1 < self.records {
+                acts.push(Act::Forget(Forgotten::JavaTook));
+            }
         }
     }
 
@@ -409,7 +423,15 @@ impl Model for Bounds {
                 world.row = Row(match how {
                     Forgotten::Same => Lease { pending: None, ..lease },
                     Forgotten::Deleted => {
-                        Lease { pending: None, checkpoint: Checkpoint::TrimHorizon, ..lease }
+                        world.deleted = true;
+                        let checkpoint = Checkpoint::TrimHorizon;
+                        Lease { pending: None, last_prepared: None, checkpoint, ..lease }
+                    }
+                    Forgotten::JavaTook => {
+                        let next = done_up_to(&lease.checkpoint, self.records) + 1;
+                        // It did with it whatever its application does.
+                        world.accepted.insert(next);
+                        Lease { pending: None, checkpoint: Checkpoint::At(position(next)), ..lease }
                     }
                     Forgotten::Java => Lease { pending: Some(java), ..lease },
                 });
@@ -494,10 +516,10 @@ impl Model for Bounds {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            // Where a batch is forgotten its rows may be written again, in a batch of other ends; they are never lost.
+            // Where the whole row is deleted rows may be written again, in a batch of other ends; they are never lost.
             Property::always("no record is doubled", |_, world: &World| {
                 let mut seen = BTreeSet::new();
-                world.forgot > 0 || world.objects.values().flatten().all(|record| seen.insert(*record))
+                world.deleted || world.objects.values().flatten().all(|record| seen.insert(*record))
             }),
             Property::always(
                 "a record below the checkpoint is delivered",

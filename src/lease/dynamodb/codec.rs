@@ -7,7 +7,7 @@ use super::item::{
     ENTITY_LEASE, ENTITY_TYPE, Item, LEASE_KEY, NotUnderstood, Update, b, measured, n, number, s, text,
 };
 use super::layout::Layout;
-use crate::lease::row::{Lease, LeaseKey, Pending, WorkerId};
+use crate::lease::row::{LastPrepared, Lease, LeaseKey, Pending, WorkerId};
 use crate::lease::write::{LeaseWrite, counts_as_switch, moves_with};
 use crate::shard::{Checkpoint, HashKeyRange, ShardId};
 
@@ -19,6 +19,8 @@ const CHECKPOINT_SUB: &str = "checkpointSubSequenceNumber";
 const PENDING: &str = "pendingCheckpoint";
 const PENDING_SUB: &str = "pendingCheckpointSubSequenceNumber";
 const PENDING_STATE: &str = "pendingCheckpointState";
+/// A map: the pending trio under its own names, and the checkpoint at that time.
+const LAST_PREPARED: &str = "kinetideLastPrepared";
 const PARENTS: &str = "parentShardId";
 const CHILDREN: &str = "childShardIds";
 const HASH_START: &str = "startingHashKey";
@@ -45,6 +47,7 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
         owner_switches: number(item, OWNER_SWITCHES)?.unwrap_or(0),
         checkpoint: done,
         pending,
+        last_prepared: last_prepared(item),
         parents: shard_ids(item, PARENTS)?,
         children: shard_ids(item, CHILDREN)?,
         hash_range: hash_range(item)?,
@@ -79,6 +82,9 @@ pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
         if let Some(state) = &pending.state {
             put(PENDING_STATE, b(state));
         }
+    }
+    if let Some(last) = &lease.last_prepared {
+        put(LAST_PREPARED, AttributeValue::M(remembered(last)));
     }
     if !lease.parents.is_empty() {
         put(PARENTS, ss(&lease.parents));
@@ -173,12 +179,22 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
                 Some(state) => set.push(format!("{PENDING_STATE} = {}", out.value("state", b(state)))),
                 None => remove.push(PENDING_STATE),
             }
+            match LastPrepared::of(pending, &seen.checkpoint) {
+                Some(last) => {
+                    let last = out.value("last", AttributeValue::M(remembered(&last)));
+                    set.push(format!("{LAST_PREPARED} = {last}"));
+                }
+                None => remove.push(LAST_PREPARED),
+            }
         }
         LeaseWrite::Commit(at) => {
             set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0))));
             set.push(format!("{CHECKPOINT} = {}", out.value("checkpoint", s(at.as_str()))));
             set.push(format!("{CHECKPOINT_SUB} = {}", out.value("checkpointSub", n(at.sub()))));
             remove.extend([PENDING, PENDING_SUB, PENDING_STATE]);
+            if seen.last_prepared.as_ref().is_some_and(|last| *at >= last.pending.checkpoint) {
+                remove.push(LAST_PREPARED);
+            }
         }
         // DynamoDB has no empty sets.
         LeaseWrite::SetChildren(children) if children.is_empty() => remove.push(CHILDREN),
@@ -223,6 +239,32 @@ fn checkpoint(
         None => Ok(None),
         Some(text) => Checkpoint::parse(text, sub).map(Some).ok_or(NotUnderstood::Malformed(name)),
     }
+}
+
+fn remembered(last: &LastPrepared) -> Item {
+    let LastPrepared { after, pending } = last;
+    let mut item = Item::from([
+        (CHECKPOINT.to_owned(), s(after.as_str())),
+        (CHECKPOINT_SUB.to_owned(), n(after.sub())),
+        (PENDING.to_owned(), s(pending.checkpoint.as_str())),
+        (PENDING_SUB.to_owned(), n(pending.checkpoint.sub())),
+    ]);
+    if let Some(state) = &pending.state {
+        item.insert(PENDING_STATE.to_owned(), b(state));
+    }
+    item
+}
+
+/// What is malformed is taken for nothing remembered: so would any row be that Java or an older build wrote.
+fn last_prepared(item: &Item) -> Option<LastPrepared> {
+    let item = item.get(LAST_PREPARED)?.as_m().ok()?;
+    let after = checkpoint(item, CHECKPOINT, CHECKPOINT_SUB).ok()??;
+    let end = checkpoint(item, PENDING, PENDING_SUB).ok()??;
+    let state = item.get(PENDING_STATE).and_then(|value| value.as_b().ok());
+    Some(LastPrepared {
+        after,
+        pending: Pending { checkpoint: end, state: state.map(|bytes| bytes.as_ref().into()) },
+    })
 }
 
 fn shard_ids(item: &Item, name: &'static str) -> Result<Vec<ShardId>, NotUnderstood> {
@@ -271,17 +313,18 @@ mod tests {
         let worker = || prop::option::of("[a-z0-9]{1,8}".prop_map(WorkerId::new));
         let state = prop::option::of(prop::collection::vec(any::<u8>(), 0..20));
         let pending = prop::option::of((any_checkpoint(), state));
+        let last = (any_checkpoint(), any_checkpoint(), prop::collection::vec(any::<u8>(), 1..20));
         let range = prop::option::of((any::<u128>(), any::<u128>()));
         let numbers = (any::<u32>(), any::<u32>(), prop::option::of(0u32..1_000_000));
         (
             ("[a-z0-9-]{1,20}", numbers, any_checkpoint()),
-            (worker(), worker(), pending),
+            (worker(), worker(), pending, prop::option::of(last)),
             (any_ids(), any_ids(), range),
         )
             .prop_map(
                 |(
                     (key, (counter, switches, kbps), checkpoint),
-                    (owner, other, pending),
+                    (owner, other, pending, last),
                     (parents, children, range),
                 )| {
                     Lease {
@@ -292,6 +335,10 @@ mod tests {
                         checkpoint,
                         pending: pending
                             .map(|(checkpoint, state)| Pending { checkpoint, state: state.map(Into::into) }),
+                        last_prepared: last.map(|(after, end, state)| LastPrepared {
+                            after,
+                            pending: Pending { checkpoint: end, state: Some(state.into()) },
+                        }),
                         parents,
                         children,
                         hash_range: range.map(|(start, end)| HashKeyRange { start, end }),

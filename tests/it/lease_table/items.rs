@@ -73,7 +73,7 @@ async fn the_lock_has_kcls_attributes(table: &Table, rows: &Items) {
     let single = rows.key == "leaseKey";
     assert_eq!(item.get("entityType"), single.then(|| s("LEADER")).as_ref());
     assert_eq!(item["kinetideWorkers"], n(3));
-    assert_eq!(item.len(), if single { 6 } else { 5 });
+    assert_eq!(item.len(), if single { 7 } else { 6 });
     assert!(table.resign(&lock("a", "e7b0")).await.unwrap());
     assert_eq!(rows.find("Leader").await, None);
 }

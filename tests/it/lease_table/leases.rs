@@ -78,6 +78,10 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
         LeaseWrite::Renew(None),
         LeaseWrite::Assign(worker("b")),
         LeaseWrite::Renew(Some(0.000_5)),
+        LeaseWrite::Prepare(pending(Some(Arc::clone(&state)))),
+        // The batch is remembered until a checkpoint passes it.
+        LeaseWrite::Commit(at(1, 0)),
+        LeaseWrite::Commit(at(2, 0)),
         LeaseWrite::Prepare(pending(Some(state))),
         LeaseWrite::Renew(None),
         LeaseWrite::Prepare(pending(None)),

@@ -25,6 +25,8 @@ use kinetide::checkpoint::PendingFormat;
 use kinetide::deliver::memory;
 use kinetide::fetch;
 use kinetide::lease::memory as lease_memory;
+use kinetide::lease::{LeaseTable, LeaseWrite};
+use kinetide::shard::{Checkpoint, Position};
 use kinetide::worker::Drain;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -160,7 +162,7 @@ impl Storm {
         let working = self.world.working();
         let Some(&one) = working.choose(&mut self.rng) else { return };
         let many = working.len() > WORKERS.0;
-        match self.rng.random_range(0..15) {
+        match self.rng.random_range(0..16) {
             0 => {
                 let alive = self.world.alive();
                 self.world.crash(*alive.choose(&mut self.rng).unwrap());
@@ -196,6 +198,7 @@ impl Storm {
                 let seconds = self.rng.random_range(-7200..7200);
                 self.world.step_clock(one, seconds);
             }
+            14 => self.forget_pending().await,
             _ => {
                 self.wanted = self.rng.random_range(WORKERS.0..=WORKERS.1);
                 if many && working.len() > self.wanted {
@@ -250,6 +253,32 @@ impl Storm {
                 self.world.stream.trim(&shard.id, &done.sequence);
             }
         }
+    }
+
+    /// Somebody takes a lease away and sets its checkpoint to where it is, or a Java worker has it for a moment and checkpoints
+    /// amid what is pending (as far as that is in the lake, which is all that it could have done with it).
+    async fn forget_pending(&mut self) {
+        let rows: Vec<_> = self.world.log.lock().unwrap().rows.values().cloned().collect();
+        let pending: Vec<_> = rows.into_iter().filter(|row| row.pending.is_some()).collect();
+        let Some(row) = pending.choose(&mut self.rng) else { return };
+        let table = Arc::clone(&self.world.outside.table);
+        let Ok(row) = table.write(row, &LeaseWrite::Evict).await else { return };
+        let last = row.pending.as_ref().and_then(|pending| pending.checkpoint.position().cloned());
+        let (Some(last), true) = (last, self.rng.random()) else {
+            self.world.note(format_args!("{}: what is pending is forgotten", row.key));
+            return drop(table.write(&row, &LeaseWrite::Commit(row.checkpoint.clone())).await);
+        };
+        let done = row.checkpoint.position().cloned();
+        let checkpoint = {
+            let log = self.world.log.lock().unwrap();
+            let records = log.produced.get(&row.key).map_or(&[][..], Vec::as_slice).iter();
+            let open = records.map(|at| (*at, Position::new((*at).into())));
+            let open = open.filter(|(_, at)| done.as_ref().is_none_or(|done| at > done) && *at < last);
+            let landed = open.take_while(|(at, _)| log.landed.contains_key(&(row.key.clone(), *at)));
+            landed.last().map_or(row.checkpoint.clone(), |(_, at)| Checkpoint::At(at))
+        };
+        self.world.note(format_args!("{}: another worker checkpoints {}", row.key, checkpoint.as_str()));
+        drop(table.write(&row, &LeaseWrite::Commit(checkpoint)).await);
     }
 
     /// Every worker is replaced, one after the other or all at once, by another version.

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use kinetide::deliver::Sink;
 use kinetide::fetch::memory;
-use kinetide::lease::{Lease, LeaseTable, Pending};
-use kinetide::shard::Checkpoint;
+use kinetide::lease::{Lease, LeaseTable, LeaseWrite, Pending};
+use kinetide::shard::{Checkpoint, Position};
 use kinetide::telemetry::status::ShardState;
 use kinetide::transform::Transform;
 use rand::{Rng, SeedableRng};
@@ -147,6 +147,27 @@ async fn a_halted_shard_looks_less_and_less_often() {
         early >= 4 && (10..=20).contains(&later),
         "{early} looks in ten minutes, {later} in the next hour"
     );
+}
+
+/// A batch is delivered and not committed when a Java worker checkpoints amid it and gives the lease back, or somebody sets
+/// the checkpoint to where it is.
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_not_pending_any_more_is_not_delivered_twice() {
+    for (amid, later, next) in [(false, 0, 2), (false, 5, 2), (true, 0, 2), (true, 5, 2), (true, 5, 3)] {
+        let mut world = world(4, 10, Settings::default());
+        left_pending(&mut world, true).await;
+        let seen = world.log.lock().unwrap().rows[&shard()].clone();
+        let inside = Checkpoint::At(Position::new(sequence(&world, 1).into()));
+        let checkpoint = if amid { inside } else { seen.checkpoint.clone() };
+        let row = world.outside.table.write(&seen, &LeaseWrite::Commit(checkpoint)).await.unwrap();
+        assert!(row.pending.is_none() && row.last_prepared.is_some());
+        put(&world, later);
+        world.start_worker(&transforms()[next]);
+        world.until_done(MINUTE * 10).await;
+        // The log has looked for rows that are there twice.
+        assert_eq!(world.log.lock().unwrap().landed.len(), 4 + usize::try_from(later).unwrap());
+        assert_eq!(world.log.lock().unwrap().rows[&shard()].last_prepared, None);
+    }
 }
 
 /// A fleet that dies while the lake takes nothing leaves a batch in every shard. Who comes after it has less memory than
