@@ -30,8 +30,10 @@ pub mod cause;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod nearest;
 pub mod service;
 pub mod telemetry;
+pub mod terminal;
 
 // Rooms of the subcommands.
 pub mod dead_letters;

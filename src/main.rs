@@ -2,23 +2,23 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use kinetide::cli::{Cli, Exit, panics};
+use kinetide::terminal::say_error;
 
 fn main() -> ExitCode {
     panics::abort_on_panic();
-    let cli = Cli::parse();
+    let cli = Cli::of_this_process();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: could not start the async runtime: {error}");
+            say_error(format!("could not start the async runtime: {error}"));
             return Exit::Failed.into();
         }
     };
     match runtime.block_on(Box::pin(cli.run())) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {}", kinetide::cause::chain(error.as_ref()));
+            say_error(kinetide::cause::chain(error.as_ref()));
             Exit::Failed.into()
         }
     }

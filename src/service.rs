@@ -110,7 +110,8 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let status = Status::new(facts, config.failover * 2);
     let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
     tracing::info!(
-        worker = %config.worker, application = config.application, stream = config.stream, lake = %config.lake,
+        worker = %config.worker, application = config.application, stream = config.stream,
+        lake = config.lake.place(),
         firehose = firehose.as_ref().map(DeliveryStream::name), transform = %config.transform.id(), http = %address,
         ?delivery, "started"
     );

@@ -1,6 +1,5 @@
 //! `kinetide demo`.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -9,8 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::generate::{at_least_one, positive};
+use crate::config::local_folder;
 use crate::demo::{DemoPlan, play};
 use crate::shutdown;
+use crate::terminal::print;
 
 /// Flags of `kinetide demo`.
 #[derive(Debug, Args)]
@@ -54,7 +55,7 @@ pub struct DemoArgs {
     reshard: bool,
 
     /// Empty folder for the lake and the workers' logs [default: a new one in the temporary folder].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local_folder)]
     dir: Option<PathBuf>,
 
     /// The same seed makes the same trades.
@@ -100,15 +101,13 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let json = args.json;
     let mut printed = Ok(());
     let playing = play(plan, cancel.clone(), |summary| {
-        let mut out = std::io::stdout().lock();
         printed = if json {
-            serde_json::to_string(summary)
-                .map_err(std::io::Error::other)
-                .and_then(|text| writeln!(out, "{text}"))
+            serde_json::to_string(summary).map_err(std::io::Error::other).and_then(print)
         } else {
             let look =
                 format!("find {}/landing -name '*.gz' | head -n 1 | xargs zcat | head -n 3", lake.display());
-            writeln!(out, "{summary}\n\nThe lake is {}. To look at its first rows:\n  {look}", lake.display())
+            let place = lake.display();
+            print(format!("{summary}\n\nThe lake is {place}. To look at its first rows:\n  {look}"))
         };
     });
     let mut playing = Box::pin(playing);

@@ -1,6 +1,7 @@
 //! `kinetide generate`.
 
-use std::io::{IsTerminal, Write};
+use std::cell::Cell;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +15,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use crate::aws::sdk_config;
+use crate::config::{BadSetting, endpoint, name, table_name};
 use crate::generate::dynamodb::{TableWriter, create_table};
 use crate::generate::kinesis::StreamWriter;
 use crate::generate::synthetic::{Mix, Synthetic};
-use crate::generate::trades::TradeFiles;
-use crate::generate::{Event, Plan, Sink, Source, Totals, envelope, run as generate};
+use crate::generate::trades::{Place, TradeFiles};
+use crate::generate::{Ended, Event, Plan, Sink, Source, Totals, envelope, run_to_end};
+use crate::shutdown;
+use crate::terminal::{print, printable_lines, say, say_error};
 
 /// Records when neither `--records` nor `--trades` is given.
 const RECORDS: u64 = 10_000;
@@ -32,11 +36,15 @@ const SPINNER: &str = "{spinner} {msg} {human_pos}  {per_sec}";
 /// Time between progress lines when stderr is no terminal.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
+/// A target that refuses everything for this long is spoken of, again and again.
+const REFUSED_SHOWN: Duration = Duration::from_secs(3);
+
 /// Flags of `kinetide generate`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("target").required(true).args(["table", "stream"]))]
-#[command(after_help = "Exit code: 0 when written, 1 when the target refuses or no trade could be read, \
-    2 for wrong settings.\n\nExamples:\n  \
+#[command(after_help = "A signal ends it after the requests on their way.\n\n\
+    Exit code: 0 when all is written, 1 when the target refuses, a file cannot be read to its end, no trade could be \
+    read, or a signal ended it, 2 for wrong settings.\n\nExamples:\n  \
     kinetide generate --table CryptoTransactions --create --records 100000\n  \
     kinetide generate --stream trades --rate 500 --seed 7\n  \
     kinetide generate --table CryptoTransactions --trades binance.csv.gz bitmex.csv.gz")]
@@ -109,26 +117,64 @@ struct Outcome<'a> {
     records_per_second: f64,
     #[serde(flatten)]
     totals: &'a Totals,
+    /// What ended it early.
+    error: Option<String>,
 }
 
 /// Runs the command.
 pub async fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
     let records = args.records.or(args.trades.is_empty().then_some(RECORDS));
+    if let Err(error) = checked(&args) {
+        say_error(error);
+        return Ok(Exit::BadSettings);
+    }
     let plan = Plan { records, rate: args.rate, ramp: None };
-    let (sink, target) = sink(&args).await?;
-    let progress = Progress::start(records, &target);
-    let totals = generate(plan, source(&args), sink, |event| progress.show(event), stop_on_ctrl_c()).await?;
-    progress.bar.finish_and_clear();
-
-    let outcome = Outcome { target: &target, records_per_second: totals.per_second(), totals: &totals };
-    let mut out = std::io::stdout().lock();
+    let cancel = CancellationToken::new();
+    let work = async {
+        let (sink, target) = sink(&args).await?;
+        let progress = Progress::start(records, &target);
+        let show = |event: Event<'_>| progress.show(event);
+        let ended = run_to_end(plan, source(&args), sink, show, cancel.clone()).await;
+        progress.bar.finish_and_clear();
+        anyhow::Ok((ended, target))
+    };
+    let (Ended { totals, error }, target) = tokio::select! {
+        ended = work => ended?,
+        second = shutdown::on_signal(cancel.clone()) => {
+            second.context("could not listen to signals")?;
+            return Ok(Exit::Failed);
+        }
+    };
+    let outcome = Outcome {
+        target: &target,
+        records_per_second: totals.per_second(),
+        totals: &totals,
+        error: error.as_ref().map(ToString::to_string),
+    };
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(&outcome).context("could not print the result")?)?;
+        print(serde_json::to_string(&outcome).context("could not print the result")?)?;
     } else {
-        writeln!(out, "{}", summary(&outcome))?;
+        print(printable_lines(&summary(&outcome)))?;
     }
     let nothing = totals.written == 0 && totals.bad_lines > 0;
-    Ok(if nothing { Exit::Failed } else { Exit::Done })
+    let failed = nothing || totals.interrupted || error.is_some();
+    if let Some(error) = error {
+        say_error(error);
+    }
+    Ok(if failed { Exit::Failed } else { Exit::Done })
+}
+
+/// Names and endpoints, before anything is asked of a server.
+fn checked(args: &GenerateArgs) -> Result<(), BadSetting> {
+    if let Some(table) = &args.table {
+        table_name("table", table)?;
+    }
+    if let Some(stream) = &args.stream {
+        name("stream", stream, 128)?;
+    }
+    endpoint("kinesis-endpoint", args.kinesis_endpoint.clone())?;
+    endpoint("dynamodb-endpoint", args.dynamodb_endpoint.clone())?;
+    Ok(())
 }
 
 async fn sink(args: &GenerateArgs) -> anyhow::Result<(Sink, String)> {
@@ -136,7 +182,7 @@ async fn sink(args: &GenerateArgs) -> anyhow::Result<(Sink, String)> {
         let sdk = sdk_config(args.dynamodb_endpoint.as_deref(), args.region.as_deref()).await;
         let client = aws_sdk_dynamodb::Client::new(&sdk);
         if args.create && create_table(&client, table).await? {
-            eprintln!("created table {table}");
+            say(format!("created table {table}"));
         }
         let writer = TableWriter::new(client, table);
         writer.check().await?;
@@ -165,27 +211,13 @@ fn source(args: &GenerateArgs) -> Source {
     Source::Synthetic(Box::new(Synthetic::new(args.seed, mix)))
 }
 
-/// A token that Ctrl-C cancels; a second Ctrl-C ends the process as usual.
-fn stop_on_ctrl_c() -> CancellationToken {
-    let cancel = CancellationToken::new();
-    let stop = cancel.clone();
-    #[expect(clippy::disallowed_methods, reason = "lives as long as the process, and has nothing to report")]
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            stop.cancel();
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
-            }
-        }
-    });
-    cancel
-}
-
 /// What people see while it runs: a bar on a terminal, a line now and then elsewhere.
 struct Progress {
     bar: ProgressBar,
     terminal: bool,
-    last_line: std::cell::Cell<Instant>,
+    last_line: Cell<Instant>,
+    /// Since when nothing was written because the target refuses.
+    refused_since: Cell<Option<Instant>>,
 }
 
 impl Progress {
@@ -197,7 +229,7 @@ impl Progress {
             (true, None) => ProgressBar::new_spinner().with_style(style(SPINNER)),
         };
         bar.set_message(target.to_owned());
-        Self { bar, terminal, last_line: std::cell::Cell::new(Instant::now()) }
+        Self { bar, terminal, last_line: Cell::new(Instant::now()), refused_since: Cell::new(None) }
     }
 
     fn show(&self, event: Event<'_>) {
@@ -207,12 +239,26 @@ impl Progress {
                 let now = Instant::now();
                 if !self.terminal && now - self.last_line.get() >= PROGRESS_EVERY {
                     self.last_line.set(now);
-                    eprintln!("{} written, {:.0}/s", totals.written, totals.per_second());
+                    say(format!("{} written, {:.0}/s", totals.written, totals.per_second()));
                 }
+                self.refused_since.set(None);
             }
             Event::BadLine { error, count } => {
                 if count <= BAD_LINES_SHOWN {
-                    self.bar.suspend(|| eprintln!("passed over: {error}"));
+                    self.bar.suspend(|| say(format!("passed over: {error}")));
+                }
+            }
+            // A refusal now and then is ordinary; one that lasts is not.
+            Event::Refused { changes, reason } => {
+                let now = Instant::now();
+                let since = self.refused_since.get().unwrap_or(now);
+                self.refused_since.set(Some(since));
+                if now - since >= REFUSED_SHOWN && now - self.last_line.get() >= REFUSED_SHOWN {
+                    self.last_line.set(now);
+                    let waited = (now - since).as_secs();
+                    let line =
+                        format!("nothing written for {waited} s, {changes} changes are sent again: {reason}");
+                    self.bar.suspend(|| say(line));
                 }
             }
         }
@@ -240,14 +286,26 @@ fn summary(outcome: &Outcome<'_>) -> String {
         (totals.broken, "broken records"),
         (totals.resent, "sent again"),
         (totals.bad_lines, "bad lines passed over"),
-        (totals.given_up, "given up at the interrupt, perhaps written"),
+        (totals.given_up, "given up, perhaps written"),
     ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
         }
     }
     if totals.interrupted {
-        text.push_str("; interrupted");
+        text.push_str("; interrupted before the end");
+    } else if outcome.error.is_some() {
+        text.push_str("; ended early by an error");
+    }
+    if let Some(Place { file, line }) = &totals.last_read {
+        text.push_str(&format!("\nread up to {file}, line {line}"));
+    }
+    for bad in &totals.bad_lines_first {
+        text.push_str(&format!("\npassed over: {bad}"));
+    }
+    match totals.bad_lines - totals.bad_lines_first.len() as u64 {
+        0 => {}
+        more => text.push_str(&format!("\npassed over: {more} more")),
     }
     text
 }
@@ -313,11 +371,25 @@ mod tests {
 
     #[test]
     fn the_summary_tells_what_was_unusual() {
-        let totals = Totals { written: 10, inserts: 10, bad_lines: 2, seconds: 2.0, ..Totals::default() };
-        let outcome = Outcome { target: "table T", records_per_second: totals.per_second(), totals: &totals };
+        let bad_lines_first = vec!["t.csv, line 7: expected 7 fields".to_owned()];
+        let last_read = Some(Place { file: "t.csv".to_owned(), line: 13 });
+        let totals = Totals {
+            written: 10,
+            inserts: 10,
+            bad_lines: 2,
+            bad_lines_first,
+            last_read,
+            seconds: 2.0,
+            ..Totals::default()
+        };
+        let error = Some("could not read trades from t.csv after line 13: unexpected end of file".to_owned());
+        let records_per_second = totals.per_second();
+        let outcome = Outcome { target: "table T", records_per_second, totals: &totals, error };
         assert_eq!(
             summary(&outcome),
-            "10 changes into table T in 2.0 s (5/s): 10 inserts, 0 modifies, 0 removes, 2 bad lines passed over"
+            "10 changes into table T in 2.0 s (5/s): 10 inserts, 0 modifies, 0 removes, 2 bad lines passed over; \
+             ended early by an error\nread up to t.csv, line 13\npassed over: t.csv, line 7: expected 7 fields\n\
+             passed over: 1 more"
         );
         let json = serde_json::to_value(&outcome).unwrap();
         assert_eq!((&json["written"], &json["records_per_second"]), (&10.into(), &5.0.into()));

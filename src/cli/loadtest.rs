@@ -1,6 +1,5 @@
 //! `kinetide loadtest`.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::generate::{at_least_one, positive};
-use crate::config::{duration, endpoint};
+use crate::config::{duration, endpoint, local_folder};
 use crate::deliver::LakeUrl;
 use crate::loadtest::{self, Choice, LoadPlan, report};
 use crate::shutdown;
+use crate::terminal::{print, say_error};
 use crate::trial::workers::WorkerEndpoints;
 
 const SERVERS: &str = "Servers of one's own";
@@ -73,7 +73,7 @@ pub struct LoadtestArgs {
     seed: u64,
 
     /// Empty folder for the lake and the workers' logs [default: a new one in the temporary folder].
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = local_folder)]
     dir: Option<PathBuf>,
 
     /// Print the verdict as one JSON object.
@@ -101,7 +101,7 @@ pub struct LoadtestArgs {
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
     s3_endpoint: Option<String>,
 
-    /// Another lake than a folder in --dir: s3://bucket/prefix or a folder. The run makes a folder of its own in it.
+    /// Another lake than a folder in --dir: s3://bucket/prefix, or a folder like /folder or ./folder. The run makes a folder of its own in it.
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
     lake: Option<LakeUrl>,
 
@@ -142,7 +142,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
     let endpoints = match checked() {
         Ok(endpoints) => endpoints,
         Err(error) => {
-            eprintln!("error: {error}");
+            say_error(error);
             return Ok(Exit::BadSettings);
         }
     };
@@ -180,11 +180,10 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         std::fs::write(file, report::html(&verdict, &command))
             .with_context(|| format!("could not write the report {}", file.display()))?;
     }
-    let mut out = std::io::stdout().lock();
     if args.json {
-        writeln!(out, "{}", serde_json::to_string(&verdict).context("could not print the verdict")?)?;
+        print(serde_json::to_string(&verdict).context("could not print the verdict")?)?;
     } else {
-        writeln!(out, "{verdict}")?;
+        print(&verdict)?;
     }
     Ok(if verdict.ok() { Exit::Done } else { Exit::Failed })
 }

@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
 use crate::local::kinesis::{Fault, KinesisSettings};
 use crate::local::{LocalAws, LocalSettings};
+use crate::shutdown::Signals;
+use crate::terminal::Out;
 
 /// Flags of `kinetide local`.
 #[derive(Debug, Args)]
@@ -83,8 +84,7 @@ impl<T: FromStr> FromStr for Named<T> {
 /// Runs the command.
 pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
     // Before anything is printed: whoever reads the output may send a signal at once.
-    let mut terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("could not listen for Ctrl-C")?;
+    let mut signals = Signals::new().context("could not listen to signals")?;
 
     let settings = LocalSettings {
         kinesis: KinesisSettings {
@@ -114,14 +114,10 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
 
     let text = if args.json { as_json(&aws) } else { as_text(&aws) };
     {
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(text.as_bytes())?;
-        stdout.flush()?;
+        Out.write_all(text.as_bytes())?;
+        Out.flush()?;
     }
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
     aws.shutdown().await;
     Ok(Exit::Done)
 }

@@ -15,7 +15,15 @@ pub mod run;
 pub mod schema;
 pub mod transform;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::variables::{self, Unknown};
+use crate::shutdown::{self, Signals};
+use crate::terminal::{is_broken_pipe, say};
 
 const ABOUT: &str = "Reads a change stream and lands it in a lake as gzip NDJSON, exactly once";
 
@@ -32,6 +40,10 @@ const START_HERE: &str = "`kinetide COMMAND --help` explains each command.";
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
+
+    /// Variables that no command knows.
+    #[arg(skip)]
+    unknown: Vec<Unknown>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,29 +76,82 @@ enum Command {
 /// How a command ends, as the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: done; for the service, drained cleanly.
-    Done,
-    /// 1: failed.
-    Failed,
-    /// 2: the settings are wrong.
-    BadSettings,
+    /// Done; for the service, drained cleanly.
+    Done = 0,
+    /// Failed, or ended by a signal.
+    Failed = 1,
+    /// The settings are wrong.
+    BadSettings = 2,
 }
 
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(match exit {
-            Exit::Done => 0u8,
-            Exit::Failed => 1,
-            Exit::BadSettings => 2,
-        })
+        Self::from(exit as u8)
     }
 }
 
 impl Cli {
+    /// Reads the arguments and the variables of this process; where they are wrong, or ask for help, it says so and ends.
+    pub fn of_this_process() -> Self {
+        let typed: Vec<OsString> = std::env::args_os().collect();
+        let mut command = variables::prepared(Self::command(), &|name| std::env::var_os(name));
+        let unknown = variables::unknown(&Self::command(), std::env::vars_os().map(|(name, _)| name));
+        let parsed = command.try_get_matches_from_mut(&typed).and_then(|matches| {
+            variables::remember(&command, &matches);
+            Self::from_arg_matches(&matches)
+        });
+        match parsed {
+            Ok(cli) => Self { unknown, ..cli },
+            Err(error) => {
+                if error.use_stderr() {
+                    unknown.iter().for_each(|variable| say(format!("warning: {variable}")));
+                }
+                variables::explained(error, &Self::command(), &typed).exit()
+            }
+        }
+    }
+
     /// Runs the command. An error is shown to the user as exit code 1.
+    ///
+    /// # Errors
+    /// When the command fails.
     pub async fn run(self) -> anyhow::Result<Exit> {
-        match self.command {
-            Command::Run(args) => run::run(*args).await,
+        if !matches!(self.command, Command::Run(_)) {
+            self.unknown.iter().for_each(|variable| say(format!("warning: {variable}")));
+        }
+        let mut signals = JoinSet::new();
+        let stop = CancellationToken::new();
+        if !self.command.ends_by_itself() {
+            let code = Exit::Failed as i32;
+            signals.spawn(shutdown::end_on_signal(Signals::new()?, stop.clone(), code));
+        }
+        let outcome = tokio::select! {
+            outcome = self.command.run(&self.unknown) => outcome,
+            () = stop.cancelled() => Ok(Exit::Failed),
+        };
+        match outcome {
+            // Whoever reads has seen enough.
+            Err(error) if is_broken_pipe(&error) => Ok(Exit::Done),
+            outcome => outcome,
+        }
+    }
+}
+
+impl Command {
+    /// Whether the command looks at signals itself, to end in good order.
+    fn ends_by_itself(&self) -> bool {
+        match self {
+            Self::Run(_) | Self::Generate(_) => true,
+            #[cfg(feature = "local")]
+            Self::Demo(_) | Self::Loadtest(_) | Self::Local(_) => true,
+            Self::Leases(args) => args.watches(),
+            Self::DeadLetters(_) | Self::Transform(_) | Self::Health(_) | Self::Schema(_) => false,
+        }
+    }
+
+    async fn run(self, unknown: &[Unknown]) -> anyhow::Result<Exit> {
+        match self {
+            Command::Run(args) => run::run(*args, unknown).await,
             Command::Leases(args) => leases::run(*args).await,
             Command::Health(args) => health::run(args).await,
             Command::DeadLetters(args) => Box::pin(dead_letters::run(*args)).await,

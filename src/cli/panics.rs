@@ -1,11 +1,13 @@
 //! What a panic does to the process: it ends it at once, since nobody knows what state the program is in; the lease table
 //! heals the rest. A transform's panic is caught and costs one record.
 
+use std::backtrace::Backtrace;
 use std::collections::BTreeSet;
 use std::panic::{PanicHookInfo, set_hook, take_hook};
 use std::process::abort;
 use std::sync::Mutex;
 
+use crate::telemetry::logs;
 use crate::transform;
 
 /// From now on a panic on any thread ends the process, except that of a transform.
@@ -16,7 +18,10 @@ pub fn abort_on_panic() {
             note(panic);
             return;
         }
-        default(panic);
+        // The default would wait for whoever reads the log of the service.
+        if !logs::last_words(&format!("{panic}\n{}", Backtrace::capture())) {
+            default(panic);
+        }
         abort();
     }));
 }

@@ -3,37 +3,53 @@
 pub use crate::config::RunArgs;
 
 use super::Exit;
+use crate::cause::chain;
 use crate::clock;
-use crate::config::Config;
+use crate::config::variables::Unknown;
+use crate::config::{BadSetting, Config};
 use crate::service;
-use crate::telemetry::logs;
+use crate::telemetry::logs::{self, LogFilter};
+use crate::terminal::{error_line, say, say_error};
 use crate::worker::Drain;
 
-/// Runs the service until SIGTERM or Ctrl-C.
+/// Runs the service until a signal. `unknown`: variables that nobody knows.
 ///
 /// # Errors
-/// When the service cannot start.
-pub async fn run(args: RunArgs) -> anyhow::Result<Exit> {
-    let (format, filter) = (args.log_format, args.log.clone());
+/// When the log cannot be set up.
+pub async fn run(args: RunArgs, unknown: &[Unknown]) -> anyhow::Result<Exit> {
+    let format = args.log_format;
     clock::be_wrong_by(args.clock_offset);
-    let config = match Config::try_from(args) {
-        Ok(config) => config,
+    let checked = || {
+        let filter: LogFilter =
+            args.log.parse().map_err(|reason| BadSetting::new("log", &args.log, reason))?;
+        Ok::<_, BadSetting>((filter, Config::try_from(args)?))
+    };
+    let (filter, config) = match checked() {
+        Ok(checked) => checked,
         Err(error) => {
-            eprintln!("error: {error}");
+            unknown.iter().for_each(|variable| say(format!("warning: {variable}")));
+            say_error(error);
             return Ok(Exit::BadSettings);
         }
     };
-    if let Err(error) = logs::init(format, &filter) {
-        eprintln!("error: --log {filter:?}: {error}");
-        return Ok(Exit::BadSettings);
+    let log = logs::init(format, filter)?;
+    for variable in unknown {
+        tracing::warn!(
+            variable = variable.name,
+            meant = variable.meant,
+            "unknown variable: it has no effect"
+        );
     }
-    Ok(match Box::pin(service::run(config)).await {
+    let exit = match Box::pin(service::run(config)).await {
         Ok(Drain::Clean) => Exit::Done,
         Ok(Drain::CutShort) => Exit::Failed,
-        Err(error) if error.is_wrong_setting() => {
-            eprintln!("error: {error}");
-            Exit::BadSettings
+        Err(error) => {
+            let exit = if error.is_wrong_setting() { Exit::BadSettings } else { Exit::Failed };
+            log.line(&error_line(chain(&error)));
+            exit
         }
-        Err(error) => return Err(error.into()),
-    })
+    };
+    // Not for long: nobody may read the log.
+    log.flush();
+    Ok(exit)
 }

@@ -9,7 +9,8 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::Exit;
-use crate::config;
+use crate::config::{self, DEFAULT_TRANSFORM};
+use crate::terminal::say_error;
 use crate::transform::{Column, ColumnType, DEAD_LETTER_COLUMNS, ErrorCode, Transform};
 
 /// Flags of `kinetide schema`.
@@ -21,7 +22,7 @@ use crate::transform::{Column, ColumnType, DEAD_LETTER_COLUMNS, ErrorCode, Trans
     kinetide schema --dead-letters --format spark")]
 pub struct SchemaArgs {
     /// What makes the rows.
-    #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = "dynamodb-cdc",
+    #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM,
           value_parser = PossibleValuesParser::new(Transform::NAMES))]
     transform: String,
 
@@ -70,7 +71,7 @@ pub async fn run(args: SchemaArgs) -> anyhow::Result<Exit> {
     let transform = match config::transform(&args.transform, args.settings.as_deref()) {
         Ok(transform) => transform,
         Err(error) => {
-            writeln!(std::io::stderr(), "error: {error}")?;
+            say_error(error);
             return Ok(Exit::BadSettings);
         }
     };

@@ -1,37 +1,40 @@
 //! `kinetide transform`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use clap::builder::PossibleValuesParser;
 use serde::de::IgnoredAny;
 
 use super::Exit;
+use crate::config::{DEFAULT_TRANSFORM, transform};
+use crate::terminal::{Out, say_error};
 use crate::transform::{
     BadRecord, ErrorCode, RecordContext, Scratch, SourceKind, Transform, dead_letter_row, parse_utc_us,
 };
 
 const SHARD_ID: &str = "shardId-000000000000";
 
+/// Bytes of a line, or of a document over many lines: a record has at most 10 MiB, a third more in base64.
+const LINE_MAX: usize = 16 << 20;
+
 /// Flags of `kinetide transform`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Exit code: 0 when every record became a row, 1 when there was a dead letter or the input \
     cannot be read, 2 for wrong settings.\n\nExamples:\n  \
-    kinetide transform tests/fixtures/kinesis-dynamodb-insert.json\n  \
+    kinetide transform --transform crypto-transactions tests/fixtures/kinesis-dynamodb-insert.json\n  \
     aws kinesis get-records --shard-iterator ... | jq -r '.Records[].Data' | kinetide transform --base64"
 )]
 pub struct TransformArgs {
-    /// What makes the rows.
-    #[arg(long, value_name = "NAME", default_value = "crypto-transactions",
-        value_parser = PossibleValuesParser::new(Transform::NAMES))]
+    /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
+    #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM)]
     transform: String,
 
     /// TOML file with nested settings: [enrichment] and [columns].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     settings: Option<PathBuf>,
 
     /// Each line is the base64 of a record, as in the answer of GetRecords.
@@ -58,10 +61,10 @@ fn time(text: &str) -> Result<i64, String> {
 
 /// Runs the command.
 pub async fn run(args: TransformArgs) -> anyhow::Result<Exit> {
-    let transform = match set_up(&args) {
+    let transform = match transform(&args.transform, args.settings.as_deref()) {
         Ok(transform) => transform,
         Err(error) => {
-            writeln!(io::stderr(), "error: {error:#}")?;
+            say_error(error);
             return Ok(Exit::BadSettings);
         }
     };
@@ -74,7 +77,7 @@ pub async fn run(args: TransformArgs) -> anyhow::Result<Exit> {
     let mut run = Run {
         transform,
         args: &args,
-        rows: BufWriter::with_capacity(64 << 10, io::stdout().lock()),
+        rows: BufWriter::with_capacity(64 << 10, Out),
         dead_letters: io::stderr().lock(),
         scratch: Scratch::default(),
         row: Vec::new(),
@@ -82,15 +85,19 @@ pub async fn run(args: TransformArgs) -> anyhow::Result<Exit> {
         records: 0,
         refused: 0,
     };
-    match run.all(input) {
-        // Whoever reads the rows has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Done),
-        outcome => outcome.with_context(|| format!("could not transform {name}")),
-    }
+    run.all(input).with_context(|| format!("could not transform {name}"))
 }
 
-fn set_up(args: &TransformArgs) -> anyhow::Result<Transform> {
-    Ok(crate::config::transform(&args.transform, args.settings.as_deref())?)
+/// Puts the next line into `line`, its end included. Of a line that is too long only the start is there; the rest is
+/// read and forgotten. False at the end of the input.
+fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    let room = LINE_MAX as u64 + 1;
+    input.by_ref().take(room).read_until(b'\n', line)?;
+    if line.len() > LINE_MAX && !line.ends_with(b"\n") {
+        input.skip_until(b'\n')?;
+    }
+    Ok(!line.is_empty())
 }
 
 struct Run<'a, R, D> {
@@ -108,17 +115,20 @@ struct Run<'a, R, D> {
 impl<R: Write, D: Write> Run<'_, R, D> {
     fn all(&mut self, mut input: impl BufRead) -> io::Result<Exit> {
         let mut text = Vec::new();
-        input.read_until(b'\n', &mut text)?;
-        if !self.args.base64 && is_cut_off(&text) {
-            input.read_to_end(&mut text)?;
-            if serde_json::from_slice::<IgnoredAny>(&text).is_ok() {
-                self.record(text.trim_ascii())?;
-            } else {
-                self.lines(&text[..])?;
-            }
-        } else {
-            self.lines((&text[..]).chain(input))?;
+        next_line(&mut input, &mut text)?;
+        if text.len() > LINE_MAX {
+            // What followed is read and forgotten.
+            text.push(b'\n');
         }
+        if !self.args.base64 && text.len() <= LINE_MAX && is_cut_off(&text) {
+            let room = LINE_MAX - text.len();
+            input.by_ref().take(room as u64).read_to_end(&mut text)?;
+            if serde_json::from_slice::<IgnoredAny>(&text).is_ok() && input.fill_buf()?.is_empty() {
+                self.record(text.trim_ascii())?;
+                text.clear();
+            }
+        }
+        self.lines((&text[..]).chain(input))?;
         self.rows.flush()?;
         let (records, refused) = (self.records, self.refused);
         writeln!(self.dead_letters, "{records} records: {} rows, {refused} dead letters", records - refused)?;
@@ -127,11 +137,20 @@ impl<R: Write, D: Write> Run<'_, R, D> {
 
     fn lines(&mut self, mut input: impl BufRead) -> io::Result<()> {
         let mut line = Vec::new();
-        while input.read_until(b'\n', &mut line)? > 0 {
-            if !line.trim_ascii().is_empty() {
+        for number in 1u64.. {
+            if !next_line(&mut input, &mut line)? {
+                break;
+            }
+            if line.len() > LINE_MAX {
+                self.records += 1;
+                self.refused += 1;
+                writeln!(
+                    self.dead_letters,
+                    "line {number} has more than 16 MiB, which no record has: passed over"
+                )?;
+            } else if !line.trim_ascii().is_empty() {
                 self.record(line.trim_ascii())?;
             }
-            line.clear();
         }
         Ok(())
     }
@@ -214,7 +233,7 @@ mod tests {
         let args = Command::try_parse_from([&["transform"], flags].concat()).unwrap().args;
         let (mut rows, mut dead_letters) = (Vec::new(), Vec::new());
         let mut run = Run {
-            transform: set_up(&args).unwrap(),
+            transform: transform(&args.transform, args.settings.as_deref()).unwrap(),
             args: &args,
             rows: &mut rows,
             dead_letters: &mut dead_letters,
@@ -236,10 +255,12 @@ mod tests {
 
     #[test]
     fn one_document_over_many_lines() {
-        let (rows, summary) = check(&["--arrival", "2026-01-15T09:30:30Z"], SAMPLE, Exit::Done);
+        let crypto = ["--transform", "crypto-transactions"];
+        let arrival = ["--arrival", "2026-01-15T09:30:30Z"];
+        let (rows, summary) = check(&[crypto, arrival].concat(), SAMPLE, Exit::Done);
         assert_eq!((&rows[..], &summary[..]), (expected(), "1 records: 1 rows, 0 dead letters\n"));
         // Without an arrival time the creation time stands in.
-        let (rows, _) = check(&[], SAMPLE, Exit::Done);
+        let (rows, _) = check(&crypto, SAMPLE, Exit::Done);
         assert!(rows.contains(r#""ingestion_time":"2026-01-15T09:30:00.123456Z""#));
     }
 
@@ -261,9 +282,24 @@ mod tests {
     }
 
     #[test]
+    fn a_line_too_long_is_passed_over_and_not_held() {
+        for first in [&b"[1,"[..], b"x"] {
+            let long = [first, &vec![b' '; LINE_MAX], b"\n{\"a\":2}\n"].concat();
+            let (rows, letters) = check(&["--transform", "json"], &long, Exit::Failed);
+            assert_eq!(rows.lines().count(), 1);
+            assert!(letters.starts_with("line 1 has more than 16 MiB"), "{letters}");
+            assert!(letters.ends_with("2 records: 1 rows, 1 dead letters\n"), "{letters}");
+        }
+        // A document over many lines that is too long is lines.
+        let long = [b"{\n", &b" \n".repeat(LINE_MAX / 2)[..], b"\"a\":2}\n"].concat();
+        assert_eq!(check(&["--transform", "json"], &long, Exit::Failed).0, "");
+    }
+
+    #[test]
     fn base64_lines() {
         let input = format!("{}\nno base64\n", base64_simd::STANDARD.encode_to_string(SAMPLE));
-        let flags = ["--base64", "--arrival", "2026-01-15T09:30:30Z"];
+        let crypto = ["--transform", "crypto-transactions"];
+        let flags = [&crypto[..], &["--base64", "--arrival", "2026-01-15T09:30:30Z"]].concat();
         let (rows, letters) = check(&flags, input.as_bytes(), Exit::Failed);
         assert_eq!(rows, expected());
         assert!(letters.contains("not_base64") && letters.contains("bm8gYmFzZTY0"));

@@ -1,5 +1,9 @@
 //! Settings of the service: `RunArgs` as people type them → `Config` as the code uses them, checked once.
 
+mod check;
+pub mod variables;
+
+use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,8 +20,19 @@ use crate::shard::Checkpoint;
 use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
 use crate::transform::{Transform, TransformError, TransformSettings};
 
+pub(crate) use check::{application, folder, lake, layout, local_folder, table_name};
+
 /// Row keys that KCL uses for itself in the lease table.
 const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
+
+/// What makes rows of records when nobody says it, in every command.
+pub(crate) const DEFAULT_TRANSFORM: &str = "dynamodb-cdc";
+
+/// Bytes of a settings file.
+const SETTINGS_MAX: u64 = 1 << 20;
+
+/// Bytes of a worker's id: it is the key of a row, and is shown in tables.
+const WORKER_ID_MAX: usize = 256;
 
 const STREAM: &str = "Stream and lake";
 const BATCHES: &str = "Batches";
@@ -30,7 +45,7 @@ const AWS: &str = "AWS";
 #[command(
     after_help = "Every setting is a flag or a variable; the flag wins. TIME is written like 500ms, 30s or 5m, \
     SIZE like 64MiB.\n\n\
-    SIGTERM or Ctrl-C: reads no more, lands what was read, hands its shards to the other workers and ends.\n\
+    SIGTERM, SIGINT (Ctrl-C) or SIGHUP: reads no more, lands what was read, hands its shards to the other workers and ends.\n\
     Exit code: 0 after a clean drain, 1 when it could not start or not drain in time, 2 for wrong settings.\n\n\
     Examples:\n  \
     kinetide run --stream trades --lake s3://my-lake/raw --region eu-north-1\n  \
@@ -43,7 +58,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME")]
     pub stream: String,
 
-    /// Where rows land: s3://bucket/prefix, file:///folder or a folder.
+    /// Where rows land: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_LAKE", value_name = "URL")]
     pub lake: String,
 
@@ -64,7 +79,7 @@ pub struct RunArgs {
 
     /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_TRANSFORM", value_name = "NAME",
-          default_value = "dynamodb-cdc")]
+          default_value = DEFAULT_TRANSFORM)]
     pub transform: String,
 
     /// TOML file with nested settings: [enrichment] and [columns].
@@ -198,7 +213,7 @@ pub struct RunArgs {
           default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
 
-    /// What is logged, like info,kinetide=debug.
+    /// What is logged: a level, or targets with their levels, like info,kinetide=debug. Errors always, unless it says off.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG", value_name = "FILTER",
           default_value = DEFAULT_FILTER)]
     pub log: String,
@@ -333,11 +348,18 @@ pub struct Endpoints {
 
 /// A setting that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--{setting} {value:?}: {allowed}")]
+#[error("{} {value:?}: {allowed}", variables::shown(setting))]
 pub struct BadSetting {
     setting: &'static str,
     value: String,
     allowed: String,
+}
+
+impl BadSetting {
+    /// `allowed`: what is wrong with the value, or what may be there instead.
+    pub(crate) fn new(setting: &'static str, value: impl ToString, allowed: impl Into<String>) -> Self {
+        Self { setting, value: value.to_string(), allowed: allowed.into() }
+    }
 }
 
 impl TryFrom<RunArgs> for Config {
@@ -349,10 +371,17 @@ impl TryFrom<RunArgs> for Config {
             value: value.to_string(),
             allowed: allowed.to_string(),
         };
+        let (ms, s) = (Duration::from_millis, Duration::from_secs);
+        within("batch-age", args.batch_age, ms(100), s(3600))?;
+        within("failover-time", args.failover_time, s(1), s(600))?;
+        within("lease-scan-interval", args.lease_scan_interval, ms(100), s(60))?;
+        within("shard-sync-interval", args.shard_sync_interval, s(1), s(3600))?;
+        within("poll-idle-max", args.poll_idle_max, ms(200), s(60))?;
+        within("shutdown-budget", args.shutdown_budget, s(1), s(3600))?;
+        check::relations(&args)?;
         name("stream", &args.stream, 128)?;
-        let application = args.application.unwrap_or_else(|| format!("kinetide-{}", args.stream));
-        name("application", &application, 255)?;
-        let lake = args.lake.parse().map_err(|reason: String| bad("lake", &args.lake, &reason))?;
+        let application = application(args.application.as_deref(), &args.stream)?;
+        let lake = lake(&args.lake)?;
         let s3 = args.encryption.checked(&lake)?;
         let packing = match args.firehose_gzip {
             FirehoseGzip::Firehose => Packing::Lines,
@@ -363,25 +392,17 @@ impl TryFrom<RunArgs> for Config {
             name("firehose", stream, 64)?;
         }
         let transform = transform(&args.transform, args.settings.as_deref())?;
-        let landing = args
-            .landing
-            .or_else(|| default_landing(&transform, Some(&args.stream)))
-            .expect("with a stream there is a default");
-        let layout = Layout {
-            landing: folder("landing", &landing)?.to_owned(),
-            errors: folder("errors", &args.errors)?.to_owned(),
+        let landing = match &args.landing {
+            Some(landing) => folder("landing", landing)?.to_owned(),
+            None => {
+                default_landing(&transform, Some(&args.stream)).expect("with a stream there is a default")
+            }
         };
+        let layout = layout(&landing, &args.errors)?;
         let (initial, initial_timestamp_us) = initial_position(&args.initial_position)
             .map_err(|allowed| bad("initial-position", &args.initial_position, &allowed))?;
         let rows_bytes_max = size("batch-bytes", args.batch_bytes, ByteSize::kib(1), ByteSize::gib(1))?;
         let byte_budget = size("byte-budget", args.byte_budget, ByteSize::mib(32), ByteSize::tib(1))?;
-        let (ms, s) = (Duration::from_millis, Duration::from_secs);
-        within("batch-age", args.batch_age, ms(100), s(3600))?;
-        within("failover-time", args.failover_time, s(1), s(600))?;
-        within("lease-scan-interval", args.lease_scan_interval, ms(100), s(60))?;
-        within("shard-sync-interval", args.shard_sync_interval, s(1), s(3600))?;
-        within("poll-idle-max", args.poll_idle_max, ms(200), s(60))?;
-        within("shutdown-budget", args.shutdown_budget, s(1), s(3600))?;
         if args.leases_max == Some(0) {
             return Err(bad("leases-max", &0, &"must be at least 1, or left out"));
         }
@@ -513,17 +534,6 @@ pub(crate) fn name(setting: &'static str, value: &str, length_max: usize) -> Res
     Err(BadSetting { setting, value: value.to_owned(), allowed })
 }
 
-pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a str, BadSetting> {
-    let trimmed = value.trim_matches('/');
-    let part = |part: &str| !part.is_empty() && part != "." && part != "..";
-    let letter = |c: char| c.is_ascii_alphanumeric() || "._-=/".contains(c);
-    if trimmed.split('/').all(part) && trimmed.chars().all(letter) {
-        return Ok(trimmed);
-    }
-    let allowed = "must be a path of letters, digits, '.', '_', '-' and '=' without '..'".to_owned();
-    Err(BadSetting { setting, value: value.to_owned(), allowed })
-}
-
 fn initial_position(text: &str) -> Result<(Checkpoint, Option<i64>), String> {
     match text {
         "trim-horizon" => Ok((Checkpoint::TrimHorizon, None)),
@@ -541,8 +551,12 @@ fn worker_id(given: Option<String>) -> Result<WorkerId, BadSetting> {
         let random = uuid::Uuid::new_v4().simple().to_string();
         return Ok(WorkerId::new(format!("{}:{}", host.to_string_lossy(), &random[..12])));
     };
-    if id.is_empty() || id.starts_with("shardId-") || FIXED_ROW_KEYS.contains(&id.as_str()) {
-        let allowed = "must not be empty or look like a key of the lease table".to_owned();
+    let odd = id.len() > WORKER_ID_MAX || id.contains(char::is_control) || id.trim() != id;
+    if id.is_empty() || odd || id.starts_with("shardId-") || FIXED_ROW_KEYS.contains(&id.as_str()) {
+        let allowed = format!(
+            "must be 1 to {WORKER_ID_MAX} characters without spaces around them, and must not look like a key of the \
+             lease table"
+        );
         return Err(BadSetting { setting: "worker-id", value: id, allowed });
     }
     Ok(WorkerId::new(id))
@@ -551,8 +565,20 @@ fn worker_id(given: Option<String>) -> Result<WorkerId, BadSetting> {
 fn read_file(path: &std::path::Path) -> Result<TransformSettings, BadSetting> {
     let bad =
         |allowed: String| BadSetting { setting: "settings", value: path.display().to_string(), allowed };
-    let text = std::fs::read_to_string(path).map_err(|error| bad(format!("cannot be read: {error}")))?;
-    toml::from_str(&text).map_err(|error| bad(format!("is not valid: {error}")))
+    let read = || {
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(SETTINGS_MAX + 1).read_to_string(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let text = read().map_err(|error| bad(format!("cannot be read: {error}")))?;
+    if text.len() as u64 > SETTINGS_MAX {
+        return Err(bad("is too long for a settings file: 1 MiB at most".to_owned()));
+    }
+    let line = |at: usize| text[..at].matches('\n').count() + 1;
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let place = error.span().map_or_else(String::new, |span| format!(", line {}", line(span.start)));
+        bad(format!("is not valid{place}: {}", error.message()))
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
-//! The lake's address as people type it → a sink.
+//! The lake's address → a sink.
 
 use std::path::{Component, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
@@ -11,56 +10,7 @@ use uuid::Uuid;
 
 use super::s3::{self, S3Settings};
 use super::sink::ObjectSink;
-
-/// Where the lake is: `s3://bucket/prefix`, `file:///folder` or a folder's path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LakeUrl {
-    /// A bucket and a prefix in it, which may be empty.
-    S3 {
-        /// Name of the bucket.
-        bucket: String,
-        /// Keys start with it.
-        prefix: String,
-    },
-    /// A folder of this machine.
-    Folder(PathBuf),
-}
-
-impl FromStr for LakeUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(rest) = text.strip_prefix("s3://") {
-            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-            if bucket.is_empty() {
-                return Err("the bucket is missing: write s3://bucket or s3://bucket/prefix".into());
-            }
-            return Ok(Self::S3 { bucket: bucket.into(), prefix: prefix.trim_matches('/').into() });
-        }
-        let folder = match text.strip_prefix("file://") {
-            Some(path) if path.starts_with('/') => path,
-            Some(_) => return Err("a file URL has no host: write file:///folder".into()),
-            None if text.contains("://") => {
-                return Err("unknown scheme: write s3://bucket/prefix, file:///folder or a folder".into());
-            }
-            None => text,
-        };
-        if folder.is_empty() {
-            return Err("it is empty: write s3://bucket/prefix, file:///folder or a folder".into());
-        }
-        Ok(Self::Folder(folder.into()))
-    }
-}
-
-impl std::fmt::Display for LakeUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::S3 { bucket, prefix } if prefix.is_empty() => write!(f, "s3://{bucket}"),
-            Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
-            Self::Folder(folder) => write!(f, "{}", folder.display()),
-        }
-    }
-}
+use super::url::LakeUrl;
 
 impl LakeUrl {
     /// Where the lake is, in one spelling that `--lake` takes too: a folder by its full path without links.
@@ -152,21 +102,4 @@ fn writable(folder: &std::path::Path) -> std::io::Result<PathBuf> {
     std::fs::File::create_new(&probe)?;
     std::fs::remove_file(&probe)?;
     Ok(folder)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lakes_as_people_type_them() {
-        let s3 = |bucket: &str, prefix: &str| LakeUrl::S3 { bucket: bucket.into(), prefix: prefix.into() };
-        assert_eq!("s3://lake".parse(), Ok(s3("lake", "")));
-        assert_eq!("s3://lake/a/b/".parse(), Ok(s3("lake", "a/b")));
-        assert_eq!("file:///tmp/lake".parse(), Ok(LakeUrl::Folder("/tmp/lake".into())));
-        assert_eq!("./lake".parse(), Ok(LakeUrl::Folder("./lake".into())));
-        for wrong in ["", "s3://", "s3:///x", "file://host/x", "gs://lake", "file://"] {
-            assert!(wrong.parse::<LakeUrl>().is_err(), "{wrong:?}");
-        }
-    }
 }

@@ -12,10 +12,12 @@ mod retry;
 mod s3;
 mod said;
 mod sink;
+mod url;
 
 pub use calls::{billed_bytes, calls};
 pub use firehose::DeliveryStream;
-pub use lake::{BadLake, LakeUrl, open, open_existing, open_to_write};
+pub use lake::{BadLake, open, open_existing, open_to_write};
 pub use retry::{Backoff, retry_until};
 pub use s3::{S3Settings, Sse};
 pub use sink::{Created, ObjectSink, Sink, SinkError};
+pub use url::{LakeUrl, mistaken_url};

@@ -22,8 +22,8 @@ use reqwest::header::IF_NONE_MATCH;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::lake::LakeUrl;
 use super::sink::ObjectSink;
+use super::url::LakeUrl;
 use crate::aws::is_loopback;
 
 /// An object above this goes up in parts. One put of it, or one part, must be through within the time-out of a

@@ -24,6 +24,7 @@ use crate::local::kinesis::Kinesis;
 use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
 use crate::shard::ShardId;
 use crate::shutdown::joined;
+use crate::terminal::say;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
 use crate::trial::{Complaints, Display, LakeCheck, Put, Puts, Table, VerifyError, folder, verify};
 
@@ -106,13 +107,13 @@ pub async fn play(
     for _ in 0..plan.workers {
         workers.start()?;
     }
-    eprintln!(
+    say(format!(
         "trades ─► DynamoDB ({}) ─► Kinesis ({}, {} shards)",
         aws.dynamodb_url(),
         aws.kinesis_url(),
         plan.shards
-    );
-    eprintln!("       ─► {} worker processes ─► lake in {}", plan.workers, lake.display());
+    ));
+    say(format!("       ─► {} worker processes ─► lake in {}", plan.workers, lake.display()));
 
     let leases = Arc::new(DynamoDbLeaseTable::new(client.clone(), APPLICATION));
     let mut watch = Watch::new(kinesis.clone(), STREAM, leases);
@@ -133,7 +134,7 @@ pub async fn play(
         done = run.until_delivered(&mut watch, &mut workers, cancel.clone()) => Some(done?),
     };
     let Some(mut done) = done else {
-        eprintln!("interrupted: draining the workers; once more ends them at once");
+        say("interrupted: draining the workers; once more ends them at once");
         workers.drain().await?;
         return Err(DemoError::Interrupted { lake });
     };
@@ -142,11 +143,11 @@ pub async fn play(
     if !plan.keep_running {
         workers.drain().await?;
     }
-    eprintln!("reading the lake back");
+    say("reading the lake back");
     done.lake = check(&kinesis, &client, &lake).await?;
     summary(&done);
     if plan.keep_running {
-        eprintln!("everything keeps running; Ctrl-C ends it");
+        say("everything keeps running; Ctrl-C ends it");
         cancel.cancelled().await;
         workers.drain().await?;
     }
@@ -302,7 +303,7 @@ async fn generate(
         if let generate::Event::BadLine { error, count } = event
             && count <= BAD_LINES_SHOWN
         {
-            eprintln!("passed over: {error}");
+            say(format!("passed over: {error}"));
         }
     };
     generate::run(amount, source, Sink::Table(writer), show, cancel).await

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::envelope;
 use super::item::{Change, ChangeKind, EXPIRES_AT, Item, KEY, Value};
 use super::retry::{first_answer, is_passing, pause, pauses};
-use super::run::{GenerateError, Written};
+use super::run::{GenerateError, Refusals, Written};
 use crate::aws::explain;
 
 /// Writes per `BatchWriteItem` (API Reference).
@@ -43,10 +43,11 @@ impl TableWriter {
         &self,
         batch: &[Change],
         cancel: &CancellationToken,
+        refusals: &Refusals,
     ) -> Result<Written, GenerateError> {
         let mut written = Written { bytes: batch.iter().map(size).sum(), ..Written::default() };
         let mut left: Vec<WriteRequest> = batch.iter().filter_map(request).collect();
-        let mut refusals = pauses();
+        let mut pauses_left = pauses();
         while !left.is_empty() {
             let sent = left.len();
             let call = self.client.batch_write_item().request_items(&self.table, left.clone());
@@ -60,7 +61,7 @@ impl TableWriter {
                         break;
                     }
                     if left.len() < sent {
-                        refusals = pauses();
+                        pauses_left = pauses();
                     }
                     "unprocessed items: give the table more write capacity or lower --rate".to_owned()
                 }
@@ -68,7 +69,8 @@ impl TableWriter {
                 Err(error) => return Err(self.failed(explain(&error))),
             };
             written.resent += left.len() as u64;
-            let Some(length) = refusals.next() else { return Err(self.failed(reason)) };
+            refusals.tell(left.len(), &reason);
+            let Some(length) = pauses_left.next() else { return Err(self.failed(reason)) };
             if !pause(length, cancel).await {
                 written.given_up = true;
                 break;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::envelope;
 use super::item::Change;
 use super::retry::{first_answer, is_passing, is_throttle, pause, pauses};
-use super::run::{GenerateError, Written};
+use super::run::{GenerateError, Refusals, Written};
 use crate::aws::explain;
 use crate::clock::wall_clock_us;
 
@@ -86,17 +86,18 @@ impl StreamWriter {
         &self,
         batch: &[Change],
         cancel: &CancellationToken,
+        refusals: &Refusals,
     ) -> Result<Written, GenerateError> {
         let mut written = Written::default();
         let mut left = self.records(batch);
         written.bytes = left.iter().map(|record| record.data.len() as u64).sum();
-        let mut refusals = pauses();
+        let mut pauses_left = pauses();
         while !left.is_empty() {
             let rest = left.split_off(fitting(&left));
             let sent = left.len();
             let (refused, reason) = self.put(left).await?;
             if refused.len() < sent {
-                refusals = pauses();
+                pauses_left = pauses();
             }
             written.resent += refused.len() as u64;
             let all_accepted = refused.is_empty();
@@ -105,7 +106,8 @@ impl StreamWriter {
             if all_accepted {
                 continue;
             }
-            let Some(length) = refusals.next() else { return Err(self.failed(reason)) };
+            refusals.tell(left.len(), &reason);
+            let Some(length) = pauses_left.next() else { return Err(self.failed(reason)) };
             if !pause(length, cancel).await {
                 written.given_up = true;
                 break;

@@ -11,6 +11,7 @@
 //! trades ────┘                              └─► envelope ─► kinesis (PutRecords)
 //! ```
 
+mod decimal;
 pub mod dynamodb;
 pub mod envelope;
 mod in_order;
@@ -23,4 +24,4 @@ pub mod synthetic;
 pub mod trades;
 
 pub use item::{Change, Item, Value};
-pub use run::{Event, GenerateError, Plan, Ramp, Sink, Source, Totals, run};
+pub use run::{Ended, Event, GenerateError, Plan, Ramp, Sink, Source, Totals, run, run_to_end};

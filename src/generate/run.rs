@@ -17,7 +17,7 @@ use super::item::{Change, ChangeKind};
 use super::kinesis::StreamWriter;
 use super::pace::Pace;
 use super::synthetic::Synthetic;
-use super::trades::{TradeError, TradeFiles};
+use super::trades::{Place, TradeError, TradeFiles};
 use crate::shutdown::joined;
 
 /// Requests on their way at once.
@@ -28,6 +28,9 @@ const WAITING_MAX: usize = 10_000;
 
 /// Changes handed over at once by the thread that reads the source.
 const CHUNK: usize = 250;
+
+/// Bad lines that the totals name one by one.
+const BAD_LINES_NAMED: usize = 5;
 
 /// How much and how fast.
 #[derive(Clone, Copy, Debug, Default)]
@@ -96,6 +99,10 @@ pub struct Totals {
     pub resent: u64,
     /// Lines of trade files that could not be read.
     pub bad_lines: u64,
+    /// The first of them: file, line and reason.
+    pub bad_lines_first: Vec<String>,
+    /// The last trade that was read, of a trade file.
+    pub last_read: Option<Place>,
     /// Changes of requests that were given up at an interrupt; some of them may have been written.
     pub given_up: u64,
     /// Whether the run was ended from outside.
@@ -116,6 +123,22 @@ pub enum Event<'a> {
         /// How many there were, this one included.
         count: u64,
     },
+    /// The target refused changes; they are sent again.
+    Refused {
+        /// How many.
+        changes: usize,
+        /// What the target said.
+        reason: &'a str,
+    },
+}
+
+/// How a run ended: what was done is known also where an error ended it.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was done.
+    pub totals: Totals,
+    /// What ended it early.
+    pub error: Option<GenerateError>,
 }
 
 /// Why a run ended early.
@@ -143,18 +166,51 @@ pub(super) struct Written {
     pub(super) given_up: bool,
 }
 
-type Chunk = Vec<Result<Change, TradeError>>;
+/// Where writers say what is refused while they try again.
+#[derive(Clone, Debug)]
+pub(super) struct Refusals(mpsc::Sender<(usize, String)>);
+
+impl Refusals {
+    pub(super) fn tell(&self, changes: usize, reason: &str) {
+        // Without room, as much has just been said.
+        drop(self.0.try_send((changes, reason.to_owned())));
+    }
+}
+
+#[derive(Default)]
+struct Chunk {
+    changes: Vec<Result<Change, TradeError>>,
+    /// Of the last one.
+    place: Option<Place>,
+}
+
 type Answer = (Vec<Change>, Result<Written, GenerateError>);
 
-/// Writes what `plan` asks for. After `cancel` nothing new is sent, requests on their way are awaited, and the
-/// totals say so. `event` is called often; it should be quick.
+/// As [`run_to_end`], for whoever has no use for half of it.
+///
+/// # Errors
+/// What ended it early.
 pub async fn run(
+    plan: Plan,
+    source: Source,
+    sink: Sink,
+    event: impl FnMut(Event<'_>),
+    cancel: CancellationToken,
+) -> Result<Totals, GenerateError> {
+    let Ended { totals, error } = run_to_end(plan, source, sink, event, cancel).await;
+    error.map_or(Ok(totals), Err)
+}
+
+/// Writes what `plan` asks for. After `cancel`, or an error of the target, nothing new is sent and requests on their way
+/// are awaited; after an error of the source, what was read before it is written. `event` is called often; it should be
+/// quick.
+pub async fn run_to_end(
     plan: Plan,
     source: Source,
     sink: Sink,
     mut event: impl FnMut(Event<'_>),
     cancel: CancellationToken,
-) -> Result<Totals, GenerateError> {
+) -> Ended {
     let started = Instant::now();
     let mut pace = plan.rate.map(|rate| Pace::new(rate, started));
     let mut reader = JoinSet::new();
@@ -162,8 +218,12 @@ pub async fn run(
     let mut order = InOrder::default();
     let mut writers: JoinSet<Answer> = JoinSet::new();
     let mut next: Option<(Vec<Change>, Instant)> = None;
-    let mut source_ended = false;
+    let (refusals, mut refused) = mpsc::channel(IN_FLIGHT);
+    let refusals = Refusals(refusals);
+    // `stopped`: nothing new is sent.
+    let (mut source_ended, mut stopped) = (false, false);
     let mut totals = Totals::default();
+    let mut error = None;
     loop {
         let rate = plan.rate_at(started.elapsed());
         let batch_max = batch_max(&sink, rate);
@@ -186,48 +246,67 @@ pub async fn run(
             biased;
             () = cancel.cancelled(), if !totals.interrupted => {
                 totals.interrupted = true;
-                source_ended = true;
-                chunks.close();
-                order = InOrder::default();
-                next = None;
+                stopped = true;
             }
             Some(answer) = writers.join_next() => {
                 let (changes, written) = joined(answer).await;
-                totals.add(&changes, &written?);
+                match written {
+                    Ok(written) => totals.add(&changes, &written),
+                    Err(failed) => {
+                        totals.given_up += changes.len() as u64;
+                        error.get_or_insert(failed);
+                        stopped = true;
+                    }
+                }
                 totals.seconds = started.elapsed().as_secs_f64();
                 event(Event::Progress(&totals));
-                if !totals.interrupted {
+                if !stopped {
                     changes.iter().for_each(|change| order.written(&change.key));
                 }
             }
+            Some((changes, reason)) = refused.recv() => event(Event::Refused { changes, reason: &reason }),
             () = tokio::time::sleep_until(at), if next.is_some() && writers.len() < IN_FLIGHT => {
                 if let Some((batch, _)) = next.take() {
-                    let (sink, cancel) = (sink.clone(), cancel.clone());
+                    let (sink, cancel, refusals) = (sink.clone(), cancel.clone(), refusals.clone());
                     writers.spawn(async move {
-                        let written = sink.write(&batch, &cancel).await;
+                        let written = sink.write(&batch, &cancel, &refusals).await;
                         (batch, written)
                     });
                 }
             }
             chunk = chunks.recv(), if want_more => {
                 source_ended = chunk.is_none();
-                for change in chunk.into_iter().flatten() {
+                let Chunk { changes, place } = chunk.unwrap_or_default();
+                totals.last_read = place.or(totals.last_read);
+                for change in changes {
                     match change {
                         Ok(change) => order.push(change),
-                        Err(error @ TradeError::Line { .. }) => {
+                        Err(bad @ TradeError::Line { .. }) => {
                             totals.bad_lines += 1;
-                            event(Event::BadLine { error: &error, count: totals.bad_lines });
+                            if totals.bad_lines_first.len() < BAD_LINES_NAMED {
+                                totals.bad_lines_first.push(bad.to_string());
+                            }
+                            event(Event::BadLine { error: &bad, count: totals.bad_lines });
                         }
-                        Err(error) => return Err(error.into()),
+                        Err(failed) => {
+                            error.get_or_insert(failed.into());
+                            source_ended = true;
+                        }
                     }
                 }
             }
+        }
+        if stopped {
+            source_ended = true;
+            chunks.close();
+            order = InOrder::default();
+            next = None;
         }
     }
     drop(chunks);
     while reader.join_next().await.is_some() {}
     totals.seconds = started.elapsed().as_secs_f64();
-    Ok(totals)
+    Ended { totals, error }
 }
 
 /// Changes per request: what the target takes, but no more than a twentieth of a second's worth, so that a slow
@@ -245,22 +324,20 @@ fn batch_max(sink: &Sink, rate: Option<f64>) -> usize {
 fn read(tasks: &mut JoinSet<()>, source: Source, records: Option<u64>) -> mpsc::Receiver<Chunk> {
     let (sender, receiver) = mpsc::channel(8);
     tasks.spawn_blocking(move || {
-        let mut source: Box<dyn Iterator<Item = Result<Change, TradeError>>> = match source {
-            Source::Synthetic(synthetic) => Box::new(synthetic.map(Ok)),
-            Source::Trades(trades) => trades,
-        };
+        let mut source = source;
         let mut left = records.unwrap_or(u64::MAX);
         loop {
-            let mut chunk = Chunk::with_capacity(CHUNK);
-            while left > 0 && chunk.len() < CHUNK {
+            let mut chunk = Chunk::default();
+            while left > 0 && chunk.changes.len() < CHUNK {
                 let Some(change) = source.next() else {
                     left = 0;
                     break;
                 };
                 left -= u64::from(change.is_ok());
-                chunk.push(change);
+                chunk.changes.push(change);
             }
-            if (!chunk.is_empty() && sender.blocking_send(chunk).is_err()) || left == 0 {
+            chunk.place = source.place();
+            if (!chunk.changes.is_empty() && sender.blocking_send(chunk).is_err()) || left == 0 {
                 return;
             }
         }
@@ -268,11 +345,32 @@ fn read(tasks: &mut JoinSet<()>, source: Source, records: Option<u64>) -> mpsc::
     receiver
 }
 
-impl Sink {
-    async fn write(&self, batch: &[Change], cancel: &CancellationToken) -> Result<Written, GenerateError> {
+impl Source {
+    fn next(&mut self) -> Option<Result<Change, TradeError>> {
         match self {
-            Self::Table(table) => table.write(batch, cancel).await,
-            Self::Stream(stream) => stream.write(batch, cancel).await,
+            Self::Synthetic(synthetic) => synthetic.next().map(Ok),
+            Self::Trades(trades) => trades.next(),
+        }
+    }
+
+    fn place(&self) -> Option<Place> {
+        match self {
+            Self::Synthetic(_) => None,
+            Self::Trades(trades) => trades.place(),
+        }
+    }
+}
+
+impl Sink {
+    async fn write(
+        &self,
+        batch: &[Change],
+        cancel: &CancellationToken,
+        refusals: &Refusals,
+    ) -> Result<Written, GenerateError> {
+        match self {
+            Self::Table(table) => table.write(batch, cancel, refusals).await,
+            Self::Stream(stream) => stream.write(batch, cancel, refusals).await,
         }
     }
 }

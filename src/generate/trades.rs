@@ -5,16 +5,27 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
+use serde::Serialize;
 use thiserror::Error;
 
+use super::decimal::{Decimal, fee};
 use super::envelope::fnv1a;
 use super::item::{Change, ChangeKind, Item, Value};
 
 const HEADER: [&str; 7] = ["exchange", "symbol", "trade_id", "timestamp_ms", "side", "price", "amount"];
+
+/// Nobody traded what is traded here before 2009, and seconds taken for milliseconds are in 1970.
+const PLAUSIBLE_MS: Range<i64> = 1_230_768_000_000..4_102_444_800_000;
+
+/// Bytes that a record may have; real ones have about a hundred.
+const RECORD_BYTES_MAX: usize = 1 << 20;
 
 /// Why a trade could not be read.
 #[derive(Debug, Error)]
@@ -30,31 +41,56 @@ pub enum TradeError {
         reason: &'static str,
     },
     /// The file is not usable from here on.
-    #[error("could not read trades from {file}: {reason}")]
+    #[error("could not read trades from {file}{}: {reason}", after(*line))]
     File {
         /// The file as the user named it.
         file: String,
+        /// The last line that could be read, 0 when there was none.
+        line: u64,
         /// What is wrong and what was expected.
         reason: String,
     },
+}
+
+fn after(line: u64) -> String {
+    if line == 0 { String::new() } else { format!(" after line {line}") }
+}
+
+/// A trade in its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The file as the user named it.
+    pub file: String,
+    /// Line in the decompressed text, from 1.
+    pub line: u64,
 }
 
 /// The trades of some files, one file after the other, as inserts.
 pub struct TradeFiles {
     waiting: VecDeque<PathBuf>,
     open: Option<OpenFile>,
+    last: Option<Place>,
 }
 
 struct OpenFile {
-    reader: csv::Reader<Box<dyn Read + Send>>,
+    reader: csv::Reader<Bounded>,
+    /// Bytes read since the last record.
+    since: Arc<AtomicUsize>,
     name: String,
     stem: String,
+    line: u64,
 }
 
 impl TradeFiles {
     /// Reads nothing yet.
     pub fn new(files: impl IntoIterator<Item = PathBuf>) -> Self {
-        Self { waiting: files.into_iter().collect(), open: None }
+        Self { waiting: files.into_iter().collect(), open: None, last: None }
+    }
+
+    /// The last trade read.
+    pub fn place(&self) -> Option<Place> {
+        let here = self.open.as_ref().filter(|file| file.line > 1);
+        here.map(|file| Place { file: file.name.clone(), line: file.line }).or_else(|| self.last.clone())
     }
 
     fn read(&mut self) -> Option<Result<Change, TradeError>> {
@@ -67,20 +103,28 @@ impl TradeFiles {
                     Err(error) => return Some(Err(error)),
                 },
             };
-            match file.reader.read_record(&mut record) {
+            let outcome = file.reader.read_record(&mut record);
+            file.since.store(0, Ordering::Relaxed);
+            match outcome {
                 Ok(true) => {
                     let line = record.position().map_or(0, csv::Position::line);
+                    file.line = line;
                     return Some(
                         transaction(&record, &file.stem, line).map_err(|reason| file.bad(line, reason)),
                     );
                 }
-                Ok(false) => self.open = None,
+                Ok(false) => {
+                    self.last = self.place();
+                    self.open = None;
+                }
                 Err(error) => {
                     if let csv::ErrorKind::Utf8 { pos, .. } = error.kind() {
-                        let line = pos.as_ref().map_or(0, csv::Position::line);
-                        return Some(Err(file.bad(line, "not UTF-8")));
+                        file.line = pos.as_ref().map_or(0, csv::Position::line);
+                        return Some(Err(file.bad(file.line, "not UTF-8")));
                     }
-                    let error = TradeError::File { file: file.name.clone(), reason: error.to_string() };
+                    let (file, line) = (file.name.clone(), file.line);
+                    let error = TradeError::File { file, line, reason: error.to_string() };
+                    self.last = self.place();
                     self.open = None;
                     return Some(Err(error));
                 }
@@ -100,8 +144,10 @@ impl Iterator for TradeFiles {
 impl OpenFile {
     fn open(path: &Path) -> Result<Self, TradeError> {
         let name = path.display().to_string();
-        let failed = |reason: String| TradeError::File { file: name.clone(), reason };
+        let failed = |reason: String| TradeError::File { file: name.clone(), line: 0, reason };
         let text = plain_text(path).map_err(|error| failed(error.to_string()))?;
+        let since = Arc::new(AtomicUsize::new(0));
+        let text = Bounded { text, since: Arc::clone(&since) };
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text);
         let header = reader.headers().map_err(|error| failed(error.to_string()))?;
         if header != HEADER.as_slice() {
@@ -109,7 +155,7 @@ impl OpenFile {
         }
         let stem = path.file_name().unwrap_or_default().to_string_lossy();
         let stem = stem.split_once('.').map_or(&*stem, |(stem, _)| stem).to_owned();
-        Ok(Self { reader, name, stem })
+        Ok(Self { reader, since, name, stem, line: 1 })
     }
 
     fn bad(&self, line: u64, reason: &'static str) -> TradeError {
@@ -126,6 +172,22 @@ fn plain_text(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     })
 }
 
+/// A text that breaks when a record does not end: the reader would hold all of it.
+struct Bounded {
+    text: Box<dyn Read + Send>,
+    since: Arc<AtomicUsize>,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.text.read(buffer)?;
+        if self.since.fetch_add(read, Ordering::Relaxed) > RECORD_BYTES_MAX {
+            return Err(io::Error::new(ErrorKind::InvalidData, "the next line has more than 1 MiB"));
+        }
+        Ok(read)
+    }
+}
+
 fn transaction(record: &csv::StringRecord, file: &str, line: u64) -> Result<Change, &'static str> {
     let fields: Vec<&str> = record.iter().collect();
     let [venue, symbol, trade_id, timestamp_ms, side, price, amount] = fields[..] else {
@@ -137,16 +199,17 @@ fn transaction(record: &csv::StringRecord, file: &str, line: u64) -> Result<Chan
     let time = timestamp_ms
         .parse()
         .ok()
+        .filter(|ms| PLAUSIBLE_MS.contains(ms))
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .ok_or("timestamp_ms is not a time in milliseconds")?;
+        .ok_or("timestamp_ms is not a time in milliseconds between 2009 and 2100")?;
     let order_type = match side {
         "buy" => "BUY",
         "sell" => "SELL",
         _ => return Err("side is neither buy nor sell"),
     };
-    if !is_number(price) || !is_number(amount) {
-        return Err("price or amount is not a decimal number of at most 38 digits");
-    }
+    let (Some(price), Some(amount)) = (Decimal::parse(price), Decimal::parse(amount)) else {
+        return Err("price or amount is not a number that DynamoDB takes: 38 digits, 1E-130 to 1E+126");
+    };
     // Trades without an id may be equal in every field and still be two trades: only the place tells them apart.
     let id = match trade_id {
         "" => format!("{venue}:{symbol}:{file}#{line}"),
@@ -159,9 +222,9 @@ fn transaction(record: &csv::StringRecord, file: &str, line: u64) -> Result<Chan
     item.set("exchange", text(exchange(venue)));
     item.set("trading_pair", text(symbol));
     item.set("order_type", text(order_type));
-    item.set("price", Value::N(price.to_owned()));
-    item.set("quantity", Value::N(amount.to_owned()));
-    if let Some(fee) = fee(price, amount) {
+    item.set("price", Value::N(price.to_string()));
+    item.set("quantity", Value::N(amount.to_string()));
+    if let Some(fee) = fee(&price, &amount) {
         item.set("trade_fee", Value::N(fee));
     }
     item.set("trade_status", text("SUCCESS"));
@@ -185,38 +248,6 @@ fn exchange(venue: &str) -> &str {
         "bitfinex" => "Bitfinex",
         other => other,
     }
-}
-
-/// Digits with at most one point inside, no sign, no exponent, no leading zero: a JSON number that DynamoDB takes.
-fn is_number(text: &str) -> bool {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-    digits(whole) && digits(fraction) && (whole == "0" || !whole.starts_with('0')) && text.len() <= 38
-}
-
-/// A thousandth of price × amount, half up to 4 decimals, without trailing zeros. `None` when it does not fit.
-fn fee(price: &str, amount: &str) -> Option<String> {
-    let (price, price_scale) = units(price)?;
-    let (amount, amount_scale) = units(amount)?;
-    let scale = price_scale + amount_scale + 3;
-    let value = price.checked_mul(amount)?;
-    let rounded = match scale.checked_sub(4) {
-        Some(drop) => {
-            let unit = 10u128.checked_pow(drop)?;
-            value.checked_add(unit / 2)? / unit
-        }
-        None => value.checked_mul(10)?,
-    };
-    let (whole, fraction) = (rounded / 10_000, rounded % 10_000);
-    let text = format!("{whole}.{fraction:04}");
-    Some(text.trim_end_matches('0').trim_end_matches('.').to_owned())
-}
-
-/// A number as digits and how many of them stand after the point.
-fn units(text: &str) -> Option<(u128, u32)> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = format!("{whole}{fraction}").parse().ok()?;
-    Some((digits, u32::try_from(fraction.len()).ok()?))
 }
 
 #[cfg(test)]
@@ -280,7 +311,9 @@ mod tests {
         assert_eq!(items(read("t.csv.gz", &gzip)), items(read("t.csv", TEXT.as_bytes())));
 
         let cut = read("t.csv.gz", &gzip[..gzip.len() - 12]);
-        assert!(matches!(cut.last(), Some(Err(TradeError::File { .. }))));
+        assert!(
+            matches!(cut.last(), Some(Err(TradeError::File { line, .. })) if *line + 1 >= cut.len() as u64)
+        );
     }
 
     #[test]
@@ -293,9 +326,10 @@ mod tests {
             "binance,BTCUSDT,1,soon,sell,1,1",
             "binance,BTCUSDT,1,999999999999999999,sell,1,1",
             "binance,BTCUSDT,1,1680652799999,hold,1,1",
-            "binance,BTCUSDT,1,1680652799999,sell,1e5,1",
-            "binance,BTCUSDT,1,1680652799999,sell,-1,1",
-            "binance,BTCUSDT,1,1680652799999,sell,01,1",
+            "binance,BTCUSDT,1,1680652799,sell,1,1",
+            "binance,BTCUSDT,1,1680652799999000,sell,1,1",
+            "binance,BTCUSDT,1,1680652799999,sell,1e126,1",
+            "binance,BTCUSDT,1,1680652799999,sell,1e,1",
             "binance,BTCUSDT,1,1680652799999,sell,NaN,1",
             "binance,BTCUSDT,1,1680652799999,sell,1,",
             "binance,BTCUSDT,1,1680652799999,sell,1,123456789012345678901234567890123456789",
@@ -311,25 +345,36 @@ mod tests {
     }
 
     #[test]
+    fn every_number_that_dynamodb_takes_is_taken() {
+        let text = format!("{}\nbinance,BTCUSDT,1,1680652799999,sell,2.1E-7,+1e3\n", HEADER.join(","));
+        let items = items(read("t.csv", text.as_bytes()));
+        assert_eq!(items[0].text("price"), Some("2.1E-7"));
+        assert_eq!(items[0].text("quantity"), Some("1E3"));
+        assert_eq!(items[0].text("trade_fee"), Some("0"));
+    }
+
+    #[test]
+    fn a_record_without_end_is_not_held() {
+        let header = HEADER.join(",");
+        for endless in ["x", "binance\n"] {
+            let text =
+                format!("{header}\nbinance,BTCUSDT,2,1680652799999,sell,1,1\n\"{}", endless.repeat(1 << 21));
+            let trades = read("t.csv", text.as_bytes());
+            let [Ok(_), Err(error)] = &trades[..] else { panic!("{} trades", trades.len()) };
+            assert!(
+                error.to_string().ends_with("t.csv after line 2: the next line has more than 1 MiB"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
     fn files_that_are_no_trades_are_refused() {
         assert!(matches!(&read("t.csv", b"a,b,c\n1,2,3\n")[..], [Err(TradeError::File { .. })]));
         assert!(matches!(&read("t.csv", b"")[..], [Err(TradeError::File { .. })]));
         let mut missing = TradeFiles::new(["no/such/file.csv.gz".into()]);
         assert!(matches!(missing.next(), Some(Err(TradeError::File { .. }))));
         assert!(missing.next().is_none());
-    }
-
-    #[test]
-    fn fees_are_exact_decimals() {
-        for (price, amount, expected) in [
-            ("28165.47000000", "0.00056000", Some("0.0158")),
-            ("13873", "3000", Some("41619")),
-            ("0.05", "1", Some("0.0001")),
-            ("0.0499", "1", Some("0")),
-            ("99999999999999999999999999999999999999", "99999", None),
-        ] {
-            assert_eq!(fee(price, amount).as_deref(), expected, "{price} × {amount}");
-        }
     }
 
     /// Runs over the real trades where they are at hand.

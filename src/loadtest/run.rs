@@ -30,6 +30,7 @@ use crate::lease::{Lease, LeaseTable};
 use crate::shard::ShardId;
 use crate::shard::graph::ready;
 use crate::shutdown::joined;
+use crate::terminal::say;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
 use crate::trial::{Complaints, Display, LakeCheck, VerifyError, folder, verify, verify_foreign};
 
@@ -61,7 +62,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     let name = format!("loadtest-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
     if plan.worker_command.is_some() {
         for kind in plan.chaos.0.extract_if(.., |kind| kind.needs_own_worker()) {
-            eprintln!("--chaos {kind} cannot be played on another consumer: left out");
+            say(format!("--chaos {kind} cannot be played on another consumer: left out"));
         }
     }
     check_wishes(&plan)?;
@@ -87,11 +88,11 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     for _ in 0..plan.workers {
         crew.start(&mut stage, 0).await?;
     }
-    eprintln!(
+    say(format!(
         "producer ─► stream {} ({} shards) ─► {} worker processes",
         stage.stream, plan.shards, plan.workers
-    );
-    eprintln!("       ─► lake in {}; logs in {}", stage.lake, plan.dir.join("logs").display());
+    ));
+    say(format!("       ─► lake in {}; logs in {}", stage.lake, plan.dir.join("logs").display()));
 
     let leases: Arc<dyn LeaseTable> = Arc::new(stage.leases());
     let ledger = Ledger::default();
@@ -119,7 +120,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     };
     run.mischief.heal_all(&mut run.crew, &run.stage);
     let Some(done) = done else {
-        eprintln!("interrupted: draining the workers; once more ends them at once");
+        say("interrupted: draining the workers; once more ends them at once");
         run.crew.drain().await?;
         run.stage.strike().await;
         return Err(LoadError::Interrupted);
@@ -380,14 +381,14 @@ impl Run<'_> {
 
     /// Reads the lake back.
     async fn judge(mut self, totals: &Totals, seconds: f64) -> Result<Verdict, LoadError> {
-        eprintln!("reading the lake back");
+        say("reading the lake back");
         self.follow = None;
         let (store, root) = self.stage.lake_store()?;
         let mut shown = Instant::now();
         let shown = |read, all| {
             if shown.elapsed() > Duration::from_secs(2) {
                 shown = Instant::now();
-                eprintln!("{read} of {all} objects read");
+                say(format!("{read} of {all} objects read"));
             }
         };
         let puts = self.ledger.clone().close();

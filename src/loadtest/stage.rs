@@ -25,6 +25,7 @@ use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::local::{LocalAws, LocalSettings};
 use crate::shard::ShardLister;
 use crate::shard::kinesis::KinesisShardLister;
+use crate::terminal::say;
 use crate::trial::workers::WorkerEndpoints;
 
 /// A stream that is made or changed is ready within this time.
@@ -240,7 +241,7 @@ impl Stage {
         if !self.embedded_kinesis {
             let done = self.kinesis.delete_stream().stream_name(&self.stream).enforce_consumer_deletion(true);
             if let Err(error) = done.send().await {
-                eprintln!("the stream {} could not be deleted: {}", self.stream, explain(&error));
+                say(format!("the stream {} could not be deleted: {}", self.stream, explain(&error)));
             }
         }
         match self.local {
@@ -248,7 +249,7 @@ impl Stage {
             None => {
                 let done = self.dynamodb.delete_table().table_name(&self.application).send().await;
                 if let Err(error) = done {
-                    eprintln!("the table {} could not be deleted: {}", self.application, explain(&error));
+                    say(format!("the table {} could not be deleted: {}", self.application, explain(&error)));
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! Counters, histograms and gauges of the process go through the `metrics` crate. What can become unknown does not: see
 //! [`scrape`](super::scrape).
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Unit, counter, gauge, histogram};
@@ -164,6 +165,12 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ),
     ("kinetide_lease_table_lost", Gauge, Unit::Count, "1 while the lease table does not exist any more."),
     ("kinetide_shards_ended_total", Counter, Unit::Count, "Closed shards read to their end."),
+    (
+        "kinetide_log_lines_dropped_total",
+        Counter,
+        Unit::Count,
+        "Log lines that could not be written, or found no room because nobody read the log.",
+    ),
 ];
 
 /// The labels of the series that are known before anything happens: name, label, values.
@@ -218,6 +225,16 @@ fn start_at_zero(words: &Words<'_>) {
     leases_held(0);
     bytes_in_flight(0);
     lease_table_lost(false);
+    log_lines_dropped(0);
+}
+
+/// Lines dropped so far: the log is older than the recorder, and its thread may report two counts in the wrong order.
+static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// So many log lines of this process were dropped until now.
+pub fn log_lines_dropped(all: u64) {
+    let all = LOG_LINES_DROPPED.fetch_max(all, Ordering::Relaxed).max(all);
+    counter!("kinetide_log_lines_dropped_total").absolute(all);
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {

@@ -59,6 +59,7 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
         stream_recreated(false);
         lease_table_lost(true);
         shard_ended();
+        log_lines_dropped(3);
     });
     let text = handle.render();
     assert_eq!(counters(&text), from_the_start, "every series of a counter is there from the start");

@@ -7,6 +7,8 @@ pub mod cpu;
 pub mod fleet;
 pub mod health;
 pub mod http;
+mod log_filter;
+mod log_queue;
 pub mod logs;
 pub mod metrics;
 pub mod pulse;

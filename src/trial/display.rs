@@ -6,6 +6,8 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
+use crate::terminal::{printable, say};
+
 /// Time between lines when stderr is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 const BAR: &str = "{bar:12} {human_pos} of {human_len} in the lake  {wide_msg}";
@@ -36,19 +38,19 @@ impl Display {
         if self.terminal {
             self.bar.set_length(if all_put { put } else { self.expected.max(put) });
             self.bar.set_position(delivered);
-            self.bar.set_message(line.to_owned());
+            self.bar.set_message(printable(line).into_owned());
         } else if self.last_line.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
             self.last_line = Some(Instant::now());
-            eprintln!("{delivered} of {put} records in the lake  {line}");
+            say(format!("{delivered} of {put} records in the lake  {line}"));
         }
     }
 
     /// Says something that happened, above the bar.
     pub fn say(&self, text: &str) {
         if self.terminal {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| say(text));
         } else {
-            eprintln!("{text}");
+            say(text);
         }
     }
 

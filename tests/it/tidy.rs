@@ -41,15 +41,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("aws", &[]),
     ("cause", &[]),
     ("clock", &[]),
-    ("shutdown", &[]),
-    ("telemetry", &["clock"]),
-    ("config", &["batch", "checkpoint", "deliver", "lease", "shard", "telemetry", "transform"]),
+    ("nearest", &[]),
+    ("shutdown", &["terminal"]),
+    ("telemetry", &["clock", "nearest", "terminal"]),
+    ("terminal", &[]),
+    ("config", &["batch", "checkpoint", "deliver", "lease", "nearest", "shard", "telemetry", "transform"]),
     // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &["aws", "clock", "shutdown"]),
-    ("trial", &["shutdown"]),
-    ("loadtest", &["aws", "clock", "deliver", "generate", "lease", "local", "shard", "shutdown", "trial"]),
-    ("demo", &["aws", "clock", "generate", "lease", "local", "shard", "shutdown", "trial"]),
+    ("trial", &["shutdown", "terminal"]),
+    (
+        "loadtest",
+        &["aws", "clock", "deliver", "generate", "lease", "local", "shard", "shutdown", "terminal", "trial"],
+    ),
+    ("demo", &["aws", "clock", "generate", "lease", "local", "shard", "shutdown", "terminal", "trial"]),
 ];
 const KNOW_EVERYTHING: [&str; 2] = ["cli", "service"];
 /// Errors are shown in one way by all.

@@ -1,7 +1,7 @@
 //! `kinetide dead-letters export`.
 
-use std::fs::OpenOptions;
-use std::io::{self, BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::super::Exit;
 use super::scan::{Lake, Seen, Visitor, Which, scan};
 use super::text::{Problems, counted};
+use crate::terminal::{Out, print, say, say_error};
 
 #[derive(Debug, Args)]
 #[command(
@@ -109,16 +110,11 @@ impl<W: Write> Visitor for Export<W> {
 
 pub(super) async fn run(lake: &Lake, which: &Which, args: ExportArgs, json: bool) -> anyhow::Result<Exit> {
     let to_stdout = args.to == Path::new("-");
-    let name = args.to.display();
-    let out: Box<dyn Write> = if to_stdout {
-        Box::new(io::stdout())
-    } else {
-        Box::new(create(&args.to).with_context(|| format!("could not create {name}"))?)
-    };
+    let out = if to_stdout { Target::Stdout(Out) } else { Target::File(NewFile::create(&args.to)?) };
     let out = BufWriter::with_capacity(64 << 10, out);
     let mut export = Export { raw: args.raw, open: args.open, decoded: Vec::new(), exported: 0, out };
     let found = scan(lake, which, &mut export).await?;
-    export.out.flush().with_context(|| format!("could not write {name}"))?;
+    export.out.into_inner().map_err(IntoInnerError::into_error)?.finish()?;
     let exported = export.exported;
     let summary = if json {
         serde_json::to_string(&Report { exported, unreadable: &found.problems })?
@@ -127,19 +123,82 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ExportArgs, json: bool
     };
     // On stdout are the dead letters.
     if to_stdout {
-        writeln!(io::stderr(), "{summary}")?;
+        say(summary);
     } else {
-        writeln!(io::stdout(), "{summary}")?;
+        print(summary)?;
     }
-    found.problems.tell()?;
+    found.problems.tell();
     Ok(if found.problems.none() { Exit::Done } else { Exit::Failed })
 }
 
-/// A new file for its owner only.
-fn create(path: &Path) -> io::Result<std::fs::File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+/// Where dead letters go. Errors of a file name it.
+enum Target {
+    Stdout(Out),
+    File(NewFile),
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stdout(out) => out.write(bytes),
+            Self::File(file) => file.open.write(bytes).map_err(|error| file.named("write", &error)),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stdout(out) => out.flush(),
+            Self::File(_) => Ok(()),
+        }
+    }
+}
+
+impl Target {
+    /// All is written: makes it last.
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Stdout(mut out) => out.flush(),
+            Self::File(mut file) => {
+                file.open.sync_all().map_err(|error| file.named("write", &error))?;
+                file.whole = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A new file for its owner only. It is removed again unless it becomes whole: half of it would be personal data that
+/// nobody knows of.
+struct NewFile {
+    path: PathBuf,
+    open: File,
+    whole: bool,
+}
+
+impl NewFile {
+    fn create(path: &Path) -> anyhow::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let open = options.open(path).with_context(|| format!("could not create {}", path.display()))?;
+        Ok(Self { path: path.to_owned(), open, whole: false })
+    }
+
+    fn named(&self, what: &str, error: &io::Error) -> io::Error {
+        io::Error::new(
+            error.kind(),
+            format!("could not {what} {}: {error}; nothing is left of it", self.path.display()),
+        )
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.whole
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            say_error(format!("could not remove the unfinished {}: {error}", self.path.display()));
+        }
+    }
 }

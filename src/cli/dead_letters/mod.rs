@@ -8,17 +8,15 @@ mod scan;
 mod show;
 mod text;
 
-use std::io::{self, Write};
-
 use clap::{Args, Subcommand};
 
 use self::scan::{Lake, Which};
 use super::Exit;
-use super::leases::is_broken_pipe;
 use crate::clock::wall_clock_us;
-use crate::config::{duration, endpoint, folder, name};
-use crate::deliver::{LakeUrl, S3Settings, open_existing};
+use crate::config::{duration, endpoint, folder, lake, name};
+use crate::deliver::{S3Settings, open_existing};
 use crate::shard::SequenceNumber;
+use crate::terminal::say_error;
 use crate::transform::parse_utc_us;
 
 const LAKE: &str = "Lake";
@@ -51,7 +49,7 @@ pub struct DeadLettersArgs {
 
 #[derive(Debug, Args)]
 struct PlaceArgs {
-    /// The lake: s3://bucket/prefix, file:///folder or a folder.
+    /// The lake: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.
     #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_LAKE", value_name = "URL")]
     lake: Option<String>,
 
@@ -134,7 +132,7 @@ fn moment(text: &str) -> Result<i64, String> {
 pub async fn run(args: DeadLettersArgs) -> anyhow::Result<Exit> {
     let DeadLettersArgs { place, which, action } = args;
     let json = place.json;
-    let outcome = match settings(place, which, &action) {
+    match settings(place, which, &action) {
         Ok((lake, which)) => match action {
             Action::List(args) => list::run(&lake, &which, args, json).await,
             Action::Count(args) => count::run(&lake, &which, args, json).await,
@@ -143,23 +141,18 @@ pub async fn run(args: DeadLettersArgs) -> anyhow::Result<Exit> {
             Action::Export(args) => export::run(&lake, &which, args, json).await,
         },
         Err(problem) => refuse(&problem),
-    };
-    match outcome {
-        // Whoever reads has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(Exit::Done),
-        outcome => outcome,
     }
 }
 
 fn refuse(problem: &str) -> anyhow::Result<Exit> {
-    writeln!(io::stderr(), "error: {problem}")?;
+    say_error(problem);
     Ok(Exit::BadSettings)
 }
 
 fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result<(Lake, Which), String> {
     let text = |problem: crate::config::BadSetting| problem.to_string();
     let url = place.lake.ok_or("which lake? give --lake")?;
-    let url: LakeUrl = url.parse().map_err(|reason| format!("--lake {url:?}: {reason}"))?;
+    let url = lake(&url).map_err(text)?;
     let errors = folder("errors", &place.errors).map_err(text)?.to_owned();
     let s3_endpoint = endpoint("s3-endpoint", place.s3_endpoint).map_err(text)?;
     if let Some(stream) = &which.stream {

@@ -1,7 +1,7 @@
 //! `kinetide dead-letters replay`.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use anyhow::anyhow;
@@ -14,15 +14,21 @@ use super::super::leases::Progress;
 use super::refuse;
 use super::scan::{Lake, Loaded, Objects, Which, load};
 use super::text::{Problems, aligned, counted};
-use crate::batch::{BatchLimits, Layout};
+use crate::batch::BatchLimits;
 use crate::cause::chain;
-use crate::config::{BadSetting, EncryptionArgs, default_landing, folder, transform};
+use crate::config::{
+    BadSetting, DEFAULT_TRANSFORM, EncryptionArgs, default_landing, folder, layout, transform,
+};
 use crate::dead_letters::{Job, Letter, LetterObject, ReplayError, Replayed, rehearse, replay};
 use crate::deliver::Sink;
+use crate::terminal::{ask, say};
 use crate::transform::{BadRecord, ErrorCode, TransformId};
 
 /// Objects that are replayed at the same time.
 const CONCURRENCY: usize = 4;
+
+/// Bytes of an answer to a question.
+const ANSWER_MAX: u64 = 1_000;
 
 #[derive(Debug, Args)]
 #[command(
@@ -37,10 +43,10 @@ const CONCURRENCY: usize = 4;
 )]
 pub(super) struct ReplayArgs {
     /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
-    #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = "dynamodb-cdc")]
+    #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM)]
     transform: String,
 
-    /// TOML file with nested settings: the constants of the enrichment.
+    /// TOML file with nested settings: [enrichment] and [columns].
     #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     settings: Option<PathBuf>,
 
@@ -99,11 +105,11 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ReplayArgs, json: bool
         if would.landed == 0 && would.interrupted_replays == 0 {
             return tell(&Report { dry_run: false, ..would }, json);
         }
-        write!(io::stderr(), "{}Land them? [y/N] ", text(&would))?;
+        ask(format!("{}Land them? [y/N] ", text(&would)));
         let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
+        io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            writeln!(io::stderr(), "nothing was written")?;
+            say("nothing was written");
             return Ok(Exit::Failed);
         }
     }
@@ -114,13 +120,12 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ReplayArgs, json: bool
 fn job(lake: &Lake, which: &Which, args: &ReplayArgs) -> Result<Job, String> {
     let text = |problem: BadSetting| problem.to_string();
     let transform = transform(&args.transform, args.settings.as_deref()).map_err(text)?;
-    let landing = args
-        .landing
-        .clone()
-        .or_else(|| default_landing(&transform, which.stream.as_deref()))
-        .ok_or("where do the rows land? give --landing, or --stream for its usual folder")?;
-    let landing = folder("landing", &landing).map_err(text)?.to_owned();
-    let layout = Layout { landing, errors: lake.errors.clone() };
+    let landing = match &args.landing {
+        Some(landing) => folder("landing", landing).map_err(text)?.to_owned(),
+        None => default_landing(&transform, which.stream.as_deref())
+            .ok_or("where do the rows land? give --landing, or --stream for its usual folder")?,
+    };
+    let layout = layout(&landing, &lake.errors).map_err(text)?;
     Ok(Job { transform, layout, limits: BatchLimits::default() })
 }
 
@@ -275,7 +280,7 @@ fn tell(report: &Report, json: bool) -> anyhow::Result<Exit> {
         write!(out, "{}", text(report))?;
     }
     out.flush()?;
-    report.unreadable.tell()?;
+    report.unreadable.tell();
     let all = report.failed.is_empty() && report.unreadable.none();
     Ok(if all { Exit::Done } else { Exit::Failed })
 }

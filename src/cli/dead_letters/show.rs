@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::super::Exit;
 use super::scan::{Lake, Seen, Visitor, Which, scan};
-use super::text::{plain, time};
+use super::text::time;
 use crate::dead_letters::Shape;
+use crate::terminal::{printable, say_error};
 use crate::transform::fnv1a;
 
 #[derive(Debug, Args)]
@@ -125,10 +126,10 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ShowArgs, json: bool) 
         }
     }
     out.flush()?;
-    found.problems.tell()?;
+    found.problems.tell();
     if show.shown.is_empty() {
         let advice = "look at `kinetide dead-letters list`, or leave filters out";
-        writeln!(io::stderr(), "error: no such dead letter in {lake}; {advice}")?;
+        say_error(format!("no such dead letter in {lake}; {advice}"));
     }
     Ok(if found.problems.none() && !show.shown.is_empty() { Exit::Done } else { Exit::Failed })
 }
@@ -154,7 +155,7 @@ fn text(shown: &Shown) -> Result<String, serde_json::Error> {
         ("object", &object),
         ("payload", &payload),
     ] {
-        out.push_str(&format!("{name:17}{}\n", plain(value)));
+        out.push_str(&format!("{name:17}{}\n", printable(value)));
     }
     let document = match (value, structure) {
         (Some(Value::Text(text) | Value::Base64(text)), _) => text.clone(),
@@ -162,7 +163,7 @@ fn text(shown: &Shown) -> Result<String, serde_json::Error> {
         (None, Structure::NoStructure(problem)) => problem.clone(),
     };
     for line in document.lines() {
-        out.push_str(&format!("  {}\n", plain(&line.replace('\t', "  "))));
+        out.push_str(&format!("  {}\n", printable(&line.replace('\t', "  "))));
     }
     Ok(out)
 }

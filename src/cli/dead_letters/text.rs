@@ -1,9 +1,8 @@
 //! Pieces of what is printed.
 
-use std::io::{self, Write};
-
 use serde::Serialize;
 
+use crate::terminal::say_error;
 use crate::transform::Utc;
 
 /// Problems that are told one by one; the others are counted.
@@ -44,23 +43,17 @@ impl Problems {
     }
 
     /// On stderr, for people.
-    pub(super) fn tell(&self) -> io::Result<()> {
-        let mut err = io::stderr().lock();
+    pub(super) fn tell(&self) {
         for Problem { object, line, problem } in &self.first {
             let line = line.map(|line| format!(", line {line}")).unwrap_or_default();
-            writeln!(err, "error: {}{line}: {}", plain(object), plain(problem))?;
+            say_error(format!("{object}{line}: {problem}"));
         }
-        match self.count - self.first.len() as u64 {
-            0 => {}
-            more => writeln!(err, "error: {more} more could not be read")?,
+        let more = self.count - self.first.len() as u64;
+        if more > 0 {
+            say_error(format!("{more} more could not be read"));
         }
-        self.unmatched.iter().try_for_each(|filter| writeln!(err, "error: {}", plain(filter)))
+        self.unmatched.iter().for_each(say_error);
     }
-}
-
-/// Without characters that could change what a terminal shows.
-pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// `2026-01-15T09:30:00.123456Z`.

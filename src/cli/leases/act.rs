@@ -1,7 +1,7 @@
 //! The changes: flags, what is asked before, and the writes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 
 use anyhow::{Context, anyhow};
 use clap::{ArgGroup, Args};
@@ -14,11 +14,15 @@ use super::table::wrapped;
 use super::{Change, Exit, Fleet, Progress, chain, lag};
 use crate::lease::{Lease, LeaseKey, LeaseTable, WorkerId, WriteError, apply};
 use crate::shard::{Checkpoint, ShardId, StreamId};
+use crate::terminal::{ask, printable_lines, say, say_error};
 
 /// Writes at the same time.
 const CONCURRENCY: usize = 20;
 /// Of what there is so many are named where something is not there.
 const NAMED_MAX: usize = 5;
+
+/// Bytes of an answer to a question.
+const ANSWER_MAX: u64 = 1_000;
 
 #[derive(Debug, Args)]
 pub(super) struct Confirm {
@@ -213,7 +217,7 @@ pub(super) async fn run(fleet: &Fleet, change: Change) -> anyhow::Result<Exit> {
     let confirm = change.confirm();
     let nothing = planned.iter().all(|planned| planned.steps.is_empty());
     if !confirm.dry_run && !nothing && !confirm.yes && !asked()? {
-        writeln!(io::stderr(), "nothing was written")?;
+        say("nothing was written");
         return Ok(Exit::Failed);
     }
     let done = if confirm.dry_run || nothing {
@@ -402,9 +406,9 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
         text.push_str(&wrapped(again, "", ""));
     }
     if fleet.json {
-        io::stderr().write_all(text.as_bytes())?;
+        ask(text);
     } else {
-        io::stdout().write_all(text.as_bytes())?;
+        io::stdout().write_all(printable_lines(&text).as_bytes())?;
         io::stdout().flush()?;
     }
     Ok(())
@@ -417,11 +421,9 @@ fn command(fleet: &Fleet, arguments: &str) -> String {
 }
 
 fn asked() -> io::Result<bool> {
-    let mut err = io::stderr().lock();
-    write!(err, "Write this? [y/N] ")?;
-    err.flush()?;
+    ask("Write this? [y/N] ");
     let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
+    io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
@@ -484,7 +486,7 @@ fn report(fleet: &Fleet, dry_run: bool, planned: &[Planned], done: &[Done]) -> a
     }
     for outcome in &outcomes {
         if let Some(problem) = &outcome.problem {
-            writeln!(io::stderr(), "error: {}: {problem}", outcome.shard)?;
+            say_error(format!("{}: {problem}", outcome.shard));
         }
     }
     Ok(if failed == 0 { Exit::Done } else { Exit::Failed })

@@ -10,7 +10,7 @@ mod table;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +25,13 @@ use self::table::Screen;
 use super::Exit;
 use crate::aws::{explain, sdk_config};
 use crate::cause::chain;
-use crate::config::{BadSetting, duration, endpoint, name, within};
+use crate::config::{BadSetting, application, duration, endpoint, name, within};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shard::{ShardId, ShardLister};
+use crate::shutdown::Signals;
+use crate::terminal::{printable_lines, say_error};
 
 /// DynamoDB must answer within this time.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
@@ -123,6 +125,13 @@ enum Change {
     Delete(act::DeleteArgs),
 }
 
+impl LeasesArgs {
+    /// Whether it looks until a signal comes.
+    pub(super) fn watches(&self) -> bool {
+        self.show.watch && self.change.is_none()
+    }
+}
+
 /// What to talk to.
 struct Fleet {
     application: String,
@@ -138,22 +147,19 @@ pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
     let named = match settings(&args) {
         Ok(named) => named,
         Err(problem) => {
-            writeln!(io::stderr(), "error: {problem}")?;
+            say_error(problem);
             return Ok(Exit::BadSettings);
         }
     };
     let LeasesArgs { fleet, show, change } = args;
     if let Some(problem) = change.as_ref().and_then(act::unconfirmed) {
-        writeln!(io::stderr(), "error: {problem}")?;
+        say_error(problem);
         return Ok(Exit::BadSettings);
     }
     let fleet = connect(fleet, named).await?;
     match change {
         Some(change) => act::run(&fleet, change).await,
-        None => match show_fleet(&fleet, &show).await {
-            Err(error) if is_broken_pipe(&error) => Ok(Exit::Done),
-            outcome => outcome,
-        },
+        None => show_fleet(&fleet, &show).await,
     }
 }
 
@@ -164,12 +170,11 @@ fn settings(args: &LeasesArgs) -> Result<(String, Option<String>), String> {
     if let Some(stream) = &fleet.stream {
         name("stream", stream, 128).map_err(text)?;
     }
-    let application = match (&fleet.application, &fleet.stream) {
-        (Some(application), _) => application.clone(),
-        (None, Some(stream)) => format!("kinetide-{stream}"),
-        (None, None) => return Err("which application? give --application, --stream or both".to_owned()),
-    };
-    name("application", &application, 255).map_err(text)?;
+    if fleet.application.is_none() && fleet.stream.is_none() {
+        return Err("which application? give --application, --stream or both".to_owned());
+    }
+    let stream = fleet.stream.as_deref().unwrap_or_default();
+    let application = application(fleet.application.as_deref(), stream).map_err(text)?;
     within("failover-time", fleet.failover_time, Duration::from_secs(1), Duration::from_secs(600))
         .map_err(text)?;
     endpoint("kinesis-endpoint", fleet.kinesis_endpoint.clone()).map_err(text)?;
@@ -257,6 +262,7 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
     let stream = fleet.stream.as_ref().filter(|_| !show.no_lag);
     let mut observer = fleet.observer(stream);
     let mut progress = Progress::default();
+    let mut signals = show.watch.then(Signals::new).transpose().context("could not listen to signals")?;
     let watching = async {
         let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
         progress.done();
@@ -279,8 +285,7 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
     };
     tokio::select! {
         shown = watching => shown,
-        interrupted = tokio::signal::ctrl_c(), if show.watch => {
-            interrupted.context("could not listen for Ctrl-C")?;
+        _ = async { signals.as_mut().expect("it is there while it watches").next().await }, if show.watch => {
             Ok(Exit::Done)
         }
     }
@@ -298,7 +303,7 @@ fn print(fleet: &Fleet, report: &Report, again: bool) -> anyhow::Result<()> {
         let screen = size.map_or_else(Screen::default, |size| {
             Screen::new(size.ws_col.into(), again.then_some(size.ws_row.into()))
         });
-        write!(out, "{clear}{}{end}", table::text(report, screen))?;
+        write!(out, "{clear}{}{end}", printable_lines(&table::text(report, screen)))?;
     }
     out.flush()?;
     Ok(())
@@ -326,10 +331,4 @@ impl Progress {
             drop(write!(err, "\r\x1b[2K").and_then(|()| err.flush()));
         }
     }
-}
-
-pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-    })
 }

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -106,6 +107,25 @@ async fn an_operator_looks_and_replays() {
     raw.says(0, &["1 dead letter written"]);
     let line: Value = serde_json::from_str(&raw.out).unwrap();
     assert_eq!((&line["rawText"], &line["errorCode"]), (&SECRET.into(), &"not_json".into()));
+
+    // A disk without room: nothing is left of it.
+    let half = stage.dir.path().join("half.ndjson");
+    let full = tokio::process::Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kinetide")])
+        .args([
+            "dead-letters",
+            "export",
+            "--lake",
+            stage.lake().to_str().unwrap(),
+            "--to",
+            half.to_str().unwrap(),
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    finish(full).await.says(1, &["could not write", "half.ndjson", "nothing is left of it"]);
+    assert!(!half.exists());
 
     // Said before, done once.
     let before = files(&stage.lake());

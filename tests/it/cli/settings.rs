@@ -4,11 +4,18 @@ use futures::future::join_all;
 
 use super::{Ran, command, finish, kinetide};
 
+/// Not for DynamoDB, but for KCL's other tables.
+const TOO_LONG: &str = concat!(
+    "a-name-that-dynamodb-takes-for-a-table-but-that-leaves-no-room-for-what-kcl-puts-behind-it-",
+    "a-name-that-dynamodb-takes-for-a-table-but-that-leaves-no-room-for-what-kcl-puts-behind-it-",
+    "a-name-that-dynamodb-takes-for-a-table-but-that-leaves-no-room"
+);
+
 const BASE: [&str; 5] = ["run", "--stream", "trades", "--lake", "./lake"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
-    let cases: [(&[&str], [&str; 3]); 17] = [
+    let cases: [(&[&str], [&str; 3]); 31] = [
         (&["--batch-age", "30"], ["--batch-age", "30", "30s or 500ms"]),
         (&["--batch-age", "2h"], ["--batch-age", "2h", "between 100ms and 1h"]),
         (&["--batch-bytes", "lots"], ["--batch-bytes", "lots", "64MiB"]),
@@ -29,6 +36,23 @@ async fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
         ),
         (&["--firehose-gzip", "records"], ["--firehose <NAME>", "required", "not provided"]),
         (&["--leases-max", "none"], ["--leases-max", "none", "invalid"]),
+        (&["--log", "debgu"], ["--log", "debgu", "\"debug\""]),
+        (&["--log", "info,kinetid"], ["--log", "kinetid", "\"kinetide\""]),
+        (&["--application", "a"], ["--application", "\"a\"", "must be 3 to 237"]),
+        (&["--application", "ab"], ["--application", "\"ab\"", "must be 3 to 237"]),
+        (&["--application", TOO_LONG], ["--application", TOO_LONG, "1 to 237"]),
+        (&["--landing", "s3://b/landing"], ["--landing", "s3://b/landing", "goes to --lake"]),
+        (&["--landing", "/landing"], ["--landing", "/landing", "leave out the '/'"]),
+        (&["--landing", "_landing"], ["--landing", "_landing", "Athena"]),
+        (&["--errors", "file:///errors"], ["--errors", "file:///errors", "goes to --lake"]),
+        (&["--errors", "landing"], ["--errors", "\"landing\"", "apart from --landing \"landing/trades\""]),
+        (&["--landing", "errors/x"], ["--errors", "errors", "apart from --landing \"errors/x\""]),
+        (
+            &["--failover-time", "1s", "--lease-scan-interval", "60s"],
+            ["--lease-scan-interval", "1m", "--failover-time 1s"],
+        ),
+        (&["--batch-age", "5s", "--poll-idle-max", "30s"], ["--poll-idle-max", "30s", "--batch-age 5s"]),
+        (&["--worker-id", " w"], ["--worker-id", "\" w\"", "1 to 256"]),
     ];
     let run = |(flags, words): (&'static [&'static str], [&'static str; 3])| async move {
         kinetide(&[&BASE, flags].concat()).await.says(2, &words);
@@ -48,10 +72,69 @@ async fn variables_set_what_flags_set_and_flags_win() {
         with(&[], &["run", "--stream", "trades"]),
         with(&[("KINETIDE_GZIP_LEVEL", "x")], &["run", "--stream", "trades", "--lake", "./lake"]),
     );
-    lake.says(2, &["--lake", "gs://x", "s3://bucket/prefix"]);
+    lake.says(2, &["KINETIDE_LAKE (--lake)", "gs://x", "s3://bucket/prefix"]);
     flag.says(2, &["--lake", "ftp://y"]);
     missing.says(2, &["--lake <URL>"]);
-    level.says(2, &["--gzip-level", "'x'"]);
+    level.says(2, &["KINETIDE_GZIP_LEVEL (--gzip-level", "'x'"]);
+}
+
+/// No typo becomes a folder of this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistyped_lake_is_refused_with_what_was_meant() {
+    let place = tempfile::tempdir().unwrap();
+    let here = |args: Vec<&'static str>| {
+        let child = command(&args).current_dir(place.path()).spawn().unwrap();
+        async move { finish(child).await }
+    };
+    let mut runs = Vec::new();
+    for (lake, meant) in [
+        ("s3:/my-lake/crypto", "s3://my-lake/crypto"),
+        ("S3://my-lake/crypto", "s3://my-lake/crypto"),
+        ("s3a://my-lake/crypto", "s3://my-lake/crypto"),
+        ("https://my-lake.s3.eu-north-1.amazonaws.com/crypto", "s3://my-lake/crypto"),
+        ("arn:aws:s3:::my-lake", "s3://my-lake"),
+        ("file:/tmp/lake", "file:///tmp/lake"),
+        ("my-lake/crypto", "s3://my-lake/crypto"),
+    ] {
+        runs.push((here(vec!["run", "--stream", "trades", "--lake", lake]), meant));
+        runs.push((here(vec!["dead-letters", "count", "--lake", lake]), meant));
+        runs.push((here(vec!["loadtest", "--records", "1", "--dir", "./run", "--lake", lake]), meant));
+    }
+    runs.push((
+        here(vec!["demo", "--records", "1", "--dir", "s3://my-lake/demo"]),
+        "a folder of this machine",
+    ));
+    for (run, meant) in runs {
+        run.await.says(2, &[meant]);
+    }
+    let left: Vec<_> = std::fs::read_dir(place.path()).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_that_nobody_knows_are_named_and_empty_ones_are_none() {
+    let with = |variables: &'static [(&'static str, &'static str)], args: &'static [&'static str]| async move {
+        finish(command(args).envs(variables.iter().copied()).spawn().unwrap()).await
+    };
+    let run: &[&str] = &["run", "--stream", "trades", "--lake", "gs://x"];
+    let (unknown, missing, empty, switch, wrong, none) = tokio::join!(
+        with(&[("KINETIDE_BATCHAGE", "5s"), ("KINETIDE_TEST_S3", "x")], run),
+        with(&[("KINETIDE_STRAEM", "trades")], &["run", "--lake", "./lake"]),
+        with(&[("KINETIDE_BATCH_AGE", ""), ("KINETIDE_APPLICATION", "")], run),
+        with(&[("KINETIDE_S3_BUCKET_KEY", "0"), ("KINETIDE_LOCAL_REAL_LIMITS", "off")], run),
+        with(&[("KINETIDE_S3_BUCKET_KEY", "maybe")], run),
+        with(&[("KINETIDE_BATCHAGE", "5s")], &["transform"]),
+    );
+    unknown
+        .says(2, &["warning: the variable KINETIDE_BATCHAGE is not known; did you mean KINETIDE_BATCH_AGE?"]);
+    assert!(!unknown.err.contains("KINETIDE_TEST_S3"), "{}", unknown.err);
+    missing.says(2, &["did you mean KINETIDE_STREAM?", "--stream <NAME>"]);
+    for ran in [&empty, &switch] {
+        ran.says(2, &["gs is not supported"]);
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    }
+    wrong.says(2, &["KINETIDE_S3_BUCKET_KEY", "maybe"]);
+    none.says(0, &["did you mean KINETIDE_BATCH_AGE?", "0 records"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! A stream, a lease table, a lake, and workers as processes.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -91,6 +92,21 @@ impl Stage {
         .await;
         eventually("the worker is ready", || async { (worker.get("/readyz").await.0 == 200).then_some(()) })
             .await;
+        worker
+    }
+
+    /// Starts a worker whose log this test does not read, and waits until it is ready.
+    pub(super) async fn unheard_worker(&self, stderr: Stdio) -> Worker {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let arguments = self.arguments(&[("--http", &free)]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let child = command(&arguments).stderr(stderr).spawn().unwrap();
+        let worker = Worker { id: String::new(), child, http: free, log: PathBuf::from("/dev/null") };
+        eventually("the worker is ready", || async {
+            TcpStream::connect(&worker.http).await.ok()?;
+            (worker.get("/readyz").await.0 == 200).then_some(())
+        })
+        .await;
         worker
     }
 

@@ -57,10 +57,12 @@ async fn local_generate_and_forward_work_together() {
 async fn a_target_out_of_reach_is_told_within_ten_seconds() {
     let hole = black_hole().await;
     let (closed, silent) = tokio::join!(
-        async { kinetide(&["generate", "--table", "t", "--dynamodb-endpoint", "http://127.0.0.1:1"]).await },
+        async {
+            kinetide(&["generate", "--table", "tab", "--dynamodb-endpoint", "http://127.0.0.1:1"]).await
+        },
         async { kinetide(&["generate", "--stream", "s", "--kinesis-endpoint", &hole.url]).await },
     );
-    closed.says(1, &["table t", "refused", "check the endpoint"]);
+    closed.says(1, &["table tab", "refused", "check the endpoint"]);
     silent.says(1, &["stream s", "no answer within", "check the endpoint"]);
     assert!(closed.took.as_secs() < 10 && silent.took.as_secs() < 10);
 }
@@ -69,8 +71,10 @@ async fn a_target_out_of_reach_is_told_within_ten_seconds() {
 async fn transform_shows_rows_and_dead_letters() {
     let fixture = |name: &str| format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
     let (good, bad) = (fixture("kinesis-dynamodb-insert.json"), fixture("two-tags.json"));
-    let (row, letter, missing, settings) = tokio::join!(
+    let as_json = command(&["transform", &good]).env("KINETIDE_TRANSFORM", "json").spawn().unwrap();
+    let (row, json, letter, missing, settings) = tokio::join!(
         async { kinetide(&["transform", &good]).await },
+        finish(as_json),
         async { kinetide(&["transform", &bad]).await },
         kinetide(&["transform", "/no/file"]),
         kinetide(&["transform", "--settings", "/no/file"]),
@@ -80,5 +84,10 @@ async fn transform_shows_rows_and_dead_letters() {
     assert_eq!(row["event_name"], "INSERT");
     letter.says(1, &["two_tags", "1 records: 0 rows, 1 dead letters"]);
     missing.says(1, &["/no/file", "could not open"]);
-    settings.says(2, &["settings file /no/file"]);
+    settings.says(2, &["--settings \"/no/file\": cannot be read"]);
+    let json: Value = serde_json::from_str(&json.out).unwrap();
+    assert!(
+        json.get("dynamodb").is_some() && row.get("dynamodb").is_none(),
+        "one variable for every command"
+    );
 }

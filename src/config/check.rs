@@ -1,0 +1,175 @@
+//! Settings that several commands take, and settings that must fit each other.
+
+use std::time::Duration;
+
+use super::{BadSetting, RunArgs, name};
+use crate::batch::Layout;
+use crate::deliver::{LakeUrl, mistaken_url};
+
+/// What KCL puts behind the name of an application to name its other tables; the longest that there is.
+const SUFFIX_MAX: usize = "-WorkerMetricStats".len();
+/// Names of DynamoDB tables (API Reference).
+const TABLE_NAME: std::ops::RangeInclusive<usize> = 3..=255;
+
+/// Up to here a pause between polls is short, whatever the age of batches.
+const POLL_SHORT: Duration = Duration::from_secs(5);
+
+/// Where the lake is.
+pub(crate) fn lake(text: &str) -> Result<LakeUrl, BadSetting> {
+    text.parse().map_err(|reason: String| BadSetting::new("lake", text, reason))
+}
+
+/// The name of a DynamoDB table.
+pub(crate) fn table_name(setting: &'static str, value: &str) -> Result<(), BadSetting> {
+    name(setting, value, *TABLE_NAME.end())?;
+    if value.len() < *TABLE_NAME.start() {
+        let (least, most) = TABLE_NAME.into_inner();
+        return Err(BadSetting::new(
+            setting,
+            value,
+            format!("must be {least} to {most} letters, digits, '.', '_' or '-'"),
+        ));
+    }
+    Ok(())
+}
+
+/// The application's name, which is that of its lease table, and the start of the names of its other tables.
+pub(crate) fn application(given: Option<&str>, stream: &str) -> Result<String, BadSetting> {
+    let application = given.map_or_else(|| format!("kinetide-{stream}"), str::to_owned);
+    let most = TABLE_NAME.end() - SUFFIX_MAX;
+    name("application", &application, most)?;
+    if application.len() < *TABLE_NAME.start() {
+        let allowed = format!(
+            "must be {} to {most} letters, digits, '.', '_' or '-': it is the name of a DynamoDB table",
+            TABLE_NAME.start()
+        );
+        return Err(BadSetting::new("application", application, allowed));
+    }
+    Ok(application)
+}
+
+/// The folders of rows and of dead letters in the lake.
+pub(crate) fn layout(landing: &str, errors: &str) -> Result<Layout, BadSetting> {
+    let layout = Layout {
+        landing: landing.trim_end_matches('/').to_owned(),
+        errors: folder("errors", errors)?.to_owned(),
+    };
+    let is_in = |inner: &str, outer: &str| format!("{inner}/").starts_with(&format!("{outer}/"));
+    if is_in(&layout.errors, &layout.landing) || is_in(&layout.landing, &layout.errors) {
+        let allowed = format!(
+            "must be apart from --landing {:?}: whoever reads rows would find dead letters, or the other way round",
+            layout.landing
+        );
+        return Err(BadSetting::new("errors", layout.errors, allowed));
+    }
+    Ok(layout)
+}
+
+/// A folder in the lake.
+pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a str, BadSetting> {
+    let refuse = |allowed: &str| Err(BadSetting::new(setting, value, allowed));
+    if value.contains("://") || mistaken_url(value).is_some() {
+        return refuse(
+            "is a folder inside the lake, like landing/trades; the address of the lake goes to --lake",
+        );
+    }
+    if value.starts_with('/') {
+        return refuse("is a folder inside the lake, like landing/trades: leave out the '/' at its start");
+    }
+    let path = value.strip_suffix('/').unwrap_or(value);
+    let part = |part: &str| !part.is_empty() && part != "." && part != "..";
+    let letter = |c: char| c.is_ascii_alphanumeric() || "._-=/".contains(c);
+    if !path.split('/').all(part) || !path.chars().all(letter) {
+        return refuse("must be a path of letters, digits, '.', '_', '-' and '=' without '..'");
+    }
+    if path.split('/').any(|part| part.starts_with(['_', '.'])) {
+        return refuse("no part may start with '_' or '.': Athena, Hive and Spark pass over such folders");
+    }
+    Ok(path)
+}
+
+/// A folder of this machine.
+pub(crate) fn local_folder(text: &str) -> Result<std::path::PathBuf, String> {
+    match mistaken_url(text) {
+        Some(_) => Err("must be a folder of this machine".to_owned()),
+        None if text.trim() != text || text.is_empty() => Err("is empty, or has spaces around it".to_owned()),
+        None => std::path::absolute(text).map_err(|error| error.to_string()),
+    }
+}
+
+/// Whether times fit each other, each being within its own limits.
+pub(super) fn relations(args: &RunArgs) -> Result<(), BadSetting> {
+    let show = |time: Duration| humantime::format_duration(time).to_string();
+    if args.lease_scan_interval > args.failover_time {
+        let allowed = format!(
+            "must not be above --failover-time {}: a worker that looks at the leases less often cannot see who is \
+             alive",
+            show(args.failover_time)
+        );
+        return Err(BadSetting::new("lease-scan-interval", show(args.lease_scan_interval), allowed));
+    }
+    if args.poll_idle_max > args.batch_age.max(POLL_SHORT) {
+        let allowed = format!(
+            "must not be above --batch-age {}: records would wait longer to be read than to be landed",
+            show(args.batch_age)
+        );
+        return Err(BadSetting::new("poll-idle-max", show(args.poll_idle_max), allowed));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_inside_the_lake_and_read_by_everybody() {
+        for (value, path) in [("landing/x", "landing/x"), ("a=1/b-c.d/", "a=1/b-c.d")] {
+            assert_eq!(folder("landing", value), Ok(path));
+        }
+        for (value, reason) in [
+            ("s3://b/p", "goes to --lake"),
+            ("s3:/b/p", "goes to --lake"),
+            ("file:///x", "goes to --lake"),
+            ("arn:aws:s3:::b", "goes to --lake"),
+            ("/landing", "leave out the '/'"),
+            ("", "must be a path"),
+            ("a//b", "must be a path"),
+            ("../x", "must be a path"),
+            ("./x", "must be a path"),
+            ("a b", "must be a path"),
+            ("_landing", "pass over"),
+            ("landing/.x", "pass over"),
+        ] {
+            let refused = folder("landing", value).unwrap_err().to_string();
+            assert!(refused.contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn rows_and_dead_letters_are_apart() {
+        assert!(layout("landing/x", "errors").is_ok() && layout("errors-of-x", "errors").is_ok());
+        for (landing, errors) in [("x", "x"), ("x", "x/errors"), ("errors/x", "errors"), ("x", "x/")] {
+            let refused = layout(landing, errors).unwrap_err().to_string();
+            assert!(refused.starts_with("--errors") && refused.contains("--landing"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_application_names_tables() {
+        assert_eq!(application(None, "s").unwrap(), "kinetide-s");
+        assert!(application(Some(&"a".repeat(237)), "s").is_ok());
+        for wrong in ["a", "ab", "", "a b", &"a".repeat(238)] {
+            assert!(application(Some(wrong), "s").is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_this_machine_is_no_url() {
+        assert_eq!(local_folder("/tmp/x"), Ok("/tmp/x".into()));
+        assert!(local_folder("x").unwrap().is_absolute());
+        for wrong in ["s3://b/p", "s3:/b/p", "file:///x", "~/x", "", " x"] {
+            assert!(local_folder(wrong).is_err(), "{wrong}");
+        }
+    }
+}
