@@ -148,6 +148,7 @@ async fn finish(
         application: "app".into(),
         stream: "trades".into(),
         delivery: Delivery::ExactlyOnce,
+        warnings: Vec::new(),
     };
     let landing = if transform.id().name() == "crypto-transactions" { "transactions" } else { "trades" };
     let shared = Arc::new(Shared {
