@@ -18,7 +18,7 @@ use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::config::Config;
 use crate::consumer::{ConsumerSettings, Shared};
-use crate::deliver::{self, DeliveryStream, LakeUrl, Sink};
+use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink};
 use crate::fetch::kinesis::KinesisSource;
 use crate::fetch::{ByteBudget, FetchError};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
@@ -80,6 +80,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let dynamodb = aws_sdk_dynamodb::Client::new(&dynamodb);
     let (region, endpoint) = (config.region.as_deref(), config.endpoints.s3.as_deref());
     let sink = deliver::open_to_write(&config.lake, region, endpoint, &config.s3)
+        .await
         .map_err(|error| StartError::new(format!("lake {}", config.lake), error))?;
     let sink = Arc::new(sink);
     let listener = TcpListener::bind(config.http).await.map_err(|error| {
@@ -243,20 +244,20 @@ async fn check_table(client: &aws_sdk_dynamodb::Client, table: &str) -> Result<(
     }
 }
 
-/// Whether the lake answers: looks for an object that need not be there.
-async fn check_lake(sink: &impl Sink, config: &Config) -> Result<(), StartError> {
+/// Whether the lake takes objects, and never replaces one.
+async fn check_lake(sink: &ObjectSink, config: &Config) -> Result<(), StartError> {
     let what = || format!("lake {}", config.lake);
     let advice = match config.lake {
         LakeUrl::S3 { .. } => {
             "check --lake, the region, --s3-endpoint, and that the role of this process may read and write there"
         }
-        LakeUrl::Folder(_) => "check --lake and --landing, and that this process may read and write there",
+        LakeUrl::Folder(_) => "check --lake, and that this process may read and write there",
     };
-    match timeout(START_TIMEOUT, sink.exists(&format!("{}/.kinetide", config.layout.landing))).await {
+    match timeout(START_TIMEOUT, sink.probe()).await {
         Err(_) => Err(StartError::new(what(), out_of_reach("the lake"))),
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => {
-            let said = error.source.to_string();
+            let said = error.to_string();
             // A known error code comes with what to do.
             let advised = said.contains("; ");
             Err(StartError::new(what(), if advised { said } else { format!("{said}; {advice}") }))

@@ -114,14 +114,28 @@ fn position(position: &Position) -> String {
     part(&text, POSITION_BYTES_MAX)
 }
 
-/// `text` as part of a file name of at most `max` bytes. What had to be changed or cut stays distinct by a hash.
+/// A name from outside as a folder of the lake.
+pub fn folder_of(name: &str) -> String {
+    part(name, 128)
+}
+
+/// How names begin that readers of lakes pass over: Hive, Spark and Athena, and `dead-letters` too.
+pub fn is_hidden(name: &str) -> bool {
+    name.starts_with(['_', '.'])
+}
+
+/// `text` as part of a file name of at most `max` bytes, and not hidden. What had to be changed or cut stays distinct by a
+/// hash.
 fn part(text: &str, max: usize) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    if text.len() <= max && text.chars().all(is_plain) {
+    if text.len() <= max && text.chars().all(is_plain) && !is_hidden(text) {
         return text.to_owned();
     }
-    let kept = text.chars().map(|c| if is_plain(c) { c } else { '_' }).take(max - 17);
-    format!("{}-{:016x}", kept.collect::<String>(), fnv1a(text.as_bytes()))
+    let mut kept: String = text.chars().map(|c| if is_plain(c) { c } else { '_' }).take(max - 17).collect();
+    if is_hidden(&kept) {
+        kept.replace_range(..1, "x");
+    }
+    format!("{kept}-{:016x}", fnv1a(text.as_bytes()))
 }
 
 #[cfg(test)]
@@ -180,6 +194,19 @@ mod tests {
         );
     }
 
+    /// They would be in the lake, and no reader would see them.
+    #[test]
+    fn no_name_from_outside_hides_an_object() {
+        for (stream, start) in [("_hidden", "xhidden-"), (".dot", "xdot-"), ("__", "x_-"), ("ü", "x-")] {
+            let name = file_name(&context(stream, "shardId-0"), &at("1", 0), &at("2", 0), 0);
+            assert!(name.starts_with(start) && name.starts_with(&name_start(stream, None)), "{name}");
+            assert!(!is_hidden(&folder_of(stream)), "{}", folder_of(stream));
+            assert!(!is_hidden(&replay_name(&name, "not_json", 0, 1)));
+        }
+        assert_eq!(folder_of("trades"), "trades");
+        assert_eq!(folder_of(&"s".repeat(128)), "s".repeat(128));
+    }
+
     #[test]
     fn names_tell_their_range() {
         let context = context("a-r7", "shardId-000000000003");
@@ -211,7 +238,7 @@ mod tests {
     proptest! {
         #[test]
         fn names_are_short_plain_and_distinct(
-            streams in prop::array::uniform2("[a-z:/]{1,3}|[a-zA-Z0-9_.-]{60,128}|s{100,101}"),
+            streams in prop::array::uniform2("[a-z:/]{1,3}|[_.x][_.a-c]{0,2}|[a-zA-Z0-9_.-]{60,128}|s{100,101}"),
             shard in "shardId-[0-9]{12}|.{1,128}",
             digits in prop::array::uniform2("[0-9]{1,128}"),
             sub: u64,
@@ -220,7 +247,7 @@ mod tests {
             let [a, b] = streams.each_ref().map(|stream| {
                 file_name(&context(stream, &shard), &at(&digits[0], sub), &at(&digits[1], 0), generation)
             });
-            prop_assert!(a.len() <= 255, "{}", a.len());
+            prop_assert!(a.len() <= 255 && !is_hidden(&a), "{a}");
             prop_assert!(a.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b)));
             prop_assert_eq!(a == b, streams[0] == streams[1]);
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
-use crate::batch::{BatchLimits, Layout, Packing};
+use crate::batch::{BatchLimits, Layout, Packing, folder_of};
 use crate::checkpoint::PendingFormat;
 use crate::deliver::{LakeUrl, S3Settings, Sse};
 use crate::lease::WorkerId;
@@ -467,7 +467,7 @@ pub(crate) fn transform(name: &str, settings: Option<&std::path::Path>) -> Resul
 pub(crate) fn default_landing(transform: &Transform, stream: Option<&str>) -> Option<String> {
     match transform.id().name() {
         "crypto-transactions" => Some("landing/transactions".to_owned()),
-        _ => stream.map(|stream| format!("landing/{stream}")),
+        _ => stream.map(|stream| format!("landing/{}", folder_of(stream))),
     }
 }
 

@@ -39,8 +39,13 @@ fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
     for (setting, value) in [
         ("--stream", "a b"),
         ("--lake", "gs://x"),
+        ("--lake", "s3://bucket/a//b"),
+        ("--lake", "s3://bucket//a"),
         ("--transform", "csv"),
         ("--landing", "../x"),
+        ("--landing", "landing/_x"),
+        ("--landing", "landing//x"),
+        ("--errors", ".errors"),
         ("--initial-position", "yesterday"),
         ("--worker-id", "Leader"),
         ("--leases-max", "0"),
@@ -62,6 +67,14 @@ fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
         };
         assert!(text.starts_with(&format!("{setting} \"{value}\"")), "{text}");
     }
+}
+
+/// Readers of lakes skip folders that begin so.
+#[test]
+fn a_stream_with_a_hidden_name_has_a_folder_that_is_seen() {
+    let args = ["run", "--stream", "_trades", "--lake", "/l"];
+    let config = Config::try_from(Command::try_parse_from(args).unwrap().args).unwrap();
+    assert!(config.layout.landing.starts_with("landing/xtrades-"), "{}", config.layout.landing);
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use object_store::ObjectStore;
 use object_store::path::Path;
+use object_store::{ListResult, ObjectMeta, ObjectStore};
 
 use super::object::LetterObject;
 use super::replay::again;
-use crate::batch::hour_folder;
+use crate::batch::{hour_folder, is_hidden};
 use crate::transform::parse_utc_us;
 
 /// Names of the folders from the reason to the hour, and how many digits follow.
@@ -71,7 +71,7 @@ impl Walk {
         let parts = |us| hour_folder(us).split('/').map(str::to_owned).collect();
         Self {
             store,
-            root: prefix.parts().chain(Path::from(errors).parts()).collect(),
+            root: below(prefix.as_ref(), &[errors]),
             reasons,
             since: parts(range.since_us),
             until: parts(range.until_us),
@@ -172,11 +172,11 @@ impl Walk {
     }
 
     fn path(&self, reason: &str, parts: &[String]) -> Path {
-        parts.iter().fold(self.root.clone().join(reason), |path, part| path.join(part.as_str()))
+        below(self.root.as_ref(), &[&[reason], &texts(parts)[..]].concat())
     }
 
     fn place(&self, parts: &[impl AsRef<str>]) -> Odd {
-        Odd(parts.iter().fold(self.root.clone(), |path, part| path.join(part.as_ref())).to_string())
+        Odd(below(self.root.as_ref(), &parts.iter().map(AsRef::as_ref).collect::<Vec<_>>()).into())
     }
 
     /// Names of the folders and of the objects in a folder, without those that lakes pass over.
@@ -185,11 +185,33 @@ impl Walk {
             Err(object_store::Error::NotFound { .. }) => return Ok((Vec::new(), Vec::new())),
             listed => listed?,
         };
-        let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
-        let shown = |name: &String| !name.starts_with(['_', '.']);
-        let folders = listed.common_prefixes.iter().map(name).filter(shown).collect();
-        Ok((folders, listed.objects.iter().map(|object| name(&object.location)).filter(shown).collect()))
+        Ok(names(folder, &listed))
     }
+}
+
+/// Of folders and of objects, as a lake has them.
+fn names(folder: &Path, listed: &ListResult) -> (Vec<String>, Vec<String>) {
+    let name = |path: &Path| path.filename().unwrap_or_default().to_owned();
+    let shown = |name: &String| !is_hidden(name);
+    // Consoles and tools show folders where S3 has none by empty objects: the console by one that ends in a slash, which
+    // `object_store` takes off; Hadoop by one that ends in `_$folder$`.
+    let marks_a_folder = |object: &ObjectMeta| {
+        let path = &object.location;
+        let is_folder = path == folder || listed.common_prefixes.contains(path);
+        object.size == 0 && (is_folder || path.as_ref().ends_with("_$folder$"))
+    };
+    let objects = listed.objects.iter().filter(|object| !marks_a_folder(object));
+    (
+        listed.common_prefixes.iter().map(name).filter(shown).collect(),
+        objects.map(|object| name(&object.location)).filter(shown).collect(),
+    )
+}
+
+/// A path as it is written. `join` of [`Path`] would write some characters otherwise.
+fn below(root: &str, parts: &[&str]) -> Path {
+    let all: Vec<&str> =
+        std::iter::once(root).chain(parts.iter().copied()).filter(|part| !part.is_empty()).collect();
+    Path::parse(all.join("/")).expect("prefixes and folders are checked, and what was listed is a path")
 }
 
 fn texts(parts: &[String]) -> Vec<&str> {
@@ -215,7 +237,7 @@ mod tests {
     async fn walk(keys: &[&str], reasons: &[&str], range: Range) -> (Vec<String>, Vec<String>) {
         let store = Arc::new(InMemory::new());
         for key in keys {
-            store.put(&Path::from(*key), "".into()).await.unwrap();
+            store.put(&Path::parse(key).unwrap(), "".into()).await.unwrap();
         }
         let reasons = reasons.iter().map(|reason| (*reason).to_owned()).collect();
         let mut walk = Walk::new(store, &Path::from("lake"), "a/errors", reasons, range);
@@ -248,6 +270,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_marks_a_folder_is_passed_over() {
+        let object = "lake/a/errors/no_tag/year=2026/month=10/day=01/hour=00/a.ndjson.gz";
+        let keys = [
+            "lake/a/errors/no_tag",
+            "lake/a/errors/no_tag_$folder$",
+            "lake/a/errors/no_tag/year=2026/month=10/day=01/hour=00_$folder$",
+            object,
+        ];
+        assert_eq!(walk(&keys, &[], ALL).await, (vec![object.to_owned()], vec![]));
+        // As `object_store` gives a key that ends in a slash.
+        let folder = Path::from("lake/errors");
+        let meta = |path: &str, size| ObjectMeta {
+            location: Path::from(path),
+            last_modified: std::time::UNIX_EPOCH.into(),
+            size,
+            e_tag: None,
+            version: None,
+        };
+        let listed = ListResult {
+            common_prefixes: vec![Path::from("lake/errors/no_tag"), Path::from("lake/errors/_replays")],
+            objects: vec![
+                meta("lake/errors", 0),
+                meta("lake/errors/empty", 0),
+                meta("lake/errors/no_tag", 1),
+            ],
+            extensions: object_store::Extensions::default(),
+        };
+        let expected = (vec!["no_tag".to_owned()], vec!["empty".to_owned(), "no_tag".to_owned()]);
+        assert_eq!(names(&folder, &listed), expected);
+    }
+
+    #[tokio::test]
     async fn what_lies_elsewhere_is_told() {
         let odd = [
             "lake/a/errors/loose.ndjson.gz",
@@ -256,9 +310,11 @@ mod tests {
             "lake/a/errors/no_tag/year=2026/month=13/day=01/hour=00/x.ndjson.gz",
             "lake/a/errors/no_tag/year=2026/month=12/day=01/hour=00/x.json",
             "lake/a/errors/no_tag/year=2026/month=12/day=01/hour=00/deeper/x.ndjson.gz",
+            "lake/a/errors/no_tag/ü~ [1]%20",
         ];
         let (found, told) = walk(&odd, &[], ALL).await;
-        assert_eq!((found.len(), told.len()), (0, 6), "{told:?}");
+        assert_eq!((found.len(), told.len()), (0, 7), "{told:?}");
+        assert!(told.contains(&odd[6].to_owned()), "keys are shown as they are: {told:?}");
         assert!(told.contains(&"lake/a/errors/no_tag/year=2026/month=1".to_owned()), "{told:?}");
         assert_eq!(walk(&[], &[], ALL).await, (vec![], vec![]));
     }

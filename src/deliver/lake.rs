@@ -1,13 +1,11 @@
 //! The lake's address → a sink.
 
-use std::path::{Component, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
 
-use uuid::Uuid;
-
+use super::folder::Folder;
 use super::s3::{self, S3Settings};
 use super::sink::ObjectSink;
 use super::url::LakeUrl;
@@ -32,37 +30,49 @@ pub struct BadLake {
     reason: String,
 }
 
+impl BadLake {
+    pub(super) fn new(reason: impl std::fmt::Display) -> Self {
+        Self { reason: reason.to_string() }
+    }
+}
+
 /// Opens the lake to look at it: see [`open_to_write`].
 ///
 /// # Errors
 /// As [`open_to_write`].
-pub fn open(lake: &LakeUrl, region: Option<&str>, endpoint: Option<&str>) -> Result<ObjectSink, BadLake> {
-    open_to_write(lake, region, endpoint, &S3Settings::default())
+pub async fn open(
+    lake: &LakeUrl,
+    region: Option<&str>,
+    endpoint: Option<&str>,
+) -> Result<ObjectSink, BadLake> {
+    open_to_write(lake, region, endpoint, &S3Settings::default()).await
 }
 
 /// Opens the lake; creates the folder of a folder lake. `endpoint`: another server than AWS for `s3://`, with
-/// path-style addresses. Credentials and region of `s3://` come from the environment or the task role. `settings`
-/// count for `s3://` only.
+/// path-style addresses. Credentials, region and all else come from the same environment as for the other clients of AWS.
+/// `settings` count for `s3://` only.
 ///
 /// # Errors
 /// When the folder cannot be made or the S3 settings do not add up. A bucket is not contacted here.
-pub fn open_to_write(
+pub async fn open_to_write(
     lake: &LakeUrl,
     region: Option<&str>,
     endpoint: Option<&str>,
     settings: &S3Settings,
 ) -> Result<ObjectSink, BadLake> {
-    let bad = |reason: String| BadLake { reason };
     match lake {
         LakeUrl::Folder(folder) => {
-            let folder = writable(folder).map_err(|error| {
-                bad(format!("cannot be written: {error}; give a folder in which this process may make files"))
+            let made = std::fs::create_dir_all(folder).and_then(|()| std::fs::canonicalize(folder));
+            let folder = made.map_err(|error| {
+                BadLake::new(format!(
+                    "cannot be written: {error}; give a folder in which this process may make files"
+                ))
             })?;
-            debug_assert!(folder.components().all(|part| part != Component::ParentDir));
-            in_folder(&folder)
+            in_folder(folder)
         }
+        // The SDK's futures are large, and this one is part of those of whole commands.
         LakeUrl::S3 { bucket, prefix } => {
-            s3::open(bucket, prefix, region, endpoint, settings).map_err(|error| bad(error.to_string()))
+            Box::pin(s3::open(bucket, prefix, region, endpoint, settings)).await
         }
     }
 }
@@ -72,7 +82,7 @@ pub fn open_to_write(
 ///
 /// # Errors
 /// As [`open`], and when there is no such folder.
-pub fn open_existing(
+pub async fn open_existing(
     lake: &LakeUrl,
     region: Option<&str>,
     endpoint: Option<&str>,
@@ -80,26 +90,16 @@ pub fn open_existing(
 ) -> Result<ObjectSink, BadLake> {
     match lake {
         LakeUrl::Folder(folder) => {
-            let there = std::fs::canonicalize(folder).map_err(|error| BadLake {
-                reason: format!("cannot be opened: {error}; give a lake that exists"),
-            })?;
-            in_folder(&there)
+            let there = std::fs::canonicalize(folder);
+            in_folder(there.map_err(|error| {
+                BadLake::new(format!("cannot be opened: {error}; give a lake that exists"))
+            })?)
         }
-        LakeUrl::S3 { .. } => open_to_write(lake, region, endpoint, settings),
+        LakeUrl::S3 { .. } => open_to_write(lake, region, endpoint, settings).await,
     }
 }
 
-fn in_folder(folder: &std::path::Path) -> Result<ObjectSink, BadLake> {
-    let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| BadLake { reason: e.to_string() })?;
-    Ok(ObjectSink::new(Arc::new(store.with_fsync(true)), Path::default(), false))
-}
-
-/// Makes the folder, and a file in it for a moment. The answer is its full path.
-fn writable(folder: &std::path::Path) -> std::io::Result<PathBuf> {
-    std::fs::create_dir_all(folder)?;
-    let folder = std::fs::canonicalize(folder)?;
-    let probe = folder.join(format!(".kinetide-{}", Uuid::new_v4()));
-    std::fs::File::create_new(&probe)?;
-    std::fs::remove_file(&probe)?;
-    Ok(folder)
+fn in_folder(root: PathBuf) -> Result<ObjectSink, BadLake> {
+    let store = LocalFileSystem::new_with_prefix(&root).map_err(BadLake::new)?;
+    Ok(ObjectSink::of_folder(Arc::new(store), Folder::new(root)))
 }

@@ -6,6 +6,7 @@
 
 mod calls;
 mod firehose;
+mod folder;
 mod lake;
 pub mod memory;
 mod retry;
@@ -19,5 +20,6 @@ pub use firehose::DeliveryStream;
 pub use lake::{BadLake, open, open_existing, open_to_write};
 pub use retry::{Backoff, retry_until};
 pub use s3::{S3Settings, Sse};
-pub use sink::{Created, ObjectSink, Sink, SinkError};
+pub use said::said;
+pub use sink::{Created, ObjectSink, ProbeError, Sink, SinkError};
 pub use url::{LakeUrl, mistaken_url};

@@ -5,10 +5,16 @@
 
 use object_store::Error;
 
+use crate::aws::NoCredentials;
 use crate::cause::{chain, one_line};
 
 /// The error for people.
-pub(super) fn said(error: &Error) -> String {
+pub fn said(error: &Error) -> String {
+    if let Error::Unauthenticated { source, .. } = error
+        && let Some(nobody) = source.downcast_ref::<NoCredentials>()
+    {
+        return nobody.to_string();
+    }
     let whole = chain(error);
     let Some(code) = between(&whole, "<Code>", "</Code>") else {
         let advice = match error {
@@ -16,6 +22,9 @@ pub(super) fn said(error: &Error) -> String {
                 "; allow it in the role of this process and in the policy of the bucket"
             }
             Error::Unauthenticated { .. } => "; check the credentials of this process",
+            _ if whole.contains("UnknownIssuer") => {
+                "; set AWS_CA_BUNDLE to the certificates of whoever signed the server's"
+            }
             _ => "",
         };
         return format!("{}{advice}", brief(&whole));
@@ -46,6 +55,7 @@ fn advice(code: &str) -> Option<&'static str> {
         "KMS.DisabledException" | "KMS.NotFoundException" | "KMS.KMSInvalidStateException" => {
             "check --s3-kms-key and that key"
         }
+        "NotImplemented" => "this S3 does not know If-None-Match, without which exactly once is impossible",
         "InsufficientStorage" | "QuotaExceeded" => "make room in the store",
         _ => return None,
     })

@@ -1,14 +1,26 @@
 //! The seam to the lake, and its one implementation, over any `object_store`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{Attribute, Attributes, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
+use super::folder::Folder;
 use super::s3::{SINGLE_PUT_MAX, Uploads};
 use super::said::said;
+
+/// Folder of what is no row and no dead letter. Hive, Spark and Athena skip names that begin so.
+pub(super) const OWN_FOLDER: &str = "_kinetide";
+/// The object by which a store shows that it creates and never replaces: see [`ObjectSink::probe`].
+const PROBE: &str = "_kinetide/probe";
+/// Three calls, of a start that may take seconds; large objects are not many.
+const PROBE_IN_PARTS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a create-only put found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,35 +58,102 @@ pub trait Sink: Send + Sync {
     async fn exists(&self, key: &str) -> Result<bool, SinkError>;
 }
 
+/// Why nothing can be delivered here.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The store does not do what is asked.
+    #[error("{error}: {}", error.source)]
+    Refused {
+        /// What it said.
+        error: SinkError,
+    },
+    /// The store made an object where there was one already.
+    #[error(
+        "the store has created {PROBE} twice{how}: it does not honour If-None-Match, without which exactly once is \
+         impossible; use a store that does"
+    )]
+    Replaces {
+        /// By which way.
+        how: &'static str,
+    },
+}
+
 /// Objects in an [`ObjectStore`], below a prefix.
 pub struct ObjectSink {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
-    /// S3 keeps a content type; a folder cannot.
-    attributes: Attributes,
-    /// For large objects, where the store wants them in parts.
-    uploads: Option<Uploads>,
+    way: Way,
+}
+
+/// How an object is created.
+enum Way {
+    /// S3: at once, or in parts.
+    S3(Uploads),
+    Folder(Arc<Folder>),
+}
+
+impl From<SinkError> for ProbeError {
+    fn from(error: SinkError) -> Self {
+        Self::Refused { error }
+    }
 }
 
 impl ObjectSink {
-    /// Objects below `prefix` of `store`. `content_type`: whether the store keeps one.
-    pub fn new(store: Arc<dyn ObjectStore>, prefix: Path, content_type: bool) -> Self {
-        let mut attributes = Attributes::new();
-        if content_type {
-            // No Content-Encoding: clients would decompress on the fly and break on the `.gz` they expect.
-            attributes.insert(Attribute::ContentType, "application/x-ndjson".into());
-        }
-        Self { store, prefix, attributes, uploads: None }
+    /// Objects below `prefix` of a bucket.
+    pub(super) fn of_s3(store: Arc<dyn ObjectStore>, prefix: Path, uploads: Uploads) -> Self {
+        Self { store, prefix, way: Way::S3(uploads) }
     }
 
-    /// With large objects in parts.
-    pub(super) fn with_uploads(self, uploads: Uploads) -> Self {
-        Self { uploads: Some(uploads), ..self }
+    /// Objects in a folder, which is the root of `store`.
+    pub(super) fn of_folder(store: Arc<dyn ObjectStore>, folder: Folder) -> Self {
+        Self { store, prefix: Path::default(), way: Way::Folder(Arc::new(folder)) }
+    }
+
+    /// Before anything is delivered: creates one small object twice, in each way in which objects are created here. The
+    /// second time it must be there already. It stays, and the next start finds it. Removes what dead processes left.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or replaces objects.
+    pub async fn probe(&self) -> Result<(), ProbeError> {
+        let body = Bytes::from_static(b"kinetide creates this object twice: the second time it must exist\n");
+        // Another worker may be at it: S3 refuses both for a moment (409).
+        let once_more =
+            ExponentialBuilder::new().with_min_delay(Duration::from_millis(300)).with_max_times(1);
+        (|| self.create(PROBE, body.clone())).retry(once_more).await?;
+        if self.create(PROBE, body.clone()).await? == Created::New {
+            return Err(ProbeError::Replaces { how: "" });
+        }
+        match &self.way {
+            Way::S3(uploads) => {
+                let path = self.path(PROBE);
+                let in_parts = uploads.create(&path, &body, self.attributes());
+                match timeout(PROBE_IN_PARTS_TIMEOUT, in_parts).await {
+                    Ok(Ok(())) => return Err(ProbeError::Replaces { how: " in parts" }),
+                    Ok(Err(error)) if is_taken(&error) => {}
+                    Ok(Err(error)) => return Err(failed("create", PROBE, &error).into()),
+                    Err(_) => tracing::warn!(
+                        "slow store: not looked whether it replaces an object that is sent in parts"
+                    ),
+                }
+            }
+            Way::Folder(folder) => {
+                let folder = Arc::clone(folder);
+                // Nothing depends on it.
+                let _ = spawn_blocking(move || folder.clean()).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// S3 keeps a content type; a folder cannot. No Content-Encoding: clients would decompress on the fly and break on the
+    /// `.gz` they expect.
+    fn attributes(&self) -> Attributes {
+        Attributes::from_iter([(Attribute::ContentType, "application/x-ndjson")])
     }
 
     /// Waits until what was given up half-way is removed. At the end of the process.
     pub async fn settled(&self) {
-        if let Some(uploads) = &self.uploads {
+        if let Way::S3(uploads) = &self.way {
             uploads.settled().await;
         }
     }
@@ -89,31 +168,49 @@ impl ObjectSink {
         &self.prefix
     }
 
+    /// The key below the prefix, as it is written; encoded only where it could not be a path, so that it stays below.
     fn path(&self, key: &str) -> Path {
-        self.prefix.parts().chain(Path::from(key).parts()).collect()
+        let whole = if self.prefix.is_root() { key.to_owned() } else { format!("{}/{key}", self.prefix) };
+        Path::parse(&whole).unwrap_or_else(|_| Path::from(whole))
     }
 }
 
-fn failed(action: &'static str, key: &str, source: object_store::Error) -> SinkError {
-    SinkError { action, key: key.to_owned(), source: said(&source).into() }
+fn failed(action: &'static str, key: &str, source: &object_store::Error) -> SinkError {
+    SinkError { action, key: key.to_owned(), source: said(source).into() }
+}
+
+/// Whether somebody else's object may be in the way.
+fn is_taken(error: &object_store::Error) -> bool {
+    use object_store::Error::{AlreadyExists, NotFound, Precondition};
+    matches!(error, AlreadyExists { .. } | Precondition { .. } | NotFound { .. })
 }
 
 #[async_trait]
 impl Sink for ObjectSink {
     async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError> {
-        use object_store::Error::{AlreadyExists, NotFound, Precondition};
         let path = self.path(key);
-        let attributes = self.attributes.clone();
-        let created = match &self.uploads {
-            Some(uploads) if body.len() > SINGLE_PUT_MAX => {
+        let created = match &self.way {
+            Way::Folder(folder) => {
+                let folder = Arc::clone(folder);
+                let made = spawn_blocking(move || folder.create(path.as_ref().split('/'), &body)).await;
+                return made
+                    .map_err(Into::into)
+                    .and_then(|made| made.map_err(Into::into))
+                    .map_err(|source| SinkError { action: "create", key: key.to_owned(), source });
+            }
+            Way::S3(uploads) if body.len() > SINGLE_PUT_MAX => {
                 // Another owner's, or ours from a try whose answer was lost: then no byte is sent in vain.
                 if self.exists(key).await? {
                     return Ok(Created::Existed);
                 }
-                uploads.create(&path, &body, attributes).await
+                uploads.create(&path, &body, self.attributes()).await
             }
-            _ => {
-                let options = PutOptions { mode: PutMode::Create, attributes, ..PutOptions::default() };
+            Way::S3(_) => {
+                let options = PutOptions {
+                    mode: PutMode::Create,
+                    attributes: self.attributes(),
+                    ..PutOptions::default()
+                };
                 self.store.put_opts(&path, body.into(), options).await.map(drop)
             }
         };
@@ -121,14 +218,14 @@ impl Sink for ObjectSink {
             Ok(()) => Ok(Created::New),
             // A store may also answer so while another put is under way that has not succeeded (S3: 409
             // ConditionalRequestConflict), or because the upload is gone. Only an object that is there counts.
-            Err(refused @ (AlreadyExists { .. } | Precondition { .. } | NotFound { .. })) => {
+            Err(refused) if is_taken(&refused) => {
                 if self.exists(key).await? {
                     Ok(Created::Existed)
                 } else {
-                    Err(failed("create", key, refused))
+                    Err(failed("create", key, &refused))
                 }
             }
-            Err(error) => Err(failed("create", key, error)),
+            Err(error) => Err(failed("create", key, &error)),
         }
     }
 
@@ -137,7 +234,7 @@ impl Sink for ObjectSink {
         match read.await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(failed("read", key, error)),
+            Err(error) => Err(failed("read", key, &error)),
         }
     }
 
@@ -145,7 +242,7 @@ impl Sink for ObjectSink {
         match self.store.head(&self.path(key)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(failed("find", key, error)),
+            Err(error) => Err(failed("find", key, &error)),
         }
     }
 }

@@ -69,7 +69,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     let (lake, logs) = prepare(&plan, &name)?;
     let full_disk_survivable = plan.chaos.0.contains(&Chaos::DiskFull) && matches!(lake, LakeUrl::Folder(_));
     let mut stage = Box::pin(Stage::set(&plan, &name, lake)).await?;
-    let (store, root) = stage.lake_store()?;
+    let (store, root) = stage.lake_store().await?;
     let listed = store.list_with_delimiter(Some(&root)).await;
     listed.map_err(|error| LoadError::server(format!("lake {}", stage.lake), error))?;
     let mut crew = Crew::new(WorkerSettings {
@@ -383,7 +383,7 @@ impl Run<'_> {
     async fn judge(mut self, totals: &Totals, seconds: f64) -> Result<Verdict, LoadError> {
         say("reading the lake back");
         self.follow = None;
-        let (store, root) = self.stage.lake_store()?;
+        let (store, root) = self.stage.lake_store().await?;
         let mut shown = Instant::now();
         let shown = |read, all| {
             if shown.elapsed() > Duration::from_secs(2) {

@@ -151,9 +151,9 @@ impl Stage {
     }
 
     /// The lake, not through a proxy, and where in it the rows are.
-    pub(super) fn lake_store(&self) -> Result<(Arc<dyn ObjectStore>, Path), LoadError> {
+    pub(super) async fn lake_store(&self) -> Result<(Arc<dyn ObjectStore>, Path), LoadError> {
         let opened = deliver::open(&self.lake, self.region.as_deref(), self.endpoints.s3.as_deref());
-        let sink = opened.map_err(|error| LoadError::server(format!("lake {}", self.lake), error))?;
+        let sink = opened.await.map_err(|error| LoadError::server(format!("lake {}", self.lake), error))?;
         Ok((Arc::clone(sink.store()), sink.prefix().clone()))
     }
 

@@ -134,7 +134,7 @@ async fn memory_conforms() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_folder_conforms() {
     let folder = tempfile::tempdir().unwrap();
-    let lake = open(&LakeUrl::Folder(folder.path().join("lake")), None, None).unwrap();
+    let lake = open(&LakeUrl::Folder(folder.path().join("lake")), None, None).await.unwrap();
     conforms(Arc::new(lake), Store { flat: false }).await;
 }
 
@@ -143,7 +143,7 @@ async fn a_folder_conforms() {
 async fn two_openings_of_a_folder_are_one_lake() {
     let folder = tempfile::tempdir().unwrap();
     let url = LakeUrl::Folder(folder.path().to_owned());
-    let (one, other) = (open(&url, None, None).unwrap(), open(&url, None, None).unwrap());
+    let (one, other) = (open(&url, None, None).await.unwrap(), open(&url, None, None).await.unwrap());
     let race = |n: usize| {
         let (one, other, key) = (&one, &other, format!("a/{n}"));
         async move { tokio::join!(one.create(&key, "1".into()), other.create(&key, "2".into())) }
@@ -165,7 +165,7 @@ async fn s3_conforms() {
     let bucket = format!("kinetide-test-{}", std::process::id());
     create_bucket(&endpoint, &bucket).await;
     let url = LakeUrl::S3 { bucket, prefix: "lake/a".into() };
-    let lake = open(&url, Some("us-east-1"), Some(&endpoint)).unwrap();
+    let lake = open(&url, Some("us-east-1"), Some(&endpoint)).await.unwrap();
     conforms(Arc::new(lake), Store { flat: true }).await;
 }
 

@@ -132,7 +132,7 @@ fn moment(text: &str) -> Result<i64, String> {
 pub async fn run(args: DeadLettersArgs) -> anyhow::Result<Exit> {
     let DeadLettersArgs { place, which, action } = args;
     let json = place.json;
-    match settings(place, which, &action) {
+    match settings(place, which, &action).await {
         Ok((lake, which)) => match action {
             Action::List(args) => list::run(&lake, &which, args, json).await,
             Action::Count(args) => count::run(&lake, &which, args, json).await,
@@ -149,7 +149,7 @@ fn refuse(problem: &str) -> anyhow::Result<Exit> {
     Ok(Exit::BadSettings)
 }
 
-fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result<(Lake, Which), String> {
+async fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result<(Lake, Which), String> {
     let text = |problem: crate::config::BadSetting| problem.to_string();
     let url = place.lake.ok_or("which lake? give --lake")?;
     let url = lake(&url).map_err(text)?;
@@ -173,6 +173,7 @@ fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result<(Lake
         _ => S3Settings::default(),
     };
     let sink = open_existing(&url, place.region.as_deref(), s3_endpoint.as_deref(), &s3)
+        .await
         .map_err(|error| format!("--lake {:?}: {error}", url.to_string()))?;
     let which = Which {
         stream: which.stream,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use futures::stream::{self, StreamExt};
 use serde::{Serialize, Serializer};
@@ -113,6 +113,8 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ReplayArgs, json: bool
             return Ok(Exit::Failed);
         }
     }
+    // Nothing else keeps two replays from landing a row twice.
+    lake.sink.probe().await.with_context(|| format!("lake {}", lake.url))?;
     let report = replay_all(lake, which, &job).await?;
     tell(&report, json)
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
@@ -15,7 +15,7 @@ use crate::cause::chain;
 use crate::dead_letters::{
     Chain, Hour, Letter, LetterObject, LineSet, Range, Walk, each_letter, landed, read_chain,
 };
-use crate::deliver::{LakeUrl, ObjectSink, Sink};
+use crate::deliver::{LakeUrl, ObjectSink, Sink, said};
 use crate::shard::SequenceNumber;
 
 /// Objects that are fetched ahead.
@@ -148,7 +148,8 @@ impl<'a> Objects<'a> {
             let objects = self.walk.objects(&hour).await?;
             Ok::<_, object_store::Error>(Some((hour, objects)))
         };
-        let hour = hour.await.with_context(|| format!("could not list {}", self.lake))?;
+        let hour = hour.await.map_err(|error| anyhow!(said(&error)));
+        let hour = hour.with_context(|| format!("could not list {}", self.lake))?;
         for odd in self.walk.take_odd() {
             problems.add(&odd.0, None, "dead letters do not lie there, so that it was not looked at");
         }

@@ -44,7 +44,7 @@ async fn each_thing_that_is_missing_is_named_with_what_to_do() {
         ),
         (&[("--dynamodb-endpoint", &forbids.url)], &["lease table", "access denied", "allow it in the role"]),
         (&[("--lake", &file)], &["lake", "a-file", "cannot be written", "give a folder"]),
-        (&s3, &["lake s3://lake/raw", "--s3-endpoint", "may read and write"]),
+        (&s3, &["lake s3://lake/raw", "Connection refused", "--s3-endpoint, and that the role"]),
         (&[("--http", &taken)], &["--http", &taken, "choose another address or port"]),
     ];
     // Two at a time: more would be a test of the machine.

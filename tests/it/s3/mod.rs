@@ -23,9 +23,9 @@ fn large() -> Bytes {
     LARGE.clone()
 }
 
-fn lake(s3: &S3, settings: &S3Settings) -> ObjectSink {
+async fn lake(s3: &S3, settings: &S3Settings) -> ObjectSink {
     let url = LakeUrl::S3 { bucket: "lake".into(), prefix: "raw".into() };
-    open_to_write(&url, Some("eu-north-1"), Some(&s3.url), settings).unwrap()
+    open_to_write(&url, Some("eu-north-1"), Some(&s3.url), settings).await.unwrap()
 }
 
 fn quick(request_timeout: Duration) -> S3Settings {
@@ -60,7 +60,7 @@ async fn a_small_object_says_that_it_is_create_only_checked_and_encrypted() {
         bucket_key: true,
         ..S3Settings::default()
     };
-    let lake = lake(&s3, &settings);
+    let lake = lake(&s3, &settings).await;
     assert_eq!(lake.create(KEY, Bytes::from_static(SMALL)).await.unwrap(), Created::New);
     let seen = s3.seen();
     let [put] = &seen[..] else { panic!("{seen:?}") };
@@ -83,7 +83,7 @@ async fn a_small_object_says_that_it_is_create_only_checked_and_encrypted() {
 #[tokio::test]
 async fn a_large_object_goes_up_in_parts_and_only_its_completion_is_conditional() {
     let s3 = S3::start(&[]).await;
-    let lake = lake(&s3, &S3Settings { sse: Some(Sse::Aes256), ..S3Settings::default() });
+    let lake = lake(&s3, &S3Settings { sse: Some(Sse::Aes256), ..S3Settings::default() }).await;
     let body = large();
     assert_eq!(lake.create(KEY, body.clone()).await.unwrap(), Created::New);
     assert_eq!(lake.read(KEY).await.unwrap().unwrap(), body);
@@ -112,9 +112,48 @@ async fn a_large_object_goes_up_in_parts_and_only_its_completion_is_conditional(
 }
 
 #[tokio::test]
+async fn a_prefix_is_the_beginning_of_keys_as_it_was_given() {
+    for prefix in ["raw data/ü~x", "50%/#{a}", ""] {
+        let s3 = S3::start(&[]).await;
+        let url: LakeUrl = format!("s3://lake/{prefix}").parse().unwrap();
+        let lake = open_to_write(&url, None, Some(&s3.url), &S3Settings::default()).await.unwrap();
+        for (key, body) in [(KEY, Bytes::from_static(SMALL)), ("landing/large", large())] {
+            assert_eq!(lake.create(key, body.clone()).await.unwrap(), Created::New);
+            assert_eq!(lake.read(key).await.unwrap(), Some(body));
+        }
+        let start = if prefix.is_empty() { "/lake/".to_owned() } else { format!("/lake/{prefix}/") };
+        let mut expected = [format!("{start}{KEY}"), format!("{start}landing/large")];
+        expected.sort();
+        assert_eq!(s3.keys(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_store_shows_at_the_start_that_it_never_replaces_an_object() {
+    let s3 = S3::probed(&[]).await;
+    let sink = lake(&s3, &S3Settings::default()).await;
+    for start in 1..=2 {
+        sink.probe().await.unwrap();
+        sink.settled().await;
+        assert_eq!(s3.keys(), ["/lake/raw/_kinetide/probe"], "nothing is deleted");
+        assert_eq!((s3.count(Op::Complete), s3.open_uploads()), (start, 0));
+    }
+    // One that does not know the condition, at once or at the completion of a large object.
+    for (op, way) in [(Op::Put, "twice: "), (Op::Complete, "twice in parts: ")] {
+        let s3 = S3::probed(&[(op, Mood::Replace), (op, Mood::Replace)]).await;
+        let problem = lake(&s3, &S3Settings::default()).await.probe().await.unwrap_err().to_string();
+        assert!(problem.contains(way) && problem.contains("If-None-Match"), "{problem}");
+    }
+    let missing = (Op::Put, Mood::Refuse(404, "NoSuchBucket"));
+    let s3 = S3::probed(&[missing, missing]).await;
+    let problem = lake(&s3, &S3Settings::default()).await.probe().await.unwrap_err().to_string();
+    assert_eq!(problem, "could not create _kinetide/probe: NoSuchBucket; check --lake, --region");
+}
+
+#[tokio::test]
 async fn of_two_writers_of_a_large_object_one_creates_it() {
     let s3 = S3::start(&[]).await;
-    let (one, other) = (lake(&s3, &S3Settings::default()), lake(&s3, &S3Settings::default()));
+    let (one, other) = (lake(&s3, &S3Settings::default()).await, lake(&s3, &S3Settings::default()).await);
     let (body, another) = (large(), Bytes::from(vec![77; 17 << 20]));
     let (first, second) = tokio::join!(one.create(KEY, body.clone()), other.create(KEY, another.clone()));
     let both = [first.unwrap(), second.unwrap()];
@@ -135,7 +174,7 @@ async fn a_refusal_is_no_proof_of_an_object() {
     for (body, op) in [(Bytes::from_static(SMALL), Op::Put), (large(), Op::Complete)] {
         for mood in [conflict, exists] {
             let s3 = S3::start(&[(op, mood), (op, mood)]).await;
-            let lake = lake(&s3, &S3Settings::default());
+            let lake = lake(&s3, &S3Settings::default()).await;
             assert_eq!(deliver(&lake, &body).await, (Created::New, 2), "{op:?} {mood:?}");
             assert_eq!(lake.read(KEY).await.unwrap().unwrap(), body);
             assert_eq!(lake.create(KEY, body.clone()).await.unwrap(), Created::Existed);
@@ -152,7 +191,7 @@ async fn a_refusal_is_no_proof_of_an_object() {
 async fn slow_down_and_internal_errors_are_waited_out() {
     let (slow, broken) = (Mood::Refuse(503, "SlowDown"), Mood::Refuse(500, "InternalError"));
     let s3 = S3::start(&[(Op::Put, slow), (Op::Put, broken), (Op::Head, slow), (Op::Get, slow)]).await;
-    let lake_of_small = lake(&s3, &S3Settings::default());
+    let lake_of_small = lake(&s3, &S3Settings::default()).await;
     assert_eq!(deliver(&lake_of_small, &Bytes::from_static(SMALL)).await, (Created::New, 0));
     assert!(lake_of_small.exists(KEY).await.unwrap());
     assert!(lake_of_small.read(KEY).await.unwrap().is_some());
@@ -163,7 +202,7 @@ async fn slow_down_and_internal_errors_are_waited_out() {
         vec![(Op::Part, slow); 8],
     ];
     let s3 = S3::start(&script.concat()).await;
-    let lake = lake(&s3, &S3Settings::default());
+    let lake = lake(&s3, &S3Settings::default()).await;
     assert_eq!(deliver(&lake, &large()).await, (Created::New, 0));
     assert_eq!((s3.count(Op::Begin), s3.count(Op::Part), s3.count(Op::Complete)), (2, 11, 3));
     assert_eq!(s3.count(Op::Abort), 0);
@@ -173,19 +212,19 @@ async fn slow_down_and_internal_errors_are_waited_out() {
 async fn an_answer_that_is_lost_is_looked_up() {
     for mood in [Mood::LoseAnswer, Mood::DoAndFail] {
         let s3 = S3::start(&[(Op::Put, mood)]).await;
-        let small = lake(&s3, &S3Settings::default());
+        let small = lake(&s3, &S3Settings::default()).await;
         assert_eq!(deliver(&small, &Bytes::from_static(SMALL)).await.0, Created::Existed, "{mood:?}");
 
         // The upload is gone when the completion is sent again: 412 if S3 looks at the key first, else 404.
         let s3 = S3::start(&[(Op::Complete, mood), (Op::Complete, Mood::Refuse(404, "NoSuchUpload"))]).await;
-        let lake = lake(&s3, &S3Settings::default());
+        let lake = lake(&s3, &S3Settings::default()).await;
         let body = large();
         assert_eq!(deliver(&lake, &body).await, (Created::Existed, 0), "{mood:?}");
         assert_eq!((s3.count(Op::Begin), s3.count(Op::Complete)), (1, 2));
         assert_eq!(lake.read(KEY).await.unwrap().unwrap(), body);
 
         let s3 = S3::start(&[(Op::Begin, mood), (Op::Part, mood), (Op::Part, mood)]).await;
-        let lake = self::lake(&s3, &S3Settings::default());
+        let lake = self::lake(&s3, &S3Settings::default()).await;
         assert_eq!(deliver(&lake, &body).await, (Created::New, 0), "{mood:?}");
         assert_eq!(lake.read(KEY).await.unwrap().unwrap(), body);
     }
@@ -194,7 +233,7 @@ async fn an_answer_that_is_lost_is_looked_up() {
 #[tokio::test]
 async fn a_server_that_falls_silent_is_not_waited_for() {
     let s3 = S3::start(&[(Op::Put, Mood::Silence)]).await;
-    let small = lake(&s3, &quick(Duration::from_millis(300)));
+    let small = lake(&s3, &quick(Duration::from_millis(300))).await;
     let began = Instant::now();
     let error = small.create(KEY, Bytes::from_static(SMALL)).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(5), "{error}: {}", error.source);
@@ -202,7 +241,7 @@ async fn a_server_that_falls_silent_is_not_waited_for() {
 
     let silence = [Op::Head, Op::Begin, Op::Part, Op::Complete].map(|op| (op, Mood::Silence));
     let s3 = S3::start(&silence).await;
-    let lake = lake(&s3, &quick(Duration::from_secs(2)));
+    let lake = lake(&s3, &quick(Duration::from_secs(2))).await;
     assert_eq!(deliver(&lake, &large()).await.0, Created::New);
     assert_eq!(s3.count(Op::Complete), 2);
 }
@@ -213,7 +252,7 @@ async fn what_is_given_up_half_way_is_aborted() {
     let forbidden = Mood::Refuse(403, "AccessDenied");
     for script in [&[(Op::Part, forbidden)][..], &[(Op::Complete, forbidden)]] {
         let s3 = S3::start(script).await;
-        let lake = lake(&s3, &S3Settings::default());
+        let lake = lake(&s3, &S3Settings::default()).await;
         let error = lake.create(KEY, large()).await.unwrap_err();
         assert!(error.source.to_string().contains("AccessDenied"), "{}", error.source);
         lake.settled().await;
@@ -223,7 +262,7 @@ async fn what_is_given_up_half_way_is_aborted() {
     // Dropped, as by a lost lease.
     for op in [Op::Part, Op::Complete] {
         let s3 = S3::start(&[(op, Mood::Silence)]).await;
-        let lake = lake(&s3, &S3Settings::default());
+        let lake = lake(&s3, &S3Settings::default()).await;
         let hangs = async {
             while s3.count(op) == 0 {
                 sleep(Duration::from_millis(10)).await;
@@ -241,7 +280,7 @@ async fn what_is_given_up_half_way_is_aborted() {
 
     // An abort that fails is not the end of anything.
     let s3 = S3::start(&[(Op::Part, forbidden), (Op::Abort, forbidden)]).await;
-    let lake = lake(&s3, &S3Settings::default());
+    let lake = lake(&s3, &S3Settings::default()).await;
     s3.then(Op::Abort, forbidden);
     assert_eq!(deliver(&lake, &large()).await, (Created::New, 1));
     lake.settled().await;

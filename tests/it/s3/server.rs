@@ -41,6 +41,8 @@ pub(crate) enum Mood {
     LoseAnswer,
     /// Does nothing and never answers.
     Silence,
+    /// Does it whatever is there, as a server that does not know `If-None-Match`.
+    Replace,
 }
 
 /// A request that came.
@@ -73,6 +75,8 @@ struct State {
     seen: Vec<Seen>,
     /// When the bytes taken so far are through.
     busy_until: Option<Instant>,
+    /// Whether the script is for the probe of a start too, and it is seen; else all goes well with it.
+    of_probe: bool,
 }
 
 struct Upload {
@@ -84,12 +88,22 @@ struct Upload {
 #[error("the connection is to be cut")]
 struct Cut;
 
+/// The object that each start creates twice.
+const PROBE: &str = "/_kinetide/probe";
+
 type Answer = (u16, Vec<(&'static str, String)>, Bytes);
 
 impl S3 {
     /// Each entry of the script is for the next request of its kind; afterwards all goes well.
     pub(crate) async fn start(script: &[(Op, Mood)]) -> Self {
         Self::serve(script, None).await
+    }
+
+    /// The same, where the probe of a start is what it is about.
+    pub(crate) async fn probed(script: &[(Op, Mood)]) -> Self {
+        let s3 = Self::serve(script, None).await;
+        s3.shared.state().of_probe = true;
+        s3
     }
 
     /// Takes so many bytes a second.
@@ -141,9 +155,15 @@ impl S3 {
         self.shared.state().uploads.len()
     }
 
-    /// Bytes of all objects.
+    /// Keys of all objects, with their bucket.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.shared.state().objects.keys().cloned().collect()
+    }
+
+    /// Bytes of all objects but the probe.
     pub(crate) fn bytes(&self) -> usize {
-        self.shared.state().objects.values().map(Bytes::len).sum()
+        let state = self.shared.state();
+        state.objects.iter().filter(|(key, _)| !key.ends_with(PROBE)).map(|(_, body)| body.len()).sum()
     }
 
     /// Writes the objects of a bucket into a folder.
@@ -186,7 +206,7 @@ impl Shared {
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Cut> {
     let (request, body) = request.into_parts();
     let body = shared.take(body).await?;
-    let key = request.uri.path().replace("%3D", "=");
+    let key = decoded(request.uri.path());
     let query: BTreeMap<&str, &str> = request.uri.query().map_or_else(BTreeMap::new, |query| {
         query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect()
     });
@@ -200,17 +220,16 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         (&Method::HEAD, _) => Op::Head,
         (method, _) => panic!("{method} {} is not of a lake", request.uri),
     };
-    let mood = {
-        let mut state = shared.state();
-        state.seen.push(Seen { op, headers: request.headers.clone(), bytes: body.len() });
-        let next = state.script.iter().position(|(of, _)| *of == op);
-        next.map(|at| state.script.remove(at).1)
-    };
+    let mood = shared.state().see(&key, Seen { op, headers: request.headers.clone(), bytes: body.len() });
     let (status, headers, body) = match mood {
         Some(Mood::Refuse(status, code)) => error(status, code),
         Some(Mood::Silence) => std::future::pending().await,
         mood => {
-            let answer = shared.state().obey(op, key, &query, &request.headers, body);
+            let mut headers = request.headers.clone();
+            if matches!(mood, Some(Mood::Replace)) {
+                headers.remove("if-none-match");
+            }
+            let answer = shared.state().obey(op, key, &query, &headers, body);
             match mood {
                 Some(Mood::LoseAnswer) => return Err(Cut),
                 Some(Mood::DoAndFail) => error(500, "InternalError"),
@@ -226,6 +245,16 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
 }
 
 impl State {
+    /// Notes a request; answers what the script has for it.
+    fn see(&mut self, key: &str, seen: Seen) -> Option<Mood> {
+        if key.ends_with(PROBE) && !self.of_probe {
+            return None;
+        }
+        let next = self.script.iter().position(|(of, _)| *of == seen.op);
+        self.seen.push(seen);
+        next.map(|at| self.script.remove(at).1)
+    }
+
     /// Does what S3 does.
     fn obey(
         &mut self,
@@ -305,11 +334,34 @@ impl State {
         if parts.split_last().is_none_or(|(_, others)| others.iter().any(|part| part.len() < 5 << 20)) {
             return error(400, "EntityTooSmall");
         }
-        let whole: Vec<u8> = parts.into_iter().flat_map(|part| part.iter().copied()).collect();
+        let whole = parts.into_iter().fold(Vec::new(), |mut whole, part| {
+            whole.extend_from_slice(part);
+            whole
+        });
         self.objects.insert(key.to_owned(), whole.into());
         self.uploads.remove(upload_id);
         done("<CompleteMultipartUploadResult><ETag>\"1\"</ETag></CompleteMultipartUploadResult>")
     }
+}
+
+/// A path without its percent signs.
+fn decoded(path: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = path.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                let digits = [*high, *low];
+                bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap());
+                rest = after;
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn done(body: &str) -> Answer {

@@ -44,7 +44,7 @@ async fn ministack_stores_every_row() {
         worker.drain().await;
 
         let url = LakeUrl::S3 { bucket: name.clone(), prefix: gzip.to_owned() };
-        let lake = open(&url, Some(REGION), Some(&endpoint)).unwrap();
+        let lake = open(&url, Some(REGION), Some(&endpoint)).await.unwrap();
         let objects: Vec<_> = lake.store().list(Some(lake.prefix())).try_collect().await.unwrap();
         let mut rows = BTreeMap::<String, u64>::new();
         for object in objects {

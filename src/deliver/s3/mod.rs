@@ -5,6 +5,8 @@
 //!
 //! `docs/adr/0009-s3.md` says why it is done so, and what each answer of S3 means.
 
+mod credentials;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,19 +14,23 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use clap::ValueEnum;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum, S3ConditionalPut};
+use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    Attributes, ClientOptions, Error, HeaderMap, HeaderValue, MultipartId, PutMultipartOptions, RetryConfig,
+    Attributes, Certificate, ClientOptions, Error, HeaderMap, HeaderValue, MultipartId, PutMultipartOptions,
+    RetryConfig,
 };
 use reqwest::header::IF_NONE_MATCH;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use self::credentials::SdkCredentials;
+use super::lake::BadLake;
+use super::said::said;
 use super::sink::ObjectSink;
 use super::url::LakeUrl;
-use crate::aws::is_loopback;
+use crate::aws::{self, sdk_config};
 
 /// An object above this goes up in parts. One put of it, or one part, must be through within the time-out of a
 /// request: on a slower line than 0.3 MB/s no object of this size would ever arrive.
@@ -37,6 +43,10 @@ const PARTS_MAX: usize = 10_000;
 const PARTS_AT_ONCE: usize = 2;
 /// A part is tried so often before the upload is given up, and with it all parts that are there.
 const PART_TRIES: usize = 5;
+
+/// Bytes of a prefix. The longest key below one is that of a replay's record, with folders of some 250 bytes and a name of
+/// 255.
+const PREFIX_MAX: usize = 400;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -117,49 +127,70 @@ impl Sse {
 }
 
 /// The sink of a bucket. `endpoint`: another server than AWS, with path-style addresses.
-pub(super) fn open(
-    bucket: &str,
+pub(super) async fn open(
+    name: &str,
     prefix: &str,
     region: Option<&str>,
     endpoint: Option<&str>,
     settings: &S3Settings,
-) -> Result<ObjectSink, Error> {
-    let plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
-    let options = ClientOptions::new()
+) -> Result<ObjectSink, BadLake> {
+    let bucket = aws::bucket(&sdk_config(endpoint, region).await, name).await.map_err(BadLake::new)?;
+    let prefix = as_given(prefix).map_err(BadLake::new)?;
+    let store = |error: Error| BadLake::new(said(&error));
+    let plain = bucket.url.starts_with("http://");
+    let mut options = ClientOptions::new()
         .with_allow_http(plain)
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_timeout(settings.request_timeout);
-    let mut builder = AmazonS3Builder::from_env()
+    if let Some(pem) = &bucket.ca_bundle {
+        options = options.with_no_system_certificates(true);
+        for certificate in Certificate::from_pem_bundle(pem).map_err(store)? {
+            options = options.with_root_certificate(certificate);
+        }
+    }
+    // Nothing from the environment: what counts of it is in `bucket`. Its URL is whole, which `object_store` calls
+    // virtual-hosted.
+    let mut builder = AmazonS3Builder::new()
         .with_client_options(options.clone())
-        .with_bucket_name(bucket)
+        .with_bucket_name(name)
+        .with_endpoint(&bucket.url)
+        .with_virtual_hosted_style_request(true)
+        .with_region(&bucket.region)
+        // Two clients must not ask for the credentials of the role twice.
+        .with_credentials(Arc::new(SdkCredentials::new(bucket.credentials)))
         .with_retry(retries())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_checksum_algorithm(Checksum::CRC64NVME)
         // TLS and the checksum, which is signed, guard the bytes. A signature over them would take a SHA-256 of each
         // part on the async threads.
         .with_unsigned_payload(!plain);
-    if let Some(region) = region {
-        builder = builder.with_region(region);
-    }
-    if let Some(endpoint) = endpoint {
-        // As for the other services: a server on this machine checks no credentials.
-        if is_loopback(endpoint) && builder.get_config_value(&AmazonS3ConfigKey::AccessKeyId).is_none() {
-            builder = builder.with_access_key_id("local").with_secret_access_key("local");
-        }
-        builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
-    }
     for (name, value) in encryption(settings) {
-        builder = builder.with_config(name.parse()?, value);
+        builder = builder.with_config(name.parse().map_err(store)?, value);
     }
-    let store = Arc::new(builder.clone().build()?);
-    // Two clients must not ask for the credentials of the role twice.
-    let completing = builder
-        .with_credentials(Arc::clone(store.credentials()))
-        .with_client_options(options.with_default_headers(create_only()))
-        .build()?;
-    let uploads =
-        Uploads { parts: Arc::clone(&store) as _, completing: Arc::new(completing), aborts: Arc::default() };
-    Ok(ObjectSink::new(store, Path::from(prefix), true).with_uploads(uploads))
+    let store_of_parts = Arc::new(builder.clone().build().map_err(store)?);
+    let completing =
+        builder.with_client_options(options.with_default_headers(create_only())).build().map_err(store)?;
+    let uploads = Uploads {
+        parts: Arc::clone(&store_of_parts) as _,
+        completing: Arc::new(completing),
+        aborts: Arc::default(),
+    };
+    Ok(ObjectSink::of_s3(store_of_parts, prefix, uploads))
+}
+
+/// A prefix that keys can start with as it is written. What S3 takes and readers of lakes do not is refused.
+fn as_given(prefix: &str) -> Result<Path, String> {
+    let bad = |problem: &str| format!("the prefix {prefix:?} {problem}");
+    if prefix.is_empty() {
+        return Ok(Path::default());
+    }
+    if prefix.split('/').any(str::is_empty) {
+        return Err(bad("has an empty part: write each '/' once"));
+    }
+    if prefix.len() > PREFIX_MAX {
+        return Err(bad("is too long: keys of S3 have 1,024 bytes, so that it can have 400"));
+    }
+    Path::parse(prefix).map_err(|_| bad("must not have the parts '.' and '..', nor control characters"))
 }
 
 /// Names are those of `object_store`.
@@ -318,6 +349,17 @@ mod tests {
         ];
         for (lake, settings, wrong) in cases {
             assert_eq!(settings.problem(lake).map(|(setting, ..)| setting), wrong, "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_as_given_or_refused() {
+        for prefix in ["", "raw", "raw data/ü~x", "a/b%20c/{d}", "50%/#1", "_raw/.x"] {
+            assert_eq!(as_given(prefix).map(|path| path.to_string()).as_deref(), Ok(prefix));
+        }
+        for prefix in ["a//b", "/a", "a/", "a/../b", "./a", "a\nb", &"a".repeat(401)] {
+            let problem = as_given(prefix).unwrap_err();
+            assert!(problem.contains("the prefix"), "{problem}");
         }
     }
 

@@ -1,28 +1,47 @@
-//! Settings of the AWS SDK, in one place for all clients.
+//! One AWS environment for all clients: credentials, region, endpoints, CA bundle and proxy come from here, also those of
+//! the S3 client, which is not one of the SDK.
+//!
+//! Owns: where each of them is looked for, the host of a bucket, what a failed call means for people.
+//! Does not own: what the clients do. `docs/AWS-ACCESS.md` has the table.
+
+mod credentials;
+mod network;
+mod s3;
 
 use std::error::Error;
 use std::time::Duration;
 
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::Credentials;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::cause::{chain, one_line};
+use credentials::OnThisMachine;
+use network::Network;
+
+pub use credentials::{Kept, NoCredentials};
+pub use s3::{BadBucket, Bucket, bucket};
 
 /// Reaching a service takes milliseconds; this leaves room for two tries within the ten seconds of a start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The region of endpoints on this machine, where none is given.
+const LOCAL_REGION: &str = "eu-north-1";
 
 /// Until the answer to one try. A broken network may swallow a request without a word; nothing waits for ever.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The usual settings chain (environment, profile, task role), with another `endpoint` and `region` where given.
 ///
-/// An endpoint on this machine is one of ours or an emulator's, which check no credentials: they are made up, and
-/// the region too if it is not set.
+/// An endpoint on this machine is one of ours or an emulator's, most of which check no credentials: without any they are
+/// made up, and the region too if it is not set.
 pub async fn sdk_config(endpoint: Option<&str>, region: Option<&str>) -> SdkConfig {
+    let network = Network::of_environment();
     let mut loader =
         aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard()).timeout_config(
             TimeoutConfig::builder()
@@ -30,16 +49,24 @@ pub async fn sdk_config(endpoint: Option<&str>, region: Option<&str>) -> SdkConf
                 .operation_attempt_timeout(ATTEMPT_TIMEOUT)
                 .build(),
         );
+    let http_client = network.http_client();
+    if let Some(client) = http_client.clone() {
+        loader = loader.http_client(client);
+    }
     if let Some(region) = region {
         loader = loader.region(Region::new(region.to_owned()));
     }
     if let Some(endpoint) = endpoint {
         loader = loader.endpoint_url(endpoint);
         if is_loopback(endpoint) {
-            loader = loader.credentials_provider(Credentials::new("local", "local", None, None, "kinetide"));
-            if region.is_none() {
-                loader = loader.region(Region::new("eu-north-1"));
-            }
+            // As everywhere, but the instance is not asked.
+            let region = RegionProviderChain::first_try(region.map(|region| Region::new(region.to_owned())))
+                .or_else(EnvironmentVariableRegionProvider::new())
+                .or_else(ProfileFileRegionProvider::new())
+                .or_else(Region::new(LOCAL_REGION));
+            let region = region.region().await;
+            loader = loader.region(region.clone());
+            loader = loader.credentials_provider(OnThisMachine::new(region, http_client));
         }
     }
     loader.load().await
