@@ -187,7 +187,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
                     wrong_setting: not_ours.is_wrong_setting(),
                     ..StartError::new(format!("lease table {application}"), not_ours)
                 },
-                error => StartError::new("coordinator", error),
+                error => StartError::new("coordinator", chain(&error)),
             })?
         }
         second = shutdown::on_signal(stop) => {

@@ -296,11 +296,11 @@ async fn in_mid_run((service, operation, shows, reshard): MidRun) {
             let status = worker.status().await;
             let shards = status["shards"].as_array().unwrap();
             let over = |shard: &Value| shard["last_error"].is_null() || shard["last_error_over"] == true;
-            (worker.get("/readyz").await == (200, "ready\n".to_owned()) && shards.iter().all(over))
-                .then_some(())
+            let ready = worker.get("/readyz").await == (200, "ready\n".to_owned());
+            let moves = worker.metric("kinetide_shard_stalled{").await == 0.0;
+            (ready && moves && shards.iter().all(over)).then_some(())
         })
         .await;
-        assert_eq!(worker.metric("kinetide_shard_stalled{").await, 0.0, "{context}");
     }
     // Whether a drain is clean is not for a machine to say that is too slow for leases of a second.
     let mut worker = worker;
@@ -309,34 +309,34 @@ async fn in_mid_run((service, operation, shows, reshard): MidRun) {
     gated.exactly_once(put).await;
 }
 
-/// Status and metrics say the same.
+/// Status and metrics say the same. Asked until they do: on a slow machine a lease of a second comes and goes.
 async fn shown(worker: &Worker, context: &str, operation: &str, shows: Shows) {
-    let status = eventually(&format!("{context}: in the status"), || async {
+    let trouble = format!("kinetide_coordinator_trouble_seconds{{call=\"{operation}\"}}");
+    eventually(&format!("{context}: in status and metrics"), || async {
         let status = worker.status().await;
-        (status["ready"] == false).then_some(status)
+        let reasons = status["not_ready"].as_array().unwrap();
+        let stalled = worker.metric("kinetide_shard_stalled{").await;
+        let (seconds, ready) = (worker.metric(&trouble).await, worker.metric("kinetide_ready ").await);
+        let there = match shows {
+            Shows::Coordinator => {
+                let troubles = status["troubles"].as_array().unwrap();
+                let found = troubles.iter().find(|trouble| trouble["call"] == operation)?;
+                assert!(
+                    found["since"].as_str().unwrap().ends_with('Z') && found["cause"].is_string(),
+                    "{found}"
+                );
+                assert!(found["failures"].as_u64().unwrap() >= 1, "{found}");
+                found["for_ms"].as_u64().unwrap() >= 2000 && seconds >= 2.0
+            }
+            Shows::Shards => {
+                let open =
+                    |shard: &Value| shard["last_error"].is_string() && shard["last_error_over"] == false;
+                status["shards"].as_array().unwrap().iter().any(open) && stalled >= 1.0
+            }
+        };
+        (there && status["ready"] == false && !reasons.is_empty() && ready == 0.0).then_some(())
     })
     .await;
-    assert!(!status["not_ready"].as_array().unwrap().is_empty(), "{context}: {status:#}");
-    let trouble = format!("kinetide_coordinator_trouble_seconds{{call=\"{operation}\"}}");
-    match shows {
-        Shows::Coordinator => {
-            let troubles = status["troubles"].as_array().unwrap();
-            let trouble_of = troubles.iter().find(|trouble| trouble["call"] == operation);
-            let found = trouble_of.unwrap_or_else(|| panic!("{context}: {status:#}"));
-            assert!(found["failures"].as_u64().unwrap() >= 1 && found["for_ms"].as_u64().unwrap() >= 2000);
-            assert!(found["since"].as_str().unwrap().ends_with('Z') && found["cause"].is_string(), "{found}");
-            assert!(worker.metric(&trouble).await >= 2.0, "{context}");
-        }
-        Shows::Shards => {
-            let shard = &status["shards"][0];
-            assert!(
-                shard["last_error"].is_string() && shard["last_error_over"] == false,
-                "{context}: {shard}"
-            );
-            assert!(worker.metric("kinetide_shard_stalled{").await >= 1.0, "{context}");
-        }
-    }
-    assert_eq!(worker.metric("kinetide_ready ").await, 0.0, "{context}");
 }
 
 async fn leases_command(gated: &Gated, more: &[&str]) -> Ran {
