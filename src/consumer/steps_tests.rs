@@ -47,6 +47,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         application: "app".into(),
         stream: "trades".into(),
         delivery: Delivery::ExactlyOnce,
+        warnings: Vec::new(),
     };
     let status = Status::new(facts, FAILOVER);
     let handle = Arc::new(status.shard(shard.id.as_str(), ShardState::Reading, 0));
