@@ -50,8 +50,8 @@ impl Names {
             let (a, b) = (name(*a), name(*b));
             compare_folded(a, b).then_with(|| a.cmp(b))
         });
-        let same = names.windows(2).map(|pair| (name(pair[0]), name(pair[1])));
-        let same = same.into_iter().find(|(a, b)| compare_folded(a, b).is_eq());
+        let mut pairs = names.windows(2).map(|pair| (name(pair[0]), name(pair[1])));
+        let same = pairs.find(|(a, b)| compare_folded(a, b).is_eq());
         self.places.truncate(begin);
         match same {
             None => Ok(()),
