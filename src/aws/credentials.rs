@@ -128,7 +128,7 @@ pub(super) struct OnThisMachine(CredentialsProviderChain);
 
 impl OnThisMachine {
     pub(super) fn new(region: Option<Region>, http_client: Option<SharedHttpClient>) -> Self {
-        Self(chain(region, http_client))
+        Self(providers(region, http_client))
     }
 
     async fn provide(&self) -> Credentials {
@@ -153,7 +153,7 @@ fn now() -> Duration {
     Duration::from_micros(u64::try_from(wall_clock_us()).unwrap_or(0))
 }
 
-fn chain(region: Option<Region>, http_client: Option<SharedHttpClient>) -> CredentialsProviderChain {
+fn providers(region: Option<Region>, http_client: Option<SharedHttpClient>) -> CredentialsProviderChain {
     let mut settings = ProviderConfig::without_region().with_region(region);
     if let Some(client) = http_client {
         settings = settings.with_http_client(client);
