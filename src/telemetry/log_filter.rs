@@ -11,6 +11,7 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 const MODULES: &[&str] = &[
     "aws",
     "batch",
+    "cause",
     "checkpoint",
     "cli",
     "clock",
