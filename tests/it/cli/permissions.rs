@@ -203,7 +203,7 @@ impl Gated {
             ("--dynamodb-endpoint", &dynamodb.endpoint.url),
             ("--s3-endpoint", &s3.endpoint.url),
             ("--lake", "s3://lake/raw"),
-            ("--failover-time", "1s"),
+            ("--failover-time", "2s"),
             ("--batch-age", "100ms"),
         ]
     }
@@ -302,14 +302,14 @@ async fn in_mid_run((service, operation, shows, reshard): MidRun) {
         })
         .await;
     }
-    // Whether a drain is clean is not for a machine to say that is too slow for leases of a second.
+    // Whether a drain is clean is not for a machine to say that is too slow for leases of two seconds.
     let mut worker = worker;
     worker.signal(Signal::SIGTERM);
     assert!(matches!(worker.ended().await, Some(0 | 1)), "{}", worker.log());
     gated.exactly_once(put).await;
 }
 
-/// Status and metrics say the same. Asked until they do: on a slow machine a lease of a second comes and goes.
+/// Status and metrics say the same. Asked until they do: on a slow machine a lease of two seconds comes and goes.
 async fn shown(worker: &Worker, context: &str, operation: &str, shows: Shows) {
     let trouble = format!("kinetide_coordinator_trouble_seconds{{call=\"{operation}\"}}");
     eventually(&format!("{context}: in status and metrics"), || async {
@@ -342,7 +342,7 @@ async fn shown(worker: &Worker, context: &str, operation: &str, shows: Shows) {
 async fn leases_command(gated: &Gated, more: &[&str]) -> Ran {
     let [kinesis, dynamodb, _] = &gated.gates;
     let (kinesis, dynamodb) = (kinesis.endpoint.url.as_str(), dynamodb.endpoint.url.as_str());
-    let fleet = ["--stream", STREAM, "--failover-time", "1s"];
+    let fleet = ["--stream", STREAM, "--failover-time", "2s"];
     let endpoints = ["--kinesis-endpoint", kinesis, "--dynamodb-endpoint", dynamodb];
     kinetide(&[&["leases"], more, &fleet, &endpoints].concat()).await
 }
@@ -400,7 +400,7 @@ async fn a_drain_that_leaves_something_is_not_clean_and_names_it() {
     let gated = Gated::new().await;
     let settings =
         [&gated.settings()[..], &[("--shutdown-budget", "4s"), ("--failover-time", "10s")]].concat();
-    let settings: Vec<_> = settings.iter().copied().filter(|s| *s != ("--failover-time", "1s")).collect();
+    let settings: Vec<_> = settings.iter().copied().filter(|s| *s != ("--failover-time", "2s")).collect();
     let mut worker = gated.stage.worker(&settings).await;
     gated.stage.put(0..20);
     gated.stage.all_delivered().await;
