@@ -67,13 +67,14 @@ const MID_RUN: [MidRun; 10] = [
 ];
 
 /// At the start each of these ends the process with exit code 1.
-const AT_START: [(Service, &str, &str); 7] = [
+const AT_START: [(Service, &str, &str); 8] = [
     (Service::Kinesis, "DescribeStreamSummary", "stream trades"),
     (Service::DynamoDb, "DescribeTable", "lease table kinetide-trades"),
     (Service::DynamoDb, "CreateTable", "lease table kinetide-trades"),
     (Service::DynamoDb, "GetItem", "lease table kinetide-trades"),
     (Service::DynamoDb, "Scan", "lease table kinetide-trades"),
     (Service::DynamoDb, "PutItem", "lease table kinetide-trades"),
+    (Service::S3, "PUT", "lake s3://lake/raw"),
     (Service::S3, "HEAD", "lake s3://lake/raw"),
 ];
 
