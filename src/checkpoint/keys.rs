@@ -77,7 +77,7 @@ mod tests {
             assert_eq!(back(&[first.clone(), bad]), None, "in the middle of a character, or too long");
         }
         let long = (0, "k".repeat(KEY_BYTES_MAX), 0);
-        assert!(back(&[long.clone()]).is_some());
+        assert!(back(std::slice::from_ref(&long)).is_some());
         assert_eq!(back(&[long, (KEY_BYTES_MAX, "k".to_owned(), 0)]), None);
     }
 

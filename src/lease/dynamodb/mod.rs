@@ -119,7 +119,7 @@ impl DynamoDbLeaseTable {
     /// The row as a lease; rows that are none are left out, and reported once if they should be one.
     fn decode(&self, item: &Item) -> Option<Lease> {
         match rows::decode(item) {
-            Ok(Row::Lease(lease)) => Some(lease),
+            Ok(Row::Lease(lease)) => Some(*lease),
             Ok(Row::Worker(_) | Row::Other) => None,
             Err(problem) => {
                 self.odd(item, LEASE_KEY, problem);
@@ -158,7 +158,7 @@ impl DynamoDbLeaseTable {
     async fn scan_all(&self, layout: Layout) -> Result<TableSnapshot, TableError> {
         let mut snapshot = TableSnapshot::default();
         self.scan(&self.table, |item| match rows::decode(item) {
-            Ok(Row::Lease(lease)) => snapshot.leases.push(lease),
+            Ok(Row::Lease(lease)) => snapshot.leases.push(*lease),
             Ok(Row::Worker(worker)) => snapshot.workers.push(worker),
             Ok(Row::Other) => {}
             Err(problem) => snapshot.odd.push(self.odd(item, LEASE_KEY, problem)),

@@ -50,7 +50,7 @@ const LEADER_LEASE: Duration = Duration::from_secs(120);
 /// One row of a lease table, by its `entityType`.
 #[derive(Debug, PartialEq)]
 pub(super) enum Row {
-    Lease(Lease),
+    Lease(Box<Lease>),
     Worker(WorkerRow),
     /// Known, and read by its key where it is needed.
     Other,
@@ -64,7 +64,7 @@ pub(super) fn row_key(item: &Item, key: &str) -> Option<String> {
 /// Reads any row of a lease table. Rows from before KCL 3.5 have no `entityType` and are leases.
 pub(super) fn decode(item: &Item) -> Result<Row, NotUnderstood> {
     match text(item, ENTITY_TYPE)? {
-        None | Some(ENTITY_LEASE) => codec::decode(item).map(Row::Lease),
+        None | Some(ENTITY_LEASE) => codec::decode(item).map(|lease| Row::Lease(Box::new(lease))),
         Some(ENTITY_WORKER) => worker(item, LEASE_KEY).map(Row::Worker),
         Some(entity) if ENTITIES_ELSEWHERE.contains(&entity) => Ok(Row::Other),
         Some(_) => Err(NotUnderstood::Foreign),
