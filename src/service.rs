@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::consumer::{ConsumerSettings, Shared};
 use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink};
 use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{ByteBudget, FetchError};
+use crate::fetch::{ByteBudget, FetchError, RecordSource, Starts};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseTable, TableError};
@@ -118,6 +118,8 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     );
 
     let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), &config.stream));
+    let source: Arc<dyn RecordSource> = Arc::new(KinesisSource::new(kinesis, &config.stream));
+    let starts = Arc::new(Starts::new(Arc::clone(&source)));
     let cpu = CpuMeter::new(config.ecs_metadata_uri.as_deref()).await;
     let coordinator = Coordinator::new(
         CoordinatorSettings {
@@ -126,6 +128,8 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             scan_interval: config.scan_interval,
             shard_sync_interval: config.shard_sync_interval,
             initial: config.initial.clone(),
+            initial_timestamp_us: config.initial_timestamp_us,
+            starts: Arc::clone(&starts) as _,
             rules: config.rules,
             cpu: Arc::new(move || cpu.sample()),
             wall_clock: Arc::new(|| u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)),
@@ -138,8 +142,9 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     status.fleet_from(move || told.fleet_status());
     status.watch(coordinator.troubles(), coordinator.pulse());
     let shared = Arc::new(Shared {
-        source: Arc::new(KinesisSource::new(kinesis, &config.stream)),
+        source,
         lister,
+        starts,
         sink: Arc::clone(&sink) as _,
         firehose,
         coordinator,

@@ -25,3 +25,6 @@ pub use protocol::{BatchPlan, Event, Halt, PlannedObject, Protocol, STATE_BYTES_
 
 #[cfg(test)]
 mod model;
+
+#[cfg(test)]
+mod start_model;

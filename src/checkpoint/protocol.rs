@@ -75,6 +75,15 @@ pub enum Event {
     },
     /// The records asked for have left the stream's retention.
     RecordsGone,
+    /// Answer to [`Step::FindStart`].
+    StartFound {
+        /// TRIM_HORIZON, or the last record that is not to be read.
+        at: Checkpoint,
+        /// The time that it stands for, where it was one.
+        start_us: Option<i64>,
+    },
+    /// Answer to [`Step::FindStart`]: at a time that neither the row nor the settings name.
+    StartUnknown,
     /// Answer to [`Step::Find`]: whether every object is there and holds what it must.
     Found {
         /// True when none is missing, and none is another one.
@@ -116,6 +125,9 @@ pub enum Step {
         /// The row's checkpoint, where it is a record: what is at or before it is done, also inside the batch.
         done: Option<Position>,
     },
+    /// Look up which record is the last that is not to be read, for AT_TIMESTAMP or LATEST. Answer: `StartFound` or
+    /// `StartUnknown`.
+    FindStart(Checkpoint),
     /// Look whether every object is there. Answer: `Found`.
     Find(Vec<Sought>),
     /// Look whether those objects of the batch in hand that exist hold what it would put there. Answer: `Compared`.
@@ -129,7 +141,8 @@ pub enum Step {
     Deliver(Vec<String>),
     /// Create the leases of the child shards and name them on the row. Answer: `ChildrenCreated`.
     CreateChildren,
-    /// Nothing is pending: read on after this checkpoint, and report `Closed` or `Drained`.
+    /// Nothing is pending: read on after this checkpoint, which is TRIM_HORIZON or a position, and report `Closed` or
+    /// `Drained`.
     Read(Checkpoint),
     /// The shard is done.
     Finished,
@@ -187,12 +200,22 @@ pub enum Halt {
         /// Last sequence number of the batch.
         last: String,
     },
+    /// The row is at AT_TIMESTAMP and nobody says which time.
+    #[error(
+        "the lease starts at a timestamp that only the settings know: \
+         set --initial-position to the application's time, for example 2026-01-15T00:00:00Z"
+    )]
+    StartUnknown,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// Nothing pending.
     Idle,
+    /// The checkpoint is symbolic: looking up what it stands for.
+    FindingStart,
+    /// Writing that to the row, before anything is read.
+    Pinning(Checkpoint),
     /// Taken over with a batch pending: reading its records again.
     Rebuilding(PendingBatch),
     /// We would make the same objects, as far as a description without proof says: looking at those that exist.
@@ -263,6 +286,12 @@ impl Protocol {
                 self.done = checkpoint.position().cloned();
                 self.taken(checkpoint, pending.as_ref(), last_prepared.as_ref())
             }
+            (Phase::FindingStart, Event::StartFound { at, start_us }) => {
+                let pin = LeaseWrite::Pin { checkpoint: at.clone(), start_us };
+                (Phase::Pinning(at), Step::Write(pin))
+            }
+            (Phase::FindingStart, Event::StartUnknown) => halt(Halt::StartUnknown),
+            (Phase::Pinning(checkpoint), Event::Written) => (Phase::Idle, Step::Read(checkpoint)),
             (Phase::Idle, Event::Closed { plan, shard_end }) => {
                 let batch = PendingBatch {
                     first: plan.first,
@@ -432,7 +461,7 @@ impl Protocol {
                 self.declare_repair(PendingBatch { shard_end: false, ..batch })
             }
             // Forgotten on purpose: there is no other way on from these.
-            Err(PendingError::Damaged(_)) | Ok(_) => (Phase::Idle, Step::Read(checkpoint)),
+            Err(PendingError::Damaged(_)) | Ok(_) => read_on(checkpoint),
         }
     }
 
@@ -449,6 +478,14 @@ impl Protocol {
             without: batch.sealed.clone(),
             done: self.done.clone(),
         }
+    }
+}
+
+/// Reads on. Each owner would take a symbolic checkpoint for another place, and records between two of them would be lost.
+fn read_on(checkpoint: Checkpoint) -> (Phase, Step) {
+    match checkpoint {
+        Checkpoint::Latest | Checkpoint::AtTimestamp => (Phase::FindingStart, Step::FindStart(checkpoint)),
+        _ => (Phase::Idle, Step::Read(checkpoint)),
     }
 }
 

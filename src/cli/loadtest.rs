@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::generate::{at_least_one, positive};
-use crate::config::{duration, endpoint, local_folder};
+use crate::config::{duration, endpoint, initial_position, local_folder};
 use crate::deliver::LakeUrl;
 use crate::loadtest::{self, Choice, LoadPlan, report};
 use crate::shutdown;
@@ -27,12 +27,14 @@ const SERVERS: &str = "Servers of one's own";
     the verdict on stdout.\n\n\
     Faults: kill (SIGKILL), pause (SIGSTOP until others have its shards, then SIGCONT), term (SIGTERM), reshard (split, \
     merge, change the count), throttle, 5xx, slow, cut (connections), partition (one worker from all servers), disk-full \
-    (one worker), clock (a worker whose wall clock is wrong). Each round plays every chosen kind once, or as often as it \
+    (one worker), clock (a worker whose wall clock is wrong), deny \
+    (one call to Kinesis or DynamoDB is denied to all workers), hang (one call is not answered). Each round plays every chosen kind once, or as often as it \
     is named, in an order made from the seed.\n\n\
     Exit code: 0 when every record is in the lake exactly once, 1 when not or when interrupted, 2 for wrong \
     settings.\n\nExamples:\n  \
     kinetide loadtest\n  \
     kinetide loadtest --rate 5000 --duration 10m --chaos all --report report.html\n  \
+    kinetide loadtest --initial-position latest --chaos all --seed 5\n  \
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
 )]
 pub struct LoadtestArgs {
@@ -67,6 +69,12 @@ pub struct LoadtestArgs {
     /// Time between faults.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     chaos_every: Duration,
+
+    /// Where reading begins: trim-horizon, latest, or a time, as for `kinetide run`. By the seed, the first worker starts
+    /// before, amid or after the first records, the others one after the other [default: trim-horizon, and all workers
+    /// before the first record].
+    #[arg(long, value_name = "POSITION")]
+    initial_position: Option<String>,
 
     /// The same seed makes the same records and the same order of faults.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -146,6 +154,14 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::BadSettings);
         }
     };
+    let initial = match args.initial_position.map(|text| (initial_position(&text), text)) {
+        None => None,
+        Some((Ok((checkpoint, _)), text)) => Some((text, checkpoint)),
+        Some((Err(allowed), text)) => {
+            eprintln!("error: --initial-position {text:?}: {allowed}");
+            return Ok(Exit::BadSettings);
+        }
+    };
     let dir = args
         .dir
         .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-loadtest-{}", std::process::id())));
@@ -158,6 +174,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         records: args.records,
         chaos: args.chaos.unwrap_or_default(),
         chaos_every: args.chaos_every.max(Duration::from_millis(200)),
+        initial,
         seed: args.seed,
         dir,
         lake: args.lake,

@@ -13,6 +13,7 @@ use clap::Args;
 
 use crate::batch::{BatchLimits, Layout, Packing, folder_of};
 use crate::checkpoint::PendingFormat;
+use crate::clock::wall_clock_us;
 use crate::deliver::{LakeUrl, S3Settings, Sse};
 use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
@@ -534,11 +535,15 @@ pub(crate) fn name(setting: &'static str, value: &str, length_max: usize) -> Res
     Err(BadSetting { setting, value: value.to_owned(), allowed })
 }
 
-fn initial_position(text: &str) -> Result<(Checkpoint, Option<i64>), String> {
+pub(crate) fn initial_position(text: &str) -> Result<(Checkpoint, Option<i64>), String> {
     match text {
         "trim-horizon" => Ok((Checkpoint::TrimHorizon, None)),
         "latest" => Ok((Checkpoint::Latest, None)),
         time => match time.parse::<jiff::Timestamp>() {
+            Ok(time) if time.as_microsecond() > wall_clock_us() => Err(
+                "is in the future, and the stream takes no such time; give one that has passed, or latest"
+                    .to_owned(),
+            ),
             Ok(time) => Ok((Checkpoint::AtTimestamp, Some(time.as_microsecond()))),
             Err(_) => Err("must be trim-horizon, latest, or a time like 2026-01-15T09:30:00Z".to_owned()),
         },

@@ -47,6 +47,7 @@ fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
         ("--landing", "landing//x"),
         ("--errors", ".errors"),
         ("--initial-position", "yesterday"),
+        ("--initial-position", "2999-01-01T00:00:00Z"),
         ("--worker-id", "Leader"),
         ("--leases-max", "0"),
         ("--kinesis-endpoint", "localhost:1"),

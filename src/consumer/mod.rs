@@ -29,11 +29,12 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, each_record};
 use crate::cause::chain;
 use crate::checkpoint::{BatchPlan, Event, PendingFormat, Protocol};
+use crate::decode::packed_records;
 use crate::deliver::{DeliveryStream, Sink};
-use crate::fetch::{ByteBudget, BytePermit, RecordSource, StartAt};
+use crate::fetch::{ByteBudget, BytePermit, Payload, Record, RecordSource, StartAt};
 use crate::lease::HeldLease;
 use crate::lease::coordinator::Coordinator;
-use crate::shard::{Checkpoint, ChildShard, Position, ShardLister};
+use crate::shard::{Checkpoint, ChildShard, FindStart, Position, ShardLister};
 use crate::shutdown::joined;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, ShardState, Side, Status};
@@ -71,6 +72,8 @@ pub struct Shared {
     pub source: Arc<dyn RecordSource>,
     /// Lists shards, for the children of one that does not name them.
     pub lister: Arc<dyn ShardLister>,
+    /// Looks up what a symbolic checkpoint stands for.
+    pub starts: Arc<dyn FindStart>,
     /// Takes objects.
     pub sink: Arc<dyn Sink>,
     /// Takes the rows, where they do not go to the lake.
@@ -106,7 +109,7 @@ pub struct ConsumerSettings {
     pub lake: String,
     /// How pending batches are described; `None` as the fleet understands it.
     pub pending_format: Option<PendingFormat>,
-    /// Where AT_TIMESTAMP leases start, µs since the epoch.
+    /// Where AT_TIMESTAMP leases start whose row does not say it, µs since the epoch.
     pub initial_timestamp_us: Option<i64>,
     /// Seed of all random choices.
     pub seed: u64,
@@ -204,10 +207,10 @@ impl Consumer {
         after: Checkpoint,
         stop: &CancellationToken,
     ) -> Result<StopReason, String> {
-        let start = start_at(&after, self.shared.settings.initial_timestamp_us)?;
+        self.status.checkpoint(after.as_str());
         self.status.resumed();
         self.status.state(ShardState::Reading);
-        let (mut reader, mut pages) = self.start_reader(start);
+        let (mut reader, mut pages) = self.start_reader(start_at(&after));
         let mut open = Open::new(&self.context, &self.shared.budget, after.position().cloned());
         let mut delivery = JoinSet::new();
         let mut protocol = Some(protocol);
@@ -271,6 +274,9 @@ impl Consumer {
             }
             if !draining && open.has_work() {
                 open = open.fill().await;
+                if let Some(reason) = open.unread {
+                    return Err(reason);
+                }
                 self.status.batch(count(open.batcher.records()), open.batcher.rows_bytes());
                 if protocol.is_some() {
                     self.status.oldest_undelivered(open.batcher.oldest_arrival_us());
@@ -396,6 +402,8 @@ struct Open {
     page: Option<(Fetched, usize)>,
     /// Records up to here are done already: reading starts at the checkpoint, not after it.
     done: Option<Position>,
+    /// Why going on from there would lose records.
+    unread: Option<String>,
     end: bool,
     /// The stream has forgotten the shard.
     gone: bool,
@@ -410,6 +418,7 @@ impl Open {
             permit: budget.empty(),
             page: None,
             done,
+            unread: None,
             end: false,
             gone: false,
             children: Vec::new(),
@@ -477,8 +486,13 @@ impl Open {
                     return ControlFlow::Break(());
                 }
                 index += 1;
-                if self.done.as_ref().is_some_and(|done| record.position() <= *done) {
-                    return ControlFlow::Continue(());
+                if let Some(done) = self.done.take_if(|done| record.position() <= *done) {
+                    self.unread = rest_of_aggregate(record, &done);
+                    self.done = Some(done);
+                    return match self.unread {
+                        Some(_) => ControlFlow::Break(()),
+                        None => ControlFlow::Continue(()),
+                    };
                 }
                 self.done = None;
             }
@@ -503,6 +517,30 @@ impl Open {
     }
 }
 
+/// Why the record at a checkpoint cannot be passed over: the checkpoint, left by a reader that unpacks aggregates, is
+/// inside it, and records behind it were not delivered. To deliver it whole, as the dead letter that it is here, would
+/// double those before, and the checkpoint would have to move back into it.
+fn rest_of_aggregate(record: &Record<'_>, done: &Position) -> Option<String> {
+    if done.sub == 0 || record.position().sequence != done.sequence {
+        return None;
+    }
+    let packed = match record.payload {
+        Payload::Plain(data) => packed_records(data),
+        Payload::Base64(text) => {
+            base64_simd::STANDARD.decode_to_vec(text).ok().and_then(|data| packed_records(&data))
+        }
+    };
+    let (sequence, sub) = (&done.sequence, done.sub);
+    packed.filter(|packed| sub + 1 < *packed).map(|packed| {
+        format!(
+            "the checkpoint {sequence}/{sub} is inside a record that packs {packed} (KPL aggregation), which this \
+             version does not unpack: let the application that wrote the checkpoint deliver the other {}, or accept \
+             that they are left out with `kinetide leases set-checkpoint SHARD {sequence} --force`",
+            packed - sub - 1
+        )
+    })
+}
+
 /// Does `work` on `value` for a page or for rows of `bytes`: here when that is little, else off the async threads, as it
 /// takes over half a millisecond.
 async fn sized<T, R>(bytes: usize, mut value: T, work: impl FnOnce(&mut T) -> R + Send + 'static) -> (T, R)
@@ -517,17 +555,11 @@ where
     if bytes > INLINE_BYTES_MAX { joined(tokio::task::spawn_blocking(whole).await).await } else { whole() }
 }
 
-/// Where to start reading for a checkpoint, or why that is not known.
-fn start_at(checkpoint: &Checkpoint, timestamp_us: Option<i64>) -> Result<StartAt, String> {
-    match checkpoint {
-        Checkpoint::TrimHorizon | Checkpoint::ShardEnd => Ok(StartAt::TrimHorizon),
-        Checkpoint::Latest => Ok(StartAt::Latest),
-        Checkpoint::At(position) => Ok(StartAt::At(position.sequence.clone())),
-        Checkpoint::AtTimestamp => timestamp_us.map(StartAt::Timestamp).ok_or(
-            "the lease starts at a timestamp that only the settings know: \
-             set --initial-position to the application's time, for example 2026-01-15T00:00:00Z"
-                .to_owned(),
-        ),
+/// Where to start reading for a checkpoint. The protocol has pinned a symbolic one.
+fn start_at(checkpoint: &Checkpoint) -> StartAt {
+    match checkpoint.position() {
+        Some(position) => StartAt::At(position.sequence.clone()),
+        None => StartAt::TrimHorizon,
     }
 }
 

@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use crate::cause::chain;
-use crate::clock::wall_clock_us;
 use crate::fetch::{BytePermit, FetchError, Next, Pacing, Page, StartAt, fetch_page};
 use crate::lease::HeldLease;
 use crate::shard::{ChildShard, SequenceNumber, ShardId};
@@ -22,8 +21,6 @@ use crate::telemetry::trouble::LogPace;
 ///
 /// A small page holds it too, until it is in the batch: its rows may take more than its records do.
 const TIP_BYTES: usize = 512 << 10;
-/// How far before now reading starts again when an iterator at LATEST expired before its first record.
-const LATEST_OVERLAP_US: i64 = 60_000_000;
 
 /// The stream does not know the shard when it says so this often in a row.
 const GONE_ANSWERS: u32 = 2;
@@ -76,7 +73,6 @@ pub(super) async fn read_shard(
     let mut iterator: Option<String> = None;
     let mut not_before = Instant::now();
     let mut reserve = shared.source.page_bytes_max();
-    let began_us = wall_clock_us();
     // The record at the checkpoint is read again; another one in its place means that it has been trimmed.
     let mut expected = match &start {
         StartAt::At(sequence) => Some(sequence.clone()),
@@ -113,9 +109,6 @@ pub(super) async fn read_shard(
                     Next::RetryAt(at) => not_before = at,
                     Next::NewIteratorAt(at) => {
                         iterator = None;
-                        if start == StartAt::Latest {
-                            start = StartAt::Timestamp(began_us - LATEST_OVERLAP_US);
-                        }
                         not_before = at;
                     }
                     Next::ShardGone => {
@@ -143,6 +136,7 @@ pub(super) async fn read_shard(
             Purpose::Rebuild(_) => 0,
         });
         status.page_fetched(page.millis_behind_latest);
+        status.stream_time(page.served_us);
         let at_tip = page.millis_behind_latest == Some(0);
         let looked_for = expected.take_if(|_| !page.is_empty() || at_tip);
         // A rebuild that misses a record says so itself.

@@ -18,7 +18,7 @@ use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sou
 use crate::deliver::{Backoff, Created, SinkError, calls, retry_until};
 use crate::fetch::BytePermit;
 use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
-use crate::shard::{Checkpoint, ChildShard, Position};
+use crate::shard::{Checkpoint, ChildShard, Position, StartFrom};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow, WriteOutcome};
 use crate::telemetry::status::{ShardHandle, Side};
 use crate::transform::ErrorCode;
@@ -98,6 +98,7 @@ impl Steps {
                     rebuilt = true;
                     self.rebuild(first, last, generation, &without, done).await
                 }
+                Step::FindStart(checkpoint) => self.find_start(&checkpoint).await,
                 Step::Find(objects) => Event::Found { all: self.find(&objects).await },
                 Step::Compare(_) => Event::Compared { ours: self.compare().await },
                 Step::Seal(keys) => {
@@ -206,6 +207,45 @@ impl Steps {
             }
         }
         positions
+    }
+
+    /// Looks up what a symbolic checkpoint stands for, until the stream says so.
+    async fn find_start(&mut self, checkpoint: &Checkpoint) -> Event {
+        let from = match checkpoint {
+            Checkpoint::AtTimestamp => {
+                let time = self.lease.row().start_us.or(self.shared.settings.initial_timestamp_us);
+                let Some(us) = time else { return Event::StartUnknown };
+                StartFrom::Time(us)
+            }
+            _ => StartFrom::Tip,
+        };
+        let shard = self.lease.key().clone();
+        loop {
+            let found = match self.shared.starts.find(&shard, from).await {
+                Ok(found) => found,
+                Err(error) => {
+                    self.stalled("start_unknown", &chain(&error));
+                    sleep(self.jittered(RETRY_PAUSE * 2)).await;
+                    continue;
+                }
+            };
+            let (at, start_us) = match from {
+                StartFrom::Time(us) => (found.at, Some(us)),
+                // A lease is made at LATEST for an open shard. What came between that and its end is to be read, and
+                // nobody knows where it begins.
+                StartFrom::Tip if found.closed => {
+                    tracing::warn!(
+                        %shard,
+                        "the shard was closed before anybody read it from LATEST: all that the stream still holds of \
+                         it is delivered, as records since the lease was made would be lost otherwise"
+                    );
+                    (Checkpoint::TrimHorizon, None)
+                }
+                StartFrom::Tip => (found.at, None),
+            };
+            tracing::info!(%shard, was = checkpoint.as_str(), start = at.as_str(), start_us, "start pinned");
+            return Event::StartFound { at, start_us };
+        }
     }
 
     /// Whether every object is there, and holds what it must.

@@ -6,8 +6,8 @@ use super::*;
 use crate::batch::{BatchLimits, Layout};
 use crate::consumer::ConsumerSettings;
 use crate::deliver::memory::MemorySink;
-use crate::fetch::ByteBudget;
 use crate::fetch::memory::MemoryStream;
+use crate::fetch::{ByteBudget, Starts};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::memory::MemoryLeaseTable;
 use crate::lease::plan::Rules;
@@ -23,6 +23,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
     let (table, sink) = (Arc::new(MemoryLeaseTable::new()), Arc::new(MemorySink::new()));
     let stream = Arc::new(MemoryStream::new(1, 1, |_| 0));
     let worker = WorkerId::new("me");
+    let starts = Arc::new(Starts::new(Arc::clone(&stream) as _));
     let coordinator = Coordinator::new(
         CoordinatorSettings {
             worker: worker.clone(),
@@ -30,6 +31,8 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
             scan_interval: FAILOVER,
             shard_sync_interval: FAILOVER,
             initial: Checkpoint::TrimHorizon,
+            initial_timestamp_us: None,
+            starts: Arc::clone(&starts) as _,
             rules: Rules { leases_max: 1, kbps_max: f64::INFINITY },
             cpu: Arc::new(|| None),
             wall_clock: Arc::new(|| 0),
@@ -76,6 +79,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
     let shared = Shared {
         source: Arc::clone(&stream) as _,
         lister: stream,
+        starts,
         sink: Arc::clone(&sink) as _,
         firehose: None,
         coordinator,

@@ -3,6 +3,7 @@
 //! Owns: UTF-8, the CDC envelope, DynamoDB JSON, the units of the creation time, what makes a record malformed.
 //! Does not own: which columns a row has (`transform`), base64 of the payload (`batch`).
 
+mod aggregate;
 mod attribute;
 mod event;
 mod hint;
@@ -12,6 +13,7 @@ mod names;
 mod number;
 mod object;
 
+pub use aggregate::packed_records;
 pub use event::{DeleteReason, Event, EventName, decode_event};
 pub use image::{Image, Kind};
 pub use number::Number;

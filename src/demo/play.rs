@@ -88,6 +88,7 @@ pub async fn play(
     kinesis.create_stream(STREAM, plan.shards).map_err(refused)?;
     let forwarder = aws.forward(TABLE, STREAM);
     let mut workers = Workers::new(WorkerSettings {
+        initial_position: None,
         stream: STREAM.to_owned(),
         application: APPLICATION.to_owned(),
         lake: lake.display().to_string(),

@@ -196,7 +196,8 @@ impl<'a> Cursor<'a> {
         }
         let sequence_number = sequence_number?;
         is_sequence_number(&self.body[sequence_number.clone()]).then_some(())?;
-        Span::new(self.body, sequence_number, partition_key?, payload?, arrival?)
+        // On-demand streams that distribute records themselves leave the key out.
+        Span::new(self.body, sequence_number, partition_key.unwrap_or(0..0), payload?, arrival?)
     }
 }
 
@@ -219,14 +220,16 @@ struct AnswerRecord<'a> {
     approximate_arrival_timestamp: &'a RawValue,
     #[serde(borrow)]
     data: Cow<'a, str>,
+    /// Left out by on-demand streams that distribute records themselves.
     #[serde(borrow)]
-    partition_key: Cow<'a, str>,
+    partition_key: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct AnswerChild {
     shard_id: String,
+    #[serde(default)]
     parent_shards: Vec<String>,
     hash_key_range: AnswerHashKeyRange,
 }
@@ -249,7 +252,8 @@ fn parse_carefully(body: &[u8]) -> Result<Page, BodyError> {
         }
         let arrival_us = seconds_to_us(record.approximate_arrival_timestamp.get().as_bytes())
             .ok_or(BodyError::Invalid("ApproximateArrivalTimestamp"))?;
-        builder.push(&record.sequence_number, &record.partition_key, arrival_us, record.data.as_bytes());
+        let partition_key = record.partition_key.as_deref().unwrap_or_default();
+        builder.push(&record.sequence_number, partition_key, arrival_us, record.data.as_bytes());
     }
     let children =
         answer.child_shards.unwrap_or_default().into_iter().map(child).collect::<Result<_, _>>()?;
@@ -392,6 +396,16 @@ mod tests {
         );
         assert_eq!((next.as_deref(), behind, children.len()), (Some("AAAA+/="), Some(1500), 0));
         assert_eq!(both(r#"{"Records":[],"NextShardIterator":null}"#).next_iterator, None);
+    }
+
+    /// As streams answer whose record distribution is AUTO.
+    #[test]
+    fn a_record_without_a_partition_key_is_an_ordinary_record() {
+        let page = both(&PLAIN.replace(r#""PartitionKey":"k1","#, ""));
+        assert_eq!(page.records().map(|r| r.partition_key).collect::<Vec<_>>(), ["", "schlüssel"]);
+        let null = PLAIN.replace(r#""PartitionKey":"k1""#, r#""PartitionKey":null"#);
+        assert_eq!(facts(&parse(null.into()).unwrap()), facts(&page));
+        assert!(parse(PLAIN.replace(r#""Data":"","#, "").into()).is_err(), "what makes a record");
     }
 
     #[test]

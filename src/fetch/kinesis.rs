@@ -15,7 +15,7 @@ use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
 use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::primitives::DateTime;
+use aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_kinesis::types::ShardIteratorType;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_types::body::SdkBody;
@@ -25,12 +25,9 @@ use bytes::Bytes;
 use super::body;
 use super::buffer::Buffer;
 use super::page::Page;
-use super::source::{FetchError, RecordSource, StartAt};
+use super::source::{FetchError, PAGE_RECORDS_MAX, RecordSource, StartAt};
 use crate::aws::explain;
 use crate::shard::ShardId;
-
-/// Most records that one call may bring (`GetRecords`, API reference).
-const RECORDS_MAX: i32 = 10_000;
 
 /// 10 MB of payload as base64, and 10,000 records with their members and keys of usual length.
 const PAGE_BYTES_MAX: usize = 18 * 1024 * 1024;
@@ -98,7 +95,7 @@ impl RecordSource for KinesisSource {
             .ok_or_else(|| FetchError::Unavailable("the answer holds no shard iterator".into()))
     }
 
-    async fn fetch(&self, _shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
+    async fn fetch(&self, _shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError> {
         let taken = TakeBody::default();
         let settings = aws_sdk_kinesis::config::Builder::new()
             .retry_config(RetryConfig::disabled())
@@ -106,7 +103,7 @@ impl RecordSource for KinesisSource {
         self.client
             .get_records()
             .shard_iterator(iterator)
-            .limit(RECORDS_MAX)
+            .limit(i32::try_from(records_max.min(PAGE_RECORDS_MAX)).expect("a number of five digits"))
             .customize()
             .config_override(settings)
             .interceptor(taken.clone())
@@ -115,7 +112,10 @@ impl RecordSource for KinesisSource {
             .map_err(fetch_error)?;
         let taken = taken.slot().take();
         let taken = taken.ok_or_else(|| FetchError::Unavailable("the answer came without a body".into()))?;
-        check_end(parse(collect(taken).await?).await?)
+        let served_us = taken.served_us;
+        let mut page = check_end(parse(collect(taken).await?).await?)?;
+        page.served_us = served_us;
+        Ok(page)
     }
 
     fn page_bytes_max(&self) -> usize {
@@ -128,11 +128,13 @@ fn answer_timeout() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build()
 }
 
-/// A good answer's body, not yet received, and the length that its head announces.
+/// A good answer's body, not yet received, and what its head announces.
 #[derive(Debug)]
 struct Taken {
     body: SdkBody,
     length: Option<usize>,
+    /// When it was sent, by the service's clock.
+    served_us: Option<i64>,
 }
 
 /// Takes the body of one good answer; clones share it, one in the SDK and one with the caller.
@@ -160,11 +162,17 @@ impl Intercept for TakeBody {
         let response = context.response_mut();
         if response.status().is_success() {
             let length = response.headers().get("content-length").and_then(|text| text.parse().ok());
+            let served_us = response.headers().get("date").and_then(http_date_us);
             let body = std::mem::replace(response.body_mut(), SdkBody::from(EMPTY_ANSWER));
-            *self.slot() = Some(Taken { body, length });
+            *self.slot() = Some(Taken { body, length, served_us });
         }
         Ok(())
     }
+}
+
+/// The `Date` of an answer, µs since the epoch.
+fn http_date_us(text: &str) -> Option<i64> {
+    DateTime::from_str(text, DateTimeFormat::HttpDate).ok()?.secs().checked_mul(1_000_000)
 }
 
 async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
@@ -328,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn a_page_is_read_from_the_body_that_was_taken() {
         let script = script(vec![answer("200 OK", PAGE)]).await;
-        let page = script.source.fetch(&shard(), "here").await.unwrap();
+        let page = script.source.fetch(&shard(), "here", 10_000).await.unwrap();
         let record = page.records().next().unwrap();
         assert_eq!((record.sequence_number, record.arrival_us), ("7", 1_500_000));
         assert_eq!(record.payload, Payload::Base64(b"b25l"));
@@ -354,17 +362,17 @@ mod tests {
         ])
         .await;
         for _ in 0..5 {
-            let error = script.source.fetch(&shard(), "here").await.unwrap_err();
+            let error = script.source.fetch(&shard(), "here", 10_000).await.unwrap_err();
             assert!(matches!(error, FetchError::Unavailable(_)), "{error:?}");
         }
-        assert_eq!(script.source.fetch(&shard(), "here").await.unwrap().len(), 1);
+        assert_eq!(script.source.fetch(&shard(), "here", 10_000).await.unwrap().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn silence_within_a_body_ends_the_fetch() {
         let first = futures::stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from("{")))]);
         let body = StreamBody::new(first.chain(futures::stream::pending()));
-        let taken = Taken { body: SdkBody::from_body_1_x(body), length: None };
+        let taken = Taken { body: SdkBody::from_body_1_x(body), length: None, served_us: None };
         let started = tokio::time::Instant::now();
         assert!(matches!(collect(taken).await, Err(FetchError::Unavailable(_))));
         assert_eq!(started.elapsed().as_secs(), READ_TIMEOUT.as_secs());
@@ -382,7 +390,7 @@ mod tests {
         let body = format!(r#"{{"Records":[{}],"NextShardIterator":"n"}}"#, records.join(","));
         assert!(body.len() > PARSE_HERE_MAX);
         let script = script(vec![answer("200 OK", &body)]).await;
-        let page = script.source.fetch(&shard(), "here").await.unwrap();
+        let page = script.source.fetch(&shard(), "here", 10_000).await.unwrap();
         assert_eq!(page.len(), 3);
         assert!((body.len()..body.len() + 1000).contains(&page.bytes()) && page.bytes() < PAGE_BYTES_MAX);
     }
@@ -404,7 +412,7 @@ mod tests {
         let script =
             script(cases.iter().map(|(status, code, _)| answer(status, &body(code))).collect()).await;
         for (n, (_, code, kind)) in cases.iter().enumerate() {
-            let error = script.source.fetch(&shard(), "here").await.unwrap_err();
+            let error = script.source.fetch(&shard(), "here", 10_000).await.unwrap_err();
             assert_eq!(error.kind(), *kind, "{code}: {error:?}");
             assert_eq!(script.requests.load(Ordering::SeqCst), n + 1, "{code} was retried");
             if let FetchError::Refused(reason) = error {
@@ -416,7 +424,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_listening_is_unavailable() {
         let script = script(Vec::new()).await;
-        let error = script.source.fetch(&shard(), "here").await.unwrap_err();
+        let error = script.source.fetch(&shard(), "here", 10_000).await.unwrap_err();
         assert!(matches!(error, FetchError::Unavailable(_)), "{error:?}");
     }
 

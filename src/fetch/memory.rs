@@ -297,7 +297,7 @@ impl RecordSource for MemoryStream {
         Ok(state.new_iterator(from, Instant::now()))
     }
 
-    async fn fetch(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
+    async fn fetch(&self, shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError> {
         self.call().await.map_err(Fault::of_fetch)?;
         let now = Instant::now();
         let mut state = self.state();
@@ -322,7 +322,7 @@ impl RecordSource for MemoryStream {
         }
         let mut builder = PageBuilder::default();
         let mut last = None;
-        for record in found.records.iter().skip(first).take(self.page_records_max) {
+        for record in found.records.iter().skip(first).take(self.page_records_max.min(records_max)) {
             let sequence = record.sequence.to_string();
             builder.push(&sequence, &record.partition_key, record.arrival_us, &record.data);
             last = Some(record);
@@ -330,10 +330,11 @@ impl RecordSource for MemoryStream {
         let mut page = builder.finish();
         let at_tip = first + page.len() == found.records.len();
         let behind_us = match last {
-            Some(last) if !at_tip => (self.arrival_us)(now) - last.arrival_us,
+            Some(last) if !at_tip => ((self.arrival_us)(now) - last.arrival_us).max(1000),
             _ => 0,
         };
         page.millis_behind_latest = Some(behind_us.max(0) / 1000);
+        page.served_us = Some((self.arrival_us)(now).div_euclid(1_000_000) * 1_000_000);
         if at_tip && found.info.closed {
             page.children = found.children.clone();
         } else {
@@ -401,7 +402,7 @@ mod tests {
 
     async fn read(stream: &MemoryStream, shard: &ShardId, start: StartAt) -> Result<Page, FetchError> {
         let iterator = stream.iterator(shard, &start).await?;
-        stream.fetch(shard, &iterator).await
+        stream.fetch(shard, &iterator, 10_000).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -415,9 +416,9 @@ mod tests {
         assert_eq!((data(&first), first.millis_behind_latest), (vec!["r0".into(), "r1".into()], Some(2000)));
         let record = first.records().nth(1).unwrap();
         assert_eq!((record.partition_key, record.arrival_us), ("key", START_US + 1_000_000));
-        let second = stream.fetch(&shard(0), first.next_iterator.as_deref().unwrap()).await.unwrap();
+        let second = stream.fetch(&shard(0), first.next_iterator.as_deref().unwrap(), 10_000).await.unwrap();
         assert_eq!((data(&second), second.millis_behind_latest), (vec!["r2".into()], Some(0)));
-        let third = stream.fetch(&shard(0), second.next_iterator.as_deref().unwrap()).await.unwrap();
+        let third = stream.fetch(&shard(0), second.next_iterator.as_deref().unwrap(), 10_000).await.unwrap();
         assert!(third.is_empty() && third.next_iterator.is_some());
         assert!(stream.page_bytes_max() >= first.bytes());
     }
@@ -476,13 +477,13 @@ mod tests {
         let stream = stream(1, 10);
         let old = stream.iterator(&shard(0), &StartAt::TrimHorizon).await.unwrap();
         tokio::time::advance(ITERATOR_LIFETIME - Duration::from_secs(1)).await;
-        assert!(stream.fetch(&shard(0), &old).await.is_ok());
+        assert!(stream.fetch(&shard(0), &old, 10_000).await.is_ok());
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(matches!(stream.fetch(&shard(0), &old).await, Err(FetchError::ExpiredIterator)));
+        assert!(matches!(stream.fetch(&shard(0), &old, 10_000).await, Err(FetchError::ExpiredIterator)));
         let new = stream.iterator(&shard(0), &StartAt::TrimHorizon).await.unwrap();
         stream.expire_iterators();
-        assert!(matches!(stream.fetch(&shard(0), &new).await, Err(FetchError::ExpiredIterator)));
-        assert!(matches!(stream.fetch(&shard(0), "made up").await, Err(FetchError::Refused(_))));
+        assert!(matches!(stream.fetch(&shard(0), &new, 10_000).await, Err(FetchError::ExpiredIterator)));
+        assert!(matches!(stream.fetch(&shard(0), "made up", 10_000).await, Err(FetchError::Refused(_))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -493,7 +494,7 @@ mod tests {
         let mut iterator = stream.iterator(&shard(0), &StartAt::At(put)).await.unwrap();
         let mut empty = 0;
         loop {
-            let page = stream.fetch(&shard(0), &iterator).await.unwrap();
+            let page = stream.fetch(&shard(0), &iterator, 10_000).await.unwrap();
             iterator = page.next_iterator.clone().unwrap();
             if !page.is_empty() {
                 break assert_eq!(data(&page), ["r0"]);
@@ -502,7 +503,7 @@ mod tests {
             empty += 1;
             assert!(empty < 50);
         }
-        let tip = stream.fetch(&shard(0), &iterator).await.unwrap();
+        let tip = stream.fetch(&shard(0), &iterator, 10_000).await.unwrap();
         assert_eq!((tip.len(), tip.millis_behind_latest), (0, Some(0)));
     }
 
@@ -523,7 +524,7 @@ mod tests {
             let started = Instant::now();
             let mut log = Vec::new();
             for _ in 0..50 {
-                let answer = stream.fetch(&shard(0), &iterator).await;
+                let answer = stream.fetch(&shard(0), &iterator, 10_000).await;
                 log.push((answer.map_or_else(|e| e.kind(), |_| "page"), started.elapsed()));
             }
             runs.push(log);

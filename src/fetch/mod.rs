@@ -10,10 +10,13 @@ pub mod kinesis;
 pub mod memory;
 mod pacing;
 mod page;
+mod search;
 mod source;
+mod start;
 
 pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit, Turn};
 pub use pacing::{Next, Pacing};
 pub use page::{Page, PageBuilder, Payload, Record};
 pub use source::{FetchError, RecordSource, StartAt, fetch_page};
+pub use start::Starts;

@@ -80,6 +80,8 @@ pub struct Page {
     pub next_iterator: Option<String>,
     /// How far the end of this page is behind the tip, ms.
     pub millis_behind_latest: Option<i64>,
+    /// When the stream answered, by its own clock, µs since the epoch; exact to a second.
+    pub served_us: Option<i64>,
     /// Children, on the last page of a closed shard.
     pub children: Vec<ChildShard>,
 }

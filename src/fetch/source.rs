@@ -7,6 +7,9 @@ use super::page::Page;
 use crate::shard::{SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 
+/// Most records that one call may bring (`GetRecords`, API reference).
+pub(super) const PAGE_RECORDS_MAX: usize = 10_000;
+
 /// Where reading of a shard starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartAt {
@@ -73,9 +76,9 @@ pub trait RecordSource: Send + Sync {
     /// An iterator (opaque to the caller) that starts at `start`.
     async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError>;
 
-    /// The records at `iterator`, possibly none. After an error the same iterator may be used again, unless it
+    /// The records at `iterator`, at most `records_max`, possibly none. After an error the same iterator may be used again, unless it
     /// has expired. Callers go through [`fetch_page`], which measures.
-    async fn fetch(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError>;
+    async fn fetch(&self, shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError>;
 
     /// An upper bound of the body bytes that one page may hold, reserved from the budget before the call.
     fn page_bytes_max(&self) -> usize;
@@ -88,7 +91,7 @@ pub async fn fetch_page(
     iterator: &str,
 ) -> Result<Page, FetchError> {
     let started = Instant::now();
-    let answer = source.fetch(shard, iterator).await;
+    let answer = source.fetch(shard, iterator, PAGE_RECORDS_MAX).await;
     match &answer {
         Ok(page) => metrics::page_fetched(page.len(), page.bytes(), started.elapsed()),
         Err(FetchError::Throttled) => metrics::fetch_throttled(started.elapsed()),

@@ -102,6 +102,9 @@ pub struct Lease {
     /// `kinetideStream`, an attribute of our own that Java leaves alone: the stream of the shard
     /// ([`StreamId`](crate::shard::StreamId) as text). Rows of Java workers and of older builds have none at first.
     pub stream: Option<Arc<str>>,
+    /// `kinetideStart`, an attribute of our own that Java leaves alone: reading began at this time, µs since the epoch,
+    /// and nothing is committed yet. Children of the shard begin there too.
+    pub start_us: Option<i64>,
     /// `checkpointOwner`: present only during a graceful hand-off, the old owner that may still checkpoint.
     pub checkpoint_owner: Option<WorkerId>,
 }
@@ -123,6 +126,7 @@ impl Lease {
             throughput_kbps: None,
             moves: 0,
             stream: None,
+            start_us: None,
             checkpoint_owner: None,
         }
     }

@@ -15,7 +15,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
 
 use super::fleet::TableSnapshot;
@@ -27,7 +27,10 @@ use super::write::LeaseWrite;
 use crate::cause::chain;
 use crate::shard::audit::{Verdict, Watch};
 use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, missing_leases, strangers};
-use crate::shard::{Checkpoint, ChildShard, ListError, Shard, ShardId, ShardLister, StreamId};
+use crate::shard::{
+    Checkpoint, ChildShard, FindStart, ListError, Shard, ShardId, ShardLister, StartError, StartFrom,
+    StreamId,
+};
 use crate::telemetry::metrics;
 
 /// Writes to the table at the same time.
@@ -44,6 +47,9 @@ pub enum SyncError {
     /// The stream.
     #[error(transparent)]
     List(#[from] ListError),
+    /// Where a shard starts.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// The stream's listing contradicts itself.
     #[error(transparent)]
     Listing(#[from] Inconsistent),
@@ -62,13 +68,22 @@ pub enum SyncError {
 pub(super) struct ShardSync {
     table: Arc<dyn LeaseTable>,
     lister: Arc<dyn ShardLister>,
+    starts: Arc<dyn FindStart>,
     /// Where shards without any leased ancestor start.
     initial: Checkpoint,
+    /// The time that AT_TIMESTAMP means, µs since the epoch.
+    initial_us: Option<i64>,
 }
 
 impl ShardSync {
-    pub(super) fn new(table: Arc<dyn LeaseTable>, lister: Arc<dyn ShardLister>, initial: Checkpoint) -> Self {
-        Self { table, lister, initial }
+    pub(super) fn new(
+        table: Arc<dyn LeaseTable>,
+        lister: Arc<dyn ShardLister>,
+        starts: Arc<dyn FindStart>,
+        initial: Checkpoint,
+        initial_us: Option<i64>,
+    ) -> Self {
+        Self { table, lister, starts, initial, initial_us }
     }
 
     /// Looks whose leases these are, before this worker takes part. Answers which stream it is.
@@ -165,17 +180,48 @@ impl ShardSync {
     ) -> Result<(), SyncError> {
         let missing = missing_leases(listing, leases, &self.initial)?;
         let named: Option<Arc<str>> = ours.map(|ours| ours.to_string().into());
-        let create = |(shard, start): (&Shard, Checkpoint)| {
-            let lease = Lease { stream: named.clone(), ..Lease::new(shard, start) };
+        let looked_up = missing.into_iter().map(|(shard, start)| async move {
+            self.pinned(shard, &start, self.initial_us).await.map_err(SyncError::from)
+        });
+        let looked_up: Vec<_> = looked_up.collect();
+        let mut pinned: Vec<Result<Lease, SyncError>> =
+            stream::iter(looked_up).buffered(CONCURRENCY).collect().await;
+        // An application begins on all shards at once, or not yet.
+        if let Some(failed) = pinned.iter().position(Result::is_err).filter(|_| leases.is_empty()) {
+            return pinned.swap_remove(failed).map(drop);
+        }
+        // Later, each for itself: a shard that cannot be looked up does not keep the others waiting.
+        let create = |lease: Result<Lease, SyncError>| {
+            let stream = named.clone();
             async move {
+                let lease = Lease { stream, ..lease? };
                 if self.table.create(&lease).await? {
                     tracing::info!(lease = %lease.key, start = lease.checkpoint.as_str(), "lease created");
                 }
                 Ok(())
             }
         };
-        let creating: Vec<_> = missing.into_iter().map(create).collect();
-        stream::iter(creating).buffer_unordered(CONCURRENCY).try_collect().await
+        let creating: Vec<_> = pinned.into_iter().map(create).collect();
+        let created: Vec<Result<(), SyncError>> =
+            stream::iter(creating).buffer_unordered(CONCURRENCY).collect().await;
+        created.into_iter().collect()
+    }
+
+    /// A new lease, whose row says once and for all where reading begins: whoever would interpret LATEST or a time later
+    /// would begin elsewhere.
+    async fn pinned(
+        &self,
+        shard: &Shard,
+        start: &Checkpoint,
+        start_us: Option<i64>,
+    ) -> Result<Lease, StartError> {
+        let (from, start_us) = match (start, start_us) {
+            (Checkpoint::Latest, _) => (StartFrom::Tip, None),
+            (Checkpoint::AtTimestamp, Some(us)) => (StartFrom::Time(us), Some(us)),
+            _ => return Ok(Lease::new(shard, start.clone())),
+        };
+        let found = self.starts.find(&shard.id, from).await?;
+        Ok(Lease { start_us, ..Lease::new(shard, found.at) })
     }
 
     /// Rows that other libraries wrote may not name their hash keys.
@@ -320,9 +366,10 @@ impl ShardSync {
         children: &[ChildShard],
     ) -> Result<(), SyncError> {
         let row = parent.row();
-        let start = match row.checkpoint {
-            Checkpoint::AtTimestamp => Checkpoint::AtTimestamp,
-            _ => Checkpoint::TrimHorizon,
+        // A parent that began at a time and never got past it may have ended before that time.
+        let start = match row.start_us {
+            Some(_) => Checkpoint::AtTimestamp,
+            None => Checkpoint::TrimHorizon,
         };
         for child in children {
             if self.table.get(&child.id).await?.is_some() {
@@ -331,7 +378,8 @@ impl ShardSync {
             for other in child.parents.iter().filter(|other| *other != parent.key()) {
                 self.require_lease(other).await?;
             }
-            let lease = Lease { stream: row.stream.clone(), ..Lease::new(&child.to_shard(), start.clone()) };
+            let pinned = self.pinned(&child.to_shard(), &start, row.start_us).await?;
+            let lease = Lease { stream: row.stream.clone(), ..pinned };
             if self.table.create(&lease).await? {
                 tracing::info!(lease = %child.id, parent = %parent.key(), "lease of child shard created");
             }

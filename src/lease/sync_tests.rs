@@ -12,7 +12,7 @@ use super::super::memory::MemoryLeaseTable;
 use super::super::row::{Pending, WorkerId};
 use super::*;
 use crate::shard::audit::AGREED_AFTER;
-use crate::shard::{HashKeyRange, Position, SequenceNumber};
+use crate::shard::{HashKeyRange, Position, SequenceNumber, StartFound};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -45,6 +45,18 @@ impl ShardLister for Script {
     }
 }
 
+/// Every shard has one record before the start, its tenth; the calls.
+#[derive(Default)]
+struct Tenth(Mutex<Vec<(ShardId, StartFrom)>>);
+
+#[async_trait]
+impl FindStart for Tenth {
+    async fn find(&self, shard: &ShardId, from: StartFrom) -> Result<StartFound, StartError> {
+        self.0.lock().unwrap().push((shard.clone(), from));
+        Ok(StartFound { at: at(10), closed: false })
+    }
+}
+
 struct Scene {
     stream: Arc<Script>,
     table: Arc<MemoryLeaseTable>,
@@ -57,7 +69,8 @@ impl Scene {
         let (stream, table) = (Arc::new(Script::default()), Arc::new(MemoryLeaseTable::new()));
         let lister: Arc<dyn ShardLister> = Arc::<Script>::clone(&stream);
         let leases: Arc<dyn LeaseTable> = Arc::<MemoryLeaseTable>::clone(&table);
-        let sync = ShardSync::new(leases, lister, initial);
+        let starts: Arc<dyn FindStart> = Arc::<Tenth>::default();
+        let sync = ShardSync::new(leases, lister, starts, initial, Some(5_000_000));
         Self { stream, table, sync, watch: Watch::new(INTERVAL) }
     }
 
@@ -139,7 +152,14 @@ async fn the_first_sync_begins_at_the_initial_position() {
         let mut scene = Scene::new(initial.clone());
         scene.lists(&[Some(&resharded())]);
         scene.look().await.unwrap();
-        assert_eq!(scene.rows(), shards.map(|shard| (shard, initial.clone())));
+        // The row says what it stands for: nobody interprets LATEST or a time a second time.
+        let (start, start_us) = match initial {
+            TrimHorizon => (TrimHorizon, None),
+            Latest => (at(10), None),
+            _ => (at(10), Some(5_000_000)),
+        };
+        assert_eq!(scene.rows(), shards.map(|shard| (shard, start.clone())));
+        assert!(scene.table.rows().iter().all(|row| row.start_us == start_us));
         let row = &scene.table.rows()[1];
         let listed = resharded().into_iter().find(|shard| shard.id == row.key).unwrap();
         assert_eq!((&row.parents, row.hash_range), (&listed.parents, Some(listed.hash_range)));

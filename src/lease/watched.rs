@@ -13,7 +13,10 @@ use super::row::{Lease, LeaseKey, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::LeaseWrite;
 use crate::cause::chain;
-use crate::shard::{ListError, SequenceNumber, Shard, ShardId, ShardLister, StreamId};
+use crate::shard::{
+    FindStart, ListError, SequenceNumber, Shard, ShardId, ShardLister, StartError, StartFound, StartFrom,
+    StreamId,
+};
 use crate::telemetry::trouble::{Attempt, Call, Troubles};
 
 macro_rules! calls {
@@ -40,6 +43,7 @@ calls! {
     LIST: "ListShards", "listing the shards of the stream";
     STREAM: "DescribeStreamSummary", "looking which stream it is";
     ACCEPTS: "GetShardIterator", "asking whether a checkpoint is of the stream";
+    FIND_START: "GetRecords", "looking up where a new shard starts";
 }
 
 /// Trouble of a coordinator's calls. It is lasting after two failover times; calls are made at least every `seldom`.
@@ -49,7 +53,7 @@ pub(super) fn troubles(failover: Duration, seldom: Duration) -> Arc<Troubles> {
 
 /// This worker does not compare stream and leases any more.
 pub(super) fn compares_no_more(troubles: &Troubles) {
-    [LIST, STREAM, ACCEPTS].into_iter().for_each(|call| troubles.over(call));
+    [LIST, STREAM, ACCEPTS, FIND_START].into_iter().for_each(|call| troubles.over(call));
 }
 
 /// A table or a lister with an eye on its calls.
@@ -158,5 +162,12 @@ impl ShardLister for Watched<dyn ShardLister> {
 
     async fn accepts(&self, shard: &ShardId, sequence: &SequenceNumber) -> Result<bool, ListError> {
         self.read(ACCEPTS, self.inner.accepts(shard, sequence)).await
+    }
+}
+
+#[async_trait]
+impl FindStart for Watched<dyn FindStart> {
+    async fn find(&self, shard: &ShardId, from: StartFrom) -> Result<StartFound, StartError> {
+        self.read(FIND_START, self.inner.find(shard, from)).await
     }
 }

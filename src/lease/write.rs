@@ -24,6 +24,14 @@ pub enum LeaseWrite {
     /// Move the checkpoint and remove the pending trio; counter + 1, owner switches back to 0. A batch that is remembered is
     /// forgotten when the checkpoint is at or after its end.
     Commit(Checkpoint),
+    /// Say where reading begins, in place of a symbolic checkpoint that each owner would interpret anew; counter + 1.
+    /// `pendingCheckpoint` stays.
+    Pin {
+        /// TRIM_HORIZON, or the last record that is not to be read.
+        checkpoint: Checkpoint,
+        /// The time that it stands for, where it was one.
+        start_us: Option<i64>,
+    },
     /// Record the children at shard end. KCL's meta update: no counter.
     SetChildren(Vec<ShardId>),
     /// Forget how often the lease has moved. No counter.
@@ -105,6 +113,11 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
             next.checkpoint = checkpoint.clone();
             next.pending = None;
             next.last_prepared.take_if(|last| *checkpoint >= last.pending.checkpoint);
+            next.start_us = None;
+        }
+        LeaseWrite::Pin { checkpoint, start_us } => {
+            next.checkpoint = checkpoint.clone();
+            next.start_us = *start_us;
         }
         LeaseWrite::SetChildren(children) => next.children = children.clone(),
         LeaseWrite::Settle => next.moves = 0,

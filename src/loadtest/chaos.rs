@@ -35,10 +35,14 @@ pub enum Chaos {
     DiskFull,
     /// A worker is replaced by one whose wall clock is wrong.
     Clock,
+    /// One call of a service is denied to all workers, as a changed policy would.
+    Deny,
+    /// One call of a service is not answered.
+    Hang,
 }
 
 /// Every kind, in the order of `--help`.
-pub const ALL: [Chaos; 11] = [
+pub const ALL: [Chaos; 13] = [
     Chaos::Kill,
     Chaos::Pause,
     Chaos::Term,
@@ -50,6 +54,8 @@ pub const ALL: [Chaos; 11] = [
     Chaos::Partition,
     Chaos::DiskFull,
     Chaos::Clock,
+    Chaos::Deny,
+    Chaos::Hang,
 ];
 
 impl Chaos {
@@ -67,6 +73,8 @@ impl Chaos {
             Self::Partition => "partition",
             Self::DiskFull => "disk-full",
             Self::Clock => "clock",
+            Self::Deny => "deny",
+            Self::Hang => "hang",
         }
     }
 
@@ -77,7 +85,16 @@ impl Chaos {
 
     /// Whether it is played between a worker and the servers.
     pub fn needs_proxy(self) -> bool {
-        matches!(self, Self::Throttle | Self::Broken | Self::Slow | Self::Cut | Self::Partition)
+        matches!(
+            self,
+            Self::Throttle
+                | Self::Broken
+                | Self::Slow
+                | Self::Cut
+                | Self::Partition
+                | Self::Deny
+                | Self::Hang
+        )
     }
 }
 
@@ -159,7 +176,7 @@ mod tests {
         let often: Choice = "kill,all,kill".parse().unwrap();
         assert_eq!(
             (often.0.len(), &often.0[..4]),
-            (13, &[Chaos::Kill, Chaos::Kill, Chaos::Kill, Chaos::Pause][..])
+            (15, &[Chaos::Kill, Chaos::Kill, Chaos::Kill, Chaos::Pause][..])
         );
         let wrong = "kill,fire".parse::<Choice>().unwrap_err();
         assert!(wrong.contains("\"fire\"") && wrong.contains("disk-full"), "{wrong}");

@@ -72,6 +72,10 @@ impl Crew {
         let id = self.workers.start_with(|settings| {
             settings.endpoints = endpoints;
             settings.clock_offset_s = clock_offset_s;
+            // Its clock would take a time for one in the future. The rows say where reading begins.
+            if clock_offset_s < 0 {
+                settings.initial_position = None;
+            }
         })?;
         self.lanes.insert(id.clone(), stop);
         self.uses.push(WorkerUse {

@@ -44,7 +44,16 @@ pub(super) enum Weather {
     Partition,
     /// S3 has no room for new objects.
     NoRoom,
+    /// Deny one call.
+    Deny(&'static str),
+    /// Do not answer one call.
+    Hang(&'static str),
 }
+
+/// The calls that are denied or left without an answer: those that a worker makes again and again, of which it has to
+/// recover by itself. Without those of its start, which then says what is wrong and ends.
+pub(super) const CALLS: [&str; 7] =
+    ["ListShards", "GetShardIterator", "GetRecords", "UpdateItem", "GetItem", "Query", "Scan"];
 
 /// Bad weather for a while.
 #[derive(Clone, Debug)]
@@ -126,7 +135,11 @@ impl Sky {
         if let Some(until) = self.partitioned_until(worker, now) {
             return Some(Strike::Hold(until));
         }
-        let spell = self.over(worker, now).find(|spell| rng.random_bool(spell.rate))?;
+        let meant = |spell: &&Spell| match spell.weather {
+            Weather::Deny(call) | Weather::Hang(call) => call == operation,
+            _ => true,
+        };
+        let spell = self.over(worker, now).filter(meant).find(|spell| rng.random_bool(spell.rate))?;
         let coin = rng.random_bool(0.5);
         Some(match spell.weather {
             Weather::Throttle => Strike::Refuse(throttled(service, operation)),
@@ -140,6 +153,8 @@ impl Sky {
                 Strike::Refuse(Refusal { status: 507, code: "InsufficientStorage" })
             }
             Weather::NoRoom => return None,
+            Weather::Deny(_) => Strike::Refuse(Refusal { status: 400, code: "AccessDeniedException" }),
+            Weather::Hang(_) => Strike::Hold(spell.until),
         })
     }
 
@@ -260,6 +275,21 @@ mod tests {
         assert!((650..750).contains(&strikes[0]) && strikes[1] > 100 && strikes[2] > 100, "{strikes:?}");
         sky.clear();
         assert_eq!(sky.strike(Service::S3, "w", "PUT", now, &mut rng), None);
+    }
+
+    #[test]
+    fn one_call_is_denied_or_left_without_an_answer() {
+        let (mut sky, now, mut rng) = (Sky::default(), Instant::now(), ChaCha8Rng::seed_from_u64(1));
+        sky.add(spell(Weather::Deny("UpdateItem"), None, 1.0, now + SECOND));
+        sky.add(spell(Weather::Hang("GetRecords"), None, 1.0, now + SECOND));
+        let mut strike = |service, operation| sky.strike(service, "w", operation, now, &mut rng);
+        let Some(Strike::Refuse(refusal)) = strike(Service::DynamoDb, "UpdateItem") else { panic!("denied") };
+        assert_eq!((refusal.status, refusal.code), (400, "AccessDeniedException"));
+        assert_eq!(strike(Service::Kinesis, "GetRecords"), Some(Strike::Hold(now + SECOND)));
+        assert_eq!(
+            (strike(Service::DynamoDb, "Query"), strike(Service::Kinesis, "ListShards")),
+            (None, None)
+        );
     }
 
     #[test]

@@ -16,7 +16,27 @@ const RECEIPTS_WAITING: usize = 64;
 
 /// The records put so far. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ledger(Arc<Mutex<Puts>>);
+pub(super) struct Ledger(Arc<Mutex<Book>>);
+
+#[derive(Debug, Default)]
+struct Book {
+    puts: Puts,
+    since: Since,
+}
+
+/// Which records must be in the lake.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Since {
+    /// All of them.
+    #[default]
+    First,
+    /// None of those that were put before the first worker was started: they are from before the application.
+    NotYet,
+    /// Workers have started, and leases are being made: a record may be in the lake or not.
+    Beginning,
+    /// Those that were sent after this, when every shard had a lease; those on their way then may be.
+    Begun(i64),
+}
 
 /// How far the workers are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,13 +95,27 @@ impl Ledger {
                 None => unclear.push(receipt.data),
             }
         }
-        let mut all = self.lock();
-        unclear.iter().for_each(|data| all.add_unclear(data));
-        puts.into_iter().try_for_each(|(shard, put)| all.add(&shard, put))
+        let mut book = self.lock();
+        unclear.iter().for_each(|data| book.puts.add_unclear(data));
+        let since = book.since;
+        puts.into_iter().try_for_each(|(shard, put)| match since {
+            Since::NotYet => Ok(()),
+            Since::First => book.puts.add(&shard, put),
+            Since::Begun(us) if put.sent_us() > us => book.puts.add(&shard, put),
+            Since::Beginning | Since::Begun(_) => {
+                book.puts.add_optional(&shard, &put.sequence_number());
+                Ok(())
+            }
+        })
+    }
+
+    /// Says which of the records that are entered from now on must be in the lake.
+    pub(super) fn counts_from(&self, since: Since) {
+        self.lock().since = since;
     }
 
     fn enter_optional(&self, batch: Vec<Receipt>) -> Result<(), VerifyError> {
-        let mut all = self.lock();
+        let all = &mut self.lock().puts;
         for receipt in batch {
             match receipt.place {
                 Some((shard, sequence)) => all.add_optional(&shard, &sequence),
@@ -93,7 +127,7 @@ impl Ledger {
 
     /// Compares with what the lease table says.
     pub(super) fn progress(&self, leases: &BTreeMap<&ShardId, &Lease>, finished: &mut Finished) -> Progress {
-        let puts = self.lock();
+        let puts = &self.lock().puts;
         let mut progress = Progress { put: puts.len(), ..Progress::default() };
         for (shard, all) in puts.shards() {
             let id = ShardId::new(shard);
@@ -116,13 +150,13 @@ impl Ledger {
     /// Notes lines of another consumer's lake, by shard and sequence number. Those that no receipt has spoken of yet are
     /// left in the list.
     pub(super) fn saw(&self, lines: &mut Vec<(String, String)>) {
-        let mut puts = self.lock();
+        let puts = &mut self.lock().puts;
         lines.retain(|(shard, sequence)| !puts.saw(shard, sequence));
     }
 
     /// Compares with what was seen of another consumer's lake; gives each shard.
     pub(super) fn progress_seen(&self, mut shard: impl FnMut(Unseen<'_>)) -> Progress {
-        let mut puts = self.lock();
+        let puts = &mut self.lock().puts;
         let mut progress = Progress { put: puts.len(), ..Progress::default() };
         for unseen in puts.unseen() {
             progress.delivered += unseen.put - unseen.unseen;
@@ -134,10 +168,10 @@ impl Ledger {
 
     /// Everything, once nobody writes any more.
     pub(super) fn close(self) -> Puts {
-        std::mem::take(&mut *self.lock())
+        std::mem::take(&mut self.lock().puts)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Puts> {
+    fn lock(&self) -> MutexGuard<'_, Book> {
         self.0.lock().expect("nothing panics under this lock")
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::chaos::{Chaos, one_of};
 use super::crew::Crew;
 use super::error::LoadError;
-use super::faults::{Spell, Weather};
+use super::faults::{CALLS, Spell, Weather};
 use super::readers::{Cause, Held};
 use super::stage::Stage;
 use super::verdict::Fault;
@@ -129,6 +129,14 @@ impl Mischief {
             (Chaos::Broken, _) => self.spell(Weather::Broken, stage, now),
             (Chaos::Slow, _) => self.spell(Weather::Slow, stage, now),
             (Chaos::Cut, _) => self.spell(Weather::Cut, stage, now),
+            (Chaos::Deny, _) => {
+                let call = self.one_call();
+                self.spell(Weather::Deny(call), stage, now)
+            }
+            (Chaos::Hang, _) => {
+                let call = self.one_call();
+                self.spell(Weather::Hang(call), stage, now)
+            }
             (_, None) => return Ok(None),
             (Chaos::Kill, Some(id)) => {
                 crew.kill(&id, cause).await?;
@@ -270,15 +278,23 @@ impl Mischief {
 
     fn spell(&mut self, weather: Weather, stage: &Stage, now: Instant) -> String {
         let until = now + SPELL;
-        stage.network.sky().add(Spell { weather, worker: None, rate: RATE, until });
+        let one_call = matches!(weather, Weather::Deny(_) | Weather::Hang(_));
+        let rate = if one_call { 1.0 } else { RATE };
+        stage.network.sky().add(Spell { weather, worker: None, rate, until });
         self.running.push(Running { fault: self.faults.len(), at: now, what: Ongoing::Spell { until } });
         let share = match weather {
             Weather::Throttle => "requests are refused as coming too soon",
             Weather::Broken => "requests fail, half of them after they had their effect",
             Weather::Slow => "answers come late",
+            Weather::Deny(call) => return format!("{call} is denied to all workers"),
+            Weather::Hang(call) => return format!("{call} is not answered"),
             _ => "connections are cut, half of them after the request had its effect",
         };
         format!("30 % of the {share}")
+    }
+
+    fn one_call(&mut self) -> &'static str {
+        CALLS.choose(&mut self.rng).copied().expect("the list is a constant")
     }
 
     fn send_away(&mut self, worker: String, held: &[Held], at: Instant, stopped: bool) {

@@ -22,6 +22,7 @@ mod faults;
 mod follow;
 mod ledger;
 mod mischief;
+mod prepare;
 mod proxy;
 mod readers;
 pub mod report;
@@ -42,6 +43,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::deliver::LakeUrl;
+use crate::shard::Checkpoint;
 use crate::trial::workers::WorkerEndpoints;
 
 /// What to run.
@@ -63,7 +65,10 @@ pub struct LoadPlan {
     pub chaos: Choice,
     /// Time between faults.
     pub chaos_every: Duration,
-    /// Seed of records and faults.
+    /// Where reading begins: as for `--initial-position` of the workers, and what it means. Their own default when
+    /// `None`; then all of them start before the first record.
+    pub initial: Option<(String, Checkpoint)>,
+    /// Seed of records and faults, and of when the workers start.
     pub seed: u64,
     /// Empty folder for logs, and for the lake where none is given.
     pub dir: PathBuf,

@@ -16,8 +16,9 @@ use super::chaos::{Chaos, Timetable};
 use super::crew::Crew;
 use super::error::LoadError;
 use super::follow::Follow;
-use super::ledger::{Finished, Ledger, Progress};
+use super::ledger::{Finished, Ledger, Progress, Since};
 use super::mischief::Mischief;
+use super::prepare::{Begin, check_wishes, prepare};
 use super::readers::{Held, Readers};
 use super::stage::Stage;
 use super::verdict::{LatencyMs, Requests, Sample, Verdict};
@@ -27,12 +28,12 @@ use crate::generate::kinesis::{Receipt, StreamWriter};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::{self, Plan, Ramp, Sink, Source, Totals, envelope};
 use crate::lease::{Lease, LeaseTable};
-use crate::shard::ShardId;
 use crate::shard::graph::ready;
+use crate::shard::{Checkpoint, ShardId};
 use crate::shutdown::joined;
 use crate::terminal::say;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
-use crate::trial::{Complaints, Display, LakeCheck, VerifyError, folder, verify, verify_foreign};
+use crate::trial::{Complaints, Display, LakeCheck, VerifyError, verify, verify_foreign};
 
 /// Short, so that a minute shows what takes a day in production.
 const BATCH_AGE: Duration = Duration::from_secs(2);
@@ -51,6 +52,10 @@ const WARM_UP_MAX: Duration = Duration::from_secs(120);
 const HOPELESS: usize = 20;
 /// Share of the records that no consumer can decode, so that dead letters go through the same fire.
 const BAD_RATE: f64 = 0.001;
+/// Workers that do not start together start so far apart.
+const STARTS_APART: Duration = Duration::from_millis(1500);
+/// What is put before the application begins, where there is such a time.
+const FIRST_RECORDS: Duration = Duration::from_secs(2);
 /// Records in the lake for this long are forgotten by the embedded stream, as retention would.
 const KEPT_US: i64 = 60_000_000;
 
@@ -80,12 +85,20 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
         endpoints: WorkerEndpoints::default(),
         batch_age: BATCH_AGE,
         failover: FAILOVER,
+        initial_position: plan.initial.as_ref().map(|(text, _)| text.clone()),
         clock_offset_s: 0,
         full_disk_survivable,
         command: plan.worker_command.clone(),
         logs,
     });
-    for _ in 0..plan.workers {
+    let begin = plan.initial.as_ref().map(|_| Begin::of(plan.seed));
+    // The others follow one by one.
+    let first = match begin {
+        None => plan.workers,
+        Some(Begin::Before) => 1,
+        Some(Begin::Amid | Begin::After) => 0,
+    };
+    for _ in 0..first {
         crew.start(&mut stage, 0).await?;
     }
     say(format!(
@@ -96,12 +109,21 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
 
     let leases: Arc<dyn LeaseTable> = Arc::new(stage.leases());
     let ledger = Ledger::default();
+    let mut begun = true;
+    if let Some((_, Checkpoint::Latest)) = plan.initial {
+        ledger.counts_from(if first > 0 { Since::Beginning } else { Since::NotYet });
+        begun = false;
+    }
     let mut run = Run {
         follow: plan.worker_command.is_some().then(|| Follow::new(store, root, ledger.clone())),
         mischief: Mischief::new(plan.seed, plan.shards, Instant::now()),
         timetable: Timetable::new(&plan.chaos, plan.chaos_every),
         chaos_rng: ChaCha8Rng::seed_from_u64(plan.seed),
         started: Instant::now(),
+        to_start: plan.workers - first,
+        next_start: Instant::now() + STARTS_APART,
+        begin,
+        begun,
         plan: &plan,
         stage,
         crew,
@@ -146,6 +168,12 @@ struct Run<'a> {
     mischief: Mischief,
     readers: Readers,
     started: Instant,
+    /// Workers that are yet to be started, and when the next one is.
+    to_start: usize,
+    next_start: Instant,
+    begin: Option<Begin>,
+    /// Every shard has had a lease: what is put from now on must be in the lake.
+    begun: bool,
     samples: Vec<Sample>,
     lag_ms_max: u64,
     unread_ms_otherwise: u64,
@@ -162,6 +190,9 @@ impl Run<'_> {
         let expected = self.plan.records.map_or(expected, |records| records.min(expected));
         let mut display = Display::new(expected);
         self.warm_up(&display).await?;
+        if self.begin == Some(Begin::After) {
+            self.put_first(&display, table.as_ref()).await?;
+        }
         let mut entering = JoinSet::new();
         let mut putting = JoinSet::new();
         let writer = self.writer(self.ledger.open(&mut entering));
@@ -197,6 +228,7 @@ impl Run<'_> {
                 Some(flowed) = flowing.join_next() => joined(flowed).await.map(|_| ())?,
                 _ = ticks.tick() => {}
             }
+            self.start_next(&display).await?;
             hopeless += self.replace_ended(&display).await?;
             if hopeless > HOPELESS {
                 display.end();
@@ -210,6 +242,7 @@ impl Run<'_> {
                     if let Ok(seen) = table.snapshot().await {
                         leases = seen.leases;
                     }
+                    self.note_beginning(&leases, &display);
                     self.look(&leases)
                 }
             };
@@ -221,13 +254,17 @@ impl Run<'_> {
                 line = format!("{line}  {text}");
             }
             display.show(progress.delivered, progress.put, totals.is_some(), &line);
-            if let Some(totals) = totals.take_if(|_| progress.delivered == progress.put) {
+            let begun = self.begun && self.to_start == 0;
+            if let Some(totals) = totals.take_if(|_| begun && progress.delivered == progress.put) {
                 break (totals, self.started.elapsed().as_secs_f64());
             }
             for said in self.mischief.heal(&held, &mut self.crew, &self.stage)? {
                 display.say(&said);
             }
+            // A fault before the beginning would leave open what must be in the lake.
             if totals.is_none()
+                && self.begun
+                && self.to_start == 0
                 && let Some(kind) = self.timetable.due(self.started.elapsed(), &mut self.chaos_rng)
             {
                 let (crew, stage) = (&mut self.crew, &mut self.stage);
@@ -246,7 +283,7 @@ impl Run<'_> {
                     display.say(&format!("nothing new for {patience} s, {left} records are not in the lake"));
                     break (totals, self.started.elapsed().as_secs_f64());
                 }
-            } else if moved.0.elapsed() > STUCK_AFTER && progress.put > progress.delivered {
+            } else if moved.0.elapsed() > STUCK_AFTER && (progress.put > progress.delivered || !begun) {
                 display.end();
                 let left = progress.put - progress.delivered;
                 let (logs, cause) = (self.plan.dir.join("logs"), complaints.cause());
@@ -285,6 +322,57 @@ impl Run<'_> {
         self.mischief = Mischief::new(self.plan.seed, self.plan.shards, self.started);
         self.follow = Some(follow);
         Ok(())
+    }
+
+    /// Records from before the application, on a stream that nobody reads; then the first worker, until it has begun.
+    async fn put_first(&mut self, display: &Display, table: &dyn LeaseTable) -> Result<(), LoadError> {
+        let (mut entering, mut putting) = (JoinSet::new(), JoinSet::new());
+        let writer = self.writer(self.ledger.open(&mut entering));
+        let plan = LoadPlan { duration: FIRST_RECORDS, ramp_to: None, ..self.plan.clone() };
+        putting.spawn(put(plan, writer, Instant::now()));
+        flowed(putting, entering).await?;
+        self.started = Instant::now();
+        self.next_start = Instant::now();
+        self.start_next(display).await?;
+        while !self.begun {
+            if self.started.elapsed() > STUCK_AFTER {
+                let logs = self.plan.dir.join("logs");
+                return Err(LoadError::Stuck { after: STUCK_AFTER, left: 0, logs, cause: String::new() });
+            }
+            sleep(LOOK_EVERY).await;
+            self.replace_ended(display).await?;
+            if let Ok(seen) = table.snapshot().await {
+                self.note_beginning(&seen.leases, display);
+            }
+        }
+        self.started = Instant::now();
+        self.mischief = Mischief::new(self.plan.seed, self.plan.shards, self.started);
+        Ok(())
+    }
+
+    /// Starts the next worker, if it is time.
+    async fn start_next(&mut self, display: &Display) -> Result<(), LoadError> {
+        if self.to_start == 0 || Instant::now() < self.next_start {
+            return Ok(());
+        }
+        self.to_start -= 1;
+        self.next_start = Instant::now() + STARTS_APART;
+        if !self.begun {
+            self.ledger.counts_from(Since::Beginning);
+        }
+        let id = self.crew.start(&mut self.stage, 0).await?;
+        display.say(&format!("{id} starts"));
+        Ok(())
+    }
+
+    /// The application has begun when every shard has a lease.
+    fn note_beginning(&mut self, leases: &[Lease], display: &Display) {
+        if self.begun || leases.len() < usize::try_from(self.plan.shards).unwrap_or(usize::MAX) {
+            return;
+        }
+        self.begun = true;
+        self.ledger.counts_from(Since::Begun(wall_clock_us()));
+        display.say("every shard has a lease: what is put from now on must be in the lake");
     }
 
     fn writer(&self, receipts: mpsc::Sender<Vec<Receipt>>) -> StreamWriter {
@@ -479,39 +567,6 @@ async fn flow_on(
     let source = Source::Synthetic(Box::new(Synthetic::new(plan.seed.wrapping_add(1), Mix::default())));
     let amount = Plan { records: None, rate: Some(f64::from(plan.shards) * 4.0), ramp: None };
     generate::run(amount, source, Sink::Stream(Arc::new(writer)), |_| {}, enough).await
-}
-
-/// Faults between worker and server need proxies.
-fn check_wishes(plan: &LoadPlan) -> Result<(), LoadError> {
-    let endpoints = [&plan.endpoints.kinesis, &plan.endpoints.dynamodb, &plan.endpoints.s3];
-    let tls = endpoints.into_iter().flatten().find(|url| !url.starts_with("http://"));
-    if let (Some(url), Some(kind)) = (tls, plan.chaos.0.iter().find(|kind| kind.needs_proxy())) {
-        return Err(LoadError::Wish(format!(
-            "--chaos {kind} needs a proxy before {url}, which its certificate does not allow: leave it out, or use \
-             servers on http://"
-        )));
-    }
-    let on_s3 = matches!(plan.lake, Some(LakeUrl::S3 { .. }));
-    if on_s3 && plan.endpoints.s3.is_none() && plan.chaos.0.contains(&Chaos::DiskFull) {
-        let text = "--chaos disk-full on s3:// needs --s3-endpoint with a server on http://, or a folder as the lake";
-        return Err(LoadError::Wish(text.to_owned()));
-    }
-    Ok(())
-}
-
-/// Makes the folders; answers the lake and the folder of the logs.
-fn prepare(plan: &LoadPlan, name: &str) -> Result<(LakeUrl, std::path::PathBuf), LoadError> {
-    folder::prepare(&plan.dir, &["logs"])?;
-    let lake = match &plan.lake {
-        None => LakeUrl::Folder(plan.dir.join("lake")),
-        Some(LakeUrl::Folder(folder)) => LakeUrl::Folder(folder.join(name)),
-        Some(LakeUrl::S3 { bucket, prefix }) => {
-            let prefix = [prefix.as_str(), name].into_iter().filter(|part| !part.is_empty());
-            let prefix = prefix.collect::<Vec<_>>().join("/");
-            LakeUrl::S3 { bucket: bucket.clone(), prefix }
-        }
-    };
-    Ok((lake, plan.dir.join("logs")))
 }
 
 fn requests(stage: &Stage, records: u64) -> Vec<Requests> {

@@ -7,9 +7,11 @@ pub mod audit;
 pub mod graph;
 pub mod kinesis;
 mod position;
+mod start;
 mod stream;
 
 pub use position::{Checkpoint, Position, SequenceNumber};
+pub use start::{FindStart, StartError, StartFound, StartFrom};
 pub use stream::{Kinship, StreamId};
 
 use std::fmt;

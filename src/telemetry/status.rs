@@ -6,7 +6,7 @@
 //! readiness (`health`).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ use crate::clock;
 /// A reader at the tip asks at least about once a second. After this much silence nobody knows whether the tip
 /// has moved, and the age counts from the last answer.
 const SILENCE: Duration = Duration::from_secs(10);
+/// Clocks agree when they are no further apart: an answer is exact to a second, and may take as long as its time limits.
+const CLOCK_GRAIN_US: i64 = 15_000_000;
 
 /// Who this process is.
 #[derive(Clone, Debug, Serialize)]
@@ -94,6 +96,8 @@ pub struct Status {
     fleet: OnceLock<FleetSource>,
     coordinator: OnceLock<(Arc<Troubles>, Arc<Pulse>)>,
     shards: Mutex<BTreeMap<String, Arc<Mutex<ShardFacts>>>>,
+    /// How far the stream's clock is ahead of this host's, µs; 0 when they agree.
+    clock_off_us: AtomicI64,
 }
 
 #[derive(Debug)]
@@ -240,6 +244,7 @@ impl Status {
             working: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             table_lost: AtomicBool::new(false),
+            clock_off_us: AtomicI64::new(0),
             fleet: OnceLock::new(),
             coordinator: OnceLock::new(),
             shards: Mutex::default(),
@@ -313,7 +318,7 @@ impl Status {
 
     /// The process as it is now.
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot_at(clock::wall_clock_us())
+        self.snapshot_at(clock::wall_clock_us() + self.clock_off_us.load(Ordering::Relaxed))
     }
 
     fn snapshot_at(&self, now_us: i64) -> Snapshot {
@@ -499,6 +504,15 @@ impl ShardHandle {
         facts.last_page = Instant::now();
         facts.page_seen = true;
         facts.millis_behind_latest = millis_behind_latest.map(|ms| u64::try_from(ms).unwrap_or(0));
+    }
+
+    /// What time it was at the stream when it answered, µs since the epoch. The stream's clock sets the arrival times, so
+    /// ages are told by it where the clock of this host is wrong.
+    pub fn stream_time(&self, served_us: Option<i64>) {
+        let Some(served_us) = served_us else { return };
+        let off_us = served_us - clock::wall_clock_us();
+        let off_us = if off_us.abs() > CLOCK_GRAIN_US { off_us } else { 0 };
+        self.status.clock_off_us.store(off_us, Ordering::Relaxed);
     }
 
     /// Arrival time (µs since the epoch) of the oldest record fetched and not yet in the lake; `None` when all

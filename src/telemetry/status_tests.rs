@@ -207,3 +207,18 @@ async fn the_snapshot_is_plain_json() {
         })
     );
 }
+
+/// The stream's clock sets the arrival times: a host whose clock is an hour off shows the same ages.
+#[tokio::test(start_paused = true)]
+async fn ages_are_told_by_the_clock_of_the_stream() {
+    for off_us in [0, 3_600_000_000, -3_600_000_000] {
+        let status = status();
+        let shard = status.shard("shardId-7", ShardState::Reading, 3);
+        let stream_us = crate::clock::wall_clock_us() + off_us;
+        shard.page_fetched(Some(0));
+        shard.stream_time(Some(stream_us - stream_us.rem_euclid(1_000_000)));
+        shard.oldest_undelivered(Some(stream_us - 40_000_000));
+        let age = status.snapshot().shards.remove(0).delivered_age_ms.unwrap();
+        assert!((38_000..60_000).contains(&age), "{off_us}: {age}");
+    }
+}

@@ -91,8 +91,14 @@ impl Put {
         self.seen.load(Ordering::Relaxed)
     }
 
-    pub(super) fn sent_us(&self) -> i64 {
+    /// When it was sent, µs since the epoch.
+    pub fn sent_us(&self) -> i64 {
         self.sent_us
+    }
+
+    /// Its sequence number.
+    pub fn sequence_number(&self) -> String {
+        self.sequence.to_string()
     }
 }
 

@@ -42,6 +42,8 @@ pub struct WorkerSettings {
     pub batch_age: Duration,
     /// As for `--failover-time`.
     pub failover: Duration,
+    /// As for `--initial-position`.
+    pub initial_position: Option<String>,
     /// What is added to its wall clock.
     pub clock_offset_s: i64,
     /// Whether a full disk may be played on it, by a limit on the size of its files: it is not ended by the signal that
@@ -297,6 +299,7 @@ fn own(settings: &WorkerSettings, id: &str, log: &File) -> io::Result<Command> {
         ("--kinesis-endpoint", &endpoints.kinesis),
         ("--dynamodb-endpoint", &endpoints.dynamodb),
         ("--s3-endpoint", &endpoints.s3),
+        ("--initial-position", &settings.initial_position),
     ] {
         command.args(value.iter().flat_map(|value| [flag, value]));
     }

@@ -13,7 +13,7 @@ use kinetide::consumer::{ConsumerSettings, Shared};
 use kinetide::deliver::Sink;
 use kinetide::deliver::memory::MemorySink;
 use kinetide::fetch::memory::MemoryStream;
-use kinetide::fetch::{ByteBudget, FetchError, Page, PageBuilder, RecordSource, StartAt};
+use kinetide::fetch::{ByteBudget, FetchError, Page, PageBuilder, RecordSource, StartAt, Starts};
 use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::plan::Rules;
@@ -95,7 +95,7 @@ impl RecordSource for OldStream {
         Ok(from.to_string())
     }
 
-    async fn fetch(&self, _: &ShardId, iterator: &str) -> Result<Page, FetchError> {
+    async fn fetch(&self, _: &ShardId, iterator: &str, _: usize) -> Result<Page, FetchError> {
         let from: usize = iterator.parse().unwrap();
         let mut page = PageBuilder::default();
         let records = self.0.iter().skip(from).take(2);
@@ -128,6 +128,7 @@ async fn finish(
         sink.create(key, STANDARD.decode_to_vec(body).unwrap().into()).await.unwrap();
     }
     let failover = Duration::from_secs(10);
+    let starts = Arc::new(Starts::new(Arc::clone(&lister) as _));
     let coordinator = Coordinator::new(
         CoordinatorSettings {
             worker: WorkerId::new("new"),
@@ -135,6 +136,8 @@ async fn finish(
             scan_interval: Duration::from_secs(1),
             shard_sync_interval: Duration::from_secs(60),
             initial: Checkpoint::TrimHorizon,
+            initial_timestamp_us: None,
+            starts: Arc::clone(&starts) as _,
             rules: Rules { leases_max: 10, kbps_max: f64::INFINITY },
             cpu: Arc::new(|| None),
             wall_clock: Arc::new(|| 1_768_469_400),
@@ -154,6 +157,7 @@ async fn finish(
     let shared = Arc::new(Shared {
         source: Arc::new(OldStream(fixture.records.clone())),
         lister,
+        starts,
         sink: Arc::clone(&sink) as _,
         firehose: None,
         coordinator,

@@ -46,7 +46,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("shutdown", &["terminal"]),
     ("telemetry", &["clock", "nearest", "terminal"]),
     ("terminal", &[]),
-    ("config", &["batch", "checkpoint", "deliver", "lease", "nearest", "shard", "telemetry", "transform"]),
+    (
+        "config",
+        &["batch", "checkpoint", "clock", "deliver", "lease", "nearest", "shard", "telemetry", "transform"],
+    ),
     // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &["aws", "clock", "shutdown"]),
@@ -100,6 +103,7 @@ const PURE: &[&str] = &[
     "src/fetch/body.rs",
     "src/fetch/pacing.rs",
     "src/fetch/page.rs",
+    "src/fetch/search.rs",
     "src/lease/dynamodb/codec.rs",
     "src/lease/dynamodb/item.rs",
     "src/lease/dynamodb/layout.rs",

@@ -224,6 +224,7 @@ impl Bounds {
                 let done = done.as_ref().map_or(0, number);
                 Todo::Rebuild { first: number(&first), last: number(&last), generation, without, done }
             }
+            Step::FindStart(_) => unreachable!("starts are checked in `start_model`"),
             Step::Find(objects) => Todo::Find(objects),
             Step::Compare(keys) => Todo::Compare(keys),
             Step::Seal(keys) => Todo::Seal(keys),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::{ArgGroup, Args};
@@ -12,8 +13,10 @@ use super::change::{self, Allowed, Planned, Step, parse_checkpoint};
 use super::observe::{Observer, wall_clock_s};
 use super::table::wrapped;
 use super::{Change, Exit, Fleet, Progress, chain, lag};
+use crate::fetch::Starts;
+use crate::fetch::kinesis::KinesisSource;
 use crate::lease::{Lease, LeaseKey, LeaseTable, WorkerId, WriteError, apply};
-use crate::shard::{Checkpoint, ShardId, StreamId};
+use crate::shard::{Checkpoint, FindStart, ShardId, StartFrom, StreamId};
 use crate::terminal::{ask, printable_lines, say, say_error};
 
 /// Writes at the same time.
@@ -90,7 +93,8 @@ pub(super) struct SetCheckpointArgs {
     #[arg(value_name = "SHARD")]
     shard: String,
 
-    /// The last record that is done, by its sequence number; or trim-horizon, latest, at-timestamp, shard-end.
+    /// The last record that is done, by its sequence number; or trim-horizon, latest (the last record that the stream
+    /// holds now), at-timestamp, shard-end.
     #[arg(value_name = "POSITION", value_parser = parse_checkpoint)]
     position: Checkpoint,
 
@@ -256,9 +260,13 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
             let lease = leases.first().context("one lease is named")?;
             let allowed = Allowed { evict: args.evict, force: args.force };
             let listed = observer.listing.iter().flatten().find(|shard| shard.id == lease.key);
-            let planned = change::set_checkpoint(lease, live(lease), &args.position, listed, allowed)?;
+            let target = match &args.position {
+                Checkpoint::Latest => latest(fleet, lease).await?,
+                position => position.clone(),
+            };
+            let planned = change::set_checkpoint(lease, live(lease), &target, listed, allowed)?;
             if !planned.steps.is_empty() && !args.force {
-                check_position(fleet, observer, lease, &args.position).await?;
+                check_position(fleet, observer, lease, &target).await?;
             }
             vec![planned]
         }
@@ -366,6 +374,22 @@ fn release(lease: &Lease, live: bool, load: &mut BTreeMap<WorkerId, usize>) -> P
         *count += 1;
     }
     planned
+}
+
+/// Where "latest" is now: each later owner would take that word for another place.
+async fn latest(fleet: &Fleet, lease: &Lease) -> anyhow::Result<Checkpoint> {
+    let key: &LeaseKey = &lease.key;
+    let Some(stream) = &fleet.stream else {
+        return Err(anyhow!("{key}: give --stream: the last record of the shard is looked up there"));
+    };
+    let source = KinesisSource::new(fleet.kinesis.clone(), stream);
+    let found = Starts::new(Arc::new(source)).find(key, StartFrom::Tip).await;
+    let found = found.map_err(|error| anyhow!("{}; check --stream, or try again", chain(&error)))?;
+    // The records up to a position may have left the stream already.
+    Ok(match &lease.checkpoint {
+        done @ Checkpoint::At(_) => found.at.max(done.clone()),
+        _ => found.at,
+    })
 }
 
 /// Asks the stream whether there can be such a record.

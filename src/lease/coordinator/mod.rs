@@ -47,7 +47,7 @@ use super::watched::{self, Watched};
 use super::whose::{self, NotOurs};
 use crate::shard::audit::AGREED_AFTER;
 use crate::shard::graph::Inconsistent;
-use crate::shard::{Checkpoint, ChildShard, ShardLister, StreamId};
+use crate::shard::{Checkpoint, ChildShard, FindStart, ShardLister, StreamId};
 use crate::telemetry::metrics;
 use crate::telemetry::pulse::Pulse;
 use crate::telemetry::trouble::Troubles;
@@ -80,6 +80,10 @@ pub struct CoordinatorSettings {
     pub shard_sync_interval: Duration,
     /// Where shards without any leased ancestor start.
     pub initial: Checkpoint,
+    /// The time that AT_TIMESTAMP means, µs since the epoch.
+    pub initial_timestamp_us: Option<i64>,
+    /// Looks up what LATEST and AT_TIMESTAMP stand for.
+    pub starts: Arc<dyn FindStart>,
     /// The most that one worker is given.
     pub rules: Rules,
     /// How busy this process is.
@@ -161,7 +165,13 @@ impl Coordinator {
         let troubles = watched::troubles(settings.failover, seldom);
         let table: Arc<dyn LeaseTable> = Watched::new(table, &troubles);
         let lister = Watched::new(lister, &troubles);
-        let shards = ShardSync::new(Arc::clone(&table), lister, settings.initial.clone());
+        let shards = ShardSync::new(
+            Arc::clone(&table),
+            lister,
+            Watched::new(Arc::clone(&settings.starts), &troubles),
+            settings.initial.clone(),
+            settings.initial_timestamp_us,
+        );
         Arc::new(Self {
             started: (settings.wall_clock)(),
             settings,
@@ -301,7 +311,7 @@ impl Coordinator {
     /// Creates the leases of a closed shard's children and records them on the parent's row. Comes before
     /// SHARD_END is checkpointed; may be repeated.
     ///
-    /// Children start at TRIM_HORIZON; at AT_TIMESTAMP when the parent never got past that time. A merged child
+    /// Children start at TRIM_HORIZON; at the time that the parent started at, when it never got past that. A merged child
     /// waits until the leases of both parents exist.
     pub async fn create_children(
         &self,

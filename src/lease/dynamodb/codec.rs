@@ -28,6 +28,7 @@ const HASH_END: &str = "endingHashKey";
 const THROUGHPUT: &str = "throughputKBps";
 const MOVES: &str = "kinetideMoves";
 const STREAM: &str = "kinetideStream";
+const START: &str = "kinetideStart";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
 /// Reads the row of a lease.
 ///
@@ -52,6 +53,7 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
         children: shard_ids(item, CHILDREN)?,
         hash_range: hash_range(item)?,
         moves: number(item, MOVES).ok().flatten().unwrap_or(0),
+        start_us: item.get(START).and_then(|value| value.as_n().ok()?.parse().ok()),
         throughput_kbps: item.get(THROUGHPUT).and_then(|value| value.as_n().ok()?.parse().ok()),
         stream: text(item, STREAM)?.map(Into::into),
         checkpoint_owner: text(item, CHECKPOINT_OWNER)?.map(WorkerId::new),
@@ -102,6 +104,9 @@ pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
     if let Some(stream) = &lease.stream {
         put(STREAM, s(&**stream));
     }
+    if let Some(start_us) = lease.start_us {
+        put(START, n(start_us));
+    }
     if let Some(throughput) = lease.throughput_kbps {
         put(THROUGHPUT, measured(throughput));
     }
@@ -149,7 +154,7 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
             remove.push(CHECKPOINT_OWNER);
             set.push(format!("{MOVES} = {}", out.value("moves", n(moves_with(seen, to)))));
             if counts_as_switch(seen, to) {
-                add.push(format!("{OWNER_SWITCHES} {}", out.value("one", n(1))));
+                add.push(format!("{OWNER_SWITCHES} {}", out.value("one", n(1u64))));
             }
         }
         LeaseWrite::HandOff(to) => {
@@ -171,7 +176,7 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
             remove.push(CHECKPOINT_OWNER);
         }
         LeaseWrite::Prepare(pending) => {
-            set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0))));
+            set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0u64))));
             let at = &pending.checkpoint;
             set.push(format!("{PENDING} = {}", out.value("pending", s(at.as_str()))));
             set.push(format!("{PENDING_SUB} = {}", out.value("pendingSub", n(at.sub()))));
@@ -188,12 +193,24 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
             }
         }
         LeaseWrite::Commit(at) => {
-            set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0))));
+            set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0u64))));
             set.push(format!("{CHECKPOINT} = {}", out.value("checkpoint", s(at.as_str()))));
             set.push(format!("{CHECKPOINT_SUB} = {}", out.value("checkpointSub", n(at.sub()))));
             remove.extend([PENDING, PENDING_SUB, PENDING_STATE]);
             if seen.last_prepared.as_ref().is_some_and(|last| *at >= last.pending.checkpoint) {
                 remove.push(LAST_PREPARED);
+            }
+            // What a pin said of a start is over.
+            if seen.start_us.is_some() {
+                remove.push(START);
+            }
+        }
+        LeaseWrite::Pin { checkpoint: at, start_us } => {
+            set.push(format!("{CHECKPOINT} = {}", out.value("checkpoint", s(at.as_str()))));
+            set.push(format!("{CHECKPOINT_SUB} = {}", out.value("checkpointSub", n(at.sub()))));
+            match start_us {
+                Some(start_us) => set.push(format!("{START} = {}", out.value("start", n(*start_us)))),
+                None => remove.push(START),
             }
         }
         // DynamoDB has no empty sets.
@@ -344,6 +361,7 @@ mod tests {
                         hash_range: range.map(|(start, end)| HashKeyRange { start, end }),
                         moves: switches.into(),
                         stream: (switches % 2 == 1).then(|| format!("1:trades:{switches}").into()),
+                        start_us: kbps.map(|us| i64::from(us) - 1000),
                         throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
                         checkpoint_owner: other,
                     }

@@ -28,8 +28,8 @@ pub(super) fn s(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
 
-pub(super) fn n(number: u64) -> AttributeValue {
-    AttributeValue::N(number.to_string())
+pub(super) fn n(number: impl Into<i128>) -> AttributeValue {
+    AttributeValue::N(number.into().to_string())
 }
 
 pub(super) fn b(bytes: &[u8]) -> AttributeValue {

@@ -12,6 +12,7 @@ mod log;
 mod memory;
 mod overload;
 mod permissions;
+mod position;
 mod replay;
 mod settings;
 mod shutdown;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kinetide::lease::WorkerId;
+use kinetide::lease::memory::Faults;
 use kinetide::shard::ShardId;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -232,4 +233,29 @@ async fn few_look_at_the_table_of_a_dead_leader() {
     let lookers = fleet.lookers.lock().unwrap().len();
     println!("{lookers} of {WORKERS} looked, all leases had readers after {taken_over:?}");
     assert!((1..=WORKERS / 3).contains(&lookers), "{lookers} of {WORKERS}");
+}
+
+/// The first renew of a lease counts from when it was sent: when its answer has come, others see it as that much older.
+#[tokio::test(start_paused = true)]
+async fn a_slow_first_renew_does_not_lengthen_the_lease() {
+    let mut fleet = Fleet::new(1, 1, false);
+    let delay = Duration::from_millis(1400)..Duration::from_millis(1401);
+    fleet.table.set_faults(Some(Faults { seed: 1, delay, lost_request: 0.0, lost_answer: 0.0 }));
+    fleet.start_worker();
+    let (mut counter, mut moved) = (0, Instant::now());
+    let held = loop {
+        fleet.run(TICK).await;
+        let row = fleet.table.rows().pop();
+        let now = row.map_or(0, |row| row.counter);
+        if now != counter {
+            (counter, moved) = (now, Instant::now());
+        }
+        if let Some(held) = fleet.workers[0].coordinator.held().pop() {
+            break held;
+        }
+        assert!(fleet.log.lock().unwrap().lines.len() < 100, "no lease was begun");
+    };
+    // Nobody else may take it before this moment, and anybody may from it on.
+    let expires = moved + FAILOVER;
+    assert!(held.is_valid(Instant::now()) && !held.is_valid(expires), "valid beyond {expires:?}");
 }

@@ -19,7 +19,8 @@ use kinetide::lease::{
 };
 use kinetide::shard::ChildShard;
 use kinetide::shard::{
-    Checkpoint, HashKeyRange, ListError, Position, SequenceNumber, Shard, ShardId, ShardLister,
+    Checkpoint, FindStart, HashKeyRange, ListError, Position, SequenceNumber, Shard, ShardId, ShardLister,
+    StartError, StartFound, StartFrom,
 };
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -198,6 +199,13 @@ impl ShardLister for Stream {
     }
 }
 
+#[async_trait]
+impl FindStart for Stream {
+    async fn find(&self, _: &ShardId, _: StartFrom) -> Result<StartFound, StartError> {
+        Ok(StartFound { at: Checkpoint::TrimHorizon, closed: false })
+    }
+}
+
 /// A process that can be made to stand still: while it stalls, nothing in it runs.
 struct Process<F> {
     work: Pin<Box<F>>,
@@ -305,6 +313,8 @@ impl Fleet {
             scan_interval: SCAN,
             shard_sync_interval: Duration::from_secs(20),
             initial: Checkpoint::TrimHorizon,
+            initial_timestamp_us: None,
+            starts: Arc::clone(&self.stream) as _,
             rules: Rules { leases_max: 1000, kbps_max: f64::INFINITY },
             cpu: Arc::new(|| None),
             wall_clock: Arc::new(move || {

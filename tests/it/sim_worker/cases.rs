@@ -7,7 +7,7 @@ use std::time::Duration;
 use kinetide::batch::seal_object;
 use kinetide::checkpoint::PendingBatch;
 use kinetide::deliver::{Sink, memory};
-use kinetide::lease::{Lease, LeaseTable, Pending};
+use kinetide::lease::{Lease, LeaseTable, Pending, WorkerId};
 use kinetide::shard::{Checkpoint, Position, ShardId};
 use kinetide::telemetry::status::ShardState;
 use kinetide::transform::Transform;
@@ -385,4 +385,57 @@ async fn a_batch_that_cannot_be_delivered_is_handed_over_unfinished() {
     assert_eq!(world.log.lock().unwrap().landed.len(), 8);
     world.drain_all().await;
     assert_eq!(world.drains, [Drain::Clean, Drain::Clean]);
+}
+
+/// Left by an application that unpacks aggregates: the records of one behind its checkpoint were not delivered.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_inside_an_aggregate_halts_the_shard() {
+    // Three records of three bytes, with magic bytes and a digest.
+    let packed = |records: usize| {
+        let record = [0x1a, 7, 0x08, 0, 0x1a, 3, b'a', b'b', b'c'];
+        [&[0xf3, 0x89, 0x9a, 0xc2][..], &record.repeat(records), &[0; 16]].concat()
+    };
+    for (records, sub, halts) in [(3, 1, true), (3, 2, false), (3, 0, false), (0, 4, false)] {
+        let mut world = World::new(1, 1, 10, Settings::default());
+        let sequence = world.put_bytes(0, packed(records));
+        put(&world, 2);
+        let position = Position { sequence: sequence.into(), sub };
+        let listed = world.shards().await.remove(0);
+        let lease = Lease::new(&listed, Checkpoint::At(position));
+        assert!(world.outside.table.create(&lease).await.unwrap());
+        if halts {
+            assert_halts(&mut world, "packs 3 (KPL aggregation)").await;
+        } else {
+            world.start_worker(&transform());
+            world.until_done(MINUTE * 10).await;
+            assert_eq!(world.log.lock().unwrap().landed.len(), 2, "{records} {sub}");
+        }
+    }
+}
+
+/// As the leader of another library does: the lease of a merged child has an owner before its parents are finished.
+#[tokio::test(start_paused = true)]
+async fn a_merged_child_that_is_given_out_early_waits_for_both_parents() {
+    for first_is_finished in [true, false] {
+        let mut world = World::new(1, 2, 10, Settings { rows_bytes_max: 1, ..Settings::default() });
+        let parents = [shard(), ShardId::new("shardId-000000000001")];
+        let unread = &parents[usize::from(first_is_finished)];
+        // The one that is finished has had no records.
+        world.put(if first_is_finished { u128::MAX } else { 0 }, &record("t", START_US, r#"{"N":"1"}"#));
+        let child = world.stream.merge(&parents[0], &parents[1]);
+        put(&world, 2);
+        for listed in world.shards().await {
+            let finished = listed.id != child && listed.id != *unread;
+            let start = if finished { Checkpoint::ShardEnd } else { Checkpoint::TrimHorizon };
+            // Nobody renews the lease of the other parent, so that it waits for a failover.
+            let owner = WorkerId::new(if listed.id == child { "worker-000" } else { "gone" });
+            let lease = Lease { owner: Some(owner), ..Lease::new(&listed, start) };
+            assert!(world.outside.table.create(&lease).await.unwrap());
+        }
+        world.start_worker(&transform());
+        world.run(FAILOVER / 2).await;
+        assert!(world.log.lock().unwrap().landed.is_empty(), "the child is read before {unread}");
+        world.until_done(MINUTE * 20).await;
+        assert_eq!(world.log.lock().unwrap().landed.len(), 3);
+    }
 }

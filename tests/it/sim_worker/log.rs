@@ -28,6 +28,8 @@ pub(super) struct Log {
     writers: BTreeMap<(LeaseKey, u64), WorkerId>,
     /// What was put into each shard, in order.
     pub(super) produced: BTreeMap<ShardId, Vec<u128>>,
+    /// The last record of each shard that is not to be read, as its row said when it was made or first pinned.
+    pub(super) starts: BTreeMap<ShardId, u128>,
     /// The object that each record is in.
     pub(super) landed: HashMap<Place, String>,
     /// Objects that are not to be looked into.
@@ -50,6 +52,7 @@ impl Log {
             ended: BTreeSet::new(),
             writers: BTreeMap::new(),
             produced: BTreeMap::new(),
+            starts: BTreeMap::new(),
             landed: HashMap::new(),
             unseen: BTreeSet::new(),
             counts: BTreeMap::new(),
@@ -96,7 +99,9 @@ impl Log {
             None => {
                 let new = self.known.insert(row.key.clone());
                 self.must(new, || format!("the lease of {} came back", row.key));
+                self.begins(row);
             }
+            Some(old) if is_symbolic(&old.checkpoint) && row.checkpoint != old.checkpoint => self.begins(row),
             Some(old) => {
                 self.must(old.checkpoint <= row.checkpoint, || format!("{} moved back", row.key));
                 let counted = old.counter == row.counter || old.counter + 1 == row.counter;
@@ -116,6 +121,13 @@ impl Log {
             self.ended.insert(row.key.clone());
         }
         self.rows.insert(row.key.clone(), row.clone());
+    }
+
+    /// The row says where reading begins.
+    fn begins(&mut self, row: &Lease) {
+        if !is_symbolic(&row.checkpoint) {
+            self.starts.insert(row.key.clone(), number(&row.checkpoint).unwrap_or(0));
+        }
     }
 
     /// A checkpoint says: all of this is in the lake.
@@ -171,6 +183,11 @@ impl Log {
             });
         }
     }
+}
+
+/// Every reader would take it for another place.
+fn is_symbolic(checkpoint: &Checkpoint) -> bool {
+    matches!(checkpoint, Checkpoint::Latest | Checkpoint::AtTimestamp)
 }
 
 fn number(checkpoint: &Checkpoint) -> Option<u128> {

@@ -25,7 +25,7 @@ use kinetide::checkpoint::PendingFormat;
 use kinetide::deliver::memory;
 use kinetide::fetch;
 use kinetide::lease::memory as lease_memory;
-use kinetide::lease::{LeaseTable, LeaseWrite};
+use kinetide::lease::{Lease, LeaseTable, LeaseWrite};
 use kinetide::shard::{Checkpoint, Position};
 use kinetide::worker::Drain;
 use rand::seq::IndexedRandom;
@@ -35,12 +35,14 @@ use tokio::time::Instant;
 
 use log::{Log, Place};
 use verify::{Good, Produced, read_back};
-use world::{FAILOVER, START_US, Settings, World, transforms};
+use world::{FAILOVER, Initial, START_US, Settings, World, transforms};
 
 const PENDING_FORMATS: [Option<PendingFormat>; 4] =
     [None, None, Some(PendingFormat::One), Some(PendingFormat::Two)];
 const DAY: Duration = Duration::from_secs(86_400);
 const SEEDS: u64 = 3;
+/// What the stream was written to before the workers start.
+const BEFORE_US: i64 = 1_200_000_000;
 /// Lines of the event log that are shown when a run fails.
 const LINES_SHOWN: usize = 60;
 const SHARDS_OPEN: (usize, usize) = (1, 7);
@@ -70,6 +72,11 @@ impl Storm {
             byte_budget: if rng.random() { 4 << 20 } else { 64 << 20 },
             batch_age_max: secs(20..400, &mut rng),
             pending_format: *PENDING_FORMATS.choose(&mut rng).unwrap(),
+            initial: match seed % 3 {
+                0 => Initial::TrimHorizon,
+                1 => Initial::Latest,
+                _ => Initial::Time(START_US + rng.random_range(0..BEFORE_US)),
+            },
             ..Settings::default()
         };
         let world = World::new(seed, rng.random_range(1..5), rng.random_range(3..40), settings);
@@ -78,11 +85,40 @@ impl Storm {
         Self { rng, world, produced: BTreeMap::new(), version, wanted, stream_calms: None }
     }
 
-    async fn live(&mut self, time: Duration) {
+    /// What was there before the application, and its first minutes: at LATEST it begins when all shards have leases, and
+    /// nothing is written until then, so that what is to be read is known.
+    async fn begin(&mut self) {
+        let end = START_US + BEFORE_US;
+        while START_US + i64::try_from(self.elapsed().as_micros()).unwrap() < end {
+            self.put();
+            let pause = secs(0..20, &mut self.rng);
+            self.world.run(pause).await;
+        }
+        // Now and then made by the leader of another library, which writes down no place.
+        if self.world.settings.initial == Initial::Latest && self.rng.random() {
+            for shard in self.world.shards().await {
+                self.world.outside.table.create(&Lease::new(&shard, Checkpoint::Latest)).await.unwrap();
+            }
+        }
         self.rough_network();
         for _ in 0..self.wanted {
             self.start_worker();
         }
+        let shards = self.world.shards().await.len();
+        while self.world.log.lock().unwrap().starts.len() < shards {
+            self.world.run(Duration::from_secs(1)).await;
+        }
+        self.world.began_us = START_US + i64::try_from(self.elapsed().as_micros()).unwrap();
+        // What workers are set to from now on changes nothing any more: the rows say where reading begins.
+        self.world.later_initial = match self.rng.random_range(0..3) {
+            0 => Initial::Latest,
+            1 => Initial::TrimHorizon,
+            _ => Initial::Time(START_US + self.rng.random_range(0..BEFORE_US * 2)),
+        };
+    }
+
+    async fn live(&mut self, time: Duration) {
+        self.begin().await;
         let end = Instant::now() + time;
         while Instant::now() < end {
             let pause = secs(1..24, &mut self.rng);
@@ -151,7 +187,7 @@ impl Storm {
             _ => record(&id, created_us, price),
         };
         let place = self.world.put(hash_key, &data);
-        self.produced.insert(place, Produced { id, good });
+        self.produced.insert(place, Produced { id, good, arrival_us });
     }
 
     fn elapsed(&self) -> Duration {

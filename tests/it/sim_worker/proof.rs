@@ -39,7 +39,7 @@ fn world(format: PendingFormat) -> (World, BTreeMap<Place, Produced>) {
             Good::Sometimes => record(&id, START_US, r#"{"S":"dear"}"#),
             Good::Always => record(&id, START_US - (n as i64 / 2) * HOUR_US, r#"{"N":"64250.75"}"#),
         };
-        produced.insert(world.put(0, &data), Produced { id, good });
+        produced.insert(world.put(0, &data), Produced { id, good, arrival_us: 0 });
     }
     (world, produced)
 }

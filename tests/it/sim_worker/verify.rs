@@ -8,13 +8,15 @@ use kinetide::shard::ShardId;
 use serde_json::Value;
 
 use super::log::{Place, shard_of};
-use super::world::World;
+use super::world::{Initial, World};
 
 /// What was put into the stream.
 pub(super) struct Produced {
     pub(super) id: String,
     /// Whether it can become a row: of every transform, of some, or of none.
     pub(super) good: Good,
+    /// µs since the epoch.
+    pub(super) arrival_us: i64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -60,7 +62,20 @@ pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> 
             }
         }
     }
-    let lost: Vec<_> = produced.keys().filter(|place| !seen.contains_key(place)).collect();
+    let starts = world.log.lock().unwrap().starts.clone();
+    let is_after_the_start = |place: &Place| starts.get(&place.0).is_none_or(|start| place.1 > *start);
+    for (place, record) in produced {
+        let after = is_after_the_start(place);
+        match world.settings.initial {
+            Initial::Time(us) => assert_eq!(after, record.arrival_us >= us, "{place:?}"),
+            Initial::Latest => assert_eq!(after, record.arrival_us >= world.began_us, "{place:?}"),
+            Initial::TrimHorizon => assert!(after, "{place:?}"),
+        }
+        let early = if after { None } else { seen.get(place) };
+        assert!(early.is_none(), "{place:?} was put before the start and is in {early:?}");
+    }
+    let lost: Vec<_> =
+        produced.keys().filter(|place| is_after_the_start(place) && !seen.contains_key(place)).collect();
     assert!(lost.is_empty(), "{} records are not in the lake, the first is {:?}", lost.len(), lost[0]);
     (rows, letters)
 }

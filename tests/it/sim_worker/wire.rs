@@ -319,12 +319,12 @@ impl RecordSource for Wire {
         .await
     }
 
-    async fn fetch(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
+    async fn fetch(&self, shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError> {
         assert!(!self.outside.reader_panics.swap(false, Ordering::Relaxed), "the source is broken");
         let (outside, shard, iterator) = (Arc::clone(&self.outside), shard.clone(), iterator.to_owned());
         self.send(async move {
             outside.stream_answers()?;
-            outside.stream.fetch(&shard, &iterator).await
+            outside.stream.fetch(&shard, &iterator, records_max).await
         })
         .await
     }

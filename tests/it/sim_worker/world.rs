@@ -7,8 +7,8 @@ use std::time::Duration;
 use kinetide::batch::{BatchLimits, Layout};
 use kinetide::checkpoint::PendingFormat;
 use kinetide::consumer::{ConsumerSettings, Shared};
-use kinetide::fetch::ByteBudget;
 use kinetide::fetch::memory::MemoryStream;
+use kinetide::fetch::{ByteBudget, Starts};
 use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::plan::Rules;
@@ -34,6 +34,29 @@ pub(super) const FAILOVER: Duration = Duration::from_secs(60);
 /// Timers are exact to a millisecond.
 const GRAIN: Duration = Duration::from_millis(50);
 
+/// Where shards without a lease start.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Initial {
+    TrimHorizon,
+    Latest,
+    /// µs since the epoch.
+    Time(i64),
+}
+
+impl Initial {
+    fn checkpoint(self) -> Checkpoint {
+        match self {
+            Self::TrimHorizon => Checkpoint::TrimHorizon,
+            Self::Latest => Checkpoint::Latest,
+            Self::Time(_) => Checkpoint::AtTimestamp,
+        }
+    }
+
+    fn time(self) -> Option<i64> {
+        if let Self::Time(us) = self { Some(us) } else { None }
+    }
+}
+
 /// What workers are set to.
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
@@ -44,6 +67,7 @@ pub(super) struct Settings {
     pub(super) drain_budget: Duration,
     pub(super) lake: &'static str,
     pub(super) pending_format: Option<PendingFormat>,
+    pub(super) initial: Initial,
 }
 
 impl Default for Settings {
@@ -56,6 +80,7 @@ impl Default for Settings {
             drain_budget: Duration::from_secs(25),
             lake: "s3://lake/raw",
             pending_format: None,
+            initial: Initial::TrimHorizon,
         }
     }
 }
@@ -95,6 +120,10 @@ pub(super) struct World {
     pub(super) drains: Vec<Drain>,
     seed: u64,
     began: Instant,
+    /// When every shard had a lease, µs since the epoch: what came before may be left out by those that start at LATEST.
+    pub(super) began_us: i64,
+    /// What workers are set to that start from now on.
+    pub(super) later_initial: Initial,
 }
 
 impl World {
@@ -110,7 +139,6 @@ impl World {
         let log = Arc::new(Mutex::new(Log::new()));
         let outside = Outside::new(MemoryLeaseTable::new(), Arc::clone(&stream), Arc::clone(&log));
         Self {
-            settings,
             log,
             stream,
             outside: Arc::new(outside),
@@ -119,6 +147,9 @@ impl World {
             drains: Vec::new(),
             seed,
             began: Instant::now(),
+            began_us: START_US,
+            later_initial: settings.initial,
+            settings,
         }
     }
 
@@ -128,6 +159,12 @@ impl World {
 
     pub(super) fn note(&self, text: impl std::fmt::Display) {
         self.log.lock().unwrap().line(text);
+    }
+
+    /// A record that is not followed to the lake.
+    pub(super) fn put_bytes(&self, hash_key: u128, data: Vec<u8>) -> u128 {
+        let (_, sequence) = self.stream.put(hash_key, "key", data).unwrap();
+        sequence.as_str().parse().unwrap()
     }
 
     pub(super) fn put(&self, hash_key: u128, data: &str) -> (ShardId, u128) {
@@ -149,13 +186,16 @@ impl World {
         });
         let clock_off = Arc::new(AtomicI64::new(0));
         let (began, told) = (self.began, Arc::clone(&clock_off));
+        let starts = Arc::new(Starts::new(Arc::<Wire>::clone(&wire)));
         let coordinator = Coordinator::new(
             CoordinatorSettings {
                 worker: id.clone(),
                 failover: FAILOVER,
                 scan_interval: Duration::from_secs(10),
                 shard_sync_interval: Duration::from_secs(120),
-                initial: Checkpoint::TrimHorizon,
+                initial: self.later_initial.checkpoint(),
+                initial_timestamp_us: self.later_initial.time(),
+                starts: Arc::clone(&starts) as _,
                 rules: Rules { leases_max: 1000, kbps_max: f64::INFINITY },
                 cpu: Arc::new(|| None),
                 wall_clock: Arc::new(move || {
@@ -184,6 +224,7 @@ impl World {
         let shared = Shared {
             source: Arc::<Wire>::clone(&wire),
             lister: Arc::<Wire>::clone(&wire),
+            starts,
             sink: wire,
             firehose: None,
             coordinator,
@@ -199,7 +240,7 @@ impl World {
                 transform: transform.clone(),
                 lake: self.settings.lake.into(),
                 pending_format: self.settings.pending_format,
-                initial_timestamp_us: None,
+                initial_timestamp_us: self.later_initial.time(),
                 seed,
             },
         };

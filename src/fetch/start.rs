@@ -1,0 +1,257 @@
+//! Looks up where a shard starts: the calls around the search.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use super::page::Page;
+use super::search::{End, PAGE_RECORDS, Search, Turn, is_at_tip};
+use super::source::{FetchError, RecordSource, StartAt};
+use crate::shard::{
+    Checkpoint, FindStart, Position, SequenceNumber, ShardId, StartError, StartFound, StartFrom,
+};
+
+/// Searches of a process at the same time: each holds a page of up to [`PAGE_RECORDS`] records.
+const SEARCHES: usize = 4;
+/// Calls that follow each other without a pause; a shard allows five a second, to all who read it.
+const BURST: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(220);
+/// How often one call is tried.
+const TRIES: u32 = 6;
+
+/// Looks up starts in the stream that `source` reads.
+pub struct Starts {
+    source: Arc<dyn RecordSource>,
+    turns: Semaphore,
+}
+
+impl Starts {
+    /// Over this source.
+    pub fn new(source: Arc<dyn RecordSource>) -> Self {
+        Self { source, turns: Semaphore::new(SEARCHES) }
+    }
+}
+
+#[async_trait]
+impl FindStart for Starts {
+    async fn find(&self, shard: &ShardId, from: StartFrom) -> Result<StartFound, StartError> {
+        let _turn = self.turns.acquire().await;
+        let mut looker = Looker { source: self.source.as_ref(), shard, calls: 0 };
+        let found = match from {
+            StartFrom::Time(us) => looker.search(End::Time(us), Some(us)).await.map(|found| (found, false)),
+            StartFrom::Tip => looker.tip().await,
+        };
+        match found {
+            Ok((found, closed)) => {
+                let at = found.map(|sequence| Checkpoint::At(Position::new(sequence)));
+                Ok(StartFound { at: at.unwrap_or(Checkpoint::TrimHorizon), closed })
+            }
+            Err(error) => Err(StartError { shard: shard.clone(), source: error.into() }),
+        }
+    }
+}
+
+/// The calls of one look-up.
+struct Looker<'a> {
+    source: &'a dyn RecordSource,
+    shard: &'a ShardId,
+    calls: u32,
+}
+
+impl Looker<'_> {
+    /// The last record before now, and whether the shard is closed.
+    ///
+    /// An iterator at LATEST marks the moment; what it brings is to be read. A record that arrives while the search goes
+    /// on must not be taken for an old one, so the iterator is looked at again in the end.
+    async fn tip(&mut self) -> Result<(Option<SequenceNumber>, bool), FetchError> {
+        let mut mark = self.page(None, &StartAt::Latest).await?;
+        let closed = mark.next_iterator.is_none();
+        if let Some(first) = first_of(&mark) {
+            return Ok((self.search(End::Record(first.0), Some(first.1)).await?, closed));
+        }
+        let found = self.search(End::Tip, mark.served_us).await?;
+        let Some(next) = mark.next_iterator.take() else { return Ok((found, closed)) };
+        let end = match self.page(Some(next), &StartAt::Latest).await {
+            Ok(page) => first_of(&page).map(|(first, first_us)| (End::Record(first), first_us)),
+            // The search took longer than iterators live: the second of the first answer is nearly as good.
+            Err(FetchError::ExpiredIterator) => mark.served_us.map(|us| (End::Time(us), us)),
+            Err(error) => return Err(error),
+        };
+        match end {
+            Some((end, end_us)) if found.is_some() => Ok((self.search(end, Some(end_us)).await?, closed)),
+            _ => Ok((found, closed)),
+        }
+    }
+
+    async fn search(&mut self, end: End, end_us: Option<i64>) -> Result<Option<SequenceNumber>, FetchError> {
+        let (mut search, mut start) = Search::new(end, end_us);
+        let mut iterator = None;
+        loop {
+            let mut page = self.page(iterator.take(), &start).await?;
+            match search.take(&page) {
+                Turn::More => iterator = page.next_iterator.take(),
+                Turn::Ask(next) => start = next,
+                Turn::Found(found) => return Ok(found),
+            }
+        }
+    }
+
+    /// A page from `iterator`, or from `start` where there is none: the first that has records or is at the tip.
+    async fn page(&mut self, mut iterator: Option<String>, start: &StartAt) -> Result<Page, FetchError> {
+        let marked = iterator.is_some() && *start == StartAt::Latest;
+        let mut tries = 0;
+        loop {
+            if self.calls >= BURST {
+                sleep(PAUSE).await;
+            }
+            self.calls += 1;
+            let fetched = async {
+                let at = match &iterator {
+                    Some(iterator) => iterator.clone(),
+                    None => iterator.insert(self.source.iterator(self.shard, start).await?).clone(),
+                };
+                self.source.fetch(self.shard, &at, PAGE_RECORDS).await
+            };
+            match fetched.await {
+                Ok(page) if page.is_empty() && !is_at_tip(&page) => iterator = page.next_iterator,
+                Ok(page) => return Ok(page),
+                Err(error @ (FetchError::NotFound | FetchError::Refused(_) | FetchError::Foreign(_))) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tries += 1;
+                    if tries == TRIES {
+                        return Err(error);
+                    }
+                    if matches!(error, FetchError::ExpiredIterator) {
+                        if marked {
+                            // The moment that it stands for is gone with it.
+                            return Err(error);
+                        }
+                        iterator = None;
+                    }
+                    sleep(PAUSE * tries).await;
+                }
+            }
+        }
+    }
+}
+
+/// The first record of a page, and when it arrived.
+fn first_of(page: &Page) -> Option<(SequenceNumber, i64)> {
+    page.records().next().map(|record| (record.position().sequence, record.arrival_us))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinSet;
+    use tokio::time::{Instant, advance};
+
+    use super::*;
+    use crate::fetch::memory::{Faults, MemoryStream};
+    use crate::shard::ShardLister;
+
+    const START_US: i64 = 1_768_469_400_000_000;
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn stream(page_records_max: usize) -> Arc<MemoryStream> {
+        let epoch = Instant::now();
+        Arc::new(MemoryStream::new(1, page_records_max, move |at| {
+            START_US + i64::try_from((at - epoch).as_micros()).unwrap()
+        }))
+    }
+
+    async fn put(stream: &MemoryStream, records: usize, apart: Duration) -> Vec<SequenceNumber> {
+        let mut numbers = Vec::new();
+        for n in 0..records {
+            numbers.push(stream.put(0, "k", n.to_string()).unwrap().1);
+            advance(apart).await;
+        }
+        numbers
+    }
+
+    async fn find(stream: &Arc<MemoryStream>, from: StartFrom) -> StartFound {
+        let shard = stream.list().await.unwrap().remove(0).id;
+        Starts::new(Arc::<MemoryStream>::clone(stream)).find(&shard, from).await.unwrap()
+    }
+
+    fn at(sequence: &SequenceNumber) -> StartFound {
+        StartFound { at: Checkpoint::At(Position::new(sequence.clone())), closed: false }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_tip_is_the_last_record_however_long_ago() {
+        for (records, apart, quiet) in [
+            (1, Duration::ZERO, Duration::ZERO),
+            (5, Duration::from_millis(3), Duration::from_millis(10)),
+            (500, Duration::from_secs(60), DAY * 30),
+            (700, Duration::from_millis(1), DAY),
+        ] {
+            let stream = stream(7);
+            let before = StartFound { at: Checkpoint::TrimHorizon, closed: false };
+            assert_eq!(find(&stream, StartFrom::Tip).await, before);
+            let numbers = put(&stream, records, apart).await;
+            advance(quiet).await;
+            assert_eq!(find(&stream, StartFrom::Tip).await, at(numbers.last().unwrap()), "{quiet:?}");
+            stream.trim(&ShardId::new("shardId-000000000000"), numbers.last().unwrap());
+            assert_eq!(find(&stream, StartFrom::Tip).await, before, "nothing is left");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_is_the_record_before_it() {
+        let stream = stream(7);
+        let numbers = put(&stream, 300, Duration::from_secs(60)).await;
+        for (us, expected) in [(0, None), (1, Some(0)), (60_000_000, Some(0)), (60_000_001, Some(1))] {
+            let found = find(&stream, StartFrom::Time(START_US + us)).await;
+            assert_eq!(found.at.position().map(|at| &at.sequence), expected.map(|n: usize| &numbers[n]));
+        }
+        assert_eq!(find(&stream, StartFrom::Time(START_US + 200 * 60_000_000)).await, at(&numbers[199]));
+        assert_eq!(find(&stream, StartFrom::Time(1)).await.at, Checkpoint::TrimHorizon);
+    }
+
+    /// What comes while the search goes on is to be read.
+    #[tokio::test(start_paused = true)]
+    async fn records_that_arrive_during_the_search_are_after_the_start() {
+        for seed in 0..20 {
+            let stream = stream(7);
+            let old = put(&stream, 300, Duration::from_secs(60)).await;
+            let delay_max = Duration::from_millis(300);
+            stream.set_faults(seed, Faults { delay_max, ..Faults::default() });
+            let busy = Arc::clone(&stream);
+            let mut writer = JoinSet::new();
+            writer.spawn(async move {
+                // By then the moment is marked, and the search has just begun.
+                sleep(delay_max).await;
+                loop {
+                    busy.put(0, "k", "new").unwrap();
+                    sleep(Duration::from_millis(50 + seed * 40)).await;
+                }
+            });
+            assert_eq!(find(&stream, StartFrom::Tip).await, at(old.last().unwrap()), "seed {seed}");
+            writer.abort_all();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_shard_says_so() {
+        let stream = stream(7);
+        let numbers = put(&stream, 20, Duration::from_secs(60)).await;
+        stream.split(&ShardId::new("shardId-000000000000"));
+        let found = find(&stream, StartFrom::Tip).await;
+        assert_eq!(found, StartFound { closed: true, ..at(&numbers[19]) });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_names_the_shard_and_the_cause() {
+        let stream = stream(7);
+        let gone = ShardId::new("shardId-000000000009");
+        let error = Starts::new(Arc::<MemoryStream>::clone(&stream)).find(&gone, StartFrom::Tip).await;
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("shardId-000000000009"));
+        assert!(std::error::Error::source(&error).unwrap().to_string().contains("not found"));
+    }
+}

@@ -1,0 +1,64 @@
+//! What is checked and made before a run.
+
+use std::path::PathBuf;
+
+use super::LoadPlan;
+use super::chaos::Chaos;
+use super::error::LoadError;
+use crate::deliver::LakeUrl;
+use crate::trial::folder;
+
+/// When the first worker starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// Before the first record.
+    Before,
+    /// While records are put.
+    Amid,
+    /// After some, on a stream at rest.
+    After,
+}
+
+impl Begin {
+    /// By the seed.
+    pub(super) fn of(seed: u64) -> Self {
+        [Self::Before, Self::Amid, Self::After][usize::try_from(seed % 3).expect("below three")]
+    }
+}
+
+/// Faults between worker and server need proxies.
+pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), LoadError> {
+    let endpoints = [&plan.endpoints.kinesis, &plan.endpoints.dynamodb, &plan.endpoints.s3];
+    let tls = endpoints.into_iter().flatten().find(|url| !url.starts_with("http://"));
+    if let (Some(url), Some(kind)) = (tls, plan.chaos.0.iter().find(|kind| kind.needs_proxy())) {
+        return Err(LoadError::Wish(format!(
+            "--chaos {kind} needs a proxy before {url}, which its certificate does not allow: leave it out, or use \
+             servers on http://"
+        )));
+    }
+    if plan.initial.is_some() && plan.worker_command.is_some() {
+        let text = "--initial-position is for kinetide's own workers: leave it out, or --worker-command";
+        return Err(LoadError::Wish(text.to_owned()));
+    }
+    let on_s3 = matches!(plan.lake, Some(LakeUrl::S3 { .. }));
+    if on_s3 && plan.endpoints.s3.is_none() && plan.chaos.0.contains(&Chaos::DiskFull) {
+        let text = "--chaos disk-full on s3:// needs --s3-endpoint with a server on http://, or a folder as the lake";
+        return Err(LoadError::Wish(text.to_owned()));
+    }
+    Ok(())
+}
+
+/// Makes the folders; answers the lake and the folder of the logs.
+pub(super) fn prepare(plan: &LoadPlan, name: &str) -> Result<(LakeUrl, PathBuf), LoadError> {
+    folder::prepare(&plan.dir, &["logs"])?;
+    let lake = match &plan.lake {
+        None => LakeUrl::Folder(plan.dir.join("lake")),
+        Some(LakeUrl::Folder(folder)) => LakeUrl::Folder(folder.join(name)),
+        Some(LakeUrl::S3 { bucket, prefix }) => {
+            let prefix = [prefix.as_str(), name].into_iter().filter(|part| !part.is_empty());
+            let prefix = prefix.collect::<Vec<_>>().join("/");
+            LakeUrl::S3 { bucket: bucket.clone(), prefix }
+        }
+    };
+    Ok((lake, plan.dir.join("logs")))
+}
