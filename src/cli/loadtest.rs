@@ -158,7 +158,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         None => None,
         Some((Ok((checkpoint, _)), text)) => Some((text, checkpoint)),
         Some((Err(allowed), text)) => {
-            eprintln!("error: --initial-position {text:?}: {allowed}");
+            say_error(format!("--initial-position {text:?}: {allowed}"));
             return Ok(Exit::BadSettings);
         }
     };
