@@ -158,15 +158,13 @@ async fn pending_batches_of_forty_shards_are_rebuilt_within_the_budget() {
     .await;
     former.kill().await;
     let worker = stage.worker(&[("--byte-budget", "64MiB"), failover]).await;
-    eventually("the other worker has taken over", || async {
-        let leases = stage.leases().await;
-        leases
-            .iter()
-            .all(|lease| lease.owner.as_ref().is_some_and(|owner| owner.as_str() == worker.id))
-            .then_some(())
-    })
-    .await;
     let stopped = watch_within(&worker, SMALL_BUDGET, async {
+        eventually("the other worker has taken over", || async {
+            let leases = stage.leases().await;
+            let mine = |owner: &kinetide::lease::WorkerId| owner.as_str() == worker.id;
+            leases.iter().all(|lease| lease.owner.as_ref().is_some_and(mine)).then_some(())
+        })
+        .await;
         read_on(&worker).await;
     })
     .await;
