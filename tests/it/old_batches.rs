@@ -23,6 +23,7 @@ use kinetide::telemetry::status::{Delivery, ProcessFacts, Status};
 use kinetide::transform::{Enrichment, SourceKind, Transform};
 use kinetide::worker::{self, Drain};
 use serde::Deserialize;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 const FIXTURES: [(&str, &str); 5] = [
@@ -178,13 +179,14 @@ async fn finish(
         },
     });
     let stop = CancellationToken::new();
-    let work = tokio::spawn(worker::run(shared, stop.clone(), failover));
+    let mut work = JoinSet::new();
+    work.spawn(worker::run(shared, stop.clone(), failover));
     for _ in 0..600 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let row = table.rows().remove(0);
         if row.checkpoint == fixture.pending().checkpoint && row.pending.is_none() {
             stop.cancel();
-            assert_eq!(work.await.unwrap().unwrap(), Drain::Clean);
+            assert_eq!(work.join_next().await.unwrap().unwrap().unwrap(), Drain::Clean);
             return sink;
         }
     }
