@@ -416,7 +416,7 @@ mod tests {
             assert_eq!(error.kind(), *kind, "{code}: {error:?}");
             assert_eq!(script.requests.load(Ordering::SeqCst), n + 1, "{code} was retried");
             if let FetchError::Refused(reason) = error {
-                assert_eq!(reason, format!("{code}: because"));
+                assert!(reason.contains(code) && reason.contains("because"), "{reason}");
             }
         }
     }

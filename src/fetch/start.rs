@@ -224,8 +224,8 @@ mod tests {
             let busy = Arc::clone(&stream);
             let mut writer = JoinSet::new();
             writer.spawn(async move {
-                // By then the moment is marked, and the search has just begun.
-                sleep(delay_max).await;
+                // By then the shard is listed, the moment is marked, and the search has just begun.
+                sleep(delay_max * 2 + Duration::from_millis(1)).await;
                 loop {
                     busy.put(0, "k", "new").unwrap();
                     sleep(Duration::from_millis(50 + seed * 40)).await;

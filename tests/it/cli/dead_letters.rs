@@ -19,11 +19,15 @@ const MALFORMED: [(&str, &[u8]); 6] = [
     ("no_image", include_bytes!("../../fixtures/keys-only.json")),
 ];
 
-/// Every line of every object below a folder.
+/// Every line of every object below a folder. As all readers it passes over names that start with `_` or `.`.
 pub(super) fn lines(folder: &Path) -> Vec<Value> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.starts_with(['_', '.']) {
+            continue;
+        }
         if path.is_dir() {
             all.extend(lines(&path));
         } else {

@@ -239,10 +239,11 @@ async fn few_look_at_the_table_of_a_dead_leader() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_first_renew_does_not_lengthen_the_lease() {
     let mut fleet = Fleet::new(1, 1, false);
-    let delay = Duration::from_millis(1400)..Duration::from_millis(1401);
+    let delay = Duration::from_millis(700)..Duration::from_millis(701);
     fleet.table.set_faults(Some(Faults { seed: 1, delay, lost_request: 0.0, lost_answer: 0.0 }));
     fleet.start_worker();
-    let (mut counter, mut moved) = (0, Instant::now());
+    let start = Instant::now();
+    let (mut counter, mut moved) = (0, start);
     let held = loop {
         fleet.run(TICK).await;
         let row = fleet.table.rows().pop();
@@ -253,7 +254,7 @@ async fn a_slow_first_renew_does_not_lengthen_the_lease() {
         if let Some(held) = fleet.workers[0].coordinator.held().pop() {
             break held;
         }
-        assert!(fleet.log.lock().unwrap().lines.len() < 100, "no lease was begun");
+        assert!(start.elapsed() < FAILOVER * 12, "no lease was begun");
     };
     // Nobody else may take it before this moment, and anybody may from it on.
     let expires = moved + FAILOVER;

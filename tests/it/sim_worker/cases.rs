@@ -326,10 +326,11 @@ async fn a_stream_made_anew_is_not_read_with_old_checkpoints() {
     let former = Lease::new(&listed, Checkpoint::At(Position::new(0.into())));
     assert!(world.outside.table.create(&former).await.unwrap());
     world.start_worker(&transform());
-    world.run(MINUTE * 30).await;
-    let status = world.shard_status(&shard()).unwrap();
-    assert_eq!(status.state, ShardState::Stalled("stream_recreated"));
-    assert!(status.last_error.unwrap().contains("kinetide leases delete --all"));
+    let refused = world.refused_start().await.to_string();
+    assert!(
+        refused.contains("kinetide leases delete --all") && refused.contains("another stream"),
+        "{refused}"
+    );
     let rows = world.outside.table.rows();
     assert_eq!(rows.len(), 1, "the other shard gets no lease");
     assert_eq!((&rows[0].checkpoint, &rows[0].pending), (&former.checkpoint, &None));
@@ -352,7 +353,8 @@ async fn a_lost_table_ends_all_reading_and_no_process() {
                 status.healthy && !status.ready,
                 "another process would make the table again: {status:?}"
             );
-            assert!(minute == 0 || status.shards.is_empty(), "nobody can hold a lease: {status:?}");
+            // A lease that nobody is known to have taken is kept for three failover times of a minute more.
+            assert!(minute < 5 || status.shards.is_empty(), "nobody can hold a lease: {status:?}");
         }
     }
     assert_eq!(world.log.lock().unwrap().landed.len(), 4);

@@ -327,6 +327,12 @@ impl World {
         }
     }
 
+    /// Why the only worker ends unasked.
+    pub(super) async fn refused_start(&mut self) -> TableError {
+        let (_, ended) = self.processes.join_next().await.unwrap().unwrap();
+        ended.unwrap_err()
+    }
+
     /// What the status of any living worker says of a shard, the last one to report it first.
     pub(super) fn shard_status(&self, shard: &ShardId) -> Option<ShardSnapshot> {
         let alive = self.workers.iter().rev().filter(|worker| worker.alive);
