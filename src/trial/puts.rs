@@ -223,6 +223,11 @@ impl Puts {
         self.unclear.contains(&hash)
     }
 
+    /// Whether a record may be in the lake or not, by its position.
+    pub(super) fn is_optional(&self, shard_id: &str, sequence: Sequence) -> bool {
+        self.is_unclear(hash(&(shard_id, sequence.to_string().as_str())))
+    }
+
     /// Every record with its shard, shard by shard.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Put)> {
         self.shards.iter().flat_map(|shard| shard.puts.iter().map(|put| (shard.id.as_str(), put)))

@@ -215,7 +215,7 @@ impl Check {
             }
         };
         let Some(put) = self.puts.find(&row.shard_id, row.sequence) else {
-            if self.puts.is_unclear(row.event_id) {
+            if self.puts.is_unclear(row.event_id) || self.puts.is_optional(&row.shard_id, row.sequence) {
                 found.unclear += 1;
                 return None;
             }
@@ -278,10 +278,12 @@ impl Check {
         };
         let data = base64_simd::STANDARD.decode_to_vec(letter.raw_data.as_bytes());
         let payload = data.ok().map(|data| hash(&data.as_slice()));
-        let put = Sequence::parse(&letter.sequence_number)
-            .and_then(|number| self.puts.find(&letter.shard_id, number));
+        let sequence = Sequence::parse(&letter.sequence_number);
+        let put = sequence.and_then(|number| self.puts.find(&letter.shard_id, number));
         let Some(put) = put else {
-            if payload.is_some_and(|payload| self.puts.is_unclear(payload)) {
+            if payload.is_some_and(|payload| self.puts.is_unclear(payload))
+                || sequence.is_some_and(|number| self.puts.is_optional(&letter.shard_id, number))
+            {
                 found.unclear += 1;
                 return None;
             }
