@@ -70,7 +70,7 @@ async fn it_shows_who_reads_and_why_nobody_does() {
     text.says(0, &[]);
     assert!(text.out.starts_with("kinetide-trades of stream trades: 2 shards, 2 read\n"), "{}", text.out);
     assert!(text.out.lines().all(|line| line.chars().count() <= 100), "{}", text.out);
-    assert!(text.took < Duration::from_secs(3) && text.err.is_empty(), "{:?} {}", text.took, text.err);
+    assert!(text.err.is_empty(), "{}", text.err);
 
     worker.kill().await;
     let (silent, no_lag) =
