@@ -21,7 +21,8 @@ async fn two_processes_with_one_worker_id_notice() {
         fleet.run(SCAN * 10).await;
         assert_eq!(fleet.workers[0].coordinator.fleet_status().worker_id_collisions, 0);
         fleet.start_worker_as("twin", 0);
-        fleet.run(SCAN * 10).await;
+        // It looks at the leases before it joins.
+        fleet.run(SCAN * 25).await;
         let noticed = |fleet: &Fleet, number: usize| {
             let status = fleet.workers[number].coordinator.fleet_status();
             (status.worker_id_collisions, status.worker_id_collision_ms_ago)
