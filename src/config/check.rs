@@ -89,6 +89,7 @@ pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a st
 }
 
 /// A folder of this machine.
+#[cfg(feature = "local")]
 pub(crate) fn local_folder(text: &str) -> Result<std::path::PathBuf, String> {
     match mistaken_url(text) {
         Some(_) => Err("must be a folder of this machine".to_owned()),
@@ -164,6 +165,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "local")]
     #[test]
     fn a_folder_of_this_machine_is_no_url() {
         assert_eq!(local_folder("/tmp/x"), Ok("/tmp/x".into()));

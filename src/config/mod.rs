@@ -21,7 +21,9 @@ use crate::shard::Checkpoint;
 use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
 use crate::transform::{Transform, TransformError, TransformSettings};
 
-pub(crate) use check::{application, folder, lake, layout, local_folder, table_name};
+#[cfg(feature = "local")]
+pub(crate) use check::local_folder;
+pub(crate) use check::{application, folder, lake, layout, table_name};
 
 /// Row keys that KCL uses for itself in the lease table.
 const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
