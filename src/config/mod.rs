@@ -85,7 +85,7 @@ pub struct RunArgs {
           default_value = DEFAULT_TRANSFORM)]
     pub transform: String,
 
-    /// TOML file with nested settings: [enrichment] and [columns].
+    /// TOML file with nested settings: the tables enrichment and columns.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
 
