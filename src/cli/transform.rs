@@ -33,7 +33,7 @@ pub struct TransformArgs {
     #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM)]
     transform: String,
 
-    /// TOML file with nested settings: [enrichment] and [columns].
+    /// TOML file with nested settings: the tables enrichment and columns.
     #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     settings: Option<PathBuf>,
 
