@@ -13,4 +13,6 @@ mod s3;
 mod sim_lease;
 mod sim_worker;
 mod sink_conformance;
+#[cfg(feature = "local")]
+mod stream_conformance;
 mod tidy;
