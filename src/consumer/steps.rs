@@ -15,7 +15,7 @@ use super::rebuild::Rebuild;
 use crate::batch::{Batch, BatchContext, Content, LakeObject, read_content, read_positions, seal_object};
 use crate::cause::chain;
 use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sought, Step};
-use crate::deliver::{Backoff, Created, SinkError, calls, retry_until};
+use crate::deliver::{Backoff, Created, MayCreate, SinkError, calls, retry_until};
 use crate::fetch::BytePermit;
 use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
 use crate::shard::{Checkpoint, ChildShard, Position, StartFrom};
@@ -334,16 +334,19 @@ impl Steps {
         }
     }
 
-    /// Puts one object, create-only, for as long as it takes. The lease is looked at before each try: what a worker
-    /// sends when its time is over could arrive after the batch was finished and its objects were moved away.
+    /// Puts one object, create-only, for as long as it takes. The lease is looked at before each try, and by the sink before
+    /// each part and the completion of an upload: what a worker sends when its time is over could arrive after the batch
+    /// was finished and its objects were moved away.
     async fn create(&self, seed: u64, action: &'static str, key: &str, body: &Bytes) -> Created {
+        let lease = Arc::clone(&self.lease);
+        let may: MayCreate = Arc::new(move || lease.is_valid(Instant::now()));
         let create = |shared: Arc<Shared>, key: String| {
-            let body = body.clone();
+            let (body, may) = (body.clone(), Arc::clone(&may));
             async move {
-                while !self.lease.is_valid(Instant::now()) {
+                while !may() {
                     sleep(VALIDITY_PAUSE).await;
                 }
-                shared.sink.create(&key, body).await
+                shared.sink.create_while(&key, body, may).await
             }
         };
         self.retry_seeded(seed, action, key, create).await

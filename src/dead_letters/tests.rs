@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::*;
 use crate::batch::{BatchLimits, Layout, read_positions};
 use crate::deliver::memory::{Faults, MemorySink};
-use crate::deliver::{Created, Sink, SinkError};
+use crate::deliver::{Created, MayCreate, Sink, SinkError};
 use crate::transform::{BadRecord, ErrorCode, RecordContext, SourceKind, Transform, dead_letter_row};
 
 const CHANGE: &[u8] = include_bytes!("../../tests/fixtures/kinesis-dynamodb-insert.json");
@@ -158,12 +158,12 @@ impl Mortal {
 
 #[async_trait]
 impl Sink for Mortal {
-    async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError> {
+    async fn create_while(&self, key: &str, body: Bytes, may: MayCreate) -> Result<Created, SinkError> {
         let dies = self.dies();
         if dies && !self.with_effect {
             return self.die().await;
         }
-        let created = self.lake.create(key, body).await;
+        let created = self.lake.create_while(key, body, may).await;
         if dies { self.die().await } else { created }
     }
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::sink::{Created, OWN_FOLDER};
+use super::sink::{Created, GIVEN_UP, OWN_FOLDER};
 
 /// Below [`OWN_FOLDER`].
 const STAGING: &str = "staging";
@@ -67,20 +67,21 @@ impl Folder {
     /// Makes the file unless there is one. Either way it is on the disk when this returns, with its name: one that is there
     /// already may be that of a process that was killed before it had seen to that.
     ///
-    /// `parts`: its place below the root. Blocks.
+    /// `parts`: its place below the root. `may` is asked when only the name is missing. Blocks.
     pub(super) fn create<'a>(
         &self,
         parts: impl Iterator<Item = &'a str>,
         body: &Bytes,
+        may: &dyn Fn() -> bool,
     ) -> Result<Created, NotMade> {
         let path = parts.fold(self.root.clone(), |path, part| path.join(part));
         let parent = path.parent().expect("it lies below the root");
         fs::create_dir_all(parent).map_err(not_linked)?;
-        let created = match self.link_new(&self.staging(), "", body, &path) {
+        let created = match self.link_new(&self.staging(), "", body, &path, may) {
             // A part of the lake may be mounted from elsewhere; links do not lead there.
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {
                 clean(parent);
-                self.link_new(parent, BESIDE, body, &path)
+                self.link_new(parent, BESIDE, body, &path, may)
             }
             created => created,
         };
@@ -103,11 +104,20 @@ impl Folder {
     }
 
     /// Writes a file in `folder` and gives it its name.
-    fn link_new(&self, folder: &Path, begin: &str, body: &[u8], path: &Path) -> io::Result<()> {
+    fn link_new(
+        &self,
+        folder: &Path,
+        begin: &str,
+        body: &[u8],
+        path: &Path,
+        may: &dyn Fn() -> bool,
+    ) -> io::Result<()> {
         fs::create_dir_all(folder)?;
         let staged = folder.join(format!("{begin}{}", Uuid::new_v4()));
         let written = self.write(&staged, body);
-        let linked = written.and_then(|()| self.disk.link(&staged, path));
+        let linked = written.and_then(|()| {
+            if may() { self.disk.link(&staged, path) } else { Err(io::Error::other(GIVEN_UP)) }
+        });
         // What stays is nobody's: the next process that starts removes it.
         let _ = fs::remove_file(&staged);
         linked
@@ -214,7 +224,7 @@ mod tests {
     }
 
     fn create(folder: &Folder, key: &str) -> Result<Created, NotMade> {
-        folder.create(key.split('/'), &Bytes::from_static(b"rows"))
+        folder.create(key.split('/'), &Bytes::from_static(b"rows"), &|| true)
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -288,5 +298,16 @@ mod tests {
         create(&folder, "landing/a/b").unwrap();
         assert!(create(&folder, "landing/a").is_err());
         assert!(create(&folder, "landing/a/b/c").is_err());
+    }
+
+    #[test]
+    fn a_file_gets_no_name_when_it_may_not_any_more() {
+        let (_dir, folder, disk) = watched(None);
+        let body = Bytes::from_static(b"rows");
+        let problem = folder.create("landing/a".split('/'), &body, &|| disk.log().is_empty()).unwrap_err();
+        assert!(problem.to_string().contains("not valid"), "{problem}");
+        assert!(!folder.root.join("landing/a").exists());
+        assert_eq!(fs::read_dir(folder.staging()).unwrap().count(), 0);
+        assert_eq!(create(&folder, "landing/a").unwrap(), Created::New);
     }
 }

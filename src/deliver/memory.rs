@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::{Instant, sleep};
 
-use super::sink::{Created, Sink, SinkError};
+use super::sink::{Created, GIVEN_UP, MayCreate, Sink, SinkError};
 
 /// What goes wrong, and how often. Shares of calls, from 0 to 1. The same seed gives the same faults for the same
 /// order of calls.
@@ -168,7 +168,10 @@ fn failed(action: &'static str, key: &str, reason: &'static str) -> SinkError {
 
 #[async_trait]
 impl Sink for MemorySink {
-    async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError> {
+    async fn create_while(&self, key: &str, body: Bytes, may: MayCreate) -> Result<Created, SinkError> {
+        if !may() {
+            return Err(failed("create", key, GIVEN_UP));
+        }
         let (fate, there, back) = self.draw();
         let late_by = match fate {
             Fate::Refused => {

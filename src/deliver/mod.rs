@@ -21,5 +21,5 @@ pub use lake::{BadLake, open, open_existing, open_to_write};
 pub use retry::{Backoff, retry_until};
 pub use s3::{S3Settings, Sse};
 pub use said::said;
-pub use sink::{Created, ObjectSink, ProbeError, Sink, SinkError};
+pub use sink::{Created, MayCreate, ObjectSink, ProbeError, Sink, SinkError};
 pub use url::{LakeUrl, mistaken_url};

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::folder::Folder;
-use super::s3::{SINGLE_PUT_MAX, Uploads};
+use super::s3::{NotUploaded, SINGLE_PUT_MAX, Uploads};
 use super::said::said;
 
 /// Folder of what is no row and no dead letter. Hive, Spark and Athena skip names that begin so.
@@ -45,11 +45,24 @@ pub struct SinkError {
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
+/// Whether an object may still be made: the lease is ours. It ends for good or for a while, amid an upload too.
+pub type MayCreate = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What is said when it may not.
+pub(super) const GIVEN_UP: &str =
+    "the lease is not valid at the moment: nothing was created, so as not to come after another worker";
+
 /// A place for objects. One of the four seams.
 #[async_trait]
 pub trait Sink: Send + Sync {
-    /// Creates the object unless one exists under its key. Visible whole or not at all.
-    async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError>;
+    /// Creates the object unless one exists under its key. Visible whole or not at all. Looks before each step whether
+    /// it still may: the last one could make the object again after somebody else has, and readers have moved it away.
+    async fn create_while(&self, key: &str, body: Bytes, may: MayCreate) -> Result<Created, SinkError>;
+
+    /// The same, where nobody else can come in between.
+    async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError> {
+        self.create_while(key, body, Arc::new(|| true)).await
+    }
 
     /// The object's bytes, if it exists.
     async fn read(&self, key: &str) -> Result<Option<Bytes>, SinkError>;
@@ -126,11 +139,12 @@ impl ObjectSink {
         match &self.way {
             Way::S3(uploads) => {
                 let path = self.path(PROBE);
-                let in_parts = uploads.create(&path, &body, self.attributes());
+                let always: MayCreate = Arc::new(|| true);
+                let in_parts = uploads.create(&path, &body, self.attributes(), &always);
                 match timeout(PROBE_IN_PARTS_TIMEOUT, in_parts).await {
                     Ok(Ok(())) => return Err(ProbeError::Replaces { how: " in parts" }),
-                    Ok(Err(error)) if is_taken(&error) => {}
-                    Ok(Err(error)) => return Err(failed("create", PROBE, &error).into()),
+                    Ok(Err(NotUploaded::Store(error))) if is_taken(&error) => {}
+                    Ok(Err(error)) => return Err(not_uploaded(PROBE, &error).into()),
                     Err(_) => tracing::warn!(
                         "slow store: not looked whether it replaces an object that is sent in parts"
                     ),
@@ -179,6 +193,13 @@ fn failed(action: &'static str, key: &str, source: &object_store::Error) -> Sink
     SinkError { action, key: key.to_owned(), source: said(source).into() }
 }
 
+fn not_uploaded(key: &str, why: &NotUploaded) -> SinkError {
+    match why {
+        NotUploaded::Store(error) => failed("create", key, error),
+        NotUploaded::GivenUp => SinkError { action: "create", key: key.to_owned(), source: GIVEN_UP.into() },
+    }
+}
+
 /// Whether somebody else's object may be in the way.
 fn is_taken(error: &object_store::Error) -> bool {
     use object_store::Error::{AlreadyExists, NotFound, Precondition};
@@ -187,12 +208,13 @@ fn is_taken(error: &object_store::Error) -> bool {
 
 #[async_trait]
 impl Sink for ObjectSink {
-    async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError> {
+    async fn create_while(&self, key: &str, body: Bytes, may: MayCreate) -> Result<Created, SinkError> {
         let path = self.path(key);
         let created = match &self.way {
             Way::Folder(folder) => {
                 let folder = Arc::clone(folder);
-                let made = spawn_blocking(move || folder.create(path.as_ref().split('/'), &body)).await;
+                let made =
+                    spawn_blocking(move || folder.create(path.as_ref().split('/'), &body, &*may)).await;
                 return made
                     .map_err(Into::into)
                     .and_then(|made| made.map_err(Into::into))
@@ -203,29 +225,30 @@ impl Sink for ObjectSink {
                 if self.exists(key).await? {
                     return Ok(Created::Existed);
                 }
-                uploads.create(&path, &body, self.attributes()).await
+                uploads.create(&path, &body, self.attributes(), &may).await
             }
+            Way::S3(_) if !may() => Err(NotUploaded::GivenUp),
             Way::S3(_) => {
                 let options = PutOptions {
                     mode: PutMode::Create,
                     attributes: self.attributes(),
                     ..PutOptions::default()
                 };
-                self.store.put_opts(&path, body.into(), options).await.map(drop)
+                self.store.put_opts(&path, body.into(), options).await.map(drop).map_err(NotUploaded::Store)
             }
         };
         match created {
             Ok(()) => Ok(Created::New),
             // A store may also answer so while another put is under way that has not succeeded (S3: 409
             // ConditionalRequestConflict), or because the upload is gone. Only an object that is there counts.
-            Err(refused) if is_taken(&refused) => {
+            Err(NotUploaded::Store(refused)) if is_taken(&refused) => {
                 if self.exists(key).await? {
                     Ok(Created::Existed)
                 } else {
                     Err(failed("create", key, &refused))
                 }
             }
-            Err(error) => Err(failed("create", key, &error)),
+            Err(error) => Err(not_uploaded(key, &error)),
         }
     }
 

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use self::credentials::SdkCredentials;
 use super::lake::BadLake;
 use super::said::said;
-use super::sink::ObjectSink;
+use super::sink::{MayCreate, ObjectSink};
 use super::url::LakeUrl;
 use crate::aws::{self, sdk_config};
 
@@ -215,6 +215,24 @@ fn retries() -> RetryConfig {
     RetryConfig { max_retries: 2, retry_timeout: Duration::from_secs(5), ..RetryConfig::default() }
 }
 
+/// Why an upload ended without its object.
+pub(super) enum NotUploaded {
+    /// The store said so, or nothing.
+    Store(Error),
+    /// Whoever asked for it may not create it any more.
+    GivenUp,
+}
+
+impl From<Error> for NotUploaded {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn allowed(may: &MayCreate) -> Result<(), NotUploaded> {
+    if may() { Ok(()) } else { Err(NotUploaded::GivenUp) }
+}
+
 /// Creates large objects of one bucket, part by part.
 pub(super) struct Uploads {
     /// Begins uploads, takes their parts, aborts them.
@@ -227,7 +245,7 @@ pub(super) struct Uploads {
 
 impl Uploads {
     /// Creates the object unless there is one. However this ends short of success, dropped included, the upload is
-    /// aborted.
+    /// aborted. `may` is asked before each part and before the completion.
     ///
     /// # Errors
     /// `Precondition`, `AlreadyExists` or `NotFound` when the completion found an object, another one that is being
@@ -237,18 +255,21 @@ impl Uploads {
         path: &Path,
         body: &Bytes,
         attributes: Attributes,
-    ) -> object_store::Result<()> {
+        may: &MayCreate,
+    ) -> Result<(), NotUploaded> {
+        allowed(may)?;
         let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
         let id = self.parts.create_multipart_opts(path, options).await?;
         let mut upload = Upload { of: self, path, id: Some(id.clone()) };
         let part_bytes = part_bytes(body.len());
         let parts = stream::iter((0..body.len()).step_by(part_bytes).enumerate())
             .map(|(number, start)| {
-                self.part(path, &id, number, body.slice(start..body.len().min(start + part_bytes)))
+                self.part(path, &id, number, body.slice(start..body.len().min(start + part_bytes)), may)
             })
             .buffered(PARTS_AT_ONCE)
             .try_collect()
             .await?;
+        allowed(may)?;
         self.completing.complete_multipart(path, &id, parts).await?;
         upload.id = None;
         Ok(())
@@ -261,8 +282,12 @@ impl Uploads {
         id: &MultipartId,
         number: usize,
         bytes: Bytes,
-    ) -> object_store::Result<PartId> {
-        let put = || self.parts.put_part(path, id, number, bytes.clone().into());
+        may: &MayCreate,
+    ) -> Result<PartId, NotUploaded> {
+        let put = || async {
+            allowed(may)?;
+            Ok(self.parts.put_part(path, id, number, bytes.clone().into()).await?)
+        };
         put.retry(
             ExponentialBuilder::new()
                 .with_min_delay(Duration::from_millis(200))
@@ -270,8 +295,12 @@ impl Uploads {
                 .with_max_times(PART_TRIES - 1)
                 .with_jitter(),
         )
-        .when(|error| matches!(error, Error::Generic { .. }))
-        .notify(|error, wait| tracing::debug!(%path, part = number + 1, ?wait, %error, "part refused"))
+        .when(|why| matches!(why, NotUploaded::Store(Error::Generic { .. })))
+        .notify(|why, wait| {
+            if let NotUploaded::Store(error) = why {
+                tracing::debug!(%path, part = number + 1, ?wait, %error, "part refused");
+            }
+        })
         .await
     }
 

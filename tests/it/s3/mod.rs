@@ -3,7 +3,7 @@
 
 pub(crate) mod server;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -285,4 +285,33 @@ async fn what_is_given_up_half_way_is_aborted() {
     assert_eq!(deliver(&lake, &large()).await, (Created::New, 1));
     lake.settled().await;
     assert_eq!(s3.open_uploads(), 1, "left to the lifecycle rule");
+}
+
+/// The lease is over for a while when the server has seen so many requests of a kind: what is under way ends without an
+/// object, and whoever has moved it away meanwhile does not find it again.
+#[tokio::test]
+async fn an_upload_goes_no_further_than_its_lease() {
+    let slow_down = (Op::Part, Mood::Refuse(503, "SlowDown"));
+    for (op, times, script) in
+        [(Op::Begin, 1, &[][..]), (Op::Part, 1, &[]), (Op::Part, 3, &[]), (Op::Part, 1, &[slow_down; 6])]
+    {
+        let s3 = Arc::new(S3::start(script).await);
+        let lake = lake(&s3, &S3Settings::default()).await;
+        let seen = Arc::clone(&s3);
+        let may = Arc::new(move || seen.count(op) < times);
+        let error = lake.create_while(KEY, large(), may).await.unwrap_err();
+        assert!(error.source.to_string().contains("the lease is not valid"), "{}", error.source);
+        lake.settled().await;
+        let counts = [Op::Complete, Op::Abort].map(|op| s3.count(op));
+        assert_eq!((counts, s3.open_uploads()), ([0, 1], 0), "{op:?} {times}");
+        assert!(!lake.exists(KEY).await.unwrap());
+        assert_eq!(deliver(&lake, &large()).await.0, Created::New, "the next owner's");
+    }
+
+    let s3 = S3::start(&[]).await;
+    let lake = lake(&s3, &S3Settings::default()).await;
+    for body in [Bytes::from_static(SMALL), large()] {
+        assert!(lake.create_while(KEY, body, Arc::new(|| false)).await.is_err());
+    }
+    assert!(s3.ops().iter().all(|op| *op == Op::Head), "{:?}", s3.ops());
 }

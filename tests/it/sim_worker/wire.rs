@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use kinetide::deliver::memory::MemorySink;
-use kinetide::deliver::{Created, Sink, SinkError};
+use kinetide::deliver::{Created, MayCreate, Sink, SinkError};
 use kinetide::fetch::memory::MemoryStream;
 use kinetide::fetch::{FetchError, Page, RecordSource, StartAt};
 use kinetide::lease::memory::MemoryLeaseTable;
@@ -336,11 +336,11 @@ impl RecordSource for Wire {
 
 #[async_trait]
 impl Sink for Wire {
-    async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError> {
+    async fn create_while(&self, key: &str, body: Bytes, may: MayCreate) -> Result<Created, SinkError> {
         let (outside, key) = (Arc::clone(&self.outside), key.to_owned());
         self.send(async move {
             outside.sink_answers("create", &key).await?;
-            outside.sink.create(&key, body).await
+            outside.sink.create_while(&key, body, may).await
         })
         .await
     }
