@@ -23,7 +23,7 @@ use crate::fetch::kinesis::KinesisSource;
 use crate::fetch::{ByteBudget, FetchError, RecordSource, Starts};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
-use crate::lease::{LeaseTable, TableError};
+use crate::lease::{LeaseTable, RETENTION_HOURS_MIN, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown;
 use crate::telemetry::cpu::CpuMeter;
@@ -93,7 +93,8 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         check_lake(sink.as_ref(), &config),
         open_firehose(&config),
     );
-    let firehose = stream.and(leases).and(lake).and(firehose)?;
+    let retention_hours = stream?;
+    let firehose = leases.and(lake).and(firehose)?;
     // Adding the index to a large table of an older application takes a while; the log says so meanwhile.
     table.ensure_exists().await.map_err(|error| match error {
         TableError::Unusable { table, reason } => StartError::new(format!("lease table {table}"), reason),
@@ -161,6 +162,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             lake: config.lake.place(),
             pending_format: config.pending_format,
             initial_timestamp_us: config.initial_timestamp_us,
+            retention_hours,
             seed: seed(),
         },
     });
@@ -212,13 +214,14 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     Ok(drain)
 }
 
-async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<(), StartError> {
+/// Whether the stream can be read; answers for how many hours it keeps records.
+async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<u32, StartError> {
     let what = || format!("stream {stream}");
     let call = client.describe_stream_summary().stream_name(stream).send();
     let answer =
         timeout(START_TIMEOUT, call).await.map_err(|_| StartError::new(what(), out_of_reach("Kinesis")))?;
-    let status = match answer {
-        Ok(answer) => answer.stream_description_summary.map(|summary| summary.stream_status),
+    let summary = match answer {
+        Ok(answer) => answer.stream_description_summary,
         Err(error)
             if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) =>
         {
@@ -226,9 +229,13 @@ async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<
         }
         Err(error) => return Err(StartError::new(what(), explain(&error))),
     };
-    match status {
-        Some(StreamStatus::Active | StreamStatus::Updating) => Ok(()),
-        Some(other) => Err(StartError::new(what(), format!("is {other}; start again when it is ACTIVE"))),
+    match summary.map(|summary| (summary.stream_status, summary.retention_period_hours)) {
+        Some((StreamStatus::Active | StreamStatus::Updating, hours)) => {
+            Ok(u32::try_from(hours).unwrap_or(0).max(RETENTION_HOURS_MIN))
+        }
+        Some((other, _)) => {
+            Err(StartError::new(what(), format!("is {other}; start again when it is ACTIVE")))
+        }
         None => Err(StartError::new(what(), "the answer names no status")),
     }
 }

@@ -111,6 +111,8 @@ pub struct ConsumerSettings {
     pub pending_format: Option<PendingFormat>,
     /// Where AT_TIMESTAMP leases start whose row does not say it, µs since the epoch.
     pub initial_timestamp_us: Option<i64>,
+    /// How long the stream keeps records.
+    pub retention_hours: u32,
     /// Seed of all random choices.
     pub seed: u64,
 }

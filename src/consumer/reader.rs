@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Shared;
 use crate::cause::chain;
 use crate::fetch::{BytePermit, FetchError, Next, Pacing, Page, StartAt, fetch_page};
-use crate::lease::HeldLease;
+use crate::lease::{CaughtUp, Gap, HeldLease, gap};
 use crate::shard::{ChildShard, SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, Side};
@@ -73,7 +73,8 @@ pub(super) async fn read_shard(
     let mut iterator: Option<String> = None;
     let mut not_before = Instant::now();
     let mut reserve = shared.source.page_bytes_max();
-    // The record at the checkpoint is read again; another one in its place means that it has been trimmed.
+    // The record at the checkpoint is read again; another one in its place means that it has been trimmed, and those
+    // between them perhaps.
     let mut expected = match &start {
         StartAt::At(sequence) => Some(sequence.clone()),
         _ => None,
@@ -141,12 +142,18 @@ pub(super) async fn read_shard(
         let looked_for = expected.take_if(|_| !page.is_empty() || at_tip);
         // A rebuild that misses a record says so itself.
         if let (Some(checkpoint), Purpose::Deliver) = (&looked_for, &purpose) {
-            report_trimmed(&shard, &page, checkpoint);
+            report_gap(&lease, &page, checkpoint, shared.settings.retention_hours);
         }
         if let Some(last) = page.records().next_back() {
             start = StartAt::After(
                 SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"),
             );
+        }
+        if let (true, Purpose::Deliver, Some(at_us), StartAt::At(last) | StartAt::After(last)) =
+            (at_tip, &purpose, page.served_us, &start)
+        {
+            let retention_hours = shared.settings.retention_hours;
+            lease.at_tip(CaughtUp { after: last.clone(), at_us, retention_hours });
         }
         not_before = pacing.after_page(Instant::now(), page.len(), page.millis_behind_latest);
         reserve = if at_tip { TIP_BYTES.max(page.bytes() * 2) } else { shared.source.page_bytes_max() };
@@ -203,15 +210,29 @@ impl Trouble {
     }
 }
 
-fn report_trimmed(shard: &ShardId, page: &Page, checkpoint: &SequenceNumber) {
+/// The first answer to a reader that begins at `checkpoint`: has retention taken records that nobody read?
+fn report_gap(lease: &HeldLease, page: &Page, checkpoint: &SequenceNumber, retention_hours: u32) {
+    let (shard, seen) = (lease.key(), lease.row().caught_up);
     let first = page.records().next().and_then(|record| SequenceNumber::parse(record.sequence_number));
-    if first.as_ref().is_some_and(|first| first > checkpoint) {
-        metrics::checkpoint_trimmed();
-        tracing::error!(
+    match gap(seen.as_ref(), checkpoint, first.as_ref(), page.served_us, Some(retention_hours)) {
+        Gap::None => {}
+        Gap::Possible => {
+            metrics::checkpoint_trimmed();
+            tracing::error!(
+                %shard,
+                %checkpoint,
+                first = first.map(|first| first.to_string()),
+                caught_up_us = seen.filter(|seen| seen.after == *checkpoint).map(|seen| seen.at_us),
+                retention_hours,
+                "the record at the checkpoint has left the stream, and it is longer than the retention, or not known, \
+                 since the shard was read to its tip: records after it may be lost; compare with what producers sent"
+            );
+        }
+        Gap::Unknown => tracing::warn!(
             %shard,
             %checkpoint,
-            first = first.map(|first| first.to_string()),
-            "the record at the checkpoint has left the stream's retention; records after it may be lost"
-        );
+            "the record at the checkpoint has left the stream, and the shard is empty: whether records came and went \
+             unread is not known, as the lease does not say yet when the shard was last read to its tip"
+        ),
     }
 }

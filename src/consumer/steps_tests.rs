@@ -65,6 +65,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         lake: "lake".into(),
         pending_format: None,
         initial_timestamp_us: None,
+        retention_hours: 24,
         seed: 1,
     };
     let context = Arc::new(BatchContext {

@@ -3,6 +3,7 @@
 //! Owns: the lease row and every write to it, who should take which lease, renewing, releasing, clean-up.
 //! Does not own: what a batch is or when it is safe (`checkpoint` decides, and writes through [`HeldLease`]).
 
+mod caught_up;
 pub mod coordinator;
 pub mod dynamodb;
 pub mod explain;
@@ -19,6 +20,7 @@ mod watched;
 pub mod whose;
 mod write;
 
+pub use caught_up::{CaughtUp, Gap, RETENTION_HOURS_MIN, gap};
 pub use fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
 pub use held::{HeldLease, LeaseWriteError};
 pub use row::{LastPrepared, Lease, LeaseKey, Pending, WorkerId};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::caught_up::CaughtUp;
 use crate::shard::{Checkpoint, HashKeyRange, Shard, ShardId};
 
 /// Primary key of a lease. The shard id, for an application that reads one stream.
@@ -105,6 +106,9 @@ pub struct Lease {
     /// `kinetideStart`, an attribute of our own that Java leaves alone: reading began at this time, µs since the epoch,
     /// and nothing is committed yet. Children of the shard begin there too.
     pub start_us: Option<i64>,
+    /// `kinetideCaughtUp`, an attribute of our own that Java leaves alone: when the shard was last read to its tip. It says
+    /// something of the checkpoint that it names only.
+    pub caught_up: Option<CaughtUp>,
     /// `checkpointOwner`: present only during a graceful hand-off, the old owner that may still checkpoint.
     pub checkpoint_owner: Option<WorkerId>,
 }
@@ -127,6 +131,7 @@ impl Lease {
             moves: 0,
             stream: None,
             start_us: None,
+            caught_up: None,
             checkpoint_owner: None,
         }
     }

@@ -338,7 +338,8 @@ async fn finished_leases_go_without_a_listing() {
     let finished = scene.table.write(&seen, &LeaseWrite::Commit(Checkpoint::ShardEnd)).await.unwrap();
     // Its owner has renewed it since it was seen.
     let seen = scene.table.rows();
-    let finished = scene.table.write(&finished, &LeaseWrite::Renew(None)).await.unwrap();
+    let finished =
+        scene.table.write(&finished, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
     scene.sync.look(&mut scene.watch, seen).await.unwrap();
     assert_eq!((scene.rows(), scene.calls()), (vec![(1, at(1010))], 1));
 

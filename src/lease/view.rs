@@ -342,7 +342,7 @@ mod tests {
         table.look(1, &mine, &[says("a", Some("2"), TODAY), says("old", None, TODAY)]);
         assert_eq!(read_by_all(&table, 1), 1);
         // Its row stands still for longer than it would.
-        let mine = apply(&mine, &LeaseWrite::Renew(None));
+        let mine = apply(&mine, &LeaseWrite::Renew { kbps: None, caught_up: None });
         table.look(30, &mine, &[says("a", Some("2"), TODAY + 30), says("old", None, TODAY)]);
         assert_eq!(read_by_all(&table, 30), 2);
         // A row that was old when it was first seen is that of a worker that has gone.
@@ -359,7 +359,7 @@ mod tests {
         table.look(0, &first, &[]);
         table.look(9, &first, &[]);
         assert!(table.is_live(10) && !table.is_live(11));
-        table.look(9, &apply(&first, &LeaseWrite::Renew(None)), &[]);
+        table.look(9, &apply(&first, &LeaseWrite::Renew { kbps: None, caught_up: None }), &[]);
         assert!(table.is_live(19) && !table.is_live(20));
         table.look(21, &lease(None), &[]);
         assert!(!table.is_live(21), "nobody owns it");
@@ -376,7 +376,7 @@ mod tests {
             table.look(1, &given, &workers);
             assert!(table.is_live(1 + patience) && !table.is_live(2 + patience), "{patience} s");
             // Once it has renewed, it is a worker like any other.
-            table.look(5, &apply(&given, &LeaseWrite::Renew(None)), &workers);
+            table.look(5, &apply(&given, &LeaseWrite::Renew { kbps: None, caught_up: None }), &workers);
             assert!(table.is_live(15) && !table.is_live(16));
         }
     }
@@ -424,7 +424,7 @@ mod tests {
         table.look(0, &held, &[]);
         let mut handed = apply(&held, &LeaseWrite::HandOff(WorkerId::new("b")));
         table.look(3, &handed, &[]);
-        handed = apply(&handed, &LeaseWrite::Renew(None));
+        handed = apply(&handed, &LeaseWrite::Renew { kbps: None, caught_up: None });
         table.look(6, &handed, &[]);
         let since = |table: &Look| table.view.leases().next().unwrap().handing_off_since;
         assert_eq!(since(&table), Some(table.at(3)));

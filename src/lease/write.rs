@@ -3,14 +3,20 @@
 
 use std::sync::Arc;
 
+use super::caught_up::CaughtUp;
 use super::row::{LastPrepared, Lease, Pending, WorkerId};
 use crate::shard::{Checkpoint, HashKeyRange, ShardId};
 
 /// One conditional update of a lease row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum LeaseWrite {
-    /// Heartbeat: counter + 1; the throughput of the shard in KB/s, where it is known.
-    Renew(Option<f64>),
+    /// Heartbeat: counter + 1. What is not known leaves what was there.
+    Renew {
+        /// Throughput of the shard in KB/s.
+        kbps: Option<f64>,
+        /// The checkpoint as it was at the tip of the shard.
+        caught_up: Option<CaughtUp>,
+    },
     /// Give the lease to this worker: counter + 1, `checkpointOwner` removed, owner switches counted. What the leader
     /// does with a lease that nobody reads, and an owner that stops with its own.
     Assign(WorkerId),
@@ -65,7 +71,7 @@ impl LeaseWrite {
 pub fn holds(current: &Lease, seen: &Lease, write: &LeaseWrite) -> bool {
     current.counter == seen.counter
         && match write {
-            LeaseWrite::Renew(_) => seen.checkpoint_owner.is_some() || current.checkpoint_owner.is_none(),
+            LeaseWrite::Renew { .. } => seen.checkpoint_owner.is_some() || current.checkpoint_owner.is_none(),
             LeaseWrite::Assign(_) | LeaseWrite::Evict => {
                 current.owner == seen.owner && current.checkpoint_owner == seen.checkpoint_owner
             }
@@ -84,7 +90,12 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
         next.counter += 1;
     }
     match write {
-        LeaseWrite::Renew(kbps) => next.throughput_kbps = kbps.or(row.throughput_kbps),
+        LeaseWrite::Renew { kbps, caught_up } => {
+            next.throughput_kbps = kbps.or(row.throughput_kbps);
+            if caught_up.is_some() {
+                next.caught_up.clone_from(caught_up);
+            }
+        }
         LeaseWrite::Assign(to) => {
             if counts_as_switch(row, to) {
                 next.owner_switches += 1;

@@ -175,6 +175,7 @@ async fn finish(
             lake: "/lake".into(),
             pending_format: Some(format),
             initial_timestamp_us: None,
+            retention_hours: 24,
             seed: 1,
         },
     });

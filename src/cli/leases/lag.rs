@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::aws::explain;
 use crate::clock::wall_clock_us;
-use crate::lease::{Lease, LeaseKey};
+use crate::lease::{CaughtUp, Gap, Lease, LeaseKey, gap};
 use crate::shard::{Checkpoint, SequenceNumber};
 
 /// Shards asked at the same time. Each costs one of the five reads a second that the shard allows.
@@ -26,7 +26,7 @@ pub(super) struct Lag {
     pub(super) checkpoint_age_ms: Option<i64>,
     /// How far the next record is behind the tip, ms.
     pub(super) millis_behind_latest: Option<i64>,
-    /// The record at the checkpoint has left the stream: what followed it may be lost.
+    /// The record at the checkpoint has left the stream, and what followed it may be lost.
     pub(super) trimmed: bool,
     /// Why nothing is known, in short.
     pub(super) lag_problem: Option<String>,
@@ -64,7 +64,7 @@ async fn lag(client: &Client, stream: &str, lease: &Lease) -> Lag {
             Ok(page) => page,
             Err(error) => return problem(short(error.code(), || explain(&error))),
         };
-        read = of_page(&lease.checkpoint, &page, wall_clock_us());
+        read = of_page(&lease.checkpoint, lease.caught_up.as_ref(), &page, wall_clock_us());
         if !page.records().is_empty() || page.millis_behind_latest() == Some(0) {
             break;
         }
@@ -74,19 +74,29 @@ async fn lag(client: &Client, stream: &str, lease: &Lease) -> Lag {
 }
 
 /// What the first record at a checkpoint tells.
-fn of_page(checkpoint: &Checkpoint, page: &GetRecordsOutput, wall_clock_us: i64) -> Lag {
+fn of_page(
+    checkpoint: &Checkpoint,
+    caught_up: Option<&CaughtUp>,
+    page: &GetRecordsOutput,
+    wall_clock_us: i64,
+) -> Lag {
     let behind = page.millis_behind_latest();
-    let (Some(record), Checkpoint::At(at)) = (page.records().first(), checkpoint) else {
-        // Nothing there, or nothing done yet.
+    let first = page.records().first();
+    let Checkpoint::At(at) = checkpoint else {
         return Lag { millis_behind_latest: behind, ..Lag::default() };
     };
-    let trimmed = SequenceNumber::parse(record.sequence_number()).is_some_and(|first| first > at.sequence);
-    let arrival_us = record.approximate_arrival_timestamp().and_then(|at| at.as_nanos().checked_div(1000));
-    let arrival_us = arrival_us.and_then(|us| i64::try_from(us).ok());
+    if first.is_none() && behind != Some(0) {
+        return Lag { millis_behind_latest: behind, ..Lag::default() };
+    }
+    let sequence = first.and_then(|record| SequenceNumber::parse(record.sequence_number()));
+    let gap = gap(caught_up, &at.sequence, sequence.as_ref(), Some(wall_clock_us), None);
+    let there = first.filter(|_| sequence.is_some_and(|sequence| sequence <= at.sequence));
+    let arrival = there.and_then(|record| record.approximate_arrival_timestamp());
+    let arrival_us = arrival.and_then(|at| i64::try_from(at.as_nanos().checked_div(1000)?).ok());
     Lag {
-        checkpoint_age_ms: arrival_us.filter(|_| !trimmed).map(|us| (wall_clock_us - us).max(0) / 1000),
+        checkpoint_age_ms: arrival_us.map(|us| (wall_clock_us - us).max(0) / 1000),
         millis_behind_latest: behind,
-        trimmed,
+        trimmed: gap == Gap::Possible,
         lag_problem: None,
     }
 }
@@ -142,6 +152,7 @@ mod tests {
     #[test]
     fn the_record_at_the_checkpoint_gives_its_age() {
         let at = Checkpoint::At(Position::new(SequenceNumber::from(9)));
+        let of_page = |checkpoint: &_, page: &_, now_us| of_page(checkpoint, None, page, now_us);
         let lag = of_page(&at, &page(Some("9"), 1_500), 103_250_000);
         assert_eq!((lag.checkpoint_age_ms, lag.millis_behind_latest), (Some(3_250), Some(1_500)));
         // A host whose clock is behind.
@@ -151,6 +162,14 @@ mod tests {
             (gone.checkpoint_age_ms, gone.millis_behind_latest, gone.trimmed),
             (None, Some(7_000), true)
         );
+        // Nothing was lost: the shard was read to its tip a while ago.
+        let seen = CaughtUp { after: SequenceNumber::from(9), at_us: 100_000_000, retention_hours: 24 };
+        for found in [page(Some("10"), 7_000), page(None, 0)] {
+            let quiet = super::of_page(&at, Some(&seen), &found, 103_250_000);
+            assert_eq!((quiet.checkpoint_age_ms, quiet.trimmed), (None, false));
+            let later = 100_000_000 + 24 * 3_600_000_000;
+            assert!(super::of_page(&at, Some(&seen), &found, later).trimmed);
+        }
         let empty = of_page(&Checkpoint::TrimHorizon, &page(None, 0), 1);
         assert_eq!(empty, Lag { millis_behind_latest: Some(0), ..Lag::default() });
         let unread = of_page(&Checkpoint::TrimHorizon, &page(Some("3"), 60_000), 1);

@@ -10,8 +10,10 @@ use super::act::{self, Done};
 use super::change::{self, Allowed};
 use super::lag::Lag;
 use super::observe::{Observer, wall_clock_s};
-use super::report::{Report, State};
+use super::report::{Report, State, pending_report};
 use super::table::{self, Screen};
+use crate::batch::Content;
+use crate::checkpoint::{PendingBatch, Proof, Stage};
 use crate::lease::explain::Reason;
 use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
 use crate::lease::memory::{Faults, MemoryLeaseTable};
@@ -76,7 +78,7 @@ async fn alive(table: &MemoryLeaseTable, id: &str) {
     loop {
         sleep(Duration::from_millis(3308)).await;
         for row in table.rows().into_iter().filter(|row| row.actual_owner() == Some(&WorkerId::new(id))) {
-            table.write(&row, &LeaseWrite::Renew(None)).await.unwrap();
+            table.write(&row, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
         }
     }
 }
@@ -168,6 +170,8 @@ a                                          2       42 %  98 %        0 s ago  ac
 ip-10-0-1-7.eu-north…nternal:3f2a9c1b77e1  1       -     -           -        no row: gets no leases
 "
     );
+    let foreign = report.leases[1].pending.as_ref().unwrap();
+    assert!(!foreign.ours && foreign.lake.is_none() && foreign.proof.is_none());
     let docs = include_str!("../../../docs/LEASES.md");
     let json = serde_json::to_value(&report).unwrap();
     let members =
@@ -244,7 +248,7 @@ async fn a_row_that_moved_on_is_left_alone() {
     let seen = table.rows().remove(0);
     let allowed = Allowed { evict: true, force: true };
     let planned = change::set_checkpoint(&seen, false, &at(100), None, allowed).unwrap();
-    table.write(&seen, &LeaseWrite::Renew(None)).await.unwrap();
+    table.write(&seen, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
     let before = table.rows();
     assert!(matches!(act::write(&*table, &planned).await, Done::MovedOn { row: Some(_), steps_before: 0 }));
     assert_eq!(table.rows(), before);
@@ -292,4 +296,36 @@ fn ids_are_cut_in_the_middle_and_lines_between_words() {
     assert!(lines.lines().count() == 4 && lines.lines().all(|line| line.chars().count() <= 100), "{lines}");
     let text = [0.4, 59.9, 133.0, 11_100.0, 180_000.0].map(table::duration);
     assert_eq!(text, ["0 s", "59 s", "2m 13s", "3h 05m", "2d 02h"]);
+}
+
+/// What an operator needs to find the objects of a halted shard, and to see whether they are whole.
+#[test]
+fn a_batch_is_shown_with_its_lake_and_what_its_objects_hold() {
+    let mut batch = PendingBatch {
+        first: Position::new(SequenceNumber::from(2)),
+        last: Position::new(SequenceNumber::from(5)),
+        transform: "json/2".into(),
+        generation: 1,
+        stage: Stage::Deliver,
+        objects: vec!["landing/a-r1".into(), "errors/b-r1".into()],
+        sealed: vec!["landing/a".into()],
+        shard_end: false,
+        streamed: false,
+        proof: Some(Proof {
+            lake: "s3://lake/raw".into(),
+            contents: vec![Content { rows: 3, hash: 0xab }, Content { rows: 1, hash: u64::MAX }],
+        }),
+    };
+    let shown = |batch: &PendingBatch| serde_json::to_value(pending_report(&batch.to_pending())).unwrap();
+    let expected = serde_json::json!({
+        "last": "5", "ours": true, "first": "2", "stage": "deliver", "transform": "json/2", "lake": "s3://lake/raw",
+        "objects": ["landing/a-r1", "errors/b-r1"],
+        "proof": [{"rows": 3, "hash": "00000000000000ab"}, {"rows": 1, "hash": "ffffffffffffffff"}],
+        "sealed": ["landing/a"], "problem": null,
+    });
+    assert_eq!(shown(&batch), expected);
+    batch.proof = None;
+    let unproven = shown(&batch);
+    assert!(unproven["lake"].is_null() && unproven["proof"].is_null(), "format 1 does not say: {unproven}");
+    assert_eq!(unproven["objects"], expected["objects"]);
 }

@@ -92,14 +92,17 @@ impl Coordinator {
             return None;
         }
         let sent = Instant::now();
-        let row = match timeout(limit, self.table.write(&seen, &LeaseWrite::Renew(None))).await {
-            Ok(Ok(row)) => row,
-            Ok(Err(WriteError::Conflict(_))) | Err(_) => return None,
-            Ok(Err(error)) => {
-                tracing::debug!(lease = %key, error = %chain(&error), "lease not begun");
-                return None;
-            }
-        };
+        let row =
+            match timeout(limit, self.table.write(&seen, &LeaseWrite::Renew { kbps: None, caught_up: None }))
+                .await
+            {
+                Ok(Ok(row)) => row,
+                Ok(Err(WriteError::Conflict(_))) | Err(_) => return None,
+                Ok(Err(error)) => {
+                    tracing::debug!(lease = %key, error = %chain(&error), "lease not begun");
+                    return None;
+                }
+            };
         tracing::info!(lease = %key, counter = row.counter, checkpoint = row.checkpoint.as_str(), "lease begun");
         metrics::lease_begun();
         let held =

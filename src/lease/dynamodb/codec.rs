@@ -7,9 +7,10 @@ use super::item::{
     ENTITY_LEASE, ENTITY_TYPE, Item, LEASE_KEY, NotUnderstood, Update, b, measured, n, number, s, text,
 };
 use super::layout::Layout;
+use crate::lease::CaughtUp;
 use crate::lease::row::{LastPrepared, Lease, LeaseKey, Pending, WorkerId};
 use crate::lease::write::{LeaseWrite, counts_as_switch, moves_with};
-use crate::shard::{Checkpoint, HashKeyRange, ShardId};
+use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, ShardId};
 
 pub(super) const LEASE_OWNER: &str = "leaseOwner";
 const LEASE_COUNTER: &str = "leaseCounter";
@@ -29,6 +30,10 @@ const THROUGHPUT: &str = "throughputKBps";
 const MOVES: &str = "kinetideMoves";
 const STREAM: &str = "kinetideStream";
 const START: &str = "kinetideStart";
+/// A map: the checkpoint, `at` (µs since the epoch), `retentionHours`.
+const CAUGHT_UP: &str = "kinetideCaughtUp";
+const AT: &str = "at";
+const RETENTION: &str = "retentionHours";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
 /// Reads the row of a lease.
 ///
@@ -54,6 +59,7 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
         hash_range: hash_range(item)?,
         moves: number(item, MOVES).ok().flatten().unwrap_or(0),
         start_us: item.get(START).and_then(|value| value.as_n().ok()?.parse().ok()),
+        caught_up: caught_up(item),
         throughput_kbps: item.get(THROUGHPUT).and_then(|value| value.as_n().ok()?.parse().ok()),
         stream: text(item, STREAM)?.map(Into::into),
         checkpoint_owner: text(item, CHECKPOINT_OWNER)?.map(WorkerId::new),
@@ -107,6 +113,9 @@ pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
     if let Some(start_us) = lease.start_us {
         put(START, n(start_us));
     }
+    if let Some(seen) = &lease.caught_up {
+        put(CAUGHT_UP, at_the_tip(seen));
+    }
     if let Some(throughput) = lease.throughput_kbps {
         put(THROUGHPUT, measured(throughput));
     }
@@ -138,13 +147,16 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
         set.push(format!("{LEASE_COUNTER} = {}", out.value("next", n(seen.counter + 1))));
     }
     match write {
-        LeaseWrite::Renew(kbps) => {
+        LeaseWrite::Renew { kbps, caught_up } => {
             if seen.checkpoint_owner.is_none() {
                 and_owner(&mut out, CHECKPOINT_OWNER, None);
             }
             // Whatever cannot be a throughput leaves the last one.
             if let Some(kbps) = kbps.filter(|kbps| kbps.is_finite() && *kbps >= 0.0) {
                 set.push(format!("{THROUGHPUT} = {}", out.value("kbps", measured(kbps))));
+            }
+            if let Some(seen) = caught_up {
+                set.push(format!("{CAUGHT_UP} = {}", out.value("caughtUp", at_the_tip(seen))));
             }
         }
         LeaseWrite::Assign(to) => {
@@ -284,6 +296,24 @@ fn last_prepared(item: &Item) -> Option<LastPrepared> {
     })
 }
 
+fn at_the_tip(seen: &CaughtUp) -> AttributeValue {
+    AttributeValue::M(Item::from([
+        (CHECKPOINT.to_owned(), s(seen.after.as_str())),
+        (AT.to_owned(), n(seen.at_us)),
+        (RETENTION.to_owned(), n(seen.retention_hours)),
+    ]))
+}
+
+/// What is malformed is taken for nothing noted.
+fn caught_up(item: &Item) -> Option<CaughtUp> {
+    let item = item.get(CAUGHT_UP)?.as_m().ok()?;
+    Some(CaughtUp {
+        after: SequenceNumber::parse(item.get(CHECKPOINT)?.as_s().ok()?)?,
+        at_us: item.get(AT)?.as_n().ok()?.parse().ok()?,
+        retention_hours: item.get(RETENTION)?.as_n().ok()?.parse().ok()?,
+    })
+}
+
 fn shard_ids(item: &Item, name: &'static str) -> Result<Vec<ShardId>, NotUnderstood> {
     match item.get(name) {
         None => Ok(Vec::new()),
@@ -362,6 +392,11 @@ mod tests {
                         moves: switches.into(),
                         stream: (switches % 2 == 1).then(|| format!("1:trades:{switches}").into()),
                         start_us: kbps.map(|us| i64::from(us) - 1000),
+                        caught_up: kbps.map(|n| CaughtUp {
+                            after: u128::from(n).into(),
+                            at_us: i64::from(n) - 1000,
+                            retention_hours: n,
+                        }),
                         throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
                         checkpoint_owner: other,
                     }
@@ -407,18 +442,28 @@ mod tests {
         row.insert("pendingCheckpoint".into(), s("42"));
         row.insert("pendingCheckpointState".into(), n(3));
         row.insert("throughputKBps".into(), s("fast"));
+        row.insert(
+            "kinetideCaughtUp".into(),
+            AttributeValue::M(item(&[("checkpoint", s("5")), ("at", s("now"))])),
+        );
         let lease = decode(&row).unwrap();
         assert_eq!(lease.pending.unwrap().state, None);
-        assert_eq!(lease.throughput_kbps, None);
+        assert_eq!((lease.throughput_kbps, lease.caught_up), (None, None));
     }
 
     #[test]
     fn expressions_read_as_in_the_table_of_writes() {
         let mut seen = decode(&legacy()).unwrap();
-        let renew = update(&seen, &LeaseWrite::Renew(None));
+        let renew = update(&seen, &LeaseWrite::Renew { kbps: None, caught_up: None });
         assert_eq!(renew.update, "SET leaseCounter = :next");
         assert_eq!(renew.condition, "leaseCounter = :seen AND attribute_not_exists(checkpointOwner)");
         assert_eq!(renew.values[":next"], n(8));
+
+        let caught_up = CaughtUp { after: 42u128.into(), at_us: 7, retention_hours: 24 };
+        let renew = update(&seen, &LeaseWrite::Renew { kbps: None, caught_up: Some(caught_up) });
+        assert_eq!(renew.update, "SET leaseCounter = :next, kinetideCaughtUp = :caughtUp");
+        let written = item(&[("checkpoint", s("42")), ("at", n(7)), ("retentionHours", n(24))]);
+        assert_eq!(renew.values[":caughtUp"], AttributeValue::M(written));
 
         seen.owner = Some(WorkerId::new("a"));
         let take = update(&seen, &LeaseWrite::Assign(WorkerId::new("b")));

@@ -12,9 +12,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::caught_up::CaughtUp;
 use super::row::{Lease, LeaseKey, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
+use crate::shard::{Checkpoint, Position};
 use crate::telemetry::metrics;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -80,6 +82,8 @@ struct State {
     row: Lease,
     sent: Instant,
     throughput: Throughput,
+    /// When its reader was last at the tip of the shard.
+    at_tip: Option<CaughtUp>,
 }
 
 /// Moving average of the bytes read, as KCL's `LeaseStatsRecorder` keeps it.
@@ -121,6 +125,7 @@ impl HeldLease {
                 throughput: Throughput { kbps: lease.throughput_kbps, since: valid_from },
                 row: lease,
                 sent: valid_from,
+                at_tip: None,
             }),
             writer: tokio::sync::Mutex::default(),
             lost: CancellationToken::new(),
@@ -162,6 +167,21 @@ impl HeldLease {
         self.bytes_read.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// Notes that the shard had no more records; a heartbeat tells it when the checkpoint has come there.
+    pub fn at_tip(&self, seen: CaughtUp) {
+        self.state().at_tip = Some(seen);
+    }
+
+    /// What the reader saw at the tip, once all that it had read is committed.
+    fn caught_up(&self) -> Option<CaughtUp> {
+        let state = self.state();
+        let committed = |seen: &&CaughtUp| {
+            // An index inside an aggregate may have records behind it.
+            state.row.checkpoint == Checkpoint::At(Position::new(seen.after.clone()))
+        };
+        state.at_tip.as_ref().filter(committed).cloned()
+    }
+
     /// True when the lease has been ours for long enough that nobody need know how often it moved before.
     pub(super) fn has_settled(&self) -> bool {
         self.row().moves > 0 && self.since.elapsed() > SETTLED_AFTER
@@ -169,8 +189,8 @@ impl HeldLease {
 
     /// Sends a heartbeat.
     pub(super) async fn renew(&self) -> Result<Lease, LeaseWriteError> {
-        let kbps = self.measure();
-        self.write(LeaseWrite::Renew(kbps)).await
+        let (kbps, caught_up) = (self.measure(), self.caught_up());
+        self.write(LeaseWrite::Renew { kbps, caught_up }).await
     }
 
     /// The row as it stands in the table, by a heartbeat: with what others may have changed in it meanwhile.
@@ -363,7 +383,7 @@ impl HeldLease {
     }
 }
 
-/// True when `row` is what a write of ours would have left. Children, hash keys and throughput do not count:
+/// True when `row` is what a write of ours would have left. Children, hash keys, throughput and tip do not count:
 /// other workers may fill them in without moving the counter, and so may the start of a hand-off change the
 /// owners of a row that stays ours.
 fn is_outcome(row: &Lease, candidate: &Lease) -> bool {

@@ -178,11 +178,11 @@ async fn an_earlier_write_without_an_answer_is_recognised_under_another() {
     sleep(Duration::from_secs(1)).await;
     table.script.lock().unwrap().extend([Fine, RequestLost, RequestLost]);
     // The renew is refused, the commit found and taken in, then the table goes away again.
-    assert!(held.write(LeaseWrite::Renew(None)).await.is_err());
+    assert!(held.write(LeaseWrite::Renew { kbps: None, caught_up: None }).await.is_err());
     assert_eq!(held.row(), row(&table));
     assert_eq!(held.row().checkpoint.as_str(), "1");
     assert_eq!(held.last_write(), first_sent, "validity counts from the write that was done");
-    assert_eq!(held.write(LeaseWrite::Renew(None)).await.unwrap().counter, 3);
+    assert_eq!(held.write(LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap().counter, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +193,7 @@ async fn a_dropped_write_is_recognised_too() {
     assert!(timeout(Duration::from_secs(1), held.write(commit(1))).await.is_err());
     // It arrives after its sender has given up.
     table.table.write(&seen, &commit(1)).await.unwrap();
-    let answer = held.write(LeaseWrite::Renew(None)).await.unwrap();
+    let answer = held.write(LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
     assert_eq!((answer.counter, answer.checkpoint.as_str()), (3, "1"));
 }
 
@@ -204,7 +204,10 @@ async fn a_lease_that_others_took_is_lost_for_good() {
         steal(&table).await;
         assert!(matches!(held.write(commit(1)).await, Err(LeaseWriteError::Lost)));
         assert!(held.lost().is_cancelled() && !held.is_valid(Instant::now()));
-        assert!(matches!(held.write(LeaseWrite::Renew(None)).await, Err(LeaseWriteError::Lost)));
+        assert!(matches!(
+            held.write(LeaseWrite::Renew { kbps: None, caught_up: None }).await,
+            Err(LeaseWriteError::Lost)
+        ));
         assert_eq!(row(&table).counter, 2);
     }
     let (table, held) = taken(&[]).await;
@@ -220,7 +223,7 @@ async fn validity_counts_from_before_the_request() {
     assert!(Instant::now() > until - FAILOVER, "the first try hung for a while");
     assert_eq!(held.valid_until(), until, "children move no counter: nobody saw a heartbeat");
     let sent = Instant::now();
-    held.write(LeaseWrite::Renew(None)).await.unwrap();
+    held.write(LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
     assert!(held.is_valid(sent + FAILOVER - Duration::from_millis(1)));
     assert!(!held.is_valid(sent + FAILOVER));
 }
@@ -254,7 +257,10 @@ async fn a_lapsed_lease_that_others_took_or_that_nothing_is_heard_of_is_lost() {
     }
     let (table, held) = taken(&[]).await;
     sleep(FAILOVER * (1 + LAPSED_FAILOVERS)).await;
-    assert!(matches!(held.write(LeaseWrite::Renew(None)).await, Err(LeaseWriteError::Lost)));
+    assert!(matches!(
+        held.write(LeaseWrite::Renew { kbps: None, caught_up: None }).await,
+        Err(LeaseWriteError::Lost)
+    ));
     assert!(held.lost().is_cancelled());
     assert_eq!(row(&table).counter, 1, "nothing is written");
 }
@@ -293,7 +299,7 @@ async fn a_write_of_a_twin_is_not_taken_for_our_own() {
         let checkpoint = Checkpoint::At(Position::new(SequenceNumber::from(number)));
         LeaseWrite::Prepare(Pending { checkpoint, state: Some(state.into()) })
     };
-    let renew = LeaseWrite::Renew(None);
+    let renew = LeaseWrite::Renew { kbps: None, caught_up: None };
     for (ours, theirs) in [
         (prepare(5, b"a"), prepare(7, b"a")),
         (prepare(5, b"a"), prepare(5, b"b")),
@@ -345,7 +351,7 @@ async fn rough_life(seed: u64, delay: Range<Duration>, lost_request: f64, lost_a
     let renewer = async {
         while !held.lost().is_cancelled() {
             sleep(FAILOVER / 3).await;
-            drop(held.write(LeaseWrite::Renew(None)).await);
+            drop(held.write(LeaseWrite::Renew { kbps: None, caught_up: None }).await);
         }
     };
     let committer = async {
@@ -416,4 +422,25 @@ proptest! {
         let delay = Duration::from_millis(delay_ms / 20)..Duration::from_millis(delay_ms);
         runtime.block_on(rough_life(seed, delay, lost_request, lost_answer));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tip_is_told_by_a_heartbeat_once_what_was_read_is_committed() {
+    let (table, held) = taken(&[]).await;
+    let seen = |after: u128, at_us| CaughtUp { after: after.into(), at_us, retention_hours: 24 };
+    held.at_tip(seen(5, 1));
+    held.renew().await.unwrap();
+    assert_eq!(row(&table).caught_up, None, "5 is read, and not committed");
+    held.write(commit(5)).await.unwrap();
+    assert_eq!(row(&table).caught_up, None, "a commit takes no more room than it needs");
+    held.renew().await.unwrap();
+    assert_eq!(row(&table).caught_up, Some(seen(5, 1)));
+    held.at_tip(seen(7, 2));
+    held.renew().await.unwrap();
+    assert_eq!(row(&table).caught_up, Some(seen(5, 1)), "what was noted stays true");
+    // Inside an aggregate, of which more may be to come.
+    let inside = Position { sequence: SequenceNumber::from(7), sub: 2 };
+    held.write(LeaseWrite::Commit(Checkpoint::At(inside))).await.unwrap();
+    held.renew().await.unwrap();
+    assert_eq!(row(&table).caught_up, Some(seen(5, 1)));
 }

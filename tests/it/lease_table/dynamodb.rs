@@ -185,7 +185,10 @@ async fn no_server_means_unknown_for_writes_and_unavailable_for_reads() {
     drop(listener);
     let table = DynamoDbLeaseTable::new(client(&endpoint), "lease-conformance");
     let lease = Lease::new(&shard(0), Checkpoint::Latest);
-    assert!(matches!(table.write(&lease, &LeaseWrite::Renew(None)).await, Err(WriteError::Unknown(_))));
+    assert!(matches!(
+        table.write(&lease, &LeaseWrite::Renew { kbps: None, caught_up: None }).await,
+        Err(WriteError::Unknown(_))
+    ));
     assert!(matches!(table.get(&lease.key).await, Err(TableError::Unavailable(_))));
 }
 
@@ -222,7 +225,7 @@ async fn a_refused_write_has_not_happened_and_a_failed_one_is_unknown() {
     ] {
         let (endpoint, _server) = canned(status, kind).await;
         let table = DynamoDbLeaseTable::new(client(&endpoint), "lease-conformance");
-        match table.write(&lease, &LeaseWrite::Renew(None)).await {
+        match table.write(&lease, &LeaseWrite::Renew { kbps: None, caught_up: None }).await {
             Err(WriteError::NotWritten(_)) => assert!(refused, "{kind}"),
             Err(WriteError::Unknown(_)) => assert!(!refused, "{kind}"),
             other => panic!("unexpected answer to {kind}: {other:?}"),

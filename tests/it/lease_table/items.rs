@@ -54,10 +54,11 @@ async fn leases_have_kcls_attributes(table: &Table, rows: &Items, single: bool) 
     assert_eq!((&item["checkpoint"], &item["checkpointSubSequenceNumber"]), (&s("77"), &n(3)));
     assert!(item.keys().all(|name| !name.starts_with("pending")));
 
-    let row = table.write(&row, &LeaseWrite::Renew(Some(1.0 / 3.0))).await.unwrap();
+    let row = table.write(&row, &LeaseWrite::Renew { kbps: Some(1.0 / 3.0), caught_up: None }).await.unwrap();
     assert_eq!(row.throughput_kbps, Some(0.333_333), "six decimals");
-    let row = table.write(&row, &LeaseWrite::Renew(Some(f64::NAN))).await.unwrap();
-    let row = table.write(&row, &LeaseWrite::Renew(Some(f64::INFINITY))).await.unwrap();
+    let row = table.write(&row, &LeaseWrite::Renew { kbps: Some(f64::NAN), caught_up: None }).await.unwrap();
+    let row =
+        table.write(&row, &LeaseWrite::Renew { kbps: Some(f64::INFINITY), caught_up: None }).await.unwrap();
     assert_eq!(row.throughput_kbps, Some(0.333_333), "what is no throughput leaves the last one");
     table.write(&row, &LeaseWrite::HandOff(worker("b"))).await.unwrap();
     let item = rows.get(key).await;
@@ -170,7 +171,7 @@ async fn odd_rows_are_left_alone(table: &Table, rows: &Items) {
         assert_eq!(table.get(&id).await.unwrap(), None);
         let lease = Lease { key: id, ..Lease::new(&shard(0), Checkpoint::Latest) };
         assert!(!table.create(&lease).await.unwrap());
-        let answer = table.write(&lease, &LeaseWrite::Renew(None)).await;
+        let answer = table.write(&lease, &LeaseWrite::Renew { kbps: None, caught_up: None }).await;
         assert!(matches!(answer, Err(WriteError::Conflict(None))), "{key}: {answer:?}");
         let item = rows.get(key).await;
         assert_eq!(item.len(), row.len() + 1, "{key} is untouched");
@@ -278,7 +279,7 @@ async fn attributes_of_newer_versions_survive(
     leases.set(key.as_str(), "newer", s("kept")).await;
     for write in [
         LeaseWrite::Assign(worker("a")),
-        LeaseWrite::Renew(Some(1.0)),
+        LeaseWrite::Renew { kbps: Some(1.0), caught_up: None },
         LeaseWrite::Prepare(Pending { checkpoint: at(1, 0), state: None }),
         LeaseWrite::Commit(at(1, 0)),
         LeaseWrite::SetChildren(vec![ShardId::new("c")]),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use kinetide::lease::{Lease, LeaseWrite, Pending, WriteError, apply};
+use kinetide::lease::{CaughtUp, Lease, LeaseWrite, Pending, WriteError, apply};
 use kinetide::shard::{Checkpoint, HashKeyRange, ShardId};
 
 use super::{Table, at, fresh, shard, worker};
@@ -48,7 +48,7 @@ async fn the_counter_race_is_exact(table: &Table) {
             let mut accepted = 0;
             for _ in 0..10 {
                 let seen = table.get(&key).await.unwrap().unwrap();
-                match table.write(&seen, &LeaseWrite::Renew(None)).await {
+                match table.write(&seen, &LeaseWrite::Renew { kbps: None, caught_up: None }).await {
                     Ok(row) => {
                         assert_eq!(row.counter, seen.counter + 1);
                         accepted += 1;
@@ -75,24 +75,27 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
     let children = vec![ShardId::new("child-a"), ShardId::new("child-b")];
     for write in [
         LeaseWrite::Assign(worker("a")),
-        LeaseWrite::Renew(None),
+        LeaseWrite::Renew { kbps: None, caught_up: None },
         LeaseWrite::Assign(worker("b")),
-        LeaseWrite::Renew(Some(0.000_5)),
+        LeaseWrite::Renew { kbps: Some(0.000_5), caught_up: None },
         LeaseWrite::Prepare(pending(Some(Arc::clone(&state)))),
         // The batch is remembered until a checkpoint passes it.
         LeaseWrite::Commit(at(1, 0)),
         LeaseWrite::Commit(at(2, 0)),
         LeaseWrite::Prepare(pending(Some(state))),
-        LeaseWrite::Renew(None),
+        LeaseWrite::Renew { kbps: None, caught_up: None },
         LeaseWrite::Prepare(pending(None)),
         LeaseWrite::Commit(at(2u128.pow(100), 7)),
-        LeaseWrite::Renew(Some(2048.75)),
+        LeaseWrite::Renew { kbps: Some(2048.75), caught_up: None },
+        LeaseWrite::Renew { kbps: None, caught_up: Some(caught_up(7)) },
+        LeaseWrite::Renew { kbps: Some(1.0), caught_up: None },
+        LeaseWrite::Renew { kbps: None, caught_up: Some(caught_up(8)) },
         LeaseWrite::SetChildren(children),
         LeaseWrite::SetChildren(Vec::new()),
         LeaseWrite::SetHashRange(HashKeyRange { start: 5, end: u128::MAX - 1 }),
         LeaseWrite::SetStream("1:trades:1000".into()),
         LeaseWrite::HandOff(worker("c")),
-        LeaseWrite::Renew(Some(0.0)),
+        LeaseWrite::Renew { kbps: Some(0.0), caught_up: None },
         LeaseWrite::Commit(at(2u128.pow(100), 8)),
         LeaseWrite::Assign(worker("c")),
         LeaseWrite::HandOff(worker("d")),
@@ -113,11 +116,15 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
     assert!(row.finished());
 }
 
+fn caught_up(at_us: i64) -> CaughtUp {
+    CaughtUp { after: 2u128.pow(100).into(), at_us, retention_hours: 24 }
+}
+
 async fn a_conflict_shows_the_row(table: &Table) {
     let old = fresh(table, 4).await;
     let taken = table.write(&old, &LeaseWrite::Assign(worker("a"))).await.unwrap();
     for write in [
-        LeaseWrite::Renew(None),
+        LeaseWrite::Renew { kbps: None, caught_up: None },
         LeaseWrite::Assign(worker("b")),
         LeaseWrite::HandOff(worker("b")),
         LeaseWrite::Evict,
@@ -179,11 +186,11 @@ async fn a_hand_off_leaves_the_old_owner_its_checkpoints(table: &Table) {
     let handed = table.write(&row, &LeaseWrite::HandOff(worker("b"))).await.unwrap();
     assert_eq!(handed.actual_owner(), Some(&worker("a")));
     // The old owner does not know yet: it cannot renew, and learns why.
-    refused(table, &row, &LeaseWrite::Renew(None), &handed).await;
+    refused(table, &row, &LeaseWrite::Renew { kbps: None, caught_up: None }, &handed).await;
     // Neither write is about owners.
     let row = table.write(&row, &LeaseWrite::Commit(at(3, 0))).await.unwrap();
     assert_eq!((row.owner.as_ref(), row.checkpoint_owner.as_ref()), (Some(&worker("b")), Some(&worker("a"))));
-    let row = table.write(&row, &LeaseWrite::Renew(None)).await.unwrap();
+    let row = table.write(&row, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
     let done = table.write(&row, &LeaseWrite::Assign(worker("b"))).await.unwrap();
     assert_eq!((done.owner.as_ref(), done.checkpoint_owner.as_ref()), (Some(&worker("b")), None));
     assert_eq!(done.owner_switches, 0, "the switch was decided before the last checkpoint");
@@ -210,14 +217,17 @@ async fn the_leader_race_for_a_lease_has_one_winner(table: &Table) {
 
 async fn deleting_is_conditional(table: &Table) {
     let old = fresh(table, 5).await;
-    let row = table.write(&old, &LeaseWrite::Renew(None)).await.unwrap();
+    let row = table.write(&old, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
     match table.delete(&old).await {
         Err(WriteError::Conflict(Some(found))) => assert_eq!(*found, row),
         other => panic!("unexpected answer: {other:?}"),
     }
     table.delete(&row).await.unwrap();
     assert_eq!(table.get(&row.key).await.unwrap(), None);
-    for answer in [table.write(&row, &LeaseWrite::Renew(None)).await.map(drop), table.delete(&row).await] {
+    for answer in [
+        table.write(&row, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.map(drop),
+        table.delete(&row).await,
+    ] {
         assert!(matches!(answer, Err(WriteError::Conflict(None))), "deleted: {answer:?}");
     }
 }

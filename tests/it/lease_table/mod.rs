@@ -61,7 +61,10 @@ async fn its_absence_is_noticed(table: &Table, lease: &Lease) {
     ] {
         assert!(matches!(answer, Err(TableError::NotFound(_))), "{answer:?}");
     }
-    for answer in [table.write(lease, &LeaseWrite::Renew(None)).await.map(drop), table.delete(lease).await] {
+    for answer in [
+        table.write(lease, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.map(drop),
+        table.delete(lease).await,
+    ] {
         assert!(matches!(answer, Err(WriteError::NotWritten(_))), "{answer:?}");
     }
 }

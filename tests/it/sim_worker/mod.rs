@@ -9,6 +9,7 @@
 mod cases;
 mod log;
 mod proof;
+mod quiet;
 mod recovery;
 mod verify;
 mod wire;

@@ -294,7 +294,12 @@ async fn an_owner_without_a_row_reads_no_proofs() {
     world.start_worker(&transforms()[0]);
     put(&world, 1);
     for _ in 0..20 {
-        lease = world.outside.table.write(&lease, &LeaseWrite::Renew(None)).await.unwrap();
+        lease = world
+            .outside
+            .table
+            .write(&lease, &LeaseWrite::Renew { kbps: None, caught_up: None })
+            .await
+            .unwrap();
         world.run(Duration::from_secs(15)).await;
     }
     assert_eq!(versions(&world), ['1']);

@@ -241,6 +241,7 @@ impl World {
                 lake: self.settings.lake.into(),
                 pending_format: self.settings.pending_format,
                 initial_timestamp_us: self.later_initial.time(),
+                retention_hours: 24,
                 seed,
             },
         };
