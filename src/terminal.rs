@@ -42,29 +42,45 @@ pub fn error_line(error: impl Display) -> String {
 /// # Errors
 /// When it cannot be written for another reason.
 pub fn print(line: impl Display) -> io::Result<()> {
-    match writeln!(Out, "{line}").and_then(|()| Out.flush()) {
+    print_text(&format!("{line}\n"))
+}
+
+/// As [`print`], for a text that ends its lines itself.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_text(text: &str) -> io::Result<()> {
+    match Out.write_all(text.as_bytes()).and_then(|()| Out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }
 }
 
-/// Stdout, for results.
+/// Stdout, for results. Errors name it.
 #[derive(Debug, Default)]
 pub struct Out;
 
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        noted(io::stdout().write(bytes))
+        noted(io::stdout().write(bytes)).map_err(of_stdout)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        noted(io::stdout().flush())
+        noted(io::stdout().flush()).map_err(of_stdout)
     }
 }
 
 /// Returns when whoever reads stderr or stdout has gone: as a shell's commands end then, so does this one.
 pub async fn reader_gone() {
     READER_GONE.cancelled().await;
+}
+
+fn of_stdout(error: io::Error) -> io::Error {
+    match error.kind() {
+        // Whoever tries again must know it by its kind alone.
+        ErrorKind::Interrupted | ErrorKind::WouldBlock => error,
+        kind => io::Error::new(kind, format!("could not write to stdout: {error}")),
+    }
 }
 
 fn noted<T>(outcome: io::Result<T>) -> io::Result<T> {

@@ -30,8 +30,8 @@ const SERVERS: &str = "Servers of one's own";
     (one worker), clock (a worker whose wall clock is wrong), deny \
     (one call to Kinesis or DynamoDB is denied to all workers), hang (one call is not answered). Each round plays every chosen kind once, or as often as it \
     is named, in an order made from the seed.\n\n\
-    Exit code: 0 when every record is in the lake exactly once, 1 when not or when interrupted, 2 for wrong \
-    settings.\n\nExamples:\n  \
+    Exit code: 0 when every record is in the lake exactly once, 1 when not, when no record had to be there, or when \
+    interrupted, 2 for wrong settings.\n\nExamples:\n  \
     kinetide loadtest\n  \
     kinetide loadtest --rate 5000 --duration 10m --chaos all --report report.html\n  \
     kinetide loadtest --initial-position latest --chaos all --seed 5\n  \
@@ -134,7 +134,8 @@ impl FromStr for RampArg {
     }
 }
 
-/// Runs the load test; exit code 1 when anything is missing, doubled or changed.
+/// Runs the load test; exit code 1 when anything is missing, doubled or changed, or when there was nothing to
+/// judge.
 ///
 /// # Errors
 /// When it could not be run to its end.

@@ -1,7 +1,6 @@
 //! `kinetide schema`.
 
 use std::fmt::Write as _;
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -10,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Exit;
 use crate::config::{self, DEFAULT_TRANSFORM};
-use crate::terminal::say_error;
+use crate::terminal::{print_text, say_error};
 use crate::transform::{Column, ColumnType, DEAD_LETTER_COLUMNS, ErrorCode, Transform};
 
 /// Flags of `kinetide schema`.
@@ -66,7 +65,7 @@ enum Format {
 /// Prints the types.
 ///
 /// # Errors
-/// When stdout is closed.
+/// When stdout cannot be written.
 pub async fn run(args: SchemaArgs) -> anyhow::Result<Exit> {
     let transform = match config::transform(&args.transform, args.settings.as_deref()) {
         Ok(transform) => transform,
@@ -75,7 +74,7 @@ pub async fn run(args: SchemaArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::BadSettings);
         }
     };
-    write!(std::io::stdout(), "{}", text(&args, &transform))?;
+    print_text(&text(&args, &transform))?;
     Ok(Exit::Done)
 }
 

@@ -15,10 +15,11 @@ use super::mishaps::{Mishap, Mishaps};
 use super::progress::Watch;
 use super::report::Summary;
 use crate::aws::sdk_config;
+use crate::cause::chain;
 use crate::generate::dynamodb::{TableWriter, create_table, scan};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::TradeFiles;
-use crate::generate::{self, GenerateError, Plan, Sink, Source, Totals};
+use crate::generate::{self, Ended, Plan, Sink, Source};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::local::kinesis::Kinesis;
 use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
@@ -188,16 +189,23 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 Some(generated) = generating.join_next() => {
-                    let totals = joined(generated).await?;
+                    let Ended { totals, error } = joined(generated).await;
                     self.everything_forwarded().await?;
-                    if totals.written == 0 {
+                    if totals.written == 0 && error.is_none() {
                         display.end();
                         return Err(DemoError::NothingPut { bad_lines: totals.bad_lines });
                     }
+                    // What was put all the same is delivered and checked.
+                    if let Some(error) = error {
+                        let error = chain(&error);
+                        display.say(&format!("not all changes can be made: {error}"));
+                        summary.error = Some(error);
+                    }
                     display.say(&format!(
-                        "all changes made: {} inserts, {} modifies, {} removes", totals.inserts, totals.modifies, totals.removes
+                        "changes made: {} inserts, {} modifies, {} removes", totals.inserts, totals.modifies, totals.removes
                     ));
                     (summary.changes_made, summary.bad_lines) = (totals.written, totals.bad_lines);
+                    summary.last_read = totals.last_read;
                     all_put = true;
                 }
                 _ = ticks.tick() => {}
@@ -288,11 +296,7 @@ impl Run<'_> {
     }
 }
 
-async fn generate(
-    plan: DemoPlan,
-    writer: Arc<TableWriter>,
-    cancel: CancellationToken,
-) -> Result<Totals, GenerateError> {
+async fn generate(plan: DemoPlan, writer: Arc<TableWriter>, cancel: CancellationToken) -> Ended {
     let source = if plan.trades.is_empty() {
         let mix = Mix { ttl_rate: TTL_RATE, odd_values: plan.odd_values, ..Mix::default() };
         Source::Synthetic(Box::new(Synthetic::new(plan.seed, mix)))
@@ -307,7 +311,7 @@ async fn generate(
             say(format!("passed over: {error}"));
         }
     };
-    generate::run(amount, source, Sink::Table(writer), show, cancel).await
+    generate::run_to_end(amount, source, Sink::Table(writer), show, cancel).await
 }
 
 /// Makes the folders of lake and logs.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::generate::trades::Place;
 use crate::trial::LakeCheck;
 use crate::trial::figures::{grouped, mebibytes};
 
@@ -18,6 +19,10 @@ pub struct Summary {
     pub changes_made: u64,
     /// Lines of trade files that could not be read and were passed over.
     pub bad_lines: u64,
+    /// The last trade that was read, of a trade file.
+    pub last_read: Option<Place>,
+    /// What ended the changes before all were made; what was made is delivered and checked.
+    pub error: Option<String>,
     /// From the first record to the last commit.
     pub seconds: f64,
     /// Workers killed on purpose.
@@ -29,9 +34,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Whether the run proves that nothing was lost, doubled or changed.
+    /// Whether the run proves that nothing was lost, doubled or changed, and was played to its end.
     pub fn ok(&self) -> bool {
-        self.lake.ok()
+        self.lake.ok() && self.error.is_none()
     }
 }
 
@@ -74,10 +79,16 @@ impl Display for Summary {
         }
         writeln!(f)?;
         lake.write_findings(f)?;
-        if self.ok() {
-            write!(f, "Every one of {} records is in the lake exactly once.", grouped(lake.records_put))
-        } else {
-            f.write_str("THE LAKE IS NOT WHAT IT SHOULD BE: see above.")
+        if let Some(Place { file, line }) = &self.last_read {
+            writeln!(f, "Trades were read up to {file}, line {line}.")?;
+        }
+        if let Some(error) = &self.error {
+            writeln!(f, "NOT ALL CHANGES WERE MADE: {error}")?;
+        }
+        match (lake.ok(), lake.records_put) {
+            (true, 0) => f.write_str("No record was put."),
+            (true, put) => write!(f, "Every one of {} records is in the lake exactly once.", grouped(put)),
+            (false, _) => f.write_str("THE LAKE IS NOT WHAT IT SHOULD BE: see above."),
         }
     }
 }
@@ -104,6 +115,17 @@ mod tests {
         assert!(summary.ok());
         let text = summary.to_string();
         for expected in ["1,234,567", "567", "3.0 MiB", "12.3 s", "exactly once"] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+        let ended_early = Summary {
+            last_read: Some(Place { file: "t.csv.gz".to_owned(), line: 18_501 }),
+            error: Some("could not read trades from t.csv.gz after line 18501: it ends early".to_owned()),
+            ..summary.clone()
+        };
+        let text = ended_early.to_string();
+        assert!(!ended_early.ok());
+        for expected in ["t.csv.gz, line 18501.", "NOT ALL CHANGES WERE MADE: could not read", "exactly once"]
+        {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }
         let json = serde_json::to_string(&summary).unwrap();

@@ -20,9 +20,12 @@ pub fn html(verdict: &Verdict, command: &str) -> String {
 }
 
 fn write_page(page: &mut String, verdict: &Verdict, command: &str) -> std::fmt::Result {
-    let (class, headline) = match verdict.ok() {
-        true => ("ok", format!("Every one of {} records is in the lake exactly once", grouped(verdict.put))),
-        false => ("bad", "The lake is not what it should be".to_owned()),
+    let (class, headline) = match (verdict.exactly_once, &verdict.no_verdict) {
+        (Some(true), _) => {
+            ("ok", format!("Every one of {} records is in the lake exactly once", grouped(verdict.put)))
+        }
+        (None, Some(why)) => ("bad", format!("No verdict: {}", escaped(why))),
+        _ => ("bad", "The lake is not what it should be".to_owned()),
     };
     write!(
         page,
@@ -218,7 +221,8 @@ mod tests {
             dead_letters: 300,
             missing,
             duplicated: 0,
-            exactly_once: missing == 0,
+            exactly_once: Some(missing == 0),
+            no_verdict: None,
             lake: Default::default(),
             resent: 0,
             put_seconds: 60.0,
@@ -252,6 +256,13 @@ mod tests {
         assert!(page.contains("&lt;worker-1&gt; &amp; more") && page.contains("3.2 s"));
         assert!(page.contains("exactly once") && page.contains("kinetide loadtest --seed 7"));
         assert!(html(&verdict(1), "").contains("not what it should be"));
+        let (none, why) = (None, Some("nothing was <put>".to_owned()));
+        let nothing = Verdict { exactly_once: none, no_verdict: why, put: 0, delivered: 0, ..verdict(0) };
+        assert!(!nothing.ok() && nothing.to_string().contains("NO VERDICT: nothing was <put>. Seed 7."));
+        let page = html(&nothing, "");
+        assert!(page.contains("No verdict: nothing was &lt;put&gt;") && !page.contains("exactly once"));
+        let json = serde_json::to_value(&nothing).unwrap();
+        assert!(json["exactly_once"].is_null() && json["no_verdict"] == "nothing was <put>", "{json}");
     }
 
     #[test]

@@ -490,6 +490,8 @@ impl Run<'_> {
         let counts = self.mischief.counts();
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let per_second = |seconds: f64| lake.records_put as f64 / seconds.max(f64::MIN_POSITIVE);
+        let (exactly_once, no_verdict) =
+            super::verdict::exactly_once(lake.ok(), totals.written, lake.records_put);
         Ok(Verdict {
             worker_command: self.plan.worker_command.clone(),
             seed: self.plan.seed,
@@ -498,7 +500,8 @@ impl Run<'_> {
             dead_letters: lake.dead_letters,
             missing: lake.missing,
             duplicated: lake.duplicated,
-            exactly_once: lake.ok(),
+            exactly_once,
+            no_verdict,
             resent: totals.resent,
             put_seconds: totals.seconds,
             seconds,

@@ -27,8 +27,11 @@ pub struct Verdict {
     pub missing: u64,
     /// Rows and dead letters beyond the first of a record.
     pub duplicated: u64,
-    /// Whether every record is in the lake exactly once and says what it should.
-    pub exactly_once: bool,
+    /// Whether every record is in the lake exactly once and says what it should; unknown where no record had to be there.
+    pub exactly_once: Option<bool>,
+    /// Why it is unknown, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_verdict: Option<String>,
     /// Everything the check found.
     pub lake: LakeCheck,
     /// Records whose put was refused and that were sent again.
@@ -124,10 +127,27 @@ pub struct Sample {
     pub unread: usize,
 }
 
+/// Whether a lake proves something, and if not, why. `written`: records that the stream has taken, of which `required`
+/// must be in the lake.
+pub(super) fn exactly_once(sound: bool, written: u64, required: u64) -> (Option<bool>, Option<String>) {
+    if !sound || required > 0 {
+        return (Some(sound), None);
+    }
+    let why = match written {
+        0 => "no record was put: give a longer --duration or a higher --rate".to_owned(),
+        _ => format!(
+            "none of the {} records had to be in the lake, as all were put before every shard had a lease: give a longer \
+             --duration or more --records, or --initial-position trim-horizon",
+            grouped(written)
+        ),
+    };
+    (None, Some(why))
+}
+
 impl Verdict {
     /// Whether the run proves that nothing was lost, doubled or changed.
     pub fn ok(&self) -> bool {
-        self.exactly_once
+        self.exactly_once == Some(true)
     }
 }
 
@@ -191,15 +211,17 @@ impl Display for Verdict {
             writeln!(f, "  {end}")?;
         }
         self.lake.write_findings(f)?;
-        if self.ok() {
-            write!(
-                f,
-                "Every one of {} records is in the lake exactly once. Seed {}.",
-                grouped(self.put),
-                self.seed
-            )
-        } else {
-            write!(f, "THE LAKE IS NOT WHAT IT SHOULD BE: see above. Seed {}.", self.seed)
+        let seed = self.seed;
+        match (self.exactly_once, &self.no_verdict) {
+            (Some(true), _) => {
+                write!(
+                    f,
+                    "Every one of {} records is in the lake exactly once. Seed {seed}.",
+                    grouped(self.put)
+                )
+            }
+            (None, Some(why)) => write!(f, "NO VERDICT: {why}. Seed {seed}."),
+            _ => write!(f, "THE LAKE IS NOT WHAT IT SHOULD BE: see above. Seed {seed}."),
         }
     }
 }
@@ -207,4 +229,23 @@ impl Display for Verdict {
 /// Milliseconds as seconds with one digit.
 fn tenths(ms: u64) -> String {
     format!("{}.{}", ms / 1_000, ms % 1_000 / 100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_must_be_there_proves_nothing() {
+        assert_eq!(exactly_once(true, 5, 5), (Some(true), None));
+        assert_eq!(exactly_once(false, 5, 5), (Some(false), None));
+        // Rows that nobody put are a defect without any record too.
+        assert_eq!(exactly_once(false, 5, 0), (Some(false), None));
+        for (written, says) in
+            [(0, "no record was put: give"), (1_234, "none of the 1,234 records had to be")]
+        {
+            let (verdict, why) = exactly_once(true, written, 0);
+            assert!(verdict.is_none() && why.unwrap().starts_with(says), "{written}");
+        }
+    }
 }

@@ -158,10 +158,32 @@ fn number(raw: &RawValue) -> Result<Json<'_>, Malformed> {
     };
     let is_number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
         && serde_json::from_str::<&RawValue>(&text).is_ok_and(|whole| whole.get() == text);
-    match is_number {
+    match is_number && in_range(&text) {
         true => Ok(Json::Number(text)),
         false => Err("N is not a number"),
     }
+}
+
+/// What DynamoDB stores: up to 38 significant digits, 1E-130 to 9.99…E+125 either side of zero, and zero. Spelled so
+/// that readers of the lake take it: up to 300 digits, an exponent that a number of that size can have.
+fn in_range(number: &str) -> bool {
+    // Nearly all of them.
+    if number.len() <= 38 && !number.contains(['e', 'E']) {
+        return true;
+    }
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = [whole.trim_start_matches('-'), fraction].concat();
+    let Ok(exponent) = i32::try_from(exponent.parse::<i64>().unwrap_or(i64::MAX)) else { return false };
+    let places = |length: usize| i32::try_from(length).unwrap_or(i32::MAX);
+    if digits.len() > 300 || exponent < -1000 || exponent > 308 + places(fraction.len()) {
+        return false;
+    }
+    let other_than_zero = |c: char| c != '0';
+    let Some(first) = digits.find(other_than_zero) else { return true };
+    let last = digits.rfind(other_than_zero).unwrap_or(first);
+    let magnitude = places(digits.len()) - places(fraction.len()) - 1 - places(first) + exponent;
+    last - first < 38 && (-130..=125).contains(&magnitude)
 }
 
 fn binary(raw: &RawValue) -> Result<Json<'_>, Malformed> {
@@ -256,6 +278,38 @@ mod tests {
         for (from, to) in [("1.0", "1"), ("1.50", "1.5"), ("1E2", "100"), ("0.1", "0.10")] {
             let from = format!(r#"{{"N":"{from}"}}"#);
             assert_ne!(typed_at(raw(&from), 0).unwrap(), plain(raw(to)).unwrap());
+        }
+    }
+
+    /// Those that are refused make dead letters, which are not needless.
+    #[test]
+    fn numbers_are_those_of_dynamodb() {
+        let nines = "9".repeat(38);
+        for (number, stored) in [
+            ("1E-130", true),
+            ("-1e-130", true),
+            (&format!("0.{}1", "0".repeat(129)), true),
+            ("9.9999999999999999999999999999999999999E+125", true),
+            (&format!("{nines}E+88"), true),
+            (&format!("{nines}.000"), true),
+            ("0", true),
+            ("0E-999", true),
+            (&format!("-0.{}", "0".repeat(299)), true),
+            ("9E-131", false),
+            (&format!("0.{}1", "0".repeat(130)), false),
+            ("1E+126", false),
+            ("10E+125", false),
+            (&format!("{nines}9"), false),
+            (&format!("1{}1", "0".repeat(37)), false),
+            ("0E-1001", false),
+            ("0E+309", false),
+            (&format!("0.{}", "0".repeat(300)), false),
+            ("1E99999999999999999999", false),
+        ] {
+            let from = format!(r#"{{"N":"{number}"}}"#);
+            assert_eq!(typed_at(raw(&from), 0).is_ok(), stored, "{number}");
+            let set = format!(r#"{{"NS":["1","{number}"]}}"#);
+            assert_eq!(typed_at(raw(&set), 0).is_ok(), stored, "{number}");
         }
     }
 

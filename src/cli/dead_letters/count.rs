@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use super::super::Exit;
 use super::scan::{Lake, Seen, Visitor, Which, scan};
 use super::text::{Problems, aligned, counted, time};
+use crate::terminal::print_text;
 
 const HOUR_US: i64 = 3_600_000_000;
 
@@ -84,12 +86,12 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: CountArgs, json: bool)
     let rows: Vec<Row> = count.counts.into_iter().map(row).collect();
     let open = rows.iter().map(|row| row.open).sum();
     let replayed = rows.iter().map(|row| row.replayed).sum();
-    let mut out = io::stdout().lock();
+    let mut out = String::new();
     if json {
         let interrupted_replays = found.interrupted;
         let report =
             Report { open, replayed, counts: &rows, interrupted_replays, unreadable: &found.problems };
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        out = serde_json::to_string(&report)? + "\n";
     } else if rows.is_empty() {
         writeln!(out, "No dead letters in {lake} that were asked for.")?;
     } else {
@@ -105,13 +107,13 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: CountArgs, json: bool)
         }
         lines.push(line("", "all", open.to_string(), replayed.to_string()));
         let first = usize::from(by_hour) + 1;
-        write!(out, "{}", aligned(&lines, &[first, first + 1]))?;
+        out.push_str(&aligned(&lines, &[first, first + 1]));
         if found.interrupted > 0 {
             let objects = counted(found.interrupted, "object");
             writeln!(out, "The last replay of {objects} has not come to its end: run it again.")?;
         }
     }
-    out.flush()?;
+    print_text(&out)?;
     found.problems.tell();
     Ok(if found.problems.none() { Exit::Done } else { Exit::Failed })
 }

@@ -1,7 +1,8 @@
 //! `kinetide dead-letters list`.
 
 use std::cmp::Reverse;
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io;
 use std::ops::ControlFlow;
 
 use clap::Args;
@@ -10,7 +11,7 @@ use serde::Serialize;
 use super::super::Exit;
 use super::scan::{Lake, Seen, Visitor, Which, scan};
 use super::text::{Problems, aligned, time};
-use crate::terminal::printable;
+use crate::terminal::{print_text, printable};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Only the newest hours are read, as many as the limit needs.\n\nExamples:\n  \
@@ -108,10 +109,10 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ListArgs, json: bool) 
     let mut list = List { limit, open: args.open, rows: Vec::new(), hour: Vec::new() };
     let found = scan(lake, which, &mut list).await?;
     let limited = list.room() == 0;
-    let mut out = io::stdout().lock();
+    let mut out = String::new();
     if json {
         let report = Report { dead_letters: &list.rows, limited, unreadable: &found.problems };
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        out = serde_json::to_string(&report)? + "\n";
     } else if list.rows.is_empty() {
         let open = if args.open { "open " } else { "" };
         writeln!(out, "No {open}dead letters in {lake} that were asked for.")?;
@@ -136,12 +137,12 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ListArgs, json: bool) 
         };
         let rows: Vec<_> =
             std::iter::once(header.map(str::to_owned).to_vec()).chain(list.rows.iter().map(cells)).collect();
-        write!(out, "{}", aligned(&rows, &[4]))?;
+        out.push_str(&aligned(&rows, &[4]));
         if limited {
             writeln!(out, "These are the newest {limit}; --limit shows more.")?;
         }
     }
-    out.flush()?;
+    print_text(&out)?;
     found.problems.tell();
     Ok(if found.problems.none() { Exit::Done } else { Exit::Failed })
 }

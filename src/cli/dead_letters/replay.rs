@@ -1,7 +1,7 @@
 //! `kinetide dead-letters replay`.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
@@ -21,7 +21,7 @@ use crate::config::{
 };
 use crate::dead_letters::{Job, Letter, LetterObject, ReplayError, Replayed, rehearse, replay};
 use crate::deliver::Sink;
-use crate::terminal::{ask, say};
+use crate::terminal::{ask, print_text, say};
 use crate::transform::{BadRecord, ErrorCode, TransformId};
 
 /// Objects that are replayed at the same time.
@@ -275,14 +275,9 @@ fn text(report: &Report) -> String {
 }
 
 fn tell(report: &Report, json: bool) -> anyhow::Result<Exit> {
-    let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string(report)?)?;
-    } else {
-        write!(out, "{}", text(report))?;
-    }
-    out.flush()?;
+    let printed = print_text(&if json { serde_json::to_string(report)? + "\n" } else { text(report) });
     report.unreadable.tell();
+    printed?;
     let all = report.failed.is_empty() && report.unreadable.none();
     Ok(if all { Exit::Done } else { Exit::Failed })
 }

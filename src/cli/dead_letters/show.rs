@@ -1,6 +1,6 @@
 //! `kinetide dead-letters show`.
 
-use std::io::{self, Write};
+use std::io;
 
 use clap::Args;
 use serde::Serialize;
@@ -9,7 +9,7 @@ use super::super::Exit;
 use super::scan::{Lake, Seen, Visitor, Which, scan};
 use super::text::time;
 use crate::dead_letters::Shape;
-use crate::terminal::{printable, say_error};
+use crate::terminal::{print_text, printable, say_error};
 use crate::transform::fnv1a;
 
 #[derive(Debug, Args)]
@@ -117,15 +117,12 @@ impl Visitor for Show {
 pub(super) async fn run(lake: &Lake, which: &Which, args: ShowArgs, json: bool) -> anyhow::Result<Exit> {
     let mut show = Show { reveal: args.reveal, shown: Vec::new() };
     let found = scan(lake, which, &mut show).await?;
-    let mut out = io::stdout().lock();
-    if json {
-        writeln!(out, "{}", serde_json::to_string(&show.shown)?)?;
+    let out = if json {
+        serde_json::to_string(&show.shown)? + "\n"
     } else {
-        for (number, shown) in show.shown.iter().enumerate() {
-            write!(out, "{}{}", if number > 0 { "\n" } else { "" }, text(shown)?)?;
-        }
-    }
-    out.flush()?;
+        show.shown.iter().map(text).collect::<Result<Vec<_>, _>>()?.join("\n")
+    };
+    print_text(&out)?;
     found.problems.tell();
     if show.shown.is_empty() {
         let advice = "look at `kinetide dead-letters list`, or leave filters out";

@@ -1,7 +1,7 @@
 //! The changes: flags, what is asked before, and the writes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufRead, IsTerminal, Read, Write};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
@@ -17,7 +17,7 @@ use crate::fetch::Starts;
 use crate::fetch::kinesis::KinesisSource;
 use crate::lease::{Lease, LeaseKey, LeaseTable, WorkerId, WriteError, apply};
 use crate::shard::{Checkpoint, FindStart, ShardId, StartFrom, StreamId};
-use crate::terminal::{ask, printable_lines, say, say_error};
+use crate::terminal::{ask, print, print_text, printable_lines, say, say_error};
 
 /// Writes at the same time.
 const CONCURRENCY: usize = 20;
@@ -82,8 +82,14 @@ pub(super) struct EvictArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Moving back delivers records twice, moving ahead leaves records out: kinetide's promise of \
-    exactly once does not hold for them. What was before is shown with the command that takes it back; a pending \
-    batch that was forgotten does not come back.\n\nExamples:\n  \
+    exactly once does not hold for them. What was before is shown with the command that takes it back.\n\n\
+    A pending batch (prepared and not committed: part of its objects may be in the lake) is a reason to refuse; with --force it \
+    is not pending any more. The lease remembers the batch that was prepared last until a checkpoint passes its end. \
+    Where the new position is at or after the checkpoint that the batch followed and before its end, the next worker seals the \
+    batch's objects and delivers the rows that are in none of them: nothing twice. Before that, all of its records are \
+    delivered again; at its end or after it, rows that are not in the lake yet never will be. Not remembered are batches with a \
+    description above 48 KiB; passed over are those of another lake and those repaired 64 times: their rows may come \
+    twice. `kinetide leases --json` shows both batches, with lake and objects, as pending and last_prepared.\n\nExamples:\n  \
     kinetide leases set-checkpoint shardId-000000000003 trim-horizon --stream trades --dry-run\n  \
     kinetide leases set-checkpoint shardId-000000000003 49590338271490256608559692538361571095921575989136588898 \
     --stream trades --evict"
@@ -432,8 +438,7 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
     if fleet.json {
         ask(text);
     } else {
-        io::stdout().write_all(printable_lines(&text).as_bytes())?;
-        io::stdout().flush()?;
+        print_text(&printable_lines(&text))?;
     }
     Ok(())
 }
@@ -496,23 +501,20 @@ fn report(fleet: &Fleet, dry_run: bool, planned: &[Planned], done: &[Done]) -> a
         planned.iter().zip(done).map(|(planned, done)| outcome(fleet, dry_run, planned, done)).collect();
     let failed = outcomes.iter().filter(|outcome| outcome.problem.is_some()).count();
     let written = outcomes.iter().filter(|outcome| outcome.outcome == "written").count();
-    if fleet.json {
-        let text = serde_json::to_string(&outcomes).context("could not print the result")?;
-        writeln!(io::stdout(), "{text}")?;
+    let printed = if fleet.json {
+        print(serde_json::to_string(&outcomes).context("could not print the result")?)
     } else if dry_run {
-        writeln!(io::stdout(), "Dry run: nothing was written.")?;
+        print("Dry run: nothing was written.")
     } else {
-        writeln!(
-            io::stdout(),
-            "{written} written, {failed} failed, {} left alone.",
-            outcomes.len() - written - failed
-        )?;
-    }
+        let left = outcomes.len() - written - failed;
+        print(format!("{written} written, {failed} failed, {left} left alone."))
+    };
     for outcome in &outcomes {
         if let Some(problem) = &outcome.problem {
             say_error(format!("{}: {problem}", outcome.shard));
         }
     }
+    printed?;
     Ok(if failed == 0 { Exit::Done } else { Exit::Failed })
 }
 

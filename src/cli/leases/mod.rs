@@ -31,7 +31,7 @@ use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shard::{ShardId, ShardLister};
 use crate::shutdown::Signals;
-use crate::terminal::{printable_lines, say_error};
+use crate::terminal::{Out, print_text, printable_lines, say, say_error};
 
 /// DynamoDB must answer within this time.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
@@ -277,7 +277,7 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
         loop {
             sleep(WATCH_EVERY).await;
             if let Err(error) = observer.look().await {
-                writeln!(io::stderr(), "{:#}; looking again", fleet.table_trouble(error))?;
+                say(format!("{:#}; looking again", fleet.table_trouble(error)));
                 continue;
             }
             print(fleet, &fleet.report(&observer, stream).await, true)?;
@@ -292,10 +292,10 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
 }
 
 fn print(fleet: &Fleet, report: &Report, again: bool) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    if fleet.json {
-        writeln!(out, "{}", serde_json::to_string(report).context("could not print the report")?)?;
+    let text = if fleet.json {
+        serde_json::to_string(report).context("could not print the report")? + "\n"
     } else {
+        let out = io::stdout();
         let size = if out.is_terminal() { tcgetwinsize(&out).ok() } else { None };
         let clear = if again && size.is_some() { CLEAR_SCREEN } else { "" };
         let end = if again && size.is_none() { "\n" } else { "" };
@@ -303,10 +303,10 @@ fn print(fleet: &Fleet, report: &Report, again: bool) -> anyhow::Result<()> {
         let screen = size.map_or_else(Screen::default, |size| {
             Screen::new(size.ws_col.into(), again.then_some(size.ws_row.into()))
         });
-        write!(out, "{clear}{}{end}", printable_lines(&table::text(report, screen)))?;
-    }
-    out.flush()?;
-    Ok(())
+        format!("{clear}{}{end}", printable_lines(&table::text(report, screen)))
+    };
+    // Who watches has gone: then so is this.
+    Ok(if again { Out.write_all(text.as_bytes()).and_then(|()| Out.flush()) } else { print_text(&text) }?)
 }
 
 /// One line on a terminal's stderr that says why it takes a moment.

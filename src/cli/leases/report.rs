@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::lag::Lag;
 use super::observe::{Observer, wall_clock_s};
+use crate::batch::Content;
 use crate::checkpoint::{PendingBatch, Stage};
 use crate::lease::explain::{Explained, Reason, Standing};
 use crate::lease::fleet::{CPU, THROUGHPUT};
@@ -59,6 +60,8 @@ pub(super) struct LeaseReport {
     #[serde(flatten)]
     pub(super) lag: Lag,
     pub(super) pending: Option<PendingReport>,
+    /// The batch that was prepared last, as long as no checkpoint has passed it.
+    pub(super) last_prepared: Option<PendingReport>,
     pub(super) parents: Vec<String>,
     pub(super) children: Vec<String>,
     pub(super) owner_switches: u64,
@@ -74,9 +77,24 @@ pub(super) struct PendingReport {
     pub(super) first: Option<String>,
     pub(super) stage: Option<Stage>,
     pub(super) transform: Option<String>,
+    /// Where its objects are, in format 2.
+    pub(super) lake: Option<String>,
+    /// Keys below the lake.
     pub(super) objects: Vec<String>,
+    /// What each of `objects` must hold, in format 2.
+    pub(super) proof: Option<Vec<ContentReport>>,
+    /// Keys of earlier attempts: rows found there are not written again.
+    pub(super) sealed: Vec<String>,
     /// Why no worker of this version can go on with it.
     pub(super) problem: Option<String>,
+}
+
+/// What proves an object.
+#[derive(Debug, Serialize)]
+pub(super) struct ContentReport {
+    pub(super) rows: u64,
+    /// Of the rows before compression, in hexadecimal digits as the lease row has it.
+    pub(super) hash: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -194,6 +212,9 @@ fn lease_report(explained: Explained, row: Option<&Lease>, lag: Lag) -> LeaseRep
         checkpoint_sub: row.map_or(0, |row| row.checkpoint.sub()),
         lag,
         pending: row.and_then(|row| row.pending.as_ref()).map(pending_report),
+        last_prepared: row
+            .and_then(|row| row.last_prepared.as_ref())
+            .map(|last| pending_report(&last.pending)),
         parents: row.map(|row| texts(&row.parents)).unwrap_or_default(),
         children: row.map(|row| texts(&row.children)).unwrap_or_default(),
         owner_switches: row.map_or(0, |row| row.owner_switches),
@@ -209,19 +230,32 @@ pub(super) fn pending_report(pending: &Pending) -> PendingReport {
         first: None,
         stage: None,
         transform: None,
+        lake: None,
         objects: Vec::new(),
+        proof: None,
+        sealed: Vec::new(),
         problem: None,
     };
     match PendingBatch::from_pending(pending) {
         Ok(None) => PendingReport { ours: false, ..unknown },
         Err(error) => PendingReport { problem: Some(error.to_string()), ..unknown },
-        Ok(Some(batch)) => PendingReport {
-            first: Some(batch.first.sequence.as_str().to_owned()),
-            stage: Some(batch.stage),
-            transform: Some(batch.transform),
-            objects: batch.objects,
-            ..unknown
-        },
+        Ok(Some(batch)) => {
+            let (lake, contents) = batch.proof.map(|proof| (proof.lake, proof.contents)).unzip();
+            let content = |content: Content| {
+                let hash = format!("{:016x}", content.hash);
+                ContentReport { rows: content.rows, hash }
+            };
+            PendingReport {
+                first: Some(batch.first.sequence.as_str().to_owned()),
+                stage: Some(batch.stage),
+                transform: Some(batch.transform),
+                lake,
+                objects: batch.objects,
+                proof: contents.map(|contents| contents.into_iter().map(content).collect()),
+                sealed: batch.sealed,
+                ..unknown
+            }
+        }
     }
 }
 

@@ -159,3 +159,40 @@ async fn real_trades_are_replayed_digit_by_digit() {
     assert_eq!(summary["rows_delivered"], text.lines().count() - 1);
     assert_eq!((&summary["bad_lines"], &summary["value_mismatches"]), (&0.into(), &0.into()));
 }
+
+/// What was read before the file ends is played, and the summary says where it ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn trades_that_end_early_have_a_summary() {
+    let folder = TempDir::new().unwrap();
+    let mut text = HEADER.to_owned();
+    for trade in 0..3_000u64 {
+        let price = trade.wrapping_mul(2_654_435_761) % 1_000_003;
+        text +=
+            &format!("binance,BTCUSDT,{trade},16806527{:05},sell,{price}.5,0.000{trade:05}\n", trade * 11);
+    }
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, text.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let (half, missing) = (folder.path().join("half.csv.gz"), folder.path().join("missing.csv"));
+    std::fs::write(&half, &gzip[..gzip.len() / 2]).unwrap();
+    let dir = folder.path().join("for people").display().to_string();
+    let file = half.display().to_string();
+    let for_people = ["demo", "--workers", "1", "--dir", &dir, "--trades", &file];
+    let (ended, shown, missing) = tokio::join!(replay(&half), kinetide(&for_people), replay(&missing));
+
+    ended.says(1, &["half.csv.gz"]);
+    let summary: Value = serde_json::from_str(&ended.out).unwrap();
+    let rows = summary["rows_delivered"].as_u64().unwrap();
+    assert!((500..2_500).contains(&rows), "{summary}");
+    assert_eq!((&summary["changes_made"], &summary["missing"]), (&rows.into(), &0.into()));
+    assert_eq!(summary["last_read"]["line"], rows + 1, "{summary}");
+    assert!(summary["error"].as_str().unwrap().contains("half.csv.gz after line"), "{summary}");
+
+    shown.says(1, &["half.csv.gz"]);
+    for words in ["half.csv.gz, line ", "NOT ALL CHANGES WERE MADE", "is in the lake exactly once."] {
+        assert!(shown.out.contains(words), "{words} is not in\n{}", shown.out);
+    }
+    missing.says(1, &["missing.csv"]);
+    let summary: Value = serde_json::from_str(&missing.out).unwrap();
+    assert_eq!((&summary["records_put"], &summary["last_read"]), (&0.into(), &Value::Null));
+}

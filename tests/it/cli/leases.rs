@@ -18,7 +18,7 @@ impl Stage {
         kinetide(&self.leases_args(args)).await
     }
 
-    fn leases_args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
+    pub(super) fn leases_args<'a>(&'a self, args: &[&'a str]) -> Vec<&'a str> {
         let stage = ["--stream", STREAM, "--failover-time", "3s"];
         let endpoints =
             ["--kinesis-endpoint", self.aws.kinesis_url(), "--dynamodb-endpoint", self.aws.dynamodb_url()];

@@ -173,3 +173,28 @@ async fn what_must_be_in_the_lake_follows_from_where_reading_begins() {
     kinetide(&both).await.says(1, &["--initial-position", "--worker-command"]);
     kinetide(&["loadtest", "--initial-position", "noon"]).await.says(2, &["--initial-position", "latest"]);
 }
+
+/// All records are put, and few, before the first worker starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_in_which_nothing_had_to_be_in_the_lake_has_no_verdict() {
+    for json in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let (dir, report) = (folder.path().join("new"), folder.path().join("report.html"));
+        let (dir, page) = (dir.display().to_string(), report.display().to_string());
+        let flags = ["--records", "3", "--duration", "2s", "--shards", "1", "--workers", "1", "--seed", "4"];
+        let position = ["loadtest", "--initial-position", "latest", "--dir", &dir, "--report", &page];
+        let json = if json { &["--json"][..] } else { &[] };
+        let ran = kinetide(&[&position[..], &flags, json].concat()).await;
+        ran.says(1, &[]);
+        assert!(!ran.out.contains("exactly once"), "{}", ran.out);
+        if json.is_empty() {
+            assert!(ran.out.contains("NO VERDICT: ") && ran.out.contains("--duration"), "{}", ran.out);
+        } else {
+            let verdict: Value = serde_json::from_str(&ran.out).unwrap();
+            assert!(verdict["exactly_once"].is_null(), "{verdict}");
+            assert!(verdict["no_verdict"].as_str().unwrap().contains("--initial-position trim-horizon"));
+            assert_eq!(number(&verdict, "put"), 0);
+        }
+        assert!(std::fs::read_to_string(report).unwrap().contains("No verdict"));
+    }
+}

@@ -10,6 +10,7 @@ mod leases;
 mod loadtest;
 mod log;
 mod memory;
+mod output;
 mod overload;
 mod permissions;
 mod position;

@@ -34,7 +34,7 @@ impl Stage {
     }
 
     /// Lands 10 trades, `wrong` of a wrong type, and two that are no change records.
-    async fn with_letters(wrong: u64, more: &[(&str, &str)]) -> Self {
+    pub(super) async fn with_letters(wrong: u64, more: &[(&str, &str)]) -> Self {
         let stage = Self::new(1).await;
         let worker = stage.worker(more).await;
         stage.put(0..10);
