@@ -20,8 +20,8 @@ pub struct Put {
     seen: AtomicU32,
     /// Hash of the payload.
     pub(super) payload: u64,
-    /// What its row must say; `None` where it can only be a dead letter.
-    pub(super) expected: Option<Expected>,
+    /// What its row must say. Where it can only be a dead letter, the hash of the key that it changes, if one can read it.
+    pub(super) expected: Result<Expected, Option<u64>>,
     bytes: u32,
 }
 
@@ -77,7 +77,7 @@ impl Put {
             sent_us,
             seen: AtomicU32::new(0),
             payload: hash(&data),
-            expected: record::expected(data, sequence_number).ok(),
+            expected: record::expected(data, sequence_number).map_err(|_| record::key(data)),
             bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
         })
     }

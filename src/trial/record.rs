@@ -228,6 +228,13 @@ pub(super) fn event_id(data: &[u8]) -> Option<u64> {
     Some(hash(&Json::Text(record.event_id?)))
 }
 
+/// The hash of the key that a record changes, as [`ItemHash`] has it, also where the record cannot be a row.
+pub(super) fn key(data: &[u8]) -> Option<u64> {
+    let record: Envelope<'_> = serde_json::from_slice(data).ok()?;
+    let keys = json::typed_map(record.dynamodb.keys).ok()?;
+    keys.iter().find(|(name, _)| name == KEY).map(|(_, value)| hash(value))
+}
+
 /// Reads a line of a landing object.
 pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
     let members: Members<'_> = serde_json::from_str(line).map_err(|_| "a line is not a JSON object")?;
