@@ -191,9 +191,10 @@ impl Run<'_> {
                 Some(generated) = generating.join_next() => {
                     let Ended { totals, error } = joined(generated).await;
                     self.everything_forwarded().await?;
-                    if totals.written == 0 && error.is_none() {
+                    if totals.written == 0 {
                         display.end();
-                        return Err(DemoError::NothingPut { bad_lines: totals.bad_lines });
+                        let nothing = DemoError::NothingPut { bad_lines: totals.bad_lines };
+                        return Err(error.map_or(nothing, DemoError::from));
                     }
                     // What was put all the same is delivered and checked.
                     if let Some(error) = error {

@@ -196,6 +196,5 @@ async fn trades_that_end_early_have_a_summary() {
         assert!(shown.out.contains(words), "{words} is not in\n{}", shown.out);
     }
     missing.says(1, &["missing.csv"]);
-    let summary: Value = serde_json::from_str(&missing.out).unwrap();
-    assert_eq!((&summary["records_put"], &summary["last_read"]), (&0.into(), &Value::Null));
+    assert!(missing.out.is_empty(), "nothing was put: {}", missing.out);
 }

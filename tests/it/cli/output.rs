@@ -9,21 +9,26 @@ async fn into(args: &[&str], stdout: Stdio) -> Ran {
     finish(command(args).stdout(stdout).spawn().unwrap()).await
 }
 
+fn letters<'a>(args: &[&'a str], lake: &'a str) -> Vec<&'a str> {
+    [&["dead-letters"], args, &["--lake", lake]].concat()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_result_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is_none() {
     let stage = Stage::with_letters(0, &[]).await;
     let lake = stage.lake().display().to_string();
     let shard = "shardId-000000000000";
-    let letters = |args: &[&'static str]| [&["dead-letters"], args, &["--lake", &lake]].concat();
+    let listed = stage.letters_json(&["list"], 0).await;
+    let sequence = listed["dead_letters"][0]["sequence_number"].as_str().unwrap();
     let replay =
         ["replay", "--transform", "json", "--landing", "landing/other", "--stream", "trades", "--dry-run"];
     for (args, code) in [
         (vec!["schema", "--format", "duckdb"], 0),
-        (letters(&["count"]), 0),
-        (letters(&["list", "--json"]), 0),
-        (letters(&["show"]), 0),
+        (letters(&["count"], &lake), 0),
+        (letters(&["list", "--json"], &lake), 0),
+        (letters(&["show", sequence], &lake), 0),
         // One of them cannot become a row.
-        (letters(&replay), 1),
+        (letters(&replay, &lake), 1),
         (stage.leases_args(&[]), 0),
         (stage.leases_args(&["--json"]), 0),
         (stage.leases_args(&["set-checkpoint", shard, "trim-horizon", "--evict", "--force", "--dry-run"]), 0),

@@ -27,7 +27,7 @@ impl Stage {
         kinetide(&[&["dead-letters"], args, &["--lake", &lake]].concat()).await
     }
 
-    async fn letters_json(&self, args: &[&str], code: i32) -> Value {
+    pub(super) async fn letters_json(&self, args: &[&str], code: i32) -> Value {
         let ran = self.letters(&[args, &["--json"]].concat()).await;
         ran.says(code, &[]);
         serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}\n{}", ran.out))
