@@ -149,7 +149,7 @@ mod tests {
                     prop_assert!(!recent || found == Gap::None);
                 }
                 last_look = now_us;
-                let read = (from..arrivals.len()).filter(there).next_back();
+                let read = (from..arrivals.len()).rfind(there);
                 checkpoint = read.or(checkpoint);
                 noted = checkpoint.map(|last| seen(last as u128, now_us, retention));
             }

@@ -104,6 +104,7 @@ const PURE: &[&str] = &[
     "src/fetch/pacing.rs",
     "src/fetch/page.rs",
     "src/fetch/search.rs",
+    "src/lease/caught_up.rs",
     "src/lease/dynamodb/codec.rs",
     "src/lease/dynamodb/item.rs",
     "src/lease/dynamodb/layout.rs",
