@@ -154,7 +154,7 @@ async fn what_must_be_in_the_lake_follows_from_where_reading_begins() {
     {
         let folder = TempDir::new().unwrap();
         let dir = folder.path().join("new").display().to_string();
-        let flags = ["--rate", "300", "--duration", "8s", "--shards", "2", "--workers", "2", "--seed", seed];
+        let flags = ["--rate", "300", "--duration", "12s", "--shards", "2", "--workers", "2", "--seed", seed];
         let chaos = ["--chaos", "kill,deny,hang", "--chaos-every", "1500ms", "--json", "--dir", &dir];
         let ran =
             kinetide(&[&["loadtest", "--initial-position", position][..], &flags, &chaos].concat()).await;
