@@ -3,15 +3,16 @@
 //! Owns: the tasks of the process's shards, and the order of a shutdown.
 //! Does not own: which leases (`lease`), what a consumer does (`consumer`), when to stop (`shutdown`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
-use tokio::time::{Instant, interval, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::cause::chain;
 use crate::consumer::{self, Shared, StopReason};
 use crate::lease::coordinator::HAND_OFF_TIMEOUT;
 use crate::lease::{HeldLease, LeaseKey, TableError};
@@ -20,6 +21,10 @@ use crate::telemetry::metrics;
 
 /// The part of the shutdown budget that is kept for releasing leases whose consumers did not finish.
 const RELEASE_SLICE: Duration = Duration::from_secs(2);
+/// So often, with pauses from the first to the second, the table is asked to take back what is left at the end.
+const REST_TRIES: u32 = 3;
+const REST_PAUSE: Duration = Duration::from_millis(200);
+const REST_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How often health and the lease gauge are brought up to date.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -54,8 +59,10 @@ pub async fn run(
         consumers: JoinSet::new(),
         leases: HashMap::new(),
         releases: JoinSet::new(),
+        unreleased: BTreeSet::new(),
         draining: false,
         left: BTreeMap::new(),
+        unknown: false,
     };
     let beat = worker.shared.coordinator.pulse().begin("running consumers");
     let mut ticks = interval(TICK);
@@ -83,30 +90,28 @@ pub async fn run(
     worker.shared.status.set_draining();
     worker.draining = true;
     let end = Instant::now() + budget;
-    worker.drain(end - RELEASE_SLICE.min(budget)).await;
-    // Taken while the stop was on its way.
+    // Begun while the stop was on its way. What is found from now on the coordinator gives back itself.
     new_leases.close();
     while let Some(lease) = new_leases.recv().await {
         worker.release(lease);
     }
+    worker.drain(end - RELEASE_SLICE.min(budget)).await;
     // They have no consumer.
     for lease in worker.shared.coordinator.held().into_iter().filter(|lease| lease.row().finished()) {
         worker.release(lease);
     }
-    if timeout_at(end, worker.released()).await.is_err() {
-        for lease in worker.shared.coordinator.held() {
-            worker.leave(lease.key(), NOT_RELEASED);
-        }
-    }
+    // Whether they are back is for the table to say: see below.
+    let _ = timeout_at(end, worker.released()).await;
     if timeout_at(end, worker.shared.coordinator.left()).await.is_err() {
         tracing::warn!("this worker still has its row or the leader's lock; both run out");
     }
+    worker.give_back_rest(end).await;
     finish.cancel();
     while coordinating.join_next().await.is_some() {}
     for (shard, what) in &worker.left {
         tracing::warn!(%shard, left = what, "not drained");
     }
-    Ok(if worker.left.is_empty() { Drain::Clean } else { Drain::CutShort })
+    Ok(if worker.left.is_empty() && !worker.unknown { Drain::Clean } else { Drain::CutShort })
 }
 
 struct Worker {
@@ -116,9 +121,13 @@ struct Worker {
     leases: HashMap<Id, Arc<HeldLease>>,
     /// Leases on their way back, each for itself: a call that hangs must not hold up the others.
     releases: JoinSet<(LeaseKey, bool)>,
+    /// Those that the table did not confirm.
+    unreleased: BTreeSet<LeaseKey>,
     draining: bool,
     /// What the drain leaves to others, by shard.
     left: BTreeMap<LeaseKey, &'static str>,
+    /// Nobody could say whether leases are left.
+    unknown: bool,
 }
 
 const LOST: &str =
@@ -180,8 +189,53 @@ impl Worker {
         while let Some(done) = self.releases.join_next().await {
             let (lease, released) = joined(done).await;
             if !released {
-                self.leave(&lease, NOT_RELEASED);
+                self.unreleased.insert(lease);
             }
+        }
+    }
+
+    /// Gives back what the table has in the name of this worker after all, and notes what stays: a release without an
+    /// answer may have come to pass, and a lease that was assigned at the last moment was never held.
+    async fn give_back_rest(&mut self, end: Instant) {
+        let coordinator = Arc::clone(&self.shared.coordinator);
+        let mut left: BTreeSet<LeaseKey> = BTreeSet::new();
+        let mut problem = "no answer within the shutdown budget".to_owned();
+        let mut known = false;
+        let mut pause = REST_PAUSE;
+        for tries in 1.. {
+            match timeout_at(end, coordinator.give_back_rest()).await {
+                Ok(Ok(rest)) if rest.leases.is_empty() => return,
+                Ok(Ok(rest)) => {
+                    (known, left) = (true, rest.leases.into_iter().collect());
+                    if tries >= REST_TRIES && !rest.coming {
+                        break;
+                    }
+                }
+                Ok(Err(error)) => {
+                    problem = chain(&error);
+                    if tries >= REST_TRIES {
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+            if Instant::now() + pause >= end {
+                break;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(REST_PAUSE_MAX);
+        }
+        if !known {
+            self.unknown = true;
+            tracing::warn!(
+                error = problem,
+                "the lease table could not be read: leases may be left in the name of this worker, others take them                  when they have expired"
+            );
+            left.append(&mut self.unreleased);
+            left.extend(coordinator.held().iter().map(|lease| lease.key().clone()));
+        }
+        for lease in &left {
+            self.leave(lease, NOT_RELEASED);
         }
     }
 

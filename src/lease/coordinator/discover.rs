@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::SendError};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +28,7 @@ impl Coordinator {
         let beat = self.pulse.begin("discovering leases");
         let mut trouble = Backoff::default();
         loop {
+            let leaving = leave.is_cancelled();
             let found = within(BACKOFF_MAX * 3, self.unheld()).await;
             self.tell_table(&found);
             let wait = match found {
@@ -38,12 +39,17 @@ impl Coordinator {
                     while let Some(lease) = begun.next().await {
                         beat.next(Duration::ZERO);
                         let Some(lease) = lease else { continue };
-                        if lease.row().finished() {
-                            // Nothing to read; renewed until it can be deleted.
-                        } else if leave.is_cancelled() {
+                        if leave.is_cancelled() {
                             self.release(&lease).await;
-                        } else if gained.send(lease).await.is_err() {
-                            stop.cancel(); // Nobody to receive it: the caller stops.
+                        } else if lease.row().finished() {
+                            // Nothing to read; renewed until it can be deleted.
+                        } else if let Err(SendError(lease)) = gained.send(lease).await {
+                            // Nobody to receive it: the caller leaves, perhaps since this began to wait, or is gone.
+                            if !leave.is_cancelled() {
+                                stop.cancel();
+                                continue;
+                            }
+                            self.release(&lease).await;
                         }
                     }
                     self.jittered(self.settings.scan_interval)
@@ -55,6 +61,8 @@ impl Coordinator {
                 biased;
                 // Looked at again: who leaves may have begun to since the wait began, and closes the channel.
                 () = gained.closed(), if !leave.is_cancelled() => if !leave.is_cancelled() { stop.cancel() },
+                // What was assigned in the last moment goes on to another worker at once.
+                () = leave.cancelled(), if !leaving => {}
                 go_on = pause(wait, &self.discover_now, stop) => if !go_on { return },
             }
         }

@@ -91,7 +91,12 @@ impl Coordinator {
                 }
                 self.settings.failover / 24
             } else {
-                match within(BACKOFF_MAX * 3, self.look()).await {
+                let looked = tokio::select! {
+                    biased;
+                    () = leave.cancelled() => break,
+                    looked = within(BACKOFF_MAX * 3, self.look()) => looked,
+                };
+                match looked {
                     Ok(rows) => {
                         trouble.over();
                         looks += 1;
@@ -101,7 +106,7 @@ impl Coordinator {
                         // The first look of a leader only learns who is there: workers started together report
                         // within moments of each other.
                         if leads && looks > 1 && !leave.is_cancelled() {
-                            self.assign(&mut balance, &beat).await;
+                            self.assign(&mut balance, leave, &beat).await;
                         }
                         self.jittered(look_interval(self.settings.scan_interval, rows))
                     }
@@ -145,7 +150,7 @@ impl Coordinator {
         Ok(rows)
     }
 
-    async fn assign(&self, balance: &mut Balance, beat: &Beat) {
+    async fn assign(&self, balance: &mut Balance, leave: &CancellationToken, beat: &Beat) {
         let now = Instant::now();
         let (plan, balancing) = {
             let mut state = self.state();
@@ -158,14 +163,18 @@ impl Coordinator {
         };
         metrics::leases_unplaced(plan.spillover);
         let moves = plan.moves.len();
+        // Not while leaving: this worker may be among those that are given leases, and the next leader plans anew.
+        let moves_now = plan.moves.into_iter().take_while(|_| !leave.is_cancelled());
         let written =
-            stream::iter(plan.moves).map(|change| self.carry_out(change)).buffer_unordered(CONCURRENCY);
+            stream::iter(moves_now).map(|change| self.carry_out(change)).buffer_unordered(CONCURRENCY);
         let written = written.inspect(|_| beat.next(Duration::ZERO));
         let written = written.filter(|written| std::future::ready(*written)).count().await;
         if moves > 0 {
             tracing::debug!(moves, written, ?balancing, "leases moved");
         }
-        self.forget_stale_workers(now, beat).await;
+        if !leave.is_cancelled() {
+            self.forget_stale_workers(now, beat).await;
+        }
     }
 
     /// Writes one move. False when the row has moved on, or the table did not answer: the next look shows what came of

@@ -23,6 +23,7 @@ mod report;
 mod tell;
 
 pub use lead::{HAND_OFF_TIMEOUT, SCAN_ROWS_PER_SECOND};
+pub use leave::Rest;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -108,7 +109,7 @@ pub struct Coordinator {
     look_now: Notify,
     discover_now: Notify,
     report_now: Notify,
-    /// What makes others count on this worker: its row, and the leader's lock.
+    /// What makes others count on this worker, or give it leases: its row, the leader's lock, its own work as the leader.
     presence: TaskTracker,
     /// The stream of our leases, once it is known.
     ours: OnceLock<StreamId>,
@@ -232,7 +233,7 @@ impl Coordinator {
             self.keep_discovering(gained, leave, stop),
             self.presence.track_future(self.keep_reporting(leave, stop)),
             self.presence.track_future(self.keep_the_lock(leave, stop)),
-            self.keep_leading(leave, stop),
+            self.presence.track_future(self.keep_leading(leave, stop)),
             self.keep_in_step(leave, stop),
         );
         Ok(())
@@ -267,8 +268,8 @@ impl Coordinator {
         self.ours.get().map_or(Ok(()), |ours| whose::check(row, ours))
     }
 
-    /// After `leave`: returns when nobody counts on this worker any more, since its row is deleted and the leader's
-    /// lock given back, or since that failed. At once when it never took part.
+    /// After `leave`: returns when nobody counts on this worker any more, since its row is deleted, the leader's lock given
+    /// back, and what it assigned as the leader answered; or since that failed. At once when it never took part.
     pub async fn left(&self) {
         self.presence.close();
         self.presence.wait().await;

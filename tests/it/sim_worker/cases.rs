@@ -7,7 +7,8 @@ use std::time::Duration;
 use kinetide::batch::seal_object;
 use kinetide::checkpoint::PendingBatch;
 use kinetide::deliver::{Sink, memory};
-use kinetide::lease::{Lease, LeaseTable, Pending, WorkerId};
+use kinetide::lease::memory::Faults;
+use kinetide::lease::{Lease, LeaseTable, LeaseWrite, Pending, WorkerId};
 use kinetide::shard::{Checkpoint, Position, ShardId};
 use kinetide::telemetry::status::ShardState;
 use kinetide::transform::Transform;
@@ -207,6 +208,95 @@ async fn a_batch_above_the_byte_budget_is_rebuilt() {
         world.start_worker(&version);
         world.until_done(MINUTE * 10).await;
     }
+}
+
+fn named_by(world: &World, worker: usize) -> Vec<ShardId> {
+    let me = Some(&world.workers[worker].id);
+    let log = world.log.lock().unwrap();
+    let named = |row: &&Lease| row.owner.as_ref() == me || row.checkpoint_owner.as_ref() == me;
+    log.rows.values().filter(named).map(|row| row.key.clone()).collect()
+}
+
+async fn until_stopped(world: &mut World) {
+    while !world.all_stopped() {
+        world.run(Duration::from_millis(10)).await;
+    }
+}
+
+/// A stop while leases are assigned to this worker and not begun: at each moment of a start with a slow table.
+#[tokio::test(start_paused = true)]
+async fn a_drain_gives_back_what_was_assigned_and_not_begun() {
+    let mut met = 0;
+    for shards in [1, 100] {
+        for after_ms in (0..6000).step_by(400) {
+            let mut world = World::new(1, shards, 10, Settings::default());
+            let delay = Duration::from_millis(500)..Duration::from_millis(900);
+            let faults = Faults { seed: after_ms, delay, lost_request: 0.0, lost_answer: 0.0 };
+            world.outside.table.set_faults(Some(faults));
+            let worker = world.start_worker(&transform());
+            while named_by(&world, worker).is_empty() {
+                world.run(Duration::from_millis(10)).await;
+            }
+            world.run(Duration::from_millis(after_ms)).await;
+            let begun = world.log.lock().unwrap().rows.values().any(|row| row.counter > 1);
+            met += usize::from(!begun);
+            world.stop(worker);
+            until_stopped(&mut world).await;
+            assert_eq!(named_by(&world, worker), [], "{shards} shards, {after_ms} ms");
+            assert_eq!(world.drains, [Drain::Clean], "{shards} shards, {after_ms} ms");
+        }
+    }
+    assert!(met > 0, "the schedule is met");
+}
+
+/// What another worker is about to hand over to this one, and what it was given behind its back.
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_what_is_handed_over_to_it() {
+    for (handed_over, ends) in [(true, true), (true, false), (false, true)] {
+        let mut world = world(4, 10, Settings::default());
+        let first = world.start_worker(&transform());
+        world.run(MINUTE * 2).await;
+        let second = world.start_worker(&transform());
+        world.run(Duration::from_secs(30)).await;
+        let to = world.workers[second].id.clone();
+        let row = world.log.lock().unwrap().rows[&shard()].clone();
+        assert_eq!(row.owner.as_ref(), Some(&world.workers[first].id));
+        if !ends {
+            world.freeze(first, MINUTE);
+        }
+        // By hand, at the very moment of the stop.
+        let write = if handed_over { LeaseWrite::HandOff(to) } else { LeaseWrite::Assign(to) };
+        world.outside.table.write(&row, &write).await.unwrap();
+        world.stop(second);
+        while world.drains.is_empty() {
+            world.run(Duration::from_millis(10)).await;
+        }
+        let left = named_by(&world, second);
+        assert_eq!(left.is_empty(), ends);
+        let expected = if ends { Drain::Clean } else { Drain::CutShort };
+        assert_eq!(world.drains, [expected], "handed over {handed_over}, ends {ends}");
+        world.until_done(MINUTE * 10).await;
+    }
+}
+
+/// Releases that have no answer, or come late: the row says whether they have happened.
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_clean_only_if_the_table_says_so() {
+    let mut unanswered = 0;
+    for seed in 0..40 {
+        let mut world = World::new(seed, 6, 10, Settings::default());
+        let worker = world.start_worker(&transform());
+        world.run(MINUTE * 2).await;
+        let delay = Duration::from_millis(10)..Duration::from_millis(300);
+        let faults = Faults { seed, delay, lost_request: 0.2, lost_answer: 0.4 };
+        world.outside.table.set_faults(Some(faults));
+        world.stop(worker);
+        until_stopped(&mut world).await;
+        let clean = world.drains == [Drain::Clean];
+        assert!(!clean || named_by(&world, worker).is_empty(), "seed {seed}");
+        unanswered += usize::from(clean);
+    }
+    assert!(unanswered > 10, "{unanswered} of 40 are clean in the end");
 }
 
 /// Nothing that hangs may take longer than the budget.
