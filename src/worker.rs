@@ -207,7 +207,7 @@ impl Worker {
                 Ok(Ok(rest)) if rest.leases.is_empty() => return,
                 Ok(Ok(rest)) => {
                     (known, left) = (true, rest.leases.into_iter().collect());
-                    if tries >= REST_TRIES && !rest.coming {
+                    if tries >= REST_TRIES && !rest.moving {
                         break;
                     }
                 }

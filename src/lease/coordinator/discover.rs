@@ -34,14 +34,12 @@ impl Coordinator {
             let wait = match found {
                 Ok(keys) => {
                     trouble.over();
-                    let leases = stream::iter(keys).map(|key| self.begin(key, stop));
+                    let leases = stream::iter(keys).map(|key| self.begin_or_give_back(key, leave, stop));
                     let mut begun = std::pin::pin!(leases.buffer_unordered(CONCURRENCY));
                     while let Some(lease) = begun.next().await {
                         beat.next(Duration::ZERO);
                         let Some(lease) = lease else { continue };
-                        if leave.is_cancelled() {
-                            self.release(&lease).await;
-                        } else if lease.row().finished() {
+                        if lease.row().finished() {
                             // Nothing to read; renewed until it can be deleted.
                         } else if let Err(SendError(lease)) = gained.send(lease).await {
                             // Nobody to receive it: the caller leaves, perhaps since this began to wait, or is gone.
@@ -66,6 +64,25 @@ impl Coordinator {
                 go_on = pause(wait, &self.discover_now, stop) => if !go_on { return },
             }
         }
+    }
+
+    /// Begins to hold a lease in our name; while leaving, gives it back instead.
+    async fn begin_or_give_back(
+        &self,
+        key: LeaseKey,
+        leave: &CancellationToken,
+        stop: &CancellationToken,
+    ) -> Option<Arc<HeldLease>> {
+        if leave.is_cancelled() {
+            self.give_back(&key).await;
+            return None;
+        }
+        let lease = self.begin(key, stop).await?;
+        if leave.is_cancelled() {
+            self.release(&lease).await;
+            return None;
+        }
+        Some(lease)
     }
 
     /// The rows in our name that we do not hold, by the index.

@@ -12,7 +12,7 @@ use crate::cause::chain;
 use crate::lease::held::{HeldLease, LeaseWriteError};
 use crate::lease::plan::successors;
 use crate::lease::row::{Lease, LeaseKey, WorkerId};
-use crate::lease::table::TableError;
+use crate::lease::table::{TableError, WriteError};
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics;
 
@@ -30,14 +30,15 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Rest {
     /// Leases whose rows name it.
     pub leases: Vec<LeaseKey>,
-    /// Another worker is about to hand one of them over, which may take [`super::HAND_OFF_TIMEOUT`].
-    pub coming: bool,
+    /// One of them is about to change: another worker hands it over, which may take [`super::HAND_OFF_TIMEOUT`], or it is
+    /// just being given back.
+    pub moving: bool,
 }
 
 /// How a row stands that names a worker that leaves.
-enum Standing {
+pub(super) enum Standing {
     Back,
-    Coming,
+    Moving,
     Ours,
 }
 
@@ -88,7 +89,7 @@ impl Coordinator {
         while let Some((standing, key)) = back.next().await {
             match standing {
                 Standing::Back => continue,
-                Standing::Coming => rest.coming = true,
+                Standing::Moving => rest.moving = true,
                 Standing::Ours => {}
             }
             rest.leases.push(key);
@@ -104,9 +105,9 @@ impl Coordinator {
 
     /// Gives back one lease that is not held. It need not be begun for that: the condition of the write proves that nobody
     /// has taken it.
-    async fn give_back(&self, key: &LeaseKey) -> Standing {
+    pub(super) async fn give_back(&self, key: &LeaseKey) -> Standing {
         if self.state().held.contains_key(key) {
-            return Standing::Ours;
+            return Standing::Moving;
         }
         let limit = self.settings.failover / 3;
         let row = match within(limit, self.table.get(key)).await {
@@ -115,7 +116,7 @@ impl Coordinator {
             Err(_) => return Standing::Ours,
         };
         if row.checkpoint_owner.is_some() && row.actual_owner() != Some(&self.settings.worker) {
-            return Standing::Coming;
+            return Standing::Moving;
         }
         // One of another stream is not for this worker to touch.
         if self.check_stream(&row).is_err() {
@@ -127,6 +128,7 @@ impl Coordinator {
                 self.note_released(row);
                 Standing::Back
             }
+            Ok(Err(WriteError::Conflict(_))) => Standing::Moving,
             Ok(Err(error)) => {
                 tracing::debug!(lease = %key, error = %chain(&error), "lease not given back");
                 Standing::Ours
