@@ -15,6 +15,7 @@ use crate::shard::{ChildShard, SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, Side};
 use crate::telemetry::trouble::LogPace;
+use crate::telemetry::waiting::Waiting;
 
 /// What a poll at the tip of a shard reserves: what may have come since the last one. A page that turns out
 /// larger is accounted for all the same, and others wait the longer.
@@ -28,6 +29,8 @@ const GONE_ANSWERS: u32 = 2;
 const GONE_PAUSE: Duration = Duration::from_secs(5);
 /// Throttling is part of a busy day; a shard that has had no answer for so long because of it stands still.
 const THROTTLED_MAX: Duration = Duration::from_secs(10);
+/// The reason of a shard whose call has no answer yet: as [`FetchError::Unavailable`] says it once its time limit is over.
+const NO_ANSWER: &str = "unavailable";
 const SHARD_GONE: &str = "the stream does not know this shard (any more): nothing of it can be read. If its listings \
     agree, the leader reports what may be lost, deletes the lease, and has the child shards read on; check --stream and \
     --region if this shard should be there";
@@ -92,11 +95,16 @@ pub(super) async fn read_shard(
             }
         };
         pacing.call_started(Instant::now());
+        trouble.asks();
         let fetched = async {
             let at = match iterator.take() {
                 Some(iterator) => iterator,
-                None => shared.source.iterator(&shard, &start).await?,
+                None => {
+                    let _waiting = asking(&status, "GetShardIterator");
+                    shared.source.iterator(&shard, &start).await?
+                }
             };
+            let _waiting = asking(&status, "GetRecords");
             let page = fetch_page(shared.source.as_ref(), &shard, &at).await;
             iterator = Some(at);
             page
@@ -115,7 +123,7 @@ pub(super) async fn read_shard(
                     Next::ShardGone => {
                         iterator = None;
                         not_before = Instant::now() + GONE_PAUSE;
-                        status.stalled(Side::Reading, error.kind(), SHARD_GONE);
+                        status.stalled_since(Side::Reading, error.kind(), SHARD_GONE, trouble.since());
                         not_found += 1;
                         if not_found == GONE_ANSWERS {
                             let (page, permit) = (Page::default(), shared.budget.empty());
@@ -177,13 +185,24 @@ pub(super) async fn read_shard(
 struct Trouble {
     /// When the stream last answered.
     answered: Instant,
+    /// When it was first asked since then.
+    asked: Option<Instant>,
     pace: LogPace,
     failures: u64,
 }
 
 impl Trouble {
     fn new() -> Self {
-        Self { answered: Instant::now(), pace: LogPace::default(), failures: 0 }
+        Self { answered: Instant::now(), asked: None, pace: LogPace::default(), failures: 0 }
+    }
+
+    fn asks(&mut self) {
+        self.asked.get_or_insert_with(Instant::now);
+    }
+
+    /// Since when the shard is not read.
+    fn since(&self) -> Instant {
+        self.asked.unwrap_or_else(Instant::now)
     }
 
     fn report(&mut self, shard: &ShardId, status: &ShardHandle, error: &FetchError) {
@@ -197,7 +216,7 @@ impl Trouble {
             let seconds = self.answered.elapsed().as_secs();
             tracing::warn!(%shard, failures = self.failures, seconds, error = cause, "shard cannot be read");
         }
-        status.stalled(Side::Reading, error.kind(), cause);
+        status.stalled_since(Side::Reading, error.kind(), cause, self.since());
     }
 
     fn over(&mut self, shard: &ShardId) {
@@ -206,8 +225,12 @@ impl Trouble {
         }
         self.failures = 0;
         self.pace.over();
-        self.answered = Instant::now();
+        (self.answered, self.asked) = (Instant::now(), None);
     }
+}
+
+fn asking(status: &Arc<ShardHandle>, call: &str) -> Waiting {
+    Waiting::begin(status, Side::Reading, NO_ANSWER, call, 0)
 }
 
 /// The first answer to a reader that begins at `checkpoint`: has retention taken records that nobody read?

@@ -21,6 +21,7 @@ use crate::lease::{HeldLease, LeaseWrite, LeaseWriteError};
 use crate::shard::{Checkpoint, ChildShard, Position, StartFrom};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow, WriteOutcome};
 use crate::telemetry::status::{ShardHandle, Side};
+use crate::telemetry::waiting::Waiting;
 use crate::transform::ErrorCode;
 
 /// Objects of one batch that are under way at the same time.
@@ -193,14 +194,12 @@ impl Steps {
         let mut positions = HashSet::new();
         for key in keys {
             loop {
-                let object =
-                    self.retry("read", key, |shared, key| async move { shared.sink.read(&key).await }).await;
-                let Some(object) = object else { break };
+                let Some(object) = self.read("read", key).await else { break };
                 match read_positions(&object) {
                     Ok(rows) => break positions.extend(rows),
                     // Somebody changed an object of ours. Guessing would double its rows.
                     Err(error) => {
-                        self.stalled("unreadable_object", &format!("{key}: {error}"));
+                        self.stalled("unreadable_object", &format!("{key}: {error}"), Instant::now());
                         sleep(RETRY_PAUSE * 20).await;
                     }
                 }
@@ -220,11 +219,15 @@ impl Steps {
             _ => StartFrom::Tip,
         };
         let shard = self.lease.key().clone();
+        let started = Instant::now();
         loop {
-            let found = match self.shared.starts.find(&shard, from).await {
+            let waiting = self.waiting("start_unknown", "looking up where the shard starts", 0);
+            let found = self.shared.starts.find(&shard, from).await;
+            drop(waiting);
+            let found = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    self.stalled("start_unknown", &chain(&error));
+                    self.stalled("start_unknown", &chain(&error), started);
                     sleep(self.jittered(RETRY_PAUSE * 2)).await;
                     continue;
                 }
@@ -251,9 +254,7 @@ impl Steps {
     /// Whether every object is there, and holds what it must.
     async fn find(&mut self, objects: &[Sought]) -> bool {
         for Sought { key, content } in objects {
-            let found =
-                self.retry("find", key, |shared, key| async move { shared.sink.read(&key).await }).await;
-            let Some(found) = found else { return false };
+            let Some(found) = self.read("find", key).await else { return false };
             if !holds(found, *content).await {
                 tracing::error!(shard = %self.lease.key(), %key, "not the object that was prepared");
                 return false;
@@ -267,9 +268,7 @@ impl Steps {
         let objects = self.batch.iter().flat_map(|batch| &batch.objects);
         let objects: Vec<(String, Content)> = objects.map(|o| (o.key.clone(), o.content)).collect();
         for (key, content) in objects {
-            let found =
-                self.retry("compare", &key, |shared, key| async move { shared.sink.read(&key).await }).await;
-            if let Some(found) = found
+            if let Some(found) = self.read("compare", &key).await
                 && !holds(found, Some(content)).await
             {
                 self.foreign(&key);
@@ -321,9 +320,8 @@ impl Steps {
                 metrics::object_delivered(ObjectOutcome::Created);
                 return true;
             }
-            let read = |shared: Arc<Shared>, key: String| async move { shared.sink.read(&key).await };
             // Gone again: somebody takes objects away.
-            let Some(found) = self.retry_seeded(seed, "read", &object.key, read).await else { continue };
+            let Some(found) = self.read_seeded(seed, "read", &object.key).await else { continue };
             let ours = found == object.body || holds(found, Some(object.content)).await;
             if ours {
                 metrics::object_delivered(ObjectOutcome::Existed);
@@ -343,13 +341,17 @@ impl Steps {
         let create = |shared: Arc<Shared>, key: String| {
             let (body, may) = (body.clone(), Arc::clone(&may));
             async move {
-                while !may() {
-                    sleep(VALIDITY_PAUSE).await;
+                if !may() {
+                    let _waiting = self.waiting("lease_table", "renewing the lease", 0);
+                    while !may() {
+                        sleep(VALIDITY_PAUSE).await;
+                    }
                 }
+                let _waiting = self.waiting("lake", format!("could not {action} {key}"), body.len());
                 shared.sink.create_while(&key, body, may).await
             }
         };
-        self.retry_seeded(seed, action, key, create).await
+        self.retry(seed, action, key, create).await
     }
 
     fn foreign(&self, key: &str) {
@@ -372,6 +374,8 @@ impl Steps {
             let failed = |reason: &str, tries, wait| {
                 self.trouble("firehose", "send", reason, tries, wait, call_started)
             };
+            let bytes = call.iter().map(Bytes::len).sum();
+            let _waiting = self.waiting("firehose", "PutRecordBatch", bytes);
             firehose.deliver(call, Backoff { seed }, failed).await;
             self.status.recovered(Side::Delivering);
         }
@@ -382,8 +386,12 @@ impl Steps {
     async fn write(&mut self, write: LeaseWrite) {
         let commit = matches!(write, LeaseWrite::Commit(_));
         let mut refused = false;
+        let started = Instant::now();
         loop {
-            match self.lease.write(write.clone()).await {
+            let waiting = self.waiting("lease_table", "UpdateItem", 0);
+            let written = self.lease.write(write.clone()).await;
+            drop(waiting);
+            match written {
                 Ok(row) => {
                     if refused {
                         self.status.recovered(Side::Delivering);
@@ -408,6 +416,7 @@ impl Steps {
                     self.stalled(
                         "lease_table",
                         &format!("the lease table takes no write: {}", chain(&*source)),
+                        started,
                     );
                     sleep(self.jittered(RETRY_PAUSE)).await;
                 }
@@ -416,13 +425,17 @@ impl Steps {
     }
 
     async fn create_children(&mut self) {
+        let started = Instant::now();
         loop {
             let children = self.known_children().await;
-            match self.shared.coordinator.create_children(&self.lease, &children).await {
+            let waiting = self.waiting("children", "creating the leases of the children", 0);
+            let created = self.shared.coordinator.create_children(&self.lease, &children).await;
+            drop(waiting);
+            match created {
                 Ok(()) => return self.status.recovered(Side::Delivering),
                 Err(error) => {
                     let problem = format!("could not create the leases of the children: {}", chain(&error));
-                    self.stalled("children", &problem);
+                    self.stalled("children", &problem, started);
                     sleep(self.jittered(RETRY_PAUSE)).await;
                 }
             }
@@ -434,8 +447,12 @@ impl Steps {
         if !self.children.is_empty() {
             return self.children.clone();
         }
+        let started = Instant::now();
         loop {
-            let problem = match self.shared.lister.list().await {
+            let waiting = self.waiting("no_children", "ListShards", 0);
+            let listed = self.shared.lister.list().await;
+            drop(waiting);
+            let problem = match listed {
                 Ok(shards) => {
                     let mine = |shard: &crate::shard::Shard| shard.parents.contains(self.lease.key());
                     let child = |shard: crate::shard::Shard| ChildShard {
@@ -451,23 +468,28 @@ impl Steps {
                 }
                 Err(error) => chain(&error),
             };
-            self.stalled("no_children", &problem);
+            self.stalled("no_children", &problem, started);
             sleep(self.jittered(RETRY_PAUSE * 4)).await;
         }
     }
 
-    async fn retry<T, F, Fut>(&mut self, action: &'static str, key: &str, call: F) -> T
-    where
-        F: Fn(Arc<Shared>, String) -> Fut,
-        Fut: Future<Output = Result<T, SinkError>>,
-    {
+    /// An object, if there is one.
+    async fn read(&mut self, action: &'static str, key: &str) -> Option<Bytes> {
         let seed = self.rng.random();
-        let done = self.retry_seeded(seed, action, key, call).await;
+        let found = self.read_seeded(seed, action, key).await;
         self.status.recovered(Side::Delivering);
-        done
+        found
     }
 
-    async fn retry_seeded<T, F, Fut>(&self, seed: u64, action: &'static str, key: &str, call: F) -> T
+    async fn read_seeded(&self, seed: u64, action: &'static str, key: &str) -> Option<Bytes> {
+        let read = |shared: Arc<Shared>, key: String| async move {
+            let _waiting = self.waiting("lake", format!("could not {action} {key}"), 0);
+            shared.sink.read(&key).await
+        };
+        self.retry(seed, action, key, read).await
+    }
+
+    async fn retry<T, F, Fut>(&self, seed: u64, action: &'static str, key: &str, call: F) -> T
     where
         F: Fn(Arc<Shared>, String) -> Fut,
         Fut: Future<Output = Result<T, SinkError>>,
@@ -499,14 +521,20 @@ impl Steps {
             tracing::warn!(%shard, sink, action, tries, ?wait, reason, "delivery failed, trying again");
         }
         if tries >= STALL_TRIES || started.elapsed() >= STALL_TIME {
-            self.stalled(sink, reason);
+            self.stalled(sink, reason, started);
         } else {
             self.status.failed(Side::Delivering, reason);
         }
     }
 
-    fn stalled(&self, reason: &'static str, detail: &str) {
-        self.status.stalled(Side::Delivering, reason, detail);
+    /// Nothing has moved since `since`.
+    fn stalled(&self, reason: &'static str, detail: &str, since: Instant) {
+        self.status.stalled_since(Side::Delivering, reason, detail, since);
+    }
+
+    /// A call begins, which stalls the shard when it hangs.
+    fn waiting(&self, reason: &'static str, what: impl Into<String>, bytes: usize) -> Waiting {
+        Waiting::begin(&self.status, Side::Delivering, reason, what, bytes)
     }
 
     fn jittered(&mut self, pause: Duration) -> Duration {

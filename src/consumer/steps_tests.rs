@@ -116,3 +116,26 @@ async fn each_try_looks_at_the_lease_again() {
     assert!(timeout(FAILOVER * 5, &mut put).await.is_err());
     assert!(sink.objects().is_empty());
 }
+
+/// A lake that hangs, and a lease whose renewals do, show while they do.
+#[tokio::test(start_paused = true)]
+async fn what_hangs_stalls_the_shard_with_its_reason() {
+    let (steps, sink) = steps().await;
+    let seen = || steps.shared.status.snapshot().shards.remove(0);
+    let body = Bytes::from_static(b"rows");
+    let delay = FAILOVER * 3..FAILOVER * 3 + Duration::from_secs(1);
+    sink.set_faults(1, crate::deliver::memory::Faults { delay, ..Default::default() });
+    let mut put = Box::pin(steps.create(1, "deliver", "a", &body));
+    assert!(timeout(FAILOVER * 9 / 10, &mut put).await.is_err());
+    assert_eq!((seen().state, seen().last_error), (ShardState::Reading, None));
+    assert!(timeout(FAILOVER, &mut put).await.is_err());
+    let stalled = seen();
+    assert_eq!((stalled.state, stalled.stalled_for_ms), (ShardState::Stalled("lake"), Some(19_000)));
+    let error = stalled.last_error.unwrap();
+    assert!(error.starts_with("could not deliver a: no answer for 19 s; "), "{error}");
+    assert_eq!(put.await, Created::New);
+    assert_eq!(seen().state, ShardState::Reading);
+    let mut put = Box::pin(steps.create(1, "deliver", "b", &body));
+    assert!(timeout(FAILOVER * 2, &mut put).await.is_err());
+    assert_eq!(seen().state, ShardState::Stalled("lease_table"));
+}

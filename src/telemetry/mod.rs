@@ -15,3 +15,4 @@ pub mod pulse;
 pub mod scrape;
 pub mod status;
 pub mod trouble;
+pub mod waiting;

@@ -17,6 +17,7 @@ use super::fleet::FleetSnapshot;
 use super::health::{HALTED, Phase, Readiness, readiness};
 use super::pulse::Pulse;
 use super::trouble::{TroubleSnapshot, Troubles};
+use super::waiting::Waits;
 use crate::clock;
 
 /// A reader at the tip asks at least about once a second. After this much silence nobody knows whether the tip
@@ -37,7 +38,7 @@ pub struct ProcessFacts {
     /// What is promised of each record.
     pub delivery: Delivery,
     /// What of the settings may do harm where people do not expect it.
-    pub warnings: Vec<&'static str>,
+    pub warnings: Vec<String>,
 }
 
 /// How often a record may be in what was delivered.
@@ -101,7 +102,7 @@ pub struct Status {
 }
 
 #[derive(Debug)]
-struct ShardFacts {
+pub(super) struct ShardFacts {
     /// Where neither side is stalled.
     state: ShardState,
     state_since: Instant,
@@ -125,6 +126,7 @@ struct ShardFacts {
     batch_bytes: u64,
     in_flight_bytes: u64,
     error: Option<ShardError>,
+    pub(super) waits: Waits,
 }
 
 #[derive(Debug)]
@@ -311,6 +313,7 @@ impl Status {
             batch_bytes: 0,
             in_flight_bytes: 0,
             error: None,
+            waits: Waits::default(),
         }));
         lock(&self.shards).insert(shard.to_owned(), Arc::clone(&facts));
         ShardHandle { status: Arc::clone(self), shard: shard.to_owned(), facts }
@@ -325,7 +328,7 @@ impl Status {
         let now = Instant::now();
         let shards: Vec<_> = lock(&self.shards)
             .iter()
-            .map(|(shard, facts)| lock(facts).snapshot(shard.clone(), now, now_us))
+            .map(|(shard, facts)| lock(facts).snapshot(shard.clone(), now, now_us, self.patience))
             .collect();
         let troubles = self.coordinator.get().map(|(troubles, _)| troubles.snapshot()).unwrap_or_default();
         let readiness = self.readiness_of(&troubles, &shards);
@@ -363,14 +366,21 @@ impl Status {
 }
 
 impl ShardFacts {
-    fn snapshot(&self, shard: String, now: Instant, now_us: i64) -> ShardSnapshot {
-        let (state, since) = self.shown();
-        let error = self.error.as_ref();
+    fn snapshot(&self, shard: String, now: Instant, now_us: i64, patience: Duration) -> ShardSnapshot {
+        let ((mut state, mut since), mut stalled_since) = (self.shown(), self.stalled_since);
+        let mut error = self.error.as_ref().map(|error| (error.text.clone(), error.at_us, error.over));
+        if !matches!(state, ShardState::Stalled(_) | ShardState::WaitingForParents | ShardState::Finished)
+            && let Some(overdue) = self.waits.overdue(now, patience)
+        {
+            (state, since) = (ShardState::Stalled(overdue.reason), overdue.since);
+            stalled_since = Some(overdue.since);
+            error = Some((overdue.text, overdue.since_us, false));
+        }
         ShardSnapshot {
             shard,
             state,
             state_for_ms: millis(now - since),
-            stalled_for_ms: self.stalled_since.map(|since| millis(now - since)),
+            stalled_for_ms: stalled_since.map(|since| millis(now - since)),
             checkpoint: self.checkpoint.clone(),
             lease_counter: self.lease_counter,
             millis_behind_latest: self.millis_behind_latest,
@@ -380,9 +390,9 @@ impl ShardFacts {
             batch_records: self.batch_records,
             batch_bytes: self.batch_bytes,
             in_flight_bytes: self.in_flight_bytes,
-            last_error: error.map(|error| error.text.clone()),
-            last_error_at: error.map(|error| clock::utc(error.at_us)),
-            last_error_over: error.map(|error| error.over),
+            last_error_at: error.as_ref().map(|(_, at_us, _)| clock::utc(*at_us)),
+            last_error_over: error.as_ref().map(|(_, _, over)| *over),
+            last_error: error.map(|(text, ..)| text),
         }
     }
 
@@ -397,9 +407,8 @@ impl ShardFacts {
     }
 
     fn note_stall(&mut self) {
-        let stalled = matches!(self.shown().0, ShardState::Stalled(_));
-        if stalled {
-            self.stalled_since.get_or_insert_with(Instant::now);
+        if let (ShardState::Stalled(_), since) = self.shown() {
+            self.stalled_since.get_or_insert(since);
         } else if self.stalled_since.take().is_some() {
             self.state_since = Instant::now();
         }
@@ -544,11 +553,16 @@ impl ShardHandle {
 
     /// One side does not move on for this reason until it has recovered. The time counts from the first report in a row.
     pub fn stalled(&self, side: Side, reason: &'static str, error: impl Into<String>) {
+        self.stalled_since(side, reason, error, Instant::now());
+    }
+
+    /// The same; it has not moved on `since` then.
+    pub fn stalled_since(&self, side: Side, reason: &'static str, error: impl Into<String>, since: Instant) {
         let mut facts = self.facts();
         facts.failed(Some(side), error.into());
         let stall = &mut facts.stalls[side as usize];
         if stall.is_none_or(|(before, _)| before != reason) {
-            *stall = Some((reason, Instant::now()));
+            *stall = Some((reason, stall.map_or(since, |_| Instant::now())));
         }
         facts.note_stall();
     }
@@ -558,7 +572,7 @@ impl ShardHandle {
         self.facts().recovered(side);
     }
 
-    fn facts(&self) -> MutexGuard<'_, ShardFacts> {
+    pub(super) fn facts(&self) -> MutexGuard<'_, ShardFacts> {
         lock(&self.facts)
     }
 }
