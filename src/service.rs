@@ -33,11 +33,6 @@ use crate::telemetry::status::{Delivery, ProcessFacts, Status};
 use crate::transform::{ErrorCode, SourceKind};
 use crate::worker::{self, Drain};
 
-/// Java 17's GZIPInputStream ends early in such a file (JDK-7036144), as Trino 411 shows.
-const MANY_MEMBERS: &str = "--firehose-gzip records: each object is gzip of many members, of which some readers on a \
-    JVM (Athena may be one, Trino on Java 17 is) read the first only and lose the other rows without an error; use \
-    --firehose-gzip firehose unless your readers are known to take it";
-
 /// Each thing that the service needs must answer within this time at the start.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
 /// Uploads given up half-way are aborted within this time at the end.
@@ -278,9 +273,8 @@ async fn check_lake(sink: &ObjectSink, config: &Config) -> Result<(), StartError
 }
 
 /// What people should know of these settings, also where they look later only.
-fn warnings(config: &Config) -> Vec<&'static str> {
-    let members = matches!(config.firehose, Some((_, Packing::GzipMembers)));
-    let warnings: Vec<_> = members.then_some(MANY_MEMBERS).into_iter().collect();
+fn warnings(config: &Config) -> Vec<String> {
+    let warnings = config.oddities();
     for warning in &warnings {
         tracing::warn!("{warning}");
     }

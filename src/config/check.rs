@@ -2,14 +2,33 @@
 
 use std::time::Duration;
 
-use super::{BadSetting, RunArgs, name};
-use crate::batch::Layout;
+use bytesize::ByteSize;
+
+use super::{BadSetting, Config, RunArgs, name};
+use crate::batch::{Layout, Packing};
 use crate::deliver::{LakeUrl, mistaken_url};
 
 /// What KCL puts behind the name of an application to name its other tables; the longest that there is.
 const SUFFIX_MAX: usize = "-WorkerMetricStats".len();
 /// Names of DynamoDB tables (API Reference).
 const TABLE_NAME: std::ops::RangeInclusive<usize> = 3..=255;
+
+/// One response of the lease table takes no longer than this, or than a third of the failover time.
+const RESPONSE_MAX: Duration = Duration::from_secs(5);
+
+/// Rows of a batch take this much less memory than they are long, at best.
+const COMPRESSED: u64 = 8;
+
+/// ECS kills a task this long after SIGTERM at the most (Fargate), less what the end of the process takes.
+const ECS_DRAIN_MAX: Duration = Duration::from_secs(110);
+
+/// Batches younger than this make a flood of small objects.
+const BATCH_AGE_ODD: Duration = Duration::from_secs(1);
+
+/// Java 17's GZIPInputStream ends early in such a file (JDK-7036144), as Trino 411 shows.
+const MANY_MEMBERS: &str = "--firehose-gzip records: each object is gzip of many members, of which some readers on a \
+    JVM (Athena may be one, Trino on Java 17 is) read the first only and lose the other rows without an error; use \
+    --firehose-gzip firehose unless your readers are known to take it";
 
 /// Up to here a pause between polls is short, whatever the age of batches.
 const POLL_SHORT: Duration = Duration::from_secs(5);
@@ -98,9 +117,31 @@ pub(crate) fn local_folder(text: &str) -> Result<std::path::PathBuf, String> {
     }
 }
 
-/// Whether times fit each other, each being within its own limits.
+fn show(time: Duration) -> String {
+    humantime::format_duration(time).to_string()
+}
+
+/// Whether settings fit each other, each being within its own limits. The age of a batch needs no relation to the
+/// failover time: a lease is renewed beside it.
 pub(super) fn relations(args: &RunArgs) -> Result<(), BadSetting> {
-    let show = |time: Duration| humantime::format_duration(time).to_string();
+    let response = (args.failover_time / 3).min(RESPONSE_MAX);
+    if args.shutdown_budget < response {
+        let allowed = format!(
+            "must be at least {} with --failover-time {}: one response of the lease table may take as long, and a shard \
+             that is not given back in time has no reader for the failover time",
+            show(response),
+            show(args.failover_time)
+        );
+        return Err(BadSetting::new("shutdown-budget", show(args.shutdown_budget), allowed));
+    }
+    if args.batch_bytes.as_u64() / COMPRESSED > args.byte_budget.as_u64() {
+        let allowed = format!(
+            "must not be above {COMPRESSED} times --byte-budget {}: batches are closed early when memory is short, so \
+             that none would ever be so large, and one shard would take the memory of all",
+            args.byte_budget
+        );
+        return Err(BadSetting::new("batch-bytes", args.batch_bytes, allowed));
+    }
     if args.lease_scan_interval > args.failover_time {
         let allowed = format!(
             "must not be above --failover-time {}: a worker that looks at the leases less often cannot see who is \
@@ -117,6 +158,45 @@ pub(super) fn relations(args: &RunArgs) -> Result<(), BadSetting> {
         return Err(BadSetting::new("poll-idle-max", show(args.poll_idle_max), allowed));
     }
     Ok(())
+}
+
+/// What people should know of these settings: they do no harm by themselves, and may not do what was meant.
+pub(super) fn oddities(config: &Config) -> Vec<String> {
+    let Config { limits, byte_budget, shutdown_budget, failover, batch_age_max, .. } = config;
+    let mut odd = Vec::new();
+    if matches!(config.firehose, Some((_, Packing::GzipMembers))) {
+        odd.push(MANY_MEMBERS.to_owned());
+    }
+    if limits.rows_bytes_max > *byte_budget {
+        odd.push(format!(
+            "--batch-bytes {} is above --byte-budget {}: where rows compress badly, batches are closed before they are so \
+             large, and one shard can keep the others waiting",
+            ByteSize(limits.rows_bytes_max as u64),
+            ByteSize(*byte_budget as u64)
+        ));
+    }
+    if shutdown_budget < failover {
+        odd.push(format!(
+            "--shutdown-budget {} is below --failover-time {}: a shard whose drain is cut short has no reader for longer \
+             than the drain might have taken",
+            show(*shutdown_budget),
+            show(*failover)
+        ));
+    }
+    if config.ecs_metadata_uri.is_some() && *shutdown_budget > ECS_DRAIN_MAX {
+        odd.push(format!(
+            "--shutdown-budget {}: ECS kills a task after its stopTimeout, which is 30s unless set and 120s at most on \
+             Fargate; give the drain 10s less than that",
+            show(*shutdown_budget)
+        ));
+    }
+    if *batch_age_max < BATCH_AGE_ODD && matches!(config.lake, LakeUrl::S3 { .. }) {
+        odd.push(format!(
+            "--batch-age {} makes many small objects in the lake, which cost requests and slow its readers down",
+            show(*batch_age_max)
+        ));
+    }
+    odd
 }
 
 #[cfg(test)]

@@ -365,6 +365,13 @@ impl BadSetting {
     }
 }
 
+impl Config {
+    /// What may not do what was meant, each with the settings that it is about.
+    pub fn oddities(&self) -> Vec<String> {
+        check::oddities(self)
+    }
+}
+
 impl TryFrom<RunArgs> for Config {
     type Error = BadSetting;
 
@@ -381,6 +388,8 @@ impl TryFrom<RunArgs> for Config {
         within("shard-sync-interval", args.shard_sync_interval, s(1), s(3600))?;
         within("poll-idle-max", args.poll_idle_max, ms(200), s(60))?;
         within("shutdown-budget", args.shutdown_budget, s(1), s(3600))?;
+        let rows_bytes_max = size("batch-bytes", args.batch_bytes, ByteSize::kib(1), ByteSize::gib(1))?;
+        let byte_budget = size("byte-budget", args.byte_budget, ByteSize::mib(32), ByteSize::tib(1))?;
         check::relations(&args)?;
         name("stream", &args.stream, 128)?;
         let application = application(args.application.as_deref(), &args.stream)?;
@@ -404,8 +413,6 @@ impl TryFrom<RunArgs> for Config {
         let layout = layout(&landing, &args.errors)?;
         let (initial, initial_timestamp_us) = initial_position(&args.initial_position)
             .map_err(|allowed| bad("initial-position", &args.initial_position, &allowed))?;
-        let rows_bytes_max = size("batch-bytes", args.batch_bytes, ByteSize::kib(1), ByteSize::gib(1))?;
-        let byte_budget = size("byte-budget", args.byte_budget, ByteSize::mib(32), ByteSize::tib(1))?;
         if args.leases_max == Some(0) {
             return Err(bad("leases-max", &0, &"must be at least 1, or left out"));
         }

@@ -91,3 +91,57 @@ fn an_unknown_member_of_the_settings_file_is_refused() {
     let error = config(&["--settings", file.path().to_str().unwrap()]).unwrap_err();
     assert!(error.to_string().contains("enrichmnt"), "{error}");
 }
+
+#[test]
+fn settings_that_may_not_do_what_was_meant_are_named() {
+    for usual in
+        [&[][..], &["--byte-budget", "64MiB"], &["--failover-time", "20s"], &["--batch-age", "100ms"]]
+    {
+        assert_eq!(config(usual).unwrap().oddities(), Vec::<String>::new(), "{usual:?}");
+    }
+    let s3 = ["--stream", "trades", "--lake", "s3://lake/raw", "--batch-age", "900ms"];
+    let s3 = Command::try_parse_from(std::iter::once("run").chain(s3)).unwrap().args;
+    assert!(Config::try_from(s3).unwrap().oddities()[0].starts_with("--batch-age 900ms"));
+    let on_ecs = Config {
+        ecs_metadata_uri: Some("http://169.254.170.2/v4".into()),
+        ..config(&["--shutdown-budget", "111s"]).unwrap()
+    };
+    assert!(on_ecs.oddities()[0].contains("stopTimeout"));
+    assert_eq!(
+        Config { shutdown_budget: Duration::from_secs(110), ..on_ecs }.oddities(),
+        Vec::<String>::new()
+    );
+    let pairs: [(&[&str], [&str; 2]); 2] = [
+        (&["--byte-budget", "32MiB"], ["--batch-bytes 64.0 MiB", "--byte-budget 32.0 MiB"]),
+        (&["--failover-time", "21s"], ["--shutdown-budget 20s", "--failover-time 21s"]),
+    ];
+    for (odd, words) in pairs {
+        let found = config(odd).unwrap().oddities();
+        assert!(found.len() == 1 && words.iter().all(|word| found[0].contains(word)), "{found:?}");
+    }
+}
+
+#[test]
+fn settings_that_cannot_go_together_are_refused_at_the_limit() {
+    for (fits, refused, other) in [
+        (
+            ["--batch-bytes", "256MiB", "--byte-budget", "32MiB"],
+            "--batch-bytes 300MiB",
+            "--byte-budget 32.0 MiB",
+        ),
+        (
+            ["--shutdown-budget", "5s", "--failover-time", "10m"],
+            "--shutdown-budget 4s",
+            "--failover-time 10m",
+        ),
+        (["--shutdown-budget", "1s", "--failover-time", "3s"], "--failover-time 4s", "--failover-time 4s"),
+    ] {
+        assert!(config(&fits).is_ok(), "{fits:?}");
+        let (setting, value) = refused.split_once(' ').unwrap();
+        let mut wrong = fits;
+        let at = wrong.iter().position(|flag| *flag == setting).unwrap();
+        wrong[at + 1] = value;
+        let message = config(&wrong).unwrap_err().to_string();
+        assert!(message.contains(other), "{message}");
+    }
+}

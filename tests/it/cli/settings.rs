@@ -2,7 +2,8 @@
 
 use futures::future::join_all;
 
-use super::{Ran, command, finish, kinetide};
+use super::stage::{STREAM, Stage, change};
+use super::{Ran, command, eventually, finish, kinetide};
 
 /// Not for DynamoDB, but for KCL's other tables.
 const TOO_LONG: &str = concat!(
@@ -15,7 +16,7 @@ const BASE: [&str; 5] = ["run", "--stream", "trades", "--lake", "./lake"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
-    let cases: [(&[&str], [&str; 3]); 31] = [
+    let cases: [(&[&str], [&str; 3]); 33] = [
         (&["--batch-age", "30"], ["--batch-age", "30", "30s or 500ms"]),
         (&["--batch-age", "2h"], ["--batch-age", "2h", "between 100ms and 1h"]),
         (&["--batch-bytes", "lots"], ["--batch-bytes", "lots", "64MiB"]),
@@ -52,12 +53,71 @@ async fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
             ["--lease-scan-interval", "1m", "--failover-time 1s"],
         ),
         (&["--batch-age", "5s", "--poll-idle-max", "30s"], ["--poll-idle-max", "30s", "--batch-age 5s"]),
+        (
+            &["--failover-time", "30s", "--shutdown-budget", "2s"],
+            ["--shutdown-budget", "\"2s\"", "at least 5s with --failover-time 30s"],
+        ),
+        (
+            &["--batch-bytes", "1GiB", "--byte-budget", "64MiB"],
+            ["--batch-bytes", "\"1.0 GiB\"", "8 times --byte-budget 64.0 MiB"],
+        ),
         (&["--worker-id", " w"], ["--worker-id", "\" w\"", "1 to 256"]),
     ];
     let run = |(flags, words): (&'static [&'static str], [&'static str; 3])| async move {
         kinetide(&[&BASE, flags].concat()).await.says(2, &words);
     };
     join_all(cases.map(run)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_may_not_do_what_was_meant_are_named_in_the_log_and_the_status() {
+    let stage = Stage::new(1).await;
+    let odd = [("--byte-budget", "32MiB"), ("--failover-time", "25s")];
+    let worker = stage.worker(&odd).await;
+    let status = worker.status().await;
+    let warnings: Vec<&str> =
+        status["warnings"].as_array().unwrap().iter().map(|warning| warning.as_str().unwrap()).collect();
+    let words = [
+        ["--batch-bytes 64.0 MiB", "--byte-budget 32.0 MiB"],
+        ["--shutdown-budget 20s", "--failover-time 25s"],
+    ];
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, words) in warnings.iter().zip(words) {
+        assert!(words.iter().all(|word| warning.contains(word)), "{warning}");
+        assert!(
+            worker.log().lines().any(|line| line.contains("WARN") && line.contains(warning)),
+            "{}",
+            worker.log()
+        );
+    }
+    worker.drain().await;
+}
+
+/// Records of more hours than a batch can have objects: batches are closed early, and that is said once.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_are_closed_early_for_their_many_hours_are_said() {
+    let stage = Stage::new(1).await;
+    let hours = 1100;
+    for hour in 0..hours {
+        let mut record: serde_json::Value = serde_json::from_slice(&change(hour)).unwrap();
+        let at_us = 1_768_469_400_000_000 - hour * 3_600_000_000;
+        record["dynamodb"]["ApproximateCreationDateTime"] = at_us.into();
+        stage.aws.kinesis().put(STREAM, "key", &serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+    let worker = stage.worker(&[("--batch-age", "5m")]).await;
+    // The rest of them waits for the age of the batch.
+    let warning = eventually("it is said", || async {
+        let log = worker.log();
+        let line = log.lines().find(|line| line.contains("batch closed early"))?.to_owned();
+        (worker.metric("kinetide_records_delivered_total ").await >= 700.0).then_some(line)
+    })
+    .await;
+    assert!(warning.contains("more hours than a batch can have objects"), "{warning}");
+    let records = serde_json::from_str::<serde_json::Value>(&warning).unwrap()["records"].as_u64().unwrap();
+    assert!((256..=512).contains(&records), "{warning}");
+    assert_eq!(worker.log().matches("batch closed early").count(), 1, "not for each");
+    worker.drain().await;
+    stage.exactly_once(hours).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
