@@ -198,3 +198,38 @@ async fn trades_that_end_early_have_a_summary() {
     missing.says(1, &["missing.csv"]);
     assert!(missing.out.is_empty(), "nothing was put: {}", missing.out);
 }
+
+/// Puts a file where the worker makes its folders, as soon as there is a lake.
+async fn block(lake: &Path) {
+    let landing = lake.join("landing");
+    eventually("the lake is blocked", || async {
+        if !lake.join("_kinetide").exists() {
+            return None;
+        }
+        // A row may have been faster.
+        let _ = std::fs::rename(&landing, lake.join("moved"));
+        std::fs::write(&landing, "in the way").ok()
+    })
+    .await;
+}
+
+/// A lake that takes nothing: the progress says why in the words of the worker, and so does the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_whose_lake_takes_nothing_says_why() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().display().to_string();
+    let err = folder.path().with_extension("err");
+    let file = std::fs::File::create(&err).unwrap();
+    let arguments = ["demo", "--records", "300", "--workers", "1", "--shards", "1", "--dir", &dir];
+    let mut demo = command(&arguments).stderr(file).spawn().unwrap();
+    block(&folder.path().join("lake")).await;
+    let cause = ["records in the lake", "shardId-000000000000: could not create landing/", "(os error "];
+    let line = eventually("the progress says why", || async {
+        let said = std::fs::read_to_string(&err).unwrap();
+        said.lines().find(|line| cause.iter().all(|word| line.contains(word))).map(str::to_owned)
+    })
+    .await;
+    kill(Pid::from_raw(i32::try_from(demo.id().unwrap()).unwrap()), Signal::SIGINT).unwrap();
+    let _ = demo.wait().await;
+    std::fs::remove_file(err).unwrap();
+}

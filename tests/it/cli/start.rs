@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::endpoints::{black_hole, forbidding};
 use super::stage::Stage;
-use super::{Ran, command, finish};
+use super::{Ran, command, finish, kinetide};
 
 const START_MAX: Duration = Duration::from_secs(10);
 
@@ -56,5 +56,26 @@ async fn each_thing_that_is_missing_is_named_with_what_to_do() {
             assert!(message.starts_with("error: ") && message.len() < 400, "for people: {message}");
         });
         futures::future::join_all(both).await;
+    }
+}
+
+/// Of a table of another tool every command says the same, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_on_a_table_of_another_tool_say_what_run_says() {
+    let stage = Stage::new(1).await;
+    stage.aws.create_table("not-leases", "id").unwrap();
+    let (kinesis, dynamodb) = (stage.aws.kinesis_url(), stage.aws.dynamodb_url());
+    let common = ["--stream", "trades", "--application", "not-leases"];
+    let endpoints = ["--kinesis-endpoint", kinesis, "--dynamodb-endpoint", dynamodb];
+    let last = |ran: &Ran| ran.err.lines().last().unwrap().to_owned();
+    let worker = run(&stage, &[("--application", "not-leases")]).await;
+    let message = last(&worker);
+    worker.says(1, &["error: lease table not-leases: ", "leaseKey", "another table name"]);
+    assert_eq!(message.matches("not-leases").count(), 1, "{message}");
+    let acts: [&[&str]; 4] =
+        [&[], &["release", "shardId-0", "--yes"], &["delete", "--all", "--yes"], &["--json"]];
+    for act in acts {
+        let ran = kinetide(&[&["leases"], act, &common, &endpoints].concat()).await;
+        assert_eq!((ran.code, last(&ran)), (Some(1), message.clone()), "leases {act:?}: {}", ran.err);
     }
 }
