@@ -41,6 +41,11 @@ use crate::aws::explain;
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";
 /// How long one try of one request may take; well below any failover time in use.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first pause before the client tries again, and the longest: short beside the time that a call may take in all, a
+/// sixth of the failover time at the least, so that throttling is reported as what it is and not as silence. Whoever
+/// makes the call waits longer and longer by himself.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 /// KCL's default; see [`DynamoDbLeaseTable::with_failover`].
 const FAILOVER: Duration = Duration::from_secs(10);
 
@@ -67,7 +72,10 @@ impl DynamoDbLeaseTable {
     /// [`LeaseTable::ensure_exists`] has looked, all rows are taken to be in the lease table.
     pub fn new(client: Client, application: impl Into<String>) -> Self {
         let timeouts = TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build();
-        let client = Client::from_conf(client.config().to_builder().timeout_config(timeouts).build());
+        let retries =
+            RetryConfig::standard().with_initial_backoff(RETRY_PAUSE).with_max_backoff(RETRY_PAUSE_MAX);
+        let config = client.config().to_builder().timeout_config(timeouts).retry_config(retries);
+        let client = Client::from_conf(config.build());
         Self {
             client,
             table: application.into(),

@@ -75,6 +75,14 @@ impl Stage {
 
     /// Starts a worker and waits until it is ready.
     pub(super) async fn worker(&self, more: &[(&str, &str)]) -> Worker {
+        let worker = self.started(more).await;
+        eventually("the worker is ready", || async { (worker.get("/readyz").await.0 == 200).then_some(()) })
+            .await;
+        worker
+    }
+
+    /// Starts a worker and waits until it says where it listens.
+    pub(super) async fn started(&self, more: &[(&str, &str)]) -> Worker {
         let arguments = self.arguments(more);
         let at = arguments.iter().position(|argument| argument == "--worker-id").unwrap();
         let id = arguments[at + 1].clone();
@@ -90,8 +98,6 @@ impl Stage {
             Some(serde_json::from_str::<Value>(started).unwrap()["http"].as_str()?.to_owned())
         })
         .await;
-        eventually("the worker is ready", || async { (worker.get("/readyz").await.0 == 200).then_some(()) })
-            .await;
         worker
     }
 

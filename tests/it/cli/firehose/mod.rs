@@ -2,7 +2,7 @@
 //! the lake, exactly once.
 
 mod ministack;
-mod server;
+pub(super) mod server;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -17,7 +17,7 @@ use super::super::endpoints::{Endpoint, serve};
 
 /// What it does with a call of `PutRecordBatch`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Mood {
+pub(in crate::cli) enum Mood {
     /// Accepts all.
     Accept,
     /// Accepts the first record and refuses the others; a call of one record it refuses.
@@ -48,8 +48,8 @@ struct Script {
     description: Value,
 }
 
-pub(super) struct Server {
-    pub(super) endpoint: Endpoint,
+pub(in crate::cli) struct Server {
+    pub(in crate::cli) endpoint: Endpoint,
     script: Arc<Mutex<Script>>,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn description() -> Value {
 }
 
 impl Server {
-    pub(super) async fn start(moods: impl Into<VecDeque<Mood>>) -> Self {
+    pub(in crate::cli) async fn start(moods: impl Into<VecDeque<Mood>>) -> Self {
         let script = Script { moods: moods.into(), description: description(), ..Script::default() };
         let script = Arc::new(Mutex::new(script));
         let router = Router::new()
@@ -99,7 +99,7 @@ impl Server {
     }
 
     /// How often each row was stored, by shard and sequence number. Records in gzip must be whole members.
-    pub(super) fn rows(&self) -> BTreeMap<(String, String), u64> {
+    pub(in crate::cli) fn rows(&self) -> BTreeMap<(String, String), u64> {
         let mut rows = BTreeMap::new();
         for call in &self.script().calls {
             for (record, stored) in call.records.iter().zip(&call.stored) {
