@@ -61,8 +61,14 @@ fn advice(code: &str) -> Option<&'static str> {
     })
 }
 
-/// Without the store's own retry settings, which are the same each time.
+/// Without the store's own retry settings, which are the same each time; and of a response without a body no more than
+/// its status, as whoever made the call names the object.
 fn brief(text: &str) -> String {
+    if let (Some(method), Some((_, status))) =
+        (between(text, "Error performing ", " "), text.split_once("Server returned non-2xx status code: "))
+    {
+        return format!("{method}: {}", one_line(status).trim_end_matches([':', ' ']));
+    }
     let Some((before, rest)) = text.split_once(", max_retries: ") else { return text.to_owned() };
     let after = rest.split_once(" - ").map_or("", |(_, after)| after);
     one_line(&format!("{before} - {after}"))
@@ -94,12 +100,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_body_keeps_its_text_and_says_what_to_do() {
+    fn an_answer_without_a_body_is_its_status_and_what_to_do() {
         let text = "Error performing HEAD http://s3/lake/x in 1ms, after 0 retries, max_retries: 3, retry_timeout: 20s  - \
                     Server returned non-2xx status code: 403 Forbidden: ";
         let error = Error::PermissionDenied { path: "x".into(), source: generic(text).into() };
         let line = said(&error);
-        assert!(line.contains("403 Forbidden") && line.ends_with("in the policy of the bucket"), "{line}");
-        assert!(!line.contains("max_retries") && line.matches("HEAD").count() == 1, "{line}");
+        let advice = "allow it in the role of this process and in the policy of the bucket";
+        assert_eq!(line, format!("HEAD: 403 Forbidden; {advice}"));
+        let refused = "Error performing PUT http://s3/lake/x in 1ms, after 2 retries, max_retries: 2, retry_timeout: 5s  - \
+                       HTTP error: error sending request";
+        assert!(said(&generic(refused)).contains("PUT http://s3/lake/x"), "the address says where");
     }
 }
