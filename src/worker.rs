@@ -229,7 +229,8 @@ impl Worker {
             self.unknown = true;
             tracing::warn!(
                 error = problem,
-                "the lease table could not be read: leases may be left in the name of this worker, others take them                  when they have expired"
+                "the lease table could not be read: leases may be left in the name of this worker, others take them \
+                 when they have expired"
             );
             left.append(&mut self.unreleased);
             left.extend(coordinator.held().iter().map(|lease| lease.key().clone()));

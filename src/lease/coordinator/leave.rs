@@ -78,7 +78,12 @@ impl Coordinator {
     /// # Errors
     /// When the table cannot be read: then nobody knows.
     pub async fn give_back_rest(&self) -> Result<Rest, TableError> {
-        let rows = self.table.snapshot().await?.leases;
+        let rows = match self.table.snapshot().await {
+            Ok(table) => table.leases,
+            // A table that is gone names nobody.
+            Err(TableError::NotFound(_)) => return Ok(Rest::default()),
+            Err(error) => return Err(error),
+        };
         let ours = |row: &Lease| self.is_named_by(row).then(|| row.key.clone());
         let mut keys: BTreeSet<LeaseKey> = rows.iter().filter_map(ours).collect();
         // What was assigned here a moment ago may be newer than that.
