@@ -213,7 +213,7 @@ async fn block(lake: &Path) {
     .await;
 }
 
-/// A lake that takes nothing: the progress says why in the words of the worker, and so does the end.
+/// A lake that takes nothing: the progress says why, in the words of the worker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_whose_lake_takes_nothing_says_why() {
     let folder = TempDir::new().unwrap();
