@@ -1,6 +1,6 @@
 //! What is checked within which bounds, and which planted bugs must be found.
 
-use stateright::{Checker, Model};
+use stateright::{Checker, HasDiscoveries, Model};
 
 use super::Bounds;
 use super::made::Made::{self, One, Streamed, Turned, Two};
@@ -10,12 +10,14 @@ const TURNED: Made = Turned { named_so: true };
 const TURNED_UNNAMED: Made = Turned { named_so: false };
 const FORMATS: [PendingFormat; 2] = [PendingFormat::One, PendingFormat::Two];
 
+/// A wrong protocol may have states without end: the first failure is enough.
 fn check(bounds: Bounds) -> impl Checker<Bounds> {
-    bounds.checker().threads(2).spawn_bfs().join()
+    bounds.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join()
 }
 
 fn assert_fails(bounds: Bounds, property: &'static str) {
-    let found = check(bounds);
+    let found = bounds.checker().threads(2).finish_when(HasDiscoveries::AnyOf([property].into()));
+    let found = found.spawn_bfs().join();
     assert!(found.discovery(property).is_some(), "the planted bug was not found by \"{property}\"");
 }
 

@@ -228,7 +228,13 @@ impl Bounds {
             Step::Find(objects) => Todo::Find(objects),
             Step::Compare(keys) => Todo::Compare(keys),
             Step::Seal(keys) => Todo::Seal(keys),
-            Step::Write(LeaseWrite::Prepare(pending)) => Todo::Write(WriteKind::Prepare(pending)),
+            Step::Write(LeaseWrite::Prepare(pending)) => {
+                let batch = PendingBatch::from_pending(&pending).unwrap().unwrap();
+                let mut keys = BTreeSet::new();
+                let all = batch.objects.iter().chain(&batch.sealed);
+                assert!(all.clone().all(|key| keys.insert(key)), "a key twice: {batch:?}");
+                Todo::Write(WriteKind::Prepare(pending))
+            }
             Step::Write(LeaseWrite::Commit(checkpoint)) => Todo::Write(WriteKind::Commit(checkpoint)),
             Step::Write(other) => panic!("the protocol never asks for {other:?}"),
             Step::Deliver(keys) => Todo::Deliver(keys),
