@@ -22,12 +22,15 @@ use super::reshard::{Reshard, choose};
 use crate::aws::{explain, sdk_config};
 use crate::deliver::{self, LakeUrl};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
+use crate::local::kinesis::{Fault, FaultKind};
 use crate::local::{LocalAws, LocalSettings};
 use crate::shard::ShardLister;
 use crate::shard::kinesis::KinesisShardLister;
 use crate::terminal::say;
 use crate::trial::workers::WorkerEndpoints;
 
+/// Share of the pages that the embedded Kinesis leaves empty amid chaos; the real one does so as a matter of course.
+const EMPTY_PAGES: f64 = 0.1;
 /// A stream that is made or changed is ready within this time.
 const READY: Duration = Duration::from_secs(120);
 
@@ -61,6 +64,12 @@ impl Stage {
                     LocalSettings { ttl_sweep: Duration::from_secs(3600), ..LocalSettings::default() };
                 if let Some(region) = &plan.region {
                     settings.kinesis.region.clone_from(region);
+                }
+                if !plan.chaos.0.is_empty() {
+                    let operation = "GetRecords".to_owned();
+                    settings.kinesis.faults =
+                        vec![Fault { operation, kind: FaultKind::Empty, rate: EMPTY_PAGES }];
+                    settings.kinesis.fault_seed = plan.seed;
                 }
                 Some(LocalAws::start(settings).await?)
             }

@@ -295,11 +295,9 @@ impl Storm {
     /// Somebody takes a lease away and sets its checkpoint to where it is, or a Java worker has it for a moment and checkpoints
     /// amid what is pending (as far as that is in the lake, which is all that it could have done with it).
     async fn forget_pending(&mut self) {
-        let rows: Vec<_> = self.world.log.lock().unwrap().rows.values().cloned().collect();
-        let pending: Vec<_> = rows.into_iter().filter(|row| row.pending.is_some()).collect();
-        let Some(row) = pending.choose(&mut self.rng) else { return };
+        let Some(row) = self.pending_row().await else { return };
         let table = Arc::clone(&self.world.outside.table);
-        let Ok(row) = table.write(row, &LeaseWrite::Evict).await else { return };
+        let Ok(row) = table.write(&row, &LeaseWrite::Evict).await else { return };
         let last = row.pending.as_ref().and_then(|pending| pending.checkpoint.position().cloned());
         let (Some(last), true) = (last, self.rng.random()) else {
             self.world.note(format_args!("{}: what is pending is forgotten", row.key));
@@ -316,6 +314,20 @@ impl Storm {
         };
         self.world.note(format_args!("{}: another worker checkpoints {}", row.key, checkpoint.as_str()));
         drop(table.write(&row, &LeaseWrite::Commit(checkpoint)).await);
+    }
+
+    /// A lease whose batch is prepared, which is so for a moment now and then.
+    async fn pending_row(&mut self) -> Option<Lease> {
+        for _ in 0..1000 {
+            let rows: Vec<_> = self.world.log.lock().unwrap().rows.values().cloned().collect();
+            let pending: Vec<_> = rows.into_iter().filter(|row| row.pending.is_some()).collect();
+            if let Some(row) = pending.choose(&mut self.rng) {
+                return Some(row.clone());
+            }
+            self.put();
+            self.world.run(Duration::from_millis(300)).await;
+        }
+        None
     }
 
     /// Every worker is replaced, one after the other or all at once, by another version.

@@ -77,6 +77,39 @@ async fn a_batch_of_one_page_needs_no_second_look() {
     assert_eq!(world.log.lock().unwrap().landed.len(), 10);
 }
 
+/// Wherever retention takes it, a rebuild is whole or it halts: the log would see a checkpoint above a record that is not
+/// in the lake.
+#[tokio::test(start_paused = true)]
+async fn a_rebuild_is_whole_or_halts_whenever_records_go() {
+    let (mut whole, mut halted) = (0, 0);
+    for seed in 0..96 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let records = rng.random_range(1..9);
+        let settings = Settings { objects_max: 64, ..Settings::default() };
+        let mut world = world(records, rng.random_range(1..4), settings);
+        left_pending(&mut world, false).await;
+        let delay_max = Duration::from_secs(2);
+        world.stream.set_faults(seed, memory::Faults { delay_max, empty: 0.2, ..memory::Faults::default() });
+        world.start_worker(&transforms()[rng.random_range(0..4)]);
+        until_recovering(&mut world).await;
+        world.run(Duration::from_millis(rng.random_range(0..12_000))).await;
+        put(&world, rng.random_range(0..3));
+        let trimmed = sequence(&world, rng.random_range(0..usize::try_from(records).unwrap()));
+        world.stream.trim(&shard(), &trimmed.into());
+        world.run(MINUTE * 10).await;
+        let row = world.log.lock().unwrap().rows[&shard()].clone();
+        let state = world.shard_status(&shard()).unwrap().state;
+        match row.pending {
+            None => whole += 1,
+            Some(_) => {
+                assert_eq!(state, ShardState::Stalled("halted"), "seed {seed}: {row:?}");
+                halted += 1;
+            }
+        }
+    }
+    assert!(whole > 10 && halted > 10, "{whole} whole, {halted} halted");
+}
+
 /// Kinesis gives pages without records before the tip at any time: the records are there.
 #[tokio::test(start_paused = true)]
 async fn empty_pages_before_the_tip_are_no_sign_of_lost_records() {
