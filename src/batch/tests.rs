@@ -7,6 +7,8 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::fetch::{PageBuilder, Payload, Record};
+use crate::generate::envelope::{self, Table};
+use crate::generate::synthetic::{Mix, Synthetic};
 use crate::shard::SequenceNumber;
 use crate::transform::{Enrichment, fnv1a};
 
@@ -263,6 +265,73 @@ fn a_batch_is_full_at_its_limits_and_empty_after_close() {
 }
 
 /// Where there is no room for compressors the rows wait for the end of the batch; its bytes are the same.
+/// A record may arrive hours after its change, and a dead letter lies where it arrived.
+#[test]
+fn rows_lie_in_the_hour_of_their_change() {
+    let table = Table { name: "CryptoTransactions".into(), region: "eu-north-1".into() };
+    let changes = Synthetic::new(1, Mix::default()).take(6).zip([0, 1, 2, 23, 24, 800]);
+    let mut records: Records = changes
+        .map(|(change, hours)| {
+            let mut data = Vec::new();
+            envelope::write(&table, &change, &uuid::Uuid::nil(), START_US - hours * HOUR_US, &mut data);
+            (START_US, data)
+        })
+        .collect();
+    records.push((START_US, b"not JSON".to_vec()));
+    let batch = batch(&crypto(), &records);
+    assert_eq!(batch.objects.len(), 7);
+    for object in &batch.objects {
+        for line in lines(object) {
+            let row: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let us = row["cdc_ts_us"].as_i64().unwrap_or(START_US);
+            assert!(object.key.contains(&hour_folder(us)), "{us} in {}", object.key);
+        }
+    }
+}
+
+/// To the byte and to the object, whatever kind of record it is that fills the batch.
+#[test]
+fn limits_and_figures_are_exact() {
+    let mut records = documents(11, 30);
+    for (n, (arrival_us, payload)) in records.iter_mut().enumerate() {
+        *arrival_us -= i64::try_from(n).unwrap();
+        if n % 3 == 2 {
+            *payload = b"not JSON".repeat(n);
+        }
+    }
+    let filled_by = |limits: BatchLimits| {
+        let mut batcher = Batcher::new(json(limits));
+        let mut page = PageBuilder::default();
+        for (index, (arrival_us, payload)) in records.iter().enumerate() {
+            page.push(&(index + 1).to_string(), "", *arrival_us, payload);
+        }
+        let page = page.finish();
+        let pushed = page.records().take_while(|record| {
+            let room = !batcher.is_full();
+            if room {
+                batcher.push(record);
+            }
+            room
+        });
+        pushed.count()
+    };
+    let mut objects = 0;
+    for end in 1..=records.len() {
+        let whole = batch(&json(BatchLimits::default()), &records[..end].to_vec());
+        let bytes = whole.objects.iter().flat_map(lines).map(|line| line.len() + 1).sum();
+        assert_eq!(whole.rows_bytes, bytes as u64);
+        let arrivals = || records[..end].iter().map(|(arrival_us, _)| *arrival_us);
+        assert_eq!(Some(whole.oldest_arrival_us), arrivals().min());
+        assert_eq!(Some(whole.newest_arrival_us), arrivals().max());
+        assert_eq!(filled_by(BatchLimits { rows_bytes_max: bytes, ..BatchLimits::default() }), end);
+        if whole.objects.len() > objects {
+            objects = whole.objects.len();
+            assert_eq!(filled_by(BatchLimits { objects_max: objects, ..BatchLimits::default() }), end);
+        }
+    }
+    assert!(objects > 4, "{objects}");
+}
+
 #[test]
 fn a_batch_without_room_holds_its_rows_and_is_as_good() {
     let context = json(BatchLimits::default());

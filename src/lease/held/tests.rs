@@ -281,6 +281,34 @@ async fn polls_wait_for_a_renewal_that_is_late() {
     assert_eq!(late.elapsed(), Duration::from_secs(2));
 }
 
+/// In KB/s since the last renewal, averaged with what was told before.
+#[tokio::test(start_paused = true)]
+async fn renewals_tell_the_throughput() {
+    let (table, held) = taken(&[]).await;
+    let mut average = None;
+    for (seconds, kib) in [(2, 20u16), (2, 0), (4, 100), (1, 7), (3, 0)] {
+        held.count_bytes(usize::from(kib) << 10);
+        sleep(Duration::from_secs(seconds)).await;
+        held.renew().await.unwrap();
+        let now = f64::from(kib) / Duration::from_secs(seconds).as_secs_f64();
+        let expected = average.map_or(now, |before| f64::midpoint(before, now));
+        assert_eq!(row(&table).throughput_kbps, Some(expected));
+        average = Some(expected);
+    }
+    // Other writes are heartbeats as well, and say nothing of it.
+    let interval = FAILOVER / 3;
+    let mut due = 0;
+    for number in 1..100 {
+        sleep(interval / 2).await;
+        held.write(commit(number)).await.unwrap();
+        if held.renew_due(interval) <= Instant::now() {
+            held.renew().await.unwrap();
+            due += 1;
+        }
+    }
+    assert!((4..=5).contains(&due), "{due} times in 49 intervals");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_evict_ends_the_lease() {
     for script in [&[][..], &[Fault::AnswerLost], &[Fault::SentTwice]] {

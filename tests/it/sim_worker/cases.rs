@@ -532,3 +532,30 @@ async fn a_merged_child_that_is_given_out_early_waits_for_both_parents() {
         assert_eq!(world.log.lock().unwrap().landed.len(), 3);
     }
 }
+
+/// Counted from when its first record was read, whatever came before; a full batch does not wait.
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_closed_at_its_age() {
+    let mut world = World::new(1, 1, 10, Settings::default());
+    world.start_worker(&transform());
+    world.run(MINUTE * 5).await;
+    let age_max = world.settings.batch_age_max;
+    for pause in [0, 1, 50, 170] {
+        world.run(Duration::from_secs(pause)).await;
+        let before = world.log.lock().unwrap().prepared.len();
+        put(&world, 1);
+        let put_at = Instant::now();
+        while world.log.lock().unwrap().prepared.len() == before {
+            world.run(Duration::from_millis(500)).await;
+        }
+        // Polls are at most 20 s apart.
+        let age = put_at.elapsed();
+        assert!(age >= age_max && age < age_max + Duration::from_secs(25), "{age:?} after {pause} s");
+        world.run(MINUTE).await;
+    }
+    let before = world.log.lock().unwrap().landed.len();
+    put(&world, 24);
+    world.run(MINUTE).await;
+    // Six objects to a batch: all but the open one are there.
+    assert_eq!(world.log.lock().unwrap().landed.len(), before + 24 - 24 % 6);
+}

@@ -11,6 +11,7 @@ mod log;
 mod proof;
 mod quiet;
 mod recovery;
+mod starts;
 mod verify;
 mod wire;
 mod world;
