@@ -135,3 +135,39 @@ fn the_proof_decides_who_finishes_a_batch() {
         assert_eq!(answer(maker, format, streamed, objects), expected, "{maker} {format:?} {streamed}");
     }
 }
+
+/// What the row remembers of a batch counts as long as the checkpoint is amid it. Behind it nothing is left to do, and from
+/// before it everything is read: to go on at its end would leave out what is in between.
+#[test]
+fn a_remembered_batch_is_repaired_only_amid_it() {
+    let mut protocol = Protocol::new("me", "lake");
+    let after = Checkpoint::At(at(10));
+    protocol.on(Event::Taken { checkpoint: after.clone(), pending: None, last_prepared: None });
+    let plan = BatchPlan { first: at(11), last: at(19), objects: objects("x", 2, 0), streamed: false };
+    let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
+    else {
+        panic!("a batch is prepared first")
+    };
+    let last_prepared = Some(LastPrepared { after, pending });
+    let taken = |checkpoint| {
+        let mut protocol = Protocol::new("me", "lake");
+        let last_prepared = last_prepared.clone();
+        let step = protocol.on(Event::Taken { checkpoint, pending: None, last_prepared });
+        (protocol, step)
+    };
+    for amid in [10, 11, 18] {
+        let (mut protocol, step) = taken(Checkpoint::At(at(amid)));
+        assert!(matches!(step, Step::Write(LeaseWrite::Prepare(_))), "{amid}: {step:?}");
+        assert!(matches!(protocol.on(Event::Written), Step::Seal(keys) if keys.len() == 2));
+        let step = protocol.on(Event::Sealed);
+        let Step::Rebuild { first, last, done, .. } = step else { panic!("{step:?}") };
+        assert_eq!((first, last, done), (at(11), at(19), Some(at(amid))));
+    }
+    for elsewhere in
+        [1, 9, 19, 20].map(|n| Checkpoint::At(at(n))).into_iter().chain([Checkpoint::TrimHorizon])
+    {
+        assert_eq!(taken(elsewhere.clone()).1, Step::Read(elsewhere));
+    }
+    assert_eq!(taken(Checkpoint::Latest).1, Step::FindStart(Checkpoint::Latest));
+    assert_eq!(taken(Checkpoint::ShardEnd).1, Step::Finished);
+}

@@ -82,7 +82,7 @@ async fn a_batch_of_one_page_needs_no_second_look() {
 #[tokio::test(start_paused = true)]
 async fn a_rebuild_is_whole_or_halts_whenever_records_go() {
     let (mut whole, mut halted) = (0, 0);
-    for seed in 0..96 {
+    for seed in 0..32 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let records = rng.random_range(1..9);
         let settings = Settings { objects_max: 64, ..Settings::default() };
@@ -107,7 +107,7 @@ async fn a_rebuild_is_whole_or_halts_whenever_records_go() {
             }
         }
     }
-    assert!(whole > 10 && halted > 10, "{whole} whole, {halted} halted");
+    assert!(whole > 3 && halted > 3, "{whole} whole, {halted} halted");
 }
 
 /// Kinesis gives pages without records before the tip at any time: the records are there.
