@@ -290,6 +290,33 @@ proptest! {
         }
     }
 
+    /// Each move is a pause: while workers come and go a lease is not moved again.
+    #[test]
+    fn what_has_moved_stays_while_workers_come_and_go(
+        world in world(), moves in prop::collection::vec(0..3u64, 60), seed: u64,
+    ) {
+        let mut fleet = world.fleet();
+        fleet.leases.iter_mut().zip(moves.into_iter().cycle()).for_each(|(lease, moves)| lease.moves = moves);
+        for change in plan(&fleet, &NO_LIMITS, Balancing::Unmoved, &mut seeded(seed)).moves {
+            let lease = fleet.leases.iter().find(|lease| lease.key == change.lease).unwrap();
+            prop_assert!(lease.worker.is_none() || lease.moves == 0, "moved {} times", lease.moves);
+        }
+    }
+
+    /// However busy its host is otherwise: the next one would be as busy with it.
+    #[test]
+    fn nobody_gives_away_its_only_lease(
+        leases in prop::collection::vec(0.0..100.0f64, 2..6), cpu in prop::collection::vec(0.0..100.0f64, 6), seed: u64,
+    ) {
+        let hosts = leases.len();
+        let leases = leases.into_iter().enumerate().map(|(host, kbps)| (Some(host), Some(kbps))).collect();
+        let mut world = World::new(leases, hosts + 1);
+        for (host, noise) in world.hosts.iter_mut().zip(cpu) {
+            host.cpu = Some(Cpu { per_kbps: 0.0, noise });
+        }
+        prop_assert_eq!(world.round(seed), 0);
+    }
+
     #[test]
     fn three_rounds_balance_leases_of_about_equal_weight(mut world in even_world(), seed: u64) {
         for round in 0..3 {

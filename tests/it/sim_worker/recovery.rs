@@ -203,6 +203,25 @@ async fn a_batch_that_is_not_pending_any_more_is_not_delivered_twice() {
     }
 }
 
+/// A Java worker has taken records amid a pending batch to where its application takes them.
+#[tokio::test(start_paused = true)]
+async fn what_java_has_done_of_a_batch_is_not_delivered_again() {
+    for next in &transforms() {
+        let mut world = world(4, 10, Settings::default());
+        left_pending(&mut world, false).await;
+        let done: Vec<u128> = (0..2).map(|index| sequence(&world, index)).collect();
+        let landed = done.iter().map(|at| ((shard(), *at), "java".to_owned()));
+        world.log.lock().unwrap().landed.extend(landed);
+        let seen = world.log.lock().unwrap().rows[&shard()].clone();
+        let checkpoint = Checkpoint::At(Position::new(done[1].into()));
+        world.outside.table.write(&seen, &LeaseWrite::Commit(checkpoint)).await.unwrap();
+        world.start_worker(next);
+        world.until_done(MINUTE * 10).await;
+        // The log has looked for records that are there twice.
+        assert_eq!(world.log.lock().unwrap().landed.len(), 4);
+    }
+}
+
 /// A fleet that dies while the lake takes nothing leaves a batch in every shard. Who comes after it has less memory than
 /// they take together, and some of them take most of it alone.
 #[tokio::test(start_paused = true)]
