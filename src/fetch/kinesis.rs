@@ -264,7 +264,7 @@ mod tests {
 
     use super::*;
     use crate::fetch::Payload;
-    use crate::shard::SequenceNumber;
+    use crate::shard::{ChildShard, HashKeyRange, SequenceNumber};
 
     /// A server that gives each answer to one connection, then closes it; counts requests and keeps the last.
     struct Script {
@@ -303,6 +303,27 @@ mod tests {
             .build();
         let source = KinesisSource::new(Client::from_conf(config), "trades");
         Script { source, requests, last, _server: server }
+    }
+
+    #[test]
+    fn the_end_of_a_shard_is_believed_when_it_is_complete() {
+        let child = |parents: &[&str]| ChildShard {
+            id: ShardId::new("child"),
+            parents: parents.iter().map(|parent| ShardId::new(*parent)).collect(),
+            hash_range: HashKeyRange { start: 0, end: 1 },
+        };
+        let believed = |next: Option<&str>, children: &[ChildShard]| {
+            let next_iterator = next.map(str::to_owned);
+            check_end(Page { next_iterator, children: children.to_vec(), ..Page::default() }).is_ok()
+        };
+        let (whole, orphan) = (child(&["a", "b"]), child(&[]));
+        assert!(believed(Some("next"), &[]) && believed(None, &[child(&["a"]), whole.clone()]));
+        for children in
+            [&[][..], &[orphan.clone()], &[whole.clone(), orphan.clone()], &[orphan.clone(), whole.clone()]]
+        {
+            assert!(!believed(None, children), "{children:?}");
+        }
+        assert!(!believed(Some("next"), &[whole]) && !believed(Some("next"), &[orphan]));
     }
 
     fn complete(request: &[u8]) -> bool {

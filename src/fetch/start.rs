@@ -213,10 +213,10 @@ mod tests {
         assert_eq!(find(&stream, StartFrom::Time(1)).await.at, Checkpoint::TrimHorizon);
     }
 
-    /// What comes while the search goes on is to be read.
+    /// What comes while the search goes on is to be read, also when it takes longer than iterators live.
     #[tokio::test(start_paused = true)]
     async fn records_that_arrive_during_the_search_are_after_the_start() {
-        for seed in 0..20 {
+        for (seed, expires) in (0..40).map(|n| (n / 2, n % 2 == 1)) {
             let stream = stream(7);
             let old = put(&stream, 300, Duration::from_secs(60)).await;
             let delay_max = Duration::from_millis(300);
@@ -226,7 +226,10 @@ mod tests {
             writer.spawn(async move {
                 // By then the shard is listed, the moment is marked, and the search has just begun.
                 sleep(delay_max * 2 + Duration::from_millis(1)).await;
-                loop {
+                for number in 0.. {
+                    if expires && number % 3 == 1 {
+                        busy.expire_iterators();
+                    }
                     busy.put(0, "k", "new").unwrap();
                     sleep(Duration::from_millis(50 + seed * 40)).await;
                 }

@@ -511,3 +511,57 @@ async fn a_leader_leaves_the_leases_of_another_stream_alone() {
         assert_eq!(scene.table.rows(), before);
     }
 }
+
+/// Where one shard starts cannot be looked up.
+struct Unknown(ShardId);
+
+#[async_trait]
+impl FindStart for Unknown {
+    async fn find(&self, shard: &ShardId, _: StartFrom) -> Result<StartFound, StartError> {
+        match *shard == self.0 {
+            true => Err(StartError { shard: shard.clone(), source: "throttled".into() }),
+            false => Ok(StartFound { at: at(10), closed: false }),
+        }
+    }
+}
+
+/// Else shards would begin at different moments. Later a new shard does not wait for another one.
+#[tokio::test(start_paused = true)]
+async fn an_application_begins_on_all_shards_or_not_yet() {
+    for initial in [Checkpoint::Latest, Checkpoint::AtTimestamp] {
+        let mut scene = Scene::new(initial);
+        let middle = HIGH.0 + 1000;
+        let stream = [
+            shard(0, &[], false, LOW),
+            shard(1, &[], false, (HIGH.0, middle)),
+            shard(2, &[], false, (middle + 1, HIGH.1)),
+        ];
+        scene.lists(&[Some(&stream)]);
+        scene.sync.starts = Arc::new(Unknown(id(1)));
+        assert!(scene.later().await.is_err());
+        assert_eq!(scene.rows(), []);
+        scene.lease(&stream[0], at(10)).await;
+        assert!(scene.later().await.is_err());
+        assert_eq!(scene.rows(), [(0, at(10)), (2, at(10))]);
+        scene.sync.starts = Arc::<Tenth>::default();
+        scene.later().await.unwrap();
+        assert_eq!(scene.rows(), [0, 1, 2].map(|number| (number, at(10))));
+    }
+}
+
+/// Between the look at all rows and the delete their owners go on.
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_is_looked_at_once_more() {
+    let scene = Scene::new(Checkpoint::TrimHorizon);
+    let seen = scene.lease(&shard(0, &[], true, ALL), at(5)).await;
+    scene.table.write(&seen, &LeaseWrite::Commit(at(6))).await.unwrap();
+    scene.sync.give_up(&seen).await.unwrap();
+    // Of an older row of this key, which was deleted since.
+    scene.sync.delete(&Lease { checkpoint: Checkpoint::ShardEnd, ..seen.clone() }).await;
+    assert_eq!(scene.rows(), [(0, at(6))]);
+    // A renewal alone changes nothing of it.
+    let row = scene.table.rows().remove(0);
+    scene.table.write(&row, &LeaseWrite::Renew(None)).await.unwrap();
+    scene.sync.give_up(&row).await.unwrap();
+    assert_eq!(scene.rows(), []);
+}

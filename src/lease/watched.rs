@@ -171,3 +171,37 @@ impl FindStart for Watched<dyn FindStart> {
         self.read(FIND_START, self.inner.find(shard, from)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::MemoryLeaseTable;
+    use super::*;
+    use crate::shard::{Checkpoint, HashKeyRange};
+
+    /// Others write as well: that is part of every day.
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_has_moved_on_is_an_answer_and_no_trouble() {
+        let table = Arc::new(MemoryLeaseTable::new());
+        let inner: Arc<dyn LeaseTable> = Arc::<MemoryLeaseTable>::clone(&table);
+        let seconds = Duration::from_secs(10);
+        let troubles = troubles(seconds, seconds);
+        let watched = Watched::new(inner, &troubles);
+        let shard = Shard {
+            id: ShardId::new("shard"),
+            parents: Vec::new(),
+            hash_range: HashKeyRange { start: 0, end: 1 },
+            starting_sequence_number: 0.into(),
+            closed: false,
+        };
+        let seen = Lease::new(&shard, Checkpoint::TrimHorizon);
+        assert!(watched.create(&seen).await.unwrap() && !watched.create(&seen).await.unwrap());
+        watched.write(&seen, &LeaseWrite::Renew(None)).await.unwrap();
+        let late = watched.write(&seen, &LeaseWrite::Renew(None)).await;
+        assert!(matches!(late, Err(WriteError::Conflict(_))) && watched.delete(&seen).await.is_err());
+        assert_eq!(troubles.snapshot().len(), 0);
+        table.drop_table();
+        assert!(watched.write(&seen, &LeaseWrite::Renew(None)).await.is_err());
+        let calls: Vec<_> = troubles.snapshot().into_iter().map(|trouble| trouble.call).collect();
+        assert_eq!(calls, ["UpdateItem"]);
+    }
+}

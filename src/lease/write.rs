@@ -150,3 +150,7 @@ pub(super) fn counts_as_switch(row: &Lease, new_owner: &WorkerId) -> bool {
     row.owner.as_ref().is_some_and(|owner| owner != new_owner)
         || row.checkpoint_owner.as_ref() == Some(new_owner)
 }
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;

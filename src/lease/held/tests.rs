@@ -281,6 +281,17 @@ async fn polls_wait_for_a_renewal_that_is_late() {
     assert_eq!(late.elapsed(), Duration::from_secs(2));
 }
 
+/// A write and the look at what became of it end before the lease does.
+#[tokio::test(start_paused = true)]
+async fn calls_that_hang_leave_time_to_renew() {
+    for hanging in 1..=2 {
+        let (_, held) = taken(&[Fault::Hangs; 2][..hanging]).await;
+        assert_eq!(held.renew().await.is_ok(), hanging == 1);
+        assert!(held.is_valid(Instant::now()), "{hanging} calls");
+        held.renew().await.unwrap();
+    }
+}
+
 /// In KB/s since the last renewal, averaged with what was told before.
 #[tokio::test(start_paused = true)]
 async fn renewals_tell_the_throughput() {
