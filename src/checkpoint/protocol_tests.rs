@@ -81,7 +81,7 @@ fn a_batch_that_no_row_can_describe_is_not_prepared() {
     assert!(matches!(step, Step::Halt(Halt::TooManyObjects { generations: 1, .. })), "{step:?}");
 }
 
-fn taken_over(maker: &str, streamed: bool, format: PendingFormat) -> Protocol {
+fn prepared(maker: &str, streamed: bool, format: PendingFormat) -> Event {
     let mut protocol = Protocol::new(maker, "lake");
     protocol.write_format(format);
     protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None, last_prepared: None });
@@ -90,13 +90,31 @@ fn taken_over(maker: &str, streamed: bool, format: PendingFormat) -> Protocol {
     else {
         panic!("a batch is prepared first")
     };
+    Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: Some(pending), last_prepared: None }
+}
+
+fn taken_over(maker: &str, streamed: bool, format: PendingFormat) -> Protocol {
     let mut protocol = Protocol::new("me", "lake");
-    protocol.on(Event::Taken {
-        checkpoint: Checkpoint::TrimHorizon,
-        pending: Some(pending),
-        last_prepared: None,
-    });
+    protocol.on(prepared(maker, streamed, format));
     protocol
+}
+
+/// Neither the objects nor their hashes say whether there are rows elsewhere, or in which lake they are.
+#[test]
+fn rows_for_a_delivery_stream_and_the_lake_are_compared() {
+    for format in [PendingFormat::One, PendingFormat::Two] {
+        for streamed in [true, false] {
+            let mut protocol = taken_over("me", streamed, format);
+            let objects = objects("x", 2, 0);
+            let step = protocol.on(Event::Rebuilt { objects, streamed: !streamed });
+            assert!(matches!(step, Step::Write(LeaseWrite::Prepare(_))), "{format:?}: {step:?}");
+        }
+        let step = Protocol::new("me", "elsewhere").on(prepared("me", false, format));
+        match format {
+            PendingFormat::One => assert!(matches!(step, Step::Rebuild { .. }), "{step:?}"),
+            PendingFormat::Two => assert!(matches!(step, Step::Halt(Halt::OtherLake { .. })), "{step:?}"),
+        }
+    }
 }
 
 /// Who may finish a batch, by transform, keys and contents.

@@ -263,7 +263,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
-    use crate::fetch::Payload;
+    use crate::fetch::{PageBuilder, Payload};
     use crate::shard::{ChildShard, HashKeyRange, SequenceNumber};
 
     /// A server that gives each answer to one connection, then closes it; counts requests and keeps the last.
@@ -313,8 +313,10 @@ mod tests {
             hash_range: HashKeyRange { start: 0, end: 1 },
         };
         let believed = |next: Option<&str>, children: &[ChildShard]| {
-            let next_iterator = next.map(str::to_owned);
-            check_end(Page { next_iterator, children: children.to_vec(), ..Page::default() }).is_ok()
+            let mut page = PageBuilder::default().finish();
+            page.next_iterator = next.map(str::to_owned);
+            page.children = children.to_vec();
+            check_end(page).is_ok()
         };
         let (whole, orphan) = (child(&["a", "b"]), child(&[]));
         assert!(believed(Some("next"), &[]) && believed(None, &[child(&["a"]), whole.clone()]));
