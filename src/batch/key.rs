@@ -140,6 +140,8 @@ fn part(text: &str, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::batch::{BatchLimits, Layout};
     use crate::shard::{SequenceNumber, ShardId};
@@ -173,6 +175,9 @@ mod tests {
             file_name(&context, &at("17", 1), &at("42", 7), 3),
             "trades-shardId-000000000003-17.1-42.7-r3.ndjson.gz"
         );
+        let names: BTreeSet<String> =
+            (0..5).map(|repair| file_name(&context, &at("17", 0), &at("42", 0), repair)).collect();
+        assert_eq!(names.len(), 5, "{names:?}");
         let us = 1_768_469_400_123_456;
         assert_eq!(
             Partition::of_row(us).folder(&context.layout),

@@ -164,3 +164,74 @@ fn exponent(text: &[u8]) -> Option<i64> {
 fn signed(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX / 4)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nines(digits: usize) -> String {
+        "9".repeat(digits)
+    }
+
+    fn number(text: &str) -> Number<'_> {
+        Number::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_number_of_dynamodb_ends_where_its_range_does() {
+        for fits in [
+            nines(38),
+            format!("{}0", nines(38)),
+            format!("-0.{}", nines(38)),
+            format!("0.00{}00", nines(38)),
+            format!("1.{}", nines(37)),
+            format!("{}e88", nines(38)),
+            "9.99e125".into(),
+            "1e-130".into(),
+            "0.0e0".into(),
+        ] {
+            assert!(number(&fits).fits_dynamodb(), "{fits}");
+        }
+        for fits_not in [
+            nines(39),
+            format!("-0.{}", nines(39)),
+            format!("1.{}", nines(38)),
+            format!("{}e89", nines(38)),
+            "1e126".into(),
+            "1e-131".into(),
+        ] {
+            assert!(!number(&fits_not).fits_dynamodb(), "{fits_not}");
+        }
+    }
+
+    #[test]
+    fn a_decimal_has_twenty_digits_before_and_eighteen_after_the_point() {
+        for fits in
+            [&nines(20), &format!("0.{}", nines(18)), "1.0000000000000000000", "1e19", "1e-18", "0e99"]
+        {
+            assert!(number(fits).fits_decimal(), "{fits}");
+        }
+        for fits_not in [&nines(21), &format!("0.{}", nines(19)), "1e20", "1e-19", "10e19"] {
+            assert!(!number(fits_not).fits_decimal(), "{fits_not}");
+        }
+    }
+
+    #[test]
+    fn scaling_rounds_half_away_from_zero_and_stops_at_its_limit() {
+        for (text, scale, expected) in [
+            ("1.5", 0, Some(2)),
+            ("-1.5", 0, Some(-2)),
+            ("1.49", 0, Some(1)),
+            ("0.5", 0, Some(1)),
+            ("0.05", 0, Some(0)),
+            ("12e-1", 1, Some(12)),
+            ("99", 0, Some(99)),
+            ("99.4", 0, Some(99)),
+            ("99.5", 0, None),
+            ("100", 0, None),
+            ("1", 2, None),
+        ] {
+            assert_eq!(number(text).scaled(scale, 100), expected, "{text} × 10^{scale}");
+        }
+    }
+}

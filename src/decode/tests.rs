@@ -472,3 +472,30 @@ fn all_error_codes_are_in_the_list() {
     let names: std::collections::BTreeSet<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
     assert_eq!(names.len(), ErrorCode::ALL.len());
 }
+
+/// Other services delete items too, as global tables do.
+#[test]
+fn only_dynamodb_itself_deletes_by_ttl() {
+    let reason = |identity: &str| {
+        let document = format!(
+            r#"{{"eventName":"REMOVE","userIdentity":{identity},"dynamodb":{{"Keys":{{"k":{{"S":""}}}},"ApproximateCreationDateTime":1}}}}"#
+        );
+        let mut image = Image::default();
+        decode_event(document.as_bytes(), &mut image).unwrap().delete_reason
+    };
+    for by_ttl in [
+        r#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#,
+        r#"{"PrincipalId":"dynamodb.amazonaws.com","Type":"Service"}"#,
+    ] {
+        assert_eq!(reason(by_ttl), Some(DeleteReason::Ttl), "{by_ttl}");
+    }
+    for by_caller in [
+        "null",
+        "{}",
+        r#"{"type":"Service"}"#,
+        r#"{"type":"Service","principalId":"replication.dynamodb.amazonaws.com"}"#,
+        r#"{"type":"User","principalId":"dynamodb.amazonaws.com"}"#,
+    ] {
+        assert_eq!(reason(by_caller), Some(DeleteReason::User), "{by_caller}");
+    }
+}

@@ -156,6 +156,8 @@ struct World {
     objects: BTreeMap<String, Vec<u8>>,
     /// What the delivery stream has accepted.
     accepted: BTreeSet<u8>,
+    /// The children of the shard have leases.
+    children: bool,
     workers: Vec<Option<Process>>,
     /// Requests whose sender has stopped waiting for them.
     late: Vec<(Row, WriteKind)>,
@@ -321,7 +323,10 @@ impl Bounds {
                 process.step = Todo::Deliver(keys.clone());
                 (keys.is_empty() && process.stream.is_empty()).then_some(Event::Delivered)
             }
-            Todo::CreateChildren => Some(Event::ChildrenCreated),
+            Todo::CreateChildren => {
+                world.children = true;
+                Some(Event::ChildrenCreated)
+            }
             Todo::Write(_) | Todo::Read(_) | Todo::Done | Todo::Halted => unreachable!("not a step to do"),
         }
     }
@@ -347,6 +352,7 @@ impl Model for Bounds {
             row: Row(Lease::new(&shard, Checkpoint::TrimHorizon)),
             objects: BTreeMap::new(),
             accepted: BTreeSet::new(),
+            children: false,
             workers: vec![None; self.transforms.len()],
             late: Vec::new(),
             trimmed: 0,
@@ -539,6 +545,9 @@ impl Model for Bounds {
             ),
             Property::always("the checkpoint never moves back", |model: &Bounds, world: &World| {
                 done_up_to(&world.row.0.checkpoint, model.records) >= world.checkpoint_high
+            }),
+            Property::always("no shard ends before its children have leases", |_, world: &World| {
+                world.children || world.row.0.checkpoint != Checkpoint::ShardEnd
             }),
             Property::always("nobody is stuck", |model: &Bounds, world: &World| {
                 let mut acts = Vec::new();
