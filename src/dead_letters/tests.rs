@@ -1,7 +1,7 @@
 //! Replays that are killed at every step, that race, and whose requests are lost, late or answered by nobody: each
 //! letter is in at most one row, and in one as soon as a replay that can make it comes to its end.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,10 +19,12 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::batch::{BatchLimits, Layout, read_positions};
+use crate::batch::{BatchLimits, Layout, read_positions, seal_object};
 use crate::deliver::memory::{Faults, MemorySink};
 use crate::deliver::{Created, MayCreate, Sink, SinkError};
-use crate::transform::{BadRecord, ErrorCode, RecordContext, SourceKind, Transform, dead_letter_row};
+use crate::transform::{
+    BadRecord, Enrichment, ErrorCode, RecordContext, SourceKind, Transform, dead_letter_row,
+};
 
 const CHANGE: &[u8] = include_bytes!("../../tests/fixtures/kinesis-dynamodb-insert.json");
 const HOUR_US: i64 = 3_600_000_000;
@@ -285,6 +287,42 @@ async fn killed_at_every_step_by_turns() {
         }
     }
     assert!(worlds > 500, "{worlds} worlds");
+}
+
+/// A build that makes the same objects of other rows does not finish the plan of another one; and who finishes a plan counts
+/// what it has created itself.
+#[tokio::test]
+async fn who_goes_on_with_a_plan_claims_neither_its_rows_nor_its_name() {
+    let crypto = Transform::crypto_transactions(&Enrichment::default()).unwrap();
+    let jobs = [job(Transform::dynamodb_cdc()), job(crypto)];
+    let mut alone = Vec::new();
+    for job in &jobs {
+        let lake = MemorySink::new();
+        run(&lake, job).await.unwrap();
+        alone.push(lake.objects());
+    }
+    let names = |objects: &BTreeMap<String, Bytes>| objects.keys().cloned().collect::<Vec<_>>();
+    assert!(names(&alone[0]) == names(&alone[1]) && alone[0] != alone[1]);
+    let rows = |objects: &BTreeMap<String, Bytes>| {
+        let rows = objects.iter().filter(|(key, _)| key.starts_with("landing/"));
+        rows.map(|(_, body)| read_positions(body).unwrap().len() as u64).sum::<u64>()
+    };
+    let mut amid = 0;
+    for (next, calls) in [0, 1].into_iter().flat_map(|next| (0..12).map(move |calls| (next, calls))) {
+        let lake = Arc::new(MemorySink::new());
+        let ended = Mortal::new(&lake, calls, true).carries(&jobs[0]).await;
+        let before = lake.objects();
+        let replayed = run(&*lake, &jobs[next]).await.unwrap();
+        assert_eq!(landed_by(&replayed), rows(&lake.objects()) - rows(&before), "{calls} calls");
+        amid += u32::from(!ended && rows(&before) > 0);
+        let plan = Plan::parse(&lake.read(&object().plan_key("errors", 1)).await.unwrap().unwrap()).unwrap();
+        let maker = jobs.iter().position(|job| *job.transform.id() == plan.transform).unwrap();
+        for output in &plan.outputs {
+            let body = lake.read(&output.key).await.unwrap().unwrap();
+            assert!(body == seal_object() || body == alone[maker][&output.key], "{} of {maker}", output.key);
+        }
+    }
+    assert!(amid > 0, "none died amid its rows");
 }
 
 /// Several at once, of several transforms, killed at any time, over a lake that loses, delays and repeats.
