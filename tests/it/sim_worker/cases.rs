@@ -559,3 +559,26 @@ async fn a_batch_is_closed_at_its_age() {
     // Six objects to a batch: all but the open one are there.
     assert_eq!(world.log.lock().unwrap().landed.len(), before + 24 - 24 % 6);
 }
+
+/// The next owner would deliver it too, but only when its own batch is due.
+#[tokio::test(start_paused = true)]
+async fn a_hand_over_delivers_the_open_batch_first() {
+    let mut world = World::new(1, 1, 10, Settings { batch_age_max: MINUTE * 600, ..Settings::default() });
+    for _ in 0..2 {
+        world.start_worker(&transform());
+        world.run(MINUTE * 3).await;
+    }
+    put(&world, 4);
+    world.run(MINUTE).await;
+    assert_eq!(world.shard_status(&shard()).unwrap().batch_records, 4);
+    let row = world.outside.table.get(&shard()).await.unwrap().unwrap();
+    let ids = world.workers.iter().map(|worker| worker.id.clone());
+    let next = ids.into_iter().find(|id| row.owner.as_ref() != Some(id)).unwrap();
+    world.outside.table.write(&row, &LeaseWrite::HandOff(next.clone())).await.unwrap();
+    let start = Instant::now();
+    while world.log.lock().unwrap().rows[&shard()].actual_owner() != Some(&next) {
+        assert!(start.elapsed() < MINUTE * 3, "not handed over");
+        world.run(Duration::from_secs(1)).await;
+    }
+    assert_eq!(world.log.lock().unwrap().landed.len(), 4);
+}
