@@ -520,7 +520,7 @@ impl FindStart for Unknown {
     async fn find(&self, shard: &ShardId, _: StartFrom) -> Result<StartFound, StartError> {
         match *shard == self.0 {
             true => Err(StartError { shard: shard.clone(), source: "throttled".into() }),
-            false => Ok(StartFound { at: at(10), closed: false }),
+            false => Ok(StartFound { at: at(9000), closed: false }),
         }
     }
 }
@@ -540,12 +540,12 @@ async fn an_application_begins_on_all_shards_or_not_yet() {
         scene.sync.starts = Arc::new(Unknown(id(1)));
         assert!(scene.later().await.is_err());
         assert_eq!(scene.rows(), []);
-        scene.lease(&stream[0], at(10)).await;
+        scene.lease(&stream[0], at(9000)).await;
         assert!(scene.later().await.is_err());
-        assert_eq!(scene.rows(), [(0, at(10)), (2, at(10))]);
-        scene.sync.starts = Arc::<Tenth>::default();
+        assert_eq!(scene.rows(), [(0, at(9000)), (2, at(9000))]);
+        scene.sync.starts = Arc::new(Unknown(id(7)));
         scene.later().await.unwrap();
-        assert_eq!(scene.rows(), [0, 1, 2].map(|number| (number, at(10))));
+        assert_eq!(scene.rows(), [0, 1, 2].map(|number| (number, at(9000))));
     }
 }
 
