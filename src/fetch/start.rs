@@ -221,14 +221,17 @@ mod tests {
             let old = put(&stream, 300, Duration::from_secs(60)).await;
             let delay_max = Duration::from_millis(300);
             stream.set_faults(seed, Faults { delay_max, ..Faults::default() });
-            let busy = Arc::clone(&stream);
+            let (busy, begun) = (Arc::clone(&stream), Instant::now());
             let mut writer = JoinSet::new();
             writer.spawn(async move {
                 // By then the shard is listed, the moment is marked, and the search has just begun.
                 sleep(delay_max * 2 + Duration::from_millis(1)).await;
-                for number in 0.. {
-                    if expires && number == 1 {
+                let mut expires = expires;
+                loop {
+                    // Not that of the mark itself: a new one would be another moment.
+                    if expires && begun.elapsed() > delay_max * 4 {
                         busy.expire_iterators();
+                        expires = false;
                     }
                     busy.put(0, "k", "new").unwrap();
                     sleep(Duration::from_millis(50 + seed * 40)).await;

@@ -92,7 +92,7 @@ async fn a_rebuild_is_whole_or_halts_whenever_records_go() {
         world.stream.set_faults(seed, memory::Faults { delay_max, empty: 0.2, ..memory::Faults::default() });
         world.start_worker(&transforms()[rng.random_range(0..4)]);
         until_recovering(&mut world).await;
-        world.run(Duration::from_millis(rng.random_range(0..12_000))).await;
+        world.run(Duration::from_millis(rng.random_range(0..30_000))).await;
         put(&world, rng.random_range(0..3));
         let trimmed = sequence(&world, rng.random_range(0..usize::try_from(records).unwrap()));
         world.stream.trim(&shard(), &trimmed.into());
