@@ -518,10 +518,10 @@ struct Unknown(ShardId);
 #[async_trait]
 impl FindStart for Unknown {
     async fn find(&self, shard: &ShardId, _: StartFrom) -> Result<StartFound, StartError> {
-        match *shard == self.0 {
-            true => Err(StartError { shard: shard.clone(), source: "throttled".into() }),
-            false => Ok(StartFound { at: at(9000), closed: false }),
+        if *shard == self.0 {
+            return Err(StartError { shard: shard.clone(), source: "throttled".into() });
         }
+        Ok(StartFound { at: at(9000), closed: false })
     }
 }
 
