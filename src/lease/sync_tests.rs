@@ -561,7 +561,7 @@ async fn what_is_deleted_is_looked_at_once_more() {
     assert_eq!(scene.rows(), [(0, at(6))]);
     // A renewal alone changes nothing of it.
     let row = scene.table.rows().remove(0);
-    scene.table.write(&row, &LeaseWrite::Renew(None)).await.unwrap();
+    scene.table.write(&row, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
     scene.sync.give_up(&row).await.unwrap();
     assert_eq!(scene.rows(), []);
 }

@@ -195,12 +195,12 @@ mod tests {
         };
         let seen = Lease::new(&shard, Checkpoint::TrimHorizon);
         assert!(watched.create(&seen).await.unwrap() && !watched.create(&seen).await.unwrap());
-        watched.write(&seen, &LeaseWrite::Renew(None)).await.unwrap();
-        let late = watched.write(&seen, &LeaseWrite::Renew(None)).await;
+        watched.write(&seen, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
+        let late = watched.write(&seen, &LeaseWrite::Renew { kbps: None, caught_up: None }).await;
         assert!(matches!(late, Err(WriteError::Conflict(_))) && watched.delete(&seen).await.is_err());
         assert_eq!(troubles.snapshot().len(), 0);
         table.drop_table();
-        assert!(watched.write(&seen, &LeaseWrite::Renew(None)).await.is_err());
+        assert!(watched.write(&seen, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.is_err());
         let calls: Vec<_> = troubles.snapshot().into_iter().map(|trouble| trouble.call).collect();
         assert_eq!(calls, ["UpdateItem"]);
     }

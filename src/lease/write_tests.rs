@@ -32,8 +32,17 @@ fn row() -> Lease {
         moves: 2,
         stream: Some("1:trades:1000".into()),
         start_us: Some(5),
+        caught_up: Some(caught_up(10)),
         checkpoint_owner: None,
     }
+}
+
+fn caught_up(after: u128) -> CaughtUp {
+    CaughtUp { after: after.into(), at_us: 7, retention_hours: 24 }
+}
+
+fn renew() -> LeaseWrite {
+    LeaseWrite::Renew { kbps: None, caught_up: None }
 }
 
 #[test]
@@ -41,8 +50,14 @@ fn each_write_changes_what_it_says_and_nothing_else() {
     let moved = || Lease { counter: 8, ..row() };
     let expect =
         |write: LeaseWrite, expected: Lease| assert_eq!(apply(&row(), &write), expected, "{write:?}");
-    expect(LeaseWrite::Renew(None), moved());
-    expect(LeaseWrite::Renew(Some(2.5)), Lease { throughput_kbps: Some(2.5), ..moved() });
+    expect(renew(), moved());
+    expect(
+        LeaseWrite::Renew { kbps: Some(2.5), caught_up: None },
+        Lease { throughput_kbps: Some(2.5), ..moved() },
+    );
+    let later = Some(caught_up(11));
+    let noted = Lease { caught_up: later.clone(), ..moved() };
+    expect(LeaseWrite::Renew { kbps: None, caught_up: later }, noted);
     expect(LeaseWrite::Assign(worker("a")), moved());
     let given = Lease { owner: Some(worker("b")), owner_switches: 4, moves: 3, ..moved() };
     expect(LeaseWrite::Assign(worker("b")), given);
@@ -89,7 +104,7 @@ fn owners_come_and_go() {
         Lease { owner_switches: 4, moves: 3, counter: 8, ..row() },
         "its old owner takes it back"
     );
-    let renewed = apply(&handed, &LeaseWrite::Renew(None));
+    let renewed = apply(&handed, &renew());
     assert_eq!(renewed, Lease { counter: 8, ..handed });
 }
 
@@ -101,12 +116,12 @@ fn a_write_holds_on_the_row_that_was_seen() {
     let assign = || LeaseWrite::Assign(worker("d"));
     let hand_off = || LeaseWrite::HandOff(worker("d"));
     for (current, write, expected) in [
-        (&row(), LeaseWrite::Renew(None), true),
+        (&row(), renew(), true),
         (&row(), assign(), true),
         (&row(), LeaseWrite::Evict, true),
         (&row(), hand_off(), true),
         (&row(), LeaseWrite::SetStream("1:x:1".into()), false),
-        (&handed, LeaseWrite::Renew(None), false),
+        (&handed, renew(), false),
         (&handed, assign(), false),
         (&handed, LeaseWrite::Evict, false),
         (&handed, hand_off(), false),
@@ -120,7 +135,7 @@ fn a_write_holds_on_the_row_that_was_seen() {
         let later = Lease { counter: 8, ..current.clone() };
         assert!(!holds(&later, &row(), &write), "another has written: {write:?}");
     }
-    assert!(holds(&handed, &handed, &LeaseWrite::Renew(None)) && holds(&handed, &handed, &LeaseWrite::Evict));
+    assert!(holds(&handed, &handed, &renew()) && holds(&handed, &handed, &LeaseWrite::Evict));
     assert!(!holds(&handed, &handed, &hand_off()), "one at a time");
     let free = Lease { owner: None, ..row() };
     assert!(holds(&free, &free, &assign()) && !holds(&free, &free, &hand_off()), "nobody hands it over");
