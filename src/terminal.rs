@@ -45,10 +45,10 @@ pub fn print(line: impl Display) -> io::Result<()> {
     print_text(&format!("{line}\n"))
 }
 
-/// As [`print`], for a text that ends its lines itself.
+/// As [`print()`], for a text that ends its lines itself.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_text(text: &str) -> io::Result<()> {
     match Out.write_all(text.as_bytes()).and_then(|()| Out.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -320,12 +320,11 @@ mod tests {
         };
         let (whole, orphan) = (child(&["a", "b"]), child(&[]));
         assert!(believed(Some("next"), &[]) && believed(None, &[child(&["a"]), whole.clone()]));
-        for children in
-            [&[][..], &[orphan.clone()], &[whole.clone(), orphan.clone()], &[orphan.clone(), whole.clone()]]
-        {
+        let (whole, orphan) = ([whole], [orphan]);
+        for children in [&[][..], &orphan, &[&whole[..], &orphan].concat(), &[&orphan[..], &whole].concat()] {
             assert!(!believed(None, children), "{children:?}");
         }
-        assert!(!believed(Some("next"), &[whole]) && !believed(Some("next"), &[orphan]));
+        assert!(!believed(Some("next"), &whole) && !believed(Some("next"), &orphan));
     }
 
     fn complete(request: &[u8]) -> bool {
