@@ -24,6 +24,9 @@ const CONCURRENCY: usize = 20;
 /// Of what there is so many are named where something is not there.
 const NAMED_MAX: usize = 5;
 
+/// A live owner renews its lease all the while: so often in a row a write goes again over the renewed row.
+const RENEWALS_MAX: u32 = 10;
+
 /// Bytes of an answer to a question.
 const ANSWER_MAX: u64 = 1_000;
 
@@ -460,16 +463,29 @@ async fn write_all(table: &dyn LeaseTable, planned: &[Planned]) -> Vec<Done> {
     stream::iter(planned).map(|planned| write(table, planned)).buffered(CONCURRENCY).collect().await
 }
 
-/// The steps of one lease, each on the condition that the row is as the one before left it.
+/// The steps of one lease, each on the condition that the row is as the one before left it, heartbeats of a live owner
+/// apart.
 pub(super) async fn write(table: &dyn LeaseTable, planned: &Planned) -> Done {
     if planned.steps.is_empty() {
         return Done::Nothing;
     }
     let mut row = planned.seen.clone();
     for (steps_before, step) in planned.steps.iter().enumerate() {
-        let (outcome, expected) = match step {
-            Step::Write(write) => (table.write(&row, write).await.map(Some), Some(apply(&row, write))),
-            Step::Delete => (table.delete(&row).await.map(|()| None), None),
+        let mut renewals = 0;
+        let (outcome, expected) = loop {
+            let (outcome, expected) = match step {
+                Step::Write(write) => (table.write(&row, write).await.map(Some), Some(apply(&row, write))),
+                Step::Delete => (table.delete(&row).await.map(|()| None), None),
+            };
+            match outcome {
+                Err(WriteError::Conflict(Some(now)))
+                    if steps_before == 0 && renewals < RENEWALS_MAX && planned.is_renewed(&now) =>
+                {
+                    renewals += 1;
+                    row = *now;
+                }
+                outcome => break (outcome, expected),
+            }
         };
         let written = match outcome {
             Ok(written) => written,

@@ -19,6 +19,8 @@ pub(super) enum Step {
 pub(super) struct Planned {
     /// The row that was seen; every write is on the condition that it is still so.
     pub(super) seen: Lease,
+    /// Its owner was alive: heartbeats since then change nothing of what was planned.
+    pub(super) live: bool,
     pub(super) steps: Vec<Step>,
     /// In words.
     pub(super) does: String,
@@ -37,14 +39,31 @@ pub(super) struct Refused {
 }
 
 impl Planned {
-    fn new(seen: &Lease, steps: impl IntoIterator<Item = LeaseWrite>, does: impl Into<String>) -> Self {
+    fn new(
+        seen: &Lease,
+        live: bool,
+        steps: impl IntoIterator<Item = LeaseWrite>,
+        does: impl Into<String>,
+    ) -> Self {
         Self {
             seen: seen.clone(),
+            live,
             steps: steps.into_iter().map(Step::Write).collect(),
             does: does.into(),
             warnings: Vec::new(),
             undo: None,
         }
+    }
+
+    /// True when `now` is the row that was seen, renewed by the same live owner.
+    pub(super) fn is_renewed(&self, now: &Lease) -> bool {
+        let same = Lease {
+            counter: self.seen.counter,
+            throughput_kbps: self.seen.throughput_kbps,
+            caught_up: self.seen.caught_up.clone(),
+            ..now.clone()
+        };
+        self.live && now.counter > self.seen.counter && same == self.seen
     }
 }
 
@@ -52,14 +71,17 @@ impl Planned {
 pub(super) fn release(lease: &Lease, live: bool, to: Option<&WorkerId>) -> Planned {
     let to = to.filter(|_| live);
     match (lease.actual_owner(), to) {
-        _ if lease.finished() => Planned::new(lease, [], "its shard is finished, nobody reads it any more"),
-        (None, _) => Planned::new(lease, [], "nobody owns it"),
+        _ if lease.finished() => {
+            Planned::new(lease, live, [], "its shard is finished, nobody reads it any more")
+        }
+        (None, _) => Planned::new(lease, live, [], "nobody owns it"),
         (Some(from), _) if lease.checkpoint_owner.is_some() && live => {
             let to = lease.owner.as_ref().map_or("nobody", WorkerId::as_str);
-            Planned::new(lease, [], format!("is being handed from {from} to {to} already"))
+            Planned::new(lease, live, [], format!("is being handed from {from} to {to} already"))
         }
         (Some(from), Some(to)) => Planned::new(
             lease,
+            live,
             [LeaseWrite::HandOff(to.clone())],
             format!("handed from {from} to {to}, once {from} has delivered its open batch"),
         ),
@@ -71,14 +93,16 @@ pub(super) fn release(lease: &Lease, live: bool, to: Option<&WorkerId>) -> Plann
 pub(super) fn evict(lease: &Lease, live: bool) -> Planned {
     let state = if live { "" } else { ", who is silent" };
     match (lease.actual_owner(), &lease.checkpoint_owner, &lease.owner) {
-        (None, ..) => Planned::new(lease, [], "nobody owns it"),
+        (None, ..) => Planned::new(lease, live, [], "nobody owns it"),
         (Some(from), Some(_), Some(next)) => Planned::new(
             lease,
+            live,
             [LeaseWrite::Evict],
             format!("taken from {from}{state}, which ends its hand-off: {next} reads on"),
         ),
         (Some(from), ..) => Planned::new(
             lease,
+            live,
             [LeaseWrite::Evict],
             format!("taken from {from}{state}; the leader gives it to a worker"),
         ),
@@ -108,7 +132,7 @@ pub(super) fn set_checkpoint(
     let refused = |problem: String| Err(Refused { lease: lease.key.to_string(), problem });
     let before = Written(&lease.checkpoint);
     if lease.checkpoint == *target && lease.pending.is_none() {
-        return Ok(Planned::new(lease, [], format!("its checkpoint is {before} already")));
+        return Ok(Planned::new(lease, live, [], format!("its checkpoint is {before} already")));
     }
     if live && !allowed.evict {
         let owner = lease.actual_owner().map_or("a worker", WorkerId::as_str);
@@ -156,7 +180,7 @@ pub(super) fn set_checkpoint(
     let from = lease.actual_owner().map(|owner| format!("taken from {owner}, then ")).unwrap_or_default();
     let does = format!("{from}its checkpoint is moved from {before} to {}", Written(target));
     let undo = format!("set-checkpoint {} {before} --evict --force", lease.key);
-    Ok(Planned { warnings, undo: Some(undo), ..Planned::new(lease, steps, does) })
+    Ok(Planned { warnings, undo: Some(undo), ..Planned::new(lease, live, steps, does) })
 }
 
 /// Whether these leases may be deleted: they are those of the stream that was named, as far as one can tell. Deleting
@@ -211,7 +235,7 @@ pub(super) fn delete(lease: &Lease, live: bool) -> Result<Planned, Refused> {
         ));
     }
     let does = format!("deleted, with its checkpoint {}", Written(&lease.checkpoint));
-    Ok(Planned { steps: vec![Step::Delete], warnings, ..Planned::new(lease, [], does) })
+    Ok(Planned { steps: vec![Step::Delete], warnings, ..Planned::new(lease, live, [], does) })
 }
 
 fn in_words(pending: &Pending) -> String {

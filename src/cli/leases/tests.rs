@@ -261,6 +261,26 @@ async fn a_row_that_moved_on_is_left_alone() {
     assert_eq!(table.rows(), []);
 }
 
+/// A person takes longer to answer than an owner to renew.
+#[tokio::test(start_paused = true)]
+async fn heartbeats_of_a_live_owner_are_no_change() {
+    let table = filled(&[lease(0, Some("b"))], &[]).await;
+    let renew = LeaseWrite::Renew { kbps: Some(7.0), caught_up: None };
+    let seen = table.rows().remove(0);
+    let planned = change::evict(&seen, true);
+    let renewed = table.write(&seen, &renew).await.unwrap();
+    let Done::Written(Some(row)) = act::write(&*table, &planned).await else { panic!("it is written") };
+    assert_eq!((row.owner, row.counter), (None, renewed.counter + 1));
+
+    // Anything else is: it has delivered something since.
+    let table = filled(&[lease(0, Some("b"))], &[]).await;
+    let seen = table.rows().remove(0);
+    let planned = change::evict(&seen, true);
+    let moved = table.write(&seen, &LeaseWrite::Commit(at(100))).await.unwrap();
+    assert!(matches!(act::write(&*table, &planned).await, Done::MovedOn { steps_before: 0, .. }));
+    assert_eq!(table.rows(), [moved]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_never_guessed() {
     let delay = Duration::from_millis(1)..Duration::from_millis(50);
