@@ -48,6 +48,11 @@ pub struct SinkError {
 /// Whether an object may still be made: the lease is ours. It ends for good or for a while, amid an upload too.
 pub type MayCreate = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// For an object that nobody else could make.
+fn always() -> MayCreate {
+    Arc::new(|| true)
+}
+
 /// What is said when it may not.
 pub(super) const GIVEN_UP: &str =
     "the lease is not valid at the moment: nothing was created, so as not to come after another worker";
@@ -61,7 +66,7 @@ pub trait Sink: Send + Sync {
 
     /// The same, where nobody else can come in between.
     async fn create(&self, key: &str, body: Bytes) -> Result<Created, SinkError> {
-        self.create_while(key, body, Arc::new(|| true)).await
+        self.create_while(key, body, always()).await
     }
 
     /// The object's bytes, if it exists.
@@ -139,7 +144,7 @@ impl ObjectSink {
         match &self.way {
             Way::S3(uploads) => {
                 let path = self.path(PROBE);
-                let always: MayCreate = Arc::new(|| true);
+                let always = always();
                 let in_parts = uploads.create(&path, &body, self.attributes(), &always);
                 match timeout(PROBE_IN_PARTS_TIMEOUT, in_parts).await {
                     Ok(Ok(())) => return Err(ProbeError::Replaces { how: " in parts" }),

@@ -124,7 +124,8 @@ mod tests {
     use crate::telemetry::fleet::{FleetSnapshot, LedSnapshot, ReasonSnapshot};
     use crate::telemetry::metrics;
     use crate::telemetry::pulse::Pulse;
-    use crate::telemetry::status::{Delivery, ProcessFacts, ShardState};
+    use crate::telemetry::status::ShardState;
+    use crate::telemetry::status::tests::facts;
     use crate::telemetry::trouble::{Call, Troubles};
 
     struct Server {
@@ -135,14 +136,7 @@ mod tests {
     }
 
     async fn server() -> Server {
-        let facts = ProcessFacts {
-            worker: "w".into(),
-            application: "a".into(),
-            stream: "s".into(),
-            delivery: Delivery::ExactlyOnce,
-            warnings: Vec::new(),
-        };
-        let status = Status::new(facts, Duration::from_millis(300));
+        let status = Status::new(facts("w"), Duration::from_millis(300));
         let recorder = PrometheusBuilder::new().build_recorder();
         ::metrics::with_local_recorder(&recorder, || metrics::leases_held(2));
         let state = HttpState { status: Arc::clone(&status), metrics: recorder.handle() };

@@ -597,4 +597,4 @@ fn millis(duration: Duration) -> u64 {
 
 #[cfg(test)]
 #[path = "status_tests.rs"]
-mod tests;
+pub(crate) mod tests;

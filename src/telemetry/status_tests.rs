@@ -4,15 +4,19 @@ use super::*;
 
 const NOW_US: i64 = 1_768_469_400_000_000;
 
-fn status() -> Arc<Status> {
-    let facts = ProcessFacts {
-        worker: "w-1".into(),
+/// Those of some process, for other tests too.
+pub(crate) fn facts(worker: &str) -> ProcessFacts {
+    ProcessFacts {
+        worker: worker.into(),
         application: "trades".into(),
         stream: "trades-stream".into(),
         delivery: Delivery::ExactlyOnce,
         warnings: Vec::new(),
-    };
-    Status::new(facts, Duration::from_secs(60))
+    }
+}
+
+fn status() -> Arc<Status> {
+    Status::new(facts("w-1"), Duration::from_secs(60))
 }
 
 fn only(status: &Status) -> ShardSnapshot {

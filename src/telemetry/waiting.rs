@@ -114,19 +114,13 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::telemetry::status::{Delivery, ProcessFacts, ShardSnapshot, ShardState, Status};
+    use crate::telemetry::status::tests::facts;
+    use crate::telemetry::status::{ShardSnapshot, ShardState, Status};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
     fn status() -> Arc<Status> {
-        let facts = ProcessFacts {
-            worker: "w".into(),
-            application: "a".into(),
-            stream: "s".into(),
-            delivery: Delivery::ExactlyOnce,
-            warnings: Vec::new(),
-        };
-        let status = Status::new(facts, PATIENCE);
+        let status = Status::new(facts("w"), PATIENCE);
         status.set_working();
         status
     }

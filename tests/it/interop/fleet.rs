@@ -326,8 +326,7 @@ impl Drop for Fleet {
     }
 }
 
-/// Errors of ours, and rows that we did not understand.
-/// Errors of a worker. Many fleets start at once here, and each waits for a processor then: that nobody leads is no
+/// Errors of ours, and rows that we did not understand. Many fleets start at once here, and each waits for a processor then: that nobody leads is no
 /// complaint in a worker's first minute. Who takes over later, and when, each scenario asserts by itself.
 fn our_complaints(log: &str) -> Vec<String> {
     let time = |line: &str| {
