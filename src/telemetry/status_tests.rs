@@ -1,3 +1,5 @@
+//! Examples of what operators are shown.
+
 use tokio::time::advance;
 
 use super::*;
