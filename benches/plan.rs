@@ -28,7 +28,7 @@ fn fleet(owner: impl Fn(usize) -> Option<usize>) -> Fleet {
             kbps[worker] += load;
         }
         LeaseLoad {
-            key: LeaseKey::new(format!("shardId-{index:012}")),
+            key: LeaseKey::parse(&format!("shardId-{index:012}")),
             worker: owner(index).map(id),
             movable: true,
             kbps: Some(load),

@@ -147,7 +147,7 @@ impl Consumer {
         let settings = &shared.settings;
         let context = Arc::new(BatchContext {
             stream: settings.stream.clone(),
-            shard: lease.key().clone(),
+            shard: lease.key().shard().clone(),
             source: settings.source,
             layout: settings.layout.clone(),
             limits: settings.limits,

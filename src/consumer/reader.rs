@@ -71,7 +71,7 @@ pub(super) async fn read_shard(
     mut rng: ChaCha8Rng,
     pages: mpsc::Sender<Fetched>,
 ) {
-    let shard = lease.key().clone();
+    let shard = lease.key().shard().clone();
     let mut pacing = Pacing::new(shared.settings.poll_idle_max);
     let mut iterator: Option<String> = None;
     let mut not_before = Instant::now();

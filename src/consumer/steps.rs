@@ -218,7 +218,7 @@ impl Steps {
             }
             _ => StartFrom::Tip,
         };
-        let shard = self.lease.key().clone();
+        let shard = self.lease.key().shard().clone();
         let started = Instant::now();
         loop {
             let waiting = self.waiting("start_unknown", "looking up where the shard starts", 0);
@@ -454,7 +454,7 @@ impl Steps {
             drop(waiting);
             let problem = match listed {
                 Ok(shards) => {
-                    let mine = |shard: &crate::shard::Shard| shard.parents.contains(self.lease.key());
+                    let mine = |shard: &crate::shard::Shard| shard.parents.contains(self.lease.key().shard());
                     let child = |shard: crate::shard::Shard| ChildShard {
                         id: shard.id,
                         parents: shard.parents,

@@ -49,7 +49,7 @@ impl Watch {
             leases => leases?,
         };
         let leases: BTreeMap<ShardId, Lease> =
-            leases.into_iter().map(|lease| (lease.key.clone(), lease)).collect();
+            leases.into_iter().map(|lease| (lease.key.shard().clone(), lease)).collect();
         let mut look = Look::default();
         let mut age_us = 0;
         let now = wall_clock_us();

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fleet::{LeaderRow, OddRow};
-use super::row::{Lease, LeaseKey, WorkerId};
+use super::key::LeaseKey;
+use super::row::{Lease, WorkerId};
 use super::view::{FleetView, Seen};
 use super::whose::{self, NotOurs, TELL_APART};
 use crate::shard::graph::{Leased, children, missing_leases};
@@ -298,10 +299,10 @@ pub fn explain(sight: &Sight<'_>) -> Vec<Explained> {
     let mut all: Vec<Explained> = sight.fleet.leases().map(|seen| context.lease(seen)).collect();
     let odd = sight.fleet.odd().iter().filter(|row| context.should_be_a_lease(row));
     all.extend(odd.map(|row| {
-        let key = LeaseKey::new(row.key.as_str());
+        let key = LeaseKey::parse(&row.key);
         not_seen(key, Reason::NotUnderstood(row.problem.clone()))
     }));
-    all.extend(context.unleased().map(|shard| not_seen(shard, Reason::NoLease)));
+    all.extend(context.unleased().map(|shard| not_seen(shard.into(), Reason::NoLease)));
     all.sort_by(|a, b| a.key.cmp(&b.key));
     all
 }
@@ -379,7 +380,7 @@ impl<'a> Context<'a> {
         if let Some(not_ours) = ours.and_then(|ours| whose::check(lease, ours).err()) {
             return Some(Reason::NotOurs(not_ours));
         }
-        let shard = match self.shards.as_ref()?.get(&lease.key) {
+        let shard = match self.shards.as_ref()?.get(lease.key.shard()) {
             Some(shard) => shard,
             None if lease.finished() => return None,
             None => return Some(Reason::ShardUnknown),
@@ -391,8 +392,10 @@ impl<'a> Context<'a> {
     }
 
     fn unfinished_parents(&self, lease: &Lease) -> Vec<ShardId> {
-        let unfinished =
-            |parent: &&ShardId| self.sight.fleet.get(parent).is_some_and(|parent| !parent.lease.finished());
+        let unfinished = |parent: &&ShardId| {
+            let parent = self.sight.fleet.get(&lease.key.sibling(parent));
+            parent.is_some_and(|parent| !parent.lease.finished())
+        };
         lease.parents.iter().filter(unfinished).cloned().collect()
     }
 
@@ -427,19 +430,20 @@ impl<'a> Context<'a> {
     /// The rules of `shard::graph::deletable`, one by one.
     fn kept(&self, lease: &Lease) -> Kept {
         let fleet = self.sight.fleet;
+        let of = |shard: &ShardId| fleet.get(&lease.key.sibling(shard));
         let remain: Vec<ShardId> =
-            lease.parents.iter().filter(|parent| fleet.get(parent).is_some()).cloned().collect();
+            lease.parents.iter().filter(|parent| of(parent).is_some()).cloned().collect();
         if !remain.is_empty() {
             return Kept::ParentsRemain(remain);
         }
         let children: Vec<&ShardId> = match lease.children.as_slice() {
-            [] => self.children.get(&lease.key).cloned().unwrap_or_default(),
+            [] => self.children.get(lease.key.shard()).cloned().unwrap_or_default(),
             named => named.iter().collect(),
         };
         let unlisted =
             |shard: &ShardId| self.shards.as_ref().is_some_and(|shards| !shards.contains_key(shard));
-        let forgotten = unlisted(&lease.key);
-        let at_start = |child: &ShardId| match fleet.get(child) {
+        let forgotten = unlisted(lease.key.shard());
+        let at_start = |child: &ShardId| match of(child) {
             Some(child) => {
                 matches!(child.lease.checkpoint, Checkpoint::TrimHorizon | Checkpoint::AtTimestamp)
             }
@@ -458,7 +462,7 @@ impl<'a> Context<'a> {
 
     /// KCL's lease keys end in a shard id; a worker's row has the id of the worker.
     fn should_be_a_lease(&self, row: &OddRow) -> bool {
-        let listed = |shards: &BTreeMap<&ShardId, _>| shards.contains_key(&ShardId::new(row.key.as_str()));
+        let listed = |shards: &BTreeMap<&ShardId, _>| shards.contains_key(LeaseKey::parse(&row.key).shard());
         row.key.contains("shardId-") || self.shards.as_ref().is_some_and(listed)
     }
 
@@ -468,7 +472,10 @@ impl<'a> Context<'a> {
         let leased = |seen: &Seen| {
             let (checkpoint, parents) = (seen.lease.checkpoint.clone(), seen.lease.parents.clone());
             let (children, hash_range) = (Vec::new(), seen.lease.hash_range);
-            (seen.lease.key.clone(), Leased { checkpoint, parents, children, hash_range, gone: false })
+            (
+                seen.lease.key.shard().clone(),
+                Leased { checkpoint, parents, children, hash_range, gone: false },
+            )
         };
         let missing = self.sight.listing.and_then(|listing| {
             let leases = self.sight.fleet.leases().map(leased).collect();

@@ -297,7 +297,7 @@ fn a_listed_shard_without_lease_is_told() {
     let all = scene.explain();
     // Shard 1 gets its lease when shard 0 ends.
     assert_eq!(all.len(), 2);
-    assert_eq!((&all[1].key, &all[1].standing), (&id(2), &Standing::NotRead(Reason::NoLease)));
+    assert_eq!((&all[1].key, &all[1].standing), (&id(2).into(), &Standing::NotRead(Reason::NoLease)));
     // A row that is not understood is there nevertheless.
     let problem = "attribute checkpoint is missing".to_owned();
     scene.odd.push(OddRow { key: id(2).as_str().to_owned(), problem: problem.clone() });
@@ -365,9 +365,9 @@ fn every_word_is_known_and_every_sentence_goes_on_one_line() {
         Reason::NoLease,
         Reason::NotUnderstood("attribute checkpoint is missing".into()),
         Reason::ShardUnknown,
-        Reason::NotOurs(NotOurs::Unlike { lease: id(0) }),
-        Reason::NotOurs(NotOurs::Other { lease: id(0), of: stream(), ours: stream() }),
-        Reason::NotOurs(NotOurs::Former { lease: id(0), of: stream(), ours: stream() }),
+        Reason::NotOurs(NotOurs::Unlike { lease: id(0).into() }),
+        Reason::NotOurs(NotOurs::Other { lease: id(0).into(), of: stream(), ours: stream() }),
+        Reason::NotOurs(NotOurs::Former { lease: id(0).into(), of: stream(), ours: stream() }),
     ];
     let words: BTreeSet<&str> = reasons.iter().map(Reason::word).collect();
     assert_eq!(words, BTreeSet::from(Reason::WORDS));
@@ -447,8 +447,8 @@ proptest! {
         let rows = |lease: &Lease| {
             let (checkpoint, parents, children) =
                 (lease.checkpoint.clone(), lease.parents.clone(), lease.children.clone());
-            let gone = !listing.iter().any(|shard| shard.id == lease.key);
-            (lease.key.clone(), Leased { checkpoint, parents, children, hash_range: lease.hash_range, gone })
+            let gone = !listing.iter().any(|shard| shard.id == *lease.key.shard());
+            (lease.key.shard().clone(), Leased { checkpoint, parents, children, hash_range: lease.hash_range, gone })
         };
         let table: Leases = leases.iter().map(rows).collect();
         let mut scene = Scene::new(leases);
@@ -457,7 +457,7 @@ proptest! {
         let due: Vec<&ShardId> = all
             .iter()
             .filter(|explained| explained.standing == Standing::Finished(Kept::Due))
-            .map(|explained| &explained.key)
+            .map(|explained| explained.key.shard())
             .collect();
         prop_assert_eq!(due, deletable(&table, &listing));
     }

@@ -11,7 +11,8 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::{Instant, sleep};
 
 use super::fleet::{LeaderRow, TableSnapshot, WorkerRow};
-use super::row::{Lease, LeaseKey, WorkerId};
+use super::key::LeaseKey;
+use super::row::{Lease, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply, holds};
 

@@ -20,7 +20,8 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 
 use super::fleet::THROUGHPUT;
-use super::row::{LeaseKey, WorkerId};
+use super::key::LeaseKey;
+use super::row::WorkerId;
 
 /// Loads within 10 % of the average are left alone (`reBalanceThresholdPercentage`).
 const THRESHOLD: f64 = 0.10;

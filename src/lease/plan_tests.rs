@@ -34,7 +34,7 @@ struct Cpu {
 }
 
 fn key(lease: usize) -> LeaseKey {
-    LeaseKey::new(format!("shardId-{lease:05}"))
+    LeaseKey::parse(&format!("shardId-{lease:05}"))
 }
 
 fn id(host: usize) -> WorkerId {

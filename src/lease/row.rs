@@ -4,10 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::caught_up::CaughtUp;
+use super::key::LeaseKey;
 use crate::shard::{Checkpoint, HashKeyRange, Shard, ShardId};
-
-/// Primary key of a lease. The shard id, for an application that reads one stream.
-pub type LeaseKey = ShardId;
 
 /// Identifies one worker process. Unique per live process: a re-used id silently resumes its leases.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -114,10 +112,10 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// A new, unowned lease for `shard`, to be read from `start`.
+    /// A new, unowned lease for `shard`, to be read from `start`, in an application of one stream.
     pub fn new(shard: &Shard, start: Checkpoint) -> Self {
         Self {
-            key: shard.id.clone(),
+            key: shard.id.clone().into(),
             owner: None,
             counter: 0,
             owner_switches: 0,

@@ -20,7 +20,8 @@ use tokio::time::Instant;
 
 use super::fleet::TableSnapshot;
 use super::held::{HeldLease, LeaseWriteError};
-use super::row::{Lease, LeaseKey};
+use super::key::LeaseKey;
+use super::row::Lease;
 use super::table::{LeaseTable, TableError, WriteError};
 use super::whose::{self, NotOurs};
 use super::write::LeaseWrite;
@@ -86,6 +87,10 @@ impl ShardSync {
         Self { table, lister, starts, initial, initial_us }
     }
 
+    fn key(&self, shard: &ShardId) -> LeaseKey {
+        LeaseKey::new(None, shard)
+    }
+
     /// Looks whose leases these are, before this worker takes part. Answers which stream it is.
     ///
     /// # Errors
@@ -104,15 +109,15 @@ impl ShardSync {
         }
         let listing = self.lister.list().await?;
         let found = strangers(&listing, &leases_of(unnamed.iter().copied()));
-        if let Some(lease) = found.former.first().cloned() {
+        if let Some(lease) = found.former.first().map(|shard| self.key(shard)) {
             return Err(NotOurs::Unlike { lease }.into());
         }
         if let Some(lease) = found.doubtful.first().cloned() {
             return Err(Inconsistent::Behind { lease }.into());
         }
-        for (shard, sequence) in whose::to_ask(&unnamed, &listing) {
-            if !self.lister.accepts(shard, sequence).await? {
-                return Err(NotOurs::Unlike { lease: shard.clone() }.into());
+        for (key, sequence) in whose::to_ask(&unnamed, &listing) {
+            if !self.lister.accepts(key.shard(), sequence).await? {
+                return Err(NotOurs::Unlike { lease: key.clone() }.into());
             }
         }
         Ok(ours)
@@ -148,9 +153,10 @@ impl ShardSync {
             Ok(()) => match watch.listed(&listing, &mut leases, Instant::now())? {
                 Verdict::Ours => Ok(()),
                 Verdict::NotOurs(strangers) => {
-                    let row = table.leases.iter().find(|row| row.key == strangers[0]);
+                    let key = self.key(&strangers[0]);
+                    let row = table.leases.iter().find(|row| row.key == key);
                     Err(row.map_or_else(
-                        || NotOurs::Unlike { lease: strangers[0].clone() },
+                        || NotOurs::Unlike { lease: key.clone() },
                         |row| whose::contradiction(row, ours.as_ref()),
                     ))
                 }
@@ -165,7 +171,7 @@ impl ShardSync {
         self.fill_hash_ranges(&table.leases, &listing).await?;
         self.name_stream(&table.leases, &listing, ours.as_ref()).await;
         self.delete_finished(&table.leases, &leases, &listing).await;
-        for row in table.leases.iter().filter(|row| !row.finished() && leases[&row.key].gone) {
+        for row in table.leases.iter().filter(|row| !row.finished() && leases[row.key.shard()].gone) {
             self.give_up(row).await?;
         }
         watch.in_step();
@@ -227,7 +233,7 @@ impl ShardSync {
     /// Rows that other libraries wrote may not name their hash keys.
     async fn fill_hash_ranges(&self, rows: &[Lease], listing: &[Shard]) -> Result<(), TableError> {
         for row in rows.iter().filter(|row| row.hash_range.is_none() && !row.finished()) {
-            let Some(shard) = listing.iter().find(|shard| shard.id == row.key) else { continue };
+            let Some(shard) = listing.iter().find(|shard| shard.id == *row.key.shard()) else { continue };
             let Some(current) = self.table.get(&row.key).await? else { continue };
             match self.table.write(&current, &LeaseWrite::SetHashRange(shard.hash_range)).await {
                 Ok(_) => tracing::info!(lease = %row.key, "hash range filled in"),
@@ -247,7 +253,7 @@ impl ShardSync {
         let Some(ours) = ours else { return };
         let (named, listed): (Arc<str>, BTreeSet<&ShardId>) =
             (ours.to_string().into(), listing.iter().map(|shard| &shard.id).collect());
-        let unnamed = rows.iter().filter(|row| row.stream.is_none() && listed.contains(&row.key));
+        let unnamed = rows.iter().filter(|row| row.stream.is_none() && listed.contains(row.key.shard()));
         let name = |row: &Lease| {
             let (key, write) = (row.key.clone(), LeaseWrite::SetStream(Arc::clone(&named)));
             async move {
@@ -265,7 +271,7 @@ impl ShardSync {
 
     async fn delete_finished(&self, rows: &[Lease], leases: &Leases, listing: &[Shard]) {
         let done = deletable(leases, listing);
-        for row in rows.iter().filter(|row| done.binary_search(&&row.key).is_ok()) {
+        for row in rows.iter().filter(|row| done.binary_search(&row.key.shard()).is_ok()) {
             self.delete(row).await;
         }
     }
@@ -306,9 +312,9 @@ impl ShardSync {
         for row in finished {
             let mut family = vec![row.clone()];
             for relative in row.parents.iter().chain(&row.children) {
-                family.extend(self.table.get(relative).await?);
+                family.extend(self.table.get(&row.key.sibling(relative)).await?);
             }
-            if deletable(&leases_of(&family), &[]).contains(&&row.key) {
+            if deletable(&leases_of(&family), &[]).contains(&row.key.shard()) {
                 self.delete(row).await;
             }
         }
@@ -332,7 +338,8 @@ impl ShardSync {
 
     /// Makes sure that a merge parent has, or had, a lease.
     async fn require_lease(&self, parent: &ShardId) -> Result<(), SyncError> {
-        if self.table.get(parent).await?.is_some() {
+        let key = self.key(parent);
+        if self.table.get(&key).await?.is_some() {
             return Ok(());
         }
         let listing = self.lister.list().await?;
@@ -343,14 +350,14 @@ impl ShardSync {
         let leases = leases_of(&table.leases);
         let ours = self.lister.stream().await?;
         let stranger = |row: &&Lease| {
-            let shard = listing.iter().find(|shard| shard.id == row.key);
+            let shard = listing.iter().find(|shard| shard.id == *row.key.shard());
             shard.is_some_and(|shard| whose::contradicts(row, shard))
         };
         if let Some(row) = table.leases.iter().find(stranger) {
             return Err(whose::contradiction(row, ours.as_ref()).into());
         }
         self.create_missing(&listing, &with_odd(&leases, &table, &listing), ours.as_ref()).await?;
-        match self.table.get(parent).await? {
+        match self.table.get(&key).await? {
             Some(_) => Ok(()),
             None => Err(SyncError::ParentMissing(parent.clone())),
         }
@@ -372,10 +379,10 @@ impl ShardSync {
             None => Checkpoint::TrimHorizon,
         };
         for child in children {
-            if self.table.get(&child.id).await?.is_some() {
+            if self.table.get(&row.key.sibling(&child.id)).await?.is_some() {
                 continue;
             }
-            for other in child.parents.iter().filter(|other| *other != parent.key()) {
+            for other in child.parents.iter().filter(|other| *other != row.key.shard()) {
                 self.require_lease(other).await?;
             }
             let pinned = self.pinned(&child.to_shard(), &start, row.start_us).await?;
@@ -395,7 +402,8 @@ impl ShardSync {
     /// True when the shard of `lease` may be read: each parent's lease is finished or gone, read consistently.
     pub(super) async fn parents_finished(&self, lease: &Lease) -> Result<bool, TableError> {
         for parent in &lease.parents {
-            if self.table.get(parent).await?.is_some_and(|parent| !parent.finished()) {
+            let parent = self.table.get(&lease.key.sibling(parent)).await?;
+            if parent.is_some_and(|parent| !parent.finished()) {
                 return Ok(false);
             }
         }
@@ -411,7 +419,7 @@ fn leases_of<'a>(rows: impl IntoIterator<Item = &'a Lease>) -> Leases {
         hash_range: row.hash_range,
         gone: false,
     };
-    rows.into_iter().map(|row| (row.key.clone(), leased(row))).collect()
+    rows.into_iter().map(|row| (row.key.shard().clone(), leased(row))).collect()
 }
 
 /// The leases, with those whose rows are not understood: they are there, and how far they are is not known. Without
@@ -419,9 +427,9 @@ fn leases_of<'a>(rows: impl IntoIterator<Item = &'a Lease>) -> Leases {
 fn with_odd(leases: &Leases, table: &TableSnapshot, listing: &[Shard]) -> Leases {
     let mut all = leases.clone();
     for row in &table.odd {
-        let key = LeaseKey::new(row.key.as_str());
-        if let Some(shard) = listing.iter().find(|shard| shard.id == key) {
-            all.entry(key).or_insert_with(|| Leased {
+        let key = LeaseKey::parse(&row.key);
+        if let Some(shard) = listing.iter().find(|shard| shard.id == *key.shard()) {
+            all.entry(shard.id.clone()).or_insert_with(|| Leased {
                 checkpoint: Checkpoint::Latest,
                 parents: shard.parents.clone(),
                 children: Vec::new(),

@@ -161,7 +161,7 @@ async fn the_first_sync_begins_at_the_initial_position() {
         assert_eq!(scene.rows(), shards.map(|shard| (shard, start.clone())));
         assert!(scene.table.rows().iter().all(|row| row.start_us == start_us));
         let row = &scene.table.rows()[1];
-        let listed = resharded().into_iter().find(|shard| shard.id == row.key).unwrap();
+        let listed = resharded().into_iter().find(|shard| shard.id == *row.key.shard()).unwrap();
         assert_eq!((&row.parents, row.hash_range), (&listed.parents, Some(listed.hash_range)));
         // What is there stays as it is.
         scene.later().await.unwrap();

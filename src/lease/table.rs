@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::fleet::{LeaderRow, TableSnapshot, WorkerRow};
-use super::row::{Lease, LeaseKey, WorkerId};
+use super::key::LeaseKey;
+use super::row::{Lease, WorkerId};
 use super::whose::NotOurs;
 use super::write::LeaseWrite;
 

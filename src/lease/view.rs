@@ -10,7 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fleet::{OddRow, PENDING_FORMAT_OF_ALL, TableSnapshot, WorkerRow, report_interval};
-use super::row::{Lease, LeaseKey, WorkerId};
+use super::key::LeaseKey;
+use super::row::{Lease, WorkerId};
+use crate::shard::ShardId;
 use crate::shard::graph::ready;
 
 /// A worker of KCL whose row has not changed for this long gets no leases (`WorkerUtilizationAwareAssignmentConfig`:
@@ -156,7 +158,8 @@ impl FleetView {
 
     /// True when the shard is not finished and may be read: each parent finished or gone.
     pub fn is_ready(&self, lease: &Lease) -> bool {
-        let checkpoint_of = |parent: &LeaseKey| self.leases.get(parent).map(|seen| &seen.lease.checkpoint);
+        let checkpoint_of =
+            |parent: &ShardId| self.leases.get(&lease.key.sibling(parent)).map(|seen| &seen.lease.checkpoint);
         !lease.finished() && ready(&lease.parents, checkpoint_of)
     }
 
@@ -264,7 +267,7 @@ mod tests {
     use super::*;
     use crate::lease::fleet::{PENDING, SESSION};
     use crate::lease::write::{LeaseWrite, apply};
-    use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, Shard, ShardId};
+    use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, Shard};
 
     const FAILOVER: Duration = Duration::from_secs(10);
     const TODAY: u64 = 1_768_469_400;

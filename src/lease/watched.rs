@@ -9,7 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::fleet::{LeaderRow, TableSnapshot, WorkerRow};
-use super::row::{Lease, LeaseKey, WorkerId};
+use super::key::LeaseKey;
+use super::row::{Lease, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::LeaseWrite;
 use crate::cause::chain;

@@ -8,9 +8,10 @@
 //! Owns: the comparison and its words.
 //! Does not own: what follows (`sync`, `coordinator`, `explain`), the comparison of shards (`shard::graph`).
 
-use super::row::{Lease, LeaseKey};
+use super::key::LeaseKey;
+use super::row::Lease;
 use crate::shard::graph::is_unlike;
-use crate::shard::{Checkpoint, Kinship, SequenceNumber, Shard, ShardId, StreamId};
+use crate::shard::{Checkpoint, Kinship, SequenceNumber, Shard, StreamId};
 
 /// Leases asked about at the start where they do not name their stream.
 const ASKED_MAX: usize = 16;
@@ -114,10 +115,13 @@ pub fn contradicts(row: &Lease, shard: &Shard) -> bool {
 
 /// Checkpoints to ask the stream about: of leases that do not say whose they are, spread over all of them. A stream
 /// knows its own sequence numbers where ids and hash keys are as in every other stream.
-pub(super) fn to_ask<'a>(unnamed: &[&'a Lease], listing: &[Shard]) -> Vec<(&'a ShardId, &'a SequenceNumber)> {
+pub(super) fn to_ask<'a>(
+    unnamed: &[&'a Lease],
+    listing: &[Shard],
+) -> Vec<(&'a LeaseKey, &'a SequenceNumber)> {
     let position = |row: &&'a Lease| match &row.checkpoint {
         Checkpoint::At(at) => {
-            listing.iter().any(|shard| shard.id == row.key).then_some((&row.key, &at.sequence))
+            listing.iter().any(|shard| shard.id == *row.key.shard()).then_some((&row.key, &at.sequence))
         }
         _ => None,
     };
@@ -128,7 +132,7 @@ pub(super) fn to_ask<'a>(unnamed: &[&'a Lease], listing: &[Shard]) -> Vec<(&'a S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::{HashKeyRange, Position};
+    use crate::shard::{HashKeyRange, Position, ShardId};
 
     fn ours() -> StreamId {
         StreamId::parse("1:trades:1000").unwrap()
@@ -184,7 +188,7 @@ mod tests {
         let rows: Vec<Lease> = (0..100).map(|number| row(number, None)).collect();
         let listing: Vec<Shard> = (0..90)
             .map(|number| Shard {
-                id: rows[number].key.clone(),
+                id: rows[number].key.shard().clone(),
                 parents: Vec::new(),
                 hash_range: HashKeyRange { start: 0, end: 9 },
                 starting_sequence_number: SequenceNumber::from(0),

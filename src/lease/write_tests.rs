@@ -18,7 +18,7 @@ fn batch(last: u128) -> Pending {
 /// Owned by `a`, with something in each attribute.
 fn row() -> Lease {
     Lease {
-        key: ShardId::new("shard"),
+        key: ShardId::new("shard").into(),
         owner: Some(worker("a")),
         counter: 7,
         owner_switches: 3,

@@ -206,7 +206,7 @@ mod tests {
         let at = |n: &str| Checkpoint::At(Position::new(SequenceNumber::parse(n).unwrap()));
         let mut finished = Finished::default();
         let mut look = |leases: &[Lease]| {
-            let leases = leases.iter().map(|lease| (&lease.key, lease)).collect();
+            let leases = leases.iter().map(|lease| (lease.key.shard(), lease)).collect();
             let progress = ledger.progress(&leases, &mut finished);
             (progress.put, progress.delivered, progress.oldest_us)
         };

@@ -403,10 +403,11 @@ impl Run<'_> {
 
     /// Takes in one look at the lease table; answers how far the workers are, and who holds what is not finished.
     fn look(&mut self, leases: &[Lease]) -> (Progress, Vec<Held>) {
-        let by_key: BTreeMap<&ShardId, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
+        let by_key: BTreeMap<&ShardId, &Lease> =
+            leases.iter().map(|lease| (lease.key.shard(), lease)).collect();
         let progress = self.ledger.progress(&by_key, &mut self.finished);
         let held = |lease: &&Lease| Held {
-            shard: lease.key.clone(),
+            shard: lease.key.shard().clone(),
             owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
             counter: lease.counter,
         };

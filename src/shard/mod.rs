@@ -19,8 +19,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-/// Id of a shard, as the stream names it (`shardId-000000000000`). Also the lease key of single-stream
-/// applications.
+/// Id of a shard, as the stream names it (`shardId-000000000000`); unique within its stream.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(Arc<str>);
 
@@ -33,6 +32,11 @@ impl ShardId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The same text, shared.
+    pub fn text(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 }
 

@@ -7,9 +7,12 @@ use std::sync::Arc;
 /// `account:name:created`, the last in seconds since the epoch. What the service does not say is empty and equals
 /// everything.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamId {
-    account: Arc<str>,
-    name: Arc<str>,
+pub struct StreamId(Arc<Parts>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Parts {
+    account: String,
+    name: String,
     created: Option<u64>,
 }
 
@@ -26,14 +29,15 @@ pub enum Kinship {
 
 impl StreamId {
     /// The stream with this name, of which nothing else is known.
-    pub fn named(name: impl Into<Arc<str>>) -> Self {
-        Self { account: "".into(), name: name.into(), created: None }
+    pub fn named(name: impl Into<String>) -> Self {
+        Self(Arc::new(Parts { account: String::new(), name: name.into(), created: None }))
     }
 
     /// With what the service said: the stream's ARN, and when it was created.
     #[must_use]
     pub fn described(self, arn: &str, created: Option<u64>) -> Self {
-        Self { account: arn.split(':').nth(4).unwrap_or_default().into(), created, ..self }
+        let account = arn.split(':').nth(4).unwrap_or_default().to_owned();
+        Self(Arc::new(Parts { account, name: self.0.name.clone(), created }))
     }
 
     /// Reads what [`fmt::Display`] writes.
@@ -41,27 +45,31 @@ impl StreamId {
         let mut parts = text.split(':');
         let (account, name, created) = (parts.next()?, parts.next()?, parts.next()?);
         let created = if created.is_empty() { None } else { Some(created.parse().ok()?) };
-        (!name.is_empty() && parts.next().is_none()).then(|| Self {
-            account: account.into(),
-            name: name.into(),
-            created,
-        })
+        let (account, name) = (account.to_owned(), name.to_owned());
+        (!name.is_empty() && parts.next().is_none()).then(|| Self(Arc::new(Parts { account, name, created })))
+    }
+
+    /// True when account and time are known: so it can stand in a lease key (`StreamIdentifier`:
+    /// `[0-9]+:[^:]+:[0-9]+`).
+    pub fn is_whole(&self) -> bool {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        digits(&self.0.account) && self.0.created.is_some()
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// Whether the other one is this one.
     pub fn kinship(&self, other: &Self) -> Kinship {
-        let accounts = [&self.account, &other.account];
-        if self.name != other.name
+        let accounts = [&self.0.account, &other.0.account];
+        if self.0.name != other.0.name
             || accounts[0] != accounts[1] && accounts.iter().all(|account| !account.is_empty())
         {
             return Kinship::Stranger;
         }
-        match (self.created, other.created) {
+        match (self.0.created, other.0.created) {
             (Some(a), Some(b)) if a != b => Kinship::Namesake,
             _ => Kinship::Same,
         }
@@ -69,22 +77,22 @@ impl StreamId {
 
     /// For people: name, account and time.
     pub fn in_words(&self) -> String {
-        let account = Some(&self.account).filter(|account| !account.is_empty());
+        let account = Some(&self.0.account).filter(|account| !account.is_empty());
         let account = account.map(|account| format!("account {account}"));
-        let created = self.created.map(|seconds| format!("created {}", utc(seconds)));
+        let created = self.0.created.map(|seconds| format!("created {}", utc(seconds)));
         let details: Vec<String> = account.into_iter().chain(created).collect();
         if details.is_empty() {
-            self.name.to_string()
+            self.0.name.clone()
         } else {
-            format!("{} ({})", self.name, details.join(", "))
+            format!("{} ({})", self.0.name, details.join(", "))
         }
     }
 }
 
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:", self.account, self.name)?;
-        self.created.map_or(Ok(()), |created| write!(f, "{created}"))
+        write!(f, "{}:{}:", self.0.account, self.0.name)?;
+        self.0.created.map_or(Ok(()), |created| write!(f, "{created}"))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{Change, Exit, Fleet, Progress, chain, lag};
 use crate::fetch::Starts;
 use crate::fetch::kinesis::KinesisSource;
 use crate::lease::{Lease, LeaseKey, LeaseTable, WorkerId, WriteError, apply};
-use crate::shard::{Checkpoint, FindStart, ShardId, StartFrom, StreamId};
+use crate::shard::{Checkpoint, FindStart, StartFrom, StreamId};
 use crate::terminal::{ask, print, print_text, printable_lines, say, say_error};
 
 /// Writes at the same time.
@@ -268,7 +268,7 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
         Change::SetCheckpoint(args) => {
             let lease = leases.first().context("one lease is named")?;
             let allowed = Allowed { evict: args.evict, force: args.force };
-            let listed = observer.listing.iter().flatten().find(|shard| shard.id == lease.key);
+            let listed = observer.listing.iter().flatten().find(|shard| shard.id == *lease.key.shard());
             let target = match &args.position {
                 Checkpoint::Latest => latest(fleet, lease).await?,
                 position => position.clone(),
@@ -298,7 +298,7 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
 /// The leases that a change names.
 fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<Vec<Lease>> {
     let find = |shard: &String| {
-        let seen = observer.fleet.get(&ShardId::new(shard.as_str()));
+        let seen = observer.fleet.get(&LeaseKey::parse(shard));
         let odd = observer.fleet.odd().iter().find(|row| row.key == *shard);
         seen.map(|seen| seen.lease.clone()).ok_or_else(|| match odd {
             Some(row) => anyhow!("{shard}: its row is not understood: {}; repair it by hand", row.problem),
@@ -392,7 +392,7 @@ async fn latest(fleet: &Fleet, lease: &Lease) -> anyhow::Result<Checkpoint> {
         return Err(anyhow!("{key}: give --stream: the last record of the shard is looked up there"));
     };
     let source = KinesisSource::new(fleet.kinesis.clone(), stream);
-    let found = Starts::new(Arc::new(source)).find(key, StartFrom::Tip).await;
+    let found = Starts::new(Arc::new(source)).find(key.shard(), StartFrom::Tip).await;
     let found = found.map_err(|error| anyhow!("{}; check --stream, or try again", chain(&error)))?;
     // The records up to a position may have left the stream already.
     Ok(match &lease.checkpoint {

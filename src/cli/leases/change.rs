@@ -207,7 +207,7 @@ pub(super) fn may_delete(
     }
     // They do not say whose they are.
     let unlike = |lease: &&Lease| {
-        let shard = listing.and_then(|listing| listing.iter().find(|shard| shard.id == lease.key));
+        let shard = listing.and_then(|listing| listing.iter().find(|shard| shard.id == *lease.key.shard()));
         lease.stream.is_none() && shard.is_some_and(|shard| whose::contradicts(lease, shard))
     };
     match leases.iter().find(unlike) {

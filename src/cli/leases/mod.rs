@@ -249,7 +249,7 @@ impl Fleet {
     async fn report(&self, observer: &Observer, stream: Option<&String>) -> Report {
         let listed: BTreeSet<&ShardId> = observer.listing.iter().flatten().map(|shard| &shard.id).collect();
         let leases = observer.fleet.leases().map(|seen| &seen.lease);
-        let known = leases.filter(|lease| listed.contains(&lease.key));
+        let known = leases.filter(|lease| listed.contains(lease.key.shard()));
         let lags = match stream {
             Some(stream) => lag::lags(&self.kinesis, stream, known).await,
             None => BTreeMap::new(),

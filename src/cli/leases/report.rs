@@ -12,6 +12,7 @@ use crate::checkpoint::{PendingBatch, Stage};
 use crate::lease::explain::{Explained, Reason, Standing};
 use crate::lease::fleet::{CPU, THROUGHPUT};
 use crate::lease::{Lease, LeaseKey, Pending, WorkerId};
+use crate::shard::ShardId;
 
 /// A fleet at one moment.
 #[derive(Debug, Serialize)]
@@ -194,7 +195,7 @@ fn lease_report(explained: Explained, row: Option<&Lease>, lag: Lag) -> LeaseRep
         Standing::NotRead(reason) => Some(Reason::next_step(reason)),
         _ => None,
     };
-    let texts = |ids: &[LeaseKey]| ids.iter().map(|id| id.as_str().to_owned()).collect();
+    let texts = |ids: &[ShardId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
     let handing_off = row.is_some_and(|row| row.checkpoint_owner.is_some());
     let name = |worker: Option<&WorkerId>| worker.map(|worker| worker.as_str().to_owned());
     LeaseReport {

@@ -138,7 +138,7 @@ async fn the_table_as_people_see_it() {
         (1, Lag { millis_behind_latest: Some(93_784_000), trimmed: true, ..Lag::default() }),
         (4, Lag { lag_problem: Some("throttled".into()), ..Lag::default() }),
     ];
-    let lags = lags.map(|(number, lag)| (shard(number).id, lag)).into();
+    let lags = lags.map(|(number, lag)| (shard(number).id.into(), lag)).into();
     let report = Report::new("kinetide-trades", Some("trades"), &observer, lags);
     assert_eq!(
         table::text(&report, Screen::default()),

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{BACKOFF_MAX, Backoff, CONCURRENCY, Coordinator, pause, within};
 use crate::cause::chain;
 use crate::lease::held::HeldLease;
-use crate::lease::row::LeaseKey;
+use crate::lease::key::LeaseKey;
 use crate::lease::table::{TableError, WriteError};
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics;

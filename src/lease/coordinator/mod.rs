@@ -38,9 +38,10 @@ use tokio_util::task::TaskTracker;
 
 use super::fleet::{LeaderRow, PENDING_FORMAT_OF_ALL};
 use super::held::HeldLease;
+use super::key::LeaseKey;
 use super::leader::LeaderWatch;
 use super::plan::Rules;
-use super::row::{Lease, LeaseKey, WorkerId};
+use super::row::{Lease, WorkerId};
 use super::sync::{ShardSync, SyncError};
 use super::table::{LeaseTable, TableError};
 use super::view::FleetView;
@@ -256,7 +257,7 @@ impl Coordinator {
                 Err(SyncError::Listing(Inconsistent::Behind { lease }))
                     if doubt_since.get_or_insert_with(Instant::now).elapsed() >= AGREED_AFTER =>
                 {
-                    return Err(NotOurs::Unlike { lease }.into());
+                    return Err(NotOurs::Unlike { lease: lease.into() }.into());
                 }
                 Err(_) => sleep(trouble.failed(self.settings.scan_interval)).await,
             }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CONCURRENCY, Coordinator};
 use crate::cause::chain;
 use crate::lease::held::{HeldLease, LeaseWriteError};
-use crate::lease::row::LeaseKey;
+use crate::lease::key::LeaseKey;
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics::{self, WriteOutcome};
 

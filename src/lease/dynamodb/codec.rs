@@ -8,7 +8,8 @@ use super::item::{
 };
 use super::layout::Layout;
 use crate::lease::CaughtUp;
-use crate::lease::row::{LastPrepared, Lease, LeaseKey, Pending, WorkerId};
+use crate::lease::key::LeaseKey;
+use crate::lease::row::{LastPrepared, Lease, Pending, WorkerId};
 use crate::lease::write::{LeaseWrite, counts_as_switch, moves_with};
 use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, ShardId};
 
@@ -47,7 +48,7 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
     let pending = checkpoint(item, PENDING, PENDING_SUB)?
         .map(|checkpoint| Pending { checkpoint, state: state.map(|bytes| bytes.as_ref().into()) });
     Ok(Lease {
-        key: LeaseKey::new(key),
+        key: LeaseKey::parse(key),
         owner: text(item, LEASE_OWNER)?.map(WorkerId::new),
         counter,
         owner_switches: number(item, OWNER_SWITCHES)?.unwrap_or(0),
@@ -375,7 +376,7 @@ mod tests {
                     (parents, children, range),
                 )| {
                     Lease {
-                        key: LeaseKey::new(key),
+                        key: LeaseKey::parse(&key),
                         owner,
                         counter: counter.into(),
                         owner_switches: switches.into(),

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::lease::fleet::TableSnapshot;
-use crate::lease::row::{LeaseKey, WorkerId};
+use crate::lease::key::LeaseKey;
+use crate::lease::row::WorkerId;
 
 /// Key of the row that says by which rules the fleet works (`MigrationState`).
 pub(super) const CLIENT_VERSION_ROW: &str = "Migration3.0";

@@ -32,7 +32,8 @@ use self::item::{Item, LEASE_KEY, NotUnderstood, Update, s};
 use self::layout::Layout;
 use self::rows::{LEADER, Row};
 use super::fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
-use super::row::{Lease, LeaseKey, WorkerId};
+use super::key::LeaseKey;
+use super::row::{Lease, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
 use crate::aws::explain;
@@ -281,7 +282,10 @@ impl LeaseTable for DynamoDbLeaseTable {
                 .set_exclusive_start_key(start);
             let page = call.send().await.map_err(|error| self.table_error(&self.table, error))?;
             keys.extend(
-                page.items().iter().filter_map(|item| rows::row_key(item, LEASE_KEY)).map(LeaseKey::new),
+                page.items()
+                    .iter()
+                    .filter_map(|item| rows::row_key(item, LEASE_KEY))
+                    .map(|key| LeaseKey::parse(&key)),
             );
             start = page.last_evaluated_key;
             if start.is_none() {

@@ -21,7 +21,7 @@ use super::item::{LEASE_KEY, s};
 use super::layout::{self, CLIENT_VERSION_ROW, Layout, State, TABLE_MIGRATION_ROW};
 use super::{DynamoDbLeaseTable, OWNER_INDEX, Place, rows, unusable};
 use crate::clock::wall_clock_us;
-use crate::lease::row::LeaseKey;
+use crate::lease::key::LeaseKey;
 use crate::lease::table::TableError;
 
 /// KCL waits as long for the index of a large table.

@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::caught_up::CaughtUp;
-use super::row::{Lease, LeaseKey, WorkerId};
+use super::key::LeaseKey;
+use super::row::{Lease, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
 use crate::shard::{Checkpoint, Position};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kinetide::lease::{Lease, LeaseTable};
-use kinetide::shard::{Checkpoint, ShardId};
+use kinetide::lease::{Lease, LeaseKey, LeaseTable};
+use kinetide::shard::Checkpoint;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -332,7 +332,7 @@ async fn a_checkpoint_is_moved_knowingly() {
     let deleted = stage.leases_command(&["delete", "--all", "--yes"]).await;
     deleted.says(0, &[]);
     assert!(deleted.out.contains("delivered again") && deleted.out.contains("1 written"), "{}", deleted.out);
-    assert!(stage.table().get(&ShardId::new(name.as_str())).await.unwrap().is_none());
+    assert!(stage.table().get(&LeaseKey::parse(&name)).await.unwrap().is_none());
     let empty = stage.leases_command(&[]).await;
     assert!(
         empty.out.contains("!  shardId-000000000000  -") && empty.out.contains("no lease"),

@@ -157,7 +157,7 @@ impl Stage {
         let leases = self.leases().await;
         let kinesis = self.aws.kinesis();
         kinesis.shards(STREAM).unwrap().into_iter().all(|(shard, put)| {
-            match leases.iter().find(|lease| lease.key == shard).map(|lease| &lease.checkpoint) {
+            match leases.iter().find(|lease| *lease.key.shard() == shard).map(|lease| &lease.checkpoint) {
                 Some(Checkpoint::ShardEnd) => true,
                 Some(Checkpoint::At(position)) => {
                     kinesis.count_up_to(STREAM, &shard, &position.sequence).unwrap() == put

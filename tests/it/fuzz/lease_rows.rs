@@ -11,8 +11,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
 use kinetide::lease::dynamodb::DynamoDbLeaseTable;
-use kinetide::lease::{Lease, LeaseTable, TableSnapshot};
-use kinetide::shard::ShardId;
+use kinetide::lease::{Lease, LeaseKey, LeaseTable, TableSnapshot};
 use serde_json::{Map, Value};
 
 use super::fuzz;
@@ -137,7 +136,7 @@ fn a_row_of_the_lease_table_is_understood_or_odd_and_the_others_are_read() {
         answer(rows);
         let snapshot = runtime.block_on(table.snapshot());
         answer([br#"{"Item":"#, row, b"}"].concat());
-        let lease = runtime.block_on(table.get(&ShardId::new("any")));
+        let lease = runtime.block_on(table.get(&LeaseKey::parse("any")));
         let leader = runtime.block_on(table.leader());
         // What DynamoDB cannot answer must only not panic; its SDK refuses two types of one value, for example.
         let item = item(row).filter(|item| !GOOD.iter().any(|key| item["leaseKey"]["S"] == *key));

@@ -99,7 +99,7 @@ async fn rows_from_before_kcl_3_5_are_leases(table: &Table, rows: &Items) {
         ("leaseOwner", s("java")),
     ];
     rows.put("legacy", &legacy).await;
-    let row = table.get(&ShardId::new("legacy")).await.unwrap().unwrap();
+    let row = table.get(&LeaseKey::parse("legacy")).await.unwrap().unwrap();
     assert_eq!((row.counter, row.owner_switches, row.hash_range), (41, 2, None));
     let row = table.write(&row, &LeaseWrite::Assign(worker("rust"))).await.unwrap();
     assert_eq!((row.counter, row.owner_switches), (42, 3));
@@ -167,7 +167,7 @@ async fn odd_rows_are_left_alone(table: &Table, rows: &Items) {
         }
     }
     for (key, row) in odd.iter().chain(&known) {
-        let id = ShardId::new(*key);
+        let id = LeaseKey::parse(key);
         assert_eq!(table.get(&id).await.unwrap(), None);
         let lease = Lease { key: id, ..Lease::new(&shard(0), Checkpoint::Latest) };
         assert!(!table.create(&lease).await.unwrap());
@@ -346,7 +346,7 @@ async fn large_tables_are_read_to_the_end(table: &Table, rows: &Items) {
         5
     );
 
-    let keys: Vec<LeaseKey> = (0..1_100).map(|number| ShardId::new(format!("{number:01000}"))).collect();
+    let keys: Vec<LeaseKey> = (0..1_100).map(|number| LeaseKey::parse(&format!("{number:01000}"))).collect();
     for some in keys.chunks(50) {
         let put = some.iter().map(|key| async move {
             rows.put(

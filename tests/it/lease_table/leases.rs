@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use kinetide::lease::{CaughtUp, Lease, LeaseWrite, Pending, WriteError, apply};
+use kinetide::lease::{CaughtUp, Lease, LeaseKey, LeaseWrite, Pending, WriteError, apply};
 use kinetide::shard::{Checkpoint, HashKeyRange, ShardId};
 
 use super::{Table, at, fresh, shard, worker};
@@ -24,7 +24,7 @@ async fn a_created_row_is_read_back(table: &Table) {
     let lease = fresh(table, 0).await;
     assert_eq!(table.get(&lease.key).await.unwrap().as_ref(), Some(&lease));
     assert!(table.snapshot().await.unwrap().leases.contains(&lease));
-    assert_eq!(table.get(&ShardId::new("nowhere")).await.unwrap(), None);
+    assert_eq!(table.get(&LeaseKey::parse("nowhere")).await.unwrap(), None);
 }
 
 async fn creation_has_one_winner(table: &Table) {
@@ -36,7 +36,7 @@ async fn creation_has_one_winner(table: &Table) {
     let winners: Vec<u64> =
         join_all((0..8).map(create)).await.into_iter().filter(|(_, won)| *won).map(|(n, _)| n).collect();
     assert_eq!(winners.len(), 1);
-    let row = table.get(&shard(1).id).await.unwrap().unwrap();
+    let row = table.get(&shard(1).id.into()).await.unwrap().unwrap();
     assert_eq!(row.owner_switches, winners[0], "the row is the winner's");
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kinetide::lease::WorkerId;
 use kinetide::lease::memory::Faults;
+use kinetide::lease::{LeaseKey, WorkerId};
 use kinetide::shard::ShardId;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -48,7 +48,7 @@ async fn storm(seed: u64) -> Vec<String> {
     fleet.run(Duration::from_secs(180)).await;
     fleet.until_all_held(FAILOVER * 3 / 2 + SCAN * 8).await;
     let log = fleet.log.lock().unwrap();
-    let leased: BTreeSet<&ShardId> = log.rows.keys().collect();
+    let leased: BTreeSet<&ShardId> = log.rows.keys().map(LeaseKey::shard).collect();
     assert_eq!(leased, fleet.stream.open_shards().iter().collect(), "seed {seed}");
     log.lines.clone()
 }
@@ -168,7 +168,7 @@ async fn a_child_of_two_is_read_in_the_end() {
     fleet.stream.open(&parents);
     fleet.run(SCAN * 13).await;
     let child = fleet.stream.open_shards()[0].clone();
-    let row = fleet.log.lock().unwrap().rows[&child].clone();
+    let row = fleet.log.lock().unwrap().rows[&child.into()].clone();
     assert!(row.owner.is_some() && row.checkpoint.position().is_some());
 }
 

@@ -59,7 +59,7 @@ impl Log {
                 assert!(old.checkpoint <= row.checkpoint, "{} moved back", row.key);
                 if row.counter > old.counter && row.owner.is_some() && !row.finished() {
                     for parent in &row.parents {
-                        let parent = self.rows.get(parent);
+                        let parent = self.rows.get(&row.key.sibling(parent));
                         assert!(
                             parent.is_none_or(Lease::finished),
                             "{} owned before its parents ended",
@@ -402,7 +402,7 @@ impl Fleet {
     /// Leases to be read now.
     pub(super) fn ready(&self) -> Vec<Lease> {
         let log = self.log.lock().unwrap();
-        let ended = |parent: &ShardId| log.rows.get(parent).is_none_or(Lease::finished);
+        let ended = |parent: &ShardId| log.rows.get(&parent.clone().into()).is_none_or(Lease::finished);
         log.rows.values().filter(|row| !row.finished() && row.parents.iter().all(ended)).cloned().collect()
     }
 
@@ -518,7 +518,7 @@ async fn consume(
         let start: u128 = lease.key().as_str().rsplit('-').next().unwrap().parse().unwrap();
         let done =
             lease.row().checkpoint.position().map_or(start, |at| at.sequence.as_str().parse().unwrap());
-        let children = stream.children(lease.key());
+        let children = stream.children(lease.key().shard());
         let write = if children.is_empty() || records_left > 0 {
             records_left -= 1;
             LeaseWrite::Commit(Checkpoint::At(Position::new(SequenceNumber::from(done + 1))))

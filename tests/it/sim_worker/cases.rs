@@ -8,7 +8,7 @@ use kinetide::batch::seal_object;
 use kinetide::checkpoint::PendingBatch;
 use kinetide::deliver::{Sink, memory};
 use kinetide::lease::memory::Faults;
-use kinetide::lease::{Lease, LeaseTable, LeaseWrite, Pending, WorkerId};
+use kinetide::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, Pending, WorkerId};
 use kinetide::shard::{Checkpoint, Position, ShardId};
 use kinetide::telemetry::status::ShardState;
 use kinetide::transform::Transform;
@@ -42,6 +42,11 @@ pub(super) fn shard() -> ShardId {
     ShardId::new("shardId-000000000000")
 }
 
+/// The lease of [`shard`].
+pub(super) fn lease() -> LeaseKey {
+    shard().into()
+}
+
 pub(super) fn slow_lake(world: &World) {
     let delay = Duration::from_secs(2)..Duration::from_secs(3);
     world.outside.sink.set_faults(1, memory::Faults { delay, ..memory::Faults::default() });
@@ -66,24 +71,24 @@ pub(super) async fn left_pending(world: &mut World, delivered: bool) {
     world.crash(worker);
     world.run(MINUTE * 10).await;
     let log = world.log.lock().unwrap();
-    assert!(log.rows[&shard()].pending.is_some() && log.landed.is_empty() != delivered);
+    assert!(log.rows[&lease()].pending.is_some() && log.landed.is_empty() != delivered);
 }
 
 pub(super) fn pending_objects(world: &World) -> Vec<String> {
     let log = world.log.lock().unwrap();
-    let pending = log.rows[&shard()].pending.clone().unwrap();
+    let pending = log.rows[&lease()].pending.clone().unwrap();
     PendingBatch::from_pending(&pending).unwrap().unwrap().objects
 }
 
 pub(super) async fn assert_halts(world: &mut World, reason: &str) {
-    let before = world.log.lock().unwrap().rows.get(&shard()).cloned();
+    let before = world.log.lock().unwrap().rows.get(&lease()).cloned();
     world.start_worker(&transform());
     world.run(FAILOVER * 4).await;
     let status = world.shard_status(&shard()).unwrap();
     assert_eq!(status.state, ShardState::Stalled("halted"));
     let error = status.last_error.unwrap();
     assert!(error.contains(reason), "{error}");
-    let row = world.log.lock().unwrap().rows[&shard()].clone();
+    let row = world.log.lock().unwrap().rows[&lease()].clone();
     let before = before.unwrap();
     assert_eq!((&row.checkpoint, &row.pending), (&before.checkpoint, &before.pending));
     assert!(row.owner.is_some(), "its lease is kept, or others would try in turn");
@@ -214,7 +219,7 @@ fn named_by(world: &World, worker: usize) -> Vec<ShardId> {
     let me = Some(&world.workers[worker].id);
     let log = world.log.lock().unwrap();
     let named = |row: &&Lease| row.owner.as_ref() == me || row.checkpoint_owner.as_ref() == me;
-    log.rows.values().filter(named).map(|row| row.key.clone()).collect()
+    log.rows.values().filter(named).map(|row| row.key.shard().clone()).collect()
 }
 
 async fn until_stopped(world: &mut World) {
@@ -259,7 +264,7 @@ async fn a_drain_waits_for_what_is_handed_over_to_it() {
         let second = world.start_worker(&transform());
         world.run(Duration::from_secs(30)).await;
         let to = world.workers[second].id.clone();
-        let row = world.log.lock().unwrap().rows[&shard()].clone();
+        let row = world.log.lock().unwrap().rows[&lease()].clone();
         assert_eq!(row.owner.as_ref(), Some(&world.workers[first].id));
         if !ends {
             world.freeze(first, MINUTE);
@@ -329,7 +334,7 @@ async fn a_drain_keeps_its_budget_while_the_lake_hangs() {
         world.run(Duration::from_millis(10)).await;
     }
     assert_eq!(world.drains, [Drain::CutShort]);
-    let row = world.log.lock().unwrap().rows[&shard()].clone();
+    let row = world.log.lock().unwrap().rows[&lease()].clone();
     assert!(row.pending.is_some() && row.owner.is_none(), "handed back, and not lost");
     world.start_worker(&transform());
     world.until_done(MINUTE * 10).await;
@@ -352,7 +357,7 @@ async fn a_shard_that_is_forgotten_unread_gives_way_to_its_children() {
     world.until_done(MINUTE * 10).await;
     let log = world.log.lock().unwrap();
     assert_eq!(log.landed.len(), 4 + 5, "the three are lost");
-    assert!(!log.rows.contains_key(&shard()));
+    assert!(!log.rows.contains_key(&lease()));
 }
 
 fn forget(world: &World, shard: &ShardId) {
@@ -377,7 +382,7 @@ async fn what_was_read_of_a_forgotten_shard_is_delivered() {
     assert!(status.last_error.unwrap().contains("the leader reports what may be lost"));
     world.until_done(MINUTE * 60).await;
     world.run(MINUTE).await;
-    assert!(!world.log.lock().unwrap().rows.contains_key(&shard()));
+    assert!(!world.log.lock().unwrap().rows.contains_key(&lease()));
     assert!(world.shard_status(&shard()).is_none());
 }
 
@@ -392,7 +397,7 @@ async fn a_pending_batch_of_a_forgotten_shard_is_committed_if_it_is_delivered() 
         if delivered {
             world.start_worker(&transform());
             world.until_done(MINUTE * 60).await;
-            assert!(!world.log.lock().unwrap().rows.contains_key(&shard()));
+            assert!(!world.log.lock().unwrap().rows.contains_key(&lease()));
         } else {
             assert_halts(&mut world, "left the stream's retention").await;
         }
@@ -571,12 +576,12 @@ async fn a_hand_over_delivers_the_open_batch_first() {
     put(&world, 4);
     world.run(MINUTE).await;
     assert_eq!(world.shard_status(&shard()).unwrap().batch_records, 4);
-    let row = world.outside.table.get(&shard()).await.unwrap().unwrap();
+    let row = world.outside.table.get(&lease()).await.unwrap().unwrap();
     let ids = world.workers.iter().map(|worker| worker.id.clone());
     let next = ids.into_iter().find(|id| row.owner.as_ref() != Some(id)).unwrap();
     world.outside.table.write(&row, &LeaseWrite::HandOff(next.clone())).await.unwrap();
     let start = Instant::now();
-    while world.log.lock().unwrap().rows[&shard()].actual_owner() != Some(&next) {
+    while world.log.lock().unwrap().rows[&lease()].actual_owner() != Some(&next) {
         assert!(start.elapsed() < MINUTE * 3, "not handed over");
         world.run(Duration::from_secs(1)).await;
     }

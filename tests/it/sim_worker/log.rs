@@ -82,7 +82,7 @@ impl Log {
         let Some(row) = after else {
             let Some(old) = before else { return };
             self.line(format_args!("{} deleted", old.key));
-            let over = old.finished() || self.forgotten.contains(&old.key);
+            let over = old.finished() || self.forgotten.contains(old.key.shard());
             self.must(over, || format!("the lease of {} was deleted before its end", old.key));
             self.rows.remove(&old.key);
             return;
@@ -118,7 +118,7 @@ impl Log {
             self.count("prepares");
         }
         if row.finished() {
-            self.ended.insert(row.key.clone());
+            self.ended.insert(row.key.shard().clone());
         }
         self.rows.insert(row.key.clone(), row.clone());
     }
@@ -126,7 +126,7 @@ impl Log {
     /// The row says where reading begins.
     fn begins(&mut self, row: &Lease) {
         if !is_symbolic(&row.checkpoint) {
-            self.starts.insert(row.key.clone(), number(&row.checkpoint).unwrap_or(0));
+            self.starts.insert(row.key.shard().clone(), number(&row.checkpoint).unwrap_or(0));
         }
     }
 
@@ -138,10 +138,10 @@ impl Log {
         self.count("commits");
         let from = number(&old.checkpoint).unwrap_or(0);
         let to = number(&row.checkpoint).unwrap_or(u128::MAX);
-        let records = self.produced.get(&row.key).map_or(&[][..], Vec::as_slice);
+        let records = self.produced.get(row.key.shard()).map_or(&[][..], Vec::as_slice);
         let below = &records[records.partition_point(|at| *at <= from)..];
         let mut below = below.iter().take_while(|at| **at <= to);
-        let missing = below.find(|at| !self.landed.contains_key(&(row.key.clone(), **at))).copied();
+        let missing = below.find(|at| !self.landed.contains_key(&(row.key.shard().clone(), **at))).copied();
         self.must(missing.is_none(), || {
             let checkpoint = row.checkpoint.as_str();
             format!("{}: checkpoint {checkpoint} and record {missing:?} is not in the lake", row.key)
@@ -170,9 +170,9 @@ impl Log {
         }
         self.count("objects");
         let shard = shard_of(key);
-        let parents = self.rows.get(&shard).map_or(&[][..], |row| &row.parents);
+        let parents = self.rows.get(&shard.clone().into()).map_or(&[][..], |row| &row.parents);
         let over = |parent: &ShardId| self.ended.contains(parent) || self.forgotten.contains(parent);
-        let open = |parent: &&ShardId| self.known.contains(*parent) && !over(parent);
+        let open = |parent: &&ShardId| self.known.contains(&(*parent).clone().into()) && !over(parent);
         let early = parents.iter().find(open).cloned();
         self.must(early.is_none(), || format!("records of {shard} delivered before the end of {early:?}"));
         for position in positions {

@@ -287,7 +287,9 @@ impl Storm {
             let log = self.world.log.lock().unwrap();
             if log.ended.contains(&shard.id) {
                 self.world.stream.forget(&shard.id);
-            } else if let Some(done) = log.rows.get(&shard.id).and_then(|row| row.checkpoint.position()) {
+            } else if let Some(done) =
+                log.rows.get(&shard.id.clone().into()).and_then(|row| row.checkpoint.position())
+            {
                 self.world.stream.trim(&shard.id, &done.sequence);
             }
         }
@@ -307,10 +309,10 @@ impl Storm {
         let done = row.checkpoint.position().cloned();
         let checkpoint = {
             let log = self.world.log.lock().unwrap();
-            let records = log.produced.get(&row.key).map_or(&[][..], Vec::as_slice).iter();
+            let records = log.produced.get(row.key.shard()).map_or(&[][..], Vec::as_slice).iter();
             let open = records.map(|at| (*at, Position::new((*at).into())));
             let open = open.filter(|(_, at)| done.as_ref().is_none_or(|done| at > done) && *at < last);
-            let landed = open.take_while(|(at, _)| log.landed.contains_key(&(row.key.clone(), *at)));
+            let landed = open.take_while(|(at, _)| log.landed.contains_key(&(row.key.shard().clone(), *at)));
             landed.last().map_or(row.checkpoint.clone(), |(_, at)| Checkpoint::At(at))
         };
         self.world.note(format_args!("{}: another worker checkpoints {}", row.key, checkpoint.as_str()));

@@ -9,7 +9,7 @@ use kinetide::batch::seal_object;
 use kinetide::checkpoint::{PendingBatch, PendingFormat};
 use kinetide::deliver::Sink;
 use kinetide::lease::fleet::PENDING;
-use kinetide::lease::{Lease, LeaseTable, LeaseWrite, Pending, WorkerId, WorkerRow};
+use kinetide::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, Pending, WorkerId, WorkerRow};
 use kinetide::shard::{Checkpoint, ShardId};
 use kinetide::telemetry::status::ShardState;
 use kinetide::transform::Transform;
@@ -24,6 +24,10 @@ const FORMATS: [PendingFormat; 2] = [PendingFormat::One, PendingFormat::Two];
 
 fn shard() -> ShardId {
     ShardId::new("shardId-000000000000")
+}
+
+fn lease() -> LeaseKey {
+    shard().into()
 }
 
 /// One shard with rows of two hours and records that are dead letters of every transform, or of some.
@@ -83,7 +87,7 @@ async fn is_halted(world: &mut World, reason: &str) {
     let error = status.last_error.unwrap();
     assert!(error.contains(reason), "{error}");
     let log = world.log.lock().unwrap();
-    assert_eq!(log.rows[&shard()].checkpoint, Checkpoint::TrimHorizon);
+    assert_eq!(log.rows[&lease()].checkpoint, Checkpoint::TrimHorizon);
 }
 
 fn commits(world: &World) -> u64 {

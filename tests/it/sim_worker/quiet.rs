@@ -6,7 +6,7 @@ use kinetide::lease::{Lease, LeaseTable, LeaseWrite};
 use kinetide::shard::{Checkpoint, Position};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use super::cases::{MINUTE, put, shard, transform, world};
+use super::cases::{MINUTE, lease, put, shard, transform, world};
 use super::record;
 use super::world::{START_US, Settings, World};
 
@@ -24,7 +24,7 @@ fn put_unseen(world: &World) -> u128 {
 }
 
 async fn row(world: &World) -> Lease {
-    world.outside.table.get(&shard()).await.unwrap().unwrap()
+    world.outside.table.get(&lease()).await.unwrap().unwrap()
 }
 
 /// One record, which a worker reads; then it waits at the tip for so long and ends.

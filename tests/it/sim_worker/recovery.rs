@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::cases::{
-    HOUR_US, MINUTE, assert_halts, left_pending, pending_objects, put, shard, transform, world,
+    HOUR_US, MINUTE, assert_halts, lease, left_pending, pending_objects, put, shard, transform, world,
 };
 use super::record;
 use super::world::{FAILOVER, START_US, Settings, World, transforms};
@@ -97,7 +97,7 @@ async fn a_rebuild_is_whole_or_halts_whenever_records_go() {
         let trimmed = sequence(&world, rng.random_range(0..usize::try_from(records).unwrap()));
         world.stream.trim(&shard(), &trimmed.into());
         world.run(MINUTE * 10).await;
-        let row = world.log.lock().unwrap().rows[&shard()].clone();
+        let row = world.log.lock().unwrap().rows[&lease()].clone();
         let state = world.shard_status(&shard()).unwrap().state;
         match row.pending {
             None => whole += 1,
@@ -189,7 +189,7 @@ async fn a_batch_that_is_not_pending_any_more_is_not_delivered_twice() {
     for (amid, later, next) in [(false, 0, 2), (false, 5, 2), (true, 0, 2), (true, 5, 2), (true, 5, 3)] {
         let mut world = world(4, 10, Settings::default());
         left_pending(&mut world, true).await;
-        let seen = world.log.lock().unwrap().rows[&shard()].clone();
+        let seen = world.log.lock().unwrap().rows[&lease()].clone();
         let inside = Checkpoint::At(Position::new(sequence(&world, 1).into()));
         let checkpoint = if amid { inside } else { seen.checkpoint.clone() };
         let row = world.outside.table.write(&seen, &LeaseWrite::Commit(checkpoint)).await.unwrap();
@@ -199,7 +199,7 @@ async fn a_batch_that_is_not_pending_any_more_is_not_delivered_twice() {
         world.until_done(MINUTE * 10).await;
         // The log has looked for rows that are there twice.
         assert_eq!(world.log.lock().unwrap().landed.len(), 4 + usize::try_from(later).unwrap());
-        assert_eq!(world.log.lock().unwrap().rows[&shard()].last_prepared, None);
+        assert_eq!(world.log.lock().unwrap().rows[&lease()].last_prepared, None);
     }
 }
 
@@ -212,7 +212,7 @@ async fn what_java_has_done_of_a_batch_is_not_delivered_again() {
         let done: Vec<u128> = (0..2).map(|index| sequence(&world, index)).collect();
         let landed = done.iter().map(|at| ((shard(), *at), "java".to_owned()));
         world.log.lock().unwrap().landed.extend(landed);
-        let seen = world.log.lock().unwrap().rows[&shard()].clone();
+        let seen = world.log.lock().unwrap().rows[&lease()].clone();
         let checkpoint = Checkpoint::At(Position::new(done[1].into()));
         world.outside.table.write(&seen, &LeaseWrite::Commit(checkpoint)).await.unwrap();
         world.start_worker(next);
@@ -367,7 +367,7 @@ async fn records_that_are_gone_need_every_object() {
             let mut world = with_objects(&made, &stage, |index| subset >> index & 1 == 1).await;
             world.start_worker(new);
             world.run(FAILOVER * 4).await;
-            let row = world.log.lock().unwrap().rows[&shard()].clone();
+            let row = world.log.lock().unwrap().rows[&lease()].clone();
             let whole = subset == all;
             assert_eq!(row.pending.is_none(), whole, "{} {subset:b}: {row:?}", new.id());
             let halted = world.shard_status(&shard()).unwrap().state == ShardState::Stalled("halted");
@@ -396,7 +396,7 @@ async fn an_object_that_cannot_be_read_is_not_taken_for_an_empty_one() {
             assert_eq!(status.state, ShardState::Stalled("unreadable_object"), "{broken}");
             assert!(status.last_error.unwrap().contains(broken.as_str()));
             assert_eq!(world.outside.sink.objects(), before, "nothing new is written");
-            let row = world.log.lock().unwrap().rows[&shard()].clone();
+            let row = world.log.lock().unwrap().rows[&lease()].clone();
             assert!(row.pending.is_some() && row.checkpoint == Checkpoint::TrimHorizon);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kinetide::lease::{Lease, LeaseTable};
 use kinetide::shard::Checkpoint;
 
-use super::cases::{MINUTE, put, shard, transform, until_prepared, world};
+use super::cases::{MINUTE, lease, put, shard, transform, until_prepared, world};
 use super::world::{Initial, START_US, Settings, World};
 
 async fn leased(world: &World, start: Checkpoint) {
@@ -20,7 +20,7 @@ fn landed(world: &World) -> usize {
 
 async fn until_pinned(world: &mut World) -> Lease {
     loop {
-        let row = world.log.lock().unwrap().rows[&shard()].clone();
+        let row = world.log.lock().unwrap().rows[&lease()].clone();
         if !matches!(row.checkpoint, Checkpoint::Latest | Checkpoint::AtTimestamp) {
             return row;
         }
@@ -77,7 +77,7 @@ async fn a_start_time_stands_in_the_row_until_the_first_commit() {
     assert_eq!((row.checkpoint.position().unwrap().sequence.clone(), row.start_us), (last.into(), Some(us)));
     world.until_done(MINUTE * 10).await;
     assert_eq!(landed(&world), 2);
-    assert_eq!(world.log.lock().unwrap().rows[&shard()].start_us, None);
+    assert_eq!(world.log.lock().unwrap().rows[&lease()].start_us, None);
 }
 
 /// A request on its way could arrive when the batch was finished by another owner and its objects were moved away.

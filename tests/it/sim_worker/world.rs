@@ -355,7 +355,7 @@ impl World {
         let shards = self.shards().await;
         let log = self.log.lock().unwrap();
         for Shard { id, closed, .. } in shards {
-            let Some(row) = log.rows.get(&id) else {
+            let Some(row) = log.rows.get(&id.clone().into()) else {
                 if !log.ended.contains(&id) {
                     return Some(format!("{id} has no lease"));
                 }

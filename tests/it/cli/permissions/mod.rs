@@ -173,7 +173,7 @@ impl Gated {
         eventually("every record is delivered", || async {
             let leases = self.stage.leases().await;
             let open = self.stage.aws.kinesis().open_shards(STREAM).unwrap();
-            let leased = open.iter().all(|shard| leases.iter().any(|lease| lease.key == *shard));
+            let leased = open.iter().all(|shard| leases.iter().any(|lease| lease.key.shard() == shard));
             (leased && self.stage.delivered().await).then_some(())
         })
         .await;
