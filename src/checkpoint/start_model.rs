@@ -75,7 +75,7 @@ impl Model for Starts {
         let shard = Shard {
             id: ShardId::new("shard"),
             parents: vec![],
-            hash_range: HashKeyRange { start: 0, end: u128::MAX },
+            hash_range: Some(HashKeyRange { start: 0, end: u128::MAX }),
             starting_sequence_number: 0.into(),
             closed: false,
         };

@@ -272,10 +272,10 @@ fn child(child: AnswerChild) -> Result<ChildShard, BodyError> {
     Ok(ChildShard {
         id: ShardId::new(child.shard_id),
         parents: child.parent_shards.into_iter().map(ShardId::new).collect(),
-        hash_range: HashKeyRange {
+        hash_range: Some(HashKeyRange {
             start: key(&child.hash_key_range.starting_hash_key)?,
             end: key(&child.hash_key_range.ending_hash_key)?,
-        },
+        }),
     })
 }
 
@@ -426,7 +426,7 @@ mod tests {
             [ChildShard {
                 id: ShardId::new("shardId-000000000002"),
                 parents: vec![ShardId::new("shardId-000000000000"), ShardId::new("shardId-000000000001")],
-                hash_range: HashKeyRange { start: 0, end: u128::MAX },
+                hash_range: Some(HashKeyRange { start: 0, end: u128::MAX }),
             }]
         );
     }

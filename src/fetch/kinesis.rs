@@ -310,7 +310,7 @@ mod tests {
         let child = |parents: &[&str]| ChildShard {
             id: ShardId::new("child"),
             parents: parents.iter().map(|parent| ShardId::new(*parent)).collect(),
-            hash_range: HashKeyRange { start: 0, end: 1 },
+            hash_range: Some(HashKeyRange { start: 0, end: 1 }),
         };
         let believed = |next: Option<&str>, children: &[ChildShard]| {
             let mut page = PageBuilder::default().finish();

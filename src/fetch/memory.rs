@@ -119,8 +119,8 @@ impl MemoryStream {
         let mut state = self.state();
         let sequence = state.next_sequence;
         let takes = |s: &&mut MemoryShard| {
-            let range = s.info.hash_range;
-            !s.info.closed && (range.start..=range.end).contains(&hash_key)
+            let holds = |range: HashKeyRange| (range.start..=range.end).contains(&hash_key);
+            !s.info.closed && s.info.hash_range.is_some_and(holds)
         };
         let shard = state.shards.values_mut().find(takes)?;
         let bytes = partition_key.len() + data.len();
@@ -231,6 +231,7 @@ impl State {
     }
 
     fn open(&mut self, parents: Vec<ShardId>, hash_range: HashKeyRange) -> ShardId {
+        let hash_range = Some(hash_range);
         let id = ShardId::new(format!("shardId-{:012}", self.shards_opened));
         self.shards_opened += 1;
         for parent in &parents {
@@ -249,7 +250,7 @@ impl State {
         let shard = self.shard_mut(id);
         assert!(!shard.info.closed, "{id} is closed already");
         shard.info.closed = true;
-        shard.info.hash_range
+        shard.info.hash_range.expect("a shard is opened with hash keys")
     }
 
     fn shard_mut(&mut self, id: &ShardId) -> &mut MemoryShard {
@@ -456,7 +457,7 @@ mod tests {
         assert_eq!(end.children.len(), 1);
         assert_eq!((&end.children[0].id, &end.children[0].parents), (&merged, &vec![high, shard(1)]));
         let ends = read(&stream, &shard(0), StartAt::Latest).await.unwrap();
-        let [low_range, high_range] = [0, 1].map(|n| ends.children[n].hash_range);
+        let [low_range, high_range] = [0, 1].map(|n| ends.children[n].hash_range.unwrap());
         assert_eq!((low_range.start, low_range.end + 1), (0, high_range.start));
 
         let listed = stream.list().await.unwrap();

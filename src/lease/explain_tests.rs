@@ -21,7 +21,7 @@ fn shard(number: usize, parents: &[usize], closed: bool) -> Shard {
     Shard {
         id: id(number),
         parents: parents.iter().map(|&parent| id(parent)).collect(),
-        hash_range: HashKeyRange { start: 0, end: u128::MAX },
+        hash_range: Some(HashKeyRange { start: 0, end: u128::MAX }),
         starting_sequence_number: SequenceNumber::from(100),
         closed,
     }

@@ -124,7 +124,7 @@ impl Lease {
             last_prepared: None,
             parents: shard.parents.clone(),
             children: Vec::new(),
-            hash_range: Some(shard.hash_range),
+            hash_range: shard.hash_range,
             throughput_kbps: None,
             moves: 0,
             stream: None,

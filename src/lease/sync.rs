@@ -29,8 +29,8 @@ use crate::cause::chain;
 use crate::shard::audit::{Verdict, Watch};
 use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, missing_leases, strangers};
 use crate::shard::{
-    Checkpoint, ChildShard, FindStart, ListError, Shard, ShardId, ShardLister, StartError, StartFrom,
-    StreamId,
+    Checkpoint, ChildShard, FindStart, Lineage, ListError, Shard, ShardId, ShardLister, StartError,
+    StartFrom, StreamId,
 };
 use crate::telemetry::metrics;
 
@@ -85,6 +85,11 @@ impl ShardSync {
         initial_us: Option<i64>,
     ) -> Self {
         Self { table, lister, starts, initial, initial_us }
+    }
+
+    /// How the shards of the stream follow each other.
+    pub(super) fn lineage(&self) -> Lineage {
+        self.lister.lineage()
     }
 
     fn key(&self, shard: &ShardId) -> LeaseKey {
@@ -233,9 +238,10 @@ impl ShardSync {
     /// Rows that other libraries wrote may not name their hash keys.
     async fn fill_hash_ranges(&self, rows: &[Lease], listing: &[Shard]) -> Result<(), TableError> {
         for row in rows.iter().filter(|row| row.hash_range.is_none() && !row.finished()) {
-            let Some(shard) = listing.iter().find(|shard| shard.id == *row.key.shard()) else { continue };
+            let shard = listing.iter().find(|shard| shard.id == *row.key.shard());
+            let Some(range) = shard.and_then(|shard| shard.hash_range) else { continue };
             let Some(current) = self.table.get(&row.key).await? else { continue };
-            match self.table.write(&current, &LeaseWrite::SetHashRange(shard.hash_range)).await {
+            match self.table.write(&current, &LeaseWrite::SetHashRange(range)).await {
                 Ok(_) => tracing::info!(lease = %row.key, "hash range filled in"),
                 // Its owner was faster; the hole that it makes brings us here again.
                 Err(WriteError::Conflict(_)) => {}
@@ -433,7 +439,7 @@ fn with_odd(leases: &Leases, table: &TableSnapshot, listing: &[Shard]) -> Leases
                 checkpoint: Checkpoint::Latest,
                 parents: shard.parents.clone(),
                 children: Vec::new(),
-                hash_range: Some(shard.hash_range),
+                hash_range: shard.hash_range,
                 gone: false,
             });
         }

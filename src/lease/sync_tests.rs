@@ -71,7 +71,7 @@ impl Scene {
         let leases: Arc<dyn LeaseTable> = Arc::<MemoryLeaseTable>::clone(&table);
         let starts: Arc<dyn FindStart> = Arc::<Tenth>::default();
         let sync = ShardSync::new(leases, lister, starts, initial, Some(5_000_000));
-        Self { stream, table, sync, watch: Watch::new(INTERVAL) }
+        Self { stream, table, sync, watch: Watch::new(INTERVAL, Lineage::HashKeys) }
     }
 
     fn lists(&self, answers: &[Option<&[Shard]>]) {
@@ -119,7 +119,7 @@ fn shard(number: usize, parents: &[usize], closed: bool, keys: (u128, u128)) -> 
     Shard {
         id: id(number),
         parents: parents.iter().map(|&parent| id(parent)).collect(),
-        hash_range: HashKeyRange { start: keys.0, end: keys.1 },
+        hash_range: Some(HashKeyRange { start: keys.0, end: keys.1 }),
         starting_sequence_number: SequenceNumber::from(number as u128 * 1000),
         closed,
     }
@@ -162,7 +162,7 @@ async fn the_first_sync_begins_at_the_initial_position() {
         assert!(scene.table.rows().iter().all(|row| row.start_us == start_us));
         let row = &scene.table.rows()[1];
         let listed = resharded().into_iter().find(|shard| shard.id == *row.key.shard()).unwrap();
-        assert_eq!((&row.parents, row.hash_range), (&listed.parents, Some(listed.hash_range)));
+        assert_eq!((&row.parents, row.hash_range), (&listed.parents, listed.hash_range));
         // What is there stays as it is.
         scene.later().await.unwrap();
         assert_eq!(scene.rows().len(), 2);

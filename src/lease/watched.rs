@@ -15,8 +15,8 @@ use super::table::{LeaseTable, TableError, WriteError};
 use super::write::LeaseWrite;
 use crate::cause::chain;
 use crate::shard::{
-    FindStart, ListError, SequenceNumber, Shard, ShardId, ShardLister, StartError, StartFound, StartFrom,
-    StreamId,
+    FindStart, Lineage, ListError, SequenceNumber, Shard, ShardId, ShardLister, StartError, StartFound,
+    StartFrom, StreamId,
 };
 use crate::telemetry::trouble::{Attempt, Call, Troubles};
 
@@ -153,6 +153,10 @@ impl LeaseTable for Watched<dyn LeaseTable> {
 
 #[async_trait]
 impl ShardLister for Watched<dyn ShardLister> {
+    fn lineage(&self) -> Lineage {
+        self.inner.lineage()
+    }
+
     async fn list(&self) -> Result<Vec<Shard>, ListError> {
         self.read(LIST, self.inner.list()).await
     }
@@ -190,7 +194,7 @@ mod tests {
         let shard = Shard {
             id: ShardId::new("shard"),
             parents: Vec::new(),
-            hash_range: HashKeyRange { start: 0, end: 1 },
+            hash_range: Some(HashKeyRange { start: 0, end: 1 }),
             starting_sequence_number: 0.into(),
             closed: false,
         };

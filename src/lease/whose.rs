@@ -142,7 +142,7 @@ mod tests {
         let shard = Shard {
             id: ShardId::new(format!("shardId-{number:012}")),
             parents: Vec::new(),
-            hash_range: HashKeyRange { start: 0, end: 9 },
+            hash_range: Some(HashKeyRange { start: 0, end: 9 }),
             starting_sequence_number: SequenceNumber::from(1),
             closed: false,
         };
@@ -190,7 +190,7 @@ mod tests {
             .map(|number| Shard {
                 id: rows[number].key.shard().clone(),
                 parents: Vec::new(),
-                hash_range: HashKeyRange { start: 0, end: 9 },
+                hash_range: Some(HashKeyRange { start: 0, end: 9 }),
                 starting_sequence_number: SequenceNumber::from(0),
                 closed: false,
             })

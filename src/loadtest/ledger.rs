@@ -185,7 +185,7 @@ mod tests {
         let shard = Shard {
             id: ShardId::new(id),
             parents: Vec::new(),
-            hash_range: HashKeyRange { start: 0, end: 1 },
+            hash_range: Some(HashKeyRange { start: 0, end: 1 }),
             starting_sequence_number: SequenceNumber::parse("1").unwrap(),
             closed: false,
         };

@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::shard::{Shard, ShardId};
+use crate::shard::{HashKeyRange, Shard, ShardId};
 
 /// A change of the shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,18 +18,20 @@ pub(super) enum Reshard {
 
 /// Something that the stream can do now, so that it stays between half and twice `shards` open shards.
 pub(super) fn choose(listing: &[Shard], shards: u32, rng: &mut ChaCha8Rng) -> Option<Reshard> {
-    let mut open: Vec<&Shard> = listing.iter().filter(|shard| !shard.closed).collect();
-    open.sort_unstable_by_key(|shard| shard.hash_range.start);
+    let open = listing.iter().filter(|shard| !shard.closed);
+    let mut open: Vec<(HashKeyRange, &ShardId)> =
+        open.filter_map(|shard| Some((shard.hash_range?, &shard.id))).collect();
+    open.sort_unstable_by_key(|(range, _)| range.start);
     let count = u32::try_from(open.len()).ok().filter(|count| *count > 0)?;
     let (least, most) = (shards.div_ceil(2).max(1), shards.saturating_mul(2));
     let place = rng.random_range(0..open.len());
     let split = (count < most).then(|| {
-        let range = open[place].hash_range;
-        Reshard::Split(open[place].id.clone(), range.start + (range.end - range.start) / 2 + 1)
+        let (range, shard) = open[place];
+        Reshard::Split(shard.clone(), range.start + (range.end - range.start) / 2 + 1)
     });
     let merge = (count > least).then(|| {
         let low = place.min(open.len() - 2);
-        Reshard::Merge(open[low].id.clone(), open[low + 1].id.clone())
+        Reshard::Merge(open[low].1.clone(), open[low + 1].1.clone())
     });
     // UpdateShardCount goes at most to double and to half.
     let other = rng.random_range(least.max(count.div_ceil(2))..=most.min(count * 2).max(least));
@@ -56,7 +58,7 @@ mod tests {
         let shard = |number: u128| Shard {
             id: ShardId::new(format!("s-{number}")),
             parents: Vec::new(),
-            hash_range: HashKeyRange { start: number * width, end: (number + 1) * width - 1 },
+            hash_range: Some(HashKeyRange { start: number * width, end: (number + 1) * width - 1 }),
             starting_sequence_number: SequenceNumber::parse("1").unwrap(),
             closed: false,
         };

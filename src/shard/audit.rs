@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::graph::{Inconsistent, Leases, Strangers, strangers};
-use super::{Checkpoint, HashKeyRange, Shard, ShardId};
+use super::{Checkpoint, HashKeyRange, Lineage, Shard, ShardId};
 
 /// The same hole in so many looks in a row makes the leader list the stream
 /// (`leasesRecoveryAuditorInconsistencyConfidenceThreshold`).
@@ -78,6 +78,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Watch {
     interval: Duration,
+    lineage: Lineage,
     holes: Vec<Hole>,
     looks: u32,
     /// List the stream at the next look.
@@ -92,17 +93,27 @@ pub struct Watch {
 
 impl Watch {
     /// A watch that has not seen anything. The first look lists the stream.
-    pub fn new(interval: Duration) -> Self {
+    pub fn new(interval: Duration, lineage: Lineage) -> Self {
         let (holes, absent) = Default::default();
-        Self { interval, holes, looks: 0, list_next: true, unsettled: false, absent, doubt_since: None }
+        Self {
+            interval,
+            lineage,
+            holes,
+            looks: 0,
+            list_next: true,
+            unsettled: false,
+            absent,
+            doubt_since: None,
+        }
     }
 
     /// Looks at all leases, and answers whether the stream is to be listed.
     ///
-    /// A lease without a hash range covers nothing: it makes a hole until a listing tells its range.
+    /// A lease without a hash range covers nothing: it makes a hole until a listing tells its range. Where nothing but a
+    /// listing can show that a lease is missing the stream is listed at every look.
     pub fn look(&mut self, leases: &Leases) -> bool {
         self.looks += 1;
-        if leases.is_empty() {
+        if leases.is_empty() || self.lineage != Lineage::HashKeys {
             self.holes.clear();
             self.list_next = true;
             return true;
@@ -219,7 +230,7 @@ mod tests {
             hash_range: halves()
                 .get(&id(number))
                 .and_then(|half| half.hash_range)
-                .unwrap_or(range(0, u128::MAX)),
+                .or(Some(range(0, u128::MAX))),
             starting_sequence_number: SequenceNumber::from(start),
             closed,
         }
@@ -227,7 +238,7 @@ mod tests {
 
     /// A watch after its first listing.
     fn settled(now: Instant) -> Watch {
-        let mut watch = Watch::new(INTERVAL);
+        let mut watch = Watch::new(INTERVAL, Lineage::HashKeys);
         assert!(watch.look(&halves()), "a new leader lists");
         let stream = [listed(4, 500, false), listed(5, 600, false)];
         assert_eq!(watch.listed(&stream, &mut halves(), now), Ok(Verdict::Ours));
@@ -260,6 +271,22 @@ mod tests {
             assert_eq!(watch.pause(), INTERVAL);
         }
         assert_eq!(listings, 6);
+    }
+
+    #[test]
+    fn without_hash_keys_each_look_lists_and_finds_no_hole() {
+        let now = Instant::now();
+        for lineage in [Lineage::Tree, Lineage::Flat] {
+            let mut watch = Watch::new(INTERVAL, lineage);
+            let mut leases = Leases::from([(id(4), lease(at(700), None)), (id(5), lease(at(800), None))]);
+            let stream = [4, 5].map(|n| Shard { hash_range: None, ..listed(n, 500, false) });
+            for _ in 0..5 {
+                assert!(watch.look(&leases));
+                assert_eq!(watch.listed(&stream, &mut leases, now), Ok(Verdict::Ours));
+                watch.in_step();
+                assert_eq!((watch.holes(), watch.pause()), (&[][..], INTERVAL));
+            }
+        }
     }
 
     #[test]
@@ -424,7 +451,7 @@ mod tests {
                 prop_assert_eq!(watch.look(&leases), expected);
                 if expected {
                     since_listing = 0;
-                    let stream = [Shard { hash_range: range(step, u128::MAX), ..listed(4, 500, false) }];
+                    let stream = [Shard { hash_range: Some(range(step, u128::MAX)), ..listed(4, 500, false) }];
                     watch.listed(&stream, &mut leases, now).unwrap();
                     watch.in_step();
                 }

@@ -32,7 +32,7 @@ impl Leased {
 
     /// True when the shard takes over hash keys of this one, which is gone, perhaps with the shards between the two.
     fn is_followed_by(&self, shard: &Shard) -> bool {
-        self.hash_range.is_some_and(|range| range.overlaps(&shard.hash_range))
+        self.hash_range.zip(shard.hash_range).is_some_and(|(mine, theirs)| mine.overlaps(&theirs))
     }
 }
 
@@ -165,7 +165,7 @@ fn oldest_first<'a>(shards: &BTreeMap<&'a ShardId, &'a Shard>) -> Result<Vec<&'a
 }
 
 /// The children of each shard, where the listing names all of them: those of a listed shard take over all of its hash
-/// keys.
+/// keys, if it has any.
 pub fn children(listing: &[Shard]) -> BTreeMap<&ShardId, Vec<&ShardId>> {
     let mut children: BTreeMap<&ShardId, Vec<&Shard>> = BTreeMap::new();
     for shard in listing {
@@ -175,8 +175,8 @@ pub fn children(listing: &[Shard]) -> BTreeMap<&ShardId, Vec<&ShardId>> {
     }
     for parent in listing {
         if let Some(found) = children.get(&parent.id) {
-            let lacking = holes(found.iter().map(|child| child.hash_range));
-            if lacking.iter().any(|hole| hole.overlaps(&parent.hash_range)) {
+            let lacking = holes(found.iter().filter_map(|child| child.hash_range));
+            if parent.hash_range.is_some_and(|range| lacking.iter().any(|hole| hole.overlaps(&range))) {
                 children.remove(&parent.id);
             }
         }
@@ -223,7 +223,8 @@ pub fn is_of_former_stream(checkpoint: &Checkpoint, shard: &Shard) -> bool {
 /// True when a lease with this checkpoint and these hash keys cannot be of this shard: [`is_of_former_stream`], or the
 /// hash keys differ, which a shard keeps as long as it lives.
 pub fn is_unlike(checkpoint: &Checkpoint, hash_range: Option<HashKeyRange>, shard: &Shard) -> bool {
-    is_of_former_stream(checkpoint, shard) || hash_range.is_some_and(|range| range != shard.hash_range)
+    is_of_former_stream(checkpoint, shard)
+        || hash_range.zip(shard.hash_range).is_some_and(|(leased, listed)| leased != listed)
 }
 
 /// Leases that cannot be of the stream as it is listed.

@@ -12,7 +12,7 @@ fn shard(number: usize, parents: &[usize], closed: bool) -> Shard {
     Shard {
         id: id(number),
         parents: parents.iter().map(|&parent| id(parent)).collect(),
-        hash_range: HashKeyRange { start: 0, end: u128::MAX },
+        hash_range: Some(HashKeyRange { start: 0, end: u128::MAX }),
         starting_sequence_number: SequenceNumber::from(number as u128),
         closed,
     }
@@ -94,7 +94,7 @@ fn child_that_its_ended_parents_left_behind_is_created() {
 }
 
 fn range(shard: Shard, start: u128, end: u128) -> Shard {
-    Shard { hash_range: HashKeyRange { start, end }, ..shard }
+    Shard { hash_range: Some(HashKeyRange { start, end }), ..shard }
 }
 
 /// Shard 0 is forgotten and was not read to its end: what comes after it waits until that is certain, then goes on

@@ -57,7 +57,7 @@ impl ShardLister for KinesisShardLister {
             }
         }
         let open = shards.iter().filter(|shard| !shard.closed);
-        if !holes(open.map(|shard| shard.hash_range)).is_empty() {
+        if !holes(open.filter_map(|shard| shard.hash_range)).is_empty() {
             let hole = "the open shards do not cover all hash keys yet; list again in a moment";
             return Err(self.unavailable(hole));
         }
@@ -106,10 +106,10 @@ fn read(shard: &types::Shard) -> Result<Shard, String> {
             .flatten()
             .map(ShardId::new)
             .collect(),
-        hash_range: HashKeyRange {
+        hash_range: Some(HashKeyRange {
             start: hash_key(keys.starting_hash_key())?,
             end: hash_key(keys.ending_hash_key())?,
-        },
+        }),
         starting_sequence_number: start
             .ok_or_else(|| format!("shard {id} has no starting sequence number"))?,
         closed: sequence.is_some_and(|range| range.ending_sequence_number().is_some()),
@@ -132,7 +132,7 @@ mod tests {
         let shard = described().parent_shard_id("s-0").adjacent_parent_shard_id("s-2").build().unwrap();
         let shard = read(&shard).unwrap();
         assert_eq!(shard.parents, [ShardId::new("s-0"), ShardId::new("s-2")]);
-        assert_eq!(shard.hash_range, HashKeyRange { start: 0, end: 9 });
+        assert_eq!(shard.hash_range, Some(HashKeyRange { start: 0, end: 9 }));
         assert!(!shard.closed);
     }
 

@@ -74,6 +74,18 @@ impl fmt::Display for HashKeyRange {
     }
 }
 
+/// How the shards of a stream follow each other, and so by which rules their leases are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lineage {
+    /// Each hash key belongs to one open shard, and children take over all hash keys of their parents: Kinesis. Hash keys
+    /// that no lease covers show that a lease is missing.
+    HashKeys,
+    /// Children name their parents, and nothing shows that one is missing: DynamoDB Streams.
+    Tree,
+    /// Shards neither begin nor end after others: partitions of Kafka.
+    Flat,
+}
+
 /// One shard as the stream describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
@@ -81,9 +93,9 @@ pub struct Shard {
     pub id: ShardId,
     /// Parent shards: none, one (split) or two (merge). A parent may be gone from the stream already.
     pub parents: Vec<ShardId>,
-    /// Hash keys that the shard takes.
-    pub hash_range: HashKeyRange,
-    /// Sequence number at which the shard starts.
+    /// Hash keys that the shard takes, where its stream has such.
+    pub hash_range: Option<HashKeyRange>,
+    /// Sequence number at which the shard starts; 0 where that is not known, or moves.
     pub starting_sequence_number: SequenceNumber,
     /// True when the shard takes no more records.
     pub closed: bool,
@@ -96,8 +108,8 @@ pub struct ChildShard {
     pub id: ShardId,
     /// Its parents: one after a split, two after a merge.
     pub parents: Vec<ShardId>,
-    /// Hash keys that it takes.
-    pub hash_range: HashKeyRange,
+    /// Hash keys that it takes, where its stream has such.
+    pub hash_range: Option<HashKeyRange>,
 }
 
 impl ChildShard {
@@ -133,6 +145,11 @@ pub enum ListError {
 /// Lists the shards of one stream. One of the four seams.
 #[async_trait]
 pub trait ShardLister: Send + Sync {
+    /// How its shards follow each other.
+    fn lineage(&self) -> Lineage {
+        Lineage::HashKeys
+    }
+
     /// Every shard the stream still knows, closed ones included, in any order.
     async fn list(&self) -> Result<Vec<Shard>, ListError>;
 

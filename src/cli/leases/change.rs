@@ -316,7 +316,7 @@ mod tests {
         Shard {
             id: ShardId::new("shardId-000000000000"),
             parents: Vec::new(),
-            hash_range: HashKeyRange { start: 0, end: u128::MAX },
+            hash_range: Some(HashKeyRange { start: 0, end: u128::MAX }),
             starting_sequence_number: SequenceNumber::from(100),
             closed: false,
         }

@@ -256,7 +256,7 @@ impl Coordinator {
         let never = Notify::new();
         let interval = self.settings.shard_sync_interval;
         let mut led = false;
-        let mut watch = Watch::new(interval);
+        let mut watch = Watch::new(interval, self.shards.lineage());
         while !leave.is_cancelled() {
             let leads = self.is_leader();
             let done = if leads {
@@ -264,7 +264,7 @@ impl Coordinator {
                 timeout(BACKOFF_MAX * 6, self.shards.look(&mut watch, seen)).await
             } else {
                 if led {
-                    watch = Watch::new(interval);
+                    watch = Watch::new(interval, self.shards.lineage());
                     metrics::shard_holes(0);
                     metrics::stream_recreated(false);
                     watched::compares_no_more(&self.troubles);

@@ -166,7 +166,7 @@ mod tests {
         let shard = Shard {
             id: ShardId::new(key),
             parents: Vec::new(),
-            hash_range: HashKeyRange { start: 0, end: 1 },
+            hash_range: Some(HashKeyRange { start: 0, end: 1 }),
             starting_sequence_number: SequenceNumber::from(1),
             closed: false,
         };

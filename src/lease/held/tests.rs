@@ -27,7 +27,7 @@ fn unowned() -> Lease {
     let shard = Shard {
         id: ShardId::new("s"),
         parents: Vec::new(),
-        hash_range: HashKeyRange { start: 0, end: 0 },
+        hash_range: Some(HashKeyRange { start: 0, end: 0 }),
         starting_sequence_number: SequenceNumber::from(0),
         closed: false,
     };

@@ -19,7 +19,7 @@ fn shard(number: usize) -> Shard {
     Shard {
         id: ShardId::new(format!("shardId-{number:012}")),
         parents: vec![ShardId::new("shardId-parent-a"), ShardId::new("shardId-parent-b")],
-        hash_range: HashKeyRange { start: 0, end: u128::MAX },
+        hash_range: Some(HashKeyRange { start: 0, end: u128::MAX }),
         starting_sequence_number: SequenceNumber::from(1),
         closed: false,
     }

@@ -165,7 +165,7 @@ impl Stream {
         shards.push(Shard {
             id: ShardId::new(format!("shard-{number:03}")),
             parents: parents.to_vec(),
-            hash_range: HashKeyRange { start: 0, end: u128::MAX },
+            hash_range: Some(HashKeyRange { start: 0, end: u128::MAX }),
             starting_sequence_number: SequenceNumber::from(number as u128),
             closed: false,
         });

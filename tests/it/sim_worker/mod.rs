@@ -262,7 +262,7 @@ impl Storm {
                 self.put();
             }
         }
-        open.sort_by_key(|shard| shard.hash_range.start);
+        open.sort_by_key(|shard| shard.hash_range.map(|range| range.start));
         let at = self.rng.random_range(0..open.len());
         if open.len() > 1 && (self.rng.random() || open.len() == SHARDS_OPEN.1) {
             let at = at.min(open.len() - 2);
