@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::consumer::{ConsumerSettings, Shared};
 use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink};
 use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{ByteBudget, FetchError, RecordSource, Starts};
+use crate::fetch::{ByteBudget, FetchError, Polled, Polling, Starts};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseTable, RETENTION_HOURS_MIN, TableError};
@@ -114,8 +114,9 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     );
 
     let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), &config.stream));
-    let source: Arc<dyn RecordSource> = Arc::new(KinesisSource::new(kinesis, &config.stream));
-    let starts = Arc::new(Starts::new(Arc::clone(&source)));
+    let polled: Arc<dyn Polled> = Arc::new(KinesisSource::new(kinesis, &config.stream));
+    let starts = Arc::new(Starts::new(Arc::clone(&polled)));
+    let source = Arc::new(Polling::new(polled, config.poll_idle_max));
     let cpu = CpuMeter::new(config.ecs_metadata_uri.as_deref()).await;
     let coordinator = Coordinator::new(
         CoordinatorSettings {
@@ -152,7 +153,6 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
             layout: config.layout,
             limits: config.limits,
             batch_age_max: config.batch_age_max,
-            poll_idle_max: config.poll_idle_max,
             transform: config.transform,
             lake: config.lake.place(),
             pending_format: config.pending_format,

@@ -101,8 +101,6 @@ pub struct ConsumerSettings {
     pub limits: BatchLimits,
     /// A batch is closed this long after its first record was read.
     pub batch_age_max: Duration,
-    /// The longest pause between polls of a shard without new records.
-    pub poll_idle_max: Duration,
     /// What makes the rows.
     pub transform: Transform,
     /// The lake, in one spelling: which batches are its own.
@@ -513,7 +511,7 @@ impl Open {
             // The bytes of the page become those of the batch: counted side by side they would exceed the budget, and
             // given back first they could go to somebody else.
             drop(fetched.page);
-            self.permit.merge(fetched.permit);
+            self.permit.merge(fetched.room.permit);
         }
         self.permit.set(self.batcher.held_bytes());
     }

@@ -1,15 +1,18 @@
-//! The reader of one shard: polls at the shard's pace, refreshes iterators, waits for bytes.
+//! The reading of one shard as the consumer sees it: the pages of a reader, with what the status, the lease and the log are
+//! to know of them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 use super::Shared;
 use crate::cause::chain;
-use crate::fetch::{BytePermit, FetchError, Next, Pacing, Page, StartAt, fetch_page};
+use crate::fetch::{Behind, ByteBudget, FetchError, Page, ReadsFor, Room, StartAt, StartRecord};
 use crate::lease::{CaughtUp, Gap, HeldLease, gap};
 use crate::shard::{ChildShard, SequenceNumber, ShardId};
 use crate::telemetry::metrics;
@@ -17,16 +20,8 @@ use crate::telemetry::status::{ShardHandle, Side};
 use crate::telemetry::trouble::LogPace;
 use crate::telemetry::waiting::Waiting;
 
-/// What a poll at the tip of a shard reserves: what may have come since the last one. A page that turns out
-/// larger is accounted for all the same, and others wait the longer.
-///
-/// A small page holds it too, until it is in the batch: its rows may take more than its records do.
-const TIP_BYTES: usize = 512 << 10;
-
 /// The stream does not know the shard when it says so this often in a row.
 const GONE_ANSWERS: u32 = 2;
-/// And then for as long as it says so, with this pause.
-const GONE_PAUSE: Duration = Duration::from_secs(5);
 /// Throttling is part of a busy day; a shard that has had no answer for so long because of it stands still.
 const THROTTLED_MAX: Duration = Duration::from_secs(10);
 /// The reason of a shard whose call has no answer yet: as [`FetchError::Unavailable`] says it once its time limit is over.
@@ -44,93 +39,95 @@ pub(super) enum Purpose {
     Rebuild(Arc<Semaphore>),
 }
 
-/// A page with the bytes it holds.
+/// A page with the room it takes.
 pub(super) struct Fetched {
     pub(super) page: Page,
     /// Given back with the page, or to the batch that its records went to.
-    pub(super) permit: BytePermit,
+    pub(super) room: Room,
     /// The children, when nothing comes after this page.
     pub(super) end: Option<Vec<ChildShard>>,
     /// The stream has forgotten the shard: what was read is nowhere else.
     pub(super) gone: bool,
-    /// The place in memory of a page that is read to rebuild.
-    _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Reads `shard` from `start` on and sends every page that has records or ends the shard, until nobody receives
+/// The lease, the memory and the status that a reader works with.
+struct Held {
+    lease: Arc<HeldLease>,
+    budget: ByteBudget,
+    status: Arc<ShardHandle>,
+    /// Where one page after the other is let in; else each takes its bytes from the budget.
+    place: Option<Arc<Semaphore>>,
+}
+
+#[async_trait]
+impl ReadsFor for Held {
+    /// Nothing is asked for while the renewal of the lease is late.
+    async fn room(&self, bytes: usize) -> Room {
+        self.lease.renewed_lately().await;
+        match &self.place {
+            None => Room { permit: self.budget.acquire(bytes).await, place: None },
+            Some(place) => {
+                let place = Arc::clone(place).acquire_owned().await;
+                Room {
+                    permit: self.budget.empty(),
+                    place: Some(place.expect("the semaphore is never closed")),
+                }
+            }
+        }
+    }
+
+    fn calling(&self, call: &'static str) -> Waiting {
+        Waiting::begin(&self.status, Side::Reading, NO_ANSWER, call, 0)
+    }
+}
+
+/// Reads the shard of `lease` from `start` on and sends every page that has records or ends the shard, until nobody receives
 /// them. Trouble is waited out; the status tells of it. An empty page that does not end the shard is sent once, when
-/// the tip is reached without any record at or after a `start` that names one: that record is gone (to rebuild: whenever
-/// the tip is reached). Another one tells that the stream has forgotten the shard; the reader goes on asking. Nothing is
-/// asked for while the renewal of `lease` is late.
+/// the record at a `start` that names one turns out to be gone (to rebuild: whenever the tip is reached). Another one
+/// tells that the stream has forgotten the shard; the reader goes on asking.
 pub(super) async fn read_shard(
     shared: Arc<Shared>,
     lease: Arc<HeldLease>,
-    mut start: StartAt,
+    start: StartAt,
     purpose: Purpose,
     status: Arc<ShardHandle>,
     mut rng: ChaCha8Rng,
     pages: mpsc::Sender<Fetched>,
 ) {
+    let delivers = matches!(purpose, Purpose::Deliver);
+    let held = Arc::new(Held {
+        lease: Arc::clone(&lease),
+        budget: shared.budget.clone(),
+        status: Arc::clone(&status),
+        place: match purpose {
+            Purpose::Deliver => None,
+            Purpose::Rebuild(place) => Some(place),
+        },
+    });
     let shard = lease.key().shard().clone();
-    let mut pacing = Pacing::new(shared.settings.poll_idle_max);
-    let mut iterator: Option<String> = None;
-    let mut not_before = Instant::now();
-    let mut reserve = shared.source.page_bytes_max();
-    // The record at the checkpoint is read again; another one in its place means that it has been trimmed, and those
-    // between them perhaps.
-    let mut expected = match &start {
-        StartAt::At(sequence) => Some(sequence.clone()),
+    // The last record that was read, or where reading starts.
+    let mut last = match &start {
+        StartAt::At(sequence) | StartAt::After(sequence) => Some(sequence.clone()),
         _ => None,
     };
+    let started_at = last.clone();
+    let mut reader = shared.source.open(&shard, start, held, rng.random());
     let mut trouble = Trouble::new();
     let mut not_found = 0;
     loop {
-        sleep_until(not_before).await;
-        lease.renewed_lately().await;
-        let (mut permit, place) = match &purpose {
-            Purpose::Deliver => (shared.budget.acquire(reserve).await, None),
-            Purpose::Rebuild(place) => {
-                let place = Arc::clone(place).acquire_owned().await;
-                (shared.budget.empty(), Some(place.expect("the semaphore is never closed")))
-            }
-        };
-        pacing.call_started(Instant::now());
         trouble.asks();
-        let fetched = async {
-            let at = match iterator.take() {
-                Some(iterator) => iterator,
-                None => {
-                    let _waiting = asking(&status, "GetShardIterator");
-                    shared.source.iterator(&shard, &start).await?
-                }
-            };
-            let _waiting = asking(&status, "GetRecords");
-            let page = fetch_page(shared.source.as_ref(), &shard, &at).await;
-            iterator = Some(at);
-            page
-        };
-        let mut page = match fetched.await {
-            Ok(page) => page,
+        let pulled = match reader.next().await {
+            Ok(pulled) => pulled,
             Err(error) => {
-                drop(permit);
                 trouble.report(&shard, &status, &error);
-                match pacing.after_error(Instant::now(), &error, &mut rng) {
-                    Next::RetryAt(at) => not_before = at,
-                    Next::NewIteratorAt(at) => {
-                        iterator = None;
-                        not_before = at;
-                    }
-                    Next::ShardGone => {
-                        iterator = None;
-                        not_before = Instant::now() + GONE_PAUSE;
-                        status.stalled_since(Side::Reading, error.kind(), SHARD_GONE, trouble.since());
-                        not_found += 1;
-                        if not_found == GONE_ANSWERS {
-                            let (page, permit) = (Page::default(), shared.budget.empty());
-                            let told = Fetched { page, permit, end: None, gone: true, _place: None };
-                            if pages.send(told).await.is_err() {
-                                return;
-                            }
+                if matches!(error, FetchError::NotFound) {
+                    status.stalled_since(Side::Reading, error.kind(), SHARD_GONE, trouble.since());
+                    not_found += 1;
+                    if not_found == GONE_ANSWERS {
+                        let room = Room { permit: shared.budget.empty(), place: None };
+                        let told = Fetched { page: Page::default(), room, end: None, gone: true };
+                        if pages.send(told).await.is_err() {
+                            return;
                         }
                     }
                 }
@@ -139,43 +136,29 @@ pub(super) async fn read_shard(
         };
         trouble.over(&shard);
         not_found = 0;
-        permit.set(match purpose {
-            Purpose::Deliver if page.is_empty() => page.bytes(),
-            Purpose::Deliver => page.bytes().max(TIP_BYTES),
-            Purpose::Rebuild(_) => 0,
-        });
-        status.page_fetched(page.millis_behind_latest);
+        let page = pulled.page;
+        status.page_fetched(pulled.behind.millis());
         status.stream_time(page.served_us);
-        let at_tip = page.millis_behind_latest == Some(0);
-        let looked_for = expected.take_if(|_| !page.is_empty() || at_tip);
         // A rebuild that misses a record says so itself.
-        if let (Some(checkpoint), Purpose::Deliver) = (&looked_for, &purpose) {
-            report_gap(&lease, &page, checkpoint, shared.settings.retention_hours);
-        }
-        if let Some(last) = page.records().next_back() {
-            start = StartAt::After(
-                SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"),
-            );
-        }
-        if let (true, Purpose::Deliver, Some(at_us), StartAt::At(last) | StartAt::After(last)) =
-            (at_tip, &purpose, page.served_us, &start)
+        if let (true, Some(StartRecord::Gone(first)), Some(checkpoint)) =
+            (delivers, &pulled.start, &started_at)
         {
+            report_gap(&lease, page.served_us, first.as_ref(), checkpoint, shared.settings.retention_hours);
+        }
+        if let Some(record) = page.records().next_back() {
+            last = SequenceNumber::parse(record.sequence_number);
+        }
+        let at_tip = pulled.behind == Behind::Tip;
+        if let (true, true, Some(at_us), Some(last)) = (delivers, at_tip, page.served_us, &last) {
             let retention_hours = shared.settings.retention_hours;
             lease.at_tip(CaughtUp { after: last.clone(), at_us, retention_hours });
         }
-        not_before = pacing.after_page(Instant::now(), page.len(), page.millis_behind_latest);
-        reserve = if at_tip { TIP_BYTES.max(page.bytes() * 2) } else { shared.source.page_bytes_max() };
-        reserve = reserve.min(shared.source.page_bytes_max());
-        iterator = page.next_iterator.take();
-        let end = iterator.is_none().then(|| std::mem::take(&mut page.children));
-        let last = end.is_some();
-        let tip_told = at_tip && matches!(purpose, Purpose::Rebuild(_));
-        let tells = last || !page.is_empty() || looked_for.is_some() || tip_told;
-        if !tells {
+        let ends = pulled.end.is_some();
+        if !ends && page.is_empty() && pulled.start.is_none() && (delivers || !at_tip) {
             continue;
         }
-        let sent = pages.send(Fetched { page, permit, end, gone: false, _place: place }).await;
-        if last || sent.is_err() {
+        let fetched = Fetched { page, room: pulled.room, end: pulled.end, gone: false };
+        if pages.send(fetched).await.is_err() || ends {
             return;
         }
     }
@@ -229,15 +212,17 @@ impl Trouble {
     }
 }
 
-fn asking(status: &Arc<ShardHandle>, call: &str) -> Waiting {
-    Waiting::begin(status, Side::Reading, NO_ANSWER, call, 0)
-}
-
-/// The first answer to a reader that begins at `checkpoint`: has retention taken records that nobody read?
-fn report_gap(lease: &HeldLease, page: &Page, checkpoint: &SequenceNumber, retention_hours: u32) {
+/// The record at `checkpoint` has left the stream, where `first` is the first one now: has retention taken records that
+/// nobody read?
+fn report_gap(
+    lease: &HeldLease,
+    now_us: Option<i64>,
+    first: Option<&SequenceNumber>,
+    checkpoint: &SequenceNumber,
+    retention_hours: u32,
+) {
     let (shard, seen) = (lease.key(), lease.row().caught_up);
-    let first = page.records().next().and_then(|record| SequenceNumber::parse(record.sequence_number));
-    match gap(seen.as_ref(), checkpoint, first.as_ref(), page.served_us, Some(retention_hours)) {
+    match gap(seen.as_ref(), checkpoint, first, now_us, Some(retention_hours)) {
         Gap::None => {}
         Gap::Possible => {
             metrics::checkpoint_trimmed();

@@ -7,7 +7,7 @@ use crate::batch::{BatchLimits, Layout};
 use crate::consumer::ConsumerSettings;
 use crate::deliver::memory::MemorySink;
 use crate::fetch::memory::MemoryStream;
-use crate::fetch::{ByteBudget, Starts};
+use crate::fetch::{ByteBudget, Polling, Starts};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::memory::MemoryLeaseTable;
 use crate::lease::plan::Rules;
@@ -60,7 +60,6 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         layout: Layout { landing: "landing".into(), errors: "errors".into() },
         limits: BatchLimits::default(),
         batch_age_max: FAILOVER,
-        poll_idle_max: FAILOVER,
         transform: Transform::json(),
         lake: "lake".into(),
         pending_format: None,
@@ -78,7 +77,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         packing: None,
     });
     let shared = Shared {
-        source: Arc::clone(&stream) as _,
+        source: Arc::new(Polling::new(Arc::clone(&stream) as _, FAILOVER)),
         lister: stream,
         starts,
         sink: Arc::clone(&sink) as _,

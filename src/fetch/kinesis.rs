@@ -25,7 +25,8 @@ use bytes::Bytes;
 use super::body;
 use super::buffer::Buffer;
 use super::page::Page;
-use super::source::{FetchError, PAGE_RECORDS_MAX, RecordSource, StartAt};
+use super::polling::{PAGE_RECORDS_MAX, Polled};
+use super::source::{FetchError, StartAt};
 use crate::aws::explain;
 use crate::shard::ShardId;
 
@@ -62,7 +63,7 @@ impl KinesisSource {
 }
 
 #[async_trait]
-impl RecordSource for KinesisSource {
+impl Polled for KinesisSource {
     async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError> {
         let request = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(shard.as_str());
         let request = match start {

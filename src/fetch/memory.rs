@@ -14,7 +14,8 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 use super::page::{Page, PageBuilder};
-use super::source::{FetchError, RecordSource, StartAt};
+use super::polling::Polled;
+use super::source::{FetchError, StartAt};
 use crate::shard::{ChildShard, HashKeyRange, ListError, SequenceNumber, Shard, ShardId, ShardLister};
 
 /// As in Kinesis.
@@ -272,7 +273,7 @@ impl State {
 }
 
 #[async_trait]
-impl RecordSource for MemoryStream {
+impl Polled for MemoryStream {
     async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError> {
         match self.call().await {
             Ok(()) | Err(Fault::Expired) => {}

@@ -1,6 +1,6 @@
 //! Getting records of one shard, in pages.
 //!
-//! Owns: the source seam, the page, pacing of polls, the byte budget of the process.
+//! Owns: the source seam, the page, how a shard is polled, the byte budget of the process.
 //! Does not own: what the bytes of a record mean (`decode`).
 
 mod body;
@@ -10,13 +10,16 @@ pub mod kinesis;
 pub mod memory;
 mod pacing;
 mod page;
+mod polling;
 mod search;
 mod source;
 mod start;
 
 pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit, Turn};
-pub use pacing::{Next, Pacing};
 pub use page::{Page, PageBuilder, Payload, Record};
-pub use source::{FetchError, RecordSource, StartAt, fetch_page};
+pub use polling::{Polled, Polling};
+pub use source::{
+    Behind, FetchError, Pulled, ReadsFor, RecordSource, Room, ShardReader, StartAt, StartRecord,
+};
 pub use start::Starts;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::source::FetchError;
+use super::source::{Behind, FetchError};
 
 /// Five calls a second ("Quotas and limits", Kinesis developer guide). Also the rate of `GetShardIterator`.
 const CALL_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,7 +26,7 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_se
 
 /// What to do after a failed call, of either kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// Make the same call again, not before this time.
     RetryAt(Instant),
     /// The iterator is of no use any more: ask for another one, after the last record read, not before this
@@ -38,7 +38,7 @@ pub enum Next {
 
 /// The pace of one shard's reader.
 #[derive(Debug)]
-pub struct Pacing {
+pub(super) struct Pacing {
     idle_max: Duration,
     idle: Duration,
     failures: u32,
@@ -47,21 +47,20 @@ pub struct Pacing {
 
 impl Pacing {
     /// A new pace. At the tip of the shard polls slow down to one every `idle_max` (at least 200 ms).
-    pub fn new(idle_max: Duration) -> Self {
+    pub(super) fn new(idle_max: Duration) -> Self {
         Self { idle_max: idle_max.max(CALL_INTERVAL), idle: CALL_INTERVAL, failures: 0, last_call: None }
     }
 
     /// A call is being sent. Waits are counted from here, so that the time of a call is part of its interval.
-    pub fn call_started(&mut self, now: Instant) {
+    pub(super) fn call_started(&mut self, now: Instant) {
         self.last_call = Some(now);
     }
 
     /// A page came. Answers the earliest time of the next call: at full rate after records or behind the tip,
     /// later and later while the shard has nothing new.
-    pub fn after_page(&mut self, now: Instant, records: usize, millis_behind: Option<i64>) -> Instant {
+    pub(super) fn after_page(&mut self, now: Instant, records: usize, behind: Behind) -> Instant {
         self.failures = 0;
-        let at_tip = millis_behind.is_none_or(|ms| ms == 0);
-        if records == 0 && at_tip {
+        if records == 0 && matches!(behind, Behind::Tip | Behind::Unknown) {
             self.idle = (self.idle * 2).min(self.idle_max);
         } else {
             self.idle = CALL_INTERVAL;
@@ -71,7 +70,7 @@ impl Pacing {
 
     /// A call failed. Waits double with each failure in a row; the upper half of each is random, so that
     /// readers which failed together do not come back together.
-    pub fn after_error(&mut self, now: Instant, error: &FetchError, rng: &mut impl Rng) -> Next {
+    pub(super) fn after_error(&mut self, now: Instant, error: &FetchError, rng: &mut impl Rng) -> Next {
         self.failures = self.failures.saturating_add(1);
         match error {
             FetchError::NotFound => Next::ShardGone,
@@ -107,6 +106,7 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
+    use super::Behind::{Millis, Tip, Unknown};
     use super::*;
 
     const IDLE_MAX: Duration = Duration::from_secs(1);
@@ -127,13 +127,13 @@ mod tests {
             pacing.call_started(t0);
             pacing.after_page(t0 + ms(30), records, behind) - t0
         };
-        assert_eq!(gap(10_000, Some(5000)), ms(200));
-        assert_eq!(gap(0, Some(5000)), ms(200), "empty pages on the way to the tip are ordinary");
+        assert_eq!(gap(10_000, Millis(5000)), ms(200));
+        assert_eq!(gap(0, Millis(5000)), ms(200), "empty pages on the way to the tip are ordinary");
         assert_eq!(
-            [gap(0, Some(0)), gap(0, Some(0)), gap(0, None), gap(0, Some(0))].map(|d| d.as_millis()),
+            [gap(0, Tip), gap(0, Tip), gap(0, Unknown), gap(0, Tip)].map(|d| d.as_millis()),
             [400, 800, 1000, 1000]
         );
-        assert_eq!(gap(1, Some(0)), ms(200), "a record wakes the reader up");
+        assert_eq!(gap(1, Tip), ms(200), "a record wakes the reader up");
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         let t0 = Instant::now();
         let mut pacing = Pacing::new(IDLE_MAX);
         pacing.call_started(t0);
-        assert_eq!(pacing.after_page(t0 + ms(700), 500, Some(100)), t0 + ms(700));
+        assert_eq!(pacing.after_page(t0 + ms(700), 500, Millis(100)), t0 + ms(700));
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
             "{again:?}"
         );
         assert_eq!(pacing.after_error(t0, &FetchError::NotFound, &mut rng), Next::ShardGone);
-        pacing.after_page(t0, 0, None);
+        pacing.after_page(t0, 0, Unknown);
         let refused = pacing.after_error(t0, &FetchError::Refused("access denied".into()), &mut rng);
         assert!(matches!(refused, Next::NewIteratorAt(at) if at >= t0 + ms(2500)), "{refused:?}");
     }
@@ -169,7 +169,7 @@ mod tests {
         /// Never above five calls a second, never later than the longest wait, whatever comes back.
         #[test]
         fn the_next_call_is_neither_too_early_nor_too_late(
-            events in prop::collection::vec((0..6u8, 0u64..3000, 0i64..3), 1..50), seed: u64,
+            events in prop::collection::vec((0..6u8, 0u64..3000, prop::sample::select(vec![Tip, Millis(1), Unknown])), 1..50), seed: u64,
         ) {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let mut pacing = Pacing::new(IDLE_MAX);
@@ -179,7 +179,7 @@ mod tests {
                 pacing.call_started(started);
                 now += ms(took);
                 let (next, longest) = match event {
-                    0 | 1 => (pacing.after_page(now, usize::from(event), Some(behind)), IDLE_MAX),
+                    0 | 1 => (pacing.after_page(now, usize::from(event), behind), IDLE_MAX),
                     _ => {
                         let (error, longest) = match event {
                             2 => (FetchError::Throttled, THROTTLED.1),
@@ -212,7 +212,7 @@ mod tests {
                 let full = (THROTTLED.0 * (1 << n)).min(THROTTLED.1);
                 prop_assert!(*wait >= full / 2 && *wait <= full, "{waits:?}");
             }
-            let after = pacing.after_page(t0, 1, Some(9000)) - t0;
+            let after = pacing.after_page(t0, 1, Millis(9000)) - t0;
             prop_assert_eq!(after, CALL_INTERVAL);
         }
     }

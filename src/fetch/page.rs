@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::source::Behind;
 use crate::shard::{ChildShard, Position, SequenceNumber};
 
 /// The payload of a record, as it lies in the page.
@@ -95,6 +96,15 @@ impl Page {
     /// Number of records.
     pub fn len(&self) -> usize {
         self.spans.len()
+    }
+
+    /// Where it ends.
+    pub fn behind(&self) -> Behind {
+        match self.millis_behind_latest {
+            Some(0) => Behind::Tip,
+            Some(ms) => Behind::Millis(u64::try_from(ms).unwrap_or(0)),
+            None => Behind::Unknown,
+        }
     }
 
     /// True when the page has no record.

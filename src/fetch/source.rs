@@ -1,14 +1,14 @@
 //! The seam to the stream's records.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use tokio::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 
+use super::budget::BytePermit;
 use super::page::Page;
-use crate::shard::{SequenceNumber, ShardId};
-use crate::telemetry::metrics;
-
-/// Most records that one call may bring (`GetRecords`, API reference).
-pub(super) const PAGE_RECORDS_MAX: usize = 10_000;
+use crate::shard::{ChildShard, SequenceNumber, ShardId};
+use crate::telemetry::waiting::Waiting;
 
 /// Where reading of a shard starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,32 +70,105 @@ impl FetchError {
     }
 }
 
-/// Reads the records of shards, one page a call. One of the four seams.
+/// How far the end of what was read is behind the newest record of the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// It is the newest record.
+    Tip,
+    /// By so many ms.
+    Millis(u64),
+    /// The stream did not say.
+    Unknown,
+}
+
+impl Behind {
+    /// In ms, 0 at the tip; `None` where it is not known.
+    pub fn millis(self) -> Option<u64> {
+        match self {
+            Self::Tip => Some(0),
+            Self::Millis(ms) => Some(ms),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// What became of the record that reading was to start at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartRecord {
+    /// It is there, and read again.
+    There,
+    /// It has left the stream, and records between it and the first one that is there perhaps with it. `None`: nothing
+    /// is there.
+    Gone(Option<SequenceNumber>),
+}
+
+/// What a reader brings.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The records, possibly none.
+    pub page: Page,
+    /// The memory that the page takes. Given back with it, or to the batch that its records go to.
+    pub room: Room,
+    /// Where the page ends.
+    pub behind: Behind,
+    /// Told once by a reader that starts at a record ([`StartAt::At`]), as soon as it is known.
+    pub start: Option<StartRecord>,
+    /// Nothing comes after this page, and these are the children of the shard; empty where the stream does not name them.
+    pub end: Option<Vec<ChildShard>>,
+}
+
+/// Room in memory for one page.
+#[derive(Debug)]
+pub struct Room {
+    /// The bytes that are taken from the budget.
+    pub permit: BytePermit,
+    /// The bytes of the page are somebody else's, who lets one page after the other into this place.
+    pub place: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// The page takes so many bytes.
+    pub(super) fn fit(&mut self, bytes: usize) {
+        if self.place.is_none() {
+            self.permit.set(bytes);
+        }
+    }
+}
+
+/// What a reader asks of whoever it reads for.
 #[async_trait]
+pub trait ReadsFor: Send + Sync {
+    /// Returns when the stream may be asked, with room for what may come: at most `bytes`. Asked for only when something
+    /// is about to be pulled, as bytes that are held over a pause make memory look short for ever.
+    async fn room(&self, bytes: usize) -> Room;
+
+    /// A call with this name begins; it is over when the answer is dropped.
+    fn calling(&self, call: &'static str) -> Waiting;
+}
+
+/// The records of streams, shard by shard. One of the four seams: how a shard is read, by polling or by a subscription, at
+/// which pace, and what has to be renewed meanwhile, is behind it.
 pub trait RecordSource: Send + Sync {
-    /// An iterator (opaque to the caller) that starts at `start`.
-    async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError>;
+    /// A reader of `shard` that begins at `start`. Dropping it closes whatever it has open. `seed`: of its random pauses.
+    fn open(
+        &self,
+        shard: &ShardId,
+        start: StartAt,
+        reads_for: Arc<dyn ReadsFor>,
+        seed: u64,
+    ) -> Box<dyn ShardReader>;
 
-    /// The records at `iterator`, at most `records_max`, possibly none. After an error the same iterator may be used again, unless it
-    /// has expired. Callers go through [`fetch_page`], which measures.
-    async fn fetch(&self, shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError>;
-
-    /// An upper bound of the body bytes that one page may hold, reserved from the budget before the call.
+    /// An upper bound of the bytes that one page may take.
     fn page_bytes_max(&self) -> usize;
 }
 
-/// Fetches a page and reports the call to the metrics.
-pub async fn fetch_page(
-    source: &dyn RecordSource,
-    shard: &ShardId,
-    iterator: &str,
-) -> Result<Page, FetchError> {
-    let started = Instant::now();
-    let answer = source.fetch(shard, iterator, PAGE_RECORDS_MAX).await;
-    match &answer {
-        Ok(page) => metrics::page_fetched(page.len(), page.bytes(), started.elapsed()),
-        Err(FetchError::Throttled) => metrics::fetch_throttled(started.elapsed()),
-        Err(error) => metrics::fetch_failed(error.kind(), started.elapsed()),
-    }
-    answer
+/// One shard, from one record to the next.
+#[async_trait]
+pub trait ShardReader: Send {
+    /// What comes next, once it is time to ask. Empty pages are ordinary. Not called any more after a page with an end.
+    ///
+    /// # Errors
+    /// Of one try: the reader waits by itself before the next one, for ever if need be. [`FetchError::NotFound`] again and
+    /// again: the stream has forgotten the shard.
+    async fn next(&mut self) -> Result<Pulled, FetchError>;
 }

@@ -8,8 +8,9 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::page::Page;
+use super::polling::Polled;
 use super::search::{End, PAGE_RECORDS, Search, Turn, is_at_tip};
-use super::source::{FetchError, RecordSource, StartAt};
+use super::source::{FetchError, StartAt};
 use crate::shard::{
     Checkpoint, FindStart, Position, SequenceNumber, ShardId, StartError, StartFound, StartFrom,
 };
@@ -24,13 +25,13 @@ const TRIES: u32 = 6;
 
 /// Looks up starts in the stream that `source` reads.
 pub struct Starts {
-    source: Arc<dyn RecordSource>,
+    source: Arc<dyn Polled>,
     turns: Semaphore,
 }
 
 impl Starts {
     /// Over this source.
-    pub fn new(source: Arc<dyn RecordSource>) -> Self {
+    pub fn new(source: Arc<dyn Polled>) -> Self {
         Self { source, turns: Semaphore::new(SEARCHES) }
     }
 }
@@ -56,7 +57,7 @@ impl FindStart for Starts {
 
 /// The calls of one look-up.
 struct Looker<'a> {
-    source: &'a dyn RecordSource,
+    source: &'a dyn Polled,
     shard: &'a ShardId,
     calls: u32,
 }

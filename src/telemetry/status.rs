@@ -507,12 +507,12 @@ impl ShardHandle {
     }
 
     /// The stream answered with a page, empty or not.
-    pub fn page_fetched(&self, millis_behind_latest: Option<i64>) {
+    pub fn page_fetched(&self, millis_behind_latest: Option<u64>) {
         let mut facts = self.facts();
         facts.recovered(Side::Reading);
         facts.last_page = Instant::now();
         facts.page_seen = true;
-        facts.millis_behind_latest = millis_behind_latest.map(|ms| u64::try_from(ms).unwrap_or(0));
+        facts.millis_behind_latest = millis_behind_latest;
     }
 
     /// What time it was at the stream when it answered, µs since the epoch. The stream's clock sets the arrival times, so

@@ -183,7 +183,7 @@ async fn ready_from_the_first_look_to_the_drain() {
 async fn the_snapshot_is_plain_json() {
     let status = status();
     let shard = status.shard("shardId-7", ShardState::Reading, 3);
-    shard.page_fetched(Some(-5));
+    shard.page_fetched(Some(0));
     shard.checkpoint("4959");
     shard.lease_counter(4);
     shard.batch(10, 2000);

@@ -13,7 +13,7 @@ use kinetide::consumer::{ConsumerSettings, Shared};
 use kinetide::deliver::Sink;
 use kinetide::deliver::memory::MemorySink;
 use kinetide::fetch::memory::MemoryStream;
-use kinetide::fetch::{ByteBudget, FetchError, Page, PageBuilder, RecordSource, StartAt, Starts};
+use kinetide::fetch::{ByteBudget, FetchError, Page, PageBuilder, Polled, Polling, StartAt, Starts};
 use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::plan::Rules;
@@ -85,7 +85,7 @@ fn format_1_is_written_as_it_was_byte_for_byte() {
 struct OldStream(Vec<OldRecord>);
 
 #[async_trait]
-impl RecordSource for OldStream {
+impl Polled for OldStream {
     async fn iterator(&self, _: &ShardId, start: &StartAt) -> Result<String, FetchError> {
         let sequence = |record: &OldRecord| SequenceNumber::parse(&record.sequence).unwrap();
         let from = match start {
@@ -156,7 +156,7 @@ async fn finish(
     };
     let landing = if transform.id().name() == "crypto-transactions" { "transactions" } else { "trades" };
     let shared = Arc::new(Shared {
-        source: Arc::new(OldStream(fixture.records.clone())),
+        source: Arc::new(Polling::new(Arc::new(OldStream(fixture.records.clone())), Duration::from_secs(1))),
         lister,
         starts,
         sink: Arc::clone(&sink) as _,
@@ -170,7 +170,6 @@ async fn finish(
             layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into() },
             limits: BatchLimits::default(),
             batch_age_max: Duration::from_secs(5),
-            poll_idle_max: Duration::from_secs(1),
             transform,
             lake: "/lake".into(),
             pending_format: Some(format),

@@ -14,7 +14,7 @@ use aws_sdk_kinesis::{Client, Config};
 use kinetide::clock::wall_clock_us;
 use kinetide::fetch::kinesis::KinesisSource;
 use kinetide::fetch::memory::{Faults, MemoryStream};
-use kinetide::fetch::{FetchError, Page, Payload, RecordSource, StartAt};
+use kinetide::fetch::{FetchError, Page, Payload, Polled, StartAt};
 use kinetide::local::kinesis::{Fault, FaultKind, KinesisSettings};
 use kinetide::local::{LocalAws, LocalSettings};
 use kinetide::shard::kinesis::KinesisShardLister;
@@ -23,7 +23,7 @@ use kinetide::shard::{HashKeyRange, SequenceNumber, Shard, ShardId, ShardLister}
 /// A stream of one shard at first, as the checks see it from outside.
 #[async_trait]
 trait Scene: Send + Sync {
-    fn source(&self) -> Arc<dyn RecordSource>;
+    fn source(&self) -> Arc<dyn Polled>;
     fn lister(&self) -> Arc<dyn ShardLister>;
     /// Puts a record with the number as its data into the only open shard, or into any.
     fn put(&self, number: usize) -> SequenceNumber;
@@ -43,8 +43,8 @@ struct InMemory(Arc<MemoryStream>);
 
 #[async_trait]
 impl Scene for InMemory {
-    fn source(&self) -> Arc<dyn RecordSource> {
-        Arc::clone(&self.0) as Arc<dyn RecordSource>
+    fn source(&self) -> Arc<dyn Polled> {
+        Arc::clone(&self.0) as Arc<dyn Polled>
     }
 
     fn lister(&self) -> Arc<dyn ShardLister> {
@@ -114,7 +114,7 @@ impl OverKinesis {
 
 #[async_trait]
 impl Scene for OverKinesis {
-    fn source(&self) -> Arc<dyn RecordSource> {
+    fn source(&self) -> Arc<dyn Polled> {
         Arc::new(KinesisSource::new(self.client.clone(), self.stream))
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use kinetide::deliver::memory::MemorySink;
 use kinetide::deliver::{Created, MayCreate, Sink, SinkError};
 use kinetide::fetch::memory::MemoryStream;
-use kinetide::fetch::{FetchError, Page, RecordSource, StartAt};
+use kinetide::fetch::{FetchError, Page, Polled, StartAt};
 use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::{
     LeaderRow, Lease, LeaseKey, LeaseTable, LeaseWrite, TableError, TableSnapshot, WorkerId, WorkerRow,
@@ -309,7 +309,7 @@ impl ShardLister for Wire {
 }
 
 #[async_trait]
-impl RecordSource for Wire {
+impl Polled for Wire {
     async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError> {
         let (outside, shard, start) = (Arc::clone(&self.outside), shard.clone(), start.clone());
         self.send(async move {

@@ -8,7 +8,7 @@ use kinetide::batch::{BatchLimits, Layout};
 use kinetide::checkpoint::PendingFormat;
 use kinetide::consumer::{ConsumerSettings, Shared};
 use kinetide::fetch::memory::MemoryStream;
-use kinetide::fetch::{ByteBudget, Starts};
+use kinetide::fetch::{ByteBudget, Polling, Starts};
 use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::plan::Rules;
@@ -222,7 +222,7 @@ impl World {
         };
         let budget = ByteBudget::new(self.settings.byte_budget);
         let shared = Shared {
-            source: Arc::<Wire>::clone(&wire),
+            source: Arc::new(Polling::new(Arc::<Wire>::clone(&wire), Duration::from_secs(20))),
             lister: Arc::<Wire>::clone(&wire),
             starts,
             sink: wire,
@@ -236,7 +236,6 @@ impl World {
                 layout: Layout { landing: "landing".into(), errors: "errors".into() },
                 limits,
                 batch_age_max: self.settings.batch_age_max,
-                poll_idle_max: Duration::from_secs(20),
                 transform: transform.clone(),
                 lake: self.settings.lake.into(),
                 pending_format: self.settings.pending_format,

@@ -1,0 +1,171 @@
+//! Reads shards by asking again and again: iterators, pages, the pace between them.
+//!
+//! Owns: when an iterator is asked for anew, how many bytes a call reserves.
+//! Does not own: the calls ([`Polled`]), how long a pause is (`pacing`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use tokio::time::{Instant, sleep_until};
+
+use super::pacing::{Next, Pacing};
+use super::page::Page;
+use super::source::{Behind, FetchError, Pulled, ReadsFor, RecordSource, ShardReader, StartAt, StartRecord};
+use crate::shard::{SequenceNumber, ShardId};
+use crate::telemetry::metrics;
+
+/// Most records that one call may bring (`GetRecords`, API reference).
+pub(super) const PAGE_RECORDS_MAX: usize = 10_000;
+/// What a poll at the tip of a shard reserves: what may have come since the last one. A page that turns out
+/// larger is accounted for all the same, and others wait the longer.
+///
+/// A small page holds it too, until it is in the batch: its rows may take more than its records do.
+const TIP_BYTES: usize = 512 << 10;
+/// Between two questions after a shard that the stream does not know.
+const GONE_PAUSE: Duration = Duration::from_secs(5);
+
+/// A stream that is read by iterators, one page a call.
+#[async_trait]
+pub trait Polled: Send + Sync {
+    /// An iterator (opaque to the caller) that starts at `start`.
+    async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError>;
+
+    /// The records at `iterator`, at most `records_max`, possibly none. After an error the same iterator may be used again,
+    /// unless it has expired.
+    async fn fetch(&self, shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError>;
+
+    /// An upper bound of the body bytes that one page may hold.
+    fn page_bytes_max(&self) -> usize;
+}
+
+/// Polls the shards of a stream.
+pub struct Polling {
+    stream: Arc<dyn Polled>,
+    idle_max: Duration,
+}
+
+impl Polling {
+    /// With a pause of at most `idle_max` between two polls of a shard without new records.
+    pub fn new(stream: Arc<dyn Polled>, idle_max: Duration) -> Self {
+        Self { stream, idle_max }
+    }
+}
+
+impl RecordSource for Polling {
+    fn open(
+        &self,
+        shard: &ShardId,
+        start: StartAt,
+        reads_for: Arc<dyn ReadsFor>,
+        seed: u64,
+    ) -> Box<dyn ShardReader> {
+        Box::new(Poller {
+            stream: Arc::clone(&self.stream),
+            shard: shard.clone(),
+            reads_for,
+            pacing: Pacing::new(self.idle_max),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            iterator: None,
+            not_before: Instant::now(),
+            reserve: self.page_bytes_max(),
+            start_record: match &start {
+                StartAt::At(sequence) => Some(sequence.clone()),
+                _ => None,
+            },
+            start,
+        })
+    }
+
+    fn page_bytes_max(&self) -> usize {
+        self.stream.page_bytes_max()
+    }
+}
+
+/// Polls one shard.
+struct Poller {
+    stream: Arc<dyn Polled>,
+    shard: ShardId,
+    reads_for: Arc<dyn ReadsFor>,
+    pacing: Pacing,
+    rng: ChaCha8Rng,
+    /// Absent where another one is to be asked for, at `start`.
+    iterator: Option<String>,
+    start: StartAt,
+    not_before: Instant,
+    /// Bytes that the next page may take.
+    reserve: usize,
+    /// The record at the start, until it is known whether it is there.
+    start_record: Option<SequenceNumber>,
+}
+
+impl Poller {
+    async fn page(&mut self) -> Result<Page, FetchError> {
+        let at = match self.iterator.take() {
+            Some(iterator) => iterator,
+            None => {
+                let _calling = self.reads_for.calling("GetShardIterator");
+                self.stream.iterator(&self.shard, &self.start).await?
+            }
+        };
+        let _calling = self.reads_for.calling("GetRecords");
+        let started = Instant::now();
+        let answer = self.stream.fetch(&self.shard, &at, PAGE_RECORDS_MAX).await;
+        match &answer {
+            Ok(page) => metrics::page_fetched(page.len(), page.bytes(), started.elapsed()),
+            Err(FetchError::Throttled) => metrics::fetch_throttled(started.elapsed()),
+            Err(error) => metrics::fetch_failed(error.kind(), started.elapsed()),
+        }
+        self.iterator = Some(at);
+        answer
+    }
+
+    fn failed(&mut self, error: &FetchError) {
+        match self.pacing.after_error(Instant::now(), error, &mut self.rng) {
+            Next::RetryAt(at) => self.not_before = at,
+            Next::NewIteratorAt(at) => (self.iterator, self.not_before) = (None, at),
+            Next::ShardGone => (self.iterator, self.not_before) = (None, Instant::now() + GONE_PAUSE),
+        }
+    }
+
+    /// What the page says of the record at the start. One in its place means that it has been trimmed, and those between
+    /// them perhaps.
+    fn start_record(&mut self, page: &Page, behind: Behind) -> Option<StartRecord> {
+        let wanted = self.start_record.take_if(|_| !page.is_empty() || behind == Behind::Tip)?;
+        let first = page.records().next().and_then(|record| SequenceNumber::parse(record.sequence_number));
+        Some(if first.as_ref() == Some(&wanted) { StartRecord::There } else { StartRecord::Gone(first) })
+    }
+}
+
+#[async_trait]
+impl ShardReader for Poller {
+    async fn next(&mut self) -> Result<Pulled, FetchError> {
+        sleep_until(self.not_before).await;
+        let mut room = self.reads_for.room(self.reserve).await;
+        self.pacing.call_started(Instant::now());
+        let mut page = match self.page().await {
+            Ok(page) => page,
+            Err(error) => {
+                drop(room);
+                self.failed(&error);
+                return Err(error);
+            }
+        };
+        room.fit(if page.is_empty() { page.bytes() } else { page.bytes().max(TIP_BYTES) });
+        let behind = page.behind();
+        let start = self.start_record(&page, behind);
+        if let Some(last) = page.records().next_back() {
+            self.start = StartAt::After(
+                SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"),
+            );
+        }
+        self.not_before = self.pacing.after_page(Instant::now(), page.len(), behind);
+        let most = self.stream.page_bytes_max();
+        self.reserve = if behind == Behind::Tip { TIP_BYTES.max(page.bytes() * 2).min(most) } else { most };
+        self.iterator = page.next_iterator.take();
+        let end = self.iterator.is_none().then(|| std::mem::take(&mut page.children));
+        Ok(Pulled { page, room, behind, start, end })
+    }
+}
