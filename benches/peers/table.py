@@ -46,10 +46,10 @@ ROWS = {
     "workers killed": lambda found: number(found["workers_killed"]),
     "zombies": lambda found: number(found["zombies"]),
     "reshardings": lambda found: number(found["reshards"]),
-    "workers that ended by themselves": lambda found: number(len(found["ended_by_themselves"])),
+    "workers that exited unexpectedly": lambda found: number(len(found["ended_by_themselves"])),
     "worker processes": lambda found: number(len(found["workers"])),
-    "their processor time": lambda found: f"{sum(worker['cpu_seconds'] for worker in found['workers']):.0f} s",
-    "most memory of one": lambda found: f"{max(worker['rss_max_bytes'] for worker in found['workers']) / 2**20:.0f} MiB",
+    "CPU time of all workers": lambda found: f"{sum(worker['cpu_seconds'] for worker in found['workers']):.0f} s",
+    "peak memory of one worker": lambda found: f"{max(worker['rss_max_bytes'] for worker in found['workers']) / 2**20:.0f} MiB",
     "requests to Kinesis": lambda found: requests(found, "kinesis"),
     "requests to DynamoDB": lambda found: requests(found, "dynamodb"),
 }

@@ -113,7 +113,7 @@ impl Kept {
         match &mut *held {
             Some(Held { credentials, ends: Some(ends) }) if Instant::now() < ends.expire => {
                 ends.refresh = ends.expire.min(Instant::now() + TRY_AGAIN);
-                tracing::warn!(%problem, "could not refresh credentials; the old ones still count");
+                tracing::warn!(%problem, "could not refresh credentials; the old ones are still valid");
                 Ok(Arc::clone(credentials))
             }
             _ => Err(problem),
@@ -141,7 +141,7 @@ impl OnThisMachine {
         // A session of somewhere else may have run out; that is no reason not to work here. It may come back, so that these
         // do not count for ever.
         if let Some(problem) = problem {
-            tracing::warn!(%problem, "made-up credentials for an endpoint on this machine");
+            tracing::warn!(%problem, "no credentials found: using made-up ones for an endpoint on this machine");
         }
         let soon = UNIX_EPOCH + now() + MADE_UP_FOR;
         Credentials::new("local", "local", None, Some(soon), "kinetide")

@@ -117,10 +117,10 @@ where
                 _ => format!("{code}{text}"),
             }
         }
-        SdkError::TimeoutError(_) => format!("no answer in time; {CHECK_NETWORK}"),
+        SdkError::TimeoutError(_) => format!("no response in time; {CHECK_NETWORK}"),
         SdkError::DispatchFailure(_) => format!("{}; {}", chain(error), dispatch_advice(error)),
         SdkError::ResponseError(_) => {
-            format!("the answer could not be read: {}; check the endpoint", chain(error))
+            format!("the response could not be read: {}; check the endpoint", chain(error))
         }
         _ => chain(error),
     }

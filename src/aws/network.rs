@@ -49,7 +49,7 @@ impl Network {
 }
 
 fn read(path: &str) -> Result<Vec<u8>, String> {
-    let bad = |problem: String| format!("{CA_BUNDLE} {path}: {problem}; give a file of certificates in PEM");
+    let bad = |problem: String| format!("{CA_BUNDLE} {path}: {problem}; use a file of PEM certificates");
     let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
     let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| bad(error.to_string()))?;
     if certificates.is_empty() {

@@ -57,14 +57,15 @@ pub async fn bucket(sdk: &SdkConfig, name: &str) -> Result<Bucket, BadBucket> {
             (endpoint, virtual_hosted.unwrap_or(false), region.unwrap_or_else(|| OTHER_S3_REGION.to_owned()))
         }
         None => {
-            let region = region.ok_or_else(|| bad("no AWS region is set; set --region or AWS_REGION"))?;
+            let region = region.ok_or_else(|| bad("no AWS region: set --region or AWS_REGION"))?;
             // A wildcard certificate covers one label.
             let in_host = is_label(name) && virtual_hosted.unwrap_or(true);
             (format!("https://{}", host(&region, ways).await?), in_host, region)
         }
     };
     let url = join(&endpoint, name, in_host)?;
-    let credentials = sdk.credentials_provider().ok_or_else(|| bad("no AWS credentials are looked for"))?;
+    let credentials =
+        sdk.credentials_provider().ok_or_else(|| bad("no AWS credentials provider is configured"))?;
     Ok(Bucket { url, region, credentials, ca_bundle })
 }
 
@@ -147,7 +148,7 @@ fn join(endpoint: &str, bucket: &str, in_host: bool) -> Result<String, BadBucket
 fn check_name(bucket: &str) -> Result<(), BadBucket> {
     let letter = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     let problem = if bucket.starts_with("arn:") {
-        "an ARN is not a bucket; of an access point, give its alias (…-s3alias)"
+        "an ARN is not a bucket; for an access point, use its alias (…-s3alias)"
     } else if bucket.ends_with("--x-s3") {
         "is a directory bucket (S3 Express One Zone), which is not supported"
     } else if !(3..=255).contains(&bucket.len()) || !bucket.bytes().all(letter) {

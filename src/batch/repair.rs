@@ -21,7 +21,7 @@ pub fn seal_object() -> Bytes {
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableObject {
     /// Not gzip, or cut off.
-    #[error("the object is not complete gzip")]
+    #[error("the object is not a complete gzip file")]
     Gzip(#[source] std::io::Error),
     /// A row that says no position.
     #[error("row {row} of the object has no readable sequence number")]

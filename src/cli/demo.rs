@@ -16,8 +16,9 @@ use crate::terminal::print;
 /// Flags of `kinetide demo`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Trades go into a DynamoDB table, its changes into a Kinesis stream, worker processes land \
-    them in a folder; then every record is looked for in the lake. Progress is on stderr, the result on stdout.\n\n\
+    after_help = "Writes trades to an embedded DynamoDB table, forwards its changes to an embedded Kinesis stream, and \
+    runs worker processes that land them in a folder. Then it looks for every record in the lake. Progress goes to \
+    stderr, the result to stdout.\n\n\
     Exit code: 0 when every record is in the lake exactly once, 1 when not or when interrupted, 2 for wrong \
     settings.\n\nExamples:\n  \
     kinetide demo\n  \
@@ -25,32 +26,32 @@ use crate::terminal::print;
     kinetide demo --trades trades/*.csv.gz --json"
 )]
 pub struct DemoArgs {
-    /// Changes to make in the table [default: 100000, or all trades of the files].
+    /// Changes to write to the table [default: 100000, or all trades in the files].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     records: Option<u64>,
 
-    /// Changes per second at most [default: as fast as it goes].
+    /// Maximum changes per second [default: no limit].
     #[arg(long, value_name = "N", value_parser = positive)]
     rate: Option<f64>,
 
-    /// Shards of the stream at the start.
+    /// Shards of the stream at the start, 1 to 100.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
     shards: u32,
 
-    /// Worker processes.
+    /// Worker processes, 1 to 16.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     workers: u8,
 
-    /// Replay these trades: CSV, plain or gzip, with the header
+    /// Replay trades from these files instead of synthetic ones: CSV, plain or gzip, with the header
     /// `exchange,symbol,trade_id,timestamp_ms,side,price,amount`.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     trades: Vec<PathBuf>,
 
-    /// Kill a worker half-way (SIGKILL) and start another.
+    /// Kill a worker half-way (SIGKILL) and start another one.
     #[arg(long)]
     kill: bool,
 
-    /// Split and merge shards while running.
+    /// Split and merge shards during the run.
     #[arg(long)]
     reshard: bool,
 
@@ -58,15 +59,15 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR", value_parser = local_folder)]
     dir: Option<PathBuf>,
 
-    /// The same seed makes the same trades.
+    /// Seed of the random trades: the same seed gives the same trades.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Let some attributes change their type from item to item: readers without a schema refuse such a lake.
+    /// Let some attributes change their type from item to item. Readers that infer types fail on such a lake.
     #[arg(long, conflicts_with = "trades")]
     odd_values: bool,
 
-    /// Keep the servers and the workers running after the summary, until Ctrl-C.
+    /// Keep servers and workers running after the summary, until Ctrl-C.
     #[arg(long)]
     keep_running: bool,
 

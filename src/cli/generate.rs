@@ -42,55 +42,58 @@ const REFUSED_SHOWN: Duration = Duration::from_secs(3);
 /// Flags of `kinetide generate`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("target").required(true).args(["table", "stream"]))]
-#[command(after_help = "A signal ends it after the requests on their way.\n\n\
-    Exit code: 0 when all is written, 1 when the target refuses, a file cannot be read to its end, no trade could be \
-    read, or a signal ended it, 2 for wrong settings.\n\nExamples:\n  \
+#[command(
+    after_help = "On SIGTERM, SIGINT (Ctrl-C) or SIGHUP it waits for the requests in flight, prints the summary and \
+    exits.\n\n\
+    Exit code: 0 when everything is written, 1 when the target refuses, a file cannot be read to its end, no trade could \
+    be read, or a signal stopped it, 2 for wrong settings.\n\nExamples:\n  \
     kinetide generate --table CryptoTransactions --create --records 100000\n  \
     kinetide generate --stream trades --rate 500 --seed 7\n  \
-    kinetide generate --table CryptoTransactions --trades binance.csv.gz bitmex.csv.gz")]
+    kinetide generate --table CryptoTransactions --trades binance.csv.gz bitmex.csv.gz"
+)]
 pub struct GenerateArgs {
-    /// DynamoDB table to write into.
+    /// DynamoDB table to write to.
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
 
-    /// Kinesis stream to write into, as the change records of a table.
+    /// Kinesis stream to write to. Records look like the change records of a table.
     #[arg(long, value_name = "NAME")]
     stream: Option<String>,
 
-    /// Make the table if it is missing: on demand, with a stream of both images and TTL on `expires_at`.
+    /// Create the table if it does not exist: on-demand, with a stream of new and old images, and TTL on `expires_at`.
     #[arg(long, conflicts_with = "stream")]
     create: bool,
 
-    /// Replay these trades instead of making some up: CSV, plain or gzip, with the header
+    /// Replay trades from these files instead of synthetic ones: CSV, plain or gzip, with the header
     /// `exchange,symbol,trade_id,timestamp_ms,side,price,amount`.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["ttl_rate", "bad_rate", "live_keys"])]
     trades: Vec<PathBuf>,
 
-    /// Changes to write [default: 10000, or all trades of the files].
+    /// Changes to write [default: 10000, or all trades in the files].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     records: Option<u64>,
 
-    /// Changes per second at most [default: as fast as the target takes them].
+    /// Maximum changes per second [default: as fast as the target accepts them].
     #[arg(long, value_name = "N", value_parser = positive)]
     rate: Option<f64>,
 
-    /// The same seed makes the same changes.
+    /// Seed of the random changes: the same seed gives the same changes.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
 
-    /// Keys alive at once; older ones are changed and removed.
+    /// Maximum number of items alive at once; beyond that, items are only modified and removed.
     #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = at_least_one)]
     live_keys: u64,
 
-    /// Share of new items, 0 to 1, with an `expires_at` in the past, for TTL deletes.
+    /// Share of new items, 0 to 1, with an `expires_at` in the past, so that TTL deletes them.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share)]
     ttl_rate: f64,
 
-    /// Share of records, 0 to 1, that no consumer can decode, for dead letters. Only into a stream.
+    /// Share of records, 0 to 1, that no consumer can decode, so that they become dead letters. Only with --stream.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share, conflicts_with = "table")]
     bad_rate: f64,
 
-    /// Let some attributes change their type from item to item: readers without a schema refuse such a lake.
+    /// Let some attributes change their type from item to item. Readers that infer types fail on such a lake.
     #[arg(long, conflicts_with = "trades")]
     odd_values: bool,
 
@@ -98,11 +101,11 @@ pub struct GenerateArgs {
     #[arg(long, env = "KINETIDE_REGION", value_name = "REGION")]
     region: Option<String>,
 
-    /// Another DynamoDB than that of AWS, such as one started by `kinetide local`.
+    /// DynamoDB endpoint URL, such as one of `kinetide local` [default: AWS].
     #[arg(long, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
     dynamodb_endpoint: Option<String>,
 
-    /// Another Kinesis than that of AWS.
+    /// Kinesis endpoint URL, such as one of `kinetide local` [default: AWS].
     #[arg(long, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
     kinesis_endpoint: Option<String>,
 
@@ -245,7 +248,7 @@ impl Progress {
             }
             Event::BadLine { error, count } => {
                 if count <= BAD_LINES_SHOWN {
-                    self.bar.suspend(|| say(format!("passed over: {error}")));
+                    self.bar.suspend(|| say(format!("skipped: {error}")));
                 }
             }
             // A refusal now and then is ordinary; one that lasts is not.
@@ -257,7 +260,7 @@ impl Progress {
                     self.last_line.set(now);
                     let waited = (now - since).as_secs();
                     let line =
-                        format!("nothing written for {waited} s, {changes} changes are sent again: {reason}");
+                        format!("nothing written for {waited} s, retrying {changes} changes: {reason}");
                     self.bar.suspend(|| say(line));
                 }
             }
@@ -272,7 +275,7 @@ fn style(template: &str) -> ProgressStyle {
 fn summary(outcome: &Outcome<'_>) -> String {
     let totals = outcome.totals;
     let mut text = format!(
-        "{} changes into {} in {:.1} s ({:.0}/s): {} inserts, {} modifies, {} removes",
+        "{} changes written to {} in {:.1} s ({:.0}/s): {} inserts, {} modifies, {} removes",
         totals.written,
         outcome.target,
         totals.seconds,
@@ -285,8 +288,8 @@ fn summary(outcome: &Outcome<'_>) -> String {
         (totals.expiries, "TTL deletes"),
         (totals.broken, "broken records"),
         (totals.resent, "sent again"),
-        (totals.bad_lines, "bad lines passed over"),
-        (totals.given_up, "given up, perhaps written"),
+        (totals.bad_lines, "bad lines skipped"),
+        (totals.given_up, "given up, possibly written"),
     ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));
@@ -295,17 +298,17 @@ fn summary(outcome: &Outcome<'_>) -> String {
     if totals.interrupted {
         text.push_str("; interrupted before the end");
     } else if outcome.error.is_some() {
-        text.push_str("; ended early by an error");
+        text.push_str("; stopped early by an error");
     }
     if let Some(Place { file, line }) = &totals.last_read {
         text.push_str(&format!("\nread up to {file}, line {line}"));
     }
     for bad in &totals.bad_lines_first {
-        text.push_str(&format!("\npassed over: {bad}"));
+        text.push_str(&format!("\nskipped: {bad}"));
     }
     match totals.bad_lines - totals.bad_lines_first.len() as u64 {
         0 => {}
-        more => text.push_str(&format!("\npassed over: {more} more")),
+        more => text.push_str(&format!("\nskipped: {more} more")),
     }
     text
 }
@@ -314,16 +317,16 @@ fn share(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|share| (0.0..=1.0).contains(share))
-        .ok_or("give a number from 0 to 1".to_owned())
+        .ok_or("must be a number from 0 to 1".to_owned())
 }
 
 pub(super) fn positive(text: &str) -> Result<f64, String> {
     let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate >= 0.001);
-    rate.ok_or("give a number above zero".to_owned())
+    rate.ok_or("must be a number, at least 0.001".to_owned())
 }
 
 pub(super) fn at_least_one(text: &str) -> Result<u64, String> {
-    text.parse().ok().filter(|count| *count > 0).ok_or("give a whole number above zero".to_owned())
+    text.parse().ok().filter(|count| *count > 0).ok_or("must be a whole number, at least 1".to_owned())
 }
 
 #[cfg(test)]
@@ -387,9 +390,9 @@ mod tests {
         let outcome = Outcome { target: "table T", records_per_second, totals: &totals, error };
         assert_eq!(
             summary(&outcome),
-            "10 changes into table T in 2.0 s (5/s): 10 inserts, 0 modifies, 0 removes, 2 bad lines passed over; \
-             ended early by an error\nread up to t.csv, line 13\npassed over: t.csv, line 7: expected 7 fields\n\
-             passed over: 1 more"
+            "10 changes written to table T in 2.0 s (5/s): 10 inserts, 0 modifies, 0 removes, 2 bad lines skipped; \
+             stopped early by an error\nread up to t.csv, line 13\nskipped: t.csv, line 7: expected 7 fields\n\
+             skipped: 1 more"
         );
         let json = serde_json::to_value(&outcome).unwrap();
         assert_eq!((&json["written"], &json["records_per_second"]), (&10.into(), &5.0.into()));

@@ -16,11 +16,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// Flags of `kinetide health`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Asks /healthz, which fails only for what a restart mends. Whether the worker takes part in the work \
-    is at /readyz, and is no reason to restart it.\n\nExit code: 0 when it is alive, 1 when it is not or does not answer."
+    after_help = "Requests /healthz, which fails only when a restart would help: a loop of the process hangs. Whether the \
+    worker does its part of the work is at /readyz; do not restart a worker for that.\n\n\
+    Exit code: 0 when the worker is alive, 1 when it is not, or does not respond within 4 s, 2 for wrong settings."
 )]
 pub struct HealthArgs {
-    /// Where the worker's HTTP endpoints are; 0.0.0.0 stands for this machine.
+    /// Address of the worker's HTTP endpoints; 0.0.0.0 means this machine.
     #[arg(long, env = "KINETIDE_HTTP", value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     http: SocketAddr,
 }
@@ -32,10 +33,10 @@ pub struct HealthArgs {
 pub async fn run(args: HealthArgs) -> anyhow::Result<Exit> {
     let address = reachable(args.http);
     let asked = timeout(ANSWER_TIMEOUT, ask(address)).await.map_err(|_| {
-        anyhow::anyhow!("the worker at {address} did not answer within {} s", ANSWER_TIMEOUT.as_secs())
+        anyhow::anyhow!("the worker at {address} did not respond within {} s", ANSWER_TIMEOUT.as_secs())
     })?;
     let answer =
-        asked.map_err(|error| anyhow::anyhow!("the worker at {address} cannot be asked: {error}"))?;
+        asked.map_err(|error| anyhow::anyhow!("could not reach the worker at {address}: {error}"))?;
     if answer.split(' ').nth(1) == Some("200") {
         return Ok(Exit::Done);
     }

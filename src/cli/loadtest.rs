@@ -17,19 +17,20 @@ use crate::shutdown;
 use crate::terminal::{print, say_error};
 use crate::trial::workers::WorkerEndpoints;
 
-const SERVERS: &str = "Servers of one's own";
+const SERVERS: &str = "Your own servers";
 
 /// Flags of `kinetide loadtest`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Change records go straight into a stream, worker processes land them, faults are played on workers, \
-    servers and network; then every record is looked for in the lake by its sequence number. Progress is on stderr, \
-    the verdict on stdout.\n\n\
-    Faults: kill (SIGKILL), pause (SIGSTOP until others have its shards, then SIGCONT), term (SIGTERM), reshard (split, \
-    merge, change the count), throttle, 5xx, slow, cut (connections), partition (one worker from all servers), disk-full \
-    (one worker), clock (a worker whose wall clock is wrong), deny \
-    (one call to Kinesis or DynamoDB is denied to all workers), hang (one call is not answered). Each round plays every chosen kind once, or as often as it \
-    is named, in an order made from the seed.\n\n\
+    after_help = "Writes change records to a stream, runs worker processes that land them, and injects faults into workers, \
+    servers and network. Then it looks for every record in the lake by its sequence number. Progress goes to stderr, the \
+    verdict to stdout.\n\n\
+    Faults of one worker: kill (SIGKILL), pause (SIGSTOP until others have its shards, then SIGCONT), term (SIGTERM), \
+    partition (no connection to any server), disk-full, clock (its wall clock is wrong by up to a day).\n\
+    Faults of all workers' requests: throttle, 5xx, slow, cut (connections), deny (one call to Kinesis or DynamoDB is \
+    denied), hang (one such call gets no response).\n\
+    Fault of the stream: reshard (split, merge, change the shard count).\n\
+    Each round injects every chosen fault once, or as often as it is named, in an order that follows from the seed.\n\n\
     Exit code: 0 when every record is in the lake exactly once, 1 when not, when no record had to be there, or when \
     interrupted, 2 for wrong settings.\n\nExamples:\n  \
     kinetide loadtest\n  \
@@ -38,45 +39,46 @@ const SERVERS: &str = "Servers of one's own";
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
 )]
 pub struct LoadtestArgs {
-    /// Records per second.
+    /// Records per second to write.
     #[arg(long, value_name = "N", default_value_t = 5_000.0, value_parser = positive, conflicts_with = "ramp")]
     rate: f64,
 
-    /// Records per second at the start and in the end, as in 1000..20000.
+    /// Raise or lower the rate evenly, from records per second at the start to records per second at the end, as in
+    /// 1000..20000.
     #[arg(long, value_name = "FROM..TO")]
     ramp: Option<RampArg>,
 
-    /// Put records for this long.
+    /// How long to write records.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     duration: Duration,
 
-    /// Put no more records than this.
+    /// Maximum number of records to write [default: no limit].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     records: Option<u64>,
 
-    /// Shards of the stream at the start.
+    /// Shards of the stream at the start, 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     shards: u32,
 
-    /// Worker processes.
+    /// Worker processes, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=64))]
     workers: u8,
 
-    /// Faults to play: names with commas between them, or all [default: none].
+    /// Faults to inject: comma-separated names, or all [default: none].
     #[arg(long, value_name = "FAULTS")]
     chaos: Option<Choice>,
 
-    /// Time between faults.
+    /// Time between faults, 200ms or more.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     chaos_every: Duration,
 
-    /// Where reading begins: trim-horizon, latest, or a time, as for `kinetide run`. By the seed, the first worker starts
-    /// before, amid or after the first records, the others one after the other [default: trim-horizon, and all workers
-    /// before the first record].
+    /// Where workers start reading: trim-horizon, latest, or a time, as for `kinetide run`. The seed decides whether the
+    /// first worker starts before, during or after the first records; the others follow one by one [default:
+    /// trim-horizon, with all workers started before the first record].
     #[arg(long, value_name = "POSITION")]
     initial_position: Option<String>,
 
-    /// The same seed makes the same records and the same order of faults.
+    /// Seed: the same seed gives the same records and the same order of faults.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
@@ -88,32 +90,33 @@ pub struct LoadtestArgs {
     #[arg(long)]
     json: bool,
 
-    /// Write a report with charts.
+    /// Write a report with charts to this HTML file.
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
 
-    /// Run this command of the shell as each worker, instead of kinetide's own. docs/LOADTEST.md says how it learns where
-    /// to read and to write, and what its files must look like.
+    /// Run this shell command as each worker, to test another consumer. docs/LOADTEST.md lists the environment variables
+    /// that it gets and the file format that it must write.
     #[arg(long, value_name = "COMMAND")]
     worker_command: Option<String>,
 
-    /// Another Kinesis than the embedded one. The run makes a stream in it and deletes it in the end.
+    /// Kinesis endpoint URL [default: the embedded Kinesis]. The run creates a stream there and deletes it at the end.
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
     kinesis_endpoint: Option<String>,
 
-    /// Another DynamoDB than the embedded one. The run makes a table in it and deletes it in the end.
+    /// DynamoDB endpoint URL [default: the embedded DynamoDB]. The run creates a table there and deletes it at the end.
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
     dynamodb_endpoint: Option<String>,
 
-    /// Another S3 than that of AWS, for a lake at s3://.
+    /// S3 endpoint URL, for a lake at s3:// [default: AWS].
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
     s3_endpoint: Option<String>,
 
-    /// Another lake than a folder in --dir: s3://bucket/prefix, or a folder like /folder or ./folder. The run makes a folder of its own in it.
+    /// Lake to write to: s3://bucket/prefix, or a folder like /folder or ./folder [default: a folder in --dir]. The run
+    /// creates a folder of its own there, which stays.
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
     lake: Option<LakeUrl>,
 
-    /// AWS region [default: from the environment, or that of the embedded servers].
+    /// AWS region [default: from the environment, or the embedded servers' region].
     #[arg(long, help_heading = SERVERS, value_name = "REGION")]
     region: Option<String>,
 }
@@ -129,7 +132,7 @@ impl FromStr for RampArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (from, to) = text.split_once("..").ok_or("write it like 1000..20000")?;
+        let (from, to) = text.split_once("..").ok_or("must be two rates, like 1000..20000")?;
         Ok(Self { from: positive(from)?, to: positive(to)? })
     }
 }

@@ -15,21 +15,23 @@ use crate::terminal::Out;
 /// Flags of `kinetide local`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Everything is in memory and gone at the end. Runs until SIGTERM or Ctrl-C.\n\nExamples:\n  \
+    after_help = "Runs until SIGTERM or Ctrl-C. All data is in memory and is lost at the end. docs/LOCAL-AWS.md lists what \
+    the servers can do.\n\nExit code: 0 after a signal, 1 when a server could not start, 2 for wrong settings.\n\n\
+    Examples:\n  \
     kinetide local --stream trades:4\n  \
     kinetide local --table CryptoTransactions:transaction_id --stream trades:2 --forward CryptoTransactions:trades\n  \
     kinetide local --stream trades:1 --fault GetRecords:throttle:0.1 --fault '*:delay=50ms:0.5'"
 )]
 pub struct LocalArgs {
-    /// Port of Kinesis on loopback; 0 takes a free one.
+    /// Port of Kinesis on loopback; 0 picks a free one.
     #[arg(long, env = "KINETIDE_LOCAL_KINESIS_PORT", default_value_t = 4567, value_name = "PORT")]
     kinesis_port: u16,
 
-    /// Port of DynamoDB on loopback; 0 takes a free one.
+    /// Port of DynamoDB on loopback; 0 picks a free one.
     #[arg(long, env = "KINETIDE_LOCAL_DYNAMODB_PORT", default_value_t = 8000, value_name = "PORT")]
     dynamodb_port: u16,
 
-    /// Region that both pretend to be in.
+    /// AWS region of both servers, as their ARNs name it.
     #[arg(long, env = "KINETIDE_LOCAL_REGION", default_value = "us-east-1")]
     region: String,
 
@@ -37,11 +39,11 @@ pub struct LocalArgs {
     #[arg(long = "stream", value_name = "NAME:SHARDS")]
     streams: Vec<Named<u32>>,
 
-    /// Create a table with this partition key (a string) and its stream of changes. Repeatable.
+    /// Create a table with this partition key (a string) and its DynamoDB stream. Repeatable.
     #[arg(long = "table", value_name = "NAME:KEY")]
     tables: Vec<Named<String>>,
 
-    /// Send every change of a table to a stream, as a Kinesis streaming destination does. Repeatable.
+    /// Forward every change of a table to a stream, as a Kinesis streaming destination of DynamoDB does. Repeatable.
     #[arg(long = "forward", value_name = "TABLE:STREAM")]
     forwards: Vec<Named<String>>,
 
@@ -49,12 +51,13 @@ pub struct LocalArgs {
     #[arg(long, env = "KINETIDE_LOCAL_REAL_LIMITS")]
     real_limits: bool,
 
-    /// Make calls to Kinesis fail. KIND is throttle, 5xx, delay=TIME, cut or lost-answer; OPERATION may be *.
-    /// Example: GetRecords:throttle:0.1. Repeatable.
+    /// Make Kinesis requests fail. OPERATION is a name or *. KIND is throttle, 5xx, delay=TIME, cut (connection closed,
+    /// nothing done), lost-answer (done, then connection closed) or empty (a page without records). RATE is the share of
+    /// requests, 0 to 1. Example: GetRecords:throttle:0.1. Repeatable.
     #[arg(long = "fault", value_name = "OPERATION:KIND:RATE")]
     faults: Vec<Fault>,
 
-    /// Seed of the faults: the same seed and calls give the same faults.
+    /// Seed of the faults: the same seed and the same requests give the same faults.
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     fault_seed: u64,
 
@@ -77,7 +80,7 @@ impl<T: FromStr> FromStr for Named<T> {
         text.split_once(':')
             .filter(|(name, value)| !name.is_empty() && !value.is_empty())
             .and_then(|(name, value)| Some(Self { name: name.to_owned(), value: value.parse().ok()? }))
-            .ok_or_else(|| "write two parts with a colon between them, as in trades:4".to_owned())
+            .ok_or_else(|| "must be two parts with a colon between them, like trades:4".to_owned())
     }
 }
 
@@ -137,7 +140,7 @@ fn as_text(aws: &LocalAws) -> String {
         "Kinesis   {kinesis}
 DynamoDB  {dynamodb}
 
-Point the AWS CLI, boto3 or an SDK at them; any credentials will do:
+To point the AWS CLI, boto3 or an SDK at them (any credentials are accepted):
 
   export AWS_ENDPOINT_URL_KINESIS={kinesis}
   export AWS_ENDPOINT_URL_DYNAMODB={dynamodb}

@@ -28,7 +28,7 @@ use crate::terminal::{is_broken_pipe, say};
 const ABOUT: &str = "Reads a change stream and lands it in a lake as gzip NDJSON, exactly once";
 
 #[cfg(feature = "local")]
-const START_HERE: &str = "Start here: `kinetide demo` shows the whole pipeline on this machine, without an account. \
+const START_HERE: &str = "Start here: `kinetide demo` runs the whole pipeline on this machine, without an AWS account. \
     `kinetide COMMAND --help` explains each command.";
 #[cfg(not(feature = "local"))]
 const START_HERE: &str = "`kinetide COMMAND --help` explains each command.";
@@ -48,28 +48,28 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the consumer service: lease shards, transform records, land them, checkpoint.
+    /// Run a worker: lease shards, transform records, land rows in the lake, checkpoint.
     Run(Box<run::RunArgs>),
-    /// Show who reads which shard and why one is not read; release, evict, reset or delete leases.
+    /// Show which worker reads which shard, and why a shard is not read; release, evict or delete leases, set checkpoints.
     Leases(Box<leases::LeasesArgs>),
-    /// Ask a worker whether it is alive: the health check of containers.
+    /// Check whether a worker is alive, as a container health check.
     Health(health::HealthArgs),
-    /// Look at dead letters, replay them into the lake, export them.
+    /// List, count, show, replay or export dead letters.
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
-    /// Run the whole pipeline on this machine, check that nothing was lost or doubled, and say where the lake is.
+    /// Run the whole pipeline on this machine and check that no record was lost or duplicated.
     #[cfg(feature = "local")]
     Demo(Box<demo::DemoArgs>),
-    /// Put load on worker processes, play faults on them, and check every record: a verdict and a report.
+    /// Run worker processes under load, inject faults, and check every record.
     #[cfg(feature = "local")]
     Loadtest(Box<loadtest::LoadtestArgs>),
-    /// Run only the embedded Kinesis and DynamoDB, for any AWS client.
+    /// Run the embedded Kinesis and DynamoDB alone, for any AWS client.
     #[cfg(feature = "local")]
     Local(Box<local::LocalArgs>),
-    /// Generate or replay trades into a DynamoDB table or a stream.
+    /// Write synthetic or recorded trades to a DynamoDB table or a Kinesis stream.
     Generate(Box<generate::GenerateArgs>),
-    /// Print the types of rows and dead letters for a reader of the lake: Athena, DuckDB, pyarrow, Spark and others.
+    /// Print the column types of rows or dead letters for Athena, DuckDB, pyarrow, Spark and others.
     Schema(Box<schema::SchemaArgs>),
-    /// Try records on a transform: rows on stdout, dead letters on stderr.
+    /// Run a transform on records from a file: rows on stdout, dead letters on stderr.
     Transform(Box<transform::TransformArgs>),
 }
 

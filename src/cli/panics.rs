@@ -33,7 +33,7 @@ fn note(panic: &PanicHookInfo<'_>) {
     if SAID.lock().is_ok_and(|mut said| said.insert(place.clone())) {
         tracing::error!(
             place,
-            "the transform panicked: such records become dead letters, reason transform_panicked; please report it"
+            "the transform panicked: such records become dead letters with reason transform_panicked; please report this bug"
         );
     }
 }

@@ -37,7 +37,7 @@ pub async fn run(args: RunArgs, unknown: &[Unknown]) -> anyhow::Result<Exit> {
         tracing::warn!(
             variable = variable.name,
             meant = variable.meant,
-            "unknown variable: it has no effect"
+            "unknown environment variable: it has no effect"
         );
     }
     let exit = match Box::pin(service::run(config)).await {

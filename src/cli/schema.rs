@@ -14,49 +14,49 @@ use crate::transform::{Column, ColumnType, DEAD_LETTER_COLUMNS, ErrorCode, Trans
 
 /// Flags of `kinetide schema`.
 #[derive(Debug, Args)]
-#[command(after_help = "docs/READING.md shows what to do with it, reader by reader.\n\n\
+#[command(after_help = "docs/READING.md shows how to use the output, reader by reader.\n\n\
     Exit code: 0 when printed, 2 for wrong settings.\n\nExamples:\n  \
     kinetide schema --transform crypto-transactions --format athena --location s3://my-lake/landing/transactions\n  \
     kinetide schema --transform dynamodb-cdc --format duckdb --location ./lake/landing/trades\n  \
     kinetide schema --dead-letters --format spark")]
 pub struct SchemaArgs {
-    /// What makes the rows.
+    /// The transform that makes the rows.
     #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM,
           value_parser = PossibleValuesParser::new(Transform::NAMES))]
     transform: String,
 
-    /// TOML file with nested settings, as that of `kinetide run`: scales of the enrichment decide types.
+    /// The settings file of `kinetide run`: the scales of its enrichment table decide decimal types.
     #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     settings: Option<PathBuf>,
 
-    /// Who is to read.
+    /// The reader to print the types for.
     #[arg(long, value_name = "READER", value_enum)]
     format: Format,
 
-    /// The types of dead letters instead of rows.
+    /// Print the types of dead letters instead of rows.
     #[arg(long)]
     dead_letters: bool,
 
-    /// Folder of the rows, or of the dead letters, for athena and duckdb.
+    /// URL of the folder of rows, or of dead letters, for athena and duckdb.
     #[arg(long, value_name = "URL", default_value = "s3://BUCKET/FOLDER")]
     location: String,
 
-    /// Name of the table, for athena.
+    /// Table name, for athena.
     #[arg(long, value_name = "NAME", default_value = "landing")]
     table: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// A statement that makes the table, with partition projection.
+    /// A CREATE TABLE statement with partition projection.
     Athena,
     /// A query over all rows.
     Duckdb,
     /// Python: a `pyarrow.Schema`.
     Pyarrow,
-    /// Python: the schema of `scan_ndjson`.
+    /// Python: a schema for `scan_ndjson`.
     Polars,
-    /// DDL of the columns, for `spark.read.schema`.
+    /// Column DDL for `spark.read.schema`.
     Spark,
     /// JSON Schema of one row.
     JsonSchema,

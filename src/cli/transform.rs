@@ -23,40 +23,41 @@ const LINE_MAX: usize = 16 << 20;
 /// Flags of `kinetide transform`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 when every record became a row, 1 when there was a dead letter or the input \
-    cannot be read, 2 for wrong settings.\n\nExamples:\n  \
+    after_help = "Writes nothing to a lake. The last line on stderr counts records, rows and dead letters.\n\n\
+    Exit code: 0 when every record became a row, 1 when there was a dead letter or the input could not be read, 2 for \
+    wrong settings.\n\nExamples:\n  \
     kinetide transform --transform crypto-transactions tests/fixtures/kinesis-dynamodb-insert.json\n  \
     aws kinesis get-records --shard-iterator ... | jq -r '.Records[].Data' | kinetide transform --base64"
 )]
 pub struct TransformArgs {
-    /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
+    /// How a record becomes a row: crypto-transactions, dynamodb-cdc or json.
     #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM)]
     transform: String,
 
-    /// TOML file with nested settings: the tables enrichment and columns.
+    /// TOML file for settings that are not flags: its tables are enrichment and columns.
     #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     settings: Option<PathBuf>,
 
-    /// Each line is the base64 of a record, as in the answer of GetRecords.
+    /// Each line is one record in base64, as in the response of GetRecords.
     #[arg(long)]
     base64: bool,
 
-    /// The records are from DynamoDB Streams, not from Kinesis.
+    /// Treat the records as DynamoDB Streams records, not as Kinesis records.
     #[arg(long)]
     dynamodb_streams: bool,
 
-    /// Arrival time of all records, for example 2026-01-15T09:30:30Z. Without it each record arrives when it was
-    /// created, so that the same input always gives the same rows.
+    /// Arrival time of all records, like 2026-01-15T09:30:30Z [default: the creation time of each record, so that the
+    /// same input always gives the same rows].
     #[arg(long, value_name = "TIME", value_parser = time)]
     arrival: Option<i64>,
 
-    /// One JSON document a line, or one document over many lines. `-` is stdin.
+    /// File to read: one JSON document per line, or one document over many lines. `-` is stdin.
     #[arg(value_name = "FILE", default_value = "-")]
     file: PathBuf,
 }
 
 fn time(text: &str) -> Result<i64, String> {
-    parse_utc_us(text.as_bytes()).ok_or_else(|| "expected a time like 2026-01-15T09:30:30Z".to_owned())
+    parse_utc_us(text.as_bytes()).ok_or_else(|| "must be a time like 2026-01-15T09:30:30Z".to_owned())
 }
 
 /// Runs the command.
@@ -146,7 +147,7 @@ impl<R: Write, D: Write> Run<'_, R, D> {
                 self.refused += 1;
                 writeln!(
                     self.dead_letters,
-                    "line {number} has more than 16 MiB, which no record has: passed over"
+                    "line {number} has more than 16 MiB, which no record can have: skipped"
                 )?;
             } else if !line.trim_ascii().is_empty() {
                 self.record(line.trim_ascii())?;

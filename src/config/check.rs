@@ -26,9 +26,9 @@ const ECS_DRAIN_MAX: Duration = Duration::from_secs(110);
 const BATCH_AGE_ODD: Duration = Duration::from_secs(1);
 
 /// Java 17's GZIPInputStream ends early in such a file (JDK-7036144), as Trino 411 shows.
-const MANY_MEMBERS: &str = "--firehose-gzip records: each object is gzip of many members, of which some readers on a \
-    JVM (Athena may be one, Trino on Java 17 is) read the first only and lose the other rows without an error; use \
-    --firehose-gzip firehose unless your readers are known to take it";
+const MANY_MEMBERS: &str = "--firehose-gzip records: each object is gzip with many members. Some JVM readers (Trino on \
+    Java 17, possibly Athena) read only the first member and lose the other rows without an error; use \
+    --firehose-gzip firehose unless you know that your readers read all members";
 
 /// Up to here a pause between polls is short, whatever the age of batches.
 const POLL_SHORT: Duration = Duration::from_secs(5);
@@ -76,7 +76,8 @@ pub(crate) fn layout(landing: &str, errors: &str) -> Result<Layout, BadSetting> 
     let is_in = |inner: &str, outer: &str| format!("{inner}/").starts_with(&format!("{outer}/"));
     if is_in(&layout.errors, &layout.landing) || is_in(&layout.landing, &layout.errors) {
         let allowed = format!(
-            "must be apart from --landing {:?}: whoever reads rows would find dead letters, or the other way round",
+            "must be apart from --landing {:?}: neither folder may be inside the other, or readers of rows would read \
+             dead letters",
             layout.landing
         );
         return Err(BadSetting::new("errors", layout.errors, allowed));
@@ -89,11 +90,13 @@ pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a st
     let refuse = |allowed: &str| Err(BadSetting::new(setting, value, allowed));
     if value.contains("://") || mistaken_url(value).is_some() {
         return refuse(
-            "is a folder inside the lake, like landing/trades; the address of the lake goes to --lake",
+            "must be a folder inside the lake, like landing/trades; the URL of the lake goes to --lake",
         );
     }
     if value.starts_with('/') {
-        return refuse("is a folder inside the lake, like landing/trades: leave out the '/' at its start");
+        return refuse(
+            "must be a folder inside the lake, like landing/trades: leave out the '/' at the start",
+        );
     }
     let path = value.strip_suffix('/').unwrap_or(value);
     let part = |part: &str| !part.is_empty() && part != "." && part != "..";
@@ -102,7 +105,7 @@ pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a st
         return refuse("must be a path of letters, digits, '.', '_', '-' and '=' without '..'");
     }
     if path.split('/').any(|part| part.starts_with(['_', '.'])) {
-        return refuse("no part may start with '_' or '.': Athena, Hive and Spark pass over such folders");
+        return refuse("no part may start with '_' or '.': Athena, Hive and Spark skip such folders");
     }
     Ok(path)
 }
@@ -111,8 +114,10 @@ pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a st
 #[cfg(feature = "local")]
 pub(crate) fn local_folder(text: &str) -> Result<std::path::PathBuf, String> {
     match mistaken_url(text) {
-        Some(_) => Err("must be a folder of this machine".to_owned()),
-        None if text.trim() != text || text.is_empty() => Err("is empty, or has spaces around it".to_owned()),
+        Some(_) => Err("must be a folder on this machine".to_owned()),
+        None if text.trim() != text || text.is_empty() => {
+            Err("must not be empty, nor start or end with a space".to_owned())
+        }
         None => std::path::absolute(text).map_err(|error| error.to_string()),
     }
 }
@@ -127,8 +132,8 @@ pub(super) fn relations(args: &RunArgs) -> Result<(), BadSetting> {
     let response = (args.failover_time / 3).min(RESPONSE_MAX);
     if args.shutdown_budget < response {
         let allowed = format!(
-            "must be at least {} with --failover-time {}: one response of the lease table may take as long, and a shard \
-             that is not given back in time has no reader for the failover time",
+            "must be at least {} with --failover-time {}: one response of the lease table may take that long, and a \
+             lease that is not released in time leaves its shard without a reader for the failover time",
             show(response),
             show(args.failover_time)
         );
@@ -136,15 +141,15 @@ pub(super) fn relations(args: &RunArgs) -> Result<(), BadSetting> {
     }
     if args.batch_bytes.as_u64() / COMPRESSED > args.byte_budget.as_u64() {
         let allowed = format!(
-            "must not be above {COMPRESSED} times --byte-budget {}: batches are closed early when memory is short, so \
-             that none would ever be so large, and one shard would take the memory of all",
+            "must be at most {COMPRESSED} times --byte-budget {}: a batch is closed early when memory is short, so no \
+             batch could reach this size, and one shard could use all of the memory",
             args.byte_budget
         );
         return Err(BadSetting::new("batch-bytes", args.batch_bytes, allowed));
     }
     if args.lease_scan_interval > args.failover_time {
         let allowed = format!(
-            "must not be above --failover-time {}: a worker that looks at the leases less often cannot see who is \
+            "must be at most --failover-time {}: a worker that scans the leases less often cannot see which workers are \
              alive",
             show(args.failover_time)
         );
@@ -152,7 +157,7 @@ pub(super) fn relations(args: &RunArgs) -> Result<(), BadSetting> {
     }
     if args.poll_idle_max > args.batch_age.max(POLL_SHORT) {
         let allowed = format!(
-            "must not be above --batch-age {}: records would wait longer to be read than to be landed",
+            "must be at most --batch-age {}: records would wait longer to be read than to be delivered",
             show(args.batch_age)
         );
         return Err(BadSetting::new("poll-idle-max", show(args.poll_idle_max), allowed));
@@ -169,30 +174,30 @@ pub(super) fn oddities(config: &Config) -> Vec<String> {
     }
     if limits.rows_bytes_max > *byte_budget {
         odd.push(format!(
-            "--batch-bytes {} is above --byte-budget {}: where rows compress badly, batches are closed before they are so \
-             large, and one shard can keep the others waiting",
+            "--batch-bytes {} is above --byte-budget {}: where rows compress badly, batches are closed before they reach \
+             this size, and one shard can keep the others waiting for memory",
             ByteSize(limits.rows_bytes_max as u64),
             ByteSize(*byte_budget as u64)
         ));
     }
     if shutdown_budget < failover {
         odd.push(format!(
-            "--shutdown-budget {} is below --failover-time {}: a shard whose drain is cut short has no reader for longer \
-             than the drain might have taken",
+            "--shutdown-budget {} is below --failover-time {}: when a drain is cut short, its shards have no reader for \
+             the failover time, which is longer than the drain may take",
             show(*shutdown_budget),
             show(*failover)
         ));
     }
     if config.ecs_metadata_uri.is_some() && *shutdown_budget > ECS_DRAIN_MAX {
         odd.push(format!(
-            "--shutdown-budget {}: ECS kills a task after its stopTimeout, which is 30s unless set and 120s at most on \
-             Fargate; give the drain 10s less than that",
+            "--shutdown-budget {}: ECS kills a task after its stopTimeout (30s by default, at most 120s on Fargate); set \
+             the shutdown budget 10s below it",
             show(*shutdown_budget)
         ));
     }
     if *batch_age_max < BATCH_AGE_ODD && matches!(config.lake, LakeUrl::S3 { .. }) {
         odd.push(format!(
-            "--batch-age {} makes many small objects in the lake, which cost requests and slow its readers down",
+            "--batch-age {} makes many small objects in the lake: more requests to pay for, and slower readers",
             show(*batch_age_max)
         ));
     }
@@ -219,8 +224,8 @@ mod tests {
             ("../x", "must be a path"),
             ("./x", "must be a path"),
             ("a b", "must be a path"),
-            ("_landing", "pass over"),
-            ("landing/.x", "pass over"),
+            ("_landing", "skip such folders"),
+            ("landing/.x", "skip such folders"),
         ] {
             let refused = folder("landing", value).unwrap_err().to_string();
             assert!(refused.contains(reason), "{refused}");

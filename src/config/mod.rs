@@ -46,10 +46,11 @@ const AWS: &str = "AWS";
 /// Flags and variables of `kinetide run`.
 #[derive(Clone, Debug, Args)]
 #[command(
-    after_help = "Every setting is a flag or a variable; the flag wins. TIME is written like 500ms, 30s or 5m, \
-    SIZE like 64MiB.\n\n\
-    SIGTERM, SIGINT (Ctrl-C) or SIGHUP: reads no more, lands what was read, hands its shards to the other workers and ends.\n\
-    Exit code: 0 after a clean drain, 1 when it could not start or not drain in time, 2 for wrong settings.\n\n\
+    after_help = "Every setting is a flag or an environment variable; the flag wins. TIME is written like 500ms, 30s or \
+    5m, SIZE like 64MiB.\n\n\
+    On SIGTERM, SIGINT (Ctrl-C) or SIGHUP the worker drains: it stops reading, delivers and commits what it has read, \
+    releases its leases and exits.\n\n\
+    Exit code: 0 after a clean drain, 1 when it could not start or could not drain in time, 2 for wrong settings.\n\n\
     Examples:\n  \
     kinetide run --stream trades --lake s3://my-lake/raw --region eu-north-1\n  \
     kinetide run --stream trades --lake ./lake --kinesis-endpoint http://127.0.0.1:4567 \\\n      \
@@ -65,12 +66,12 @@ pub struct RunArgs {
     #[arg(long, help_heading = STREAM, env = "KINETIDE_LAKE", value_name = "URL")]
     pub lake: String,
 
-    /// Firehose delivery stream that rows go to instead, at least once. The lake then takes dead letters and rows
-    /// too long for a record, about 1 MB.
+    /// Send rows to this Firehose delivery stream instead of the lake, at least once. Dead letters, and rows too long
+    /// for a Firehose record (about 1 MB), still go to the lake.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_FIREHOSE", value_name = "NAME")]
     pub firehose: Option<String>,
 
-    /// Who compresses what goes to Firehose.
+    /// Who compresses the rows that go to Firehose.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_FIREHOSE_GZIP", value_name = "WHO", value_enum,
           default_value_t = FirehoseGzip::Firehose, requires = "firehose")]
     pub firehose_gzip: FirehoseGzip,
@@ -80,97 +81,97 @@ pub struct RunArgs {
     #[arg(long, help_heading = STREAM, env = "KINETIDE_APPLICATION", value_name = "NAME")]
     pub application: Option<String>,
 
-    /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
+    /// How a record becomes a row: crypto-transactions, dynamodb-cdc or json.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_TRANSFORM", value_name = "NAME",
           default_value = DEFAULT_TRANSFORM)]
     pub transform: String,
 
-    /// TOML file with nested settings: the tables enrichment and columns.
+    /// TOML file for settings that are not flags: its tables are enrichment and columns.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
 
-    /// Folder of the rows in the lake [default: landing/transactions for crypto-transactions, else landing/STREAM].
+    /// Folder in the lake for rows [default: landing/transactions for crypto-transactions, else landing/STREAM].
     #[arg(long, help_heading = STREAM, env = "KINETIDE_LANDING", value_name = "FOLDER")]
     pub landing: Option<String>,
 
-    /// Folder of the dead letters in the lake.
+    /// Folder in the lake for dead letters.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_ERRORS", value_name = "FOLDER", default_value = "errors")]
     pub errors: String,
 
-    /// Where to start a shard that has no lease yet: trim-horizon, latest, or a time like 2026-01-15T09:30:00Z.
+    /// Where to start reading a shard that has no lease yet: trim-horizon (its oldest record), latest (new records only),
+    /// or a time like 2026-01-15T09:30:00Z.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_INITIAL_POSITION", value_name = "POSITION",
           default_value = "trim-horizon")]
     pub initial_position: String,
 
-    /// Close a batch at this size of rows before compression, 1KiB to 1GiB.
+    /// Close a batch when its rows reach this size before compression, 1KiB to 1GiB.
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_BATCH_BYTES", value_name = "SIZE",
           default_value = "64MiB", value_parser = byte_size)]
     pub batch_bytes: ByteSize,
 
-    /// Close a batch this long after its first record, 100ms to 1h.
+    /// Close a batch this long after its first record was read, 100ms to 1h.
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_BATCH_AGE", value_name = "TIME",
           default_value = "300s", value_parser = duration)]
     pub batch_age: Duration,
 
-    /// gzip level, 1 (fast) to 9 (small).
+    /// gzip level of objects, 1 (fast) to 9 (small).
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_GZIP_LEVEL", value_name = "LEVEL", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=9))]
     pub gzip_level: u32,
 
-    /// How a batch under way is described in its lease row. 1 is what earlier releases read, 2 also proves its
-    /// objects; auto writes 2 when every worker reports that it reads it. Beside Java workers set 2.
+    /// Format of a pending batch in its lease row. 1 can be read by earlier releases; 2 also records what each object
+    /// holds. auto writes 2 once every worker reports that it can read it. With Java KCL workers in the fleet, set 2.
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_PENDING_FORMAT", value_name = "FORMAT", value_enum,
           default_value_t = PendingFormatSetting::Auto)]
     pub pending_format: PendingFormatSetting,
 
-    /// Bytes in memory between fetch and delivery, over all shards, 32MiB or more.
+    /// Memory for records between fetch and delivery, all shards together, 32MiB to 1TiB.
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_BYTE_BUDGET", value_name = "SIZE",
           default_value = "256MiB", value_parser = byte_size)]
     pub byte_budget: ByteSize,
 
-    /// A shard whose worker shows no sign of life for this long is taken over, 1s to 10m. The same for all workers.
+    /// Time without a renewal after which a lease goes to another worker, 1s to 10m. Must be the same on all workers.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
           default_value = "10s", value_parser = duration)]
     pub failover_time: Duration,
 
-    /// Look at the lease table this often, 100ms to 1m; tables above 500 leases are looked at less often.
+    /// Time between scans of the lease table, 100ms to 1m. A table of more than 500 leases is scanned less often.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_LEASE_SCAN_INTERVAL", value_name = "TIME",
-          default_value = "1s",
-          value_parser = duration)]
+          default_value = "1s", value_parser = duration)]
     pub lease_scan_interval: Duration,
 
-    /// Look for shards without a lease this often, 1s to 1h; the stream is listed at every tenth look.
+    /// Time between the leader's checks for shards without a lease, 1s to 1h. It lists the stream on every tenth check, or
+    /// when a check finds a gap.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_SHARD_SYNC_INTERVAL", value_name = "TIME",
-          default_value = "60s",
-          value_parser = duration)]
+          default_value = "60s", value_parser = duration)]
     pub shard_sync_interval: Duration,
 
-    /// The most shards that one worker is given [default: no limit]. That of the worker that leads counts for all.
+    /// Maximum number of leases per worker, 1 or more [default: no limit]. The leader's value applies to the whole
+    /// fleet.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_LEASES_MAX", value_name = "N")]
     pub leases_max: Option<usize>,
 
-    /// The most bytes per second that one worker is given, by the averages of its shards [default: no limit]. That of
-    /// the worker that leads counts for all.
+    /// Maximum throughput per worker, in bytes per second by the averages of its shards, 1KiB or more
+    /// [default: no limit]. The leader's value applies to the whole fleet.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_THROUGHPUT_MAX", value_name = "SIZE",
           value_parser = byte_size)]
     pub throughput_max: Option<ByteSize>,
 
-    /// The longest pause between polls of a shard without new records, 200ms to 1m.
+    /// Longest time between polls of a shard without new records, 200ms to 1m.
     #[arg(long, help_heading = SHARING, env = "KINETIDE_POLL_IDLE_MAX", value_name = "TIME",
           default_value = "1s", value_parser = duration)]
     pub poll_idle_max: Duration,
 
-    /// Id of this worker, unique among live processes [default: host name and a random part].
+    /// Id of this worker, unique among running workers [default: host name and a random part].
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_WORKER_ID", value_name = "ID")]
     pub worker_id: Option<String>,
 
-    /// Serve metrics, health and status here; port 0 takes a free one.
+    /// Address for /metrics, /healthz, /readyz and /api/status; port 0 picks a free port.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_HTTP", value_name = "ADDRESS",
-          default_value = "127.0.0.1:8080",
-          value_parser = address)]
+          default_value = "127.0.0.1:8080", value_parser = address)]
     pub http: SocketAddr,
 
-    /// Time for a drain after SIGTERM, 1s to 1h. On ECS: stopTimeout less 10 s.
+    /// Longest time for a drain after SIGTERM, 1s to 1h. On ECS, set it 10 s below stopTimeout.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_SHUTDOWN_BUDGET", value_name = "TIME",
           default_value = "20s", value_parser = duration)]
     pub shutdown_budget: Duration,
@@ -191,19 +192,19 @@ pub struct RunArgs {
     #[arg(long, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     pub region: Option<String>,
 
-    /// Another Kinesis than that of AWS.
+    /// Kinesis endpoint URL [default: AWS].
     #[arg(long, help_heading = AWS, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
     pub kinesis_endpoint: Option<String>,
 
-    /// Another DynamoDB than that of AWS.
+    /// DynamoDB endpoint URL [default: AWS].
     #[arg(long, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
     pub dynamodb_endpoint: Option<String>,
 
-    /// Another S3 than that of AWS, for a lake at s3://.
+    /// S3 endpoint URL, for a lake at s3:// [default: AWS].
     #[arg(long, help_heading = AWS, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
 
-    /// Another Firehose than that of AWS.
+    /// Firehose endpoint URL [default: AWS].
     #[arg(long, help_heading = AWS, env = "KINETIDE_FIREHOSE_ENDPOINT", value_name = "URL")]
     pub firehose_endpoint: Option<String>,
 
@@ -211,12 +212,12 @@ pub struct RunArgs {
     #[command(flatten)]
     pub encryption: EncryptionArgs,
 
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG_FORMAT", value_name = "FORMAT", value_enum,
           default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
 
-    /// What is logged: a level, or targets with their levels, like info,kinetide=debug. Errors always, unless it says off.
+    /// Log filter: a level, or targets with levels, like info,kinetide=debug. Errors are logged unless it says off.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG", value_name = "FILTER",
           default_value = DEFAULT_FILTER)]
     pub log: String,
@@ -225,21 +226,21 @@ pub struct RunArgs {
 /// Who compresses what goes to Firehose, as people say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum FirehoseGzip {
-    /// The delivery stream, by its own compression setting; records are plain lines.
+    /// The delivery stream, by its own compression setting. It gets plain lines.
     Firehose,
-    /// We: each record is a whole gzip member, and the delivery stream must not compress.
+    /// kinetide: each Firehose record is one complete gzip member. The delivery stream must not compress.
     Records,
 }
 
 /// How pending batches are described, as people say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PendingFormatSetting {
-    /// As the whole fleet understands it.
+    /// 2 once every worker of the fleet reads it, else 1.
     Auto,
-    /// As earlier releases do.
+    /// Readable by earlier releases.
     #[value(name = "1")]
     One,
-    /// With proof.
+    /// Also records what each object holds.
     #[value(name = "2")]
     Two,
 }
@@ -247,15 +248,15 @@ pub enum PendingFormatSetting {
 /// Flags and variables of all commands that write to a lake at s3://.
 #[derive(Clone, Debug, Args)]
 pub struct EncryptionArgs {
-    /// Encryption of new objects at s3:// [default: that of the bucket].
+    /// Encryption of new objects at s3:// [default: the bucket's].
     #[arg(long, help_heading = AWS, env = "KINETIDE_S3_SSE", value_name = "KIND", value_enum)]
     pub s3_sse: Option<Sse>,
 
-    /// KMS key of new objects at s3:// [default: the account's key for S3].
+    /// KMS key of new objects at s3://, with --s3-sse kms or kms-dsse [default: the account's key for S3].
     #[arg(long, help_heading = AWS, env = "KINETIDE_S3_KMS_KEY", value_name = "ARN")]
     pub s3_kms_key: Option<String>,
 
-    /// Let S3 use one data key for many objects: fewer requests to KMS. With --s3-sse kms.
+    /// Let S3 use one data key for many objects, which saves KMS requests. Needs --s3-sse kms.
     #[arg(long, help_heading = AWS, env = "KINETIDE_S3_BUCKET_KEY")]
     pub s3_bucket_key: bool,
 }
@@ -549,10 +550,9 @@ pub(crate) fn initial_position(text: &str) -> Result<(Checkpoint, Option<i64>), 
         "trim-horizon" => Ok((Checkpoint::TrimHorizon, None)),
         "latest" => Ok((Checkpoint::Latest, None)),
         time => match time.parse::<jiff::Timestamp>() {
-            Ok(time) if time.as_microsecond() > wall_clock_us() => Err(
-                "is in the future, and the stream takes no such time; give one that has passed, or latest"
-                    .to_owned(),
-            ),
+            Ok(time) if time.as_microsecond() > wall_clock_us() => {
+                Err("is in the future, which Kinesis refuses; give a time in the past, or latest".to_owned())
+            }
             Ok(time) => Ok((Checkpoint::AtTimestamp, Some(time.as_microsecond()))),
             Err(_) => Err("must be trim-horizon, latest, or a time like 2026-01-15T09:30:00Z".to_owned()),
         },
@@ -568,8 +568,8 @@ fn worker_id(given: Option<String>) -> Result<WorkerId, BadSetting> {
     let odd = id.len() > WORKER_ID_MAX || id.contains(char::is_control) || id.trim() != id;
     if id.is_empty() || odd || id.starts_with("shardId-") || FIXED_ROW_KEYS.contains(&id.as_str()) {
         let allowed = format!(
-            "must be 1 to {WORKER_ID_MAX} characters without spaces around them, and must not look like a key of the \
-             lease table"
+            "must be 1 to {WORKER_ID_MAX} characters, must not start or end with a space, and must not look like a key \
+             of the lease table"
         );
         return Err(BadSetting { setting: "worker-id", value: id, allowed });
     }
@@ -586,7 +586,7 @@ fn read_file(path: &std::path::Path) -> Result<TransformSettings, BadSetting> {
     };
     let text = read().map_err(|error| bad(format!("cannot be read: {error}")))?;
     if text.len() as u64 > SETTINGS_MAX {
-        return Err(bad("is too long for a settings file: 1 MiB at most".to_owned()));
+        return Err(bad("must be at most 1 MiB".to_owned()));
     }
     let line = |at: usize| text[..at].matches('\n').count() + 1;
     toml::from_str(&text).map_err(|error: toml::de::Error| {

@@ -38,10 +38,10 @@ pub struct Unknown {
 
 impl std::fmt::Display for Unknown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the variable {} is not known", self.name)?;
+        write!(f, "unknown environment variable {}", self.name)?;
         match &self.meant {
             Some(meant) => write!(f, "; did you mean {meant}?"),
-            None => write!(f, " and has no effect"),
+            None => write!(f, ": it has no effect"),
         }
     }
 }

@@ -131,7 +131,7 @@ async fn what_hangs_stalls_the_shard_with_its_reason() {
     let stalled = seen();
     assert_eq!((stalled.state, stalled.stalled_for_ms), (ShardState::Stalled("lake"), Some(19_000)));
     let error = stalled.last_error.unwrap();
-    assert!(error.starts_with("could not deliver a: no answer for 19 s; "), "{error}");
+    assert!(error.starts_with("could not deliver a: no response for 19 s; "), "{error}");
     assert_eq!(put.await, Created::New);
     assert_eq!(seen().state, ShardState::Reading);
     let mut put = Box::pin(steps.create(1, "deliver", "b", &body));

@@ -42,7 +42,7 @@ pub enum UnreadableLetter {
     #[error("it is longer than any dead letter can be")]
     TooLong,
     /// The arrival time is out of range, or its two members contradict each other.
-    #[error("its arrival time cannot be")]
+    #[error("its arrival time is out of range")]
     Arrival,
     /// `rawData` is not base64.
     #[error("its rawData is not standard base64")]

@@ -16,13 +16,13 @@ const OBJECT_BYTES_MAX: u64 = 2 << 30;
 #[derive(Debug, thiserror::Error)]
 pub enum BrokenObject {
     /// Not gzip, or cut off.
-    #[error("the object is not complete gzip")]
+    #[error("the object is not a complete gzip file")]
     Gzip(#[source] std::io::Error),
     /// Something behind the last line end.
     #[error("the last line of the object has no line end")]
     NoLineEnd,
     /// It unpacks to more than any object of ours.
-    #[error("the object unpacks to more than 2 GiB, which no object of kinetide does")]
+    #[error("the object decompresses to more than 2 GiB, which no object of kinetide does")]
     TooLarge,
 }
 

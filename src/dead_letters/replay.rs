@@ -49,7 +49,9 @@ pub enum ReplayError {
         damaged: Damaged,
     },
     /// Another object lies where rows of a plan should.
-    #[error("{key}: it does not hold the rows that the plan names; somebody else has put it there")]
+    #[error(
+        "{key}: it does not hold the rows that the replay's plan names; it was not written by this replay"
+    )]
     Foreign {
         /// Where it lies.
         key: String,

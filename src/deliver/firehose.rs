@@ -135,7 +135,7 @@ fn accepted_by(answer: &PutRecordBatchOutput, sent: usize) -> Vec<bool> {
 fn first_error(answer: &PutRecordBatchOutput) -> String {
     let refused = answer.request_responses().iter().find(|entry| entry.error_code().is_some());
     refused.map_or_else(
-        || "the answer does not name each record".to_owned(),
+        || "the response does not have one result per record".to_owned(),
         |entry| {
             let message = entry.error_message().map(|text| format!(": {text}")).unwrap_or_default();
             format!("{}{message}", entry.error_code().unwrap_or_default())

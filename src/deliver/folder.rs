@@ -150,10 +150,10 @@ fn clean(folder: &Path) {
         }
         match fs::remove_file(entry.path()) {
             Ok(()) => {
-                tracing::info!(file = %entry.path().display(), "removed what a dead process was writing")
+                tracing::info!(file = %entry.path().display(), "removed an unfinished file of an earlier process")
             }
             Err(error) => {
-                tracing::debug!(%error, file = %entry.path().display(), "could not remove a leftover")
+                tracing::debug!(%error, file = %entry.path().display(), "could not remove an unfinished file")
             }
         }
     }
@@ -163,8 +163,8 @@ fn clean(folder: &Path) {
 fn not_linked(error: io::Error) -> NotMade {
     match error.kind() {
         ErrorKind::Unsupported | ErrorKind::PermissionDenied => NotMade(format!(
-            "{error}; the file system must have hard links (exFAT, SMB and many FUSE mounts have none), and this process \
-             must be allowed to write"
+            "{error}; the file system must have hard links (exFAT, SMB and many FUSE mounts do not), and this process \
+             needs write permission"
         )),
         _ => error.into(),
     }

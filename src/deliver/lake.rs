@@ -65,7 +65,7 @@ pub async fn open_to_write(
             let made = std::fs::create_dir_all(folder).and_then(|()| std::fs::canonicalize(folder));
             let folder = made.map_err(|error| {
                 BadLake::new(format!(
-                    "cannot be written: {error}; give a folder in which this process may make files"
+                    "cannot be written: {error}; use a folder that this process may write to"
                 ))
             })?;
             in_folder(folder)
@@ -92,7 +92,7 @@ pub async fn open_existing(
         LakeUrl::Folder(folder) => {
             let there = std::fs::canonicalize(folder);
             in_folder(there.map_err(|error| {
-                BadLake::new(format!("cannot be opened: {error}; give a lake that exists"))
+                BadLake::new(format!("cannot be opened: {error}; use a folder that exists"))
             })?)
         }
         LakeUrl::S3 { .. } => open_to_write(lake, region, endpoint, settings).await,

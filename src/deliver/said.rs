@@ -23,7 +23,7 @@ pub fn said(error: &Error) -> String {
             }
             Error::Unauthenticated { .. } => "; check the credentials of this process",
             _ if whole.contains("UnknownIssuer") => {
-                "; set AWS_CA_BUNDLE to the certificates of whoever signed the server's"
+                "; set AWS_CA_BUNDLE to the certificates of the CA that signed the server's certificate"
             }
             _ => "",
         };
@@ -53,10 +53,10 @@ fn advice(code: &str) -> Option<&'static str> {
         }
         "RequestTimeTooSkewed" => "check the clock of this host",
         "KMS.DisabledException" | "KMS.NotFoundException" | "KMS.KMSInvalidStateException" => {
-            "check --s3-kms-key and that key"
+            "check --s3-kms-key and the state of that key"
         }
-        "NotImplemented" => "this S3 does not know If-None-Match, without which exactly once is impossible",
-        "InsufficientStorage" | "QuotaExceeded" => "make room in the store",
+        "NotImplemented" => "this S3 server does not support If-None-Match, which exactly once needs",
+        "InsufficientStorage" | "QuotaExceeded" => "free space in the store, or raise its quota",
         _ => return None,
     })
 }

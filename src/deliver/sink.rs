@@ -55,7 +55,7 @@ fn always() -> MayCreate {
 
 /// What is said when it may not.
 pub(super) const GIVEN_UP: &str =
-    "the lease is not valid at the moment: nothing was created, so as not to come after another worker";
+    "the lease is not valid now, so nothing was created: another worker may own the shard";
 
 /// A place for objects. One of the four seams.
 #[async_trait]
@@ -87,8 +87,8 @@ pub enum ProbeError {
     },
     /// The store made an object where there was one already.
     #[error(
-        "the store has created {PROBE} twice{how}: it does not honour If-None-Match, without which exactly once is \
-         impossible; use a store that does"
+        "the store created {PROBE} twice{how}: it does not honour If-None-Match, which exactly once needs; use a store \
+         that does"
     )]
     Replaces {
         /// By which way.
@@ -151,7 +151,7 @@ impl ObjectSink {
                     Ok(Err(NotUploaded::Store(error))) if is_taken(&error) => {}
                     Ok(Err(error)) => return Err(not_uploaded(PROBE, &error).into()),
                     Err(_) => tracing::warn!(
-                        "slow store: not looked whether it replaces an object that is sent in parts"
+                        "slow store: skipped the check that it does not replace an object uploaded in parts"
                     ),
                 }
             }

@@ -101,7 +101,7 @@ pub fn mistaken_url(text: &str) -> Option<String> {
                 format!("did you mean s3://{}?", path.trim_end_matches('*').trim_end_matches('/'))
             }
             None => {
-                "only a bucket has an address: write s3://bucket/prefix, or the alias of an access point \
+                "this ARN is not a bucket: write s3://bucket/prefix, or use the alias of an access point \
                      as the bucket"
                     .to_owned()
             }
@@ -131,10 +131,10 @@ pub fn mistaken_url(text: &str) -> Option<String> {
         }
     }
     if text.starts_with('~') {
-        return Some("nobody replaces ~ here: write the whole path of the folder".to_owned());
+        return Some("~ is not expanded here: write the whole path of the folder".to_owned());
     }
     if text.starts_with('$') {
-        return Some("nobody replaces variables here: write the address itself".to_owned());
+        return Some("variables are not expanded here: write the URL itself".to_owned());
     }
     None
 }
@@ -155,7 +155,7 @@ fn in_bucket(rest: &str) -> Result<LakeUrl, String> {
     let letter = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if !bucket.chars().all(letter) || bucket.starts_with(['.', '-']) {
         return Err(format!(
-            "{bucket:?} is no name of a bucket: it has letters, digits, '.' and '-' only, as in s3://bucket/prefix"
+            "{bucket:?} is not a bucket name: use only letters, digits, '.' and '-', as in s3://bucket/prefix"
         ));
     }
     let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
@@ -181,7 +181,7 @@ fn web_address(scheme: &str, rest: &str) -> String {
         let (bucket, query) = place.split_once('?').unwrap_or((place, ""));
         let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).unwrap_or_default();
         if bucket.is_empty() {
-            return "that is a page of the console: write s3://bucket/prefix".to_owned();
+            return "this is a page of the AWS console: write s3://bucket/prefix".to_owned();
         }
         return format!("did you mean s3://{}?", format!("{bucket}/{prefix}").trim_end_matches('/'));
     }
@@ -207,7 +207,7 @@ fn percent_decoded(path: &str) -> Result<String, String> {
     if let Some(mark) = path.chars().find(|c| ['?', '#'].contains(c)) {
         let code = if mark == '?' { "%3F" } else { "%23" };
         return Err(format!(
-            "{mark:?} does not belong to the path of a URL: write {code}, or the folder without file://"
+            "{mark:?} cannot be in the path of a URL: write {code}, or the folder without file://"
         ));
     }
     let mut decoded = Vec::with_capacity(path.len());
@@ -220,13 +220,13 @@ fn percent_decoded(path: &str) -> Result<String, String> {
             continue;
         };
         let code = high.zip(hex(1)).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
-        decoded.push(code.ok_or("'%' in a URL starts the code of a character: write %25 for itself")?);
+        decoded.push(code.ok_or("'%' in a URL starts a character code: write %25 for a percent sign")?);
         rest = &after[2..];
     }
     String::from_utf8(decoded)
         .ok()
         .filter(|path| !path.chars().any(char::is_control))
-        .ok_or_else(|| "its %-codes are no text in UTF-8".to_owned())
+        .ok_or_else(|| "its %-codes are not UTF-8 text".to_owned())
 }
 
 #[cfg(test)]
@@ -316,8 +316,8 @@ mod tests {
             ("s3://b//p", "s3://b/p?"),
             ("s3://b/a/../p", "s3://b/a/p?"),
             ("s3://", "the bucket is missing"),
-            ("s3://$BUCKET/p", "no name of a bucket"),
-            ("s3://user@b/p", "no name of a bucket"),
+            ("s3://$BUCKET/p", "not a bucket name"),
+            ("s3://user@b/p", "not a bucket name"),
             ("~/lake", "whole path"),
             ("$LAKE", "variables"),
             ("gs://lake", "not supported"),

@@ -35,7 +35,7 @@ pub enum DemoError {
     #[error(transparent)]
     Worker(#[from] WorkerError),
     /// Nothing moves any more.
-    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}{cause}",
+    #[error("nothing was delivered for {} s with {left} records left; the workers' logs are in {}{cause}",
             after.as_secs(), logs.display())]
     Stuck {
         /// For how long.
@@ -54,7 +54,7 @@ pub enum DemoError {
         bad_lines: u64,
     },
     /// Ended from outside.
-    #[error("interrupted: the workers were drained and have ended, nothing was checked; the lake so far is {}",
+    #[error("interrupted: the workers drained and exited, nothing was checked; the lake so far is {}",
             lake.display())]
     Interrupted {
         /// Its folder.

@@ -136,7 +136,7 @@ pub async fn play(
         done = run.until_delivered(&mut watch, &mut workers, cancel.clone()) => Some(done?),
     };
     let Some(mut done) = done else {
-        say("interrupted: draining the workers; once more ends them at once");
+        say("interrupted: draining the workers; interrupt again to kill them");
         workers.drain().await?;
         return Err(DemoError::Interrupted { lake });
     };
@@ -149,7 +149,7 @@ pub async fn play(
     done.lake = check(&kinesis, &client, &lake).await?;
     summary(&done);
     if plan.keep_running {
-        say("everything keeps running; Ctrl-C ends it");
+        say("servers and workers keep running; press Ctrl-C to stop them");
         cancel.cancelled().await;
         workers.drain().await?;
     }
@@ -199,7 +199,7 @@ impl Run<'_> {
                     // What was put all the same is delivered and checked.
                     if let Some(error) = error {
                         let error = chain(&error);
-                        display.say(&format!("not all changes can be made: {error}"));
+                        display.say(&format!("could not make all changes: {error}"));
                         summary.error = Some(error);
                     }
                     display.say(&format!(
@@ -309,7 +309,7 @@ async fn generate(plan: DemoPlan, writer: Arc<TableWriter>, cancel: Cancellation
         if let generate::Event::BadLine { error, count } = event
             && count <= BAD_LINES_SHOWN
         {
-            say(format!("passed over: {error}"));
+            say(format!("skipped: {error}"));
         }
     };
     generate::run_to_end(amount, source, Sink::Table(writer), show, cancel).await

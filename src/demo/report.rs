@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::generate::trades::Place;
-use crate::trial::LakeCheck;
 use crate::trial::figures::{grouped, mebibytes};
+use crate::trial::{LakeCheck, UNLIKE_THE_TABLE};
 
 /// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,23 +44,23 @@ impl Summary {
 impl Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lake = &self.lake;
-        let mut line = |name: &str, value: String| writeln!(f, "  {name:<24}{value:>14}");
+        let mut line = |name: &str, value: String| writeln!(f, "  {name:<32}{value:>14}");
         if self.changes_made > 0 {
             line("changes to the table", grouped(self.changes_made))?;
         }
         if self.bad_lines > 0 {
-            line("bad lines passed over", grouped(self.bad_lines))?;
+            line("bad lines skipped", grouped(self.bad_lines))?;
         }
         line("records put", grouped(lake.records_put))?;
         line("rows delivered", grouped(lake.rows_delivered))?;
         line("dead letters", grouped(lake.dead_letters))?;
         for (name, count) in lake.defects() {
-            let compared = name != "keys unlike the table" || lake.key_state_mismatches.is_some();
+            let compared = name != UNLIKE_THE_TABLE || lake.key_state_mismatches.is_some();
             line(name, if compared { grouped(count) } else { "not compared".to_owned() })?;
         }
         line("objects", grouped(lake.objects))?;
         if lake.empty_objects > 0 {
-            line("of these empty", grouped(lake.empty_objects))?;
+            line("of which empty", grouped(lake.empty_objects))?;
         }
         line("payload in", mebibytes(lake.bytes_in))?;
         line("objects out", mebibytes(lake.bytes_out))?;
@@ -71,8 +71,8 @@ impl Display for Summary {
         if self.changes_made > 0 && self.changes_made != lake.records_put {
             writeln!(
                 f,
-                "\nA change that changes nothing makes no record, and an item that expires makes one more: hence\n\
-                 {} records of {} changes.",
+                "\nA write that changes nothing makes no record, and an item that expires makes one more: hence\n\
+                 {} records from {} changes.",
                 grouped(lake.records_put),
                 grouped(self.changes_made)
             )?;
@@ -88,7 +88,7 @@ impl Display for Summary {
         if lake.ok() {
             write!(f, "Every one of {} records is in the lake exactly once.", grouped(lake.records_put))
         } else {
-            f.write_str("THE LAKE IS NOT WHAT IT SHOULD BE: see above.")
+            f.write_str("THE LAKE IS WRONG: see above.")
         }
     }
 }
@@ -153,9 +153,7 @@ mod tests {
             let mut check = sound.clone();
             spoil(&mut check);
             assert!(!check.ok(), "defect {place}");
-            assert!(
-                Summary { lake: check, ..Summary::default() }.to_string().contains("NOT WHAT IT SHOULD BE")
-            );
+            assert!(Summary { lake: check, ..Summary::default() }.to_string().contains("THE LAKE IS WRONG"));
         }
     }
 }

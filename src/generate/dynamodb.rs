@@ -63,7 +63,7 @@ impl TableWriter {
                     if left.len() < sent {
                         pauses_left = pauses();
                     }
-                    "unprocessed items: give the table more write capacity or lower --rate".to_owned()
+                    "unprocessed items: raise the write capacity of the table, or lower --rate".to_owned()
                 }
                 Err(error) if is_passing(&error) => explain(&error),
                 Err(error) => return Err(self.failed(explain(&error))),
@@ -85,7 +85,8 @@ impl TableWriter {
     /// When it is missing or out of reach.
     pub async fn check(&self) -> Result<(), GenerateError> {
         let question = self.client.describe_table().table_name(&self.table).send();
-        let missing = "it does not exist; make it with --create, or check --table, --region and the account";
+        let missing =
+            "it does not exist; create it with --create, or check --table, --region and the account";
         first_answer(question, missing).await.map_err(|reason| self.failed(reason))
     }
 
@@ -128,7 +129,7 @@ pub async fn create_table(client: &Client, table: &str) -> Result<bool, Generate
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    Err(failed(table, "the table did not become active: look at it in the console".to_owned()))
+    Err(failed(table, "the table did not become ACTIVE: check it in the AWS console".to_owned()))
 }
 
 async fn create(client: &Client, table: &str) -> Result<(), aws_sdk_dynamodb::Error> {

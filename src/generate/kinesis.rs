@@ -154,7 +154,7 @@ impl StreamWriter {
             Err(error) => return Err(self.failed(explain(&error))),
         };
         if reply.records.len() != records.len() {
-            return Err(self.failed("the reply does not have one result for each record".to_owned()));
+            return Err(self.failed("the response does not have one result per record".to_owned()));
         }
         let (mut refused, mut accepted, mut reason) = (Vec::new(), Vec::new(), String::new());
         for (record, result) in records.into_iter().zip(reply.records) {

@@ -63,7 +63,7 @@ where
 {
     match timeout(FIRST_ANSWER, question).await {
         Err(_) => Err(format!(
-            "no answer within {} s; check the endpoint, the network and the region",
+            "no response within {} s; check the endpoint, the network and the region",
             FIRST_ANSWER.as_secs()
         )),
         Ok(Ok(_)) => Ok(()),

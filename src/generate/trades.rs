@@ -194,21 +194,23 @@ fn transaction(record: &csv::StringRecord, file: &str, line: u64) -> Result<Chan
         return Err("expected 7 fields");
     };
     if venue.is_empty() || symbol.is_empty() {
-        return Err("the exchange or the symbol is empty");
+        return Err("exchange or symbol is empty");
     }
     let time = timestamp_ms
         .parse()
         .ok()
         .filter(|ms| PLAUSIBLE_MS.contains(ms))
         .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .ok_or("timestamp_ms is not a time in milliseconds between 2009 and 2100")?;
+        .ok_or("timestamp_ms must be a time in milliseconds, between 2009 and 2100")?;
     let order_type = match side {
         "buy" => "BUY",
         "sell" => "SELL",
-        _ => return Err("side is neither buy nor sell"),
+        _ => return Err("side must be buy or sell"),
     };
     let (Some(price), Some(amount)) = (Decimal::parse(price), Decimal::parse(amount)) else {
-        return Err("price or amount is not a number that DynamoDB takes: 38 digits, 1E-130 to 1E+126");
+        return Err(
+            "price and amount must be numbers that DynamoDB accepts: up to 38 digits, 1E-130 to 1E+126",
+        );
     };
     // Trades without an id may be equal in every field and still be two trades: only the place tells them apart.
     let id = match trade_id {

@@ -39,13 +39,13 @@ pub enum LoadError {
         problem: String,
     },
     /// Workers cannot run here.
-    #[error("workers end by themselves again and again; the end of their logs in {} says why", logs.display())]
+    #[error("workers keep exiting; the end of their logs in {} says why", logs.display())]
     Hopeless {
         /// Folder of the logs.
         logs: PathBuf,
     },
     /// Nothing moves any more.
-    #[error("nothing was delivered for {} s with {left} records to go; the workers' logs are in {}{cause}",
+    #[error("nothing was delivered for {} s with {left} records left; the workers' logs are in {}{cause}",
             after.as_secs(), logs.display())]
     Stuck {
         /// For how long.
@@ -58,7 +58,7 @@ pub enum LoadError {
         cause: String,
     },
     /// Ended from outside.
-    #[error("interrupted: the workers were drained and have ended, nothing was checked")]
+    #[error("interrupted: the workers drained and exited, nothing was checked")]
     Interrupted,
 }
 

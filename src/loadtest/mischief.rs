@@ -145,7 +145,7 @@ impl Mischief {
             }
             (Chaos::Term, Some(id)) => {
                 crew.dismiss(&id, cause)?;
-                format!("told {id} to drain, started {}", crew.start(stage, 0).await?)
+                format!("sent SIGTERM to {id}, started {}", crew.start(stage, 0).await?)
             }
             (Chaos::Clock, Some(id)) => {
                 let offset = CLOCKS.choose(&mut self.rng).copied().unwrap_or_default();
@@ -176,7 +176,7 @@ impl Mischief {
                 match &stage.lake {
                     LakeUrl::Folder(_) => {
                         if let Err(problem) = crew.limit_files(&id, true) {
-                            return Ok(Some(format!("no full disk for {id}: {problem}")));
+                            return Ok(Some(format!("could not limit the file size of {id}: {problem}")));
                         }
                     }
                     LakeUrl::S3 { .. } => stage.network.sky().add(Spell {
@@ -186,7 +186,7 @@ impl Mischief {
                         until,
                     }),
                 }
-                let text = format!("no room in the lake for {id}");
+                let text = format!("disk full for {id}");
                 let what = Ongoing::FullDisk { worker: id, until };
                 self.running.push(Running { fault: self.faults.len(), at: now, what });
                 text
@@ -236,7 +236,7 @@ impl Mischief {
         stage.network.sky().clear();
         for running in std::mem::take(&mut self.running) {
             if let Err(error) = self.end(running, Instant::now(), crew, stage) {
-                tracing::warn!(%error, "a fault could not be healed");
+                tracing::warn!(%error, "could not end a fault");
             }
         }
     }
@@ -269,8 +269,8 @@ impl Mischief {
                 }
                 let zombie = taken.is_some() && !held.is_empty();
                 self.counts.zombies += u64::from(zombie && stopped);
-                let how = if zombie { ", whose shards others have taken" } else { "" };
-                let what = if stopped { "goes on" } else { "is connected again" };
+                let how = if zombie { ", whose shards other workers have taken" } else { "" };
+                let what = if stopped { "continues" } else { "is reconnected" };
                 Ok(Some(format!("{worker}{how}, {what}")))
             }
         }
@@ -283,12 +283,12 @@ impl Mischief {
         stage.network.sky().add(Spell { weather, worker: None, rate, until });
         self.running.push(Running { fault: self.faults.len(), at: now, what: Ongoing::Spell { until } });
         let share = match weather {
-            Weather::Throttle => "requests are refused as coming too soon",
-            Weather::Broken => "requests fail, half of them after they had their effect",
-            Weather::Slow => "answers come late",
+            Weather::Throttle => "requests are throttled",
+            Weather::Broken => "requests fail, half of them after they took effect",
+            Weather::Slow => "responses are delayed",
             Weather::Deny(call) => return format!("{call} is denied to all workers"),
-            Weather::Hang(call) => return format!("{call} is not answered"),
-            _ => "connections are cut, half of them after the request had its effect",
+            Weather::Hang(call) => return format!("{call} gets no response"),
+            _ => "connections are cut, half of them after the request took effect",
         };
         format!("30 % of the {share}")
     }

@@ -32,12 +32,12 @@ pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), LoadError> {
     let tls = endpoints.into_iter().flatten().find(|url| !url.starts_with("http://"));
     if let (Some(url), Some(kind)) = (tls, plan.chaos.0.iter().find(|kind| kind.needs_proxy())) {
         return Err(LoadError::Wish(format!(
-            "--chaos {kind} needs a proxy before {url}, which its certificate does not allow: leave it out, or use \
-             servers on http://"
+            "--chaos {kind} needs a proxy in front of {url}, which TLS does not allow: leave it out, or use servers on \
+             http://"
         )));
     }
     if plan.initial.is_some() && plan.worker_command.is_some() {
-        let text = "--initial-position is for kinetide's own workers: leave it out, or --worker-command";
+        let text = "--initial-position does not work with --worker-command: leave one of them out";
         return Err(LoadError::Wish(text.to_owned()));
     }
     let on_s3 = matches!(plan.lake, Some(LakeUrl::S3 { .. }));

@@ -25,7 +25,7 @@ fn write_page(page: &mut String, verdict: &Verdict, command: &str) -> std::fmt::
             ("ok", format!("Every one of {} records is in the lake exactly once", grouped(verdict.put)))
         }
         (None, Some(why)) => ("bad", format!("No verdict: {}", escaped(why))),
-        _ => ("bad", "The lake is not what it should be".to_owned()),
+        _ => ("bad", "The lake is wrong".to_owned()),
     };
     write!(
         page,
@@ -70,7 +70,7 @@ fn figures(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     for (name, value) in [
         ("records put", grouped(verdict.put)),
         ("delivered", grouped(verdict.delivered)),
-        ("of these dead letters", grouped(verdict.dead_letters)),
+        ("of which dead letters", grouped(verdict.dead_letters)),
         ("missing", grouped(verdict.missing)),
         ("duplicated", grouped(verdict.duplicated)),
         ("other defects", grouped(other_defects(verdict))),
@@ -84,9 +84,9 @@ fn figures(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
         ("workers killed", grouped(verdict.workers_killed)),
         ("zombies", grouped(verdict.zombies)),
         ("reshardings", grouped(verdict.reshards)),
-        ("workers that ended by themselves", grouped(verdict.ended_by_themselves.len() as u64)),
-        ("processor time of the workers", format!("{cpu:.1} s")),
-        ("most memory of one", mebibytes(memory)),
+        ("workers that exited unexpectedly", grouped(verdict.ended_by_themselves.len() as u64)),
+        ("CPU time of all workers", format!("{cpu:.1} s")),
+        ("peak memory of one worker", mebibytes(memory)),
         ("objects", format!("{}, {}", grouped(verdict.lake.objects), mebibytes(verdict.lake.bytes_out))),
         ("seed", verdict.seed.to_string()),
     ] {
@@ -129,8 +129,9 @@ fn faults(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     }
     write!(
         page,
-        "<p>A shard is without a reader while its lease has no owner, one that is dead, stopped or cut \
-         off, or one that has not renewed within the failover time; looked at five times a second. Through no fault of the list: {} at most.</p>",
+        "<p>A shard has no reader while its lease has no owner, or an owner that is dead, stopped, cut off, or has not \
+         renewed within the failover time; sampled five times a second. Longest time without a reader that no fault of \
+         the list caused: {}.</p>",
         seconds(verdict.unread_ms_otherwise)
     )
 }
@@ -141,7 +142,7 @@ fn requests(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     }
     page.push_str(
         "<h2>Requests of the workers</h2><table><tr><th>service</th><th class=\"n\">requests</th>\
-         <th class=\"n\">for a million records</th><th class=\"n\">with a fault</th><th>operations</th></tr>",
+         <th class=\"n\">per million records</th><th class=\"n\">with a fault</th><th>operations</th></tr>",
     );
     for requests in &verdict.requests {
         let operations: Vec<String> = requests
@@ -166,7 +167,7 @@ fn requests(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
 fn workers(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     page.push_str(
         "<h2>Worker processes</h2><div class=\"scroll\"><table><tr><th>worker</th><th class=\"n\">lived</th>\
-         <th class=\"n\">processor time</th><th class=\"n\">most memory</th><th>end</th></tr>",
+         <th class=\"n\">CPU time</th><th class=\"n\">peak memory</th><th>end</th></tr>",
     );
     for worker in &verdict.workers {
         write!(
@@ -255,7 +256,7 @@ mod tests {
         }
         assert!(page.contains("&lt;worker-1&gt; &amp; more") && page.contains("3.2 s"));
         assert!(page.contains("exactly once") && page.contains("kinetide loadtest --seed 7"));
-        assert!(html(&verdict(1), "").contains("not what it should be"));
+        assert!(html(&verdict(1), "").contains("The lake is wrong"));
         let (none, why) = (None, Some("nothing was <put>".to_owned()));
         let nothing = Verdict { exactly_once: none, no_verdict: why, put: 0, delivered: 0, ..verdict(0) };
         assert!(!nothing.ok() && nothing.to_string().contains("NO VERDICT: nothing was <put>. Seed 7."));

@@ -67,7 +67,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     let name = format!("loadtest-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
     if plan.worker_command.is_some() {
         for kind in plan.chaos.0.extract_if(.., |kind| kind.needs_own_worker()) {
-            say(format!("--chaos {kind} cannot be played on another consumer: left out"));
+            say(format!("--chaos {kind} does not work with --worker-command: left out"));
         }
     }
     check_wishes(&plan)?;
@@ -142,7 +142,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     };
     run.mischief.heal_all(&mut run.crew, &run.stage);
     let Some(done) = done else {
-        say("interrupted: draining the workers; once more ends them at once");
+        say("interrupted: draining the workers; interrupt again to kill them");
         run.crew.drain().await?;
         run.stage.strike().await;
         return Err(LoadError::Interrupted);
@@ -280,7 +280,8 @@ impl Run<'_> {
                 if let Some(totals) = totals.take_if(|_| quiet) {
                     let left = progress.put - progress.delivered;
                     let patience = PATIENCE.as_secs();
-                    display.say(&format!("nothing new for {patience} s, {left} records are not in the lake"));
+                    display
+                        .say(&format!("no new record for {patience} s, {left} records are not in the lake"));
                     break (totals, self.started.elapsed().as_secs_f64());
                 }
             } else if moved.0.elapsed() > STUCK_AFTER && (progress.put > progress.delivered || !begun) {
@@ -372,7 +373,7 @@ impl Run<'_> {
         }
         self.begun = true;
         self.ledger.counts_from(Since::Begun(wall_clock_us()));
-        display.say("every shard has a lease: what is put from now on must be in the lake");
+        display.say("every shard has a lease: records put from now on must be in the lake");
     }
 
     fn writer(&self, receipts: mpsc::Sender<Vec<Receipt>>) -> StreamWriter {
@@ -389,7 +390,7 @@ impl Run<'_> {
             if ended.told && ended.status.success() {
                 continue;
             }
-            let what = if ended.told { "did not drain cleanly" } else { "ended by itself" };
+            let what = if ended.told { "did not drain cleanly" } else { "exited unexpectedly" };
             let text = format!("{} {what} ({})", ended.id, ended.status);
             display.say(&text);
             self.ended_by_themselves.push(text);

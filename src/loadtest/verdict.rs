@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::chaos::Chaos;
 use super::crew::WorkerUse;
-use crate::trial::LakeCheck;
 use crate::trial::figures::{grouped, mebibytes};
+use crate::trial::{LakeCheck, UNLIKE_THE_TABLE};
 
 /// The result of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -134,10 +134,10 @@ pub(super) fn exactly_once(sound: bool, written: u64, required: u64) -> (Option<
         return (Some(sound), None);
     }
     let why = match written {
-        0 => "no record was put: give a longer --duration or a higher --rate".to_owned(),
+        0 => "no record was put: use a longer --duration or a higher --rate".to_owned(),
         _ => format!(
-            "none of the {} records had to be in the lake, as all were put before every shard had a lease: give a longer \
-             --duration or more --records, or --initial-position trim-horizon",
+            "none of the {} records had to be in the lake, because all were put before every shard had a lease: use a \
+             longer --duration, more --records, or --initial-position trim-horizon",
             grouped(written)
         ),
     };
@@ -157,14 +157,14 @@ impl Display for Verdict {
         let mut line = |name: &str, value: String| writeln!(f, "  {name:<28}{value:>14}");
         line("records put", grouped(self.put))?;
         line("delivered", grouped(self.delivered))?;
-        line("of these dead letters", grouped(self.dead_letters))?;
+        line("of which dead letters", grouped(self.dead_letters))?;
         for (name, count) in self.lake.defects() {
-            if name != "keys unlike the table" {
+            if name != UNLIKE_THE_TABLE {
                 line(name, grouped(count))?;
             }
         }
         if self.lake.unclear > 0 {
-            line("puts without an answer", grouped(self.lake.unclear))?;
+            line("puts without a response", grouped(self.lake.unclear))?;
         }
         line("objects", grouped(self.lake.objects))?;
         line("objects, compressed", mebibytes(self.lake.bytes_out))?;
@@ -186,12 +186,12 @@ impl Display for Verdict {
         let cpu: f64 = self.workers.iter().map(|worker| worker.cpu_seconds).sum();
         let memory = self.workers.iter().map(|worker| worker.rss_max_bytes).max().unwrap_or(0);
         line("worker processes", grouped(self.workers.len() as u64))?;
-        line("their processor time", format!("{cpu:.1} s"))?;
-        line("most memory of one", mebibytes(memory))?;
+        line("CPU time of all workers", format!("{cpu:.1} s"))?;
+        line("peak memory of one worker", mebibytes(memory))?;
         line("time", format!("{:.1} s", self.seconds))?;
         if !self.faults.is_empty() {
             let longest = match self.worker_command {
-                None => "  longest time that a shard was without a reader",
+                None => "  longest time without a reader for one shard",
                 Some(_) => "",
             };
             writeln!(f, "\n  fault       times{longest}")?;
@@ -221,7 +221,7 @@ impl Display for Verdict {
                 )
             }
             (None, Some(why)) => write!(f, "NO VERDICT: {why}. Seed {seed}."),
-            _ => write!(f, "THE LAKE IS NOT WHAT IT SHOULD BE: see above. Seed {seed}."),
+            _ => write!(f, "THE LAKE IS WRONG: see above. Seed {seed}."),
         }
     }
 }
@@ -241,8 +241,7 @@ mod tests {
         assert_eq!(exactly_once(false, 5, 5), (Some(false), None));
         // Rows that nobody put are a defect without any record too.
         assert_eq!(exactly_once(false, 5, 0), (Some(false), None));
-        for (written, says) in
-            [(0, "no record was put: give"), (1_234, "none of the 1,234 records had to be")]
+        for (written, says) in [(0, "no record was put: use"), (1_234, "none of the 1,234 records had to be")]
         {
             let (verdict, why) = exactly_once(true, written, 0);
             assert!(verdict.is_none() && why.unwrap().starts_with(says), "{written}");

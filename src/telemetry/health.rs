@@ -46,7 +46,7 @@ pub fn readiness(
         Phase::Draining => not_ready.push("draining".to_owned()),
     }
     if table_lost {
-        not_ready.push("the lease table does not exist any more: nothing can be read".to_owned());
+        not_ready.push("the lease table is gone: nothing can be read".to_owned());
     }
     not_ready.extend(troubles.iter().filter(|trouble| trouble.lasting).map(trouble_line));
     // One that waits for its parents moves when they have, and a finished one need not.

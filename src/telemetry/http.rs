@@ -22,8 +22,8 @@ use super::status::Status;
 /// Every path with what it gives, as the answer to an unknown path lists them.
 const PATHS: [(&str, &str); 4] = [
     ("/metrics", "metrics in the Prometheus text format"),
-    ("/healthz", "200 unless a restart would mend what is wrong, else 503: for liveness probes"),
-    ("/readyz", "200 while the process takes part in the work, else 503, with the reasons"),
+    ("/healthz", "200, or 503 when a restart would help: for liveness probes"),
+    ("/readyz", "200 while the worker does its part of the work, else 503 with the reasons"),
     ("/api/status", "state of the process and its shards as JSON"),
 ];
 

@@ -118,8 +118,8 @@ fn nearest_target(target: &str) -> Option<String> {
 
 fn refused(kind: &str, word: &str, meant: Option<&str>) -> String {
     match meant {
-        Some(meant) => format!("{word:?} is no {kind}; did you mean {meant:?}?"),
-        None => format!("{word:?} is no {kind}; {ADVICE}, with the levels {}", LEVELS.join(", ")),
+        Some(meant) => format!("{word:?} is not a {kind}; did you mean {meant:?}?"),
+        None => format!("{word:?} is not a {kind}; {ADVICE}, with the levels {}", LEVELS.join(", ")),
     }
 }
 

@@ -30,9 +30,9 @@ pub enum LogFormat {
     /// Text on a terminal, JSON lines elsewhere.
     #[default]
     Auto,
-    /// For people.
+    /// One readable line per event.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -40,10 +40,10 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The thread that writes could not be started.
-    #[error("the thread of the log could not be started")]
+    #[error("could not start the log thread")]
     Thread(#[source] std::io::Error),
     /// Another subscriber is installed.
-    #[error("logging is set up already")]
+    #[error("logging is already set up")]
     Twice,
 }
 
@@ -96,7 +96,7 @@ pub fn init(format: LogFormat, filter: LogFilter) -> Result<Log, LogError> {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
-    let say = |lines| tracing::warn!(lines, "log lines were dropped: the log could not be written");
+    let say = |lines| tracing::warn!(lines, "log lines were dropped because the log could not be written");
     let queue = LogQueue::start(Safe(std::io::stderr()), metrics::log_lines_dropped, say)
         .map_err(LogError::Thread)?;
     let subscriber = subscriber(json, colours, filter.0, queue.clone());

@@ -17,15 +17,15 @@ type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> Option<f64>
 const SHARD_GAUGES: [ShardGauge; 3] = [
     (
         "kinetide_millis_behind_latest",
-        "How far the reader is behind the tip of its shard, as the stream said last; milliseconds.",
+        "MillisBehindLatest of the last fetch: how far the reader is behind the tip of its shard, in milliseconds.",
         |shard| shard.millis_behind_latest.map(as_f64),
     ),
     (
         "kinetide_delivered_age_seconds",
-        "Age of the oldest record of the shard that is not yet in the lake.",
+        "Age of the oldest record of the shard that is not yet in the lake, in seconds.",
         |shard| shard.delivered_age_ms.map(|ms| as_f64(ms) / 1000.0),
     ),
-    ("kinetide_shard_stalled", "1 while the shard does not move on, with the reason.", |shard| {
+    ("kinetide_shard_stalled", "1 while the shard makes no progress, with the reason.", |shard| {
         shard.stalled_reason().map(|_| 1.0)
     }),
 ];
@@ -37,12 +37,12 @@ type ReasonGauge = (&'static str, &'static str, fn(&ReasonSnapshot) -> Option<f6
 const REASON_GAUGES: [ReasonGauge; 2] = [
     (
         "kinetide_shards_not_read",
-        "Shards that nobody reads, by reason, as the leader sees it; docs/LEASES.md explains each reason.",
+        "Shards that no worker reads, by reason, on the leader; docs/LEASES.md explains each reason.",
         |reason| Some(as_f64(reason.shards as u64)),
     ),
     (
         "kinetide_shards_not_read_seconds",
-        "For how long the longest waiting of these shards is not read, by reason, as the leader sees it.",
+        "Longest time that one of these shards has not been read, by reason, on the leader.",
         |reason| reason.longest_ms.map(|ms| as_f64(ms) / 1000.0),
     ),
 ];
@@ -55,7 +55,7 @@ pub fn gauges(snapshot: &Snapshot, troubles: &BTreeMap<&'static str, f64>) -> St
     head(
         &mut text,
         name,
-        "For how long calls of the lease coordinator have failed or had no answer, by operation.",
+        "How long calls of the lease coordinator have failed or had no response, by operation; 0 without trouble.",
     );
     for (call, seconds) in troubles {
         let _ = writeln!(text, "{name}{{call=\"{call}\"}} {seconds}");
@@ -104,17 +104,17 @@ fn process(snapshot: &Snapshot) -> String {
         ("process_start_time_seconds", "Start time of the process since the epoch, seconds.", Some(started)),
         (
             "process_resident_memory_bytes",
-            "Memory that the process holds, where the system tells.",
+            "Resident memory of the process in bytes, where the system reports it.",
             resident_bytes().map(as_f64),
         ),
         (
             "kinetide_ready",
-            "1 while the process takes part in the work, as /readyz says.",
+            "1 while the worker is ready, as /readyz says.",
             Some(f64::from(u8::from(snapshot.ready))),
         ),
         (
             "kinetide_leader_overdue_seconds",
-            "For how long the fleet should have had another leader; 0 while it has one.",
+            "How long the fleet has been without a leader although it should have one, in seconds; 0 while it has one.",
             fleet.and_then(|fleet| fleet.leader_overdue_ms).map(|ms| as_f64(ms) / 1000.0),
         ),
     ];
@@ -127,7 +127,7 @@ fn process(snapshot: &Snapshot) -> String {
         text.push('\n');
     }
     let (name, version) = ("kinetide_build_info", escaped(snapshot.version));
-    head(&mut text, name, "1, with the version of kinetide.");
+    head(&mut text, name, "Always 1; the label is the version of kinetide.");
     let _ = writeln!(text, "{name}{{version=\"{version}\"}} 1\n");
     text
 }

@@ -203,7 +203,7 @@ impl Troubles {
                 purpose = call.purpose,
                 failures = over.failures,
                 seconds = now.duration_since(over.since).as_secs(),
-                "works again"
+                "call works again"
             );
         }
     }
@@ -237,7 +237,7 @@ impl Troubles {
                 failures,
                 seconds,
                 error = cause,
-                "call failed, trying again"
+                "call failed, retrying"
             );
         }
     }
@@ -309,7 +309,7 @@ impl Drop for Attempt {
 }
 
 fn no_answer(waited: Duration) -> String {
-    format!("no answer within {:.1} s; check the endpoint and the network", waited.as_secs_f64())
+    format!("no response within {:.1} s; check the endpoint and the network", waited.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -360,7 +360,7 @@ mod tests {
         seconds(22).await;
         let found = troubles.snapshot().remove(0);
         assert!(found.lasting && found.failures == 1 && found.for_ms == 25_000, "{found:?}");
-        assert!(found.cause.starts_with("no answer within 25.0 s"), "{found:?}");
+        assert!(found.cause.starts_with("no response within 25.0 s"), "{found:?}");
         drop(hangs);
         seconds(5).await;
         assert_eq!(troubles.snapshot()[0].for_ms, 30_000, "it counts from when it was made");

@@ -70,7 +70,7 @@ impl Waits {
                 reason: wait.reason,
                 since,
                 since_us: clock::wall_clock_us() - i64::try_from(waited.as_micros()).unwrap_or(0),
-                text: format!("{}: no answer for {} s; {ADVICE}", wait.what, waited.as_secs()),
+                text: format!("{}: no response for {} s; {ADVICE}", wait.what, waited.as_secs()),
             })
         };
         self.under_way.values().filter_map(late).min_by_key(|overdue| overdue.since)
@@ -145,9 +145,9 @@ mod tests {
         assert_eq!((seen.state, seen.state_for_ms), (ShardState::Stalled("lake"), 21_000));
         assert_eq!((seen.stalled_for_ms, seen.last_error_over), (Some(21_000), Some(false)));
         let error = seen.last_error.unwrap();
-        assert!(error.starts_with("create a.gz: no answer for 21 s; "), "{error}");
+        assert!(error.starts_with("create a.gz: no response for 21 s; "), "{error}");
         let ready = status.readiness().text();
-        assert!(ready.contains("none of the 1 shards") && ready.contains("no answer for 21 s"), "{ready}");
+        assert!(ready.contains("none of the 1 shards") && ready.contains("no response for 21 s"), "{ready}");
         // It is given up: what is shown then goes on from the same beginning.
         shard.stalled_since(Side::Delivering, "lake", "timed out", put_began(&shard));
         drop(put);

@@ -77,8 +77,8 @@ impl ColumnRules {
             rules.push_column(&mut spelled, column.as_bytes());
             let starts = column.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
             if spelled != column.as_bytes() || !starts || column.len() > 255 {
-                let problem = "is no column: use small letters, digits and '_', a letter first, and no name that \
-                               kinetide or a partition has";
+                let problem = "is not a usable column: use lower-case letters, digits and '_', start with a letter, and \
+                               use no column of kinetide and no partition name";
                 return Err(InvalidColumns(format!("rename {name:?} = {column:?} {problem}")));
             }
             if !columns.insert(column) {

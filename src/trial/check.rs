@@ -9,6 +9,9 @@ use super::latency::Latencies;
 /// Defects that are described one by one; the others are only counted.
 const PROBLEMS_SHOWN: usize = 20;
 
+/// The defect that is known only where there is a table to compare with.
+pub(crate) const UNLIKE_THE_TABLE: &str = "keys that differ from the table";
+
 /// Place of a record in a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
@@ -96,10 +99,10 @@ impl LakeCheck {
             ("missing", self.missing),
             ("duplicated", self.duplicated),
             ("never put", self.unexpected),
-            ("other values", self.value_mismatches),
+            ("wrong values", self.value_mismatches),
             ("in the wrong hour", self.misplaced),
-            ("needless dead letters", self.needless_dead_letters),
-            ("keys unlike the table", self.key_state_mismatches.unwrap_or(0)),
+            ("unnecessary dead letters", self.needless_dead_letters),
+            (UNLIKE_THE_TABLE, self.key_state_mismatches.unwrap_or(0)),
             ("broken objects", self.broken_objects),
             ("broken lines", self.broken_lines),
         ]

@@ -20,6 +20,7 @@ mod record;
 mod verify;
 pub mod workers;
 
+pub(crate) use check::UNLIKE_THE_TABLE;
 pub use check::{LakeCheck, Position};
 pub use complaints::Complaints;
 pub use display::Display;

@@ -191,7 +191,7 @@ impl Workers {
     pub fn check(&mut self) -> Result<(), WorkerError> {
         for worker in &mut self.running {
             if let Ok(Some(status)) = worker.child.try_wait() {
-                return Err(worker.failed(format!("ended by itself ({status})")));
+                return Err(worker.failed(format!("exited unexpectedly ({status})")));
             }
         }
         Ok(())
@@ -227,7 +227,9 @@ impl Workers {
             match timeout(DRAIN, worker.child.wait()).await {
                 Ok(Ok(status)) if status.success() => {}
                 Ok(Ok(status)) => return Err(worker.failed(format!("did not drain cleanly ({status})"))),
-                Ok(Err(error)) => return Err(worker.failed(format!("could not be waited for: {error}"))),
+                Ok(Err(error)) => {
+                    return Err(worker.failed(format!("its exit status could not be read: {error}")));
+                }
                 Err(_) => return Err(worker.failed("did not drain within a minute".to_owned())),
             }
         }

@@ -16,11 +16,11 @@ use crate::terminal::print_text;
 const HOUR_US: i64 = 3_600_000_000;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Open ones are no rows yet. Every object that is meant is read.\n\nExamples:\n  \
+#[command(after_help = "\"Open\" means not yet replayed. Reads every matching object.\n\nExamples:\n  \
     kinetide dead-letters count --lake s3://my-lake/crypto --since 24h\n  \
     kinetide dead-letters count --lake s3://my-lake/crypto --reason not_json --by hour")]
 pub(super) struct CountArgs {
-    /// Count each hour of arrival apart, the newest first.
+    /// What to count by.
     #[arg(long, value_enum, value_name = "WHAT", default_value_t = By::Reason)]
     by: By,
 }
@@ -29,7 +29,7 @@ pub(super) struct CountArgs {
 enum By {
     /// By reason.
     Reason,
-    /// By hour of arrival and reason.
+    /// By hour of arrival, newest first, and reason.
     Hour,
 }
 
@@ -93,7 +93,7 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: CountArgs, json: bool)
             Report { open, replayed, counts: &rows, interrupted_replays, unreadable: &found.problems };
         out = serde_json::to_string(&report)? + "\n";
     } else if rows.is_empty() {
-        writeln!(out, "No dead letters in {lake} that were asked for.")?;
+        writeln!(out, "No matching dead letters in {lake}.")?;
     } else {
         let by_hour = args.by == By::Hour;
         let line = |hour: &str, reason: &str, open: String, replayed: String| {
@@ -110,7 +110,7 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: CountArgs, json: bool)
         out.push_str(&aligned(&lines, &[first, first + 1]));
         if found.interrupted > 0 {
             let objects = counted(found.interrupted, "object");
-            writeln!(out, "The last replay of {objects} has not come to its end: run it again.")?;
+            writeln!(out, "The last replay of {objects} was interrupted: run it again to complete it.")?;
         }
     }
     print_text(&out)?;

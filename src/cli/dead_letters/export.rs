@@ -15,23 +15,23 @@ use crate::terminal::{Out, print, say, say_error};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The payloads are in it, values and all: they hold personal data. A new file can be read by \
-    its owner only; an existing one is not overwritten.\n\n\
-    One JSON object a line: the members of the dead letter as they are in the lake, then `replayed`, `object` and \
+    after_help = "The output contains the payloads, which may hold personal data. The file is created so that only its \
+    owner can read it; an existing file is not overwritten.\n\n\
+    One JSON object per line: the members of the dead letter as they are in the lake, then `replayed`, `object` and \
     `line`. The payload is `rawData`, in base64; with --raw it is `rawText` where it is UTF-8.\n\nExample:\n  \
     kinetide dead-letters export --lake s3://my-lake/crypto --open --to - | jq -r .rawData | \
     kinetide transform --base64"
 )]
 pub(super) struct ExportArgs {
-    /// A new file, or - for stdout.
+    /// File to create, or - for stdout.
     #[arg(long, value_name = "FILE")]
     to: PathBuf,
 
-    /// Payloads as text where they are UTF-8.
+    /// Write payloads as text where they are UTF-8.
     #[arg(long)]
     raw: bool,
 
-    /// Only those that are no rows yet.
+    /// Only dead letters that are not yet replayed.
     #[arg(long)]
     open: bool,
 }
@@ -188,7 +188,7 @@ impl NewFile {
     fn named(&self, what: &str, error: &io::Error) -> io::Error {
         io::Error::new(
             error.kind(),
-            format!("could not {what} {}: {error}; nothing is left of it", self.path.display()),
+            format!("could not {what} {}: {error}; the file was removed", self.path.display()),
         )
     }
 }

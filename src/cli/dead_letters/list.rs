@@ -14,15 +14,15 @@ use super::text::{Problems, aligned, time};
 use crate::terminal::{print_text, printable};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Only the newest hours are read, as many as the limit needs.\n\nExamples:\n  \
+#[command(after_help = "Reads the newest hours first, and stops when the limit is reached.\n\nExamples:\n  \
     kinetide dead-letters list --lake s3://my-lake/crypto --open\n  \
     kinetide dead-letters list --lake s3://my-lake/crypto --json | jq -r '.dead_letters[].sequence_number'")]
 pub(super) struct ListArgs {
-    /// The most to list, 1 to 100000.
+    /// Maximum number of dead letters to list, 1 to 100000.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
 
-    /// Only those that are no rows yet.
+    /// Only dead letters that are not yet replayed.
     #[arg(long)]
     open: bool,
 }
@@ -115,7 +115,7 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ListArgs, json: bool) 
         out = serde_json::to_string(&report)? + "\n";
     } else if list.rows.is_empty() {
         let open = if args.open { "open " } else { "" };
-        writeln!(out, "No {open}dead letters in {lake} that were asked for.")?;
+        writeln!(out, "No matching {open}dead letters in {lake}.")?;
     } else {
         let header = ["TIME", "REASON", "SHARD", "SEQUENCE NUMBER", "BYTES", "REPLAYED"];
         let cells = |row: &Row| {
@@ -139,7 +139,7 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ListArgs, json: bool) 
             std::iter::once(header.map(str::to_owned).to_vec()).chain(list.rows.iter().map(cells)).collect();
         out.push_str(&aligned(&rows, &[4]));
         if limited {
-            writeln!(out, "These are the newest {limit}; --limit shows more.")?;
+            writeln!(out, "These are the newest {limit}; raise --limit to see more.")?;
         }
     }
     print_text(&out)?;

@@ -25,12 +25,14 @@ const WHICH: &str = "Which dead letters";
 /// Flags of `kinetide dead-letters`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A dead letter is a record that could not become a row: it lies below errors/REASON/ with its bytes. \
-    Dead letters are never changed or deleted here; what was replayed is recorded beside them, in errors/_replays/.\n\n\
-    What cannot be read is named on stderr and counted. TIME is a time like 2026-01-15T09:30:00Z, or an age like 24h.\n\n\
-    docs/DEAD-LETTERS.md says how to look and how to replay, and what is guaranteed.\n\n\
-    Exit code: 0 when done, 1 when something could not be read or did not land, 2 for wrong settings, and for a \
-    replay that nobody could confirm.\n\nExamples:\n  \
+    after_help = "A dead letter is a record that could not become a row. It is stored under errors/REASON/ with the \
+    record's original bytes. These commands never change or delete dead letters; a replay is recorded beside them, in \
+    errors/_replays/.\n\n\
+    Objects and lines that cannot be read are counted and named on stderr. TIME is a time like 2026-01-15T09:30:00Z, or \
+    an age like 24h.\n\n\
+    docs/DEAD-LETTERS.md explains each reason, how to replay, and what a replay guarantees.\n\n\
+    Exit code: 0 when done, 1 when something could not be read or did not land, 2 for wrong settings, or for a replay \
+    that needs --yes because stdin is not a terminal.\n\nExamples:\n  \
     kinetide dead-letters count --lake s3://my-lake/crypto --since 24h\n  \
     kinetide dead-letters list --lake s3://my-lake/crypto --reason wrong_type --open\n  \
     kinetide dead-letters show 49590338271490256608559692538361571095921575989136588898 --lake s3://my-lake/crypto\n  \
@@ -49,11 +51,11 @@ pub struct DeadLettersArgs {
 
 #[derive(Debug, Args)]
 struct PlaceArgs {
-    /// The lake: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.
+    /// The lake to read: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.
     #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_LAKE", value_name = "URL")]
     lake: Option<String>,
 
-    /// Folder of the dead letters in the lake.
+    /// Folder in the lake for dead letters.
     #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_ERRORS", value_name = "FOLDER",
           default_value = "errors")]
     errors: String,
@@ -62,7 +64,7 @@ struct PlaceArgs {
     #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_REGION", value_name = "REGION")]
     region: Option<String>,
 
-    /// Another S3 than that of AWS, for a lake at s3://.
+    /// S3 endpoint URL, for a lake at s3:// [default: AWS].
     #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
     s3_endpoint: Option<String>,
 
@@ -73,45 +75,45 @@ struct PlaceArgs {
 
 #[derive(Debug, Args)]
 struct WhichArgs {
-    /// Only those of this stream [default: of all streams that land in the lake].
+    /// Only dead letters of this stream [default: all streams that land in the lake].
     #[arg(long, global = true, help_heading = WHICH, env = "KINETIDE_STREAM", value_name = "NAME")]
     stream: Option<String>,
 
-    /// Only those of this reason, like not_json; may be given several times.
+    /// Only dead letters with this reason, like not_json. Repeatable.
     #[arg(long, global = true, help_heading = WHICH, value_name = "REASON", value_parser = reason)]
     reason: Vec<String>,
 
-    /// Only those of this shard; may be given several times.
+    /// Only dead letters of this shard. Repeatable.
     #[arg(long, global = true, help_heading = WHICH, value_name = "SHARD")]
     shard: Vec<String>,
 
-    /// Only records that arrived in the stream then or later.
+    /// Only records that arrived in the stream at this time or later.
     #[arg(long, global = true, help_heading = WHICH, value_name = "TIME", value_parser = moment)]
     since: Option<i64>,
 
-    /// Only records that arrived in the stream then or earlier.
+    /// Only records that arrived in the stream at this time or earlier.
     #[arg(long, global = true, help_heading = WHICH, value_name = "TIME", value_parser = moment)]
     until: Option<i64>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// List dead letters, the newest first.
+    /// List dead letters, newest first.
     List(list::ListArgs),
     /// Count dead letters by reason.
     Count(count::CountArgs),
-    /// Show all of a dead letter; values only with --reveal.
+    /// Show one dead letter in full; its values only with --reveal.
     Show(show::ShowArgs),
-    /// Make rows of dead letters that can be rows now, each exactly once.
+    /// Transform dead letters again and land those that become rows, each exactly once.
     Replay(replay::ReplayArgs),
-    /// Write dead letters with their values to a file.
+    /// Write dead letters, values included, to a file.
     Export(export::ExportArgs),
 }
 
 fn reason(text: &str) -> Result<String, String> {
     let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     let named = !text.starts_with('_') && !text.is_empty() && text.bytes().all(letter);
-    named.then(|| text.to_owned()).ok_or_else(|| "a reason is written like not_json".to_owned())
+    named.then(|| text.to_owned()).ok_or_else(|| "must be a reason like not_json".to_owned())
 }
 
 /// µs since the epoch.
@@ -122,7 +124,7 @@ fn moment(text: &str) -> Result<i64, String> {
     };
     parse_utc_us(text.as_bytes())
         .or_else(age)
-        .ok_or_else(|| "write a time like 2026-01-15T09:30:00Z or an age like 24h".to_owned())
+        .ok_or_else(|| "must be a time like 2026-01-15T09:30:00Z or an age like 24h".to_owned())
 }
 
 /// Runs the command.
@@ -151,7 +153,7 @@ fn refuse(problem: &str) -> anyhow::Result<Exit> {
 
 async fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result<(Lake, Which), String> {
     let text = |problem: crate::config::BadSetting| problem.to_string();
-    let url = place.lake.ok_or("which lake? give --lake")?;
+    let url = place.lake.ok_or("no lake: set --lake")?;
     let url = lake(&url).map_err(text)?;
     let errors = folder("errors", &place.errors).map_err(text)?.to_owned();
     let s3_endpoint = endpoint("s3-endpoint", place.s3_endpoint).map_err(text)?;
@@ -164,7 +166,7 @@ async fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result
     }
     let sequence = match action {
         Action::Show(args) => Some(SequenceNumber::parse(&args.sequence_number).ok_or_else(|| {
-            format!("{:?} is not a sequence number: give its digits", args.sequence_number)
+            format!("{:?} is not a sequence number, which has only digits", args.sequence_number)
         })?),
         _ => None,
     };

@@ -32,36 +32,37 @@ const ANSWER_MAX: u64 = 1_000;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Dead letters that become rows under this transform land below the landing folder, under their own \
-    shard and sequence number; the others stay what they are. Nothing is deleted. A dead letter is in the rows of one \
-    replay only, whatever is killed, run twice, or run with another transform meanwhile.\n\n\
-    Give --stream where several streams land in one lake.\n\n\
-    Exit code: 0 when no open dead letter is left that was asked for, 1 when some still fail or cannot be read \
-    (also with --dry-run), 2 for wrong settings, or when nobody could confirm.\n\nExamples:\n  \
+    after_help = "Transforms each matching dead letter that is not yet replayed. Those that become rows land in the landing \
+    folder, with their own shard id and sequence number; the others stay dead letters. Nothing is deleted. At most one \
+    replay lands a dead letter, even if replays are killed, run twice, or run with different transforms.\n\n\
+    If several streams land in one lake, give --stream. Without --dry-run and --yes it shows what would land, and asks.\n\n\
+    Exit code: 0 when no matching dead letter is left open, 1 when some still fail or cannot be read (also with \
+    --dry-run), or when the answer was no, 2 for wrong settings, or without --yes when stdin is not a terminal.\n\n\
+    Examples:\n  \
     kinetide dead-letters replay --lake s3://my-lake/crypto --transform crypto-transactions --dry-run\n  \
     kinetide dead-letters replay --lake s3://my-lake/raw --stream trades --reason wrong_type --since 24h --yes"
 )]
 pub(super) struct ReplayArgs {
-    /// What makes rows of records: crypto-transactions, dynamodb-cdc or json.
+    /// How a record becomes a row: crypto-transactions, dynamodb-cdc or json. Must be the same as the workers'.
     #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM)]
     transform: String,
 
-    /// TOML file with nested settings: the tables enrichment and columns.
+    /// TOML file for settings that are not flags: its tables are enrichment and columns. Must be the same as the workers'.
     #[arg(long, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     settings: Option<PathBuf>,
 
-    /// Folder of the rows in the lake [default: landing/transactions for crypto-transactions, else landing/STREAM].
+    /// Folder in the lake for rows [default: landing/transactions for crypto-transactions, else landing/STREAM].
     #[arg(long, env = "KINETIDE_LANDING", value_name = "FOLDER")]
     landing: Option<String>,
 
     #[command(flatten)]
     pub(super) encryption: EncryptionArgs,
 
-    /// Say what would land and why the others still fail, and write nothing.
+    /// Show what would land, and why the others still fail; write nothing.
     #[arg(long)]
     dry_run: bool,
 
-    /// Do not ask.
+    /// Replay without asking.
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
 }
@@ -95,7 +96,9 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ReplayArgs, json: bool
         Err(problem) => return refuse(&problem),
     };
     if !args.dry_run && !args.yes && !io::stdin().is_terminal() {
-        return refuse("stdin is no terminal to ask on: give --yes to replay, or --dry-run to look");
+        return refuse(
+            "stdin is not a terminal, so nobody can confirm: give --yes to replay, or --dry-run to look",
+        );
     }
     if !args.yes {
         let would = look(lake, which, &job).await?;
@@ -105,7 +108,7 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ReplayArgs, json: bool
         if would.landed == 0 && would.interrupted_replays == 0 {
             return tell(&Report { dry_run: false, ..would }, json);
         }
-        ask(format!("{}Land them? [y/N] ", text(&would)));
+        ask(format!("{}Replay them? [y/N] ", text(&would)));
         let mut answer = String::new();
         io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
@@ -125,7 +128,7 @@ fn job(lake: &Lake, which: &Which, args: &ReplayArgs) -> Result<Job, String> {
     let landing = match &args.landing {
         Some(landing) => folder("landing", landing).map_err(text)?.to_owned(),
         None => default_landing(&transform, which.stream.as_deref())
-            .ok_or("where do the rows land? give --landing, or --stream for its usual folder")?,
+            .ok_or("no folder for the rows: set --landing, or --stream for the default folder")?,
     };
     let layout = layout(&landing, &lake.errors).map_err(text)?;
     Ok(Job { transform, layout, limits: BatchLimits::default() })
@@ -174,7 +177,7 @@ async fn look(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
                     }
                 }
             }
-            progress.say(&format!("{} objects looked at …", report.objects));
+            progress.say(&format!("{} objects read …", report.objects));
         }
     }
     progress.done();
@@ -208,12 +211,12 @@ async fn replay_all(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Rep
                         report.unreadable.add(&key, Some(line), problem);
                     }
                 }
-                Ok(None) => report.unreadable.add(&key, None, "it was deleted while we looked"),
+                Ok(None) => report.unreadable.add(&key, None, "it was deleted meanwhile"),
                 // The next object would fare no better.
                 Err(ReplayError::Lake(error)) if error.action == "create" => {
                     progress.done();
                     let rows = counted(report.landed, "row");
-                    let advice = "run the same again: it goes on where this one stopped";
+                    let advice = "run the same command again: it continues where this run stopped";
                     return Err(anyhow!("{}; {rows} landed before; {advice}", chain(&error)));
                 }
                 Err(error) => report.unreadable.add(&key, None, chain(&error)),
@@ -252,7 +255,7 @@ fn text(report: &Report) -> String {
         format!("{} {verb} {rows} in {landing} with {transform}.\n", counted(*landed, "dead letter"));
     if report.already_there > 0 {
         let others = counted(report.already_there, "other");
-        out.push_str(&format!("{others} had been made rows of by another replay.\n"));
+        out.push_str(&format!("{others} had already been landed by another replay.\n"));
     }
     if !failed.is_empty() {
         let all: u64 = failed.values().sum();
@@ -264,11 +267,11 @@ fn text(report: &Report) -> String {
     }
     if *interrupted_replays > 0 {
         let replays = counted(*interrupted_replays, "interrupted replay");
-        out.push_str(&format!("{replays} would be brought to the end.\n"));
+        out.push_str(&format!("{replays} would be completed.\n"));
     }
     if *sealed_by_others > 0 {
         out.push_str(
-            "Another replay, with other settings, was at work at the same time: let only one run.\n",
+            "Another replay with different settings ran at the same time: run only one, and run this again.\n",
         );
     }
     out

@@ -151,7 +151,7 @@ impl<'a> Objects<'a> {
         let hour = hour.await.map_err(|error| anyhow!(said(&error)));
         let hour = hour.with_context(|| format!("could not list {}", self.lake))?;
         for odd in self.walk.take_odd() {
-            problems.add(&odd.0, None, "dead letters do not lie there, so that it was not looked at");
+            problems.add(&odd.0, None, "not a place for dead letters; skipped");
         }
         Ok(hour.map(|(hour, objects)| {
             objects.iter().for_each(|object| self.see(object));
@@ -182,7 +182,7 @@ pub(super) async fn load(lake: &Lake, object: LetterObject) -> Result<Loaded, (S
     let (chain_read, landed) = chained.await.map_err(|error| told(chain(&error)))?;
     match lake.sink.read(&key).await {
         Ok(Some(bytes)) => Ok(Loaded { object, key, bytes, chain: chain_read, landed }),
-        Ok(None) => Err(told("it was deleted while we looked".to_owned())),
+        Ok(None) => Err(told("it was deleted meanwhile".to_owned())),
         Err(error) => Err(told(chain(&error))),
     }
 }

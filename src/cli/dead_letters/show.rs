@@ -14,13 +14,13 @@ use crate::transform::fnv1a;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Payloads hold personal data. Without --reveal their size, a hash and their structure are \
-    shown: names of members, types instead of values. Names are shown whatever they are: where a producer puts personal \
-    data into names, they are on the screen.\n\nExample:\n  \
+    after_help = "Payloads may hold personal data. Without --reveal it shows the payload's size, a hash, and its structure: \
+    member names, with types instead of values. Member names are always shown, even if a producer puts personal data \
+    into them.\n\nExample:\n  \
     kinetide dead-letters show 49590338271490256608559692538361571095921575989136588898 --lake s3://my-lake/crypto"
 )]
 pub(super) struct ShowArgs {
-    /// Sequence number of the record, as the list shows it.
+    /// Sequence number of the record, as `kinetide dead-letters list` shows it.
     #[arg(value_name = "SEQUENCE")]
     pub(super) sequence_number: String,
 
@@ -125,7 +125,7 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ShowArgs, json: bool) 
     print_text(&out)?;
     found.problems.tell();
     if show.shown.is_empty() {
-        let advice = "look at `kinetide dead-letters list`, or leave filters out";
+        let advice = "check the number with `kinetide dead-letters list`, or remove filters";
         say_error(format!("no such dead letter in {lake}; {advice}"));
     }
     Ok(if found.problems.none() && !show.shown.is_empty() { Exit::Done } else { Exit::Failed })

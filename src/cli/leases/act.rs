@@ -32,11 +32,11 @@ const ANSWER_MAX: u64 = 1_000;
 
 #[derive(Debug, Args)]
 pub(super) struct Confirm {
-    /// Show what would be written, and write nothing.
+    /// Show what would be written; write nothing.
     #[arg(long)]
     dry_run: bool,
 
-    /// Do not ask.
+    /// Write without asking.
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
 }
@@ -44,13 +44,13 @@ pub(super) struct Confirm {
 /// Flags of `kinetide leases release`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Where the owner is alive and another worker is active, the lease is handed to the one with \
-    the fewest leases: the owner delivers its open batch first. Else the lease is taken away at once and the leader \
-    gives it to a worker.\n\nExample:\n  \
+    after_help = "If the owner is alive and another worker is active, the lease is handed off to the worker with the fewest \
+    leases: the owner delivers its open batch first. Otherwise the owner is removed immediately, and the leader assigns \
+    the lease to a worker.\n\nExample:\n  \
     kinetide leases release shardId-000000000003 --stream trades"
 )]
 pub(super) struct ReleaseArgs {
-    /// Leases, as the table shows them.
+    /// Lease keys (shard ids), as `kinetide leases` shows them.
     #[arg(required = true, value_name = "SHARD")]
     shards: Vec<String>,
 
@@ -62,18 +62,19 @@ pub(super) struct ReleaseArgs {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["shards", "worker"]))]
 #[command(
-    after_help = "The owner notices at its next write, at most a third of the failover time later, and drops \
-    what it had under way; nothing is lost or doubled. A hand-off under way ends, and the next owner reads on.\n\n\
+    after_help = "The owner notices at its next write, at most a third of the failover time later, and drops its open \
+    batch; the next owner reads those records again, so nothing is lost or duplicated. If a hand-off is in progress, it \
+    ends, and the next owner starts at once.\n\n\
     Examples:\n  \
     kinetide leases evict shardId-000000000003 --stream trades\n  \
     kinetide leases evict --worker ip-10-0-1-7:3f2a --stream trades --yes"
 )]
 pub(super) struct EvictArgs {
-    /// Leases, as the table shows them.
+    /// Lease keys (shard ids), as `kinetide leases` shows them.
     #[arg(value_name = "SHARD")]
     shards: Vec<String>,
 
-    /// All leases of this worker.
+    /// All leases that this worker owns.
     #[arg(long, value_name = "ID")]
     worker: Option<String>,
 
@@ -84,35 +85,38 @@ pub(super) struct EvictArgs {
 /// Flags of `kinetide leases set-checkpoint`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Moving back delivers records twice, moving ahead leaves records out: kinetide's promise of \
-    exactly once does not hold for them. What was before is shown with the command that takes it back.\n\n\
-    A pending batch (prepared and not committed: part of its objects may be in the lake) is a reason to refuse; with --force it \
-    is not pending any more. The lease remembers the batch that was prepared last until a checkpoint passes its end. \
-    Where the new position is at or after the checkpoint that the batch followed and before its end, the next worker seals the \
-    batch's objects and delivers the rows that are in none of them: nothing twice. Before that, all of its records are \
-    delivered again; at its end or after it, rows that are not in the lake yet never will be. Not remembered are batches with a \
-    description above 48 KiB; passed over are those of another lake and those repaired 64 times: their rows may come \
-    twice. `kinetide leases --json` shows both batches, with lake and objects, as pending and last_prepared.\n\nExamples:\n  \
+    after_help = "Exactly once does not hold for the records between the old and the new checkpoint: moving back delivers \
+    them twice, moving ahead skips them. The output includes the command that restores the old checkpoint.\n\n\
+    The command is refused while a batch is pending (prepared but not committed, so that some of its objects may be in the \
+    lake). With --force the batch is no longer pending, but the lease remembers it (last_prepared) until a checkpoint \
+    passes its end. What happens to its rows depends on the new checkpoint:\n  \
+    - before the checkpoint that the batch started from: all its records are delivered again;\n  \
+    - from there to before its end: the next owner seals the batch's objects and delivers only the rows that are in none \
+    of them, so nothing is duplicated;\n  \
+    - at its end or later: rows that are not in the lake yet will never be delivered.\n\
+    A batch is not remembered if its description is above 48 KiB, and is not repaired if it belongs to another lake or was \
+    repaired 64 times: its rows may be duplicated. `kinetide leases --json` shows both batches, with lake and objects, as \
+    pending and last_prepared.\n\nExamples:\n  \
     kinetide leases set-checkpoint shardId-000000000003 trim-horizon --stream trades --dry-run\n  \
     kinetide leases set-checkpoint shardId-000000000003 49590338271490256608559692538361571095921575989136588898 \
     --stream trades --evict"
 )]
 pub(super) struct SetCheckpointArgs {
-    /// Lease, as the table shows it.
+    /// Lease key (shard id), as `kinetide leases` shows it.
     #[arg(value_name = "SHARD")]
     shard: String,
 
-    /// The last record that is done, by its sequence number; or trim-horizon, latest (the last record that the stream
-    /// holds now), at-timestamp, shard-end.
+    /// New checkpoint: the sequence number of the last record that is done, or trim-horizon, latest (the last record in
+    /// the shard now), at-timestamp, or shard-end.
     #[arg(value_name = "POSITION", value_parser = parse_checkpoint)]
     position: Checkpoint,
 
-    /// Take the lease from a live owner first.
+    /// Remove the owner first if it is alive.
     #[arg(long)]
     evict: bool,
 
-    /// Move back although records will be delivered twice, forget a pending batch, believe a number that the stream
-    /// does not.
+    /// Allow moving back (records are delivered twice), dropping a pending batch, and a sequence number that the stream
+    /// does not accept.
     #[arg(long)]
     force: bool,
 
@@ -124,22 +128,22 @@ pub(super) struct SetCheckpointArgs {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").required(true).args(["shards", "all"]))]
 #[command(
-    after_help = "The next shard sync makes a deleted lease anew, for a shard that the stream still has, and \
-    starts it at the initial position: its records are delivered again. Leases of live owners are refused, and so are \
-    leases of another stream than the one named by --stream.\n\n\
+    after_help = "The leader recreates the lease of every shard that the stream still has within two minutes, at the initial \
+    position: its records are delivered again. It refuses to delete a lease whose owner is alive, or one that belongs to \
+    a stream other than --stream.\n\n\
     Example:\n  \
     kinetide leases delete --all --stream trades --dry-run"
 )]
 pub(super) struct DeleteArgs {
-    /// Leases, as the table shows them.
+    /// Lease keys (shard ids), as `kinetide leases` shows them.
     #[arg(value_name = "SHARD")]
     shards: Vec<String>,
 
-    /// All leases of the application. Its workers must be stopped.
+    /// All leases of the application. Stop its workers first.
     #[arg(long)]
     all: bool,
 
-    /// Delete leases although they may be those of another stream.
+    /// Delete leases even if they may belong to another stream.
     #[arg(long)]
     force: bool,
 
@@ -162,8 +166,9 @@ impl Change {
 pub(super) fn unconfirmed(change: &Change) -> Option<&'static str> {
     let Confirm { dry_run, yes } = change.confirm();
     let asks = !dry_run && !yes;
-    (asks && !io::stdin().is_terminal())
-        .then_some("stdin is no terminal to ask on: give --yes to write, or --dry-run to look")
+    (asks && !io::stdin().is_terminal()).then_some(
+        "stdin is not a terminal, so nobody can confirm: give --yes to write, or --dry-run to look",
+    )
 }
 
 /// What became of one lease.
@@ -345,7 +350,8 @@ fn none_active(observer: &Observer) -> anyhow::Result<()> {
         return Ok(());
     }
     Err(anyhow!(
-        "active workers: {}; stop them first. One that was killed counts as active until its row is old, at most a minute",
+        "active workers: {}; stop them first. A worker that was killed counts as active until its row is old, at most a \
+         minute",
         some(active.map(|worker| worker.row.id.as_str()))
     ))
 }
@@ -389,7 +395,7 @@ fn release(lease: &Lease, live: bool, load: &mut BTreeMap<WorkerId, usize>) -> P
 async fn latest(fleet: &Fleet, lease: &Lease) -> anyhow::Result<Checkpoint> {
     let key: &LeaseKey = &lease.key;
     let Some(stream) = &fleet.stream else {
-        return Err(anyhow!("{key}: give --stream: the last record of the shard is looked up there"));
+        return Err(anyhow!("{key}: set --stream, to look up the last record of the shard"));
     };
     let source = KinesisSource::new(fleet.kinesis.clone(), stream);
     let found = Starts::new(Arc::new(source)).find(key.shard(), StartFrom::Tip).await;
@@ -428,14 +434,14 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
         }
         if let Some(undo) = undo {
             // On one line, to be copied.
-            text.push_str(&format!("  To take it back: {}\n", command(fleet, undo)));
+            text.push_str(&format!("  To undo: {}\n", command(fleet, undo)));
         }
     }
     if planned.is_empty() {
-        text.push_str("There are no leases.\n");
+        text.push_str("No leases.\n");
     } else if matches!(change, Change::Delete(_)) {
-        let again = "The next shard sync makes these leases anew, at the initial position, for the shards that the \
-                     stream still has: their records are delivered again.";
+        let again = "The next shard sync recreates these leases at the initial position, for the shards that the stream \
+                     still has: their records are delivered again.";
         text.push_str(&wrapped(again, "", ""));
     }
     if fleet.json {
@@ -499,7 +505,7 @@ pub(super) async fn write(table: &dyn LeaseTable, planned: &Planned) -> Done {
             Err(error @ WriteError::Unknown(_)) => match table.get(&row.key).await {
                 Ok(now) if now == expected => now,
                 _ => {
-                    let advice = "look with `kinetide leases` before trying again";
+                    let advice = "check with `kinetide leases` before trying again";
                     return Done::Unknown(format!("{}; {advice}", chain(&error)));
                 }
             },
@@ -523,7 +529,7 @@ fn report(fleet: &Fleet, dry_run: bool, planned: &[Planned], done: &[Done]) -> a
         print("Dry run: nothing was written.")
     } else {
         let left = outcomes.len() - written - failed;
-        print(format!("{written} written, {failed} failed, {left} left alone."))
+        print(format!("{written} written, {failed} failed, {left} unchanged."))
     };
     for outcome in &outcomes {
         if let Some(problem) = &outcome.problem {
@@ -545,8 +551,9 @@ fn outcome<'a>(fleet: &Fleet, dry_run: bool, planned: &'a Planned, done: &'a Don
                 let owner = row.actual_owner().map_or("nobody", WorkerId::as_str);
                 format!("its owner is {owner}, its counter {} and not {}", row.counter, planned.seen.counter)
             });
-            let evicted = if *steps_before > 0 { "; it was taken from its owner, and no more" } else { "" };
-            let problem = format!("the row has moved on since it was shown: {now}{evicted}; try again");
+            let evicted =
+                if *steps_before > 0 { "; its owner was removed, nothing else was written" } else { "" };
+            let problem = format!("the row changed since it was shown: {now}{evicted}; try again");
             ("moved_on", row.as_ref(), Some(problem))
         }
         Done::Unknown(problem) => ("unknown", None, Some(problem.clone())),

@@ -72,18 +72,23 @@ pub(super) fn release(lease: &Lease, live: bool, to: Option<&WorkerId>) -> Plann
     let to = to.filter(|_| live);
     match (lease.actual_owner(), to) {
         _ if lease.finished() => {
-            Planned::new(lease, live, [], "its shard is finished, nobody reads it any more")
+            Planned::new(lease, live, [], "nothing to do: its shard is finished and no longer read")
         }
-        (None, _) => Planned::new(lease, live, [], "nobody owns it"),
+        (None, _) => Planned::new(lease, live, [], "nothing to do: it has no owner"),
         (Some(from), _) if lease.checkpoint_owner.is_some() && live => {
             let to = lease.owner.as_ref().map_or("nobody", WorkerId::as_str);
-            Planned::new(lease, live, [], format!("is being handed from {from} to {to} already"))
+            Planned::new(
+                lease,
+                live,
+                [],
+                format!("nothing to do: it is already being handed off from {from} to {to}"),
+            )
         }
         (Some(from), Some(to)) => Planned::new(
             lease,
             live,
             [LeaseWrite::HandOff(to.clone())],
-            format!("handed from {from} to {to}, once {from} has delivered its open batch"),
+            format!("hand it off from {from} to {to}, once {from} has delivered its open batch"),
         ),
         (Some(_), None) => evict(lease, live),
     }
@@ -93,18 +98,18 @@ pub(super) fn release(lease: &Lease, live: bool, to: Option<&WorkerId>) -> Plann
 pub(super) fn evict(lease: &Lease, live: bool) -> Planned {
     let state = if live { "" } else { ", who is silent" };
     match (lease.actual_owner(), &lease.checkpoint_owner, &lease.owner) {
-        (None, ..) => Planned::new(lease, live, [], "nobody owns it"),
+        (None, ..) => Planned::new(lease, live, [], "nothing to do: it has no owner"),
         (Some(from), Some(_), Some(next)) => Planned::new(
             lease,
             live,
             [LeaseWrite::Evict],
-            format!("taken from {from}{state}, which ends its hand-off: {next} reads on"),
+            format!("remove its owner {from}{state}, which ends the hand-off: {next} continues"),
         ),
         (Some(from), ..) => Planned::new(
             lease,
             live,
             [LeaseWrite::Evict],
-            format!("taken from {from}{state}; the leader gives it to a worker"),
+            format!("remove its owner {from}{state}; the leader assigns the lease to a worker"),
         ),
     }
 }
@@ -132,11 +137,18 @@ pub(super) fn set_checkpoint(
     let refused = |problem: String| Err(Refused { lease: lease.key.to_string(), problem });
     let before = Written(&lease.checkpoint);
     if lease.checkpoint == *target && lease.pending.is_none() {
-        return Ok(Planned::new(lease, live, [], format!("its checkpoint is {before} already")));
+        return Ok(Planned::new(
+            lease,
+            live,
+            [],
+            format!("nothing to do: its checkpoint is already {before}"),
+        ));
     }
     if live && !allowed.evict {
         let owner = lease.actual_owner().map_or("a worker", WorkerId::as_str);
-        return refused(format!("{owner} reads it; give --evict to take it away first, or stop the workers"));
+        return refused(format!(
+            "{owner} reads it; give --evict to remove its owner first, or stop the workers"
+        ));
     }
     if let (Checkpoint::At(position), Some(shard)) = (target, shard)
         && position.sequence < shard.starting_sequence_number
@@ -149,27 +161,27 @@ pub(super) fn set_checkpoint(
         let batch = in_words(pending);
         if !allowed.force {
             return refused(format!(
-                "{batch}: its rows may be in the lake already and would be delivered again; let a worker finish it, \
+                "{batch}: its rows may already be in the lake and would be delivered again; let a worker complete it, \
                  or give --force"
             ));
         }
-        warnings.push(format!("{batch} is forgotten: those of its rows that are in the lake stay there"));
+        warnings.push(format!("{batch} and will be dropped: its rows that are in the lake stay there"));
     }
     match way(&lease.checkpoint, target) {
         Way::Same => {}
         Way::Back if !allowed.force => {
             return refused(format!(
-                "{} is before its checkpoint {before}: the records between would be delivered twice; give --force \
-                 if that is what you want",
+                "{} is before its checkpoint {before}: the records between them would be delivered twice; give --force \
+                 if you want that",
                 Written(target)
             ));
         }
         Way::Back => warnings.push(format!(
-            "the records from {} to {before} that are in the lake already will be delivered twice",
+            "records from {} to {before} that are already in the lake will be delivered twice",
             Written(target)
         )),
         Way::Ahead => warnings.push(format!(
-            "the records from {before} to {} that were not delivered yet will never be",
+            "records from {before} to {} that are not yet delivered will never be delivered",
             Written(target)
         )),
     }
@@ -177,8 +189,9 @@ pub(super) fn set_checkpoint(
     let owners = lease.owner.iter().chain(&lease.checkpoint_owner).count();
     let evictions = std::iter::repeat_n(LeaseWrite::Evict, owners);
     let steps = evictions.chain([LeaseWrite::Commit(target.clone())]);
-    let from = lease.actual_owner().map(|owner| format!("taken from {owner}, then ")).unwrap_or_default();
-    let does = format!("{from}its checkpoint is moved from {before} to {}", Written(target));
+    let from =
+        lease.actual_owner().map(|owner| format!("remove its owner {owner}, then ")).unwrap_or_default();
+    let does = format!("{from}move its checkpoint from {before} to {}", Written(target));
     let undo = format!("set-checkpoint {} {before} --evict --force", lease.key);
     Ok(Planned { warnings, undo: Some(undo), ..Planned::new(lease, live, steps, does) })
 }
@@ -197,9 +210,9 @@ pub(super) fn may_delete(
     let Some(stream) = stream else {
         let whose = named.map_or(String::new(), |(lease, stream)| {
             let name = StreamId::parse(stream).map_or(stream.to_string(), |stream| stream.name().to_owned());
-            format!(": that of {lease} is of stream {name}")
+            format!(": the lease of {lease} belongs to stream {name}")
         });
-        return Err(format!("name the stream whose leases are meant with --stream{whose}"));
+        return Err(format!("set --stream to the stream whose leases to delete{whose}"));
     };
     let stranger = |lease: &Lease| whose::check(lease, stream).err().filter(NotOurs::is_wrong_setting);
     if let Some(problem) = leases.iter().find_map(stranger) {
@@ -212,7 +225,7 @@ pub(super) fn may_delete(
     };
     match leases.iter().find(unlike) {
         Some(lease) => Err(format!(
-            "the lease of {} is not of stream {} as it is now: {TELL_APART}; --force deletes them all the same",
+            "the lease of {} does not belong to stream {} as it is now: {TELL_APART}; --force deletes them anyway",
             lease.key,
             stream.name()
         )),
@@ -230,11 +243,11 @@ pub(super) fn delete(lease: &Lease, live: bool) -> Result<Planned, Refused> {
     let mut warnings = Vec::new();
     if let Some(pending) = &lease.pending {
         warnings.push(format!(
-            "{} is forgotten: those of its rows that are in the lake stay there",
+            "{} and will be dropped: its rows that are in the lake stay there",
             in_words(pending)
         ));
     }
-    let does = format!("deleted, with its checkpoint {}", Written(&lease.checkpoint));
+    let does = format!("delete the lease, with its checkpoint {}", Written(&lease.checkpoint));
     Ok(Planned { steps: vec![Step::Delete], warnings, ..Planned::new(lease, live, [], does) })
 }
 
@@ -243,10 +256,10 @@ fn in_words(pending: &Pending) -> String {
         Ok(Some(batch)) => {
             let streamed = if batch.streamed { " and rows for Firehose" } else { "" };
             let (last, objects) = (batch.last.sequence, batch.objects.len());
-            format!("a batch up to {last} with {objects} objects{streamed} is prepared")
+            format!("a batch up to {last} with {objects} objects{streamed} is pending")
         }
         Ok(None) => {
-            format!("another application has prepared a batch up to {}", Written(&pending.checkpoint))
+            format!("a batch up to {} of another application is pending", Written(&pending.checkpoint))
         }
         Err(error) => error.to_string(),
     }
@@ -359,7 +372,7 @@ mod tests {
             assert!(refused.contains("do not delete") && !refused.contains("delete --all"), "{refused}");
         }
         let refused = may(&[of("1:trades:1000")], None).unwrap_err();
-        assert!(refused.contains("--stream") && refused.contains("is of stream trades"), "{refused}");
+        assert!(refused.contains("--stream") && refused.contains("belongs to stream trades"), "{refused}");
         assert!(may(&[], None).is_err());
         // A row that does not say it, and contradicts the stream: it may be of either.
         let older = Lease { checkpoint: at(99), ..unnamed };
@@ -386,7 +399,7 @@ mod tests {
     #[test]
     fn an_eviction_says_who_reads_on() {
         let plan = evict(&lease(Some("b"), Some("a")), true);
-        assert!(plan.does.contains("b reads on"), "{}", plan.does);
+        assert!(plan.does.contains("b continues"), "{}", plan.does);
         assert!(evict(&lease(Some("a"), None), false).does.contains("silent"));
         assert_eq!(evict(&lease(None, None), false).steps, []);
     }
@@ -429,7 +442,7 @@ mod tests {
         warns(&free, &at(150), "delivered twice");
         warns(&free, &at(250), "never");
         warns(&free, &Checkpoint::Latest, "never");
-        warns(&pending(None), &at(200), "is forgotten");
+        warns(&pending(None), &at(200), "will be dropped");
         assert_eq!(set_checkpoint(&free, false, &at(200), None, none).unwrap().steps, []);
     }
 

@@ -45,13 +45,14 @@ const AWS: &str = "AWS";
 /// Flags of `kinetide leases`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without a command: a table of all shards, those that are not read first, each with the reason, \
-    since when, and what to do. Owners are alive while they renew their leases, so it watches the table for a third \
-    of the failover time, and for all of it when an owner is not heard. Nothing is written.\n\n\
-    The age of a checkpoint and the lag are asked of the stream: two calls a shard.\n\n\
+    after_help = "Without a command it shows a table of all shards: first those that are not read, with the reason, since \
+    when, and what to do. Nothing is written. To see which lease owners are alive, it scans the lease table twice, a third \
+    of the failover time apart; if an owner has not renewed by then, it waits for the whole failover time.\n\n\
+    Checkpoint age and lag (iterator age) come from the stream: two calls per shard.\n\n\
     docs/LEASES.md explains every reason and every member of --json.\n\n\
-    Exit code: 0 when shown or written, 1 when refused, when a lease had moved on, or when the table or the stream could \
-    not be looked at, 2 for wrong settings, and for a change that nobody could confirm.\n\nExamples:\n  \
+    Exit code: 0 when shown or written, 1 when a change is refused, when a lease row changed meanwhile, or when the lease \
+    table or the stream could not be read, 2 for wrong settings, or for a change that needs --yes because stdin is not a \
+    terminal.\n\nExamples:\n  \
     kinetide leases --stream trades\n  \
     kinetide leases --application kinetide-trades --watch\n  \
     kinetide leases --stream trades --json --no-lag | jq '.leases[] | select(.state == \"not_read\")'\n  \
@@ -75,11 +76,11 @@ struct FleetArgs {
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_APPLICATION", value_name = "NAME")]
     application: Option<String>,
 
-    /// Stream that the application reads [default: NAME of an application kinetide-NAME].
+    /// Stream that the application reads [default: NAME if the application is kinetide-NAME].
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_STREAM", value_name = "NAME")]
     stream: Option<String>,
 
-    /// The failover time of the workers, 1s to 10m.
+    /// Failover time of the workers, 1s to 10m. Must be the value that the workers run with.
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
           default_value = "10s", value_parser = duration)]
     failover_time: Duration,
@@ -88,11 +89,11 @@ struct FleetArgs {
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     region: Option<String>,
 
-    /// Another Kinesis than that of AWS.
+    /// Kinesis endpoint URL [default: AWS].
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
     kinesis_endpoint: Option<String>,
 
-    /// Another DynamoDB than that of AWS.
+    /// DynamoDB endpoint URL [default: AWS].
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
     dynamodb_endpoint: Option<String>,
 
@@ -103,11 +104,11 @@ struct FleetArgs {
 
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// Leave the stream alone: no age of checkpoints, no lag, no comparison with its shards.
+    /// Do not call Kinesis: no checkpoint age, no lag, no comparison with the stream's shards.
     #[arg(long)]
     no_lag: bool,
 
-    /// Look again every few seconds until Ctrl-C; with --json, one line each time.
+    /// Repeat every 3 seconds until Ctrl-C; with --json, one line each time.
     #[arg(long)]
     watch: bool,
 }
@@ -115,13 +116,13 @@ struct ShowArgs {
 /// What can be changed. Every write is conditional on what was shown.
 #[derive(Debug, Subcommand)]
 enum Change {
-    /// Hand shards to another worker, gracefully where their owner is alive.
+    /// Hand leases off to another worker, gracefully if their owner is alive.
     Release(act::ReleaseArgs),
-    /// Take shards away from their owner now; the leader gives them to a worker.
+    /// Remove the owner of leases immediately; the leader assigns them to a worker.
     Evict(act::EvictArgs),
-    /// Set where a shard is read from.
+    /// Set the checkpoint of a lease: where its shard is read from.
     SetCheckpoint(act::SetCheckpointArgs),
-    /// Delete leases, to start again at the initial position.
+    /// Delete leases, so that their shards start again at the initial position.
     Delete(act::DeleteArgs),
 }
 
@@ -171,7 +172,7 @@ fn settings(args: &LeasesArgs) -> Result<(String, Option<String>), String> {
         name("stream", stream, 128).map_err(text)?;
     }
     if fleet.application.is_none() && fleet.stream.is_none() {
-        return Err("which application? give --application, --stream or both".to_owned());
+        return Err("no application: set --application, --stream or both".to_owned());
     }
     let stream = fleet.stream.as_deref().unwrap_or_default();
     let application = application(fleet.application.as_deref(), stream).map_err(text)?;
@@ -180,7 +181,7 @@ fn settings(args: &LeasesArgs) -> Result<(String, Option<String>), String> {
     endpoint("kinesis-endpoint", fleet.kinesis_endpoint.clone()).map_err(text)?;
     endpoint("dynamodb-endpoint", fleet.dynamodb_endpoint.clone()).map_err(text)?;
     if args.change.is_some() && (args.show.watch || args.show.no_lag) {
-        return Err("--watch and --no-lag are for looking only; leave them out of a change".to_owned());
+        return Err("--watch and --no-lag are only for showing leases; leave them out of a change".to_owned());
     }
     let guessed = || application.strip_prefix("kinetide-").map(str::to_owned);
     let stream = fleet.stream.clone().or_else(guessed);
@@ -199,12 +200,12 @@ async fn connect(args: FleetArgs, named: (String, Option<String>)) -> anyhow::Re
     let call = client.describe_table().table_name(&application).send();
     let answer = timeout(START_TIMEOUT, call).await.map_err(|_| {
         let seconds = START_TIMEOUT.as_secs();
-        anyhow!("{}: no answer within {seconds} s; check the endpoint, the network and the region", what())
+        anyhow!("{}: no response within {seconds} s; check the endpoint, the network and the region", what())
     })?;
     answer.map_err(|error| {
         let missing = error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception());
         let problem = if missing {
-            "does not exist; check --application, --region and the account, or start a worker, which makes it"
+            "does not exist; check --application, --region and the account, or start a worker, which creates it"
                 .to_owned()
         } else {
             explain(&error)
@@ -277,7 +278,7 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
         loop {
             sleep(WATCH_EVERY).await;
             if let Err(error) = observer.look().await {
-                say(format!("{:#}; looking again", fleet.table_trouble(error)));
+                say(format!("{:#}; trying again", fleet.table_trouble(error)));
                 continue;
             }
             print(fleet, &fleet.report(&observer, stream).await, true)?;

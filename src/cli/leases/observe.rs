@@ -73,13 +73,16 @@ impl Observer {
             return Ok(());
         }
         let beat = failover / 3 + SLACK;
-        waits(format!("watching the leases for {:.1} s to see who renews them …", beat.as_secs_f64()));
+        waits(format!(
+            "watching the lease table for {:.1} s to see which owners renew …",
+            beat.as_secs_f64()
+        ));
         sleep_until(first + beat).await;
         self.look().await?;
         if self.unheard(&matters) {
             let seconds = failover.as_secs_f64();
             waits(format!(
-                "not everybody was heard yet, watching until the failover time of {seconds} s is over …"
+                "some owners have not renewed yet, watching for the failover time of {seconds} s …"
             ));
             sleep_until(first + failover + SLACK).await;
             self.look().await?;

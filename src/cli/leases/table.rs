@@ -74,7 +74,8 @@ pub(super) fn text(report: &Report, screen: Screen) -> String {
     } else if report.looked() {
         "No leases yet: the first worker creates them.\n".to_owned()
     } else {
-        "No leases, and whether there should be any is not known.\n".to_owned()
+        "No leases. The shards could not be listed, so it is unknown whether there should be any.\n"
+            .to_owned()
     };
     format!("{summary}\n{table}{below}")
 }
@@ -84,7 +85,7 @@ fn summary(report: &Report) -> String {
     let (unread, unheard) = (count(State::NotRead), count(State::Unheard));
     let mut parts = vec![format!("{} read", count(State::Read))];
     if unheard > 0 {
-        parts.push(format!("{unheard} not heard of yet"));
+        parts.push(format!("{unheard} not renewed yet"));
     }
     if unread > 0 {
         parts.push(format!("{unread} NOT READ"));
@@ -141,7 +142,7 @@ fn leases(report: &Report, rows_max: usize, width: usize) -> String {
     let count = |state| left_out.iter().filter(|lease| lease.state == state).count();
     let words = [
         (count(State::NotRead), "not read"),
-        (count(State::Unheard), "not heard of yet"),
+        (count(State::Unheard), "not renewed yet"),
         (count(State::Read), "read"),
         (count(State::Finished), "finished"),
     ];
@@ -165,7 +166,7 @@ fn cells(lease: &LeaseReport, with_stream: bool) -> Vec<String> {
         (None, _) => "-".to_owned(),
     };
     let lag = match (&lease.lag.lag_problem, lease.lag.millis_behind_latest) {
-        (Some(problem), _) if problem.chars().count() > 10 => "refused".to_owned(),
+        (Some(problem), _) if problem.chars().count() > 10 => "unknown".to_owned(),
         (Some(problem), _) => problem.clone(),
         (None, Some(ms)) => duration(seconds(ms)),
         (None, None) => "-".to_owned(),
@@ -174,7 +175,7 @@ fn cells(lease: &LeaseReport, with_stream: bool) -> Vec<String> {
         (State::NotRead, Some(reason)) => reason.replace('_', " "),
         (State::Read, _) if lease.pending.is_some() => "read, batch pending".to_owned(),
         (State::Read | State::NotRead, _) => "read".to_owned(),
-        (State::Unheard, _) => "not heard of yet".to_owned(),
+        (State::Unheard, _) => "not renewed yet".to_owned(),
         (State::Finished, _) => "finished".to_owned(),
     };
     let held_for = match lease.for_seconds.filter(|_| lease.state != State::Read) {
@@ -229,7 +230,7 @@ fn troubles(leases: &[LeaseReport], width: usize) -> String {
         }
         if sentences.len() > NAMED_MAX {
             let more: usize = sentences.values().skip(NAMED_MAX).map(Vec::len).sum();
-            out.push_str(&format!("  … and {more} more shards in the same way\n"));
+            out.push_str(&format!("  … and {more} more shards\n"));
         }
         out.push_str(&wrapped_to(width, next_step, "    → ", "      "));
     }
@@ -241,10 +242,11 @@ fn troubles(leases: &[LeaseReport], width: usize) -> String {
             other(lease, problem);
         } else if let Some(pending) = lease.pending.as_ref().filter(|_| lease.state == State::NotRead) {
             let what = match (pending.ours, pending.objects.len()) {
-                (true, 1) => "a batch of 1 object is prepared; the next owner finishes it first".to_owned(),
-                (true, n) => format!("a batch of {n} objects is prepared; the next owner finishes it first"),
+                (true, 1) => "a batch of 1 object is pending; the next owner completes it first".to_owned(),
+                (true, n) => format!("a batch of {n} objects is pending; the next owner completes it first"),
                 (false, _) => {
-                    "another application prepared a batch; reading goes on from the checkpoint".to_owned()
+                    "a batch of another application is pending; the next owner reads from the checkpoint"
+                        .to_owned()
                 }
             };
             other(lease, &what);
@@ -252,11 +254,11 @@ fn troubles(leases: &[LeaseReport], width: usize) -> String {
         if lease.lag.trimmed {
             other(
                 lease,
-                "the record at its checkpoint has left the stream, and records after it may be lost with it",
+                "the record at its checkpoint is no longer in the stream; records after it may be lost",
             );
         }
         if let Some(problem) = lease.lag.lag_problem.as_ref().filter(|problem| problem.chars().count() > 10) {
-            other(lease, &format!("its lag is not known: {problem}"));
+            other(lease, &format!("its lag is unknown: {problem}"));
         }
     }
     if out.is_empty() { out } else { format!("\n{out}") }
@@ -270,17 +272,17 @@ fn named(shards: &[&str]) -> String {
 
 fn leader(leader: Option<&LeaderReport>, width: usize) -> String {
     let Some(leader) = leader else {
-        return "Leader: none. Nobody assigns leases until a worker takes the lock.\n".to_owned();
+        return "Leader: none. No leases are assigned until a worker takes the leader lock.\n".to_owned();
     };
     let at_least = if leader.at_least { "≥ " } else { "" };
     let unmoved = format!("{at_least}{} ago", duration(leader.unmoved_seconds));
     let lock = duration(leader.lease_seconds);
     let text = if leader.released {
-        format!("none. {} gave the lock back; the next worker that looks takes it", leader.worker)
+        format!("none. {} released the leader lock; another worker takes it soon", leader.worker)
     } else if leader.expired {
-        format!("none. {} wrote its lock {unmoved}, which was good for {lock}", leader.worker)
+        format!("none. {} renewed the leader lock {unmoved}; it expired after {lock}", leader.worker)
     } else {
-        format!("{}, wrote its lock {unmoved}; it runs out after {lock}", leader.worker)
+        format!("{}, renewed the leader lock {unmoved}; it expires after {lock}", leader.worker)
     };
     wrapped_to(width, &text, "Leader: ", "        ")
 }
@@ -293,7 +295,7 @@ fn workers(workers: &[WorkerReport], width: usize) -> String {
     let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.0} %"));
     let row = |worker: &WorkerReport| {
         let state = match worker {
-            WorkerReport { has_row: false, .. } => "no row: gets no leases",
+            WorkerReport { has_row: false, .. } => "no metrics row",
             WorkerReport { active: true, leader: true, .. } => "active, leader",
             WorkerReport { active: true, .. } => "active",
             WorkerReport { leader: true, .. } => "silent, leader",

@@ -159,15 +159,16 @@ kinetide-trades of stream trades: 5 shards, 1 read, 3 NOT READ, 1 finished
   shardId-000000000001: its owner ip-10-0-1-7.eu-north-1.compute.internal:3f2a9c1b77e1 is silent
     → the leader gives it to another worker within two failover times; if not, look at the leader,
       or take it away with `kinetide leases evict`
-  shardId-000000000001: the record at its checkpoint has left the stream, and records after it may
-    be lost with it
-  shardId-000000000002: another application prepared a batch; reading goes on from the checkpoint
+  shardId-000000000001: the record at its checkpoint is no longer in the stream; records after it
+    may be lost
+  shardId-000000000002: a batch of another application is pending; the next owner reads from the
+    checkpoint
 
-Leader: a, wrote its lock ≥ 10 s ago; it runs out after 2m 00s
+Leader: a, renewed the leader lock ≥ 10 s ago; it expires after 2m 00s
 
-WORKER                                     LEASES  CPU   THROUGHPUT  SEEN     STATE
-a                                          2       42 %  98 %        0 s ago  active, leader
-ip-10-0-1-7.eu-north…nternal:3f2a9c1b77e1  1       -     -           -        no row: gets no leases
+WORKER                                             LEASES  CPU   THROUGHPUT  SEEN     STATE
+a                                                  2       42 %  98 %        0 s ago  active, leader
+ip-10-0-1-7.eu-north-1.c…te.internal:3f2a9c1b77e1  1       -     -           -        no metrics row
 "
     );
     let foreign = report.leases[1].pending.as_ref().unwrap();

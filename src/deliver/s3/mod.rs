@@ -102,11 +102,11 @@ impl Default for S3Settings {
 /// Server-side encryption.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Sse {
-    /// Keys of S3 (SSE-S3).
+    /// S3 managed keys (SSE-S3).
     Aes256,
-    /// A key of KMS (SSE-KMS).
+    /// A KMS key (SSE-KMS).
     Kms,
-    /// Twice, with a key of KMS (DSSE-KMS).
+    /// Two layers, with a KMS key (DSSE-KMS).
     KmsDsse,
 }
 
@@ -188,9 +188,9 @@ fn as_given(prefix: &str) -> Result<Path, String> {
         return Err(bad("has an empty part: write each '/' once"));
     }
     if prefix.len() > PREFIX_MAX {
-        return Err(bad("is too long: keys of S3 have 1,024 bytes, so that it can have 400"));
+        return Err(bad("is too long: at most 400 bytes, as S3 keys have at most 1,024"));
     }
-    Path::parse(prefix).map_err(|_| bad("must not have the parts '.' and '..', nor control characters"))
+    Path::parse(prefix).map_err(|_| bad("must not contain the parts '.' or '..', nor control characters"))
 }
 
 /// Names are those of `object_store`.
@@ -332,7 +332,7 @@ impl Drop for Upload<'_> {
                 Err(Error::NotFound { .. }) => {}
                 Err(error) => tracing::warn!(
                     %path, %error,
-                    "an unfinished upload could not be aborted; a lifecycle rule of the bucket has to remove its parts"
+                    "could not abort an unfinished upload; a lifecycle rule of the bucket must remove its parts"
                 ),
             }
         };

@@ -98,7 +98,7 @@ async fn run(mut reader: Reader, stop: CancellationToken) {
             Err(reason) => {
                 if reason != said {
                     let (table, stream) = (&reader.table, &reader.target.stream);
-                    tracing::info!(table, stream, reason, "forwarding waits");
+                    tracing::info!(table, stream, reason, "forwarding is waiting");
                     said = reason;
                 }
                 MISSING

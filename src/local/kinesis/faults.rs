@@ -40,13 +40,13 @@ impl FromStr for Fault {
     /// Reads `OPERATION:KIND:RATE`, where KIND is `throttle`, `5xx`, `delay=200ms`, `cut`, `lost-answer` or
     /// `empty`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let help = "write OPERATION:KIND:RATE, as in GetRecords:throttle:0.1";
+        let help = "write it as OPERATION:KIND:RATE, like GetRecords:throttle:0.1";
         let [operation, kind, rate] = text.split(':').collect::<Vec<_>>()[..] else {
             return Err(format!("a fault has three parts: {help}"));
         };
         if operation != "*" && !super::api::OPERATIONS.contains(&operation) {
             return Err(format!(
-                "no operation {operation:?}: use * or one of {}",
+                "unknown operation {operation:?}: use * or one of {}",
                 super::api::OPERATIONS.join(", ")
             ));
         }
@@ -58,17 +58,17 @@ impl FromStr for Fault {
             None if kind == "empty" => FaultKind::Empty,
             Some(("delay", time)) => FaultKind::Delay(
                 humantime::parse_duration(time)
-                    .map_err(|_| format!("no duration {time:?}: write it as in delay=200ms"))?,
+                    .map_err(|_| format!("{time:?} is not a time: write it like delay=200ms"))?,
             ),
             _ => {
                 return Err(format!(
-                    "no fault {kind:?}: use throttle, 5xx, delay=TIME, cut, lost-answer or empty"
+                    "unknown fault {kind:?}: use throttle, 5xx, delay=TIME, cut, lost-answer or empty"
                 ));
             }
         };
-        let rate: f64 = rate.parse().map_err(|_| format!("no rate {rate:?}: {help}"))?;
+        let rate: f64 = rate.parse().map_err(|_| format!("{rate:?} is not a rate: {help}"))?;
         if !(0.0..=1.0).contains(&rate) {
-            return Err(format!("the rate {rate} is not between 0 and 1"));
+            return Err(format!("the rate {rate} must be between 0 and 1"));
         }
         Ok(Self { operation: operation.to_owned(), kind, rate })
     }

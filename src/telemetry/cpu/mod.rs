@@ -54,13 +54,11 @@ impl CpuMeter {
                 };
                 let found = from_ecs.or_else(|| from_cgroups(root)).or_else(from_host);
                 let (processors, source) = found.unwrap_or((1.0, "a guess"));
-                tracing::info!(platform, processors, source, "the load of this worker is told by its CPU");
+                tracing::info!(platform, processors, source, "reporting CPU use as this worker's load");
                 Some(processors)
             }
             None => {
-                tracing::info!(
-                    "not on ECS, Kubernetes or EC2: the load of this worker is told by its throughput"
-                );
+                tracing::info!("not on ECS, Kubernetes or EC2: reporting throughput as this worker's load");
                 None
             }
         };
@@ -111,11 +109,11 @@ async fn from_ecs(uri: &str) -> Option<Found> {
             [container, task].into_iter().flatten().min_by(|one, other| one.0.total_cmp(&other.0))
         }
         Ok(Err(error)) => {
-            tracing::warn!(%error, "ECS does not tell how many processors this task has");
+            tracing::warn!(%error, "could not get the CPU limit of this task from ECS");
             None
         }
         Err(_) => {
-            tracing::warn!("ECS does not tell how many processors this task has: no answer in time");
+            tracing::warn!("could not get the CPU limit of this task from ECS: no response in time");
             None
         }
     }

@@ -61,8 +61,8 @@ async fn wrong_wishes_are_refused() {
         kinetide(&["demo", "--dir", "/proc/none"]),
         kinetide(&["generate", "--stream", "x", "--trades", "/no/file.csv", "--bad-rate", "0.1"]),
     );
-    rate.says(2, &["--rate", "'0'", "above zero"]);
-    records.says(2, &["--records", "'0'", "above zero"]);
+    rate.says(2, &["--rate", "'0'", "at least"]);
+    records.says(2, &["--records", "'0'", "at least"]);
     dir.says(1, &["/proc/none", "could not be made"]);
     trades.says(2, &["--trades", "--bad-rate"]);
 }

@@ -228,7 +228,7 @@ async fn shards_are_handed_over_and_taken_away_without_loss() {
     let refused = stage.leases_command(&["release", &name]).await;
     let unknown = stage.leases_command(&["release", "shardId-9", "--yes"]).await;
     let dry = stage.leases_command(&["release", &name, "--dry-run", "--json"]).await;
-    refused.says(2, &["no terminal", "--yes", "--dry-run"]);
+    refused.says(2, &["not a terminal", "--yes", "--dry-run"]);
     unknown.says(1, &["shardId-9", "no such lease", &shard(0), &shard(1)]);
     dry.says(0, &["once w"]);
     assert_eq!(json(&dry)[0]["outcome"], "dry_run");
@@ -273,7 +273,7 @@ async fn a_hand_over_delivers_the_open_batch_first() {
     // With a silent owner or nobody to give it to the shard would be taken away at once.
     eventually("the shard can be handed over", || async {
         let dry = json(&stage.leases_command(&["release", &shard(0), "--dry-run", "--json"]).await);
-        dry[0]["does"].as_str().unwrap().starts_with("handed from").then_some(())
+        dry[0]["does"].as_str().unwrap().starts_with("hand it off from").then_some(())
     })
     .await;
     stage.leases_command(&["release", &shard(0), "--yes"]).await.says(0, &[]);
@@ -313,7 +313,7 @@ async fn a_checkpoint_is_moved_knowingly() {
     let far = "9".repeat(60);
     set(&[&far, "--yes"]).await.says(1, &["refuses this position", "--force"]);
     let moved = set(&["trim-horizon", "--force", "--yes", "--json"]).await;
-    moved.says(0, &["Warning: ", "delivered twice", "take it back"]);
+    moved.says(0, &["Warning: ", "delivered twice", "To undo"]);
     let result = json(&moved);
     assert_eq!(result[0]["before"]["checkpoint"], before.as_str(), "{result:#}");
     assert_eq!(stage.lease(0).await.checkpoint, Checkpoint::TrimHorizon);

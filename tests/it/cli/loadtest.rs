@@ -126,7 +126,7 @@ async fn another_consumer_that_cannot_run_is_not_waited_for() {
     let dir = folder.path().join("new").display().to_string();
     let flags = ["--rate", "10", "--duration", "60s", "--workers", "3", "--dir", &dir];
     let ran = kinetide(&[&["loadtest", "--worker-command", "false"][..], &flags].concat()).await;
-    ran.says(1, &["end by themselves again and again", &dir]);
+    ran.says(1, &["workers keep exiting", &dir]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

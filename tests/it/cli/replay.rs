@@ -124,7 +124,7 @@ async fn an_operator_looks_and_replays() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    finish(full).await.says(1, &["could not write", "half.ndjson", "nothing is left of it"]);
+    finish(full).await.says(1, &["could not write", "half.ndjson", "the file was removed"]);
     assert!(!half.exists());
 
     // Said before, done once.
@@ -170,7 +170,7 @@ async fn what_cannot_be_read_is_said() {
         [&["count"][..], &["list"], &["export", "--to", "-"], &["replay", "--landing", "l", "--yes"]]
     {
         let ran = stage.letters(action).await;
-        ran.says(1, &["errors/notes.txt", "not complete gzip"]);
+        ran.says(1, &["errors/notes.txt", "not a complete gzip file"]);
         assert!(!ran.err.contains(SECRET));
     }
     let counts = stage.letters_json(&["count"], 1).await;
@@ -201,7 +201,7 @@ async fn what_cannot_be_read_is_said() {
 
     kinetide(&["dead-letters", "count"]).await.says(2, &["--lake"]);
     let typo = kinetide(&["dead-letters", "count", "--lake", "/no/such/lake"]).await;
-    typo.says(2, &["/no/such/lake", "give a lake that exists"]);
+    typo.says(2, &["/no/such/lake", "use a folder that exists"]);
     stage.letters(&["count", "--reason", "../x"]).await.says(2, &["not_json"]);
     stage.letters(&["count", "--since", "1h", "--until", "2h"]).await.says(2, &["--since is later"]);
 }

@@ -138,7 +138,7 @@ async fn variables_set_what_flags_set_and_flags_win() {
     level.says(2, &["KINETIDE_GZIP_LEVEL (--gzip-level", "'x'"]);
 }
 
-/// No typo becomes a folder of this machine.
+/// No typo becomes a folder on this machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistyped_lake_is_refused_with_what_was_meant() {
     let place = tempfile::tempdir().unwrap();
@@ -162,7 +162,7 @@ async fn a_mistyped_lake_is_refused_with_what_was_meant() {
     }
     runs.push((
         here(vec!["demo", "--records", "1", "--dir", "s3://my-lake/demo"]),
-        "a folder of this machine",
+        "a folder on this machine",
     ));
     for (run, meant) in runs {
         run.await.says(2, &[meant]);
@@ -185,8 +185,10 @@ async fn variables_that_nobody_knows_are_named_and_empty_ones_are_none() {
         with(&[("KINETIDE_S3_BUCKET_KEY", "maybe")], run),
         with(&[("KINETIDE_BATCHAGE", "5s")], &["transform"]),
     );
-    unknown
-        .says(2, &["warning: the variable KINETIDE_BATCHAGE is not known; did you mean KINETIDE_BATCH_AGE?"]);
+    unknown.says(
+        2,
+        &["warning: unknown environment variable KINETIDE_BATCHAGE; did you mean KINETIDE_BATCH_AGE?"],
+    );
     assert!(!unknown.err.contains("KINETIDE_TEST_S3"), "{}", unknown.err);
     missing.says(2, &["did you mean KINETIDE_STREAM?", "--stream <NAME>"]);
     for ran in [&empty, &switch] {

@@ -82,7 +82,7 @@ async fn a_generator_that_is_refused_says_so_and_an_interrupted_one_is_no_succes
     let refused = async {
         loop {
             let line = lines.next_line().await.unwrap().expect("it goes on");
-            if line.contains("sent again") {
+            if line.contains("retrying") {
                 return line;
             }
         }
@@ -93,7 +93,7 @@ async fn a_generator_that_is_refused_says_so_and_an_interrupted_one_is_no_succes
     let ran = finish(child).await;
     ran.says(1, &[]);
     assert!(
-        ran.out.contains("0 changes into stream trades") && ran.out.contains("interrupted"),
+        ran.out.contains("0 changes written to stream trades") && ran.out.contains("interrupted"),
         "{}",
         ran.out
     );
@@ -126,11 +126,11 @@ async fn what_was_written_before_an_error_is_told_with_the_last_place() {
     });
     people.says(1, &["could not read trades from", "t.csv.gz after line"]);
     for words in [
-        "changes into stream trades in",
-        "1 bad lines passed over",
-        "ended early by an error",
+        "changes written to stream trades in",
+        "1 bad lines skipped",
+        "stopped early by an error",
         &format!("read up to {file}, line"),
-        &format!("passed over: {file}, line 3: timestamp_ms"),
+        &format!("skipped: {file}, line 3: timestamp_ms"),
     ] {
         assert!(people.out.contains(words), "{words} is not in\n{}", people.out);
     }

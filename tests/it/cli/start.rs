@@ -43,7 +43,7 @@ async fn each_thing_that_is_missing_is_named_with_what_to_do() {
             &["stream trades", "access denied", "allow it in the role"],
         ),
         (&[("--dynamodb-endpoint", &forbids.url)], &["lease table", "access denied", "allow it in the role"]),
-        (&[("--lake", &file)], &["lake", "a-file", "cannot be written", "give a folder"]),
+        (&[("--lake", &file)], &["lake", "a-file", "cannot be written", "use a folder"]),
         (&s3, &["lake s3://lake/raw", "Connection refused", "--s3-endpoint, and that the role"]),
         (&[("--http", &taken)], &["--http", &taken, "choose another address or port"]),
     ];

@@ -43,7 +43,7 @@ async fn local_generate_and_forward_work_together() {
         async { kinetide(&["local", "--kinesis-port", "0", "--dynamodb-port", taken]).await },
     );
     good.says(0, &[]);
-    assert!(good.out.starts_with("50 changes into table CryptoTransactions"), "{}", good.out);
+    assert!(good.out.starts_with("50 changes written to table CryptoTransactions"), "{}", good.out);
     good_stream.says(0, &[]);
     missing_table.says(1, &["table nope", "does not exist", "--create"]);
     missing_stream.says(1, &["stream nope", "does not exist", "--stream"]);
@@ -63,7 +63,7 @@ async fn a_target_out_of_reach_is_told_within_ten_seconds() {
         async { kinetide(&["generate", "--stream", "s", "--kinesis-endpoint", &hole.url]).await },
     );
     closed.says(1, &["table tab", "refused", "check the endpoint"]);
-    silent.says(1, &["stream s", "no answer within", "check the endpoint"]);
+    silent.says(1, &["stream s", "no response within", "check the endpoint"]);
     assert!(closed.took.as_secs() < 10 && silent.took.as_secs() < 10);
 }
 

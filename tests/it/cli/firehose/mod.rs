@@ -230,7 +230,7 @@ async fn workers_that_are_killed_leave_nothing_out() {
     server.always(Mood::Accept);
     let worker = stage.worker(&to(&server, &[JSON, ("--firehose-gzip", "records")])).await;
     stage.all_delivered().await;
-    let warning = "--firehose-gzip records: each object is gzip of many members";
+    let warning = "--firehose-gzip records: each object is gzip with many members";
     let status = worker.status().await;
     assert!(status["warnings"][0].as_str().unwrap().starts_with(warning), "{status}");
     assert!(worker.log().contains(warning));

@@ -223,7 +223,7 @@ fn cause(service: Service, operation: &str, fault: Fault) -> &'static [&'static 
         (Throttled, Service::S3) => &["SlowDown"],
         (Throttled, Service::Firehose) => &["ServiceUnavailableException"],
         (Throttled, _) => &["hrottl"],
-        _ => &["no answer"],
+        _ => &["no response"],
     }
 }
 
