@@ -94,7 +94,7 @@ async fn ctrl_c_ends_the_workers_and_says_so() {
     }
     kill(pid, Signal::SIGINT).unwrap();
     let ran = finish(child).await;
-    ran.says(1, &["interrupted", "workers were drained", &dir]);
+    ran.says(1, &["interrupted", "workers drained", &dir]);
     assert!(ran.out.is_empty() && ran.took < Duration::from_secs(30), "{:?} {}", ran.took, ran.out);
     assert_eq!(processes(folder.path()), Vec::<PathBuf>::new());
 }
