@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{explain, sdk_config};
+use crate::aws::{OfStream, StreamAddress, explain, sdk_config};
 use crate::batch::Packing;
 use crate::cause::chain;
 use crate::clock::wall_clock_us;
@@ -66,15 +66,16 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let words =
         Words { dead_letters: &ErrorCode::ALL.map(ErrorCode::as_str), fetch_errors: &FetchError::KINDS };
     let recorder = metrics::install(&words).map_err(|error| StartError::new("metrics", error))?;
-    let kinesis = sdk_config(config.endpoints.kinesis.as_deref(), config.region.as_deref()).await;
-    let dynamodb = sdk_config(config.endpoints.dynamodb.as_deref(), config.region.as_deref()).await;
-    if kinesis.region().is_none() {
+    let region = config.region.as_deref();
+    let kinesis = sdk_config(config.endpoints.kinesis.as_deref(), config.stream.region_or(region)).await;
+    let dynamodb = sdk_config(config.endpoints.dynamodb.as_deref(), region).await;
+    // A stream's ARN says where the stream is, not where the lease table and the lake are.
+    if dynamodb.region().is_none() || kinesis.region().is_none() {
         return Err(StartError::new("AWS region", "not set; set --region or AWS_REGION"));
     }
     let kinesis = aws_sdk_kinesis::Client::new(&kinesis);
     let dynamodb = aws_sdk_dynamodb::Client::new(&dynamodb);
-    let (region, endpoint) = (config.region.as_deref(), config.endpoints.s3.as_deref());
-    let sink = deliver::open_to_write(&config.lake, region, endpoint, &config.s3)
+    let sink = deliver::open_to_write(&config.lake, region, config.endpoints.s3.as_deref(), &config.s3)
         .await
         .map_err(|error| StartError::new(format!("lake {}", config.lake), error))?;
     let sink = Arc::new(sink);
@@ -100,21 +101,21 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let facts = ProcessFacts {
         worker: config.worker.to_string(),
         application: config.application.clone(),
-        stream: config.stream.clone(),
+        stream: config.stream.name().to_owned(),
         delivery,
         warnings: warnings(&config),
     };
     let status = Status::new(facts, config.failover * 2);
     let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
     tracing::info!(
-        worker = %config.worker, application = config.application, stream = config.stream,
+        worker = %config.worker, application = config.application, stream = %config.stream,
         lake = config.lake.place(),
         firehose = firehose.as_ref().map(DeliveryStream::name), transform = %config.transform.id(), http = %address,
         ?delivery, "started"
     );
 
-    let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), &config.stream));
-    let polled: Arc<dyn Polled> = Arc::new(KinesisSource::new(kinesis, &config.stream));
+    let lister = Arc::new(KinesisShardLister::new(kinesis.clone(), config.stream.clone()));
+    let polled: Arc<dyn Polled> = Arc::new(KinesisSource::new(kinesis, config.stream.clone()));
     let starts = Arc::new(Starts::new(Arc::clone(&polled)));
     let source = Arc::new(Polling::new(polled, config.poll_idle_max));
     let cpu = CpuMeter::new(config.ecs_metadata_uri.as_deref()).await;
@@ -148,7 +149,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         budget: ByteBudget::new(config.byte_budget),
         status: Arc::clone(&status),
         settings: ConsumerSettings {
-            stream: config.stream,
+            stream: config.stream.name().to_owned(),
             source: SourceKind::Kinesis,
             layout: config.layout,
             limits: config.limits,
@@ -210,9 +211,9 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
 }
 
 /// Whether the stream can be read; answers for how many hours it keeps records.
-async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<u32, StartError> {
+async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &StreamAddress) -> Result<u32, StartError> {
     let what = || format!("stream {stream}");
-    let call = client.describe_stream_summary().stream_name(stream).send();
+    let call = client.describe_stream_summary().of(stream).send();
     let answer =
         timeout(START_TIMEOUT, call).await.map_err(|_| StartError::new(what(), out_of_reach("Kinesis")))?;
     let summary = match answer {
@@ -220,7 +221,7 @@ async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &str) -> Result<
         Err(error)
             if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) =>
         {
-            return Err(StartError::new(what(), "does not exist; check --stream, --region and the account"));
+            return Err(StartError::new(what(), format!("does not exist; {}", stream.check())));
         }
         Err(error) => return Err(StartError::new(what(), explain(&error))),
     };

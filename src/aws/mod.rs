@@ -1,10 +1,13 @@
 //! One AWS environment for all clients: credentials, region, endpoints, CA bundle and proxy come from here, also those of
 //! the S3 client, which is not one of the SDK.
 //!
-//! Owns: where each of them is looked for, the host of a bucket, what a failed call means for people.
+//! Owns: where each of them is looked for, the host of a bucket, how streams and roles are named, what a failed call means
+//! for people.
 //! Does not own: what the clients do. `docs/AWS-ACCESS.md` has the table.
 
+mod arn;
 mod credentials;
+mod kinesis;
 mod network;
 mod s3;
 
@@ -24,7 +27,9 @@ use crate::cause::{chain, one_line};
 use credentials::OnThisMachine;
 use network::Network;
 
+pub use arn::{BadArn, RoleArn, StreamAddress, StreamArn};
 pub use credentials::{Kept, NoCredentials};
+pub use kinesis::OfStream;
 pub use s3::{BadBucket, Bucket, bucket};
 
 /// Reaching a service takes milliseconds; this leaves room for two tries within the ten seconds of a start.

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use crate::aws::sdk_config;
-use crate::config::{BadSetting, endpoint, name, table_name};
+use crate::aws::{StreamAddress, sdk_config};
+use crate::config::{BadSetting, endpoint, stream, table_name};
 use crate::generate::dynamodb::{TableWriter, create_table};
 use crate::generate::kinesis::StreamWriter;
 use crate::generate::synthetic::{Mix, Synthetic};
@@ -56,8 +56,9 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
 
-    /// Kinesis stream to write to. Records look like the change records of a table.
-    #[arg(long, value_name = "NAME")]
+    /// Kinesis stream to write to. Records look like the change records of a table. An ARN also sets its region and
+    /// account.
+    #[arg(long, value_name = "NAME|ARN")]
     stream: Option<String>,
 
     /// Create the table if it does not exist: on-demand, with a stream of new and old images, and TTL on `expires_at`.
@@ -127,14 +128,17 @@ struct Outcome<'a> {
 /// Runs the command.
 pub async fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
     let records = args.records.or(args.trades.is_empty().then_some(RECORDS));
-    if let Err(error) = checked(&args) {
-        say_error(error);
-        return Ok(Exit::BadSettings);
-    }
+    let stream = match checked(&args) {
+        Ok(stream) => stream,
+        Err(error) => {
+            say_error(error);
+            return Ok(Exit::BadSettings);
+        }
+    };
     let plan = Plan { records, rate: args.rate, ramp: None };
     let cancel = CancellationToken::new();
     let work = async {
-        let (sink, target) = sink(&args).await?;
+        let (sink, target) = sink(&args, stream).await?;
         let progress = Progress::start(records, &target);
         let show = |event: Event<'_>| progress.show(event);
         let ended = run_to_end(plan, source(&args), sink, show, cancel.clone()).await;
@@ -167,20 +171,24 @@ pub async fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
     Ok(if failed { Exit::Failed } else { Exit::Done })
 }
 
-/// Names and endpoints, before anything is asked of a server.
-fn checked(args: &GenerateArgs) -> Result<(), BadSetting> {
+/// Names and endpoints, before anything is asked of a server; answers for the stream, where it is one.
+fn checked(args: &GenerateArgs) -> Result<Option<StreamAddress>, BadSetting> {
     if let Some(table) = &args.table {
         table_name("table", table)?;
     }
-    if let Some(stream) = &args.stream {
-        name("stream", stream, 128)?;
+    let stream = args.stream.as_deref().map(stream).transpose()?;
+    if let (Some(arn), Some(region)) = (stream.as_ref().and_then(StreamAddress::arn), &args.region)
+        && arn.region() != region
+    {
+        let allowed = format!("the stream is in {}, as its ARN says: leave out --region", arn.region());
+        return Err(BadSetting::new("region", region, allowed));
     }
     endpoint("kinesis-endpoint", args.kinesis_endpoint.clone())?;
     endpoint("dynamodb-endpoint", args.dynamodb_endpoint.clone())?;
-    Ok(())
+    Ok(stream)
 }
 
-async fn sink(args: &GenerateArgs) -> anyhow::Result<(Sink, String)> {
+async fn sink(args: &GenerateArgs, stream: Option<StreamAddress>) -> anyhow::Result<(Sink, String)> {
     if let Some(table) = &args.table {
         let sdk = sdk_config(args.dynamodb_endpoint.as_deref(), args.region.as_deref()).await;
         let client = aws_sdk_dynamodb::Client::new(&sdk);
@@ -191,13 +199,15 @@ async fn sink(args: &GenerateArgs) -> anyhow::Result<(Sink, String)> {
         writer.check().await?;
         return Ok((Sink::Table(Arc::new(writer)), format!("table {table}")));
     }
-    let stream = args.stream.as_deref().context("give --table or --stream")?;
-    let sdk = sdk_config(args.kinesis_endpoint.as_deref(), args.region.as_deref()).await;
+    let stream = stream.context("give --table or --stream")?;
+    let region = stream.region_or(args.region.as_deref());
+    let sdk = sdk_config(args.kinesis_endpoint.as_deref(), region).await;
     let region = sdk.region().context("no AWS region: set --region or AWS_REGION")?.to_string();
     let table = envelope::Table { name: "CryptoTransactions".to_owned(), region };
+    let target = format!("stream {stream}");
     let writer = StreamWriter::new(aws_sdk_kinesis::Client::new(&sdk), stream, table, args.seed);
     writer.check().await?;
-    Ok((Sink::Stream(Arc::new(writer)), format!("stream {stream}")))
+    Ok((Sink::Stream(Arc::new(writer)), target))
 }
 
 fn source(args: &GenerateArgs) -> Source {

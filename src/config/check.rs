@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{BadSetting, Config, RunArgs, name};
+use crate::aws::{BadArn, StreamAddress};
 use crate::batch::{Layout, Packing};
 use crate::deliver::{LakeUrl, mistaken_url};
 
@@ -36,6 +37,11 @@ const POLL_SHORT: Duration = Duration::from_secs(5);
 /// Where the lake is.
 pub(crate) fn lake(text: &str) -> Result<LakeUrl, BadSetting> {
     text.parse().map_err(|reason: String| BadSetting::new("lake", text, reason))
+}
+
+/// The stream, by its name or ARN.
+pub(crate) fn stream(text: &str) -> Result<StreamAddress, BadSetting> {
+    text.parse().map_err(|reason: BadArn| BadSetting::new("stream", text, reason.to_string()))
 }
 
 /// The name of a DynamoDB table.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
+use crate::aws::StreamAddress;
 use crate::batch::{BatchLimits, Layout, Packing, folder_of};
 use crate::checkpoint::PendingFormat;
 use crate::clock::wall_clock_us;
@@ -23,7 +24,7 @@ use crate::transform::{Transform, TransformError, TransformSettings};
 
 #[cfg(feature = "local")]
 pub(crate) use check::local_folder;
-pub(crate) use check::{application, folder, lake, layout, table_name};
+pub(crate) use check::{application, folder, lake, layout, stream, table_name};
 
 /// Row keys that KCL uses for itself in the lease table.
 const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
@@ -58,8 +59,8 @@ const AWS: &str = "AWS";
     kinetide run --stream trades --lake s3://my-lake/rest --firehose trades-to-s3"
 )]
 pub struct RunArgs {
-    /// Kinesis stream to read.
-    #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME")]
+    /// Kinesis stream to read. An ARN says its region and account too.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN")]
     pub stream: String,
 
     /// Where rows land: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.
@@ -188,7 +189,7 @@ pub struct RunArgs {
     #[arg(long, hide = true, env = "ECS_CONTAINER_METADATA_URI_V4", value_name = "URL")]
     pub ecs_metadata_uri: Option<String>,
 
-    /// AWS region [default: from the environment].
+    /// AWS region [default: from the environment]. A stream given by ARN is read in its own.
     #[arg(long, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     pub region: Option<String>,
 
@@ -286,7 +287,7 @@ impl EncryptionArgs {
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Stream to read.
-    pub stream: String,
+    pub stream: StreamAddress,
     /// Application: name of the lease table.
     pub application: String,
     /// This worker.
@@ -392,8 +393,8 @@ impl TryFrom<RunArgs> for Config {
         let rows_bytes_max = size("batch-bytes", args.batch_bytes, ByteSize::kib(1), ByteSize::gib(1))?;
         let byte_budget = size("byte-budget", args.byte_budget, ByteSize::mib(32), ByteSize::tib(1))?;
         check::relations(&args)?;
-        name("stream", &args.stream, 128)?;
-        let application = application(args.application.as_deref(), &args.stream)?;
+        let stream = stream(&args.stream)?;
+        let application = application(args.application.as_deref(), stream.name())?;
         let lake = lake(&args.lake)?;
         let s3 = args.encryption.checked(&lake)?;
         let packing = match args.firehose_gzip {
@@ -408,7 +409,7 @@ impl TryFrom<RunArgs> for Config {
         let landing = match &args.landing {
             Some(landing) => folder("landing", landing)?.to_owned(),
             None => {
-                default_landing(&transform, Some(&args.stream)).expect("with a stream there is a default")
+                default_landing(&transform, Some(stream.name())).expect("with a stream there is a default")
             }
         };
         let layout = layout(&landing, &args.errors)?;
@@ -431,7 +432,7 @@ impl TryFrom<RunArgs> for Config {
                 firehose: endpoint("firehose-endpoint", args.firehose_endpoint)?,
             },
             limits: BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() },
-            stream: args.stream,
+            stream,
             application,
             lake,
             firehose,

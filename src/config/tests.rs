@@ -38,6 +38,7 @@ fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
     );
     for (setting, value) in [
         ("--stream", "a b"),
+        ("--stream", "arn:aws:kinesis:eu-north-1:1:stream/trades"),
         ("--lake", "gs://x"),
         ("--lake", "s3://bucket/a//b"),
         ("--lake", "s3://bucket//a"),
@@ -68,6 +69,16 @@ fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
         };
         assert!(text.starts_with(&format!("{setting} \"{value}\"")), "{text}");
     }
+}
+
+#[test]
+fn a_stream_is_named_by_its_arn_too() {
+    let arn = "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/trades";
+    let args = ["run", "--stream", arn, "--lake", "/l", "--region", "cn-northwest-1"];
+    let config = Config::try_from(Command::try_parse_from(args).unwrap().args).unwrap();
+    assert_eq!((config.stream.to_string().as_str(), config.application.as_str()), (arn, "kinetide-trades"));
+    assert_eq!(config.layout.landing, "landing/trades");
+    assert_eq!(config.stream.region_or(config.region.as_deref()), Some("cn-north-1"));
 }
 
 /// Readers of lakes skip folders that begin so.

@@ -27,7 +27,7 @@ use super::buffer::Buffer;
 use super::page::Page;
 use super::polling::{PAGE_RECORDS_MAX, Polled};
 use super::source::{FetchError, StartAt};
-use crate::aws::explain;
+use crate::aws::{OfStream, StreamAddress, explain};
 use crate::shard::ShardId;
 
 /// 10 MB of payload as base64, and 10,000 records with their members and keys of usual length.
@@ -51,21 +51,21 @@ const EMPTY_ANSWER: &str = r#"{"Records":[],"MillisBehindLatest":0}"#;
 #[derive(Clone, Debug)]
 pub struct KinesisSource {
     client: Client,
-    stream: String,
+    stream: StreamAddress,
 }
 
 impl KinesisSource {
-    /// Reads `stream`, given by name. The client's retries apply to iterators only: a failed `GetRecords` comes
+    /// Reads `stream`. The client's retries apply to iterators only: a failed `GetRecords` comes
     /// back at once, as the pace of a shard is decided in one place, `Pacing`.
-    pub fn new(client: Client, stream: impl Into<String>) -> Self {
-        Self { client, stream: stream.into() }
+    pub fn new(client: Client, stream: StreamAddress) -> Self {
+        Self { client, stream }
     }
 }
 
 #[async_trait]
 impl Polled for KinesisSource {
     async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError> {
-        let request = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(shard.as_str());
+        let request = self.client.get_shard_iterator().of(&self.stream).shard_id(shard.as_str());
         let request = match start {
             StartAt::TrimHorizon => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
             StartAt::Latest => request.shard_iterator_type(ShardIteratorType::Latest),
@@ -103,6 +103,7 @@ impl Polled for KinesisSource {
             .timeout_config(answer_timeout());
         self.client
             .get_records()
+            .of(&self.stream)
             .shard_iterator(iterator)
             .limit(i32::try_from(records_max.min(PAGE_RECORDS_MAX)).expect("a number of five digits"))
             .customize()
@@ -302,7 +303,7 @@ mod tests {
             .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
             .endpoint_url(endpoint)
             .build();
-        let source = KinesisSource::new(Client::from_conf(config), "trades");
+        let source = KinesisSource::new(Client::from_conf(config), StreamAddress::named("trades"));
         Script { source, requests, last, _server: server }
     }
 

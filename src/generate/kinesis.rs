@@ -14,7 +14,7 @@ use super::envelope;
 use super::item::Change;
 use super::retry::{first_answer, is_passing, is_throttle, pause, pauses};
 use super::run::{GenerateError, Refusals, Written};
-use crate::aws::explain;
+use crate::aws::{OfStream, StreamAddress, explain};
 use crate::clock::wall_clock_us;
 
 /// Records per `PutRecords` (API Reference).
@@ -27,7 +27,7 @@ const BATCH_BYTES_MAX: usize = 5 * 1024 * 1024;
 #[derive(Debug)]
 pub struct StreamWriter {
     client: Client,
-    stream: String,
+    stream: StreamAddress,
     table: envelope::Table,
     stamps: Mutex<Stamps>,
     receipts: Option<mpsc::Sender<Vec<Receipt>>>,
@@ -60,9 +60,9 @@ struct Record {
 
 impl StreamWriter {
     /// Writes records that look as if `table` had sent them. The seed decides the event ids.
-    pub fn new(client: Client, stream: impl Into<String>, table: envelope::Table, seed: u64) -> Self {
+    pub fn new(client: Client, stream: StreamAddress, table: envelope::Table, seed: u64) -> Self {
         let stamps = Stamps { event_ids: ChaCha8Rng::seed_from_u64(seed), last_created_us: 0 };
-        Self { client, stream: stream.into(), table, stamps: Mutex::new(stamps), receipts: None }
+        Self { client, stream, table, stamps: Mutex::new(stamps), receipts: None }
     }
 
     /// Tells what became of each record. For that to be all of the truth, the client must not try again by itself.
@@ -76,9 +76,9 @@ impl StreamWriter {
     /// # Errors
     /// When it is missing or out of reach.
     pub async fn check(&self) -> Result<(), GenerateError> {
-        let question = self.client.describe_stream_summary().stream_name(&self.stream).send();
-        let missing = "it does not exist; check --stream, --region and the account";
-        first_answer(question, missing).await.map_err(|reason| self.failed(reason))
+        let question = self.client.describe_stream_summary().of(&self.stream).send();
+        let missing = format!("it does not exist; {}", self.stream.check());
+        first_answer(question, &missing).await.map_err(|reason| self.failed(reason))
     }
 
     /// Writes changes of different keys.
@@ -139,7 +139,7 @@ impl StreamWriter {
                 .build()
                 .expect("data and partition key are set")
         });
-        let call = self.client.put_records().stream_name(&self.stream).set_records(Some(entries.collect()));
+        let call = self.client.put_records().of(&self.stream).set_records(Some(entries.collect()));
         let sent_us = wall_clock_us();
         let reply = match call.send().await {
             Ok(reply) => reply,

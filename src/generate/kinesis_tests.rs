@@ -68,6 +68,7 @@ fn reply(
 }
 
 fn writer(client: Client, stream: &str) -> Sink {
+    let stream = StreamAddress::named(stream);
     let table = envelope::Table { name: "CryptoTransactions".into(), region: "eu-north-1".into() };
     Sink::Stream(Arc::new(StreamWriter::new(client, stream, table, 1)))
 }

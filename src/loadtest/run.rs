@@ -22,6 +22,7 @@ use super::prepare::{Begin, check_wishes, prepare};
 use super::readers::{Held, Readers};
 use super::stage::Stage;
 use super::verdict::{LatencyMs, Requests, Sample, Verdict};
+use crate::aws::StreamAddress;
 use crate::clock::wall_clock_us;
 use crate::deliver::LakeUrl;
 use crate::generate::kinesis::{Receipt, StreamWriter};
@@ -379,7 +380,12 @@ impl Run<'_> {
     fn writer(&self, receipts: mpsc::Sender<Vec<Receipt>>) -> StreamWriter {
         let table =
             envelope::Table { name: "CryptoTransactions".to_owned(), region: self.stage.region_name.clone() };
-        let writer = StreamWriter::new(self.stage.kinesis(), &self.stage.stream, table, self.plan.seed);
+        let writer = StreamWriter::new(
+            self.stage.kinesis(),
+            StreamAddress::named(&self.stage.stream),
+            table,
+            self.plan.seed,
+        );
         writer.with_receipts(receipts)
     }
 

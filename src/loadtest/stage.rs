@@ -19,7 +19,7 @@ use super::error::LoadError;
 use super::faults::Service;
 use super::proxy::{self, Network};
 use super::reshard::{Reshard, choose};
-use crate::aws::{explain, sdk_config};
+use crate::aws::{StreamAddress, explain, sdk_config};
 use crate::deliver::{self, LakeUrl};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::local::kinesis::{Fault, FaultKind};
@@ -208,7 +208,8 @@ impl Stage {
 
     /// Splits, merges or changes the shard count; answers what was done. A stream that is still changing says no.
     pub(super) async fn reshard(&self, shards: u32, rng: &mut ChaCha8Rng) -> Result<String, String> {
-        let listing = KinesisShardLister::new(self.kinesis.clone(), &self.stream).list().await;
+        let listing =
+            KinesisShardLister::new(self.kinesis.clone(), StreamAddress::named(&self.stream)).list().await;
         let listing = listing.map_err(|error| error.to_string())?;
         let Some(reshard) = choose(&listing, shards, rng) else {
             return Err("there is no open shard".into());

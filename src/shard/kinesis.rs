@@ -7,7 +7,7 @@ use aws_sdk_kinesis::types::{self, ShardIteratorType};
 
 use super::audit::holes;
 use super::{HashKeyRange, ListError, SequenceNumber, Shard, ShardId, ShardLister, StreamId};
-use crate::aws::explain;
+use crate::aws::{OfStream, StreamAddress, explain};
 
 /// Shards per call, the most that `ListShards` allows.
 const PAGE_SHARDS_MAX: i32 = 1000;
@@ -16,17 +16,17 @@ const PAGE_SHARDS_MAX: i32 = 1000;
 #[derive(Debug)]
 pub struct KinesisShardLister {
     client: Client,
-    stream: String,
+    stream: StreamAddress,
 }
 
 impl KinesisShardLister {
-    /// Lists the stream with this name, with the region and credentials of `client`.
-    pub fn new(client: Client, stream: impl Into<String>) -> Self {
-        Self { client, stream: stream.into() }
+    /// Lists this stream, with the region and credentials of `client`.
+    pub fn new(client: Client, stream: StreamAddress) -> Self {
+        Self { client, stream }
     }
 
     fn unavailable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ListError {
-        ListError::Unavailable { stream: self.stream.clone(), source: source.into() }
+        ListError::Unavailable { stream: self.stream.to_string(), source: source.into() }
     }
 }
 
@@ -39,13 +39,13 @@ impl ShardLister for KinesisShardLister {
         let mut next: Option<String> = None;
         loop {
             let call = self.client.list_shards().max_results(PAGE_SHARDS_MAX);
-            // The service takes the name or the token, never both.
+            // The service takes the stream or the token, never both.
             let call = match next.take() {
                 Some(token) => call.next_token(token),
-                None => call.stream_name(&self.stream),
+                None => call.of(&self.stream),
             };
             let page = call.send().await.map_err(|error| match error.code() {
-                Some("ResourceNotFoundException") => ListError::NotFound(self.stream.clone()),
+                Some("ResourceNotFoundException") => ListError::NotFound(self.stream.to_string()),
                 _ => self.unavailable(explain(&error)),
             })?;
             for shard in page.shards() {
@@ -65,12 +65,12 @@ impl ShardLister for KinesisShardLister {
     }
 
     async fn stream(&self) -> Result<Option<StreamId>, ListError> {
-        let call = self.client.describe_stream_summary().stream_name(&self.stream);
+        let call = self.client.describe_stream_summary().of(&self.stream);
         let answer = call.send().await.map_err(|error| match error.code() {
-            Some("ResourceNotFoundException") => ListError::NotFound(self.stream.clone()),
+            Some("ResourceNotFoundException") => ListError::NotFound(self.stream.to_string()),
             _ => self.unavailable(explain(&error)),
         })?;
-        let named = StreamId::named(self.stream.as_str());
+        let named = StreamId::of(&self.stream);
         Ok(Some(match answer.stream_description_summary() {
             Some(summary) => {
                 let created = u64::try_from(summary.stream_creation_timestamp().secs()).ok();
@@ -81,7 +81,7 @@ impl ShardLister for KinesisShardLister {
     }
 
     async fn accepts(&self, shard: &ShardId, sequence: &SequenceNumber) -> Result<bool, ListError> {
-        let call = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(shard.as_str());
+        let call = self.client.get_shard_iterator().of(&self.stream).shard_id(shard.as_str());
         let call = call.shard_iterator_type(ShardIteratorType::AtSequenceNumber);
         match call.starting_sequence_number(sequence.as_str()).send().await {
             Ok(_) => Ok(true),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::aws::StreamAddress;
+
 /// A stream with what tells it from others of its name, written as in KCL's multi-stream lease keys:
 /// `account:name:created`, the last in seconds since the epoch. What the service does not say is empty and equals
 /// everything.
@@ -31,6 +33,12 @@ impl StreamId {
     /// The stream with this name, of which nothing else is known.
     pub fn named(name: impl Into<String>) -> Self {
         Self(Arc::new(Parts { account: String::new(), name: name.into(), created: None }))
+    }
+
+    /// The stream as its operator names it: an ARN says the account too.
+    pub fn of(address: &StreamAddress) -> Self {
+        let account = address.arn().map_or_else(String::new, |arn| arn.account().to_owned());
+        Self(Arc::new(Parts { account, name: address.name().to_owned(), created: None }))
     }
 
     /// With what the service said: the stream's ARN, and when it was created.
@@ -132,6 +140,13 @@ mod tests {
         assert_eq!(trades.to_string(), "123:trades:1000");
         assert_eq!(trades.in_words(), "trades (account 123, created 1970-01-01T00:16:40Z)");
         assert_eq!(StreamId::named("trades").in_words(), "trades");
+        let address = |text: &str| StreamId::of(&text.parse().unwrap());
+        let by_arn = address("arn:aws:kinesis:eu-north-1:111122223333:stream/trades");
+        assert_eq!(
+            (by_arn.to_string(), address("trades")),
+            ("111122223333:trades:".into(), StreamId::named("trades"))
+        );
+        assert_eq!(by_arn.kinship(&trades), Kinship::Stranger);
     }
 
     #[test]

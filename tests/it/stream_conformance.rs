@@ -11,6 +11,7 @@ use aws_credential_types::Credentials;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Region};
 use aws_sdk_kinesis::{Client, Config};
+use kinetide::aws::StreamAddress;
 use kinetide::clock::wall_clock_us;
 use kinetide::fetch::kinesis::KinesisSource;
 use kinetide::fetch::memory::{Faults, MemoryStream};
@@ -89,9 +90,16 @@ struct OverKinesis {
     aws: LocalAws,
     client: Client,
     stream: &'static str,
+    address: StreamAddress,
 }
 
 impl OverKinesis {
+    /// Its stream is named by an ARN.
+    async fn by_arn() -> Self {
+        let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/conforms";
+        Self { address: arn.parse().unwrap(), ..Self::start(Duration::from_secs(300)).await }
+    }
+
     async fn start(iterator_ttl: Duration) -> Self {
         let kinesis = KinesisSettings { iterator_ttl, ..KinesisSettings::default() };
         let aws = LocalAws::start(LocalSettings { kinesis, ..LocalSettings::default() }).await.unwrap();
@@ -103,7 +111,8 @@ impl OverKinesis {
             .endpoint_url(aws.kinesis_url());
         let stream = "conforms";
         aws.kinesis().create_stream(stream, 1).unwrap();
-        Self { client: Client::from_conf(config.build()), aws, stream }
+        let address = StreamAddress::named(stream);
+        Self { client: Client::from_conf(config.build()), aws, stream, address }
     }
 
     fn fault(&self, kind: FaultKind, on: bool) {
@@ -115,11 +124,11 @@ impl OverKinesis {
 #[async_trait]
 impl Scene for OverKinesis {
     fn source(&self) -> Arc<dyn Polled> {
-        Arc::new(KinesisSource::new(self.client.clone(), self.stream))
+        Arc::new(KinesisSource::new(self.client.clone(), self.address.clone()))
     }
 
     fn lister(&self) -> Arc<dyn ShardLister> {
-        Arc::new(KinesisShardLister::new(self.client.clone(), self.stream))
+        Arc::new(KinesisShardLister::new(self.client.clone(), self.address.clone()))
     }
 
     fn put(&self, number: usize) -> SequenceNumber {
@@ -194,6 +203,11 @@ async fn the_twin_in_memory_conforms() {
 async fn kinesis_conforms() {
     run_all!(OverKinesis::start(Duration::from_secs(300)).await);
     an_expired_iterator_says_so(&OverKinesis::start(SHORT_LIFE).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinesis_conforms_by_arn() {
+    run_all!(OverKinesis::by_arn().await);
 }
 
 async fn shards(stream: &dyn Scene) -> Vec<Shard> {

@@ -48,7 +48,18 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("terminal", &[]),
     (
         "config",
-        &["batch", "checkpoint", "clock", "deliver", "lease", "nearest", "shard", "telemetry", "transform"],
+        &[
+            "aws",
+            "batch",
+            "checkpoint",
+            "clock",
+            "deliver",
+            "lease",
+            "nearest",
+            "shard",
+            "telemetry",
+            "transform",
+        ],
     ),
     // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
     ("local", &["clock", "generate", "shard"]),
@@ -67,8 +78,12 @@ const KNOWN_BY_ALL: &str = "cause";
 /// Imports beyond the table: who, what, why.
 const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("fetch", "aws::explain", "what Kinesis said, in one line for people"),
+    ("fetch", "aws::OfStream", "a call to Kinesis names its stream in one way"),
+    ("fetch", "aws::StreamAddress", "a stream is named by its name or its ARN"),
     ("lease", "aws::explain", "what DynamoDB said, in one line for people"),
     ("shard", "aws::explain", "what Kinesis said, in one line for people"),
+    ("shard", "aws::OfStream", "a call to Kinesis names its stream in one way"),
+    ("shard", "aws::StreamAddress", "a stream is named by its name or its ARN"),
     ("aws", "clock::wall_clock_us", "credentials say by the wall clock when they run out"),
     ("lease", "clock::wall_clock_us", "the row that declares a fleet says when; nothing is decided by it"),
 ];
@@ -88,6 +103,7 @@ const SDK_CRATES: [&str; 4] = ["aws_config", "aws_credential_types", "aws_sdk_",
 
 /// Decisions: no tasks, and no clock but the one they are given.
 const PURE: &[&str] = &[
+    "src/aws/arn.rs",
     "src/batch/",
     "src/checkpoint/",
     "src/cli/leases/change.rs",

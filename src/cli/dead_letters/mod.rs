@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use self::scan::{Lake, Which};
 use super::Exit;
 use crate::clock::wall_clock_us;
-use crate::config::{duration, endpoint, folder, lake, name};
+use crate::config::{duration, endpoint, folder, lake, stream};
 use crate::deliver::{S3Settings, open_existing};
 use crate::shard::SequenceNumber;
 use crate::terminal::say_error;
@@ -75,8 +75,8 @@ struct PlaceArgs {
 
 #[derive(Debug, Args)]
 struct WhichArgs {
-    /// Only dead letters of this stream [default: all streams that land in the lake].
-    #[arg(long, global = true, help_heading = WHICH, env = "KINETIDE_STREAM", value_name = "NAME")]
+    /// Only dead letters of this stream [default: all streams that land in the lake]. Only the name in an ARN counts.
+    #[arg(long, global = true, help_heading = WHICH, env = "KINETIDE_STREAM", value_name = "NAME|ARN")]
     stream: Option<String>,
 
     /// Only dead letters with this reason, like not_json. Repeatable.
@@ -157,9 +157,7 @@ async fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result
     let url = lake(&url).map_err(text)?;
     let errors = folder("errors", &place.errors).map_err(text)?.to_owned();
     let s3_endpoint = endpoint("s3-endpoint", place.s3_endpoint).map_err(text)?;
-    if let Some(stream) = &which.stream {
-        name("stream", stream, 128).map_err(text)?;
-    }
+    let stream = which.stream.as_deref().map(stream).transpose().map_err(text)?;
     let (since_us, until_us) = (which.since.unwrap_or(0), which.until.unwrap_or(i64::MAX));
     if since_us > until_us {
         return Err("--since is later than --until".to_owned());
@@ -178,7 +176,7 @@ async fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result
         .await
         .map_err(|error| format!("--lake {:?}: {error}", url.to_string()))?;
     let which = Which {
-        stream: which.stream,
+        stream: stream.map(|stream| stream.name().to_owned()),
         reasons: which.reason,
         shards: which.shard,
         since_us,

@@ -288,7 +288,7 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
             if args.all {
                 none_active(observer)?;
             }
-            let named = fleet.stream.as_deref().map(StreamId::named);
+            let named = fleet.stream.as_ref().map(StreamId::of);
             let stream = observer.stream.as_ref().or(named.as_ref());
             if let Err(problem) = change::may_delete(&leases, stream, observer.listing.as_deref())
                 && !args.force
@@ -397,7 +397,7 @@ async fn latest(fleet: &Fleet, lease: &Lease) -> anyhow::Result<Checkpoint> {
     let Some(stream) = &fleet.stream else {
         return Err(anyhow!("{key}: set --stream, to look up the last record of the shard"));
     };
-    let source = KinesisSource::new(fleet.kinesis.clone(), stream);
+    let source = KinesisSource::new(fleet.kinesis.clone(), stream.clone());
     let found = Starts::new(Arc::new(source)).find(key.shard(), StartFrom::Tip).await;
     let found = found.map_err(|error| anyhow!("{}; check --stream, or try again", chain(&error)))?;
     // The records up to a position may have left the stream already.

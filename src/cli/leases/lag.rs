@@ -9,7 +9,7 @@ use aws_sdk_kinesis::types::ShardIteratorType;
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
 
-use crate::aws::explain;
+use crate::aws::{OfStream, StreamAddress, explain};
 use crate::clock::wall_clock_us;
 use crate::lease::{CaughtUp, Gap, Lease, LeaseKey, gap};
 use crate::shard::{Checkpoint, SequenceNumber};
@@ -35,7 +35,7 @@ pub(super) struct Lag {
 /// Asks for the checkpoints of these leases; those that cannot be asked for are left out.
 pub(super) async fn lags<'a>(
     client: &Client,
-    stream: &str,
+    stream: &StreamAddress,
     leases: impl Iterator<Item = &'a Lease>,
 ) -> BTreeMap<LeaseKey, Lag> {
     let asked: Vec<_> = leases
@@ -45,13 +45,13 @@ pub(super) async fn lags<'a>(
     stream::iter(asked).buffer_unordered(CONCURRENCY).collect().await
 }
 
-async fn lag(client: &Client, stream: &str, lease: &Lease) -> Lag {
+async fn lag(client: &Client, stream: &StreamAddress, lease: &Lease) -> Lag {
     let (kind, sequence) = match &lease.checkpoint {
         Checkpoint::At(at) => (ShardIteratorType::AtSequenceNumber, Some(at.sequence.as_str().to_owned())),
         _ => (ShardIteratorType::TrimHorizon, None),
     };
     let problem = |problem: String| Lag { lag_problem: Some(problem), ..Lag::default() };
-    let call = client.get_shard_iterator().stream_name(stream).shard_id(lease.key.as_str());
+    let call = client.get_shard_iterator().of(stream).shard_id(lease.key.as_str());
     let call = call.shard_iterator_type(kind).set_starting_sequence_number(sequence);
     let mut next = match call.send().await {
         Ok(answer) => answer.shard_iterator,
@@ -60,7 +60,7 @@ async fn lag(client: &Client, stream: &str, lease: &Lease) -> Lag {
     let mut read = Lag::default();
     for _ in 0..PAGES_MAX {
         let Some(iterator) = next.take() else { break };
-        let page = match client.get_records().shard_iterator(iterator).limit(1).send().await {
+        let page = match client.get_records().of(stream).shard_iterator(iterator).limit(1).send().await {
             Ok(page) => page,
             Err(error) => return problem(short(error.code(), || explain(&error))),
         };
@@ -122,11 +122,11 @@ fn short(code: Option<&str>, whole: impl FnOnce() -> String) -> String {
 /// What the stream says against it, for people.
 pub(super) async fn check(
     client: &Client,
-    stream: &str,
+    stream: &StreamAddress,
     shard: &LeaseKey,
     sequence: &SequenceNumber,
 ) -> Result<(), String> {
-    let call = client.get_shard_iterator().stream_name(stream).shard_id(shard.as_str());
+    let call = client.get_shard_iterator().of(stream).shard_id(shard.as_str());
     let call = call.shard_iterator_type(ShardIteratorType::AtSequenceNumber);
     let answer = call.starting_sequence_number(sequence.as_str()).send().await;
     answer.map(drop).map_err(|error| explain(&error))

@@ -23,9 +23,9 @@ use self::observe::Observer;
 use self::report::Report;
 use self::table::Screen;
 use super::Exit;
-use crate::aws::{explain, sdk_config};
+use crate::aws::{StreamAddress, explain, sdk_config};
 use crate::cause::chain;
-use crate::config::{BadSetting, application, duration, endpoint, name, within};
+use crate::config::{BadSetting, application, duration, endpoint, stream, within};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
@@ -77,7 +77,7 @@ struct FleetArgs {
     application: Option<String>,
 
     /// Stream that the application reads [default: NAME if the application is kinetide-NAME].
-    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_STREAM", value_name = "NAME")]
+    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_STREAM", value_name = "NAME|ARN")]
     stream: Option<String>,
 
     /// Failover time of the workers, 1s to 10m. Must be the value that the workers run with.
@@ -85,7 +85,7 @@ struct FleetArgs {
           default_value = "10s", value_parser = duration)]
     failover_time: Duration,
 
-    /// AWS region [default: from the environment].
+    /// AWS region [default: from the environment]. A stream given by ARN is asked in its own.
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     region: Option<String>,
 
@@ -136,7 +136,7 @@ impl LeasesArgs {
 /// What to talk to.
 struct Fleet {
     application: String,
-    stream: Option<String>,
+    stream: Option<StreamAddress>,
     failover: Duration,
     table: Arc<dyn LeaseTable>,
     kinesis: aws_sdk_kinesis::Client,
@@ -165,17 +165,15 @@ pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
 }
 
 /// Application and stream.
-fn settings(args: &LeasesArgs) -> Result<(String, Option<String>), String> {
+fn settings(args: &LeasesArgs) -> Result<(String, Option<StreamAddress>), String> {
     let text = |problem: BadSetting| problem.to_string();
     let fleet = &args.fleet;
-    if let Some(stream) = &fleet.stream {
-        name("stream", stream, 128).map_err(text)?;
-    }
-    if fleet.application.is_none() && fleet.stream.is_none() {
+    let stream = fleet.stream.as_deref().map(stream).transpose().map_err(text)?;
+    if fleet.application.is_none() && stream.is_none() {
         return Err("no application: set --application, --stream or both".to_owned());
     }
-    let stream = fleet.stream.as_deref().unwrap_or_default();
-    let application = application(fleet.application.as_deref(), stream).map_err(text)?;
+    let name = stream.as_ref().map_or("", StreamAddress::name);
+    let application = application(fleet.application.as_deref(), name).map_err(text)?;
     within("failover-time", fleet.failover_time, Duration::from_secs(1), Duration::from_secs(600))
         .map_err(text)?;
     endpoint("kinesis-endpoint", fleet.kinesis_endpoint.clone()).map_err(text)?;
@@ -183,15 +181,17 @@ fn settings(args: &LeasesArgs) -> Result<(String, Option<String>), String> {
     if args.change.is_some() && (args.show.watch || args.show.no_lag) {
         return Err("--watch and --no-lag are only for showing leases; leave them out of a change".to_owned());
     }
-    let guessed = || application.strip_prefix("kinetide-").map(str::to_owned);
-    let stream = fleet.stream.clone().or_else(guessed);
+    let guessed = || application.strip_prefix("kinetide-").map(StreamAddress::named);
+    let stream = stream.or_else(guessed);
     Ok((application, stream))
 }
 
-async fn connect(args: FleetArgs, named: (String, Option<String>)) -> anyhow::Result<Fleet> {
+async fn connect(args: FleetArgs, named: (String, Option<StreamAddress>)) -> anyhow::Result<Fleet> {
     let (application, stream) = named;
-    let dynamodb = sdk_config(args.dynamodb_endpoint.as_deref(), args.region.as_deref()).await;
-    let kinesis = sdk_config(args.kinesis_endpoint.as_deref(), args.region.as_deref()).await;
+    let region = args.region.as_deref();
+    let dynamodb = sdk_config(args.dynamodb_endpoint.as_deref(), region).await;
+    let of_stream = stream.as_ref().map_or(region, |stream| stream.region_or(region));
+    let kinesis = sdk_config(args.kinesis_endpoint.as_deref(), of_stream).await;
     if dynamodb.region().is_none() {
         return Err(anyhow!("no AWS region: set --region or AWS_REGION"));
     }
@@ -239,15 +239,15 @@ impl Fleet {
         table_trouble(&self.application, error)
     }
 
-    fn observer(&self, stream: Option<&String>) -> Observer {
+    fn observer(&self, stream: Option<&StreamAddress>) -> Observer {
         let lister = stream.map(|stream| -> Arc<dyn ShardLister> {
-            Arc::new(KinesisShardLister::new(self.kinesis.clone(), stream))
+            Arc::new(KinesisShardLister::new(self.kinesis.clone(), stream.clone()))
         });
         Observer::new(Arc::clone(&self.table), lister, self.failover)
     }
 
     /// What was seen, with the lags of what is not finished.
-    async fn report(&self, observer: &Observer, stream: Option<&String>) -> Report {
+    async fn report(&self, observer: &Observer, stream: Option<&StreamAddress>) -> Report {
         let listed: BTreeSet<&ShardId> = observer.listing.iter().flatten().map(|shard| &shard.id).collect();
         let leases = observer.fleet.leases().map(|seen| &seen.lease);
         let known = leases.filter(|lease| listed.contains(lease.key.shard()));
@@ -255,7 +255,7 @@ impl Fleet {
             Some(stream) => lag::lags(&self.kinesis, stream, known).await,
             None => BTreeMap::new(),
         };
-        Report::new(&self.application, stream.map(String::as_str), observer, lags)
+        Report::new(&self.application, stream.map(StreamAddress::name), observer, lags)
     }
 }
 

@@ -52,8 +52,8 @@ impl ApiError {
         Self::new("ValidationException", message)
     }
 
-    pub(crate) fn stream_not_found(stream: &str) -> Self {
-        Self::new("ResourceNotFoundException", format!("Stream {stream} under account {ACCOUNT} not found."))
+    pub(crate) fn stream_not_found(stream: &str, account: &str) -> Self {
+        Self::new("ResourceNotFoundException", format!("Stream {stream} under account {account} not found."))
     }
 
     pub(crate) fn shard_not_found(shard: &str, stream: &str) -> Self {

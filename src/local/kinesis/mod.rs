@@ -8,6 +8,7 @@
 //! into calls on it; `server` and `subscribe` do the talking. No lock is held across an await.
 
 mod api;
+mod arn;
 mod consumers;
 mod errors;
 mod faults;
@@ -130,7 +131,7 @@ impl Kinesis {
                 errors::ACCOUNT
             )));
         }
-        let stream = Stream::new(name, &self.0.settings.region, shards, wall_clock_us());
+        let stream = Stream::new(name, self.region(), shards, wall_clock_us());
         streams.insert(name.to_owned(), Arc::new(stream));
         Ok(())
     }
@@ -274,7 +275,7 @@ impl Kinesis {
     }
 
     fn stream(&self, name: &str) -> Result<Arc<Stream>, ApiError> {
-        self.streams().get(name).cloned().ok_or_else(|| ApiError::stream_not_found(name))
+        self.streams().get(name).cloned().ok_or_else(|| ApiError::stream_not_found(name, errors::ACCOUNT))
     }
 
     fn streams(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Stream>>> {
@@ -291,6 +292,10 @@ impl Kinesis {
 
     fn strike(&self, operation: &str) -> Struck {
         self.faults().strike(operation)
+    }
+
+    fn region(&self) -> &str {
+        &self.0.settings.region
     }
 
     fn settings(&self) -> &KinesisSettings {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuar
 
 use tokio_util::sync::CancellationToken;
 
+use super::arn::stream_arn;
 use super::consumers::Consumers;
 use super::errors::{ACCOUNT, ApiError};
 use super::hash_key;
@@ -56,7 +57,7 @@ impl Stream {
         }
         Self {
             name: name.to_owned(),
-            arn: format!("arn:aws:kinesis:{region}:{ACCOUNT}:stream/{name}"),
+            arn: stream_arn(region, name),
             created_us: now_us,
             deleted: CancellationToken::new(),
             layout: RwLock::new(layout),

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::api;
 use super::consumers::Grant;
-use super::errors::ApiError;
+use super::errors::{ACCOUNT, ApiError};
 use super::limits::{self, TokenBucket};
 use super::shard::{Page, Shard};
 use super::stream::Stream;
@@ -130,7 +130,7 @@ impl Subscription {
     /// Why the subscription is over, if it is.
     fn lost(&self) -> Option<ApiError> {
         if self.stream.deleted.is_cancelled() {
-            Some(ApiError::stream_not_found(&self.stream.name))
+            Some(ApiError::stream_not_found(&self.stream.name, ACCOUNT))
         } else if self.grant.deregistered.is_cancelled() {
             Some(ApiError::consumer_not_found("of this subscription"))
         } else if self.grant.superseded.is_cancelled() {

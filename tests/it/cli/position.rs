@@ -6,6 +6,7 @@ use std::io::Read;
 use std::ops::Range;
 
 use flate2::read::MultiGzDecoder;
+use kinetide::aws::StreamAddress;
 use kinetide::lease::{Lease, LeaseTable};
 use kinetide::shard::{Checkpoint, ShardLister};
 use serde_json::Value;
@@ -117,8 +118,10 @@ async fn a_lease_that_says_latest_is_pinned_before_it_is_read() {
     stage.put(0..10);
     stage.table().ensure_exists().await.unwrap();
     let sdk = kinetide::aws::sdk_config(Some(stage.aws.kinesis_url()), Some(stage.aws.region())).await;
-    let lister =
-        kinetide::shard::kinesis::KinesisShardLister::new(aws_sdk_kinesis::Client::new(&sdk), STREAM);
+    let lister = kinetide::shard::kinesis::KinesisShardLister::new(
+        aws_sdk_kinesis::Client::new(&sdk),
+        StreamAddress::named(STREAM),
+    );
     for shard in lister.list().await.unwrap() {
         assert!(stage.table().create(&Lease::new(&shard, Checkpoint::Latest)).await.unwrap());
     }
@@ -137,8 +140,10 @@ async fn a_closed_shard_at_latest_is_read_before_it_ends() {
     let stage = Stage::new(1).await;
     stage.table().ensure_exists().await.unwrap();
     let sdk = kinetide::aws::sdk_config(Some(stage.aws.kinesis_url()), Some(stage.aws.region())).await;
-    let lister =
-        kinetide::shard::kinesis::KinesisShardLister::new(aws_sdk_kinesis::Client::new(&sdk), STREAM);
+    let lister = kinetide::shard::kinesis::KinesisShardLister::new(
+        aws_sdk_kinesis::Client::new(&sdk),
+        StreamAddress::named(STREAM),
+    );
     let shard = lister.list().await.unwrap().remove(0);
     assert!(stage.table().create(&Lease::new(&shard, Checkpoint::Latest)).await.unwrap());
     stage.put(0..10);

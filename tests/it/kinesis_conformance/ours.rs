@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType, StartingPosition};
 use kinetide::local::kinesis::KinesisSettings;
 use kinetide::local::{LocalAws, LocalSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -75,7 +75,6 @@ async fn faults_strike_and_a_lost_answer_keeps_the_work() {
 /// A newer subscription takes the shard over after five seconds; the older one is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_is_taken_over() {
-    use aws_sdk_kinesis::types::StartingPosition;
     use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 
     let (_aws, server) = start(KinesisSettings::default()).await;
@@ -161,6 +160,72 @@ async fn errors_have_the_bytes_of_the_service() {
     }
     let (status, _, body) = raw(&aws, &call("ListStreams"), JSON, "").await;
     assert!(status.ends_with("200 OK") && body.contains(r#""StreamNames":["s"]"#), "{body}");
+}
+
+/// Each call that names a stream takes its ARN, and knows no stream of another region or account.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_arn_is_looked_at_in_every_call() {
+    const JSON: &str = "application/x-amz-json-1.1";
+    let (aws, server) = start(KinesisSettings::default()).await;
+    let iterator = server.iterator("s", SHARD, ShardIteratorType::TrimHorizon).await;
+    let call = async |operation: &str, arn: &str, more: &str| {
+        let body = format!(r#"{{"StreamARN":"{arn}"{more}}}"#);
+        let (status, _, answer) = raw(&aws, &format!("Kinesis_20131202.{operation}"), JSON, &body).await;
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
+        if status.ends_with("200 OK") {
+            return "done".to_owned();
+        }
+        format!("{}: {}", answer["__type"].as_str().unwrap(), answer["message"].as_str().unwrap())
+    };
+    let ours = "arn:aws:kinesis:us-east-1:000000000000:stream/s";
+    let get = format!(r#","ShardIterator":"{iterator}""#);
+    let shard = format!(r#","ShardId":"{SHARD}","ShardIteratorType":"LATEST""#);
+    for (operation, more) in [
+        ("DescribeStreamSummary", ""),
+        ("DescribeStream", ""),
+        ("ListShards", ""),
+        ("GetShardIterator", &shard),
+        ("GetRecords", &get),
+        ("PutRecord", r#","PartitionKey":"k","Data":"AAAA""#),
+        ("PutRecords", r#","Records":[{"PartitionKey":"k","Data":"AAAA"}]"#),
+        ("UpdateMaxRecordSize", r#","MaxRecordSizeInKiB":1024"#),
+        ("IncreaseStreamRetentionPeriod", r#","RetentionPeriodHours":24"#),
+        ("DecreaseStreamRetentionPeriod", r#","RetentionPeriodHours":24"#),
+        ("ListStreamConsumers", ""),
+        ("RegisterStreamConsumer", r#","ConsumerName":"c""#),
+        ("DescribeStreamConsumer", r#","ConsumerName":"c""#),
+        ("DeregisterStreamConsumer", r#","ConsumerName":"c""#),
+        ("SplitShard", r#","ShardToSplit":"shardId-000000000000","NewStartingHashKey":"7""#),
+        (
+            "MergeShards",
+            r#","ShardToMerge":"shardId-000000000001","AdjacentShardToMerge":"shardId-000000000002""#,
+        ),
+        ("UpdateShardCount", r#","TargetShardCount":2,"ScalingType":"UNIFORM_SCALING""#),
+    ] {
+        for (arn, account) in [
+            ("arn:aws:kinesis:us-east-1:111122223333:stream/s", "111122223333"),
+            ("arn:aws:kinesis:eu-north-1:000000000000:stream/s", "000000000000"),
+        ] {
+            let said = call(operation, arn, more).await;
+            let expected = format!("ResourceNotFoundException: Stream s under account {account} not found.");
+            assert_eq!(said, expected, "{operation} {arn}");
+        }
+        let said = call(operation, "s", more).await;
+        assert!(said.starts_with("ValidationException: ") && said.contains(r"\d{12}"), "{operation}: {said}");
+        assert_eq!(call(operation, ours, more).await, "done", "{operation}");
+    }
+    server.create("other", 1).await;
+    let other = "arn:aws:kinesis:us-east-1:000000000000:stream/other";
+    for (operation, more) in [("GetRecords", get.as_str()), ("ListShards", r#","StreamName":"s""#)] {
+        let said = call(operation, other, more).await;
+        assert!(said.starts_with("InvalidArgumentException: "), "{said}");
+    }
+    let foreign = "arn:aws:kinesis:us-east-1:111122223333:stream/s/consumer/c:1";
+    let position = StartingPosition::builder().r#type(ShardIteratorType::Latest).build().unwrap();
+    let subscribe = server.client.subscribe_to_shard().consumer_arn(foreign).shard_id(SHARD);
+    let refused = subscribe.starting_position(position).send().await.unwrap_err();
+    assert_eq!(kind(&refused), "ResourceNotFoundException");
+    assert_eq!(call("DeleteStream", ours, "").await, "done");
 }
 
 /// Escapes in a request body are read as JSON and come back as JSON.

@@ -10,7 +10,7 @@ use super::super::consumers::Consumer;
 use super::super::errors::ApiError;
 use super::super::subscribe::Subscription;
 use super::get::Start;
-use super::{json, named_stream, parse, seconds, stream_of_arn, within};
+use super::{json, named_stream, parse, seconds, within};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -124,7 +124,7 @@ pub(super) fn subscribe_to_shard(
     now_us: i64,
 ) -> Result<Subscription, ApiError> {
     let request: Subscribe = parse(body)?;
-    let stream = kinesis.stream(stream_of_arn(&request.consumer_arn)?)?;
+    let stream = named_stream(kinesis, None, Some(&request.consumer_arn))?;
     let shard = stream.shard(&request.shard_id, now_us)?;
     let position = &request.starting_position;
     let start = Start {

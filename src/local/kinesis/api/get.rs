@@ -5,13 +5,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::super::Kinesis;
-use super::super::errors::ApiError;
+use super::super::errors::{ACCOUNT, ApiError};
 use super::super::iterator::ShardIterator;
 use super::super::log::Run;
 use super::super::sequence::DIGITS;
 use super::super::shard::{PAGE_BYTES_MAX, Shard};
 use super::super::stream::Stream;
-use super::{StreamRef, child_shards, json, parse, timestamp_us, within};
+use super::{StreamRef, child_shards, json, named_stream, parse, timestamp_us, within};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -29,6 +29,8 @@ struct GetShardIterator {
 struct GetRecords {
     shard_iterator: String,
     limit: Option<u32>,
+    #[serde(rename = "StreamARN")]
+    stream_arn: Option<String>,
 }
 
 pub(super) fn get_shard_iterator(kinesis: &Kinesis, body: &Bytes, now_us: i64) -> Result<Vec<u8>, ApiError> {
@@ -100,9 +102,9 @@ pub(super) fn get_records(
     let request: GetRecords = parse(body)?;
     let limit = within(request.limit.unwrap_or(10_000), 1..=10_000, "limit")?;
     let from = ShardIterator::decode(&request.shard_iterator)?;
-    let stream = kinesis.stream(&from.stream)?;
+    let stream = named_stream(kinesis, Some(&from.stream), request.stream_arn.as_deref())?;
     if stream.created_us != from.stream_created_us {
-        return Err(ApiError::stream_not_found(&from.stream));
+        return Err(ApiError::stream_not_found(&from.stream, ACCOUNT));
     }
     from.check_age(kinesis.settings().iterator_ttl, now_us)?;
     let shard = stream.shard(&super::super::shard::shard_id(from.shard), now_us)?;

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::Kinesis;
+use super::arn::stream_of;
 use super::errors::ApiError;
 use super::stream::Stream;
 use super::subscribe::Subscription;
@@ -113,9 +114,9 @@ impl StreamRef {
     }
 }
 
-/// Finds a stream by name, by ARN, or by both where they agree. Region and account of an ARN do not matter here.
+/// Finds a stream by name, by ARN, or by both where they agree.
 fn named_stream(kinesis: &Kinesis, name: Option<&str>, arn: Option<&str>) -> Result<Arc<Stream>, ApiError> {
-    let from_arn = arn.map(stream_of_arn).transpose()?;
+    let from_arn = arn.map(|arn| stream_of(arn, kinesis.region())).transpose()?;
     match (name, from_arn) {
         (Some(a), Some(b)) if a != b => {
             Err(ApiError::invalid_argument(format!("StreamARN does not belong to the stream {a}.")))
@@ -123,15 +124,6 @@ fn named_stream(kinesis: &Kinesis, name: Option<&str>, arn: Option<&str>) -> Res
         (Some(name), _) | (None, Some(name)) => kinesis.stream(name),
         (None, None) => Err(ApiError::invalid_argument("Either StreamName or StreamARN must be given.")),
     }
-}
-
-/// The name in the ARN of a stream or of one of its consumers.
-fn stream_of_arn(arn: &str) -> Result<&str, ApiError> {
-    arn.strip_prefix("arn:")
-        .and_then(|rest| rest.split_once(":stream/"))
-        .and_then(|(_, resource)| resource.split('/').next())
-        .filter(|name| !name.is_empty())
-        .ok_or_else(|| ApiError::invalid_argument(format!("Invalid ARN {arn}.")))
 }
 
 fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {

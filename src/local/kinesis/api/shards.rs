@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::super::Kinesis;
-use super::super::errors::ApiError;
+use super::super::errors::{ACCOUNT, ApiError};
 use super::super::hash_key;
 use super::super::shard::{Shard, shard_id};
 use super::super::stream::{Layout, Stream};
-use super::{StreamRef, json, parse, timestamp_us, within};
+use super::{StreamRef, json, named_stream, parse, timestamp_us, within};
 
 /// Page tokens live for 300 seconds
 /// ([ListShards](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_ListShards.html)).
@@ -64,9 +64,9 @@ pub(super) fn list_shards(kinesis: &Kinesis, body: &Bytes, now_us: i64) -> Resul
             if now_us.saturating_sub(token.issued_us) > TOKEN_TTL_US {
                 return Err(ApiError::expired_next_token());
             }
-            let stream = kinesis.stream(&token.stream)?;
+            let stream = named_stream(kinesis, Some(&token.stream), request.stream.stream_arn.as_deref())?;
             if stream.created_us != token.created_us {
-                return Err(ApiError::stream_not_found(&token.stream));
+                return Err(ApiError::stream_not_found(&token.stream, ACCOUNT));
             }
             (stream, Some(token.after), token.filter)
         }

@@ -1,0 +1,44 @@
+//! How a call to Kinesis says which stream it is about.
+
+use aws_sdk_kinesis::operation::describe_stream_summary::builders::DescribeStreamSummaryFluentBuilder;
+use aws_sdk_kinesis::operation::get_records::builders::GetRecordsFluentBuilder;
+use aws_sdk_kinesis::operation::get_shard_iterator::builders::GetShardIteratorFluentBuilder;
+use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
+use aws_sdk_kinesis::operation::put_records::builders::PutRecordsFluentBuilder;
+
+use super::arn::StreamAddress;
+
+/// A call that is about one stream.
+pub trait OfStream {
+    /// The call, with the stream that it is about: `StreamName` or `StreamARN`, never both. An ARN is what reaches a stream
+    /// of another account, and takes the call to that account's own host.
+    #[must_use]
+    fn of(self, stream: &StreamAddress) -> Self;
+}
+
+macro_rules! of_stream {
+    ($($call:ty),+ $(,)?) => {$(
+        impl OfStream for $call {
+            fn of(self, stream: &StreamAddress) -> Self {
+                match stream {
+                    StreamAddress::Name(name) => self.stream_name(name),
+                    StreamAddress::Arn(arn) => self.stream_arn(arn.to_string()),
+                }
+            }
+        }
+    )+};
+}
+
+of_stream!(
+    DescribeStreamSummaryFluentBuilder,
+    GetShardIteratorFluentBuilder,
+    ListShardsFluentBuilder,
+    PutRecordsFluentBuilder,
+);
+
+impl OfStream for GetRecordsFluentBuilder {
+    /// The iterator knows the stream's name, and there is no member for it.
+    fn of(self, stream: &StreamAddress) -> Self {
+        self.set_stream_arn(stream.arn().map(ToString::to_string))
+    }
+}
