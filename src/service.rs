@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{OfStream, StreamAddress, explain, sdk_config};
+use crate::aws::{OfStream, StreamAddress, explain, sdk_config, stream_config};
 use crate::batch::Packing;
 use crate::cause::chain;
 use crate::clock::wall_clock_us;
@@ -67,7 +67,8 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         Words { dead_letters: &ErrorCode::ALL.map(ErrorCode::as_str), fetch_errors: &FetchError::KINDS };
     let recorder = metrics::install(&words).map_err(|error| StartError::new("metrics", error))?;
     let region = config.region.as_deref();
-    let kinesis = sdk_config(config.endpoints.kinesis.as_deref(), config.stream.region_or(region)).await;
+    let (role, endpoint) = (config.stream_role.as_ref(), config.endpoints.kinesis.as_deref());
+    let kinesis = stream_config(&config.stream, role, endpoint, region).await;
     let dynamodb = sdk_config(config.endpoints.dynamodb.as_deref(), region).await;
     // A stream's ARN says where the stream is, not where the lease table and the lake are.
     if dynamodb.region().is_none() || kinesis.region().is_none() {
@@ -257,7 +258,7 @@ async fn check_lake(sink: &ObjectSink, config: &Config) -> Result<(), StartError
     let what = || format!("lake {}", config.lake);
     let advice = match config.lake {
         LakeUrl::S3 { .. } => {
-            "check --lake, the region, --s3-endpoint, and that the role of this process may read and write there"
+            "check --lake, the region, --s3-endpoint, and that the role of this process or of --lake-role may read and write there"
         }
         LakeUrl::Folder(_) => "check --lake, and that this process may read and write there",
     };

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// Letters of a stream's name at most (API Reference).
 const STREAM_NAME_MAX: usize = 128;
 /// Letters of a role's name at most, without its path (IAM).
@@ -32,16 +34,18 @@ const PARTITIONS: [(&str, &str); 7] = [
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadArn {
     /// Nothing of an ARN.
-    #[error("is no ARN: write it like {0}")]
+    #[error("is not an ARN; expected a form like {0}")]
     NoArn(&'static str),
     /// Fewer than six parts.
-    #[error("is cut short: an ARN has six parts with colons between them, like {0}")]
+    #[error("is incomplete: an ARN has six parts separated by colons, like {0}")]
     Short(&'static str),
     /// Its second part.
-    #[error("has the partition {0:?}: there are aws, aws-cn, aws-us-gov and others that begin with aws-")]
+    #[error(
+        "has the unknown partition {0:?}; partitions are aws, aws-cn, aws-us-gov and others that start with aws-"
+    )]
     Partition(String),
     /// Its third part.
-    #[error("is an ARN of {found}, not of {wanted}: write it like {like}")]
+    #[error("is the ARN of a resource of {found}, not of {wanted}; expected a form like {like}")]
     Service {
         /// What it has.
         found: String,
@@ -51,13 +55,13 @@ pub enum BadArn {
         like: &'static str,
     },
     /// Its fourth part.
-    #[error("has the region {0:?}: regions are named like eu-north-1")]
+    #[error("has the invalid region {0:?}; regions look like eu-north-1")]
     Region(String),
     /// A role has none.
-    #[error("has the region {0:?}: roles are of no region, like {ROLE_LIKE}")]
+    #[error("has the region {0:?}, but the ARN of a role has none, like {ROLE_LIKE}")]
     RoleRegion(String),
     /// Its second and fourth part.
-    #[error("has the region {region}, which is not of its partition {partition}")]
+    #[error("has the region {region}, which does not belong to its partition {partition}")]
     OtherPartition {
         /// The partition.
         partition: String,
@@ -65,13 +69,13 @@ pub enum BadArn {
         region: String,
     },
     /// Its fifth part.
-    #[error("has the account {0:?}: an account is 12 digits")]
+    #[error("has the invalid account {0:?}; an account ID has 12 digits")]
     Account(String),
     /// Of one that reads a stream by enhanced fan-out.
-    #[error("is the ARN of a consumer; give the one of its stream, {0}")]
+    #[error("is the ARN of a consumer; use the ARN of its stream, {0}")]
     Consumer(String),
     /// What its last part begins with.
-    #[error("is the ARN of {found:?}, not of a {wanted}: write it like {like}")]
+    #[error("names the resource {found:?}, not a {wanted}; expected a form like {like}")]
     Resource {
         /// What it has.
         found: String,
@@ -81,19 +85,18 @@ pub enum BadArn {
         like: &'static str,
     },
     /// Nothing comes after the slash.
-    #[error("has no name behind \"{0}/\"")]
+    #[error("has no name after \"{0}/\"")]
     NoName(&'static str),
     /// A stream's name, alone or in an ARN.
     #[error("must be 1 to {STREAM_NAME_MAX} letters, digits, '.', '_' or '-', or an ARN like {STREAM_LIKE}")]
     StreamName,
     /// A role's name, in its ARN.
     #[error(
-        "must have a name of 1 to {ROLE_NAME_MAX} letters, digits, '+', '=', ',', '.', '@', '_' or '-', and a path before \
-         it at most"
+        "must end with a role name of 1 to {ROLE_NAME_MAX} letters, digits, '+', '=', ',', '.', '@', '_' or '-'"
     )]
     RoleName,
     /// Of who has assumed a role already.
-    #[error("is the ARN of a session; give the one of its role, like {ROLE_LIKE}")]
+    #[error("is the ARN of a session; use the ARN of its role, like {ROLE_LIKE}")]
     Session,
 }
 
@@ -237,7 +240,8 @@ impl FromStr for StreamAddress {
 }
 
 /// A role of IAM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct RoleArn(String);
 
 impl RoleArn {
@@ -250,6 +254,14 @@ impl RoleArn {
 impl fmt::Display for RoleArn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for RoleArn {
+    type Error = BadArn;
+
+    fn try_from(text: String) -> Result<Self, BadArn> {
+        text.parse()
     }
 }
 
@@ -405,43 +417,43 @@ mod tests {
             ("my stream", "must be 1 to 128 letters"),
             ("stream/trades", "or an ARN like arn:aws:kinesis:"),
             (&"a".repeat(129), "must be 1 to 128 letters"),
-            ("trades:", "is no ARN"),
-            ("ARN:aws:kinesis:eu-north-1:111122223333:stream/trades", "is no ARN"),
-            (" arn:aws:kinesis:eu-north-1:111122223333:stream/trades", "is no ARN"),
-            ("arn:aws:kinesis:eu-north-1:stream/trades", "is cut short"),
-            ("arn:gcp:kinesis:eu-north-1:111122223333:stream/trades", "the partition \"gcp\""),
-            ("arn:aws-:kinesis:eu-north-1:111122223333:stream/trades", "the partition \"aws-\""),
+            ("trades:", "is not an ARN"),
+            ("ARN:aws:kinesis:eu-north-1:111122223333:stream/trades", "is not an ARN"),
+            (" arn:aws:kinesis:eu-north-1:111122223333:stream/trades", "is not an ARN"),
+            ("arn:aws:kinesis:eu-north-1:stream/trades", "is incomplete"),
+            ("arn:gcp:kinesis:eu-north-1:111122223333:stream/trades", "the unknown partition \"gcp\""),
+            ("arn:aws-:kinesis:eu-north-1:111122223333:stream/trades", "the unknown partition \"aws-\""),
             (
                 "arn:aws:dynamodb:eu-north-1:111122223333:table/t/stream/2026",
-                "is an ARN of dynamodb, not of Kinesis",
+                "a resource of dynamodb, not of Kinesis",
             ),
-            ("arn:aws:firehose:eu-north-1:111122223333:deliverystream/d", "is an ARN of firehose"),
-            ("arn:aws::eu-north-1:111122223333:stream/trades", "is an ARN of no service"),
-            ("arn:aws:kinesis::111122223333:stream/trades", "the region \"\""),
-            ("arn:aws:kinesis:eu north 1:111122223333:stream/trades", "the region \"eu north 1\""),
+            ("arn:aws:firehose:eu-north-1:111122223333:deliverystream/d", "a resource of firehose"),
+            ("arn:aws::eu-north-1:111122223333:stream/trades", "a resource of no service"),
+            ("arn:aws:kinesis::111122223333:stream/trades", "the invalid region \"\""),
+            ("arn:aws:kinesis:eu north 1:111122223333:stream/trades", "the invalid region \"eu north 1\""),
             (
                 "arn:aws:kinesis:cn-north-1:111122223333:stream/trades",
-                "the region cn-north-1, which is not of its partition aws",
+                "the region cn-north-1, which does not belong to its partition aws",
             ),
             (
                 "arn:aws-cn:kinesis:eu-north-1:111122223333:stream/trades",
-                "which is not of its partition aws-cn",
+                "which does not belong to its partition aws-cn",
             ),
             (
                 "arn:aws-us-gov:kinesis:us-iso-east-1:111122223333:stream/t",
-                "which is not of its partition aws-us-gov",
+                "which does not belong to its partition aws-us-gov",
             ),
-            ("arn:aws:kinesis:eu-north-1::stream/trades", "the account \"\""),
-            ("arn:aws:kinesis:eu-north-1:1111-2222-3333:stream/trades", "an account is 12 digits"),
-            ("arn:aws:kinesis:eu-north-1:111122223333:trades", "is the ARN of \"trades\", not of a stream"),
-            ("arn:aws:kinesis:eu-north-1:111122223333:stream/", "has no name behind \"stream/\""),
+            ("arn:aws:kinesis:eu-north-1::stream/trades", "the invalid account \"\""),
+            ("arn:aws:kinesis:eu-north-1:1111-2222-3333:stream/trades", "an account ID has 12 digits"),
+            ("arn:aws:kinesis:eu-north-1:111122223333:trades", "names the resource \"trades\", not a stream"),
+            ("arn:aws:kinesis:eu-north-1:111122223333:stream/", "has no name after \"stream/\""),
             ("arn:aws:kinesis:eu-north-1:111122223333:stream", "has no name"),
             ("arn:aws:kinesis:eu-north-1:111122223333:stream/tra des", "must be 1 to 128 letters"),
             ("arn:aws:kinesis:eu-north-1:111122223333:stream/trades:1", "must be 1 to 128 letters"),
             ("arn:aws:kinesis:eu-north-1:111122223333:stream/trades/x", "must be 1 to 128 letters"),
             (
                 "arn:aws:kinesis:eu-north-1:111122223333:stream/trades/consumer/c:1525898737",
-                "give the one of its stream, arn:aws:kinesis:eu-north-1:111122223333:stream/trades",
+                "use the ARN of its stream, arn:aws:kinesis:eu-north-1:111122223333:stream/trades",
             ),
         ] {
             let problem = text.parse::<StreamAddress>().unwrap_err().to_string();
@@ -459,16 +471,16 @@ mod tests {
             assert_eq!(text.parse::<RoleArn>().unwrap().to_string(), text);
         }
         for (text, words) in [
-            ("reader", "is no ARN: write it like arn:aws:iam::111122223333:role/NAME"),
-            ("arn:aws:iam::role/reader", "is cut short"),
-            ("arn:aws:iam:eu-north-1:111122223333:role/reader", "roles are of no region"),
-            ("arn:aws:iam::1:role/reader", "an account is 12 digits"),
-            ("arn:aws:iam::111122223333:user/anna", "is the ARN of \"user\", not of a role"),
+            ("reader", "is not an ARN; expected a form like arn:aws:iam::111122223333:role/NAME"),
+            ("arn:aws:iam::role/reader", "is incomplete"),
+            ("arn:aws:iam:eu-north-1:111122223333:role/reader", "the ARN of a role has none"),
+            ("arn:aws:iam::1:role/reader", "an account ID has 12 digits"),
+            ("arn:aws:iam::111122223333:user/anna", "names the resource \"user\", not a role"),
             ("arn:aws:iam::111122223333:role/", "has no name"),
-            ("arn:aws:iam::111122223333:role/path/", "must have a name"),
-            ("arn:aws:iam::111122223333:role/rea der", "must have a name"),
-            ("arn:aws:sts::111122223333:assumed-role/reader/session", "give the one of its role"),
-            ("arn:aws:s3:::bucket", "is an ARN of s3, not of IAM"),
+            ("arn:aws:iam::111122223333:role/path/", "must end with a role name"),
+            ("arn:aws:iam::111122223333:role/rea der", "must end with a role name"),
+            ("arn:aws:sts::111122223333:assumed-role/reader/session", "use the ARN of its role"),
+            ("arn:aws:s3:::bucket", "a resource of s3, not of IAM"),
         ] {
             let problem = text.parse::<RoleArn>().unwrap_err().to_string();
             assert!(problem.contains(words), "{text}: {problem}");

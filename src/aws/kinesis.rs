@@ -1,5 +1,6 @@
-//! How a call to Kinesis says which stream it is about.
+//! Clients of Kinesis: in whose role and region a stream is asked, and how a call says which stream it is about.
 
+use aws_config::SdkConfig;
 use aws_sdk_kinesis::operation::describe_stream_summary::builders::DescribeStreamSummaryFluentBuilder;
 use aws_sdk_kinesis::operation::get_records::builders::GetRecordsFluentBuilder;
 use aws_sdk_kinesis::operation::get_shard_iterator::builders::GetShardIteratorFluentBuilder;
@@ -7,6 +8,19 @@ use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
 use aws_sdk_kinesis::operation::put_records::builders::PutRecordsFluentBuilder;
 
 use super::arn::StreamAddress;
+use super::role::{AssumeRole, in_role};
+use super::sdk_config;
+
+/// What a client needs for the calls about this stream: the region of its ARN, else the one that is given, and the
+/// credentials of this role, if there is one.
+pub async fn stream_config(
+    stream: &StreamAddress,
+    role: Option<&AssumeRole>,
+    endpoint: Option<&str>,
+    region: Option<&str>,
+) -> SdkConfig {
+    in_role(sdk_config(endpoint, stream.region_or(region)).await, role, region).await
+}
 
 /// A call that is about one stream.
 pub trait OfStream {

@@ -1,14 +1,15 @@
 //! One AWS environment for all clients: credentials, region, endpoints, CA bundle and proxy come from here, also those of
 //! the S3 client, which is not one of the SDK.
 //!
-//! Owns: where each of them is looked for, the host of a bucket, how streams and roles are named, what a failed call means
-//! for people.
+//! Owns: where each of them is looked for, the host of a bucket, how streams and roles are named, credentials of roles, what
+//! a failed call means for people.
 //! Does not own: what the clients do. `docs/AWS-ACCESS.md` has the table.
 
 mod arn;
 mod credentials;
 mod kinesis;
 mod network;
+mod role;
 mod s3;
 
 use std::error::Error;
@@ -29,8 +30,9 @@ use network::Network;
 
 pub use arn::{BadArn, RoleArn, StreamAddress, StreamArn};
 pub use credentials::{Kept, NoCredentials};
-pub use kinesis::OfStream;
-pub use s3::{BadBucket, Bucket, bucket};
+pub use kinesis::{OfStream, stream_config};
+pub use role::{AssumeRole, ExternalId, SessionName};
+pub use s3::{BadBucket, Bucket, bucket, bucket_config};
 
 /// Reaching a service takes milliseconds; this leaves room for two tries within the ten seconds of a start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -91,7 +93,7 @@ where
                 refused.err().message().map(|text| format!(": {}", one_line(text))).unwrap_or_default();
             match code {
                 "AccessDeniedException" => {
-                    format!("access denied ({code}){text}; allow it in the role of this process")
+                    format!("access denied ({code}){text}; {}", allow(&text))
                 }
                 "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
                     format!("{code}{text}; the credentials of this process have expired: renew them")
@@ -117,17 +119,31 @@ where
                 | "KMSNotFoundException"
                 | "KMSOptInRequired"
                 | "KMSThrottlingException" => {
-                    format!("{code}{text}; check the KMS key, and that the role of this process may use it")
+                    format!(
+                        "{code}{text}; check the KMS key, and that the role that makes the call may use it"
+                    )
                 }
                 _ => format!("{code}{text}"),
             }
         }
         SdkError::TimeoutError(_) => format!("no response in time; {CHECK_NETWORK}"),
-        SdkError::DispatchFailure(_) => format!("{}; {}", chain(error), dispatch_advice(error)),
+        SdkError::DispatchFailure(_) => match NoCredentials::behind(error) {
+            Some(nobody) => nobody.to_string(),
+            None => format!("{}; {}", chain(error), dispatch_advice(error)),
+        },
         SdkError::ResponseError(_) => {
             format!("the response could not be read: {}; check the endpoint", chain(error))
         }
         _ => chain(error),
+    }
+}
+
+/// Where to allow what was denied. AWS says which policy it missed; for a resource of another account both sides must allow.
+fn allow(text: &str) -> &'static str {
+    if text.contains("resource-based policy") {
+        "allow it in the resource policy of the stream, in its account, and in the role that makes the call"
+    } else {
+        "allow it in the role that makes the call"
     }
 }
 

@@ -7,6 +7,8 @@ use aws_types::os_shim_internal::Env;
 use aws_types::service_config::ServiceConfigKey;
 
 use super::network::Network;
+use super::role::{AssumeRole, in_role};
+use super::sdk_config;
 
 /// The region in signatures for another S3 than that of AWS, where none is given.
 const OTHER_S3_REGION: &str = "us-east-1";
@@ -30,6 +32,15 @@ pub struct Bucket {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadBucket(String);
+
+/// What is needed to ask S3 for a bucket, in this role, if there is one.
+pub async fn bucket_config(
+    role: Option<&AssumeRole>,
+    endpoint: Option<&str>,
+    region: Option<&str>,
+) -> SdkConfig {
+    in_role(sdk_config(endpoint, region).await, role, region).await
+}
 
 /// The bucket of this name in the environment of `sdk`.
 ///

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use crate::aws::{StreamAddress, sdk_config};
-use crate::config::{BadSetting, endpoint, stream, table_name};
+use crate::aws::{AssumeRole, StreamAddress, sdk_config, stream_config};
+use crate::config::{BadSetting, StreamRoleArgs, endpoint, stream, table_name};
 use crate::generate::dynamodb::{TableWriter, create_table};
 use crate::generate::kinesis::StreamWriter;
 use crate::generate::synthetic::{Mix, Synthetic};
@@ -110,10 +110,17 @@ pub struct GenerateArgs {
     #[arg(long, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
     kinesis_endpoint: Option<String>,
 
+    /// In whose role the stream is written.
+    #[command(flatten)]
+    stream_role: StreamRoleArgs,
+
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
 }
+
+/// The stream to write into, and in whose role.
+type Stream = (StreamAddress, Option<AssumeRole>);
 
 #[derive(Serialize)]
 struct Outcome<'a> {
@@ -172,7 +179,7 @@ pub async fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
 }
 
 /// Names and endpoints, before anything is asked of a server; answers for the stream, where it is one.
-fn checked(args: &GenerateArgs) -> Result<Option<StreamAddress>, BadSetting> {
+fn checked(args: &GenerateArgs) -> Result<Option<Stream>, BadSetting> {
     if let Some(table) = &args.table {
         table_name("table", table)?;
     }
@@ -185,10 +192,11 @@ fn checked(args: &GenerateArgs) -> Result<Option<StreamAddress>, BadSetting> {
     }
     endpoint("kinesis-endpoint", args.kinesis_endpoint.clone())?;
     endpoint("dynamodb-endpoint", args.dynamodb_endpoint.clone())?;
-    Ok(stream)
+    let role = args.stream_role.clone().checked(None)?;
+    Ok(stream.map(|stream| (stream, role)))
 }
 
-async fn sink(args: &GenerateArgs, stream: Option<StreamAddress>) -> anyhow::Result<(Sink, String)> {
+async fn sink(args: &GenerateArgs, stream: Option<Stream>) -> anyhow::Result<(Sink, String)> {
     if let Some(table) = &args.table {
         let sdk = sdk_config(args.dynamodb_endpoint.as_deref(), args.region.as_deref()).await;
         let client = aws_sdk_dynamodb::Client::new(&sdk);
@@ -199,9 +207,9 @@ async fn sink(args: &GenerateArgs, stream: Option<StreamAddress>) -> anyhow::Res
         writer.check().await?;
         return Ok((Sink::Table(Arc::new(writer)), format!("table {table}")));
     }
-    let stream = stream.context("give --table or --stream")?;
-    let region = stream.region_or(args.region.as_deref());
-    let sdk = sdk_config(args.kinesis_endpoint.as_deref(), region).await;
+    let (stream, role) = stream.context("give --table or --stream")?;
+    let (endpoint, region) = (args.kinesis_endpoint.as_deref(), args.region.as_deref());
+    let sdk = stream_config(&stream, role.as_ref(), endpoint, region).await;
     let region = sdk.region().context("no AWS region: set --region or AWS_REGION")?.to_string();
     let table = envelope::Table { name: "CryptoTransactions".to_owned(), region };
     let target = format!("stream {stream}");

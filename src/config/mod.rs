@@ -1,5 +1,6 @@
 //! Settings of the service: `RunArgs` as people type them → `Config` as the code uses them, checked once.
 
+mod access;
 mod check;
 pub mod variables;
 
@@ -11,17 +12,18 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use clap::Args;
 
-use crate::aws::StreamAddress;
+use crate::aws::{AssumeRole, StreamAddress};
 use crate::batch::{BatchLimits, Layout, Packing, folder_of};
 use crate::checkpoint::PendingFormat;
 use crate::clock::wall_clock_us;
-use crate::deliver::{LakeUrl, S3Settings, Sse};
+use crate::deliver::{LakeUrl, S3Settings};
 use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
 use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
 use crate::transform::{Transform, TransformError, TransformSettings};
 
+pub use access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 #[cfg(feature = "local")]
 pub(crate) use check::local_folder;
 pub(crate) use check::{application, folder, lake, layout, stream, table_name};
@@ -209,6 +211,14 @@ pub struct RunArgs {
     #[arg(long, help_heading = AWS, env = "KINETIDE_FIREHOSE_ENDPOINT", value_name = "URL")]
     pub firehose_endpoint: Option<String>,
 
+    /// In whose role the stream is read.
+    #[command(flatten)]
+    pub stream_role: StreamRoleArgs,
+
+    /// In whose role the lake is written.
+    #[command(flatten)]
+    pub lake_role: LakeRoleArgs,
+
     /// How new objects are encrypted.
     #[command(flatten)]
     pub encryption: EncryptionArgs,
@@ -246,48 +256,13 @@ pub enum PendingFormatSetting {
     Two,
 }
 
-/// Flags and variables of all commands that write to a lake at s3://.
-#[derive(Clone, Debug, Args)]
-pub struct EncryptionArgs {
-    /// Encryption of new objects at s3:// [default: the bucket's].
-    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_SSE", value_name = "KIND", value_enum)]
-    pub s3_sse: Option<Sse>,
-
-    /// KMS key of new objects at s3://, with --s3-sse kms or kms-dsse [default: the account's key for S3].
-    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_KMS_KEY", value_name = "ARN")]
-    pub s3_kms_key: Option<String>,
-
-    /// Let S3 use one data key for many objects, which saves KMS requests. Needs --s3-sse kms.
-    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_BUCKET_KEY")]
-    pub s3_bucket_key: bool,
-}
-
-impl EncryptionArgs {
-    /// As the sink takes it.
-    ///
-    /// # Errors
-    /// When it does not fit the lake or itself.
-    pub fn checked(self, lake: &LakeUrl) -> Result<S3Settings, BadSetting> {
-        let s3 = S3Settings {
-            sse: self.s3_sse,
-            kms_key: self.s3_kms_key,
-            bucket_key: self.s3_bucket_key,
-            ..S3Settings::default()
-        };
-        match s3.problem(lake) {
-            Some((setting, value, allowed)) => {
-                Err(BadSetting { setting, value, allowed: allowed.to_owned() })
-            }
-            None => Ok(s3),
-        }
-    }
-}
-
 /// Settings of the service, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Stream to read.
     pub stream: StreamAddress,
+    /// In whose role it is read; none: this process's own.
+    pub stream_role: Option<AssumeRole>,
     /// Application: name of the lease table.
     pub application: String,
     /// This worker.
@@ -396,7 +371,10 @@ impl TryFrom<RunArgs> for Config {
         let stream = stream(&args.stream)?;
         let application = application(args.application.as_deref(), stream.name())?;
         let lake = lake(&args.lake)?;
-        let s3 = args.encryption.checked(&lake)?;
+        let worker = worker_id(args.worker_id)?;
+        let stream_role = args.stream_role.checked(Some(&worker))?;
+        let role = args.lake_role.checked(&lake, Some(&worker))?;
+        let s3 = S3Settings { role, ..args.encryption.checked(&lake)? };
         let packing = match args.firehose_gzip {
             FirehoseGzip::Firehose => Packing::Lines,
             FirehoseGzip::Records => Packing::GzipMembers,
@@ -424,7 +402,7 @@ impl TryFrom<RunArgs> for Config {
             return Err(bad("throughput-max", &"under 1KiB", &"must be at least 1KiB, or left out"));
         }
         Ok(Self {
-            worker: worker_id(args.worker_id)?,
+            worker,
             endpoints: Endpoints {
                 kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint)?,
                 dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint)?,
@@ -433,6 +411,7 @@ impl TryFrom<RunArgs> for Config {
             },
             limits: BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() },
             stream,
+            stream_role,
             application,
             lake,
             firehose,

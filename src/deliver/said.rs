@@ -19,7 +19,7 @@ pub fn said(error: &Error) -> String {
     let Some(code) = between(&whole, "<Code>", "</Code>") else {
         let advice = match error {
             Error::PermissionDenied { .. } => {
-                "; allow it in the role of this process and in the policy of the bucket"
+                "; allow it in the role that makes the call and in the policy of the bucket"
             }
             Error::Unauthenticated { .. } => "; check the credentials of this process",
             _ if whole.contains("UnknownIssuer") => {
@@ -45,7 +45,7 @@ fn advice(code: &str) -> Option<&'static str> {
             "the bucket is in another region: check --region, --s3-endpoint"
         }
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => {
-            "allow it in the role of this process and in the policy of the bucket"
+            "allow it in the role that makes the call and in the policy of the bucket"
         }
         "ExpiredToken" | "TokenRefreshRequired" => "the credentials of this process have expired: renew them",
         "InvalidAccessKeyId" | "InvalidToken" | "SignatureDoesNotMatch" => {
@@ -105,7 +105,7 @@ mod tests {
                     Server returned non-2xx status code: 403 Forbidden: ";
         let error = Error::PermissionDenied { path: "x".into(), source: generic(text).into() };
         let line = said(&error);
-        let advice = "allow it in the role of this process and in the policy of the bucket";
+        let advice = "allow it in the role that makes the call and in the policy of the bucket";
         assert_eq!(line, format!("HEAD: 403 Forbidden; {advice}"));
         let refused = "Error performing PUT http://s3/lake/x in 1ms, after 2 retries, max_retries: 2, retry_timeout: 5s  - \
                        HTTP error: error sending request";

@@ -16,7 +16,8 @@ use crate::terminal::is_deceptive;
 
 /// What is logged unless told otherwise: our own facts, and of the AWS, HTTP and store crates only trouble. Not even
 /// that of the lookup of a region on EC2: elsewhere it fails by nature, and we say ourselves if there is no region.
-pub const DEFAULT_FILTER: &str = "info,aws=warn,aws_config::imds=error,hyper=warn,object_store=warn";
+pub const DEFAULT_FILTER: &str =
+    "info,aws=warn,aws_config::imds=error,aws_config::sts=error,hyper=warn,object_store=warn";
 
 /// Time for the last lines at the end of the process.
 const FLUSH_MAX: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use self::scan::{Lake, Which};
 use super::Exit;
 use crate::clock::wall_clock_us;
-use crate::config::{duration, endpoint, folder, lake, stream};
+use crate::config::{LakeRoleArgs, duration, endpoint, folder, lake, stream};
 use crate::deliver::{S3Settings, open_existing};
 use crate::shard::SequenceNumber;
 use crate::terminal::say_error;
@@ -67,6 +67,9 @@ struct PlaceArgs {
     /// S3 endpoint URL, for a lake at s3:// [default: AWS].
     #[arg(long, global = true, help_heading = LAKE, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
     s3_endpoint: Option<String>,
+
+    #[command(flatten)]
+    role: LakeRoleArgs,
 
     /// Print the result as JSON.
     #[arg(long, global = true)]
@@ -168,10 +171,12 @@ async fn settings(place: PlaceArgs, which: WhichArgs, action: &Action) -> Result
         })?),
         _ => None,
     };
+    let role = place.role.checked(&url, None).map_err(text)?;
     let s3 = match action {
         Action::Replay(args) => args.encryption.clone().checked(&url).map_err(text)?,
         _ => S3Settings::default(),
     };
+    let s3 = S3Settings { role, ..s3 };
     let sink = open_existing(&url, place.region.as_deref(), s3_endpoint.as_deref(), &s3)
         .await
         .map_err(|error| format!("--lake {:?}: {error}", url.to_string()))?;

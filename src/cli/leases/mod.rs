@@ -23,9 +23,9 @@ use self::observe::Observer;
 use self::report::Report;
 use self::table::Screen;
 use super::Exit;
-use crate::aws::{StreamAddress, explain, sdk_config};
+use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config, stream_config};
 use crate::cause::chain;
-use crate::config::{BadSetting, application, duration, endpoint, stream, within};
+use crate::config::{BadSetting, StreamRoleArgs, application, duration, endpoint, stream, within};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
@@ -97,6 +97,9 @@ struct FleetArgs {
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
     dynamodb_endpoint: Option<String>,
 
+    #[command(flatten)]
+    stream_role: StreamRoleArgs,
+
     /// Print JSON: the fleet as one object, or the changes as one array.
     #[arg(long, global = true)]
     json: bool,
@@ -164,8 +167,10 @@ pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
     }
 }
 
-/// Application and stream.
-fn settings(args: &LeasesArgs) -> Result<(String, Option<StreamAddress>), String> {
+/// Application, stream, and in whose role the stream is asked.
+type Named = (String, Option<StreamAddress>, Option<AssumeRole>);
+
+fn settings(args: &LeasesArgs) -> Result<Named, String> {
     let text = |problem: BadSetting| problem.to_string();
     let fleet = &args.fleet;
     let stream = fleet.stream.as_deref().map(stream).transpose().map_err(text)?;
@@ -178,20 +183,24 @@ fn settings(args: &LeasesArgs) -> Result<(String, Option<StreamAddress>), String
         .map_err(text)?;
     endpoint("kinesis-endpoint", fleet.kinesis_endpoint.clone()).map_err(text)?;
     endpoint("dynamodb-endpoint", fleet.dynamodb_endpoint.clone()).map_err(text)?;
+    let role = fleet.stream_role.clone().checked(None).map_err(text)?;
     if args.change.is_some() && (args.show.watch || args.show.no_lag) {
         return Err("--watch and --no-lag are only for showing leases; leave them out of a change".to_owned());
     }
     let guessed = || application.strip_prefix("kinetide-").map(StreamAddress::named);
     let stream = stream.or_else(guessed);
-    Ok((application, stream))
+    Ok((application, stream, role))
 }
 
-async fn connect(args: FleetArgs, named: (String, Option<StreamAddress>)) -> anyhow::Result<Fleet> {
-    let (application, stream) = named;
-    let region = args.region.as_deref();
+async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fleet> {
+    let (application, stream, role) = named;
+    let (region, endpoint) = (args.region.as_deref(), args.kinesis_endpoint.as_deref());
     let dynamodb = sdk_config(args.dynamodb_endpoint.as_deref(), region).await;
-    let of_stream = stream.as_ref().map_or(region, |stream| stream.region_or(region));
-    let kinesis = sdk_config(args.kinesis_endpoint.as_deref(), of_stream).await;
+    // Without a stream nobody asks Kinesis.
+    let kinesis = match &stream {
+        Some(stream) => stream_config(stream, role.as_ref(), endpoint, region).await,
+        None => sdk_config(endpoint, region).await,
+    };
     if dynamodb.region().is_none() {
         return Err(anyhow!("no AWS region: set --region or AWS_REGION"));
     }

@@ -30,7 +30,7 @@ use super::lake::BadLake;
 use super::said::said;
 use super::sink::{MayCreate, ObjectSink};
 use super::url::LakeUrl;
-use crate::aws::{self, sdk_config};
+use crate::aws::{self, AssumeRole, bucket_config};
 
 /// An object above this goes up in parts. One put of it, or one part, must be through within the time-out of a
 /// request: on a slower line than 0.3 MB/s no object of this size would ever arrive.
@@ -53,6 +53,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How objects are written to S3.
 #[derive(Clone, Debug)]
 pub struct S3Settings {
+    /// In whose role all is done, also what only reads; none: this process's own.
+    pub role: Option<AssumeRole>,
     /// Encryption that each new object asks for; none: what the bucket says, at least that of S3 itself.
     pub sse: Option<Sse>,
     /// ARN of the KMS key; none: the one of the account for S3 (`aws/s3`).
@@ -95,7 +97,13 @@ fn is_key_arn(text: &str) -> bool {
 
 impl Default for S3Settings {
     fn default() -> Self {
-        Self { sse: None, kms_key: None, bucket_key: false, request_timeout: Duration::from_secs(60) }
+        Self {
+            role: None,
+            sse: None,
+            kms_key: None,
+            bucket_key: false,
+            request_timeout: Duration::from_secs(60),
+        }
     }
 }
 
@@ -134,7 +142,8 @@ pub(super) async fn open(
     endpoint: Option<&str>,
     settings: &S3Settings,
 ) -> Result<ObjectSink, BadLake> {
-    let bucket = aws::bucket(&sdk_config(endpoint, region).await, name).await.map_err(BadLake::new)?;
+    let sdk = bucket_config(settings.role.as_ref(), endpoint, region).await;
+    let bucket = aws::bucket(&sdk, name).await.map_err(BadLake::new)?;
     let prefix = as_given(prefix).map_err(BadLake::new)?;
     let store = |error: Error| BadLake::new(said(&error));
     let plain = bucket.url.starts_with("http://");

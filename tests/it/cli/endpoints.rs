@@ -40,8 +40,13 @@ pub(super) async fn black_hole() -> Endpoint {
 
 /// Forbids everything, as AWS does without a permission.
 pub(super) async fn forbidding() -> Endpoint {
-    serve(Router::new().fallback(|| async {
-        let body = r#"{"__type":"AccessDeniedException","message":"User: nobody is not authorized"}"#;
+    forbidding_with("User: nobody is not authorized").await
+}
+
+/// The same with these words.
+pub(super) async fn forbidding_with(message: &'static str) -> Endpoint {
+    serve(Router::new().fallback(move || async move {
+        let body = serde_json::json!({"__type": "AccessDeniedException", "message": message}).to_string();
         let headers =
             [("x-amzn-errortype", "AccessDeniedException"), ("content-type", "application/x-amz-json-1.1")];
         (StatusCode::BAD_REQUEST, headers, body)

@@ -15,6 +15,7 @@ mod overload;
 mod permissions;
 mod position;
 mod replay;
+mod roles;
 mod settings;
 mod shutdown;
 mod signals;

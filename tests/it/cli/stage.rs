@@ -32,6 +32,8 @@ pub(super) const FAILOVER: Duration = Duration::from_secs(3);
 pub(super) struct Stage {
     pub(super) aws: LocalAws,
     pub(super) dir: TempDir,
+    /// What workers find in their environment.
+    pub(super) env: Vec<(String, String)>,
     leases: DynamoDbLeaseTable,
     workers: AtomicUsize,
 }
@@ -42,7 +44,7 @@ impl Stage {
         aws.kinesis().create_stream(STREAM, shards).unwrap();
         let sdk = sdk_config(Some(aws.dynamodb_url()), Some(aws.region())).await;
         let leases = DynamoDbLeaseTable::new(aws_sdk_dynamodb::Client::new(&sdk), APPLICATION);
-        Self { aws, dir: TempDir::new().unwrap(), leases, workers: AtomicUsize::new(0) }
+        Self { aws, dir: TempDir::new().unwrap(), env: Vec::new(), leases, workers: AtomicUsize::new(0) }
     }
 
     pub(super) fn lake(&self) -> PathBuf {
@@ -89,7 +91,7 @@ impl Stage {
         let log = self.dir.path().join(format!("{id}-{}.log", self.workers.load(Ordering::Relaxed)));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let file = std::fs::File::create(&log).unwrap();
-        let child = command(&arguments).stderr(file).spawn().unwrap();
+        let child = command(&arguments).envs(self.env.iter().cloned()).stderr(file).spawn().unwrap();
         let mut worker = Worker { id, child, http: String::new(), log };
         worker.http = eventually("the worker says where it listens", || async {
             let log = worker.log();

@@ -11,17 +11,19 @@ use axum::response::{IntoResponse, Response};
 use tokio::sync::watch;
 
 use super::super::endpoints::{Endpoint, serve};
+use super::super::roles::sts;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
+pub(crate) enum Service {
     Kinesis,
     DynamoDb,
     S3,
     Firehose,
+    Sts,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     Denied,
     Throttled,
     Hung,
@@ -29,8 +31,8 @@ pub(super) enum Fault {
     Unanswered,
 }
 
-pub(super) struct Gate {
-    pub(super) endpoint: Endpoint,
+pub(crate) struct Gate {
+    pub(crate) endpoint: Endpoint,
     faults: Arc<Faults>,
 }
 
@@ -41,7 +43,7 @@ struct Faults {
 }
 
 impl Gate {
-    pub(super) async fn to(service: Service, url: &str) -> Self {
+    pub(crate) async fn to(service: Service, url: &str) -> Self {
         let faults = Arc::new(Faults { service, of: Mutex::default(), changed: watch::channel(0).0 });
         let (client, target, shared) = (reqwest::Client::new(), url.to_owned(), Arc::clone(&faults));
         let router = Router::new().fallback(move |request: Request| {
@@ -51,7 +53,7 @@ impl Gate {
         Self { endpoint: serve(router).await, faults }
     }
 
-    pub(super) fn set(&self, operation: &'static str, fault: Option<Fault>) {
+    pub(crate) fn set(&self, operation: &'static str, fault: Option<Fault>) {
         let mut of = self.faults.of.lock().unwrap();
         match fault {
             Some(fault) => of.insert(operation, fault),
@@ -68,6 +70,8 @@ impl Faults {
         let named = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok());
         let operation = match named.and_then(|target| target.rsplit_once('.')) {
             Some((_, operation)) => operation.to_owned(),
+            // The one that is asked for here.
+            None if self.service == Service::Sts => "AssumeRole".to_owned(),
             None => request.method().as_str().to_owned(),
         };
         let fault = self.of.lock().unwrap().get(operation.as_str()).copied();
@@ -88,6 +92,15 @@ impl Faults {
     }
 
     fn refusal(&self, fault: Fault, operation: &str) -> Response {
+        if self.service == Service::Sts {
+            return match fault {
+                Fault::Denied => {
+                    let message = format!("User: somebody is not authorized to perform: sts:{operation}");
+                    sts::refusal(StatusCode::FORBIDDEN, "AccessDenied", &message)
+                }
+                _ => sts::refusal(StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded"),
+            };
+        }
         if self.service == Service::S3 {
             let (status, code) = match fault {
                 Fault::Denied => (StatusCode::FORBIDDEN, "AccessDenied"),
@@ -114,7 +127,7 @@ impl Faults {
     }
 }
 
-async fn forward(client: &reqwest::Client, target: &str, request: Request) -> Response {
+pub(crate) async fn forward(client: &reqwest::Client, target: &str, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let body = to_bytes(body, usize::MAX).await.unwrap();

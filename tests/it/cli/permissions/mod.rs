@@ -13,7 +13,8 @@
 //! third, and a response can take as long as that of one second. Then leases lapse and leaders change because of the
 //! machine, and what the tables say of one call would be mixed with trouble of others.
 
-mod gate;
+mod counters;
+pub(super) mod gate;
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use super::firehose::server::Server as Firehose;
+use super::roles::own_environment;
+use super::roles::sts::{Role, Sts};
 use super::stage::{STREAM, Stage, Worker};
 use super::{Ran, command, finish, kinetide};
 use crate::s3::server::S3;
@@ -41,6 +44,9 @@ static STARTING: Semaphore = Semaphore::const_new(2);
 /// Time between two looks at a worker: many are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const IN_FULL: &str = "KINETIDE_PERMISSIONS";
+
+/// For the stream and the lake.
+const ROLE: &str = "arn:aws:iam::222233334444:role/visitor";
 
 /// Where it shows that a call does not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +70,7 @@ enum Trigger {
 type InRun = (Service, &'static str, Shows, Trigger, &'static [Fault]);
 
 /// In each of them: `/healthz` is 200, `/readyz` is 503 and says why.
-const IN_MID_RUN: [InRun; 13] = [
+const IN_MID_RUN: [InRun; 14] = [
     (Service::Kinesis, "ListShards", Shows::Coordinator, Records, &[Denied, Hung]),
     (Service::Kinesis, "GetShardIterator", Shows::Shards, Reshard, &[Denied, Hung]),
     (Service::Kinesis, "GetRecords", Shows::Shards, Records, &[Denied, Hung]),
@@ -78,6 +84,8 @@ const IN_MID_RUN: [InRun; 13] = [
     (Service::S3, "HEAD", Shows::Shards, LostResponse, &[Denied, Hung]),
     (Service::S3, "GET", Shows::Shards, LostResponse, &[Denied, Throttled, Hung]),
     (Service::Firehose, "PutRecordBatch", Shows::Shards, Records, &[Denied, Hung]),
+    // Of the roles for the stream and the lake, whose credentials run out meanwhile.
+    (Service::Sts, "AssumeRole", Shows::Shards, Records, &[Denied, Throttled, Hung]),
 ];
 
 /// The same from the start on: the process does not end, and works once the call does.
@@ -91,7 +99,7 @@ const FROM_THE_START: [InRun; 6] = [
 ];
 
 /// At the start each of these ends the process with exit code 1: what the message names, and the faults of a short run.
-const AT_START: [(Service, &str, &str, &[Fault]); 9] = [
+const AT_START: [(Service, &str, &str, &[Fault]); 10] = [
     (Service::Kinesis, "DescribeStreamSummary", "stream trades", &[Denied, Throttled, Hung]),
     (Service::DynamoDb, "DescribeTable", "lease table kinetide-trades", &[Denied, Throttled, Hung]),
     (Service::DynamoDb, "CreateTable", "lease table kinetide-trades", &[Denied, Throttled, Hung]),
@@ -101,6 +109,7 @@ const AT_START: [(Service, &str, &str, &[Fault]); 9] = [
     (Service::DynamoDb, "PutItem", "lease table kinetide-trades", &[Denied, Throttled]),
     (Service::S3, "PUT", "lake s3://lake/raw", &[Denied, Throttled]),
     (Service::S3, "HEAD", "lake s3://lake/raw", &[Denied, Throttled]),
+    (Service::Sts, "AssumeRole", "stream trades", &[Denied, Throttled, Hung]),
 ];
 
 /// A stage whose services are behind gates.
@@ -108,21 +117,25 @@ struct Gated {
     stage: Stage,
     s3: S3,
     firehose: Firehose,
-    gates: [Gate; 4],
+    _sts: Sts,
+    gates: [Gate; 5],
 }
 
 impl Gated {
     async fn new() -> Self {
-        let stage = Stage::new(1).await;
+        let mut stage = Stage::new(1).await;
         let s3 = S3::start(&[]).await;
         let firehose = Firehose::start([]).await;
+        let sts = Sts::start(&[Role { arn: ROLE, external_id: None, life: Duration::from_secs(4) }]).await;
         let gates = [
             Gate::to(Service::Kinesis, stage.aws.kinesis_url()).await,
             Gate::to(Service::DynamoDb, stage.aws.dynamodb_url()).await,
             Gate::to(Service::S3, &s3.url).await,
             Gate::to(Service::Firehose, &firehose.endpoint.url).await,
+            Gate::to(Service::Sts, &sts.endpoint.url).await,
         ];
-        Self { stage, s3, firehose, gates }
+        stage.env = own_environment(&gates[Service::Sts as usize].endpoint.url);
+        Self { stage, s3, firehose, _sts: sts, gates }
     }
 
     fn gate(&self, service: Service) -> &Gate {
@@ -130,7 +143,7 @@ impl Gated {
     }
 
     fn settings(&self) -> Vec<(&str, &str)> {
-        let [kinesis, dynamodb, s3, _] = &self.gates;
+        let [kinesis, dynamodb, s3, ..] = &self.gates;
         vec![
             ("--kinesis-endpoint", &kinesis.endpoint.url),
             ("--dynamodb-endpoint", &dynamodb.endpoint.url),
@@ -149,6 +162,9 @@ impl Gated {
         if service == Service::Firehose {
             let endpoint = self.gate(Service::Firehose).endpoint.url.as_str();
             settings.extend([("--firehose", "rows"), ("--firehose-endpoint", endpoint)]);
+        }
+        if service == Service::Sts {
+            settings.extend([("--stream-role", ROLE), ("--lake-role", ROLE)]);
         }
         settings
     }
@@ -219,6 +235,7 @@ fn cause(service: Service, operation: &str, fault: Fault) -> &'static [&'static 
         (Denied, Service::S3) if operation == "HEAD" => &["403 Forbidden", "allow it in the role"],
         (Throttled, Service::S3) if operation == "HEAD" => &["503 Service Unavailable"],
         (Denied, Service::S3) => &["AccessDenied", "allow it in the role"],
+        (Denied, Service::Sts) => &["the role arn:", "cannot be assumed: AccessDenied", "trust policy"],
         (Denied, _) => &["AccessDeniedException", "allow it in the role"],
         (Throttled, Service::S3) => &["SlowDown"],
         (Throttled, Service::Firehose) => &["ServiceUnavailableException"],
@@ -419,10 +436,14 @@ async fn each_call_that_fails_at_the_start_ends_the_process_with_what_to_do() {
             gated.stage.aws.create_table("kinetide-trades", "leaseKey").unwrap();
         }
         gated.gate(service).set(operation, Some(fault));
-        let arguments = gated.stage.arguments(&gated.settings());
+        let arguments = gated.stage.arguments(&gated.settings_for(service));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let ran = finish(command(&arguments).spawn().unwrap()).await;
+        let env = gated.stage.env.iter().cloned();
+        let ran = finish(command(&arguments).envs(env).spawn().unwrap()).await;
         let advice = match (fault, service) {
+            (Denied, Service::Sts) => "allow sts:AssumeRole on it in the role",
+            (Throttled, Service::Sts) => "raise the STS quota",
+            (_, Service::Sts) => "check the STS endpoint",
             (Denied, _) => "allow it in the role",
             (Throttled, Service::S3) => cause(service, operation, fault)[0],
             (Throttled, _) => "raise the capacity or the quota",
@@ -478,93 +499,6 @@ async fn a_drain_that_leaves_something_is_not_clean_and_names_it() {
     gated.settled().await;
     worker.drain().await;
     gated.exactly_once(40).await;
-}
-
-/// Every counter against the known truth of a scripted run.
-#[tokio::test(flavor = "multi_thread")]
-async fn counters_are_what_happened() {
-    let gated = Gated::new().await;
-    let stage = &gated.stage;
-    // Nothing is renewed so late that a lease is lost.
-    let settings: Vec<_> =
-        gated.settings().into_iter().filter(|(name, _)| *name != "--failover-time").collect();
-    let worker = stage.worker(&settings).await;
-    for (name, _) in truth(0, 0) {
-        let text = worker.get("/metrics").await.1;
-        assert!(
-            text.lines().any(|line| line.starts_with(name)),
-            "{name} is not there from the start\n{text}"
-        );
-    }
-    for name in ["process_start_time_seconds ", "process_resident_memory_bytes "] {
-        assert!(worker.metric(name).await > 1e6, "{name}");
-    }
-    assert_eq!(worker.metric("kinetide_build_info{version=").await, 1.0);
-    stage.put(0..50);
-    for _ in 0..7 {
-        stage.aws.kinesis().put(STREAM, "broken", b"no record").unwrap();
-    }
-    stage.all_delivered().await;
-    gated.split();
-    stage.put(50..70);
-    eventually("all is done", || async {
-        let ended = worker.metric("kinetide_shards_ended_total ").await == 1.0;
-        (ended && worker.metric("kinetide_records_delivered_total ").await == 77.0).then_some(())
-    })
-    .await;
-    for (name, value) in truth(70, 7) {
-        assert_eq!(worker.metric(name).await, value, "{name}");
-    }
-    // One shard goes to another worker, gracefully.
-    let other = stage.worker(&settings).await;
-    let released = leases_command(&gated, &["release", "shardId-000000000001", "--yes"]).await;
-    released.says(0, &[]);
-    eventually("the other worker begins", || async {
-        (other.metric("kinetide_leases_begun_total ").await == 1.0).then_some(())
-    })
-    .await;
-    // Counted once the old owner has its response, which may be after the new one has begun.
-    eventually("the release is counted", || async {
-        (worker.metric("kinetide_leases_released_total ").await > 0.0).then_some(())
-    })
-    .await;
-    assert_eq!(worker.metric("kinetide_leases_released_total ").await, 1.0);
-    assert_eq!(worker.metric("kinetide_leases_lost_total ").await, 0.0);
-    let log = {
-        let mut worker = worker;
-        worker.signal(Signal::SIGTERM);
-        assert_eq!(worker.ended().await, Some(0), "{}", worker.log());
-        worker.log()
-    };
-    assert!(!log.contains("lease lost") && !log.contains("not drained"), "{log}");
-    stage.all_delivered().await;
-    other.drain().await;
-    gated.exactly_once(77).await;
-}
-
-/// Counters after so many rows and dead letters, a split, and nothing else.
-fn truth(rows: u32, dead_letters: u32) -> Vec<(&'static str, f64)> {
-    let (rows, dead) = (f64::from(rows), f64::from(dead_letters));
-    let happened = |n: f64| if rows > 0.0 { n } else { 0.0 };
-    vec![
-        ("kinetide_records_transformed_total ", rows),
-        ("kinetide_records_dead_lettered_total{reason=\"not_json\"}", dead),
-        ("kinetide_records_dead_lettered_total{reason=\"not_utf8\"}", 0.0),
-        ("kinetide_records_delivered_total ", rows + dead),
-        ("kinetide_leases_begun_total ", happened(3.0)),
-        ("kinetide_leases_assigned_total{how=\"new\"}", happened(3.0)),
-        ("kinetide_leases_assigned_total{how=\"expired\"}", 0.0),
-        ("kinetide_leases_lost_total ", 0.0),
-        ("kinetide_leases_released_total ", 0.0),
-        ("kinetide_objects_delivered_total{outcome=\"existed\"}", 0.0),
-        ("kinetide_batches_recovered_total{how=\"finished\"}", 0.0),
-        ("kinetide_checkpoints_total{outcome=\"unavailable\"}", 0.0),
-        ("kinetide_checkpoints_trimmed_total ", 0.0),
-        ("kinetide_shards_ended_total ", happened(1.0)),
-        ("kinetide_worker_id_collisions_total ", 0.0),
-        ("kinetide_deliver_retries_total ", 0.0),
-        ("kinetide_fetch_errors_total{kind=\"refused\"}", 0.0),
-    ]
 }
 
 /// The stream is deleted under a worker.
