@@ -10,6 +10,7 @@ mod kinesis_conformance;
 mod lease_table;
 mod old_batches;
 mod s3;
+mod same_objects;
 mod sim_lease;
 mod sim_worker;
 mod sink_conformance;
