@@ -320,7 +320,7 @@ fn record_context() -> RecordContext<'static> {
         source: SourceKind::Kinesis,
         shard_id: "shardId-000000000000",
         sequence_number: "49658812345678901234567890123456789012345678901234000001",
-        sub_sequence: 0,
+        sub_sequence: None,
         arrival_us: 1_768_469_400_123_000,
     }
 }

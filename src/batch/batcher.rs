@@ -35,8 +35,9 @@ pub struct Batcher {
 #[derive(Default)]
 struct Open {
     first: Option<Position>,
-    /// Digits of the last sequence number, in a buffer that is kept.
+    /// Digits of the last sequence number, in a buffer that is kept, and the index in its aggregate.
     last: String,
+    last_sub: u64,
     records: u64,
     dead_letters: u64,
     rows_bytes: usize,
@@ -81,7 +82,7 @@ impl Batcher {
             source: self.context.source,
             shard_id: self.context.shard.as_str(),
             sequence_number: record.sequence_number,
-            sub_sequence: 0,
+            sub_sequence: record.sub_sequence,
             arrival_us: record.arrival_us,
         };
         let (data, intact) = match record.payload {
@@ -174,7 +175,10 @@ impl Batcher {
 
     /// Position of the last record in the batch.
     pub fn last(&self) -> Option<Position> {
-        (!self.is_empty()).then(|| position(&self.open.last))
+        (!self.is_empty()).then(|| Position {
+            sequence: SequenceNumber::parse(&self.open.last).expect(DIGITS),
+            sub: self.open.last_sub,
+        })
     }
 
     /// Ends the batch and starts the next, empty one. `None` when there was no record.
@@ -245,9 +249,10 @@ pub fn each_record<'a>(
 impl Open {
     fn note(&mut self, record: &Record<'_>) {
         self.records += 1;
-        self.first.get_or_insert_with(|| position(record.sequence_number));
+        self.first.get_or_insert_with(|| record.position());
         self.last.clear();
         self.last.push_str(record.sequence_number);
+        self.last_sub = record.sub_sequence.unwrap_or(0);
         let now = record.arrival_us;
         self.arrival_us =
             Some(self.arrival_us.map_or((now, now), |(oldest, newest)| (oldest.min(now), newest.max(now))));
@@ -263,10 +268,6 @@ impl Open {
         }
         &mut self.objects[self.likely].1
     }
-}
-
-fn position(digits: &str) -> Position {
-    Position::new(SequenceNumber::parse(digits).expect(DIGITS))
 }
 
 /// Decodes standard base64 into `out`; false when it is not that.

@@ -16,7 +16,7 @@ pub use batcher::{Batcher, each_record};
 pub use content::Content;
 pub use key::{folder_of, hour_folder, is_hidden, name_start, range_of_name, replay_name};
 pub use pack::Packing;
-pub use repair::{UnreadableObject, read_content, read_positions, seal_object};
+pub use repair::{RecordsThere, UnreadableObject, read_content, read_records, seal_object};
 pub use row_objects::RowObjects;
 
 use bytes::Bytes;
@@ -124,5 +124,7 @@ pub struct LakeObject {
     pub content: Content,
 }
 
+#[cfg(test)]
+mod parts_tests;
 #[cfg(test)]
 mod tests;

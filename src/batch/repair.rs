@@ -1,16 +1,17 @@
 //! Sealing keys and reading back what an object holds, for the repair of a batch that another version prepared, and to
 //! see whether an object is the one meant.
 
-use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use serde::Deserialize;
 
 use super::content::{Content, ContentHash};
 use super::encode::Encoder;
-use crate::shard::{Position, SequenceNumber};
+use crate::fetch::Record;
+use crate::shard::RecordId;
+use crate::transform::record_of;
 
 /// A valid gzip of nothing: put under a key it keeps others from creating that object.
 pub fn seal_object() -> Bytes {
@@ -31,11 +32,22 @@ pub enum UnreadableObject {
     },
 }
 
-/// A row or a dead letter row, as far as repair cares.
-#[derive(Deserialize)]
-struct Row<'a> {
-    #[serde(borrow, alias = "sequenceNumber")]
-    sequence_number: Cow<'a, str>,
+/// Records whose rows are in the lake already: no repair makes them again.
+#[derive(Debug, Default)]
+pub struct RecordsThere(HashSet<RecordId>);
+
+impl RecordsThere {
+    /// Adds those of which an object has rows.
+    pub fn extend(&mut self, records: impl IntoIterator<Item = RecordId>) {
+        self.0.extend(records);
+    }
+
+    /// Whether the rows of a record are there: its own, or those of the whole stream record that it is packed in. That
+    /// parts of an aggregate are there says nothing of the others, nor of the whole.
+    pub fn has(&self, record: &Record<'_>) -> bool {
+        let mut id = record.id();
+        self.0.contains(&id) || id.sub.take().is_some() && self.0.contains(&id)
+    }
 }
 
 /// What an object holds. Takes objects of several gzip members.
@@ -55,20 +67,18 @@ pub fn read_content(object: &[u8]) -> Result<Content, UnreadableObject> {
     }
 }
 
-/// The positions of all rows in an object, in the order of its rows. Takes objects of several gzip members.
-pub fn read_positions(object: &[u8]) -> Result<Vec<Position>, UnreadableObject> {
+/// Which record each row of an object was made of, in the order of its rows. Takes objects of several gzip members.
+pub fn read_records(object: &[u8]) -> Result<Vec<RecordId>, UnreadableObject> {
     let mut lines = BufReader::new(MultiGzDecoder::new(object));
-    let (mut positions, mut line) = (Vec::new(), Vec::new());
+    let (mut records, mut line) = (Vec::new(), Vec::new());
     loop {
         line.clear();
         if lines.read_until(b'\n', &mut line).map_err(UnreadableObject::Gzip)? == 0 {
-            return Ok(positions);
+            return Ok(records);
         }
-        let row: Option<Row<'_>> = serde_json::from_slice(&line).ok();
-        let sequence = row.and_then(|row| SequenceNumber::parse(&row.sequence_number));
-        match sequence {
-            Some(sequence) => positions.push(Position::new(sequence)),
-            None => return Err(UnreadableObject::Row { row: positions.len() as u64 + 1 }),
+        match record_of(&line) {
+            Some(record) => records.push(record),
+            None => return Err(UnreadableObject::Row { row: records.len() as u64 + 1 }),
         }
     }
 }

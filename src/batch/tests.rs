@@ -9,7 +9,7 @@ use super::*;
 use crate::fetch::{PageBuilder, Payload, Record};
 use crate::generate::envelope::{self, Table};
 use crate::generate::synthetic::{Mix, Synthetic};
-use crate::shard::SequenceNumber;
+use crate::shard::{RecordId, SequenceNumber};
 use crate::transform::{Enrichment, fnv1a};
 
 /// 2026-01-15T09:30:00Z.
@@ -92,6 +92,10 @@ fn at(number: usize) -> Position {
     Position::new(SequenceNumber::parse(&number.to_string()).unwrap())
 }
 
+fn whole(number: usize) -> RecordId {
+    RecordId { sequence: at(number).sequence, sub: None }
+}
+
 /// Text that compresses about as rows do, the same for ever.
 fn document(rng: &mut impl Rng, bytes: usize) -> Vec<u8> {
     let words =
@@ -143,12 +147,12 @@ fn bad_records_become_dead_letters_and_leave_their_neighbours_alone() {
         rows.key,
         "landing/transactions/year=2026/month=01/day=15/hour=09/trades-shardId-000000000000-1-9.ndjson.gz"
     );
-    assert_eq!(read_positions(&rows.body).unwrap(), [at(1), at(4), at(9)]);
+    assert_eq!(read_records(&rows.body).unwrap(), [1, 4, 9].map(whole));
     for (index, (name, code)) in names.iter().enumerate() {
         let Some(code) = code else { continue };
         let folder = format!("errors/{code}/year=2026/month=01/day=15/hour=09/");
         let object = batch.objects.iter().find(|object| object.key.starts_with(&folder)).unwrap();
-        assert_eq!(read_positions(&object.body).unwrap(), [at(index + 1)]);
+        assert_eq!(read_records(&object.body).unwrap(), [whole(index + 1)]);
         let row: serde_json::Value = serde_json::from_str(&lines(object)[0]).unwrap();
         let raw = base64_simd::STANDARD.decode_to_vec(row["rawData"].as_str().unwrap()).unwrap();
         assert_eq!((row["errorCode"].as_str(), raw), (Some(*code), fixture(name).1));
@@ -160,7 +164,13 @@ fn base64_payloads_are_decoded_or_kept_as_they_are() {
     let mut batcher = Batcher::new(json(BatchLimits::default()));
     for (number, text) in [("1", "eyJhIjoxfQ=="), ("2", "eyJhIjoxfQ"), ("3", "eyJh Ijox"), ("4", "bm8=")] {
         let payload = Payload::Base64(text.as_bytes());
-        batcher.push(&Record { sequence_number: number, partition_key: "", arrival_us: START_US, payload });
+        batcher.push(&Record {
+            sequence_number: number,
+            sub_sequence: None,
+            partition_key: "",
+            arrival_us: START_US,
+            payload,
+        });
     }
     let batch = batcher.close().unwrap();
     assert_eq!(batch.rows, 1);
@@ -386,16 +396,16 @@ fn a_delivery_stream_gets_the_rows_of_all_hours_in_order_and_the_lake_the_rest()
     let records = vec![good(2), (START_US, b"bad".to_vec()), good(0), good(1), (START_US, long(1_024_000))];
     let lake = batch(&json(BatchLimits::default()), &records);
     assert!(lake.packed.is_empty());
-    let whole: Vec<_> = lake.objects.iter().filter(|object| object.key.starts_with("landing/")).collect();
-    assert_eq!(whole.len(), 3);
+    let landed = lake.objects.iter().filter(|object| object.key.starts_with("landing/"));
+    assert_eq!(landed.count(), 3);
     for packing in [Packing::Lines, Packing::GzipMembers] {
         let context = packed(Transform::json(), BatchLimits::default(), Some(packing));
         let batch = batch(&context, &records);
         assert_eq!((batch.records, batch.rows, batch.rows_bytes), (5, 4, lake.rows_bytes));
-        assert_eq!(read_lines(&packed_rows(&batch)), [at(1), at(3), at(4)]);
+        assert_eq!(read_lines(&packed_rows(&batch)), [1, 3, 4].map(whole));
         let keys: Vec<_> = batch.objects.iter().map(|object| &object.key[..14]).collect();
         assert_eq!(keys, ["errors/not_jso", "landing/transa"]);
-        assert_eq!(read_positions(&batch.objects[1].body).unwrap(), [at(5)]);
+        assert_eq!(read_records(&batch.objects[1].body).unwrap(), [whole(5)]);
         assert!(batch.held_bytes() >= packed_rows(&batch).len().min(100) + batch.objects[1].body.len());
     }
     let ids: std::collections::BTreeSet<_> = PACKINGS
@@ -406,16 +416,16 @@ fn a_delivery_stream_gets_the_rows_of_all_hours_in_order_and_the_lake_the_rest()
     assert!(ids.contains(&Transform::json().id().to_string()));
 }
 
-/// Positions of rows that are not compressed.
-fn read_lines(rows: &[u8]) -> Vec<Position> {
+/// Records of rows that are not compressed.
+fn read_lines(rows: &[u8]) -> Vec<RecordId> {
     let mut object = encode::Encoder::new(1);
     object.push(rows, |_| true);
-    read_positions(&object.finish()).unwrap()
+    read_records(&object.finish()).unwrap()
 }
 
 #[test]
 fn a_seal_is_an_empty_object() {
-    assert_eq!(read_positions(&seal_object()).unwrap(), []);
+    assert_eq!(read_records(&seal_object()).unwrap(), []);
     let mut text = String::new();
     MultiGzDecoder::new(&seal_object()[..]).read_to_string(&mut text).unwrap();
     assert_eq!(text, "");
@@ -424,15 +434,15 @@ fn a_seal_is_an_empty_object() {
 #[test]
 fn positions_come_from_whole_objects_only() {
     let object = batch(&json(BatchLimits::default()), &documents(3, 40)).objects[0].body.clone();
-    let positions = read_positions(&object).unwrap();
+    let positions = read_records(&object).unwrap();
     let twice = [&object[..], &seal_object(), &object].concat();
-    assert_eq!(read_positions(&twice).unwrap(), [&positions[..], &positions].concat());
+    assert_eq!(read_records(&twice).unwrap(), [&positions[..], &positions].concat());
     for cut in [0, 5, object.len() / 2, object.len() - 1] {
-        assert!(matches!(read_positions(&object[..cut]), Err(UnreadableObject::Gzip(_))), "{cut}");
+        assert!(matches!(read_records(&object[..cut]), Err(UnreadableObject::Gzip(_))), "{cut}");
     }
     let mut foreign = encode::Encoder::new(1);
     foreign.push(b"{\"a\":1}\n", |_| true);
-    assert!(matches!(read_positions(&foreign.finish()), Err(UnreadableObject::Row { row: 1 })));
+    assert!(matches!(read_records(&foreign.finish()), Err(UnreadableObject::Row { row: 1 })));
 }
 
 /// What is in an object is told by its rows, whatever compressed them, and by any cut or change of them.
@@ -514,11 +524,11 @@ proptest! {
                 prop_assert_eq!(lines.len() as u64, object.content.rows);
                 prop_assert_eq!(read_content(&object.body).unwrap(), object.content);
                 bytes += lines.iter().map(|line| line.len() as u64 + 1).sum::<u64>();
-                seen.extend(read_positions(&object.body).unwrap());
+                seen.extend(read_records(&object.body).unwrap());
             }
             prop_assert_eq!(bytes, batch.rows_bytes);
             seen.sort();
-            prop_assert!(seen.into_iter().eq((1..=payloads.len()).map(at)));
+            prop_assert!(seen.into_iter().eq((1..=payloads.len()).map(whole)));
         }
     }
 }

@@ -82,7 +82,7 @@ mod tests {
                 source: SourceKind::Kinesis,
                 shard_id: "shardId-0",
                 sequence_number: "1",
-                sub_sequence: 0,
+                sub_sequence: None,
                 arrival_us: 0,
             };
             let data = br#"{"wallet":"panic"}"#;

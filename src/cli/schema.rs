@@ -281,7 +281,7 @@ mod tests {
             source: SourceKind::Kinesis,
             shard_id: "s",
             sequence_number: "1",
-            sub_sequence: 3,
+            sub_sequence: None,
             arrival_us: 1_000_007,
         };
         for name in Transform::NAMES {
@@ -292,6 +292,7 @@ mod tests {
             assert_eq!(names(&row)[..expected.len()], expected, "{name}");
         }
         let mut row = Vec::new();
+        let context = RecordContext { sub_sequence: Some(3), ..context };
         dead_letter_row(&context, &ErrorCode::NotJson.into(), b"x", &mut row);
         assert_eq!(names(&row), DEAD_LETTER_COLUMNS.map(|column| column.name.to_owned()));
     }

@@ -182,7 +182,7 @@ impl<R: Write, D: Write> Run<'_, R, D> {
             },
             shard_id: SHARD_ID,
             sequence_number: &sequence_number,
-            sub_sequence: 0,
+            sub_sequence: None,
             arrival_us: self.args.arrival.unwrap_or(0),
         };
         let Self { transform, scratch, row, .. } = self;

@@ -521,7 +521,7 @@ impl Open {
 /// inside it, and records behind it were not delivered. To deliver it whole, as the dead letter that it is here, would
 /// double those before, and the checkpoint would have to move back into it.
 fn rest_of_aggregate(record: &Record<'_>, done: &Position) -> Option<String> {
-    if done.sub == 0 || record.position().sequence != done.sequence {
+    if done.sub == 0 || record.sub_sequence.is_some() || record.position().sequence != done.sequence {
         return None;
     }
     let packed = match record.payload {

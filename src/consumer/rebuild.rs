@@ -6,7 +6,6 @@
 //! Sequence numbers have gaps, so that the records themselves do not show whether they are all there. But retention
 //! takes the oldest first: a record that is still there after reading has seen all later ones be there meanwhile.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use tokio::task::JoinSet;
 
 use super::Shared;
 use super::reader::{self, Fetched, Purpose};
-use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, each_record};
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, RecordsThere, each_record};
 use crate::fetch::{BytePermit, StartAt, Turn};
 use crate::lease::HeldLease;
 use crate::shard::{Position, SequenceNumber};
@@ -43,8 +42,8 @@ pub(super) struct Rebuild {
     pub(super) generation: u32,
     /// Records up to here are done, also where that is inside the batch.
     pub(super) done: Option<Position>,
-    /// Rows that are not made again.
-    pub(super) there: Arc<HashSet<Position>>,
+    /// Records whose rows are not made again.
+    pub(super) there: Arc<RecordsThere>,
 }
 
 /// How one reading of the records ended.
@@ -194,7 +193,7 @@ struct Again {
     last: Position,
     from: Position,
     done: Option<Position>,
-    there: Arc<HashSet<Position>>,
+    there: Arc<RecordsThere>,
     held: BytePermit,
     /// Where there is no memory it waits, instead of giving up.
     waits: bool,
@@ -241,7 +240,7 @@ impl Again {
             }
             self.seen_last |= position.sequence == self.last.sequence;
             let done = self.done.as_ref().is_some_and(|done| position <= *done);
-            if position >= self.first && !done && !self.there.contains(&position) {
+            if position >= self.first && !done && !self.there.has(record) {
                 self.batcher.push_within(record, panicked, |bytes| {
                     let room = match spare.checked_sub(bytes) {
                         Some(rest) => {

@@ -1,6 +1,5 @@
 //! Carries out the steps of the protocol: the only place that does what [`Step`] says.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,9 @@ use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use super::rebuild::Rebuild;
-use crate::batch::{Batch, BatchContext, Content, LakeObject, read_content, read_positions, seal_object};
+use crate::batch::{
+    Batch, BatchContext, Content, LakeObject, RecordsThere, read_content, read_records, seal_object,
+};
 use crate::cause::chain;
 use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sought, Step};
 use crate::deliver::{Backoff, Created, MayCreate, SinkError, calls, retry_until};
@@ -163,7 +164,7 @@ impl Steps {
         without: &[String],
         done: Option<Position>,
     ) -> Event {
-        let there = self.positions(without).await;
+        let there = self.records_there(without).await;
         // A first rebuild whose objects are of no use: its bytes must not stand in the way of the second.
         (self.batch, self.held) = (None, None);
         let mut rebuild = Rebuild {
@@ -189,14 +190,14 @@ impl Steps {
         Event::Rebuilt { objects, streamed }
     }
 
-    /// Positions of the rows in these objects.
-    async fn positions(&mut self, keys: &[String]) -> HashSet<Position> {
-        let mut positions = HashSet::new();
+    /// The records whose rows are in these objects.
+    async fn records_there(&mut self, keys: &[String]) -> RecordsThere {
+        let mut there = RecordsThere::default();
         for key in keys {
             loop {
                 let Some(object) = self.read("read", key).await else { break };
-                match read_positions(&object) {
-                    Ok(rows) => break positions.extend(rows),
+                match read_records(&object) {
+                    Ok(records) => break there.extend(records),
                     // Somebody changed an object of ours. Guessing would double its rows.
                     Err(error) => {
                         self.stalled("unreadable_object", &format!("{key}: {error}"), Instant::now());
@@ -205,7 +206,7 @@ impl Steps {
                 }
             }
         }
-        positions
+        there
     }
 
     /// Looks up what a symbolic checkpoint stands for, until the stream says so.

@@ -28,8 +28,8 @@ pub struct Letter<'a> {
     pub shard_id: Cow<'a, str>,
     /// Decimal digits of its sequence number.
     pub sequence_number: Cow<'a, str>,
-    /// Its index inside an aggregate, 0 outside one.
-    pub sub_sequence: u64,
+    /// Its index inside an aggregate; `None`: the whole stream record.
+    pub sub_sequence: Option<u64>,
 }
 
 /// Why a line is no dead letter. Says no value.
@@ -73,8 +73,7 @@ struct Members<'a> {
     shard_id: Cow<'a, str>,
     #[serde(borrow)]
     sequence_number: Cow<'a, str>,
-    #[serde(default)]
-    sub_sequence_number: u64,
+    sub_sequence_number: Option<u64>,
     arrival_timestamp_micros: Option<u64>,
 }
 
@@ -182,7 +181,7 @@ mod tests {
             raw: Vec<u8>,
             shard in ".{1,20}",
             sequence in "[0-9]{1,56}",
-            sub_sequence: u64,
+            sub_sequence: Option<u64>,
             arrival_us in 0..=i64::MAX,
             message in ".*",
             from_table: bool,

@@ -11,7 +11,7 @@ use super::letter::{Letter, UnreadableLetter};
 use super::lines::BrokenObject;
 use super::object::LetterObject;
 use super::plan::{Chain, Damaged, Done, LineSet, Output, Plan};
-use crate::batch::{read_positions, seal_object};
+use crate::batch::{read_records, seal_object};
 use crate::deliver::{Created, Sink, SinkError};
 use crate::transform::ErrorCode;
 
@@ -128,7 +128,7 @@ pub async fn landed(lake: &dyn Sink, chain: &Chain) -> Result<LineSet, ReplayErr
 
 /// True for rows, false for a seal.
 fn holds_rows(output: &Output, body: &[u8]) -> Result<bool, ReplayError> {
-    match read_positions(body).map(|rows| rows.len() as u64) {
+    match read_records(body).map(|rows| rows.len() as u64) {
         Ok(0) => Ok(false),
         Ok(rows) if rows == output.lines.len() => Ok(true),
         _ => Err(ReplayError::Foreign { key: output.key.clone() }),

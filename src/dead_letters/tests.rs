@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::batch::{BatchLimits, Layout, read_positions, seal_object};
+use crate::batch::{BatchLimits, Layout, read_records, seal_object};
 use crate::deliver::memory::{Faults, MemorySink};
 use crate::deliver::{Created, MayCreate, Sink, SinkError};
 use crate::transform::{
@@ -51,7 +51,7 @@ fn letters() -> Bytes {
             source: SourceKind::Kinesis,
             shard_id: "shardId-000000000000",
             sequence_number: &number.to_string(),
-            sub_sequence: 0,
+            sub_sequence: None,
             arrival_us: HOUR + number / 3 * HOUR_US,
         };
         dead_letter_row(&context, &BadRecord::from(ErrorCode::WrongType), raw, &mut rows);
@@ -91,7 +91,7 @@ async fn rows(lake: &MemorySink) -> HashMap<u64, u32> {
     let mut rows = HashMap::new();
     for (key, body) in lake.objects() {
         if key.starts_with("landing/") {
-            for position in read_positions(&body).unwrap() {
+            for position in read_records(&body).unwrap() {
                 *rows.entry(position.sequence.as_str().parse().unwrap()).or_default() += 1;
             }
         }
@@ -251,7 +251,7 @@ async fn an_interrupted_replay_of_the_same_transform_is_finished_without_seals()
         settled(&lake, &json).await;
         let objects = lake.objects();
         let empty = |(key, body): &(&String, &Bytes)| {
-            key.starts_with("landing/") && read_positions(body).unwrap().is_empty()
+            key.starts_with("landing/") && read_records(body).unwrap().is_empty()
         };
         assert_eq!(objects.iter().filter(empty).count(), seals);
     }
@@ -305,7 +305,7 @@ async fn who_goes_on_with_a_plan_claims_neither_its_rows_nor_its_name() {
     assert!(names(&alone[0]) == names(&alone[1]) && alone[0] != alone[1]);
     let rows = |objects: &BTreeMap<String, Bytes>| {
         let rows = objects.iter().filter(|(key, _)| key.starts_with("landing/"));
-        rows.map(|(_, body)| read_positions(body).unwrap().len() as u64).sum::<u64>()
+        rows.map(|(_, body)| read_records(body).unwrap().len() as u64).sum::<u64>()
     };
     let mut amid = 0;
     for (next, calls) in [0, 1].into_iter().flat_map(|next| (0..12).map(move |calls| (next, calls))) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::source::Behind;
-use crate::shard::{ChildShard, Position, SequenceNumber};
+use crate::shard::{ChildShard, Position, RecordId, SequenceNumber};
 
 /// The payload of a record, as it lies in the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub enum Payload<'a> {
 pub struct Record<'a> {
     /// Decimal digits of its sequence number.
     pub sequence_number: &'a str,
+    /// Its index inside an aggregate; `None`: it is a stream record, whole.
+    pub sub_sequence: Option<u64>,
     /// Its partition key.
     pub partition_key: &'a str,
     /// Arrival time in the stream (`ApproximateArrivalTimestamp`), µs since the epoch.
@@ -64,10 +66,15 @@ fn narrow(range: Range<usize>) -> Option<Range<u32>> {
 }
 
 impl Record<'_> {
+    /// Which record it is.
+    pub fn id(&self) -> RecordId {
+        let sequence = SequenceNumber::parse(self.sequence_number).expect("a page has decimal digits only");
+        RecordId { sequence, sub: self.sub_sequence }
+    }
+
     /// Its place in the shard.
     pub fn position(&self) -> Position {
-        let sequence = SequenceNumber::parse(self.sequence_number).expect("a page has decimal digits only");
-        Position::new(sequence)
+        self.id().position()
     }
 }
 
@@ -77,6 +84,9 @@ pub struct Page {
     body: Bytes,
     base64: bool,
     spans: Vec<Span>,
+    /// Indexes inside aggregates, one for each span; empty where no record has one, so that those of a plain stream cost
+    /// nothing.
+    subs: Vec<Option<u32>>,
     /// Where to go on; absent at the end of a closed shard.
     pub next_iterator: Option<String>,
     /// How far the end of this page is behind the tip, ms.
@@ -114,15 +124,15 @@ impl Page {
 
     /// Bytes that the page holds in memory, records and index. This is what counts against the byte budget.
     pub fn bytes(&self) -> usize {
-        self.body.len() + self.spans.len() * size_of::<Span>()
+        self.body.len() + size_of_val(&self.spans[..]) + size_of_val(&self.subs[..])
     }
 
     /// The records in order.
     pub fn records(&self) -> impl DoubleEndedIterator<Item = Record<'_>> + ExactSizeIterator {
-        self.spans.iter().map(|span| self.record(span))
+        self.spans.iter().enumerate().map(|(index, span)| self.record(index, span))
     }
 
-    fn record(&self, span: &Span) -> Record<'_> {
+    fn record(&self, index: usize, span: &Span) -> Record<'_> {
         let slice = |range: &Range<u32>| &self.body[range.start as usize..range.end as usize];
         let text = |range| {
             simdutf8::basic::from_utf8(slice(range))
@@ -131,6 +141,7 @@ impl Page {
         let payload = slice(&span.payload);
         Record {
             sequence_number: text(&span.sequence_number),
+            sub_sequence: self.subs.get(index).copied().flatten().map(u64::from),
             partition_key: text(&span.partition_key),
             arrival_us: span.arrival_us,
             payload: if self.base64 { Payload::Base64(payload) } else { Payload::Plain(payload) },
@@ -144,6 +155,7 @@ pub struct PageBuilder {
     body: Vec<u8>,
     base64: bool,
     spans: Vec<Span>,
+    subs: Vec<Option<u32>>,
 }
 
 impl PageBuilder {
@@ -166,11 +178,35 @@ impl PageBuilder {
             arrival_us,
         };
         self.spans.push(span);
+        if !self.subs.is_empty() {
+            self.subs.push(None);
+        }
+    }
+
+    /// As [`PageBuilder::push`], for a record that is part of an aggregate: of the stream record `sequence_number` the one
+    /// with the index `sub_sequence`, counted from 0.
+    pub fn push_part(
+        &mut self,
+        sequence_number: &str,
+        sub_sequence: u32,
+        partition_key: &str,
+        arrival_us: i64,
+        payload: &[u8],
+    ) {
+        self.push(sequence_number, partition_key, arrival_us, payload);
+        self.subs.resize(self.spans.len(), None);
+        self.subs[self.spans.len() - 1] = Some(sub_sequence);
     }
 
     /// The page; iterator, lag and children are set by the caller.
     pub fn finish(self) -> Page {
-        Page { body: self.body.into(), base64: self.base64, spans: self.spans, ..Page::default() }
+        Page {
+            body: self.body.into(),
+            base64: self.base64,
+            spans: self.spans,
+            subs: self.subs,
+            ..Page::default()
+        }
     }
 }
 
@@ -189,6 +225,7 @@ mod tests {
             records[0],
             Record {
                 sequence_number: "1",
+                sub_sequence: None,
                 partition_key: "ключ",
                 arrival_us: 10,
                 payload: Payload::Plain(b"one")
@@ -201,6 +238,27 @@ mod tests {
         let mut builder = PageBuilder::base64();
         builder.push("1", "k", 10, b"b25l");
         assert_eq!(builder.finish().records().next().unwrap().payload, Payload::Base64(b"b25l"));
+    }
+
+    #[test]
+    fn parts_of_an_aggregate_have_their_index_and_plain_records_none() {
+        let mut builder = PageBuilder::default();
+        builder.push("7", "k", 10, b"whole");
+        let plain = builder.finish();
+        let mut builder = PageBuilder::default();
+        builder.push("7", "k", 10, b"whole");
+        builder.push_part("8", 0, "a", 10, b"first");
+        builder.push_part("8", 1, "b", 10, b"second");
+        builder.push("9", "k", 10, b"whole");
+        let page = builder.finish();
+        let subs: Vec<_> = page.records().map(|record| record.sub_sequence).collect();
+        assert_eq!(subs, [None, Some(0), Some(1), None]);
+        let ids = page.records().rev().map(|record| (record.id(), record.position()));
+        let ids: Vec<_> = ids.map(|(id, at)| (id.sub, at.sequence.to_string(), at.sub)).collect();
+        let expected = [(None, "9", 0), (Some(1), "8", 1), (Some(0), "8", 0), (None, "7", 0)];
+        assert_eq!(ids, expected.map(|(sub, sequence, at)| (sub, sequence.to_owned(), at)));
+        let index = "7".len() + "k".len() + "whole".len() + size_of::<Span>();
+        assert_eq!(plain.bytes(), index, "a plain page holds no more than before");
     }
 
     #[test]

@@ -138,8 +138,8 @@ impl Ledger {
                 continue;
             }
             let (delivered, next_us) = match checkpoint {
-                Some(Checkpoint::At(position)) => puts.up_to(shard, position.sequence.as_str()),
-                _ => puts.up_to(shard, "0"),
+                Some(Checkpoint::At(position)) => puts.up_to(shard, position.sequence.as_str(), position.sub),
+                _ => puts.up_to(shard, "0", 0),
             };
             progress.delivered += delivered;
             progress.oldest_us = [progress.oldest_us, next_us].into_iter().flatten().min();

@@ -10,7 +10,7 @@ mod position;
 mod start;
 mod stream;
 
-pub use position::{Checkpoint, Position, SequenceNumber};
+pub use position::{Checkpoint, Position, RecordId, SequenceNumber};
 pub use start::{FindStart, StartError, StartFound, StartFrom};
 pub use stream::{Kinship, StreamId};
 

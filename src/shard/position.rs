@@ -72,6 +72,22 @@ impl fmt::Debug for SequenceNumber {
     }
 }
 
+/// Which record a row was made of: a whole stream record, or one of those that are packed in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordId {
+    /// Sequence number of the stream record.
+    pub sequence: SequenceNumber,
+    /// Index inside the aggregate. `None`: the whole stream record, with all that is in it.
+    pub sub: Option<u64>,
+}
+
+impl RecordId {
+    /// Its place in the shard.
+    pub fn position(self) -> Position {
+        Position { sequence: self.sequence, sub: self.sub.unwrap_or(0) }
+    }
+}
+
 /// A record's place: its sequence number, and its index inside a KPL aggregate (0 outside one).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {

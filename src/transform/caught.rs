@@ -65,7 +65,7 @@ mod tests {
         source: SourceKind::Kinesis,
         shard_id: "shardId-0",
         sequence_number: "1",
-        sub_sequence: 0,
+        sub_sequence: None,
         arrival_us: 0,
     };
 

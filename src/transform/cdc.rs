@@ -18,7 +18,7 @@ pub(super) fn apply(
 ) -> Result<RowInfo, BadRecord> {
     let Scratch { image, columns } = scratch;
     let event = decode_event(data, image)?;
-    columns.assign(rules, image)?;
+    columns.assign(rules, context, image)?;
     push_envelope(row, context, &event);
     push_ingestion_time(row, context);
     columns.push(rules, image, row);

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BadRecord, ErrorCode};
+use super::place::SUB_SEQUENCE;
+use super::{BadRecord, ErrorCode, RecordContext};
 use crate::decode::Image;
 use crate::decode::json::push_string_bytes;
 
@@ -74,7 +75,7 @@ impl ColumnRules {
         let mut columns = BTreeSet::new();
         for (name, column) in &settings.rename {
             let mut spelled = Vec::new();
-            rules.push_column(&mut spelled, column.as_bytes());
+            rules.push_column(&mut spelled, column.as_bytes(), false);
             let starts = column.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
             if spelled != column.as_bytes() || !starts || column.len() > 255 {
                 let problem = "is not a usable column: use lower-case letters, digits and '_', start with a letter, and \
@@ -98,8 +99,8 @@ impl ColumnRules {
         Some(&self.renames[found].1)
     }
 
-    /// Appends the column of a name that is not renamed.
-    fn push_column(&self, out: &mut Vec<u8>, name: &[u8]) {
+    /// Appends the column of a name that is not renamed. `part`: of a record that is part of an aggregate.
+    fn push_column(&self, out: &mut Vec<u8>, name: &[u8], part: bool) {
         let start = out.len();
         push_spelled(out, name);
         let mut rest = &out[start..];
@@ -107,7 +108,8 @@ impl ColumnRules {
             rest = more;
         }
         // With the prefix taken off first, `year` and `item_year` stay two columns.
-        if self.reserved.iter().chain(&PARTITION_KEYS).any(|taken| taken.as_bytes() == rest) {
+        let taken = self.reserved.iter().chain(&PARTITION_KEYS).chain(part.then_some(&SUB_SEQUENCE));
+        if taken.into_iter().any(|taken| taken.as_bytes() == rest) {
             out.splice(start..start, PREFIX.iter().copied());
         }
     }
@@ -149,6 +151,8 @@ fn push_unicode(out: &mut Vec<u8>, name: &[u8]) {
 pub(super) struct Columns {
     names: Vec<u8>,
     members: Vec<Column>,
+    /// The record is part of an aggregate, so that its row has one more column of ours.
+    part: bool,
 }
 
 #[derive(Debug)]
@@ -158,9 +162,11 @@ struct Column {
 }
 
 impl Columns {
-    pub(super) fn clear(&mut self) {
+    /// Forgets the record before.
+    pub(super) fn begin(&mut self, context: &RecordContext<'_>) {
         self.names.clear();
         self.members.clear();
+        self.part = context.sub_sequence.is_some();
     }
 
     /// Names one member of `image`; answers its column.
@@ -168,8 +174,13 @@ impl Columns {
         let start = self.names.len();
         let name = image.name(member);
         match rules.renamed(name) {
-            Some(column) => self.names.extend_from_slice(column),
-            None => rules.push_column(&mut self.names, name),
+            Some(column) => {
+                if self.part && column == SUB_SEQUENCE.as_bytes() {
+                    self.names.extend_from_slice(PREFIX);
+                }
+                self.names.extend_from_slice(column);
+            }
+            None => rules.push_column(&mut self.names, name, self.part),
         }
         let name = start..self.names.len();
         self.members.push(Column { name: name.clone(), member });
@@ -184,8 +195,13 @@ impl Columns {
     }
 
     /// Names all members, and puts them in order.
-    pub(super) fn assign(&mut self, rules: &ColumnRules, image: &Image) -> Result<(), BadRecord> {
-        self.clear();
+    pub(super) fn assign(
+        &mut self,
+        rules: &ColumnRules,
+        context: &RecordContext<'_>,
+        image: &Image,
+    ) -> Result<(), BadRecord> {
+        self.begin(context);
         for member in 0..image.len() {
             self.add(rules, image, member);
         }
@@ -234,6 +250,7 @@ mod tests {
     use super::*;
     use crate::decode::decode_object;
     use crate::decode::json::push_string;
+    use crate::transform::SourceKind;
     use proptest::prelude::*;
 
     const RESERVED: [&str; 2] = ["source", "is_valid"];
@@ -258,12 +275,41 @@ mod tests {
     }
 
     fn columns(names: &[&str], renames: &[(&str, &str)]) -> Result<Vec<String>, BadRecord> {
+        columns_of(None, names, renames)
+    }
+
+    fn columns_of(
+        sub_sequence: Option<u64>,
+        names: &[&str],
+        renames: &[(&str, &str)],
+    ) -> Result<Vec<String>, BadRecord> {
         let (image, rules) = (image(names), rules(renames).unwrap());
         let (mut columns, mut row) = (Columns::default(), Vec::new());
-        columns.assign(&rules, &image)?;
+        let context = RecordContext {
+            source: SourceKind::Kinesis,
+            shard_id: "s",
+            sequence_number: "1",
+            sub_sequence,
+            arrival_us: 0,
+        };
+        columns.assign(&rules, &context, &image)?;
         columns.push(&rules, &image, &mut row);
         let row = String::from_utf8(row).unwrap();
         Ok(row.split_terminator(',').skip(1).map(|column| column.replace('"', "")).collect())
+    }
+
+    /// Only where kinetide writes a column of that name itself.
+    #[test]
+    fn the_index_inside_an_aggregate_is_never_shadowed() {
+        let names = ["Sub_Sequence_Number", "item_sub_sequence_number", "a"];
+        let renames = [("a", "sub_sequence_number")];
+        let plain = ["a:2", "item_sub_sequence_number:1", "sub_sequence_number:0"];
+        assert_eq!(columns(&names, &[]).unwrap(), plain);
+        let part = ["a:2", "item_item_sub_sequence_number:1", "item_sub_sequence_number:0"];
+        assert_eq!(columns_of(Some(0), &names, &[]).unwrap(), part);
+        assert_eq!(columns(&["a"], &renames).unwrap(), ["sub_sequence_number:0"]);
+        assert_eq!(columns_of(Some(0), &["a"], &renames).unwrap(), ["item_sub_sequence_number:0"]);
+        assert!(columns_of(Some(0), &names, &renames).is_err());
     }
 
     fn check(names: &[&str], expected: &[&str]) {

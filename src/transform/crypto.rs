@@ -64,7 +64,7 @@ pub(super) fn apply(
 ) -> Result<RowInfo, BadRecord> {
     let Scratch { image, columns } = scratch;
     let event = decode_event(data, image)?;
-    let known = Known::find(names, image, columns)?;
+    let known = Known::find(names, context, image, columns)?;
 
     let base = |index: usize| known.value(image, index);
     let enriched = rules.enrich(base(PRICE), base(QUANTITY), base(TRADE_FEE), base(EXCHANGE));
@@ -104,9 +104,14 @@ struct Known {
 impl Known {
     /// Finds the known attributes, and gives the others columns. A value that does not fit the type of its column makes
     /// the record a dead letter: a null would lose it, and one that does not fit breaks every reader of the table.
-    fn find(names: &ColumnRules, image: &Image, columns: &mut Columns) -> Result<Self, BadRecord> {
+    fn find(
+        names: &ColumnRules,
+        context: &RecordContext<'_>,
+        image: &Image,
+        columns: &mut Columns,
+    ) -> Result<Self, BadRecord> {
         let mut known = Self { members: [None; BASE.len()] };
-        columns.clear();
+        columns.begin(context);
         for member in 0..image.len() {
             // Nearly every name is that of its column already.
             let exact = if names.has_renames() { None } else { base_index(image.name(member)) };

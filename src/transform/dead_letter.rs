@@ -29,9 +29,9 @@ pub fn dead_letter_row(context: &RecordContext<'_>, bad: &BadRecord, raw: &[u8],
     push_string(row, context.shard_id);
     row.extend_from_slice(b",\"sequenceNumber\":");
     push_string(row, context.sequence_number);
-    if context.sub_sequence > 0 {
+    if let Some(sub) = context.sub_sequence {
         row.extend_from_slice(b",\"subSequenceNumber\":");
-        push_digits(row, context.sub_sequence, 1);
+        push_digits(row, sub, 1);
     }
     let arrival_us = context.arrival_us.max(0).unsigned_abs();
     if !arrival_us.is_multiple_of(1000) {

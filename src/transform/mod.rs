@@ -12,6 +12,7 @@ mod dead_letter;
 mod enrichment;
 mod id;
 mod passthrough;
+mod place;
 mod row;
 mod schema;
 mod time;
@@ -22,6 +23,7 @@ pub use columns::{ColumnSettings, InvalidColumns, Nested};
 pub use dead_letter::dead_letter_row;
 pub use enrichment::{Constant, Enrichment, FeeDiscount, InvalidEnrichment};
 pub use id::{InvalidTransformId, TransformId};
+pub use place::record_of;
 pub use schema::{Column, ColumnType, DEAD_LETTER_COLUMNS};
 pub use time::parse_utc_us;
 
@@ -62,8 +64,8 @@ pub struct RecordContext<'a> {
     pub shard_id: &'a str,
     /// Decimal digits of its sequence number.
     pub sequence_number: &'a str,
-    /// Its index inside a KPL aggregate, 0 outside one.
-    pub sub_sequence: u64,
+    /// Its index inside a KPL aggregate; `None`: it is a stream record, whole.
+    pub sub_sequence: Option<u64>,
     /// Arrival time in the stream, µs since the epoch; the creation time for DynamoDB Streams.
     pub arrival_us: i64,
 }

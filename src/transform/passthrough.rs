@@ -4,7 +4,6 @@ use super::columns::ColumnRules;
 use super::row::{push_ingestion_time, push_ordering_key};
 use super::{BadRecord, RecordContext, RowInfo, Scratch};
 use crate::decode::decode_object;
-use crate::decode::json::push_string;
 
 pub(super) const NAME: &str = "json";
 /// Raise it with every change that changes a row.
@@ -22,13 +21,11 @@ pub(super) fn apply(
 ) -> Result<RowInfo, BadRecord> {
     let Scratch { image, columns } = scratch;
     decode_object(data, image)?;
-    columns.assign(rules, image)?;
+    columns.assign(rules, context, image)?;
     row.extend_from_slice(b"{\"ordering_key\":");
     push_ordering_key(row, context, context.arrival_us.max(0).unsigned_abs(), None);
-    row.extend_from_slice(b",\"shard_id\":");
-    push_string(row, context.shard_id);
-    row.extend_from_slice(b",\"sequence_number\":");
-    push_string(row, context.sequence_number);
+    row.push(b',');
+    context.push_place(row);
     push_ingestion_time(row, context);
     columns.push(rules, image, row);
     row.extend_from_slice(b"}\n");

@@ -20,6 +20,9 @@ pub(super) const ENVELOPE: [&str; 12] = [
     "ingestion_time",
 ];
 
+/// Digits of an index inside an aggregate, of which there are fewer than 2^32.
+const SUB_DIGITS: usize = 10;
+
 /// Decimal digits of 0 to 99, two each.
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [*b"00"; 100];
@@ -114,10 +117,8 @@ pub(super) fn push_envelope(row: &mut Vec<u8>, context: &RecordContext<'_>, even
     row.extend_from_slice(context.source.as_str().as_bytes());
     row.extend_from_slice(b"\",\"table_name\":");
     push_text(row, event.table_name.as_deref());
-    row.extend_from_slice(b",\"shard_id\":");
-    push_string(row, context.shard_id);
-    row.extend_from_slice(b",\"sequence_number\":");
-    push_string(row, context.sequence_number);
+    row.push(b',');
+    context.push_place(row);
     row.extend_from_slice(b",\"is_deleted\":");
     push_bool(row, event.name == EventName::Remove);
     row.extend_from_slice(b",\"delete_reason\":");
@@ -130,7 +131,7 @@ pub(super) fn push_envelope(row: &mut Vec<u8>, context: &RecordContext<'_>, even
 
 /// A text that sorts as the changes of one item follow each other, and that nobody takes for a number: time and sequence
 /// number, or for DynamoDB Streams, whose times have steps of a second, the sequence number alone (`inner` where the
-/// record itself has one).
+/// record itself has one). Those of one aggregate follow each other by their index.
 pub(super) fn push_ordering_key(
     row: &mut Vec<u8>,
     context: &RecordContext<'_>,
@@ -149,6 +150,10 @@ pub(super) fn push_ordering_key(
             row.extend_from_slice(b"seq-");
             push_padded(row, digits.unwrap_or(context.sequence_number), 40);
         }
+    }
+    if let Some(sub) = context.sub_sequence {
+        row.push(b'-');
+        push_digits(row, sub, SUB_DIGITS);
     }
     row.push(b'"');
 }

@@ -24,7 +24,7 @@ fn context(source: SourceKind, sequence_number: &str) -> RecordContext<'_> {
         source,
         shard_id: "shardId-000000000000",
         sequence_number,
-        sub_sequence: 0,
+        sub_sequence: None,
         arrival_us: ARRIVAL_US,
     }
 }
@@ -103,6 +103,33 @@ fn every_type_keeps_its_value_and_gets_a_column() {
             assert_eq!(serde_json::from_str::<serde_json::Value>(&value).unwrap(), expected[&name]);
         } else {
             assert_eq!(value, texts[&name].get(), "{name}");
+        }
+    }
+}
+
+/// A row of a whole record is what it was before there were parts; that of a part says which one, and is ordered by it.
+#[test]
+fn rows_of_parts_say_their_index() {
+    for (transform, data) in [
+        (crypto(), &fixture!("kinesis-dynamodb-insert.json")[..]),
+        (Transform::dynamodb_cdc(), fixture!("kinesis-dynamodb-insert.json")),
+        (Transform::json(), b"{\"a\":1}"),
+    ] {
+        let row = |sub_sequence| {
+            let mut row = Vec::new();
+            let context = RecordContext { sub_sequence, ..context(SourceKind::Kinesis, "17") };
+            transform.apply(&context, data, &mut Scratch::default(), &mut row).unwrap();
+            String::from_utf8(row).unwrap()
+        };
+        let whole = row(None);
+        let index = r#""sequence_number":"17""#;
+        let key = columns(&whole)["ordering_key"].clone();
+        assert!(key.ends_with("017\"") && !whole.contains("sub_sequence"));
+        for (sub, digits) in [(0, "0000000000"), (9, "0000000009"), (4_294_967_295, "4294967295")] {
+            let expected = whole
+                .replacen(index, &format!(r#"{index},"sub_sequence_number":{sub}"#), 1)
+                .replacen(&key, &format!("{}-{digits}\"", key.trim_end_matches('"')), 1);
+            assert_eq!(row(Some(sub)), expected, "{}", transform.id());
         }
     }
 }
@@ -408,7 +435,7 @@ fn dead_letters_say_what_a_row_made_from_them_needs() {
     let mut row = Vec::new();
     let finer = RecordContext {
         arrival_us: ARRIVAL_US + 7,
-        sub_sequence: 3,
+        sub_sequence: Some(3),
         ..context(SourceKind::DynamoDbStreams, "17")
     };
     dead_letter_row(&finer, &BadRecord::from(ErrorCode::NotJson), b"", &mut row);

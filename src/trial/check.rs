@@ -19,6 +19,9 @@ pub struct Position {
     pub shard_id: String,
     /// The sequence number, decimal digits.
     pub sequence_number: String,
+    /// The index inside an aggregate, for a record that is part of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub_sequence_number: Option<u32>,
 }
 
 /// What a lake holds, against what was put into the stream and what the table holds.
@@ -139,6 +142,7 @@ impl LakeCheck {
 
 impl Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.shard_id, self.sequence_number)
+        write!(f, "{} {}", self.shard_id, self.sequence_number)?;
+        self.sub_sequence_number.map_or(Ok(()), |sub| write!(f, ".{sub}"))
     }
 }

@@ -28,6 +28,9 @@ pub struct Line<'a> {
     /// Sequence number of its record.
     #[serde(borrow, alias = "sequenceNumber")]
     pub sequence_number: Cow<'a, str>,
+    /// Index of its record inside an aggregate; a KCL says 0 for one that is none.
+    #[serde(alias = "subSequenceNumber", default)]
+    sub_sequence_number: Option<u32>,
     /// Payload of its record in base64.
     #[serde(borrow, default)]
     data: Option<Cow<'a, str>>,
@@ -105,8 +108,13 @@ pub(super) fn check(puts: &Puts, meta: &ObjectMeta, bytes: &Bytes) -> LakeCheck 
             let data = base64_simd::STANDARD.decode_to_vec(data.as_bytes()).ok();
             data.map(|data| hash(&data.as_slice()))
         });
-        let put = Sequence::parse(&line.sequence_number).and_then(|number| puts.find(&line.shard_id, number));
-        let Some(put) = put else {
+        let found_puts = Sequence::parse(&line.sequence_number).map_or(&[][..], |number| {
+            match puts.find(&line.shard_id, number, line.sub_sequence_number) {
+                [] if line.sub_sequence_number == Some(0) => puts.find(&line.shard_id, number, None),
+                found => found,
+            }
+        });
+        let Some(put) = found_puts.first() else {
             let position = hash(&(&*line.shard_id, &*line.sequence_number));
             if puts.is_unclear(position) || payload.flatten().is_some_and(|payload| puts.is_unclear(payload))
             {
@@ -116,10 +124,12 @@ pub(super) fn check(puts: &Puts, meta: &ObjectMeta, bytes: &Bytes) -> LakeCheck 
             let what = format!("{at}: {} {} was never put", line.shard_id, line.sequence_number);
             return found.defect(|f| &mut f.unexpected, what);
         };
-        if put.see() == 0 {
-            found.latencies.add((created_us - put.sent_us()) / 1_000);
+        for put in found_puts {
+            if put.see() == 0 {
+                found.latencies.add((created_us - put.sent_us()) / 1_000);
+            }
         }
-        if payload.is_some_and(|payload| payload != Some(put.payload)) {
+        if found_puts.len() == 1 && payload.is_some_and(|payload| payload != Some(put.payload)) {
             let what = format!("{at}: {} has other data than the record", position(&line.shard_id, put));
             found.defect(|f| &mut f.value_mismatches, what);
         }

@@ -1,8 +1,10 @@
-//! What was put into the stream: for each shard its records, by sequence number.
+//! What was put into the stream: for each shard its records, by sequence number and, where they are packed in an aggregate,
+//! by their index in it.
 //!
 //! Frugal: of each record about 80 bytes are kept, whatever its size.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::check::Position;
@@ -14,6 +16,8 @@ use super::verify::VerifyError;
 #[derive(Debug)]
 pub struct Put {
     sequence: Sequence,
+    /// Its index inside an aggregate; `None` for a stream record of its own.
+    sub: Option<u32>,
     /// When it was sent, µs since the epoch.
     sent_us: i64,
     /// In how many rows and dead letters.
@@ -71,13 +75,38 @@ impl Put {
         data: &[u8],
         sent_us: i64,
     ) -> Result<Self, VerifyError> {
+        Self::at(shard_id, sequence_number, None, data, sent_us)
+    }
+
+    /// As [`Put::new`], for a record that is part of an aggregate: the one with the index `sub`, counted from 0.
+    ///
+    /// # Errors
+    /// When the sequence number is not one.
+    pub fn part(
+        shard_id: &str,
+        sequence_number: &str,
+        sub: u32,
+        data: &[u8],
+        sent_us: i64,
+    ) -> Result<Self, VerifyError> {
+        Self::at(shard_id, sequence_number, Some(sub), data, sent_us)
+    }
+
+    fn at(
+        shard_id: &str,
+        sequence_number: &str,
+        sub: Option<u32>,
+        data: &[u8],
+        sent_us: i64,
+    ) -> Result<Self, VerifyError> {
         Ok(Self {
             sequence: Sequence::parse(sequence_number)
                 .ok_or_else(|| VerifyError::SequenceNumber { shard_id: shard_id.to_owned() })?,
+            sub,
             sent_us,
             seen: AtomicU32::new(0),
             payload: hash(&data),
-            expected: record::expected(data, sequence_number).map_err(|_| record::key(data)),
+            expected: record::expected(data, sequence_number, sub).map_err(|_| record::key(data)),
             bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
         })
     }
@@ -94,6 +123,11 @@ impl Put {
     /// When it was sent, µs since the epoch.
     pub fn sent_us(&self) -> i64 {
         self.sent_us
+    }
+
+    /// Where it is in its shard.
+    fn place(&self) -> (Sequence, Option<u32>) {
+        (self.sequence, self.sub)
     }
 
     /// Its sequence number.
@@ -123,14 +157,10 @@ impl Puts {
         };
         let Shard { puts, first_unseen, .. } = &mut self.shards[number];
         // Several requests are on their way at once, so a few records may be before the end.
-        let later = puts.iter().rev().take_while(|other| other.sequence > put.sequence).count();
+        let later = puts.iter().rev().take_while(|other| other.place() > put.place()).count();
         let place = puts.len() - later;
-        if place > 0 && puts[place - 1].sequence == put.sequence {
-            let sequence_number = put.sequence.to_string();
-            return Err(VerifyError::PositionTwice(Position {
-                shard_id: shard_id.to_owned(),
-                sequence_number,
-            }));
+        if place > 0 && puts[place - 1].place() == put.place() {
+            return Err(VerifyError::PositionTwice(position(shard_id, &put)));
         }
         self.len += 1;
         self.bytes += u64::from(put.bytes);
@@ -170,25 +200,27 @@ impl Puts {
         self.shards.iter().map(|shard| (shard.id.as_str(), shard.puts.len() as u64))
     }
 
-    /// Records of a shard at or below a sequence number, and when the first one above it was sent.
-    pub fn up_to(&self, shard_id: &str, sequence_number: &str) -> (u64, Option<i64>) {
+    /// Records of a shard at or before a checkpoint, and when the first one after it was sent. `sub` counts where the
+    /// record at that sequence number is an aggregate.
+    pub fn up_to(&self, shard_id: &str, sequence_number: &str, sub: u64) -> (u64, Option<i64>) {
         let (Some(puts), Some(sequence)) = (self.puts(shard_id), Sequence::parse(sequence_number)) else {
             return (0, None);
         };
-        let place = puts.partition_point(|put| put.sequence <= sequence);
+        let at = |put: &Put| (put.sequence, u64::from(put.sub.unwrap_or(0)));
+        let place = puts.partition_point(|put| at(put) <= (sequence, sub));
         (place as u64, puts.get(place).map(Put::sent_us))
     }
 
-    /// Notes that a record was seen in the lake while it is still being written; answers whether it was put.
+    /// Notes that a stream record was seen in the lake, with all that is in it, while it is still being written; answers
+    /// whether it was put.
     pub fn saw(&mut self, shard_id: &str, sequence_number: &str) -> bool {
         let number = self.numbers.get(shard_id).copied();
         let (Some(number), Some(sequence)) = (number, Sequence::parse(sequence_number)) else { return false };
         let shard = &mut self.shards[number];
-        let place = shard.puts.binary_search_by_key(&sequence, |put| put.sequence);
-        if let Ok(place) = place {
-            shard.seen += u64::from(shard.puts[place].see() == 0);
-        }
-        place.is_ok()
+        let places = places(&shard.puts, sequence, None);
+        let puts = &shard.puts[places];
+        shard.seen += puts.iter().map(|put| u64::from(put.see() == 0)).sum::<u64>();
+        !puts.is_empty()
     }
 
     /// What has not been seen, shard by shard.
@@ -214,9 +246,11 @@ impl Puts {
         }
     }
 
-    pub(super) fn find(&self, shard_id: &str, sequence: Sequence) -> Option<&Put> {
-        let puts = self.puts(shard_id)?;
-        puts.binary_search_by_key(&sequence, |put| put.sequence).ok().map(|place| &puts[place])
+    /// The record that a line of the lake speaks of: at most one where it names an index inside an aggregate; else the
+    /// stream record, which is all those that it packs.
+    pub(super) fn find(&self, shard_id: &str, sequence: Sequence, sub: Option<u32>) -> &[Put] {
+        let puts = self.puts(shard_id).unwrap_or_default();
+        &puts[places(puts, sequence, sub)]
     }
 
     pub(super) fn is_unclear(&self, hash: u64) -> bool {
@@ -238,9 +272,24 @@ impl Puts {
     }
 }
 
+/// Where the record is in `puts` that a sequence number and an index name; without an index all that have that number.
+fn places(puts: &[Put], sequence: Sequence, sub: Option<u32>) -> Range<usize> {
+    let least = (sequence, sub);
+    let first = puts.partition_point(|put| put.place() < least);
+    let count = match sub {
+        Some(_) => puts[first..].iter().take_while(|put| put.place() == least).count(),
+        None => puts[first..].iter().take_while(|put| put.sequence == sequence).count(),
+    };
+    first..first + count
+}
+
 /// Where a record is.
 pub(super) fn position(shard_id: &str, put: &Put) -> Position {
-    Position { shard_id: shard_id.to_owned(), sequence_number: put.sequence.to_string() }
+    Position {
+        shard_id: shard_id.to_owned(),
+        sequence_number: put.sequence.to_string(),
+        sub_sequence_number: put.sub,
+    }
 }
 
 #[cfg(test)]
@@ -254,15 +303,39 @@ mod tests {
             puts.add("s-1", Put::new("s-1", &number.to_string(), b"x", number).unwrap()).unwrap();
         }
         assert_eq!((puts.len(), puts.bytes()), (5, 5));
-        let up_to = |sequence| puts.up_to("s-1", sequence);
+        let up_to = |sequence| puts.up_to("s-1", sequence, 0);
         assert_eq!(up_to("0"), (0, Some(1)));
         assert_eq!(up_to("3"), (3, Some(9)));
         assert_eq!(up_to("8"), (3, Some(9)));
         assert_eq!(up_to("10"), (5, None));
-        assert_eq!(puts.up_to("s-2", "1"), (0, None));
+        assert_eq!(puts.up_to("s-2", "1", 0), (0, None));
         let twice = puts.add("s-1", Put::new("s-1", "2", b"x", 0).unwrap());
         assert!(matches!(twice, Err(VerifyError::PositionTwice(_))));
         assert_eq!(puts.shards().collect::<Vec<_>>(), [("s-1", 5)]);
+    }
+
+    #[test]
+    fn records_of_an_aggregate_are_found_one_by_one_or_as_a_whole() {
+        let mut puts = Puts::default();
+        puts.add("s", Put::new("s", "1", b"x", 1).unwrap()).unwrap();
+        for sub in [2, 0, 1] {
+            puts.add("s", Put::part("s", "5", sub, b"x", 10 + i64::from(sub)).unwrap()).unwrap();
+        }
+        puts.add("s", Put::new("s", "9", b"x", 20).unwrap()).unwrap();
+        let twice = puts.add("s", Put::part("s", "5", 1, b"x", 0).unwrap()).unwrap_err();
+        assert_eq!(twice.to_string(), "the stream gave s 5.1 twice: list each record once");
+        let find = |digits: &str, sub| {
+            let found = puts.find("s", Sequence::parse(digits).unwrap(), sub);
+            found.iter().map(Put::sent_us).collect::<Vec<_>>()
+        };
+        assert_eq!(find("5", Some(1)), [11]);
+        assert_eq!(find("5", None), [10, 11, 12], "the whole is all of them");
+        assert_eq!(find("1", None), [1]);
+        assert!(find("5", Some(3)).is_empty() && find("1", Some(0)).is_empty() && find("2", None).is_empty());
+        assert_eq!(puts.up_to("s", "5", 0), (2, Some(11)), "a checkpoint inside an aggregate");
+        assert_eq!(puts.up_to("s", "5", 2), (4, Some(20)));
+        assert!(puts.saw("s", "5"));
+        assert_eq!(puts.unseen().map(|shard| shard.unseen).collect::<Vec<_>>(), [2]);
     }
 
     #[test]

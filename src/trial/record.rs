@@ -41,6 +41,9 @@ const FACTS: [&str; 9] = [
     "table_name",
 ];
 const POSITION: [&str; 2] = ["shard_id", "sequence_number"];
+/// Stands right behind the sequence number, in rows of records that are part of an aggregate and in no other. Elsewhere it
+/// is an attribute.
+const SUB_SEQUENCE: &str = "sub_sequence_number";
 
 /// Columns that the enrichment computes; its own tests look at these.
 const COMPUTED: [&str; 9] = [
@@ -67,9 +70,9 @@ type Attributes<'a> = Vec<(Cow<'a, str>, Json<'a>)>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Sequence(u128, u128);
 
-/// `ordering_key` of the Kinesis input: creation time, then sequence number.
+/// `ordering_key` of the Kinesis input: creation time, then sequence number, then the index inside an aggregate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct OrderingKey(u128, Sequence);
+pub(super) struct OrderingKey(u128, Sequence, Option<u32>);
 
 /// Hashes of an item under its column names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +97,7 @@ pub(super) struct Expected {
 pub(super) struct Row<'a> {
     pub(super) shard_id: Cow<'a, str>,
     pub(super) sequence: Sequence,
+    pub(super) sub: Option<u32>,
     pub(super) ordering_key: Option<OrderingKey>,
     pub(super) cdc_ts_us: Option<i64>,
     pub(super) is_deleted: bool,
@@ -126,11 +130,16 @@ impl std::fmt::Display for Sequence {
 
 impl OrderingKey {
     fn parse(text: &str) -> Option<Self> {
-        let (time, sequence) = text.split_once('-')?;
+        let (time, rest) = text.split_once('-')?;
+        let (sequence, sub) = match rest.split_once('-') {
+            Some((sequence, sub)) if sub.len() == 10 => (sequence, Some(sub.parse().ok()?)),
+            Some(_) => return None,
+            None => (rest, None),
+        };
         if time.len() != 20 || sequence.len() != 60 || !time.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }
-        Some(Self(time.parse().ok()?, Sequence::parse(sequence)?))
+        Some(Self(time.parse().ok()?, Sequence::parse(sequence)?, sub))
     }
 }
 
@@ -171,7 +180,7 @@ struct Change<'a> {
 }
 
 /// Reads a record of Kinesis Data Streams for DynamoDB. An error means that it belongs to the dead letters.
-pub(super) fn expected(data: &[u8], sequence_number: &str) -> Result<Expected, Malformed> {
+pub(super) fn expected(data: &[u8], sequence_number: &str, sub: Option<u32>) -> Result<Expected, Malformed> {
     let record: Envelope<'_> = serde_json::from_slice(data).map_err(|_| "not a change record")?;
     let change = &record.dynamodb;
     let (image, deleted) = match record.event_name.as_ref() {
@@ -187,7 +196,7 @@ pub(super) fn expected(data: &[u8], sequence_number: &str) -> Result<Expected, M
             item.push((name, value));
         }
     }
-    let attributes = columns(item)?;
+    let attributes = columns(item, sub.is_some())?;
     let fits = |(name, value): &(Cow<'_, str>, Json<'_>)| match value {
         Json::Number(text) => !AMOUNTS.contains(&name.as_ref()) || fits_column(text),
         _ => true,
@@ -208,6 +217,7 @@ pub(super) fn expected(data: &[u8], sequence_number: &str) -> Result<Expected, M
     };
     let timestamp =
         jiff::Timestamp::from_microsecond(created_us).map_err(|_| "creation time out of range")?;
+    let index = sub.map_or(String::new(), |sub| format!("-{sub:010}"));
     let facts = [
         Json::Number(Cow::Owned(created_us.to_string())),
         reason,
@@ -215,7 +225,7 @@ pub(super) fn expected(data: &[u8], sequence_number: &str) -> Result<Expected, M
         text(&record.event_name),
         text(&timestamp.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()),
         Json::Bool(deleted),
-        text(&format!("{created_us:020}-{sequence_number:0>60}")),
+        text(&format!("{created_us:020}-{sequence_number:0>60}{index}")),
         text("kinesis"),
         optional(&record.table_name),
     ];
@@ -240,6 +250,7 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
     let members: Members<'_> = serde_json::from_str(line).map_err(|_| "a line is not a JSON object")?;
     let mut facts: [Json<'_>; FACTS.len()] = std::array::from_fn(|_| Json::Null);
     let mut position = [None, None];
+    let (mut sub, mut behind) = (None, false);
     let mut attributes = Attributes::with_capacity(members.0.len());
     let mut names = HashSet::with_capacity(members.0.len());
     for (name, raw) in members.0 {
@@ -250,9 +261,14 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
             facts[place] = json::plain(raw)?;
         } else if let Some(place) = POSITION.iter().position(|known| *known == name) {
             position[place] = Some(json::string(raw)?);
+            behind = place == 1;
+            continue;
+        } else if behind && name == SUB_SEQUENCE {
+            sub = Some(raw.get().parse().map_err(|_| "an index inside an aggregate is not a number")?);
         } else if !COMPUTED.contains(&name.as_ref()) {
             attributes.push((name, json::plain(raw)?));
         }
+        behind = false;
     }
     let [Some(shard_id), Some(sequence)] = position else { return Err("a row has no position") };
     let sequence = Sequence::parse(&sequence).ok_or("a sequence number is not a number")?;
@@ -260,6 +276,7 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
     Ok(Row {
         shard_id,
         sequence,
+        sub,
         ordering_key: match ordering_key {
             Json::Text(text) => OrderingKey::parse(text),
             _ => None,
@@ -278,7 +295,7 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
 /// Reads an item of the table, a map of DynamoDB attribute values.
 pub(super) fn table_item(data: &[u8]) -> Result<ItemHash, Malformed> {
     let raw: &RawValue = serde_json::from_slice(data).map_err(|_| "an item is not JSON")?;
-    Ok(item_hash(columns(json::typed_map(raw)?)?))
+    Ok(item_hash(columns(json::typed_map(raw)?, false)?))
 }
 
 fn item_hash(mut attributes: Attributes<'_>) -> ItemHash {
@@ -289,11 +306,11 @@ fn item_hash(mut attributes: Attributes<'_>) -> ItemHash {
 }
 
 /// The columns of an image, by the documented rule: each name is spelled anew, and two that are spelled alike make a
-/// dead letter.
-fn columns(mut image: Attributes<'_>) -> Result<Attributes<'_>, Malformed> {
+/// dead letter. `part`: of a record that is part of an aggregate.
+fn columns(mut image: Attributes<'_>, part: bool) -> Result<Attributes<'_>, Malformed> {
     for (name, _) in &mut image {
         if !BASE.contains(&name.as_ref()) {
-            *name = Cow::Owned(column(name));
+            *name = Cow::Owned(column(name, part));
         }
     }
     let distinct: HashSet<&str> = image.iter().map(|(name, _)| name.as_ref()).collect();
@@ -304,7 +321,7 @@ fn columns(mut image: Attributes<'_>) -> Result<Attributes<'_>, Malformed> {
 }
 
 /// Lower case; `_` for other ASCII; other characters by code point; a prefix where the name is taken.
-fn column(name: &str) -> String {
+fn column(name: &str, part: bool) -> String {
     let spell = |c: char| match c {
         c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase().to_string(),
         c if c.is_ascii() => "_".to_owned(),
@@ -313,7 +330,7 @@ fn column(name: &str) -> String {
     let spelled: String = if name.is_empty() { "_".to_owned() } else { name.chars().map(spell).collect() };
     let bare = spelled.trim_start_matches("item_");
     let taken = [&FACTS[..], &POSITION, &COMPUTED, &PARTITIONS].iter().any(|names| names.contains(&bare));
-    if taken { format!("item_{spelled}") } else { spelled }
+    if taken || part && bare == SUB_SEQUENCE { format!("item_{spelled}") } else { spelled }
 }
 
 /// True when a column of type decimal(38,18) holds the number as it is.
@@ -361,7 +378,7 @@ mod tests {
 
     fn names(attributes: &[&'static str]) -> Vec<String> {
         let image = attributes.iter().map(|name| (Cow::Borrowed(*name), Json::Bool(true))).collect();
-        columns(image).unwrap().into_iter().map(|(name, _)| name.into_owned()).collect()
+        columns(image, false).unwrap().into_iter().map(|(name, _)| name.into_owned()).collect()
     }
 
     #[test]
@@ -381,7 +398,7 @@ mod tests {
         );
         for pair in [["url", "URL"], ["price", "Price"], ["a.b", "a_b"]] {
             let image = pair.iter().map(|name| (Cow::Borrowed(*name), Json::Bool(true))).collect();
-            assert!(columns(image).is_err(), "{pair:?}");
+            assert!(columns(image, false).is_err(), "{pair:?}");
         }
     }
 

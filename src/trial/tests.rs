@@ -164,6 +164,56 @@ async fn a_sound_lake_is_found_sound() {
     assert_eq!(check.key_state_mismatches, Some(0));
 }
 
+/// Three changes of one aggregate, each in a row that says its index.
+async fn aggregate(lines: &[String]) -> LakeCheck {
+    let store = Arc::new(InMemory::new());
+    let (shard, sequence) = position(1);
+    let mut puts = Puts::default();
+    for sub in 0..3u32 {
+        let data = record(1 + sub as usize);
+        puts.add(&shard, Put::part(&shard, &sequence, sub, &data, START_US).unwrap()).unwrap();
+    }
+    let (rows, letters): (Vec<_>, Vec<_>) = lines.iter().cloned().partition(|line| !line.contains("rawData"));
+    let errors = "lake/errors/malformed/year=2026/month=01/day=15/hour=10/e.ndjson.gz";
+    for (path, lines) in [(hour_path("09", "a"), rows), (errors.to_owned(), letters)] {
+        if !lines.is_empty() {
+            store.put(&Path::from(path), gzip(&lines).into()).await.unwrap();
+        }
+    }
+    verify(store as Arc<dyn ObjectStore>, &Path::from("lake"), puts, None, |_, _| {}).await.unwrap()
+}
+
+fn row_of_part(sub: usize) -> String {
+    let ((shard, sequence), (own_shard, own)) = (position(1), position(1 + sub));
+    row(1 + sub).replacen(&format!("{own:0>60}\""), &format!("{sequence:0>60}-{sub:010}\""), 1).replacen(
+        &format!(r#""shard_id":"{own_shard}","sequence_number":"{own}""#),
+        &format!(r#""shard_id":"{shard}","sequence_number":"{sequence}","sub_sequence_number":{sub}"#),
+        1,
+    )
+}
+
+#[tokio::test]
+async fn records_of_an_aggregate_are_each_in_one_row() {
+    let rows: Vec<_> = (0..3).map(row_of_part).collect();
+    let check = aggregate(&rows).await;
+    assert!(check.ok(), "{check:?}");
+    let check = aggregate(&rows[..2]).await;
+    assert_eq!((check.missing, &check.missing_first[0].sub_sequence_number), (1, &Some(2)));
+    let check = aggregate(&[&rows[..], &rows[1..2]].concat()).await;
+    assert_eq!((check.missing, check.duplicated), (0, 1));
+    let strange = [&rows[..], &[rows[2].replace(r#"number":2,"#, r#"number":3,"#)]].concat();
+    assert_eq!(aggregate(&strange).await.unexpected, 1);
+    let wrong_key = [&rows[..2], &[rows[2].replace("-0000000002", "-0000000001")]].concat();
+    assert_eq!(aggregate(&wrong_key).await.value_mismatches, 1);
+    // Whole it is a dead letter of all three, which could have been read.
+    let check = aggregate(&[dead_letter(1, b"aggregate")]).await;
+    assert_eq!((check.missing, check.duplicated, check.needless_dead_letters), (0, 0, 1));
+    let check = aggregate(&[rows[0].clone(), dead_letter(1, b"aggregate")]).await;
+    assert_eq!((check.missing, check.duplicated), (0, 1));
+    let check = aggregate(&[row(1)]).await;
+    assert_eq!((check.missing, check.value_mismatches), (0, 1));
+}
+
 #[tokio::test]
 async fn a_deleted_object_is_found() {
     let mut world = sound();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base64_simd::STANDARD;
-use kinetide::batch::{BatchLimits, Layout, read_positions};
+use kinetide::batch::{BatchContext, BatchLimits, Batcher, Layout, read_records};
 use kinetide::checkpoint::{PendingBatch, PendingFormat, Stage};
 use kinetide::consumer::{ConsumerSettings, Shared};
 use kinetide::deliver::Sink;
@@ -18,7 +18,7 @@ use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::plan::Rules;
 use kinetide::lease::{Lease, LeaseTable, Pending, WorkerId};
-use kinetide::shard::{Checkpoint, Position, SequenceNumber, ShardId, ShardLister};
+use kinetide::shard::{Checkpoint, Position, RecordId, SequenceNumber, ShardId, ShardLister};
 use kinetide::telemetry::status::{Delivery, ProcessFacts, Status};
 use kinetide::transform::{Enrichment, SourceKind, Transform};
 use kinetide::worker::{self, Drain};
@@ -48,8 +48,17 @@ struct Fixture {
 #[derive(Clone, Deserialize)]
 struct OldRecord {
     sequence: String,
+    #[serde(default)]
+    sub: Option<u32>,
     data: String,
     arrival_us: i64,
+}
+
+impl OldRecord {
+    fn position(&self) -> Position {
+        let sequence = SequenceNumber::parse(&self.sequence).unwrap();
+        Position { sequence, sub: self.sub.unwrap_or(0).into() }
+    }
 }
 
 impl Fixture {
@@ -58,9 +67,9 @@ impl Fixture {
     }
 
     fn pending(&self) -> Pending {
-        let last = SequenceNumber::parse(&self.records.last().unwrap().sequence).unwrap();
+        let last = self.records.last().unwrap().position();
         let state = Some(Arc::from(self.state.as_bytes()));
-        Pending { checkpoint: Checkpoint::At(Position::new(last)), state }
+        Pending { checkpoint: Checkpoint::At(last), state }
     }
 
     fn batch(&self) -> PendingBatch {
@@ -87,7 +96,7 @@ struct OldStream(Vec<OldRecord>);
 #[async_trait]
 impl Polled for OldStream {
     async fn iterator(&self, _: &ShardId, start: &StartAt) -> Result<String, FetchError> {
-        let sequence = |record: &OldRecord| SequenceNumber::parse(&record.sequence).unwrap();
+        let sequence = |record: &OldRecord| record.position().sequence;
         let from = match start {
             StartAt::At(at) => self.0.iter().filter(|record| sequence(record) < *at).count(),
             StartAt::After(at) => self.0.iter().filter(|record| sequence(record) <= *at).count(),
@@ -100,7 +109,10 @@ impl Polled for OldStream {
         let from: usize = iterator.parse().unwrap();
         let mut page = PageBuilder::default();
         let records = self.0.iter().skip(from).take(2);
-        records.clone().for_each(|r| page.push(&r.sequence, "key", r.arrival_us, r.data.as_bytes()));
+        records.clone().for_each(|r| match r.sub {
+            None => page.push(&r.sequence, "key", r.arrival_us, r.data.as_bytes()),
+            Some(sub) => page.push_part(&r.sequence, sub, "key", r.arrival_us, r.data.as_bytes()),
+        });
         let mut page = page.finish();
         let next = from + records.count();
         page.millis_behind_latest = Some(if next == self.0.len() { 0 } else { 1000 });
@@ -113,9 +125,10 @@ impl Polled for OldStream {
     }
 }
 
-/// A worker of this release finds the batch with these objects in the lake; the lake after it.
+/// A worker of this release finds the batch with these objects in the lake; the lake when it has come to the last record.
 async fn finish(
-    fixture: &Fixture,
+    pending: &Pending,
+    records: &[OldRecord],
     there: &BTreeMap<String, String>,
     transform: Transform,
     format: PendingFormat,
@@ -123,7 +136,7 @@ async fn finish(
     let (table, sink) = (Arc::new(MemoryLeaseTable::new()), Arc::new(MemorySink::new()));
     let lister = Arc::new(MemoryStream::new(1, 1, |_| 0));
     let shard = lister.list().await.unwrap().remove(0);
-    let lease = Lease { pending: Some(fixture.pending()), ..Lease::new(&shard, Checkpoint::TrimHorizon) };
+    let lease = Lease { pending: Some(pending.clone()), ..Lease::new(&shard, Checkpoint::TrimHorizon) };
     assert!(table.create(&lease).await.unwrap());
     for (key, body) in there {
         sink.create(key, STANDARD.decode_to_vec(body).unwrap().into()).await.unwrap();
@@ -156,7 +169,7 @@ async fn finish(
     };
     let landing = if transform.id().name() == "crypto-transactions" { "transactions" } else { "trades" };
     let shared = Arc::new(Shared {
-        source: Arc::new(Polling::new(Arc::new(OldStream(fixture.records.clone())), Duration::from_secs(1))),
+        source: Arc::new(Polling::new(Arc::new(OldStream(records.to_vec())), Duration::from_secs(1))),
         lister,
         starts,
         sink: Arc::clone(&sink) as _,
@@ -178,13 +191,14 @@ async fn finish(
             seed: 1,
         },
     });
+    let end = Checkpoint::At(records.last().unwrap().position());
     let stop = CancellationToken::new();
     let mut work = JoinSet::new();
     work.spawn(worker::run(shared, stop.clone(), failover));
     for _ in 0..600 {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let row = table.rows().remove(0);
-        if row.checkpoint == fixture.pending().checkpoint && row.pending.is_none() {
+        if row.checkpoint == end && row.pending.is_none() {
             stop.cancel();
             assert_eq!(work.join_next().await.unwrap().unwrap().unwrap(), Drain::Clean);
             return sink;
@@ -214,15 +228,84 @@ async fn batches_of_an_earlier_release_are_finished_once() {
         for lake in &lakes {
             for transform in &transforms {
                 for format in [PendingFormat::One, PendingFormat::Two] {
-                    let sink = finish(&fixture, lake, transform.clone(), format).await;
-                    let positions = |body| read_positions(body).unwrap();
+                    let sink =
+                        finish(&fixture.pending(), &fixture.records, lake, transform.clone(), format).await;
+                    let records = |body| read_records(body).unwrap();
                     let mut landed: Vec<Position> =
-                        sink.objects().values().flat_map(|b| positions(b)).collect();
+                        sink.objects().values().flat_map(|b| records(b)).map(RecordId::position).collect();
                     landed.sort();
                     let all = fixture.records.iter().map(|r| SequenceNumber::parse(&r.sequence).unwrap());
                     assert!(landed.into_iter().eq(all.map(Position::new)), "{name} by {}", transform.id());
                 }
             }
+        }
+    }
+}
+
+/// A batch that begins and ends inside aggregates, some of whose rows are there: the others are made record by record, and
+/// what is behind it in the last aggregate follows.
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_finished_inside_an_aggregate() {
+    let record = |(sequence, sub): (u64, Option<u32>)| OldRecord {
+        sequence: sequence.to_string(),
+        sub,
+        data: "{\"a\":1}".to_owned(),
+        arrival_us: 1_768_469_400_000_000 + i64::from(sub.unwrap_or(0)) * 3_600_000_000,
+    };
+    let all = [(5, Some(0)), (5, Some(1)), (5, Some(2)), (6, None), (7, Some(0)), (7, Some(1)), (7, Some(2))];
+    let records = all.map(record);
+    // Up to 5.0 everything is done; the batch is 5.1 to 7.1.
+    let context = BatchContext {
+        stream: "trades".into(),
+        shard: ShardId::new("shardId-000000000000"),
+        source: SourceKind::Kinesis,
+        layout: Layout { landing: "landing/trades".into(), errors: "errors".into() },
+        limits: BatchLimits::default(),
+        transform: Transform::json(),
+        packing: None,
+    };
+    let (id, mut batcher) = (context.id(), Batcher::new(Arc::new(context)));
+    let stream = OldStream(records.to_vec());
+    for from in ["0", "2", "4"] {
+        let page = stream.fetch(&ShardId::new("shardId-000000000000"), from, 0).await.unwrap();
+        let batch = records[1].position()..=records[5].position();
+        page.records()
+            .filter(|record| batch.contains(&record.position()))
+            .for_each(|record| batcher.push(&record));
+    }
+    let batch = batcher.close().unwrap();
+    assert_eq!(batch.objects.len(), 3);
+    let pending = |transform: &str| {
+        PendingBatch {
+            first: batch.first.clone(),
+            last: batch.last.clone(),
+            transform: transform.to_owned(),
+            generation: 0,
+            stage: Stage::Deliver,
+            objects: batch.objects.iter().map(|object| object.key.clone()).collect(),
+            sealed: Vec::new(),
+            shard_end: false,
+            streamed: false,
+            proof: None,
+        }
+        .to_pending()
+    };
+    for transform in [id.as_str(), "other/1/00000000"] {
+        for there in 0..8usize {
+            let objects = batch.objects.iter().enumerate().filter(|(index, _)| there >> index & 1 == 1);
+            let there =
+                objects.map(|(_, object)| (object.key.clone(), STANDARD.encode_to_string(&object.body)));
+            let there = there.collect();
+            let pending = pending(transform);
+            let sink = finish(&pending, &records, &there, Transform::json(), PendingFormat::Two).await;
+            let objects = sink.objects();
+            let mut landed: Vec<_> = objects.values().flat_map(|body| read_records(body).unwrap()).collect();
+            landed.sort();
+            let expected = all[1..].iter().map(|(sequence, sub)| RecordId {
+                sequence: SequenceNumber::parse(&sequence.to_string()).unwrap(),
+                sub: sub.map(u64::from),
+            });
+            assert!(landed.iter().cloned().eq(expected), "{transform}: {landed:?}");
         }
     }
 }

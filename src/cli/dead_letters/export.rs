@@ -95,7 +95,7 @@ impl<W: Write> Visitor for Export<W> {
             source: letter.source.as_str(),
             shard_id: &letter.shard_id,
             sequence_number: &letter.sequence_number,
-            sub_sequence_number: Some(letter.sub_sequence).filter(|sub| *sub > 0),
+            sub_sequence_number: letter.sub_sequence,
             arrival_timestamp_micros: Some(letter.arrival_us).filter(|us| us % 1000 != 0),
             replayed: seen.replayed,
             object: seen.key,

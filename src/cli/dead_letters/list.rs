@@ -85,7 +85,7 @@ impl Visitor for List {
             reason: seen.reason.to_owned(),
             shard: letter.shard_id.clone().into_owned(),
             sequence_number: letter.sequence_number.clone().into_owned(),
-            sub_sequence_number: letter.sub_sequence,
+            sub_sequence_number: letter.sub_sequence.unwrap_or(0),
             bytes: letter.raw_bytes(),
             replayed: seen.replayed,
             object: seen.key.to_owned(),

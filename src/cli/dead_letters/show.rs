@@ -100,7 +100,7 @@ impl Visitor for Show {
             source: letter.source.as_str(),
             shard: letter.shard_id.clone().into_owned(),
             sequence_number: letter.sequence_number.clone().into_owned(),
-            sub_sequence_number: letter.sub_sequence,
+            sub_sequence_number: letter.sub_sequence.unwrap_or(0),
             attempts_made: letter.attempts,
             attempt_ended: time(
                 i64::try_from(letter.attempt_ending_ms).unwrap_or(i64::MAX).saturating_mul(1000),

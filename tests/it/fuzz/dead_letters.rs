@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kinetide::batch::{BatchLimits, Layout, read_positions};
+use kinetide::batch::{BatchLimits, Layout, read_records};
 use kinetide::dead_letters::{Chain, Done, Job, LetterObject, Plan, Shape, build, each_letter, rehearse};
 use kinetide::transform::{Transform, TransformSettings};
 
@@ -62,7 +62,7 @@ fn a_line_is_a_dead_letter_or_is_counted_and_its_neighbours_are_replayed() {
             assert_eq!((would.rows + failed + would.unreadable.len() as u64), lines);
             let mut rows = 0;
             for (output, body) in built.outputs.iter().zip(&built.bodies) {
-                assert_eq!(read_positions(body).unwrap().len() as u64, output.lines.len());
+                assert_eq!(read_records(body).unwrap().len() as u64, output.lines.len());
                 rows += output.lines.len();
             }
             assert!(rows == would.rows || built.cut && rows < would.rows);

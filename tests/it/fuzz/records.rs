@@ -5,7 +5,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use kinetide::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, read_positions};
+use kinetide::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, read_records};
 use kinetide::fetch::{Page, PageBuilder};
 use kinetide::shard::ShardId;
 use kinetide::transform::{SourceKind, Transform, TransformSettings};
@@ -75,7 +75,7 @@ pub(super) fn lines(batch: &Batch) -> Vec<(String, bool, String)> {
             let number = row[if dead { "sequenceNumber" } else { "sequence_number" }].get();
             lines.push((serde_json::from_str(number).unwrap(), dead, line.to_owned()));
         }
-        assert_eq!(read_positions(&object.body).unwrap().len() as u64, object.content.rows);
+        assert_eq!(read_records(&object.body).unwrap().len() as u64, object.content.rows);
     }
     lines.sort();
     lines

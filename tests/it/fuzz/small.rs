@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Parser;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kinetide::batch::read_positions;
+use kinetide::batch::read_records;
 use kinetide::checkpoint::{PendingBatch, PendingError};
 use kinetide::config::{Config, RunArgs};
 use kinetide::decode::Number;
@@ -152,7 +152,7 @@ fn an_object_of_the_lake_is_read_or_broken() {
             *byte = byte.wrapping_add(1);
         }
         let cut = whole[..text.len() % whole.len()].to_vec();
-        let positions = [&whole, &bent, &cut, &text.to_vec()].map(|object| read_positions(object));
+        let positions = [&whole, &bent, &cut, &text.to_vec()].map(|object| read_records(object));
         if let Ok(positions) = &positions[0] {
             let lines = text.split_inclusive(|byte| *byte == b'\n').count();
             assert_eq!(positions.len(), lines, "a position for every row");

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use kinetide::batch::read_positions;
+use kinetide::batch::read_records;
 use kinetide::deliver::Created;
 use kinetide::lease::{Lease, LeaseKey, WorkerId};
 use kinetide::shard::{Checkpoint, ShardId};
@@ -164,8 +164,8 @@ impl Log {
         if self.unseen.contains(key) {
             return;
         }
-        let positions = read_positions(body).unwrap();
-        if positions.is_empty() {
+        let records = read_records(body).unwrap();
+        if records.is_empty() {
             return self.count("seals");
         }
         self.count("objects");
@@ -175,11 +175,11 @@ impl Log {
         let open = |parent: &&ShardId| self.known.contains(&(*parent).clone().into()) && !over(parent);
         let early = parents.iter().find(open).cloned();
         self.must(early.is_none(), || format!("records of {shard} delivered before the end of {early:?}"));
-        for position in positions {
-            let place = (shard.clone(), position.sequence.as_str().parse().unwrap());
+        for record in records {
+            let place = (shard.clone(), record.sequence.as_str().parse().unwrap());
             let other = self.landed.insert(place, key.to_owned());
             self.must(other.is_none(), || {
-                format!("record {} of {shard} is in {other:?} and in {key}", position.sequence)
+                format!("record {} of {shard} is in {other:?} and in {key}", record.sequence)
             });
         }
     }
