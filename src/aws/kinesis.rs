@@ -19,7 +19,9 @@ pub async fn stream_config(
     endpoint: Option<&str>,
     region: Option<&str>,
 ) -> SdkConfig {
-    in_role(sdk_config(endpoint, stream.region_or(region)).await, role, region).await
+    let sdk = sdk_config(endpoint, stream.region_or(region)).await;
+    // The SDK's futures are large, and this one is part of those of whole commands.
+    Box::pin(in_role(sdk, role, region)).await
 }
 
 /// A call that is about one stream.

@@ -39,7 +39,8 @@ pub async fn bucket_config(
     endpoint: Option<&str>,
     region: Option<&str>,
 ) -> SdkConfig {
-    in_role(sdk_config(endpoint, region).await, role, region).await
+    let sdk = sdk_config(endpoint, region).await;
+    Box::pin(in_role(sdk, role, region)).await
 }
 
 /// The bucket of this name in the environment of `sdk`.

@@ -27,6 +27,8 @@ const OWN: &str = "AKOWN";
 /// Credentials of a role are new so often that a test sees it.
 const LIFE: Duration = Duration::from_secs(5);
 
+type Settings<'a> = &'a [(&'a str, &'a str)];
+
 /// A stage behind doors, and who may pass them.
 struct Abroad {
     stage: Stage,
@@ -197,7 +199,7 @@ async fn a_role_that_cannot_be_assumed_is_named_with_what_sts_said_and_what_to_d
     let stranger = "arn:aws:iam::444455556666:role/stranger";
     let denied =
         ["cannot be assumed: AccessDenied: User: arn:aws:iam::111122223333:user/worker is not authorized"];
-    let cases: [(&[(&str, &str)], &[&str]); 4] = [
+    let cases: [(Settings<'_>, &[&str]); 4] = [
         (
             &[("--stream-role-external-id", "")],
             &[
@@ -279,7 +281,7 @@ async fn an_arn_that_leads_nowhere_is_said() {
                    because no resource-based policy allows the kinesis:DescribeStreamSummary action";
     let forbids = forbidding_with(message).await;
     let foreign = "arn:aws:kinesis:us-east-1:222233334444:stream/trades";
-    let cases: [(&[(&str, &str)], i32, &[&str]); 6] = [
+    let cases: [(Settings<'_>, i32, &[&str]); 6] = [
         (
             &[("--stream", foreign)],
             1,
