@@ -4,6 +4,8 @@
 #[cfg(feature = "local")]
 mod cli;
 #[cfg(feature = "local")]
+mod documents;
+#[cfg(feature = "local")]
 mod fuzz;
 mod interop;
 mod kinesis_conformance;

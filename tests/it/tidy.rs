@@ -413,16 +413,16 @@ fn the_image_is_small_locked_and_unprivileged() {
     assert!(all("ADD").is_empty(), "COPY does all we need");
 }
 
-fn root() -> &'static Path {
+pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+pub(super) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 #[track_caller]
-fn assert_none(wrong: &[String], rule: &str) {
+pub(super) fn assert_none(wrong: &[String], rule: &str) {
     assert!(wrong.is_empty(), "{rule}:\n  {}", wrong.join("\n  "));
 }
 
@@ -440,7 +440,7 @@ fn files(place: &str) -> Vec<String> {
 }
 
 /// Texts at these places, with their paths; other files are passed over.
-fn texts(places: &[&str]) -> Vec<(String, String)> {
+pub(super) fn texts(places: &[&str]) -> Vec<(String, String)> {
     let paths = places.iter().flat_map(|place| files(place));
     paths.filter_map(|path| fs::read_to_string(root().join(&path)).ok().map(|text| (path, text))).collect()
 }
@@ -550,7 +550,7 @@ fn is_path(c: char) -> bool {
 }
 
 /// Words of letters, digits and underscores that start with a prefix.
-fn words<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+pub(super) fn words<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
     let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.match_indices(prefix)
         .filter(move |(at, _)| !text[..*at].ends_with(inner))
