@@ -169,7 +169,7 @@ async fn other_commands_work_in_the_roles_too() {
     let role = ["--stream", ARN, "--stream-role", READER, "--stream-role-external-id", "team:7"];
     let generated = abroad.command(&[&["generate", "--records", "30"], &kinesis[..], &role].concat()).await;
     generated.says(0, &[]);
-    assert!(generated.out.contains(&format!("into stream {ARN}")), "{}", generated.out);
+    assert!(generated.out.contains(&format!("written to stream {ARN}")), "{}", generated.out);
     abroad.stage.all_delivered().await;
 
     let dynamodb = ["--dynamodb-endpoint", &abroad.dynamodb.endpoint.url, "--failover-time", "3s"];
