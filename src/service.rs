@@ -258,7 +258,7 @@ async fn check_lake(sink: &ObjectSink, config: &Config) -> Result<(), StartError
     let what = || format!("lake {}", config.lake);
     let advice = match config.lake {
         LakeUrl::S3 { .. } => {
-            "check --lake, the region, --s3-endpoint, and that the role of this process or of --lake-role may read and write there"
+            "check --lake, the region, --s3-endpoint, and that the role in use may read and write there"
         }
         LakeUrl::Folder(_) => "check --lake, and that this process may read and write there",
     };

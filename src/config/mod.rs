@@ -58,10 +58,12 @@ const AWS: &str = "AWS";
     kinetide run --stream trades --lake s3://my-lake/raw --region eu-north-1\n  \
     kinetide run --stream trades --lake ./lake --kinesis-endpoint http://127.0.0.1:4567 \\\n      \
     --dynamodb-endpoint http://127.0.0.1:8000\n  \
-    kinetide run --stream trades --lake s3://my-lake/rest --firehose trades-to-s3"
+    kinetide run --stream trades --lake s3://my-lake/rest --firehose trades-to-s3\n  \
+    kinetide run --stream arn:aws:kinesis:eu-north-1:111122223333:stream/trades \\\n      \
+    --stream-role arn:aws:iam::111122223333:role/reader --lake s3://my-lake/raw"
 )]
 pub struct RunArgs {
-    /// Kinesis stream to read. An ARN says its region and account too.
+    /// Kinesis stream to read. An ARN also sets its region and account.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN")]
     pub stream: String,
 
@@ -191,7 +193,7 @@ pub struct RunArgs {
     #[arg(long, hide = true, env = "ECS_CONTAINER_METADATA_URI_V4", value_name = "URL")]
     pub ecs_metadata_uri: Option<String>,
 
-    /// AWS region [default: from the environment]. A stream given by ARN is read in its own.
+    /// AWS region [default: from the environment]. A stream named by its ARN is read in the ARN's region.
     #[arg(long, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     pub region: Option<String>,
 

@@ -85,7 +85,7 @@ struct FleetArgs {
           default_value = "10s", value_parser = duration)]
     failover_time: Duration,
 
-    /// AWS region [default: from the environment]. A stream given by ARN is asked in its own.
+    /// AWS region [default: from the environment]. A stream named by its ARN is in the ARN's region.
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
     region: Option<String>,
 

@@ -66,6 +66,8 @@ impl Call {
         let scope =
             header("authorization").and_then(|text| text.split("Credential=").nth(1)).unwrap_or_default();
         let scope: Vec<&str> = scope.split('/').collect();
+        let temporary = scope[0].starts_with("ASIA");
+        assert_eq!(header("x-amz-security-token"), temporary.then_some("token"), "{scope:?}");
         let names = |member: &str| {
             let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
             body.get(member).is_some()
