@@ -119,7 +119,9 @@ fn flags_exist() {
     let mut known: BTreeSet<String> = ["--help", "--version"].map(str::to_owned).into();
     flags(&Cli::command(), &mut known);
     let mut wrong = Vec::new();
-    for (path, text) in markdown() {
+    // Decisions and the changelog may name what is not there, or not any more.
+    let now = |path: &str| !path.starts_with("docs/adr/") && path != "CHANGELOG.md";
+    for (path, text) in markdown().into_iter().filter(|(path, _)| now(path)) {
         let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         for (at, _) in text.match_indices("--").filter(|(at, _)| !text[..*at].ends_with(inner)) {
             let flag = text[at..].split(|c| !inner(c)).next().unwrap();
