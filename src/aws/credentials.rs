@@ -69,42 +69,44 @@ impl NoCredentials {
     fn of_role(error: &(dyn Error + 'static), role: &AssumeRole) -> Self {
         let what = format!("the role {} cannot be assumed", role.arn);
         let refused = below(error).find_map(|error| error.downcast_ref::<ErrorMetadata>());
-        let Some((code, refused)) = refused.and_then(|refused| Some((refused.code()?, refused))) else {
-            let problem = chain(error);
-            let asked = below(error).skip(1).any(|error| error.is::<CredentialsError>());
-            let advice = if asked { own_advice(&problem) } else { CHECK_STS };
-            return Self { what, problem, advice: advice.to_owned() };
+        let problem = match refused.and_then(|refused| Some((refused.code()?, refused.message()))) {
+            Some((code, Some(text))) => format!("{code}: {}", one_line(text)),
+            Some((code, None)) => code.to_owned(),
+            // Not from STS; or one of the few errors for which the SDK has a type, which its text names.
+            None => chain(error),
         };
-        let text = refused.message().map(|text| format!(": {}", one_line(text))).unwrap_or_default();
-        let advice = match code {
-            "AccessDenied" | "AccessDeniedException" => {
-                let external_id = match &role.external_id {
-                    Some(_) => "check that the external ID matches",
-                    None => "no external ID is set; the trust policy may require one",
-                };
-                format!(
-                    "allow sts:AssumeRole on it in the role of this process, and name that role in its trust policy; \
-                     {external_id}"
-                )
-            }
-            "ExpiredToken" | "ExpiredTokenException" => {
-                "the credentials of this process have expired: renew them".to_owned()
-            }
-            "InvalidClientTokenId" | "SignatureDoesNotMatch" | "UnrecognizedClientException" => {
-                "check the credentials and the clock of this process".to_owned()
-            }
-            "RegionDisabledException" => {
-                "activate STS for this region in the account of that role, or set another --region".to_owned()
-            }
-            "ValidationError" => "check its ARN, the external ID and the session name".to_owned(),
-            code if code.contains("Throttl") => "if this persists, raise the STS quota".to_owned(),
-            _ => CHECK_STS.to_owned(),
-        };
-        Self { what, problem: format!("{code}{text}"), advice }
+        let own = below(error).skip(1).any(|error| error.is::<CredentialsError>());
+        let advice = if own { own_advice(&problem).to_owned() } else { sts_advice(&problem, role) };
+        Self { what, problem, advice }
     }
 }
 
-const CHECK_STS: &str = "check the STS endpoint, the network and the region";
+/// What to do about what STS said.
+fn sts_advice(problem: &str, role: &AssumeRole) -> String {
+    let is = |codes: &[&str]| codes.iter().any(|code| problem.contains(code));
+    let advice = if is(&["AccessDenied"]) {
+        let external_id = match &role.external_id {
+            Some(_) => "check that the external ID matches",
+            None => "no external ID is set; the trust policy may require one",
+        };
+        return format!(
+            "allow sts:AssumeRole on it in the role of this process, and name that role in its trust policy; {external_id}"
+        );
+    } else if is(&["ExpiredToken"]) {
+        "the credentials of this process have expired: renew them"
+    } else if is(&["InvalidClientTokenId", "SignatureDoesNotMatch", "UnrecognizedClientException"]) {
+        "check the credentials and the clock of this process"
+    } else if is(&["RegionDisabledException"]) {
+        "activate STS for this region in the account of that role, or set another --region"
+    } else if is(&["ValidationError"]) {
+        "check its ARN, the external ID and the session name"
+    } else if is(&["Throttl"]) {
+        "if this persists, raise the STS quota"
+    } else {
+        "check the STS endpoint, the network and the region"
+    };
+    advice.to_owned()
+}
 
 /// What to do when this process has no credentials of its own.
 fn own_advice(problem: &str) -> &'static str {
@@ -457,6 +459,11 @@ mod tests {
             let (first, (others, waited)) = together.await;
             assert!(first == "first" && others.iter().all(|key| key == "first"));
             assert_eq!((waited, asked.load(Ordering::Relaxed)), (Duration::ZERO, 2));
+            assert_eq!(
+                (key(&kept).await, asked.load(Ordering::Relaxed)),
+                ("first".to_owned(), 2),
+                "too early"
+            );
             tokio::time::advance(Duration::from_secs(15)).await;
             let all = futures::future::join_all((0..50).map(|_| kept.get())).await;
             assert!(all.iter().all(Result::is_err));
@@ -492,6 +499,11 @@ mod tests {
                 "{text}"
             );
         }
+        // As the SDK shows an error for which it has a type.
+        let typed =
+            CredentialsError::provider_error("RegionDisabledException: STS is not activated in this region");
+        let text = NoCredentials::of(&typed, Some(&role(None))).to_string();
+        assert!(text.contains("not activated in this region; activate STS for this region"), "{text}");
         // As a provider around it says it, it is the same.
         let inner = NoCredentials::of(&NoResponse, Some(&role(None)));
         let outer = NoCredentials::of(&CredentialsError::provider_error(inner.clone()), None);
