@@ -35,8 +35,11 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<Exit> {
     let asked = timeout(ANSWER_TIMEOUT, ask(address)).await.map_err(|_| {
         anyhow::anyhow!("the worker at {address} did not respond within {} s", ANSWER_TIMEOUT.as_secs())
     })?;
-    let answer =
-        asked.map_err(|error| anyhow::anyhow!("could not reach the worker at {address}: {error}"))?;
+    let answer = asked.map_err(|error| {
+        anyhow::anyhow!(
+            "could not reach the worker at {address}: {error}; check --http, and that the worker runs"
+        )
+    })?;
     if answer.split(' ').nth(1) == Some("200") {
         return Ok(Exit::Done);
     }

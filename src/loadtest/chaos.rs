@@ -119,7 +119,10 @@ impl FromStr for Choice {
                 Some(kind) => kinds.push(kind),
                 None if name == "all" => kinds.extend(ALL),
                 None => {
-                    return Err(format!("{name:?} is none of {}, or all", ALL.map(Chaos::name).join(", ")));
+                    return Err(format!(
+                        "unknown fault {name:?}: use {} or all",
+                        ALL.map(Chaos::name).join(", ")
+                    ));
                 }
             }
         }
