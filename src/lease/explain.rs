@@ -171,50 +171,49 @@ impl Reason {
         match self {
             Self::Unowned(_) => "nothing to do: the leader assigns it within two failover times",
             Self::NoLeader(_) | Self::OwnerSilent { led: false, .. } => {
-                "start a worker, or look at the workers' logs: one of them becomes the leader once the old \
-                 lock has run out"
+                "start a worker, or read the workers' logs: one of them becomes leader when the old lock \
+                 expires"
             }
             Self::NoWorker => {
-                "start a worker, or look why none reports: a worker counts as active while it writes its row once \
-                 in a failover time (a Java worker once in 30 s) and renews its leases"
+                "start a worker, or find out why none is active: an active worker writes its metrics row once \
+                 per failover time (a Java worker every 30 s) and renews its leases"
             }
             Self::NoRoom => {
-                "start another worker, or raise --leases-max or the throughput limit of those that run; the \
-                 leader's log says why it leaves the lease alone"
+                "start another worker, or raise --leases-max or --throughput-max; the leader's log says why it \
+                 does not assign the lease"
             }
             Self::WaitingForParents(_) => "nothing to do here: look at the lines of its parents",
             Self::OwnerSilent { led: true, .. } => {
-                "the leader gives it to another worker within two failover times; if not, look at the leader, \
-                 or take it away with `kinetide leases evict`"
+                "the leader assigns it to another worker within two failover times; if not, read the leader's \
+                 log, or remove the owner with `kinetide leases evict`"
             }
             Self::NotPickedUp(_) => {
-                "the worker finds it within a failover time; if not, look at its log, or take the lease away \
-                 with `kinetide leases evict`"
+                "the worker picks it up within a failover time; if not, read its log, or remove the owner with \
+                 `kinetide leases evict`"
             }
             Self::HandingOff(_) => {
                 "nothing to do: the old owner delivers its open batch first, which may take 30 s"
             }
             Self::HandOffStuck(_) => {
-                "the leader assigns it anew once it notices; to be faster, end the hand-off with `kinetide \
-                 leases evict`"
+                "nothing to do: the leader ends the hand-off; to be faster, end it with `kinetide leases evict`"
             }
             Self::NoLease => {
-                "nothing to do: the next shard sync creates the lease; if not, look at the leader"
+                "nothing to do: the next shard sync creates the lease; if not, read the leader's log"
             }
             Self::NotUnderstood(_) => {
-                "run a version that understands the row, or repair the row by hand; kinetide never touches it"
+                "run a version that understands the row, or repair the row by hand; kinetide never changes it"
             }
             Self::ShardUnknown => {
-                "check that --stream is the stream of this application; if it is, what was not read in time is lost, \
-                 and the leader removes the lease unless a batch of it is pending"
+                "check that --stream is the stream of this application; if it is, records that were not read \
+                 in time are lost, and the leader deletes the lease unless it has a pending batch"
             }
             Self::NotOurs(NotOurs::Other { .. }) => {
-                "correct --stream, or use another --application for this stream; do not delete the lease, or its stream \
-                 is delivered again from its beginning"
+                "correct --stream, or use another --application for this stream; do not delete the lease, or \
+                 its stream is delivered again from the beginning"
             }
             Self::NotOurs(NotOurs::Former { .. }) => {
-                "check --region; if the stream was deleted and made again, stop the workers and remove its leases with \
-                 `kinetide leases delete --all`, or use another --application"
+                "check --region; if the stream was deleted and created again, stop the workers and delete its \
+                 leases with `kinetide leases delete --all`, or use another --application"
             }
             Self::NotOurs(NotOurs::Unlike { .. }) => TELL_APART,
         }
@@ -225,33 +224,44 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unowned(leader) => write!(f, "waits for the leader {leader} to assign it"),
-            Self::NoLeader(None) => f.write_str("nobody owns it, and there is no leader to assign it"),
+            Self::NoLeader(None) => f.write_str("it has no owner, and there is no leader to assign it"),
             Self::NoLeader(Some(last)) => {
-                write!(f, "nobody owns it, and the leader {last} has let its lock run out")
+                write!(f, "it has no owner, and the lock of the leader {last} has expired")
             }
-            Self::NoWorker => f.write_str("nobody owns it, and no worker is active"),
-            Self::NoRoom => f.write_str("nobody owns it, and the leader finds no worker with room"),
+            Self::NoWorker => f.write_str("it has no owner, and no worker is active"),
+            Self::NoRoom => f.write_str("it has no owner, and the leader finds no worker with room"),
             Self::WaitingForParents(parents) => {
                 write!(f, "waits for {} to be read to the end", join(parents))
             }
             Self::OwnerSilent { owner, led: true } => write!(f, "its owner {owner} is silent"),
             Self::OwnerSilent { owner, led: false } => {
-                write!(f, "its owner {owner} is silent, and there is no leader to give it to another worker")
+                write!(
+                    f,
+                    "its owner {owner} is silent, and there is no leader to assign it to another worker"
+                )
             }
-            Self::NotPickedUp(owner) => write!(f, "given to {owner}, who has not picked it up"),
-            Self::HandingOff(hand_off) => write!(f, "being handed {hand_off}"),
+            Self::NotPickedUp(owner) => write!(f, "assigned to {owner}, which has not picked it up"),
+            Self::HandingOff(hand_off) => write!(f, "being handed off {hand_off}"),
             Self::HandOffStuck(hand_off) => write!(f, "hand-off {hand_off} is stuck"),
             Self::NoLease => f.write_str("neither the shard nor an ancestor has a lease"),
             Self::NotUnderstood(problem) => write!(f, "its row is not understood: {problem}"),
             Self::ShardUnknown => {
-                f.write_str("the stream does not know the shard; its retention may be over")
+                f.write_str("the stream does not list the shard; it may be past the retention")
             }
-            Self::NotOurs(NotOurs::Other { of, .. }) => write!(f, "its lease is of stream {}", of.in_words()),
+            Self::NotOurs(NotOurs::Other { of, .. }) => {
+                write!(f, "its lease belongs to stream {}", of.in_words())
+            }
             Self::NotOurs(NotOurs::Former { of, ours, .. }) => {
-                write!(f, "its lease is of an older stream {}, and this is {}", of.in_words(), ours.in_words())
+                write!(
+                    f,
+                    "its lease belongs to an earlier stream {}, and this is {}",
+                    of.in_words(),
+                    ours.in_words()
+                )
             }
             Self::NotOurs(NotOurs::Unlike { .. }) => f.write_str(
-                "its lease is not of this stream: it is of another one, or this stream was deleted and made again",
+                "its lease does not belong to this stream: it belongs to another one, or this stream was \
+                 deleted and created again",
             ),
         }
     }
@@ -283,7 +293,7 @@ impl fmt::Display for Kept {
             Self::ChildrenNotStarted(children) => {
                 write!(f, "kept until {} is past its first record", join(children))
             }
-            Self::ChildrenUnknown => f.write_str("kept, as its children are not known"),
+            Self::ChildrenUnknown => f.write_str("kept, because its child shards are unknown"),
             Self::Due => f.write_str("deleted at the next shard sync"),
         }
     }

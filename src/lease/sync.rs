@@ -169,7 +169,7 @@ impl ShardSync {
         };
         metrics::stream_recreated(found.is_err());
         if let Err(not_ours) = found {
-            tracing::error!("no lease is made or deleted: {not_ours}");
+            tracing::error!("no lease is created or deleted: {not_ours}");
             return Ok(());
         }
         self.create_missing(&listing, &with_odd(&leases, &table, &listing), ours.as_ref()).await?;
@@ -246,7 +246,7 @@ impl ShardSync {
                 // Its owner was faster; the hole that it makes brings us here again.
                 Err(WriteError::Conflict(_)) => {}
                 Err(error) => {
-                    tracing::debug!(lease = %row.key, error = %chain(&error), "hash range not filled in")
+                    tracing::debug!(lease = %row.key, error = %chain(&error), "could not fill in the hash range")
                 }
             }
         }
@@ -267,7 +267,10 @@ impl ShardSync {
                 if let Ok(Some(current)) = self.table.get(&key).await
                     && let Err(error) = self.table.write(&current, &write).await
                 {
-                    tracing::debug!(lease = %key, error = %chain(&error), "stream not noted");
+                    tracing::debug!(
+                        lease = %key, error = %chain(&error),
+                        "could not record the stream in the lease"
+                    );
                 }
             }
         };
@@ -293,9 +296,9 @@ impl ShardSync {
         if row.pending.is_some() {
             tracing::error!(
                 %lease, checkpoint,
-                "the stream has forgotten this shard, and a batch of it was prepared and never committed: a person has \
-                 to look which of its objects are in the lake, then delete the lease with `kinetide leases delete`. Its \
-                 child shards wait until then"
+                "the stream no longer lists this shard, and a batch of it is pending: check which of its \
+                 objects are in the lake, then delete the lease with `kinetide leases delete`. Its child \
+                 shards wait until then"
             );
             return Ok(());
         }
@@ -304,11 +307,11 @@ impl ShardSync {
                 metrics::checkpoint_trimmed();
                 tracing::error!(
                     %lease, checkpoint,
-                    "the stream has forgotten this shard before it was read to its end: records after its checkpoint, \
-                     if there were any, are lost. Its lease is deleted, and its child shards are read on"
+                    "the stream no longer lists this shard, which was not read to its end: records after its \
+                     checkpoint, if any, are lost. Its lease is deleted, and its child shards are read"
                 );
             }
-            Err(error) => tracing::debug!(%lease, error = %chain(&error), "lease not deleted"),
+            Err(error) => tracing::debug!(%lease, error = %chain(&error), "could not delete the lease"),
         }
         Ok(())
     }
@@ -334,11 +337,16 @@ impl ShardSync {
         let row = match self.table.get(key).await {
             Ok(Some(row)) if row.finished() => row,
             Ok(_) => return,
-            Err(error) => return tracing::debug!(lease = %key, error = %chain(&error), "lease not deleted"),
+            Err(error) => {
+                return tracing::debug!(
+                    lease = %key, error = %chain(&error),
+                    "could not delete the lease"
+                );
+            }
         };
         match self.table.delete(&row).await {
             Ok(()) => tracing::info!(lease = %key, "finished lease deleted"),
-            Err(error) => tracing::debug!(lease = %key, error = %chain(&error), "lease not deleted"),
+            Err(error) => tracing::debug!(lease = %key, error = %chain(&error), "could not delete the lease"),
         }
     }
 

@@ -39,11 +39,11 @@ calls! {
     LOCK_GET: "GetItem", "reading the leader lock";
     LOCK_WRITE: "UpdateItem", "writing the leader lock";
     LOCK_DELETE: "DeleteItem", "releasing the leader lock";
-    REPORT: "UpdateItem", "writing the row of this worker";
-    FORGET: "DeleteItem", "deleting the row of a worker";
+    REPORT: "UpdateItem", "writing this worker's metrics row";
+    FORGET: "DeleteItem", "deleting a worker's metrics row";
     LIST: "ListShards", "listing the shards of the stream";
-    STREAM: "DescribeStreamSummary", "looking which stream it is";
-    ACCEPTS: "GetShardIterator", "asking whether a checkpoint is of the stream";
+    STREAM: "DescribeStreamSummary", "checking which stream it is";
+    ACCEPTS: "GetShardIterator", "checking whether a checkpoint belongs to the stream";
     FIND_START: "GetRecords", "looking up where a new shard starts";
 }
 

@@ -21,8 +21,8 @@ const ASKED_MAX: usize = 16;
 pub enum NotOurs {
     /// They name another stream.
     #[error(
-        "its leases are of stream {} (the lease of {lease} says so), not of {}: correct --stream, or choose another \
-         --application; do not delete them, or {} is delivered again",
+        "its leases belong to stream {} (see the lease of {lease}), not to {}: correct --stream, or use \
+         another --application; do not delete them, or {} is delivered again",
         of.in_words(), ours.in_words(), of.name()
     )]
     Other {
@@ -35,8 +35,9 @@ pub enum NotOurs {
     },
     /// They name a stream with this name that was created at another time, or contradict the stream that they name.
     #[error(
-        "the lease of {lease} is of a former stream {}, and this is {}: check --region; if the stream was deleted and made \
-         again, stop the workers and run `kinetide leases delete --all`, or choose another --application",
+        "the lease of {lease} belongs to an earlier stream {}, and this is {}: check --region; if the stream \
+         was deleted and created again, stop the workers and run `kinetide leases delete --all`, or use \
+         another --application",
         of.in_words(), ours.in_words()
     )]
     Former {
@@ -48,7 +49,7 @@ pub enum NotOurs {
         ours: StreamId,
     },
     /// They do not say whose they are, and cannot be of this stream.
-    #[error("the lease of {lease} is not of this stream: {}", TELL_APART)]
+    #[error("the lease of {lease} does not belong to this stream: {}", TELL_APART)]
     Unlike {
         /// One of them.
         lease: LeaseKey,
@@ -56,9 +57,9 @@ pub enum NotOurs {
 }
 
 /// How an operator finds out which of two causes it is, and what follows.
-pub const TELL_APART: &str = "if another stream has these leases (compare the --stream of their workers), correct \
-     --stream or --application and keep them; if this stream was deleted and made again (look when it was created), stop \
-     the workers and run `kinetide leases delete --all`, or choose another --application";
+pub const TELL_APART: &str = "if these leases belong to another stream (compare the --stream of its workers), \
+     correct --stream or --application and keep them; if this stream was deleted and created again (check its \
+     creation time), stop the workers and run `kinetide leases delete --all`, or use another --application";
 
 impl NotOurs {
     /// True when a setting of this process is wrong, beyond doubt.
@@ -177,7 +178,7 @@ mod tests {
         assert!(deletes(&check(&row(0, Some("1:trades:9")), &ours()).unwrap_err()));
         for unknown in [contradiction(&row(0, None), Some(&ours())), contradiction(&row(0, None), None)] {
             let text = unknown.to_string();
-            assert!(text.contains("another stream has") && text.contains("made again"), "{text}");
+            assert!(text.contains("belong to another stream") && text.contains("created again"), "{text}");
         }
         let known = contradiction(&row(0, Some("1:trades:1000")), Some(&ours()));
         assert!(matches!(known, NotOurs::Former { .. }), "{known}");

@@ -95,7 +95,7 @@ impl ShardLister for KinesisShardLister {
 fn read(shard: &types::Shard) -> Result<Shard, String> {
     let id = shard.shard_id();
     let hash_key =
-        |text: &str| text.parse().map_err(|_| format!("shard {id} has a hash key that is no number"));
+        |text: &str| text.parse().map_err(|_| format!("shard {id} has a hash key that is not a number"));
     let keys = shard.hash_key_range().ok_or_else(|| format!("shard {id} has no hash key range"))?;
     let sequence = shard.sequence_number_range();
     let start = sequence.and_then(|range| SequenceNumber::parse(range.starting_sequence_number()));

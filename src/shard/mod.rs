@@ -129,7 +129,7 @@ impl ChildShard {
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// The stream does not exist (any more).
-    #[error("stream {0} not found: it was deleted, or it is another region or account")]
+    #[error("stream {0} not found: it was deleted, or it is in another region or account")]
     NotFound(String),
     /// Anything else; worth another try.
     #[error("could not list the shards of {stream}")]

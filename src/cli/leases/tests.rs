@@ -154,11 +154,12 @@ kinetide-trades of stream trades: 5 shards, 1 read, 3 NOT READ, 1 finished
 
   shardId-000000000002: waits for the leader a to assign it
     → nothing to do: the leader assigns it within two failover times
-  shardId-000000000004: being handed from a to ip-10-0-1-7.eu-north-1.compute.internal:3f2a9c1b77e1
+  shardId-000000000004: being handed off from a to
+    ip-10-0-1-7.eu-north-1.compute.internal:3f2a9c1b77e1
     → nothing to do: the old owner delivers its open batch first, which may take 30 s
   shardId-000000000001: its owner ip-10-0-1-7.eu-north-1.compute.internal:3f2a9c1b77e1 is silent
-    → the leader gives it to another worker within two failover times; if not, look at the leader,
-      or take it away with `kinetide leases evict`
+    → the leader assigns it to another worker within two failover times; if not, read the leader's
+      log, or remove the owner with `kinetide leases evict`
   shardId-000000000001: the record at its checkpoint is no longer in the stream; records after it
     may be lost
   shardId-000000000002: a batch of another application is pending; the next owner reads from the

@@ -106,12 +106,12 @@ impl Coordinator {
             Ok(Ok(Some(row))) if row.owner.as_ref() == Some(me) && row.checkpoint_owner.is_none() => row,
             Ok(Ok(_)) | Err(_) => return None,
             Ok(Err(error)) => {
-                tracing::debug!(lease = %key, error = %chain(&error), "lease not read");
+                tracing::debug!(lease = %key, error = %chain(&error), "could not read the lease");
                 return None;
             }
         };
         if let Err(not_ours) = self.check_stream(&seen) {
-            tracing::error!("a lease was given to this worker that it cannot read: {not_ours}");
+            tracing::error!("this worker was assigned a lease that it must not read: {not_ours}");
             self.refused.get_or_init(|| not_ours);
             stop.cancel();
             return None;
@@ -124,11 +124,11 @@ impl Coordinator {
                 Ok(Ok(row)) => row,
                 Ok(Err(WriteError::Conflict(_))) | Err(_) => return None,
                 Ok(Err(error)) => {
-                    tracing::debug!(lease = %key, error = %chain(&error), "lease not begun");
+                    tracing::debug!(lease = %key, error = %chain(&error), "could not start with the lease");
                     return None;
                 }
             };
-        tracing::info!(lease = %key, counter = row.counter, checkpoint = row.checkpoint.as_str(), "lease begun");
+        tracing::info!(lease = %key, counter = row.counter, checkpoint = row.checkpoint.as_str(), "lease gained");
         metrics::lease_begun();
         let held =
             HeldLease::new(Arc::clone(&self.table), row.clone(), me.clone(), sent, self.settings.failover);

@@ -190,7 +190,7 @@ impl Coordinator {
             Ok(Ok(row)) => (Some(row), true),
             Ok(Err(WriteError::Conflict(row))) => (row.map(|row| *row), false),
             Ok(Err(error)) => {
-                tracing::debug!(lease = %change.lease, error = %chain(&error), "lease not assigned");
+                tracing::debug!(lease = %change.lease, error = %chain(&error), "could not assign the lease");
                 (None, false)
             }
             Err(_) => (None, false),
@@ -241,9 +241,14 @@ impl Coordinator {
         for row in stale {
             beat.next(Duration::ZERO);
             match within(self.settings.failover / 3, self.table.forget_worker(&row)).await {
-                Ok(true) => tracing::info!(worker = %row.id, "row of a worker that has gone deleted"),
+                Ok(true) => {
+                    tracing::info!(worker = %row.id, "deleted the metrics row of a worker that is gone")
+                }
                 Ok(false) => {}
-                Err(error) => tracing::debug!(worker = %row.id, error = %chain(&error), "row not deleted"),
+                Err(error) => tracing::debug!(
+                    worker = %row.id, error = %chain(&error),
+                    "could not delete a metrics row"
+                ),
             }
         }
     }
@@ -283,7 +288,7 @@ impl Coordinator {
                 }
                 Ok(Err(error)) => {
                     // Its calls may all have been answered: a listing may contradict itself.
-                    tracing::debug!(error = %chain(&error), "shards and leases are not in step yet");
+                    tracing::debug!(error = %chain(&error), "shards and leases do not match yet");
                     trouble.failed(self.settings.scan_interval)
                 }
                 Err(_) => trouble.failed(self.settings.scan_interval),

@@ -63,7 +63,10 @@ impl Coordinator {
                 }
                 Err(LeaseWriteError::Unavailable(_)) if attempt < ATTEMPTS => sleep(PAUSE).await,
                 Err(error) => {
-                    tracing::warn!(lease = %lease.key(), error = %chain(&error), "lease not released, it will expire");
+                    tracing::warn!(
+                        lease = %lease.key(), error = %chain(&error),
+                        "could not release the lease; it will expire"
+                    );
                     break;
                 }
             }
@@ -136,7 +139,7 @@ impl Coordinator {
             }
             Ok(Err(WriteError::Conflict(_))) => Standing::Moving,
             Ok(Err(error)) => {
-                tracing::debug!(lease = %key, error = %chain(&error), "lease not given back");
+                tracing::debug!(lease = %key, error = %chain(&error), "could not release the lease");
                 Standing::Ours
             }
             Err(_) => Standing::Ours,
@@ -173,7 +176,10 @@ impl Coordinator {
         match within(LOOK_TIMEOUT, self.look()).await {
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "leases are released to nobody: the table cannot be read");
+                tracing::warn!(
+                    error = %chain(&error),
+                    "releasing leases without a successor: the lease table cannot be read"
+                );
             }
         }
         let now = Instant::now();

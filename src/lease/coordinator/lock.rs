@@ -44,7 +44,7 @@ impl Coordinator {
             if alarming && !overdue_told {
                 tracing::error!(
                     overdue = ?overdue.unwrap_or_default(),
-                    "no worker leads the fleet: leases without an owner are not assigned"
+                    "the fleet has no leader: leases without an owner are not assigned"
                 );
             }
             overdue_told = alarming;
@@ -111,7 +111,8 @@ impl Coordinator {
         };
         metrics::leader(leads);
         if leads != led {
-            tracing::info!(worker = %self.settings.worker, "{}", if leads { "leads the fleet" } else { "leads no more" });
+            let what = if leads { "elected leader" } else { "no longer leader" };
+            tracing::info!(worker = %self.settings.worker, "{what}");
             self.look_now.notify_one();
         }
         overdue
@@ -136,18 +137,18 @@ impl Coordinator {
                 Some(mine) => match within(limit, self.table.resign(&mine)).await {
                     Ok(true) => {
                         self.state().watch.observe(None, Instant::now());
-                        return tracing::info!("the lock of the leader is given back");
+                        return tracing::info!("leader lock released");
                     }
                     // It is gone, somebody else's, or ours as a write without an answer has left it.
                     Ok(false) => self.state().watch.unanswered(),
                     Err(error) => {
-                        tracing::debug!(error = %chain(&error), "the lock of the leader is not given back");
+                        tracing::debug!(error = %chain(&error), "could not release the leader lock");
                         self.state().watch.unanswered();
                         sleep(PAUSE).await;
                     }
                 },
             }
         }
-        tracing::warn!("the lock of the leader may not be given back, it will expire");
+        tracing::warn!("the leader lock may not be released; it will expire");
     }
 }

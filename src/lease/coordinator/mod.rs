@@ -362,12 +362,13 @@ impl Coordinator {
         drop(state);
         metrics::lease_table_lost(lost);
         match answer {
-            Ok(_) => tracing::info!("the lease table is there again"),
+            Ok(_) => tracing::info!("the lease table exists again"),
             Err(error) => tracing::error!(
                 %error,
-                "the lease table was deleted: all leases and checkpoints are lost, and nothing is read. Stop all workers; \
-                 then restore the table from a backup under this name, or start with another --application. This process \
-                 does not make it again, as records would be delivered twice; one that starts now would"
+                "the lease table was deleted: all leases and checkpoints are lost, and nothing is read. Stop \
+                 all workers; then restore the table from a backup under this name, or start with another \
+                 --application. This process does not create it again, because records would be delivered \
+                 twice; a worker that starts now would"
             ),
         }
     }

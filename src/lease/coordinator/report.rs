@@ -79,7 +79,10 @@ impl Coordinator {
                 Ok(deleted) => return deleted,
                 Err(_) if attempt < ATTEMPTS => sleep(PAUSE).await,
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), "the row of this worker stays for a while");
+                    tracing::warn!(
+                        error = %chain(&error),
+                        "could not delete this worker's metrics row; it will expire"
+                    );
                     return false;
                 }
             }
@@ -122,7 +125,8 @@ impl Coordinator {
                 *logged = Some(now);
                 tracing::error!(
                     worker = %self.settings.worker,
-                    "another process uses this worker id: they take each other's leases; give each its own id"
+                    "another process uses this worker id, so they take leases from each other: give each \
+                     worker its own id"
                 );
             }
         }

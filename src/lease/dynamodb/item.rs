@@ -18,7 +18,7 @@ pub(super) type Item = HashMap<String, AttributeValue>;
 pub(super) enum NotUnderstood {
     #[error("attribute {0} is missing")]
     Missing(&'static str),
-    #[error("attribute {0} has another type or form than KCL gives it")]
+    #[error("attribute {0} does not have the type or form that KCL writes")]
     Malformed(&'static str),
     #[error("attribute entityType names a kind of row that this version does not know")]
     Foreign,

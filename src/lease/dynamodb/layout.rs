@@ -48,9 +48,9 @@ pub(super) fn layout(legacy: bool, migration: Option<&State>) -> Result<Layout, 
         "TABLE_MIGRATION_STATUS_INIT" | "TABLE_MIGRATION_STATUS_DEPLOYED" => Ok(Layout::Three),
         "TABLE_MIGRATION_STATUS_COMPLETE" => Ok(Layout::Single),
         "TABLE_MIGRATION_STATUS_PENDING" => Err(format!(
-            "its application is being moved to a single table: row {TABLE_MIGRATION_ROW} is {state}; let its Java \
-             workers finish the move and start this worker when the row is TABLE_MIGRATION_STATUS_COMPLETE, or roll \
-             the move back"
+            "its application is being migrated to a single table: row {TABLE_MIGRATION_ROW} is {state}; let \
+             its Java workers finish the migration and start this worker when the row is \
+             TABLE_MIGRATION_STATUS_COMPLETE, or roll the migration back"
         )),
         _ => Err(format!(
             "row {TABLE_MIGRATION_ROW} is {state}, which this version does not know; use a newer version of kinetide"
@@ -64,8 +64,8 @@ pub(super) fn works_as_3x(version: Option<&State>) -> Result<bool, String> {
     match state.name.as_str() {
         CLIENT_VERSION_3X | "CLIENT_VERSION_3X_WITH_ROLLBACK" => Ok(true),
         "CLIENT_VERSION_2X" => Err(format!(
-            "its fleet works by the rules of KCL 2.x: row {CLIENT_VERSION_ROW} is {state}; upgrade the fleet to KCL \
-             3.x first, or stop it and delete that row"
+            "its fleet runs in KCL 2.x mode: row {CLIENT_VERSION_ROW} is {state}; upgrade the fleet to KCL 3.x \
+             first, or stop it and delete that row"
         )),
         "CLIENT_VERSION_INIT" | "CLIENT_VERSION_UPGRADE_FROM_2X" => Err(format!(
             "its fleet is being upgraded from KCL 2.x: row {CLIENT_VERSION_ROW} is {state}; start this worker when \

@@ -145,7 +145,10 @@ impl DynamoDbLeaseTable {
         };
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.insert(row.key.clone()) {
-            tracing::warn!(table = %self.table, row = row.key, %problem, "row of the lease table left alone");
+            tracing::warn!(
+                table = %self.table, row = row.key, %problem,
+                "skipped a row of the lease table that is not understood"
+            );
         }
         row
     }
@@ -354,7 +357,7 @@ impl LeaseTable for DynamoDbLeaseTable {
         answer.item().map(rows::leader).transpose().map_err(|problem| {
             unusable(
                 &place.table,
-                format!("its row {LEADER} is not a leader's lock ({problem}); delete the row"),
+                format!("its row {LEADER} is not a leader lock ({problem}); delete the row"),
             )
         })
     }
@@ -387,7 +390,10 @@ impl LeaseTable for DynamoDbLeaseTable {
             Err(error) => match error.as_service_error() {
                 Some(refused) if refused.is_conditional_check_failed_exception() => Err(unusable(
                     &place.table,
-                    format!("its row {} is not that of a worker; give this worker another id", worker.id),
+                    format!(
+                        "its row {} is not a worker's metrics row; give this worker another id",
+                        worker.id
+                    ),
                 )),
                 _ => Err(self.table_error(&place.table, error)),
             },

@@ -222,7 +222,8 @@ impl DynamoDbLeaseTable {
         if !suspects.is_empty() {
             tracing::info!(
                 table = %self.table, leases = suspects.len(), seconds = self.failover.as_secs_f64(),
-                "leases have an owner that reports nothing: waiting whether it renews them"
+                "some leases belong to a worker without a metrics row; waiting one failover time to see \
+                 whether it renews"
             );
             self.watch(layout, &suspects).await?;
         }
@@ -256,8 +257,8 @@ impl DynamoDbLeaseTable {
                     return Err(unusable(
                         &self.table,
                         format!(
-                            "worker {owner} renews leases by the rules of KCL 2.x (it has no row of its own); stop \
-                             all workers of this kind, or upgrade them to KCL 3.x, then start this worker"
+                            "worker {owner} renews leases like KCL 2.x (it has no metrics row); stop all such \
+                             workers, or upgrade them to KCL 3.x, then start this worker"
                         ),
                     ));
                 }
@@ -301,7 +302,9 @@ impl<'a> Wait<'a> {
     async fn a_moment(&mut self, what: &str) -> Result<(), TableError> {
         let waited = self.began.elapsed();
         if waited > READY_TIMEOUT {
-            return Err(TableError::Unavailable(format!("{what} did not become active in an hour").into()));
+            return Err(TableError::Unavailable(
+                format!("{what} did not become ACTIVE within an hour").into(),
+            ));
         }
         if self.said.elapsed() > PROGRESS_EVERY {
             self.said = Instant::now();
@@ -343,7 +346,8 @@ fn missing(name: &str, table: &TableDescription) -> Result<Missing, TableError> 
     let Some(index) = index else { return Ok(Missing::Index) };
     let keys = index.key_schema().iter().map(|key| (key.attribute_name(), key.key_type()));
     if !keys.eq([(LEASE_OWNER, &KeyType::Hash), (LEASE_KEY, &KeyType::Range)]) {
-        let reason = format!("its index {OWNER_INDEX} has other keys than KCL gives it; delete the index");
+        let reason =
+            format!("its index {OWNER_INDEX} does not have the keys that KCL uses; delete the index");
         return Err(unusable(name, reason));
     }
     match index.index_status() {

@@ -153,14 +153,14 @@ async fn a_worker_of_another_stream_takes_no_lease_and_gives_no_advice_that_doub
     stage.put(0..40);
     stage.all_delivered().await;
     let said = refused(2).await;
-    assert!(said.contains("its leases are of stream trades") && !said.contains("delete --all"), "{said}");
+    assert!(said.contains("its leases belong to stream trades") && !said.contains("delete --all"), "{said}");
     let active = delete(&["--stream", "trades"]).await;
     active.says(1, &["active workers: ", &worker.id, "stop them first"]);
 
     // The fleet is down: its leases are still those of its stream.
     worker.drain().await;
     refused(2).await;
-    delete(&["--stream", "orders"]).await.says(1, &["its leases are of stream trades", "do not delete"]);
+    delete(&["--stream", "orders"]).await.says(1, &["its leases belong to stream trades", "do not delete"]);
 
     // As a build wrote them that did not say whose they are: the stream is asked about the checkpoints.
     let before = stage.leases().await;
@@ -169,7 +169,10 @@ async fn a_worker_of_another_stream_takes_no_lease_and_gives_no_advice_that_doub
         assert!(stage.table().create(&Lease { stream: None, ..row.clone() }).await.unwrap());
     }
     let said = refused(1).await;
-    assert!(said.contains("another stream has these leases") && said.contains("made again"), "{said}");
+    assert!(
+        said.contains("these leases belong to another stream") && said.contains("created again"),
+        "{said}"
+    );
 
     // Nothing was taken away, and the right stream goes on and notes whose they are.
     stage.put(40..60);

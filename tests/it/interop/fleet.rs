@@ -336,11 +336,10 @@ fn our_complaints(log: &str) -> Vec<String> {
     let began = log.lines().find_map(time);
     let starts = |line: &str| {
         let since = began.zip(time(line)).and_then(|(began, at)| at.duration_since(began).ok());
-        line.contains("no worker leads the fleet")
-            && since.is_some_and(|since| since < Duration::from_secs(60))
+        line.contains("the fleet has no leader") && since.is_some_and(|since| since < Duration::from_secs(60))
     };
     let bad = |line: &&str| {
-        ["\"level\":\"ERROR\"", "panicked", "row of the lease table left alone"]
+        ["\"level\":\"ERROR\"", "panicked", "skipped a row of the lease table"]
             .iter()
             .any(|word| line.contains(word))
             && !starts(line)

@@ -215,7 +215,7 @@ async fn the_state_of_the_fleet_decides_who_joins(client: &Client) {
     for (app, place) in [(&single, &single.leases), (&three, &three.coordinator)] {
         for (name, words) in [
             ("INIT", "being upgraded from KCL 2.x"),
-            ("2X", "rules of KCL 2.x"),
+            ("2X", "in KCL 2.x mode"),
             ("UPGRADE_FROM_2X", "being upgraded from KCL 2.x"),
             ("4X", "newer version of kinetide"),
         ] {
