@@ -15,7 +15,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kinetide::batch::{BatchContext, BatchLimits, Batcher, Layout};
 use kinetide::fetch::{Payload, parse_body};
 use kinetide::shard::ShardId;
-use kinetide::transform::{Enrichment, RecordContext, Scratch, SourceKind, Transform};
+use kinetide::transform::{Builtin, Enrichment, RecordContext, SourceKind, Transform};
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
@@ -155,8 +155,8 @@ fn body() -> (Bytes, Vec<String>) {
     (body.into(), payloads)
 }
 
-fn transform() -> Transform {
-    Transform::crypto_transactions(&Enrichment::default()).unwrap()
+fn transform() -> Builtin {
+    Builtin::crypto_transactions(&Enrichment::default()).unwrap()
 }
 
 fn context(gzip_level: u32) -> Arc<BatchContext> {
@@ -166,7 +166,7 @@ fn context(gzip_level: u32) -> Arc<BatchContext> {
         source: SourceKind::Kinesis,
         layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
         limits: BatchLimits { gzip_level, ..BatchLimits::default() },
-        transform: transform(),
+        transform: Arc::new(transform()),
         packing: None,
     })
 }
@@ -256,10 +256,10 @@ fn obvious(body: &[u8], level: u32) -> usize {
 fn per_record(criterion: &mut Criterion<CpuTime>) {
     let (body, payloads) = body();
     let rows = {
-        let (transform, mut scratch, mut rows) = (transform(), Scratch::default(), Vec::new());
+        let (mut transform, mut rows) = (transform().start(), Vec::new());
         let context = record_context();
         for payload in &payloads {
-            transform.apply(&context, payload.as_bytes(), &mut scratch, &mut rows).unwrap();
+            transform.apply(&context, payload.as_bytes(), &mut rows).unwrap();
         }
         rows
     };
@@ -294,12 +294,12 @@ fn per_record(criterion: &mut Criterion<CpuTime>) {
         });
     });
     group.bench_function("stage/transform", |b| {
-        let (transform, mut scratch, mut row) = (transform(), Scratch::default(), Vec::new());
+        let (mut transform, mut row) = (transform().start(), Vec::new());
         let context = record_context();
         b.iter(|| {
             for payload in &payloads {
                 row.clear();
-                transform.apply(&context, black_box(payload.as_bytes()), &mut scratch, &mut row).unwrap();
+                transform.apply(&context, black_box(payload.as_bytes()), &mut row).unwrap();
             }
         });
     });

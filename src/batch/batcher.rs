@@ -11,7 +11,7 @@ use super::{Batch, BatchContext, LakeObject};
 use crate::fetch::{Payload, Record};
 use crate::shard::{Position, SequenceNumber};
 use crate::transform::{
-    BadRecord, ErrorCode, Panicked, RecordContext, RowInfo, Scratch, catch, dead_letter_row,
+    BadRecord, ErrorCode, Panicked, RecordContext, RowInfo, RowMaker, catch, dead_letter_row,
 };
 
 /// Bytes of keys in one batch. The item of a lease holds at most 400 KB, and next to the keys what is known of their
@@ -26,9 +26,9 @@ pub struct Batcher {
     context: Arc<BatchContext>,
     objects_max: usize,
     open: Open,
-    scratch: Scratch,
+    maker: RowMaker,
     decoded: Vec<u8>,
-    row: Vec<u8>,
+    rows: Vec<u8>,
 }
 
 /// What belongs to the open batch.
@@ -58,15 +58,15 @@ impl Batcher {
     pub fn new(context: Arc<BatchContext>) -> Self {
         Self {
             objects_max: context.limits.objects_max.min((KEYS_BYTES_MAX / key_bytes_max(&context)).max(1)),
+            maker: RowMaker::new(Arc::clone(&context.transform)),
             context,
             open: Open::default(),
-            scratch: Scratch::default(),
             decoded: Vec::new(),
-            row: Vec::new(),
+            rows: Vec::new(),
         }
     }
 
-    /// Adds one record, as one row or one dead letter. Records come in the order of the shard; their sequence
+    /// Adds one record: its rows, which may be none and are all in one object, or one dead letter. Records come in the order of the shard; their sequence
     /// numbers must be decimal digits.
     pub fn push(&mut self, record: &Record<'_>) {
         self.push_within(record, false, |_| true);
@@ -90,34 +90,36 @@ impl Batcher {
             Payload::Base64(text) if decode_base64(text, &mut self.decoded) => (&self.decoded[..], true),
             Payload::Base64(text) => (text, false),
         };
-        self.row.clear();
+        self.rows.clear();
         let outcome = if panicked {
-            self.scratch = Scratch::default();
+            self.maker.restart();
             Err(BadRecord::from(ErrorCode::TransformPanicked))
         } else if intact {
-            self.context.transform.apply(&context, data, &mut self.scratch, &mut self.row)
+            self.maker.make(&context, data, &mut self.rows)
         } else {
             Err(BadRecord::from(ErrorCode::NotBase64))
         };
-        let packing = self.context.packing.filter(|packing| self.row.len() <= packing.rows_bytes_max());
+        // All rows of a record go the same way: a repair that finds one in the lake makes none of them again.
+        let packing = self.context.packing.filter(|packing| self.rows.len() <= packing.rows_bytes_max());
         let level = self.context.limits.gzip_level;
         self.open.note(record);
         let roomy = match (outcome, packing) {
-            (Ok(_), Some(packing)) => {
+            (Ok(RowInfo { rows: 0, .. }), _) => true,
+            (Ok(RowInfo { rows, .. }), Some(packing)) => {
                 let packer = self.open.packer.get_or_insert_with(|| Packer::new(packing, level));
-                packer.push(&self.row, room)
+                packer.push(&self.rows, rows, room)
             }
-            (Ok(RowInfo { cdc_us }), None) => {
-                self.open.encoder(Partition::of_row(cdc_us), level).push(&self.row, room)
+            (Ok(RowInfo { time_us, rows }), None) => {
+                self.open.encoder(Partition::of_row(time_us), level).push(&self.rows, rows, room)
             }
             (Err(bad), _) => {
                 self.open.dead_letters += 1;
-                dead_letter_row(&context, &bad, data, &mut self.row);
+                dead_letter_row(&context, &bad, data, &mut self.rows);
                 let partition = Partition::of_dead_letter(bad.code, record.arrival_us);
-                self.open.encoder(partition, level).push(&self.row, room)
+                self.open.encoder(partition, level).push(&self.rows, 1, room)
             }
         };
-        self.open.rows_bytes += self.row.len();
+        self.open.rows_bytes += self.rows.len();
         self.open.cramped |= !roomy;
     }
 

@@ -40,19 +40,19 @@ impl Encoder {
         Self { level, block: Vec::new(), gzip: None, rows: 0 }
     }
 
-    /// Adds one row, its `\n` included. Asks for room for a compressor before it makes one. False when there was none:
-    /// the row is kept as it is.
-    pub(super) fn push(&mut self, row: &[u8], room: impl FnOnce(usize) -> bool) -> bool {
-        self.rows += 1;
+    /// Adds so many rows, each with its `\n`. Asks for room for a compressor before it makes one. False when there was none:
+    /// they are kept as they are.
+    pub(super) fn push(&mut self, text: &[u8], rows: u64, room: impl FnOnce(usize) -> bool) -> bool {
+        self.rows += rows;
         if self.gzip.is_none() {
-            let plain = self.block.len() + row.len() < PLAIN_BYTES;
+            let plain = self.block.len() + text.len() < PLAIN_BYTES;
             if plain || !room(STATE_BYTES) {
                 // Above a block a vector would double what it holds.
-                let short = self.block.capacity() - self.block.len() < row.len();
-                if short && self.block.len() + row.len() > BLOCK_BYTES {
-                    self.block.reserve_exact(row.len().max(BLOCK_BYTES));
+                let short = self.block.capacity() - self.block.len() < text.len();
+                if short && self.block.len() + text.len() > BLOCK_BYTES {
+                    self.block.reserve_exact(text.len().max(BLOCK_BYTES));
                 }
-                self.block.extend_from_slice(row);
+                self.block.extend_from_slice(text);
                 return plain;
             }
         }
@@ -60,7 +60,7 @@ impl Encoder {
             Some(gzip) => gzip,
             none => none.insert(Compressor::taking(self.level, &mut self.block)),
         };
-        let mut rest = row;
+        let mut rest = text;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(BLOCK_BYTES - self.block.len()));
             self.block.extend_from_slice(now);

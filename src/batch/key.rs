@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::batch::{BatchLimits, Layout};
     use crate::shard::{SequenceNumber, ShardId};
-    use crate::transform::{SourceKind, Transform};
+    use crate::transform::{Builtin, SourceKind};
     use proptest::prelude::*;
 
     fn context(stream: &str, shard: &str) -> BatchContext {
@@ -155,7 +155,7 @@ mod tests {
             source: SourceKind::Kinesis,
             layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
             limits: BatchLimits::default(),
-            transform: Transform::json(),
+            transform: std::sync::Arc::new(Builtin::json()),
             packing: None,
         }
     }

@@ -19,6 +19,8 @@ pub use pack::Packing;
 pub use repair::{RecordsThere, UnreadableObject, read_content, read_records, seal_object};
 pub use row_objects::RowObjects;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::shard::{Position, ShardId};
@@ -64,7 +66,7 @@ pub struct BatchContext {
     /// When a batch is full.
     pub limits: BatchLimits,
     /// What makes the rows.
-    pub transform: Transform,
+    pub transform: Arc<dyn Transform>,
     /// How rows are packed for a delivery stream, where they go to one. Dead letters, and rows that are too long for a
     /// record, go to the lake all the same.
     pub packing: Option<Packing>,
@@ -88,7 +90,7 @@ pub struct Batch {
     pub first: Position,
     /// Its last record.
     pub last: Position,
-    /// Records in it; each is one row or one dead letter.
+    /// Records in it; each gave rows, possibly none, or one dead letter.
     pub records: u64,
     /// Rows.
     pub rows: u64,
@@ -126,5 +128,7 @@ pub struct LakeObject {
 
 #[cfg(test)]
 mod parts_tests;
+#[cfg(test)]
+mod rows_tests;
 #[cfg(test)]
 mod tests;

@@ -66,15 +66,15 @@ impl Packer {
         Self { packing, level, open: None, open_bytes: 0, done: Vec::new(), rows: 0 }
     }
 
-    /// Adds one row, its `\n` included, no longer than [`Packing::rows_bytes_max`]. As [`Encoder::push`] with `room` and
-    /// the answer.
-    pub(super) fn push(&mut self, row: &[u8], room: impl FnOnce(usize) -> bool) -> bool {
+    /// Adds the rows of one record, each with its `\n`, all of them no longer than [`Packing::rows_bytes_max`]: they stay
+    /// together. As [`Encoder::push`] with `room` and the answer.
+    pub(super) fn push(&mut self, text: &[u8], rows: u64, room: impl FnOnce(usize) -> bool) -> bool {
         let most = self.packing.rows_bytes_max();
-        if self.open_bytes + row.len() > most {
+        if self.open_bytes + text.len() > most {
             self.end_record();
         }
-        self.rows += 1;
-        self.open_bytes += row.len();
+        self.rows += rows;
+        self.open_bytes += text.len();
         let open = self.open.get_or_insert_with(|| match self.packing {
             Packing::Lines => Open::Lines(Vec::new()),
             Packing::GzipMembers => Open::GzipMember(Box::new(Encoder::new(self.level))),
@@ -86,10 +86,10 @@ impl Packer {
                     let room = (lines.capacity() * 2).clamp(OPEN_BYTES, most).max(self.open_bytes);
                     lines.reserve_exact(room - lines.len());
                 }
-                lines.extend_from_slice(row);
+                lines.extend_from_slice(text);
                 true
             }
-            Open::GzipMember(encoder) => encoder.push(row, room),
+            Open::GzipMember(encoder) => encoder.push(text, rows, room),
         }
     }
 
@@ -146,7 +146,7 @@ mod tests {
 
     fn pack(packing: Packing, level: u32, rows: &[Vec<u8>]) -> Vec<Bytes> {
         let mut packer = Packer::new(packing, level);
-        rows.iter().for_each(|row| assert!(packer.push(row, |_| true)));
+        rows.iter().for_each(|row| assert!(packer.push(row, 1, |_| true)));
         assert_eq!(packer.rows(), rows.len() as u64);
         let held = packer.held_bytes();
         let records = packer.finish();
@@ -207,7 +207,7 @@ mod tests {
     fn an_open_record_has_little_more_memory_than_rows() {
         let mut packer = Packer::new(Packing::Lines, 1);
         for index in 1..=3000 {
-            packer.push(&noise(1, 700), |_| true);
+            packer.push(&noise(1, 700), 1, |_| true);
             let rows = index * 700;
             assert!((rows..=(rows * 2).max(OPEN_BYTES)).contains(&packer.held_bytes()), "{index}");
         }

@@ -7,19 +7,19 @@ use proptest::prelude::*;
 use super::*;
 use crate::fetch::{Page, PageBuilder, Record};
 use crate::shard::{RecordId, SequenceNumber};
-use crate::transform::Transform;
+use crate::transform::Builtin;
 
 const ARRIVAL_US: i64 = 1_768_469_400_000_000;
 const HOUR_US: i64 = 3_600_000_000;
 
-fn context(transform: Transform) -> Arc<BatchContext> {
+fn context(transform: impl Transform) -> Arc<BatchContext> {
     Arc::new(BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
         layout: Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() },
         limits: BatchLimits::default(),
-        transform,
+        transform: Arc::new(transform),
         packing: None,
     })
 }
@@ -43,7 +43,7 @@ fn page(packed: &[(u32, bool)]) -> Page {
     page.finish()
 }
 
-fn batch<'a>(transform: Transform, records: impl Iterator<Item = Record<'a>>) -> Option<Batch> {
+fn batch<'a>(transform: impl Transform, records: impl Iterator<Item = Record<'a>>) -> Option<Batch> {
     let mut batcher = Batcher::new(context(transform));
     records.for_each(|record| batcher.push(&record));
     batcher.close()
@@ -56,7 +56,7 @@ fn records_of<'a>(objects: impl IntoIterator<Item = &'a LakeObject>) -> Vec<Reco
 #[test]
 fn a_batch_begins_and_ends_inside_aggregates() {
     let page = page(&[(3, true), (0, true), (4, true)]);
-    let mut batcher = Batcher::new(context(Transform::json()));
+    let mut batcher = Batcher::new(context(Builtin::json()));
     page.records().skip(1).take(5).for_each(|record| batcher.push(&record));
     assert_eq!(batcher.last(), Some(id(3, Some(1)).position()));
     let batch = batcher.close().unwrap();
@@ -83,11 +83,11 @@ proptest! {
         packed in prop::collection::vec((0u32..4, any::<bool>()), 1..12), there: [bool; 6],
     ) {
         let page = page(&packed);
-        let first = batch(Transform::json(), page.records()).unwrap();
+        let first = batch(Builtin::json(), page.records()).unwrap();
         let kept: Vec<_> = first.objects.iter().zip(there).filter(|(_, there)| *there).map(|(o, _)| o).collect();
         let mut known = RecordsThere::default();
         known.extend(records_of(kept.iter().copied()));
-        let rest = batch(Transform::dynamodb_cdc(), page.records().filter(|record| !known.has(record)));
+        let rest = batch(Builtin::dynamodb_cdc(), page.records().filter(|record| !known.has(record)));
         let mut all = records_of(kept.into_iter().chain(rest.iter().flat_map(|rest| &rest.objects)));
         all.sort();
         prop_assert!(all.into_iter().eq(page.records().map(|record| record.id())));

@@ -3,6 +3,7 @@
 use super::encode::Encoder;
 use super::key::Partition;
 use super::{BatchLimits, LakeObject, Layout};
+use crate::transform::RowInfo;
 
 /// Open objects of rows. Their bytes depend on the rows alone, as those of a batch.
 pub struct RowObjects {
@@ -18,10 +19,10 @@ impl RowObjects {
         Self { limits, rows_bytes: 0, objects: Vec::new() }
     }
 
-    /// Adds a row to the object of its hour; answers which one that is, counted from 0 in the order of first rows.
-    /// `None` when the limits leave no room. `time_us` decides the hour, µs since the epoch; `row` ends in `\n`.
-    pub fn push(&mut self, time_us: i64, row: &[u8]) -> Option<usize> {
-        let partition = Partition::of_row(time_us);
+    /// Adds the rows of one record, at least one, to the object of their hour; answers which one that is, counted from 0
+    /// in the order of first rows. `None` when the limits leave no room.
+    pub fn push(&mut self, info: RowInfo, rows: &[u8]) -> Option<usize> {
+        let partition = Partition::of_row(info.time_us);
         if self.rows_bytes >= self.limits.rows_bytes_max {
             return None;
         }
@@ -33,9 +34,9 @@ impl RowObjects {
                 self.objects.len() - 1
             }
         };
-        self.rows_bytes += row.len();
+        self.rows_bytes += rows.len();
         // What it takes is bounded by the limits.
-        self.objects[place].1.push(row, |_| true);
+        self.objects[place].1.push(rows, info.rows, |_| true);
         Some(place)
     }
 

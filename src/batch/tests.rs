@@ -10,31 +10,32 @@ use crate::fetch::{PageBuilder, Payload, Record};
 use crate::generate::envelope::{self, Table};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::shard::{RecordId, SequenceNumber};
-use crate::transform::{Enrichment, fnv1a};
+use crate::transform::testing::Panicking;
+use crate::transform::{Builtin, Enrichment, fnv1a};
 
 /// 2026-01-15T09:30:00Z.
 const START_US: i64 = 1_768_469_400_000_000;
 const HOUR_US: i64 = 3_600_000_000;
 
-fn context(transform: Transform, limits: BatchLimits) -> Arc<BatchContext> {
+fn context(transform: impl Transform, limits: BatchLimits) -> Arc<BatchContext> {
     Arc::new(unpacked(transform, limits))
 }
 
-fn unpacked(transform: Transform, limits: BatchLimits) -> BatchContext {
+fn unpacked(transform: impl Transform, limits: BatchLimits) -> BatchContext {
     BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
         layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
         limits,
-        transform,
+        transform: Arc::new(transform),
         packing: None,
     }
 }
 
 const PACKINGS: [Option<Packing>; 3] = [None, Some(Packing::Lines), Some(Packing::GzipMembers)];
 
-fn packed(transform: Transform, limits: BatchLimits, packing: Option<Packing>) -> Arc<BatchContext> {
+fn packed(transform: impl Transform, limits: BatchLimits, packing: Option<Packing>) -> Arc<BatchContext> {
     Arc::new(BatchContext { packing, ..unpacked(transform, limits) })
 }
 
@@ -52,12 +53,12 @@ fn packed_rows(batch: &Batch) -> Vec<u8> {
 }
 
 fn crypto() -> Arc<BatchContext> {
-    let transform = Transform::crypto_transactions(&Enrichment::default()).unwrap();
+    let transform = Builtin::crypto_transactions(&Enrichment::default()).unwrap();
     context(transform, BatchLimits::default())
 }
 
 fn json(limits: BatchLimits) -> Arc<BatchContext> {
-    context(Transform::json(), limits)
+    context(Builtin::json(), limits)
 }
 
 /// Records as (arrival time, payload), numbered from 1.
@@ -226,9 +227,9 @@ fn a_batch_has_no_more_objects_than_its_description_can_name() {
     let folder = "landing/".to_owned() + &"x".repeat(700);
     let context = BatchContext {
         layout: Layout { landing: folder, errors: "errors".to_owned() },
-        ..unpacked(Transform::json(), BatchLimits::default())
+        ..unpacked(Builtin::json(), BatchLimits::default())
     };
-    for (context, least) in [(context, 90), (unpacked(Transform::json(), BatchLimits::default()), 400)] {
+    for (context, least) in [(context, 90), (unpacked(Builtin::json(), BatchLimits::default()), 400)] {
         let mut batcher = Batcher::new(Arc::new(context));
         let mut hours = 0;
         while !batcher.is_full() {
@@ -399,7 +400,7 @@ fn a_delivery_stream_gets_the_rows_of_all_hours_in_order_and_the_lake_the_rest()
     let landed = lake.objects.iter().filter(|object| object.key.starts_with("landing/"));
     assert_eq!(landed.count(), 3);
     for packing in [Packing::Lines, Packing::GzipMembers] {
-        let context = packed(Transform::json(), BatchLimits::default(), Some(packing));
+        let context = packed(Builtin::json(), BatchLimits::default(), Some(packing));
         let batch = batch(&context, &records);
         assert_eq!((batch.records, batch.rows, batch.rows_bytes), (5, 4, lake.rows_bytes));
         assert_eq!(read_lines(&packed_rows(&batch)), [1, 3, 4].map(whole));
@@ -409,17 +410,17 @@ fn a_delivery_stream_gets_the_rows_of_all_hours_in_order_and_the_lake_the_rest()
         assert!(batch.held_bytes() >= packed_rows(&batch).len().min(100) + batch.objects[1].body.len());
     }
     let ids: std::collections::BTreeSet<_> = PACKINGS
-        .map(|packing| packed(Transform::json(), BatchLimits::default(), packing).id())
+        .map(|packing| packed(Builtin::json(), BatchLimits::default(), packing).id())
         .into_iter()
         .collect();
     assert_eq!(ids.len(), 3, "none finishes the batch of another: {ids:?}");
-    assert!(ids.contains(&Transform::json().id().to_string()));
+    assert!(ids.contains(&Builtin::json().id().to_string()));
 }
 
 /// Records of rows that are not compressed.
 fn read_lines(rows: &[u8]) -> Vec<RecordId> {
     let mut object = encode::Encoder::new(1);
-    object.push(rows, |_| true);
+    object.push(rows, 1, |_| true);
     read_records(&object.finish()).unwrap()
 }
 
@@ -441,7 +442,7 @@ fn positions_come_from_whole_objects_only() {
         assert!(matches!(read_records(&object[..cut]), Err(UnreadableObject::Gzip(_))), "{cut}");
     }
     let mut foreign = encode::Encoder::new(1);
-    foreign.push(b"{\"a\":1}\n", |_| true);
+    foreign.push(b"{\"a\":1}\n", 1, |_| true);
     assert!(matches!(read_records(&foreign.finish()), Err(UnreadableObject::Row { row: 1 })));
 }
 
@@ -460,7 +461,7 @@ fn content_is_that_of_the_rows_alone() {
     let text = lines(&fast[0]).iter().map(|line| format!("{line}\n")).collect::<Vec<_>>();
     let object = |rows: &[String]| {
         let mut encoder = encode::Encoder::new(1);
-        rows.iter().for_each(|row| assert!(encoder.push(row.as_bytes(), |_| true)));
+        rows.iter().for_each(|row| assert!(encoder.push(row.as_bytes(), 1, |_| true)));
         encoder.finish()
     };
     let members = [object(&text[..3]), object(&text[3..])].concat();
@@ -495,7 +496,7 @@ proptest! {
         packing in prop::sample::select(PACKINGS.to_vec()),
     ) {
         let limits = BatchLimits { gzip_level: level, ..BatchLimits::default() };
-        let context = packed(Transform::json(), limits, packing);
+        let context = packed(Builtin::json(), limits, packing);
         let records = documents(seed, count);
         let mut used = Batcher::new(Arc::clone(&context));
         push(&mut used, &documents(!seed, 20), &[3]);
@@ -550,7 +551,7 @@ fn records_that_panic_a_transform_cost_themselves() {
                 if base64 { base64_simd::STANDARD.encode_to_string(document).into_bytes() } else { document };
             page.push(&(n + 1).to_string(), "", START_US, &payload);
         }
-        let mut batcher = Batcher::new(context(Transform::panicking(), BatchLimits::default()));
+        let mut batcher = Batcher::new(context(Panicking::new(), BatchLimits::default()));
         let page = page.finish();
         let mut seen = Vec::new();
         each_record(page.records(), |record, panicked| {
@@ -585,7 +586,7 @@ fn pushing_ends_where_it_is_told() {
         page.push(&n.to_string(), "", START_US, b"panic");
     }
     let page = page.finish();
-    let mut batcher = Batcher::new(context(Transform::panicking(), BatchLimits::default()));
+    let mut batcher = Batcher::new(context(Panicking::new(), BatchLimits::default()));
     each_record(page.records(), |record, panicked| {
         batcher.push_within(record, panicked, |_| true);
         if batcher.records() == 2 {

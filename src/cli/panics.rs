@@ -44,7 +44,10 @@ mod tests {
     use std::process::{Command, Output};
 
     use super::*;
-    use crate::transform::{RecordContext, Scratch, SourceKind, Transform};
+    use std::sync::Arc;
+
+    use crate::transform::testing::Panicking;
+    use crate::transform::{RecordContext, RowMaker, SourceKind};
 
     const PART: &str = "KINETIDE_TEST_PANIC";
 
@@ -86,8 +89,7 @@ mod tests {
                 arrival_us: 0,
             };
             let data = br#"{"wallet":"panic"}"#;
-            let made =
-                Transform::panicking().apply_caught(&context, data, &mut Scratch::default(), &mut Vec::new());
+            let made = RowMaker::new(Arc::new(Panicking::new())).make_caught(&context, data, &mut Vec::new());
             return assert!(made.is_err());
         }
         let ended = play("a_panic_of_a_transform_does_not");

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Exit;
 use crate::config::{self, DEFAULT_TRANSFORM};
 use crate::terminal::{print_text, say_error};
-use crate::transform::{Column, ColumnType, DEAD_LETTER_COLUMNS, ErrorCode, Transform};
+use crate::transform::{Builtin, Column, ColumnType, DEAD_LETTER_COLUMNS, ErrorCode};
 
 /// Flags of `kinetide schema`.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ use crate::transform::{Column, ColumnType, DEAD_LETTER_COLUMNS, ErrorCode, Trans
 pub struct SchemaArgs {
     /// The transform that makes the rows.
     #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM,
-          value_parser = PossibleValuesParser::new(Transform::NAMES))]
+          value_parser = PossibleValuesParser::new(Builtin::NAMES))]
     transform: String,
 
     /// The settings file of `kinetide run`: the scales of its enrichment table decide decimal types.
@@ -78,7 +78,7 @@ pub async fn run(args: SchemaArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn text(args: &SchemaArgs, transform: &Transform) -> String {
+fn text(args: &SchemaArgs, transform: &Builtin) -> String {
     let columns = if args.dead_letters { DEAD_LETTER_COLUMNS.to_vec() } else { transform.columns() };
     match args.format {
         Format::Athena => athena(args, &columns),
@@ -209,7 +209,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::transform::{RecordContext, Scratch, SourceKind, dead_letter_row};
+    use crate::transform::{RecordContext, SourceKind, Transform, dead_letter_row};
 
     #[derive(Parser)]
     struct Line {
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn every_column_is_in_every_format() {
-        for transform in Transform::NAMES {
+        for transform in Builtin::NAMES {
             let columns = config::transform(transform, None).unwrap().columns();
             for format in FORMATS {
                 let text = printed(&format!("--transform {transform} --format {format}"));
@@ -284,10 +284,10 @@ mod tests {
             sub_sequence: None,
             arrival_us: 1_000_007,
         };
-        for name in Transform::NAMES {
+        for name in Builtin::NAMES {
             let transform = config::transform(name, None).unwrap();
             let mut row = Vec::new();
-            transform.apply(&context, data, &mut Scratch::default(), &mut row).unwrap();
+            transform.start().apply(&context, data, &mut row).unwrap();
             let expected: Vec<_> = transform.columns().iter().map(|column| column.name.to_owned()).collect();
             assert_eq!(names(&row)[..expected.len()], expected, "{name}");
         }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -12,7 +13,7 @@ use super::Exit;
 use crate::config::{DEFAULT_TRANSFORM, transform};
 use crate::terminal::{Out, say_error};
 use crate::transform::{
-    BadRecord, ErrorCode, RecordContext, Scratch, SourceKind, Transform, dead_letter_row, parse_utc_us,
+    BadRecord, ErrorCode, RecordContext, RowMaker, SourceKind, dead_letter_row, parse_utc_us,
 };
 
 const SHARD_ID: &str = "shardId-000000000000";
@@ -76,14 +77,14 @@ pub async fn run(args: TransformArgs) -> anyhow::Result<Exit> {
         Box::new(BufReader::new(File::open(&args.file).with_context(|| format!("could not open {name}"))?))
     };
     let mut run = Run {
-        transform,
+        maker: RowMaker::new(Arc::new(transform)),
         args: &args,
         rows: BufWriter::with_capacity(64 << 10, Out),
         dead_letters: io::stderr().lock(),
-        scratch: Scratch::default(),
-        row: Vec::new(),
+        text: Vec::new(),
         decoded: Vec::new(),
         records: 0,
+        made: 0,
         refused: 0,
     };
     run.all(input).with_context(|| format!("could not transform {name}"))
@@ -102,14 +103,15 @@ fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
 }
 
 struct Run<'a, R, D> {
-    transform: Transform,
+    maker: RowMaker,
     args: &'a TransformArgs,
     rows: R,
     dead_letters: D,
-    scratch: Scratch,
-    row: Vec<u8>,
+    /// Of the rows of one record.
+    text: Vec<u8>,
     decoded: Vec<u8>,
     records: u64,
+    made: u64,
     refused: u64,
 }
 
@@ -131,9 +133,9 @@ impl<R: Write, D: Write> Run<'_, R, D> {
         }
         self.lines((&text[..]).chain(input))?;
         self.rows.flush()?;
-        let (records, refused) = (self.records, self.refused);
-        writeln!(self.dead_letters, "{records} records: {} rows, {refused} dead letters", records - refused)?;
-        Ok(if refused == 0 { Exit::Done } else { Exit::Failed })
+        let Self { records, made, refused, .. } = self;
+        writeln!(self.dead_letters, "{records} records: {made} rows, {refused} dead letters")?;
+        Ok(if self.refused == 0 { Exit::Done } else { Exit::Failed })
     }
 
     fn lines(&mut self, mut input: impl BufRead) -> io::Result<()> {
@@ -185,10 +187,10 @@ impl<R: Write, D: Write> Run<'_, R, D> {
             sub_sequence: None,
             arrival_us: self.args.arrival.unwrap_or(0),
         };
-        let Self { transform, scratch, row, .. } = self;
+        let Self { maker, text, .. } = self;
         let mut apply = |context: &RecordContext<'_>| {
-            row.clear();
-            transform.apply_caught(context, data, scratch, row)
+            text.clear();
+            maker.make_caught(context, data, text)
         };
         let mut outcome = match bad {
             Some(bad) => Err(bad),
@@ -196,16 +198,19 @@ impl<R: Write, D: Write> Run<'_, R, D> {
         };
         // The creation time is known only now.
         if let (Ok(info), None) = (&outcome, self.args.arrival) {
-            context.arrival_us = info.cdc_us;
+            context.arrival_us = info.time_us;
             outcome = apply(&context);
         }
         match outcome {
-            Ok(_) => self.rows.write_all(&self.row),
+            Ok(info) => {
+                self.made += info.rows;
+                self.rows.write_all(&self.text)
+            }
             Err(bad) => {
                 self.refused += 1;
-                self.row.clear();
-                dead_letter_row(&context, &bad, data, &mut self.row);
-                self.dead_letters.write_all(&self.row)
+                self.text.clear();
+                dead_letter_row(&context, &bad, data, &mut self.text);
+                self.dead_letters.write_all(&self.text)
             }
         }
     }
@@ -234,14 +239,14 @@ mod tests {
         let args = Command::try_parse_from([&["transform"], flags].concat()).unwrap().args;
         let (mut rows, mut dead_letters) = (Vec::new(), Vec::new());
         let mut run = Run {
-            transform: transform(&args.transform, args.settings.as_deref()).unwrap(),
+            maker: RowMaker::new(Arc::new(transform(&args.transform, args.settings.as_deref()).unwrap())),
             args: &args,
             rows: &mut rows,
             dead_letters: &mut dead_letters,
-            scratch: Scratch::default(),
-            row: Vec::new(),
+            text: Vec::new(),
             decoded: Vec::new(),
             records: 0,
+            made: 0,
             refused: 0,
         };
         assert_eq!(run.all(input).unwrap(), exit);

@@ -7,6 +7,7 @@ pub mod variables;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -21,7 +22,7 @@ use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
 use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
-use crate::transform::{Transform, TransformError, TransformSettings};
+use crate::transform::{Builtin, Transform, TransformError, TransformSettings};
 
 pub use access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 #[cfg(feature = "local")]
@@ -276,7 +277,7 @@ pub struct Config {
     /// How objects are written to S3.
     pub s3: S3Settings,
     /// What makes the rows.
-    pub transform: Transform,
+    pub transform: Arc<dyn Transform>,
     /// Folders of the lake.
     pub layout: Layout,
     /// When a batch is full.
@@ -418,7 +419,7 @@ impl TryFrom<RunArgs> for Config {
             lake,
             firehose,
             s3,
-            transform,
+            transform: Arc::new(transform),
             layout,
             batch_age_max: args.batch_age,
             pending_format: match args.pending_format {
@@ -444,9 +445,9 @@ impl TryFrom<RunArgs> for Config {
 }
 
 /// The transform of this name, with what the settings file says.
-pub(crate) fn transform(name: &str, settings: Option<&std::path::Path>) -> Result<Transform, BadSetting> {
+pub(crate) fn transform(name: &str, settings: Option<&std::path::Path>) -> Result<Builtin, BadSetting> {
     let file = settings.map(read_file).transpose()?.unwrap_or_default();
-    Transform::named(name, &file).map_err(|error| match (&error, settings) {
+    Builtin::named(name, &file).map_err(|error| match (&error, settings) {
         (TransformError::Unknown(_), _) | (_, None) => {
             BadSetting { setting: "transform", value: name.to_owned(), allowed: error.to_string() }
         }
@@ -457,7 +458,7 @@ pub(crate) fn transform(name: &str, settings: Option<&std::path::Path>) -> Resul
 }
 
 /// Where rows land when nobody says it; `None` where that needs the stream's name, and it is not known.
-pub(crate) fn default_landing(transform: &Transform, stream: Option<&str>) -> Option<String> {
+pub(crate) fn default_landing(transform: &dyn Transform, stream: Option<&str>) -> Option<String> {
     match transform.id().name() {
         "crypto-transactions" => Some("landing/transactions".to_owned()),
         _ => stream.map(|stream| format!("landing/{}", folder_of(stream))),

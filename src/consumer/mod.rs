@@ -102,7 +102,7 @@ pub struct ConsumerSettings {
     /// A batch is closed this long after its first record was read.
     pub batch_age_max: Duration,
     /// What makes the rows.
-    pub transform: Transform,
+    pub transform: Arc<dyn Transform>,
     /// The lake, in one spelling: which batches are its own.
     pub lake: String,
     /// How pending batches are described; `None` as the fleet understands it.
@@ -149,7 +149,7 @@ impl Consumer {
             source: settings.source,
             layout: settings.layout.clone(),
             limits: settings.limits,
-            transform: settings.transform.clone(),
+            transform: Arc::clone(&settings.transform),
             packing: shared.firehose.as_ref().map(DeliveryStream::packing),
         });
         let seed =

@@ -14,7 +14,7 @@ use crate::lease::plan::Rules;
 use crate::lease::{Lease, LeaseTable, WorkerId};
 use crate::shard::ShardLister;
 use crate::telemetry::status::{Delivery, ProcessFacts, ShardState, Status};
-use crate::transform::{SourceKind, Transform};
+use crate::transform::{Builtin, SourceKind};
 
 const FAILOVER: Duration = Duration::from_secs(10);
 
@@ -60,7 +60,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         layout: Layout { landing: "landing".into(), errors: "errors".into() },
         limits: BatchLimits::default(),
         batch_age_max: FAILOVER,
-        transform: Transform::json(),
+        transform: std::sync::Arc::new(Builtin::json()),
         lake: "lake".into(),
         pending_format: None,
         initial_timestamp_us: None,

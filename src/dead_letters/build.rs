@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -10,13 +11,13 @@ use super::lines::{BrokenObject, each_letter};
 use super::object::LetterObject;
 use super::plan::{LineSet, Output};
 use crate::batch::{BatchLimits, Layout, RowObjects};
-use crate::transform::{BadRecord, ErrorCode, RowInfo, Scratch, Transform};
+use crate::transform::{BadRecord, ErrorCode, RowInfo, RowMaker, Transform};
 
 /// What a replay goes by.
 #[derive(Clone, Debug)]
 pub struct Job {
     /// What makes the rows.
-    pub transform: Transform,
+    pub transform: Arc<dyn Transform>,
     /// Where rows land and dead letters lie.
     pub layout: Layout,
     /// How much one generation brings; what does not fit is left to the next.
@@ -50,31 +51,31 @@ pub struct Rehearsal {
 }
 
 /// A transform with its buffers.
-struct Maker<'a> {
-    transform: &'a Transform,
-    scratch: Scratch,
+struct Maker {
+    maker: RowMaker,
     raw: Vec<u8>,
-    row: Vec<u8>,
+    rows: Vec<u8>,
 }
 
-impl<'a> Maker<'a> {
-    fn new(transform: &'a Transform) -> Self {
-        Self { transform, scratch: Scratch::default(), raw: Vec::new(), row: Vec::new() }
+impl Maker {
+    fn new(transform: &Arc<dyn Transform>) -> Self {
+        Self { maker: RowMaker::new(Arc::clone(transform)), raw: Vec::new(), rows: Vec::new() }
     }
 
-    /// Makes the row of a letter, in `self.row`.
+    /// Makes the rows of a letter, in `self.rows`.
     fn make(&mut self, letter: &Letter<'_>) -> Result<RowInfo, BadRecord> {
         // Its bytes are the payload as it came, which no transform has seen.
         if letter.error_code == ErrorCode::NotBase64.as_str() {
             return Err(ErrorCode::NotBase64.into());
         }
         letter.decode_into(&mut self.raw);
-        self.row.clear();
-        self.transform.apply_caught(&letter.context(), &self.raw, &mut self.scratch, &mut self.row)
+        self.rows.clear();
+        self.maker.make_caught(&letter.context(), &self.raw, &mut self.rows)
     }
 }
 
-/// Makes the rows of all `wanted` letters of an object, in its order. The same letters give the same bytes.
+/// Makes the rows of all `wanted` letters of an object, in its order; those of one letter are in one object. The same letters
+/// give the same bytes.
 ///
 /// # Errors
 /// When the object is broken: then nothing is to be made of any part of it.
@@ -102,7 +103,9 @@ pub fn build(
             return ControlFlow::Continue(());
         }
         match maker.make(&letter) {
-            Ok(RowInfo { cdc_us }) => match rows.push(cdc_us, &maker.row) {
+            // It stays what it is: nothing would show that it was replayed.
+            Ok(RowInfo { rows: 0, .. }) => {}
+            Ok(info) => match rows.push(info, &maker.rows) {
                 Some(place) => {
                     lines.resize_with(lines.len().max(place + 1), LineSet::default);
                     lines[place].push(number);
@@ -125,7 +128,7 @@ pub fn build(
 /// # Errors
 /// When the object is broken.
 pub fn rehearse(
-    transform: &Transform,
+    transform: &Arc<dyn Transform>,
     bytes: &[u8],
     mut wanted: impl FnMut(u64, &Letter<'_>) -> bool,
 ) -> Result<Rehearsal, BrokenObject> {
@@ -136,7 +139,7 @@ pub fn rehearse(
             Err(problem) => rehearsal.unreadable.push((number, problem)),
             Ok(letter) if !wanted(number, &letter) => {}
             Ok(letter) => match maker.make(&letter) {
-                Ok(_) => rehearsal.rows += 1,
+                Ok(RowInfo { rows, .. }) => rehearsal.rows += u64::from(rows > 0),
                 Err(bad) => *rehearsal.failed.entry(bad.code).or_default() += 1,
             },
         }

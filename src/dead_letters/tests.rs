@@ -22,8 +22,9 @@ use super::*;
 use crate::batch::{BatchLimits, Layout, read_records, seal_object};
 use crate::deliver::memory::{Faults, MemorySink};
 use crate::deliver::{Created, MayCreate, Sink, SinkError};
+use crate::transform::testing::Copies;
 use crate::transform::{
-    BadRecord, Enrichment, ErrorCode, RecordContext, SourceKind, Transform, dead_letter_row,
+    BadRecord, Builtin, Enrichment, ErrorCode, RecordContext, SourceKind, Transform, dead_letter_row,
 };
 
 const CHANGE: &[u8] = include_bytes!("../../tests/fixtures/kinesis-dynamodb-insert.json");
@@ -61,13 +62,13 @@ fn letters() -> Bytes {
     encoder.finish().unwrap().into()
 }
 
-fn job(transform: Transform) -> Job {
+fn job(transform: impl Transform) -> Job {
     let layout = Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() };
-    Job { transform, layout, limits: BatchLimits::default() }
+    Job { transform: Arc::new(transform), layout, limits: BatchLimits::default() }
 }
 
 fn jobs() -> [Job; 2] {
-    [job(Transform::json()), job(Transform::dynamodb_cdc())]
+    [job(Builtin::json()), job(Builtin::dynamodb_cdc())]
 }
 
 /// Lines of which a job makes rows.
@@ -203,8 +204,7 @@ async fn a_replay_lands_what_can_be_a_row_and_nothing_twice() {
 async fn the_figures_of_replays_at_the_same_time_add_up() {
     for (first, second) in [("json", "json"), ("json", "cdc"), ("cdc", "cdc")] {
         let lake = MemorySink::new();
-        let named =
-            |name| if name == "json" { job(Transform::json()) } else { job(Transform::dynamodb_cdc()) };
+        let named = |name| if name == "json" { job(Builtin::json()) } else { job(Builtin::dynamodb_cdc()) };
         let jobs = [named(first), named(second), named(first)];
         let done = futures::future::join_all(jobs.iter().map(|job| run(&lake, job))).await;
         let done: Vec<Replayed> = done.into_iter().map(Result::unwrap).collect();
@@ -220,7 +220,7 @@ async fn what_does_not_fit_comes_with_the_next_generation() {
         BatchLimits { rows_bytes_max: 100, ..BatchLimits::default() },
     ] {
         let lake = MemorySink::new();
-        let json = Job { limits, ..job(Transform::json()) };
+        let json = Job { limits, ..job(Builtin::json()) };
         let replayed = run(&lake, &json).await.unwrap();
         assert_eq!((landed_by(&replayed), replayed.failed), (6, [(ErrorCode::NotJson, 1)].into()));
         settled(&lake, &json).await;
@@ -231,7 +231,7 @@ async fn what_does_not_fit_comes_with_the_next_generation() {
 #[tokio::test]
 async fn only_what_is_wanted_is_replayed() {
     let lake = MemorySink::new();
-    let json = job(Transform::json());
+    let json = job(Builtin::json());
     let two = |letter: &Letter<'_>| letter.sequence_number == "2";
     assert_eq!(landed_by(&replay(&lake, &json, &object(), &letters(), &two).await.unwrap()), 1);
     assert_eq!(rows(&lake).await, HashMap::from([(2, 1)]));
@@ -293,8 +293,8 @@ async fn killed_at_every_step_by_turns() {
 /// what it has created itself.
 #[tokio::test]
 async fn who_goes_on_with_a_plan_claims_neither_its_rows_nor_its_name() {
-    let crypto = Transform::crypto_transactions(&Enrichment::default()).unwrap();
-    let jobs = [job(Transform::dynamodb_cdc()), job(crypto)];
+    let crypto = Builtin::crypto_transactions(&Enrichment::default()).unwrap();
+    let jobs = [job(Builtin::dynamodb_cdc()), job(crypto)];
     let mut alone = Vec::new();
     for job in &jobs {
         let lake = MemorySink::new();
@@ -393,4 +393,38 @@ async fn what_somebody_else_has_written_stops_the_replay() {
     let lake = MemorySink::new();
     let outcome = replay(&lake, &json, &object(), broken, &|_| true).await;
     assert!(matches!(outcome, Err(ReplayError::Broken(_))) && lake.objects().is_empty());
+}
+
+/// A letter of which a transform makes several rows is replayed once, as one; one of which it makes none stays open.
+#[tokio::test]
+async fn letters_may_give_several_rows_or_none() {
+    let mut rows = Vec::new();
+    for (number, raw) in (1..).zip(["3{\"a\":1}", "0{\"a\":2}", "1{\"a\":3}", "2{\"a\":4}", "none"]) {
+        let context = RecordContext {
+            source: SourceKind::Kinesis,
+            shard_id: "shardId-000000000000",
+            sequence_number: &i64::to_string(&number),
+            sub_sequence: None,
+            arrival_us: HOUR + number / 4 * HOUR_US,
+        };
+        dead_letter_row(&context, &BadRecord::from(ErrorCode::WrongType), raw.as_bytes(), &mut rows);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&rows).unwrap();
+    let letters = encoder.finish().unwrap();
+    let (lake, job) = (MemorySink::new(), job(Copies::new()));
+    let would = rehearse(&job.transform, &letters, |_, _| true).unwrap();
+    assert_eq!((would.rows, would.failed.len()), (3, 1));
+    for landed in [3, 0] {
+        let replayed = replay(&lake, &job, &object(), &letters, &|_| true).await.unwrap();
+        assert_eq!((landed_by(&replayed), replayed.failed.len()), (landed, 1));
+        let objects = lake.objects();
+        let mut found: Vec<_> = objects.iter().filter(|(key, _)| key.starts_with("landing/")).collect();
+        found.sort_unstable_by_key(|(key, _)| *key);
+        let records = found.into_iter().map(|(_, body)| {
+            let records = read_records(body).unwrap().into_iter();
+            records.map(|record| record.sequence.to_string()).collect::<Vec<_>>().concat()
+        });
+        assert_eq!(records.collect::<Vec<_>>(), ["1113", "44"]);
+    }
 }

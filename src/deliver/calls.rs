@@ -71,7 +71,7 @@ mod tests {
     use crate::generate::envelope::{self, Table};
     use crate::generate::synthetic::{Mix, Synthetic};
     use crate::shard::ShardId;
-    use crate::transform::{Enrichment, SourceKind, Transform};
+    use crate::transform::{Builtin, Enrichment, SourceKind};
 
     const OK: Entry = Entry { has_id: true, has_error: false };
     const ERROR: Entry = Entry { has_id: false, has_error: true };
@@ -130,7 +130,7 @@ mod tests {
                 source: SourceKind::Kinesis,
                 layout: Layout { landing: "landing".into(), errors: "errors".into() },
                 limits: BatchLimits::default(),
-                transform: Transform::crypto_transactions(&Enrichment::default()).unwrap(),
+                transform: std::sync::Arc::new(Builtin::crypto_transactions(&Enrichment::default()).unwrap()),
                 packing: Some(packing),
             }));
             page.records().for_each(|record| batcher.push(&record));

@@ -3,14 +3,12 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use super::{BadRecord, ErrorCode, RecordContext, RowInfo, Scratch, Transform};
-
 thread_local! {
     /// A transform is at work on this thread.
     static AT_WORK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// A transform panicked; the buffers that it was given may hold anything.
+/// A transform panicked; its buffers may hold anything.
 #[derive(Debug)]
 pub struct Panicked;
 
@@ -37,29 +35,13 @@ pub fn catch<R>(work: impl FnOnce() -> R) -> Result<R, Panicked> {
     })
 }
 
-impl Transform {
-    /// As [`Transform::apply`], with a panic taken for a bad record. For where one record comes at a time; for many it is
-    /// cheaper to [`catch`] around all of them.
-    pub fn apply_caught(
-        &self,
-        context: &RecordContext<'_>,
-        data: &[u8],
-        scratch: &mut Scratch,
-        row: &mut Vec<u8>,
-    ) -> Result<RowInfo, BadRecord> {
-        let start = row.len();
-        catch(|| self.apply(context, data, scratch, row)).unwrap_or_else(|Panicked| {
-            *scratch = Scratch::default();
-            row.truncate(start);
-            Err(ErrorCode::TransformPanicked.into())
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transform::SourceKind;
+    use std::sync::Arc;
+
+    use crate::transform::testing::Panicking;
+    use crate::transform::{RecordContext, RowMaker, SourceKind};
 
     const CONTEXT: RecordContext<'_> = RecordContext {
         source: SourceKind::Kinesis,
@@ -71,15 +53,14 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_transform_is_a_bad_record() {
-        let (mut scratch, mut row) = (Scratch::default(), b"before\n".to_vec());
-        let mut apply =
-            |data: &[u8]| Transform::panicking().apply_caught(&CONTEXT, data, &mut scratch, &mut row);
+        let (mut maker, mut rows) = (RowMaker::new(Arc::new(Panicking::new())), b"before\n".to_vec());
+        let mut apply = |data: &[u8]| maker.make_caught(&CONTEXT, data, &mut rows);
         assert!(apply(br#"{"a":1}"#).is_ok());
         let bad = apply(br#"{"a":"panic"}"#).unwrap_err();
         assert_eq!(bad.code.as_str(), "transform_panicked");
         assert!(!at_work());
         assert!(apply(br#"{"a":2}"#).is_ok());
-        assert_eq!(String::from_utf8(row).unwrap().lines().count(), 3);
+        assert_eq!(String::from_utf8(rows).unwrap().lines().count(), 3);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+const NAME_BYTES_MAX: usize = 64;
+
 /// Name, version and options of a transform. Rows of the same records are equal when this is equal.
 /// Written as `crypto-transactions/1/9f3ac2d1`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,11 +16,18 @@ pub struct TransformId {
 
 impl TransformId {
     /// `version` counts the changes of the code that change rows; `options` is the canonical text of the settings.
-    pub(super) fn new(name: &str, version: u32, options: &str) -> Self {
+    ///
+    /// # Errors
+    /// When the name is not 1 to 64 letters, digits, `-`, `_` and `.`.
+    pub fn new(name: &str, version: u32, options: &str) -> Result<Self, InvalidTransformName> {
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if !plain || !(1..=NAME_BYTES_MAX).contains(&name.len()) {
+            return Err(InvalidTransformName(name.to_owned()));
+        }
         let hash = fnv1a(options.as_bytes());
         #[expect(clippy::cast_possible_truncation, reason = "both halves of the hash go in")]
         let fingerprint = (hash ^ (hash >> 32)) as u32;
-        Self { name: name.to_owned(), version, fingerprint }
+        Ok(Self { name: name.to_owned(), version, fingerprint })
     }
 
     /// Name of the transform.
@@ -32,6 +41,11 @@ impl fmt::Display for TransformId {
         write!(f, "{}/{}/{:08x}", self.name, self.version, self.fingerprint)
     }
 }
+
+/// A transform cannot have this name: it is part of texts that are taken apart again.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot be the name of a transform: use 1 to 64 letters, digits, '-', '_' and '.'")]
+pub struct InvalidTransformName(String);
 
 /// The text is not `name/version/fingerprint`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,9 +82,12 @@ mod tests {
 
     #[test]
     fn an_id_survives_its_text() {
-        let id = TransformId::new("crypto-transactions", 1, "{}");
+        let id = TransformId::new("crypto-transactions", 1, "{}").unwrap();
         assert_eq!(id.to_string().parse(), Ok(id.clone()));
-        assert_ne!(id, TransformId::new("crypto-transactions", 1, "{ }"));
+        assert_ne!(Ok(id), TransformId::new("crypto-transactions", 1, "{ }"));
+        for name in ["", "a/b", "a+b", "a b", "ü", &"a".repeat(65)] {
+            assert!(TransformId::new(name, 1, "").is_err(), "{name}");
+        }
         for text in
             ["", "a", "a/1", "/1/00000000", "a/1/0", "a/01/00000000", "a/1/0000000G", "a/1/00000000/x"]
         {

@@ -1,39 +1,35 @@
-//! Change event → output row, one JSON line. Deterministic: the same record gives the same bytes, so that a batch
-//! can be built again by another worker. No wall clock, no random ids.
+//! Record → rows, each a line of JSON.
 //!
-//! Owns: the built-in transforms, the rows they write, the dead letter row.
+//! Owns: what a transform must do and promise, the built-in ones, how rows name their record, the dead letter row.
 //! Does not own: which object a row goes to (`batch`).
 
+mod builtin;
 mod caught;
-mod cdc;
-mod columns;
-mod crypto;
 mod dead_letter;
-mod enrichment;
 mod id;
-mod passthrough;
+mod maker;
 mod place;
 mod row;
-mod schema;
+#[cfg(test)]
+pub(crate) mod testing;
 mod time;
 
 pub use crate::decode::{BadRecord, ErrorCode};
+pub use builtin::{
+    Builtin, Column, ColumnSettings, ColumnType, Constant, DEAD_LETTER_COLUMNS, Enrichment, FeeDiscount,
+    InvalidColumns, InvalidEnrichment, Nested, TransformError, TransformSettings, UnknownTransform,
+};
 pub use caught::{Panicked, at_work, catch};
-pub use columns::{ColumnSettings, InvalidColumns, Nested};
 pub use dead_letter::dead_letter_row;
-pub use enrichment::{Constant, Enrichment, FeeDiscount, InvalidEnrichment};
-pub use id::{InvalidTransformId, TransformId};
+pub use id::{InvalidTransformId, InvalidTransformName, TransformId};
+pub use maker::RowMaker;
 pub use place::record_of;
-pub use schema::{Column, ColumnType, DEAD_LETTER_COLUMNS};
 pub use time::parse_utc_us;
 
 pub(crate) use id::fnv1a;
 pub(crate) use time::Utc;
 
-use crate::decode::Image;
-use columns::{ColumnRules, Columns};
-use enrichment::Rules;
-use serde::Deserialize;
+use std::fmt;
 
 /// Where a record came from. Decides `ordering_key`: the clocks and sequence numbers of the two cannot be
 /// compared, so that one lake table takes one source.
@@ -70,148 +66,52 @@ pub struct RecordContext<'a> {
     pub arrival_us: i64,
 }
 
-/// What the batch needs to know about a row.
+/// What a batch needs to know about the rows of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowInfo {
-    /// Time that decides the partition: of the change, or of arrival where there is no change time. µs.
-    pub cdc_us: i64,
+    /// Time that decides the partition of all of them, since the rows of a record lie in one object: of the change, or of
+    /// arrival where there is no change time. µs since the epoch. Of no meaning where there are no rows.
+    pub time_us: i64,
+    /// How many there are. With none the record is left out of the lake on purpose, and counts as delivered.
+    pub rows: u64,
 }
 
-/// Buffers that a transform reuses from record to record.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    image: Image,
-    columns: Columns,
+/// What makes rows of records. The built-in ones are [`Builtin`]; a program that uses kinetide as a library may bring its
+/// own.
+///
+/// Batches are built again, by other workers too, and compared. So the same record must always give the same bytes, and
+/// whatever may change them must be part of the id: no clock, no random numbers, nothing that is remembered from record
+/// to record.
+pub trait Transform: Send + Sync + 'static {
+    /// What rows depend on besides the records. Two workers may finish each other's batches when theirs are equal.
+    fn id(&self) -> &TransformId;
+
+    /// Starts work for one reader of records. Must not panic.
+    fn start(&self) -> Box<dyn Rows>;
 }
 
-/// One of the built-in transforms, ready to run.
-#[derive(Clone, Debug)]
-pub struct Transform {
-    id: TransformId,
-    kind: Kind,
-    columns: ColumnRules,
+impl fmt::Debug for dyn Transform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transform({})", self.id())
+    }
 }
 
-#[derive(Clone, Debug)]
-enum Kind {
-    CryptoTransactions(Rules),
-    DynamodbCdc,
-    Json,
-    #[cfg(test)]
-    Panicking,
-}
-
-/// Nested settings of the transforms, as the settings file holds them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TransformSettings {
-    /// Constants of the computed columns.
-    pub enrichment: Enrichment,
-    /// How members become columns.
-    pub columns: ColumnSettings,
-}
-
-/// No transform has this name.
-#[derive(Debug, thiserror::Error)]
-#[error("no transform is called {0:?}: use one of crypto-transactions, dynamodb-cdc, json")]
-pub struct UnknownTransform(String);
-
-/// Why a transform cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TransformError {
-    /// The name is wrong.
-    #[error(transparent)]
-    Unknown(#[from] UnknownTransform),
-    /// The constants are wrong.
-    #[error(transparent)]
-    Enrichment(#[from] InvalidEnrichment),
-    /// The columns are wrong.
-    #[error(transparent)]
-    Columns(#[from] InvalidColumns),
-}
-
-impl Transform {
-    /// Names of the built-in transforms.
-    pub const NAMES: [&str; 3] = [crypto::NAME, cdc::NAME, passthrough::NAME];
-
-    /// The transform called `name`.
+/// A transform at work, with the buffers that it reuses from record to record.
+pub trait Rows: Send {
+    /// Appends the rows of one record to `out`, none or any number. Each is a JSON object on one line, its `\n` included,
+    /// and has the columns of [`RecordContext::push_place`]: from them a repair learns which records are in the lake.
+    ///
+    /// A panic costs this record, which becomes a dead letter; so does a broken promise about the rows, which is made a
+    /// panic. Work starts anew after it.
     ///
     /// # Errors
-    /// When there is none, or it cannot work with these settings.
-    pub fn named(name: &str, settings: &TransformSettings) -> Result<Self, TransformError> {
-        let columns = |own| ColumnRules::new(&settings.columns, own);
-        let (version, kind, columns) = match name {
-            crypto::NAME => {
-                let rules = Rules::try_from(&settings.enrichment)?;
-                (crypto::VERSION, Kind::CryptoTransactions(rules), columns(&crypto::OWN)?)
-            }
-            cdc::NAME => (cdc::VERSION, Kind::DynamodbCdc, columns(&row::ENVELOPE)?),
-            passthrough::NAME => (passthrough::VERSION, Kind::Json, columns(&passthrough::OWN)?),
-            other => return Err(UnknownTransform(other.to_owned()).into()),
-        };
-        let mut options = settings.columns.canonical();
-        if matches!(kind, Kind::CryptoTransactions(_)) {
-            options = settings.enrichment.canonical() + &options;
-        }
-        Ok(Self { id: TransformId::new(name, version, &options), kind, columns })
-    }
-
-    /// Changes of the table `CryptoTransactions`: fixed columns, exact enrichment.
-    pub fn crypto_transactions(enrichment: &Enrichment) -> Result<Self, TransformError> {
-        let settings = TransformSettings { enrichment: enrichment.clone(), ..TransformSettings::default() };
-        Self::named(crypto::NAME, &settings)
-    }
-
-    /// Changes of any DynamoDB table, flattened.
-    pub fn dynamodb_cdc() -> Self {
-        Self::named(cdc::NAME, &TransformSettings::default()).expect("works with the defaults")
-    }
-
-    /// Any JSON object, passed through.
-    pub fn json() -> Self {
-        Self::named(passthrough::NAME, &TransformSettings::default()).expect("works with the defaults")
-    }
-
-    /// As [`Transform::json`], but panics at a record with the word.
-    #[cfg(test)]
-    pub(crate) fn panicking() -> Self {
-        Self { id: TransformId::new("panicking", 1, ""), kind: Kind::Panicking, ..Self::json() }
-    }
-
-    /// What rows depend on besides the records.
-    pub fn id(&self) -> &TransformId {
-        &self.id
-    }
-
-    /// Appends the row of one record to `row`, one JSON line with its `\n`. On an error `row` is as it was.
-    pub fn apply(
-        &self,
+    /// When the record cannot become rows: it becomes a dead letter, whatever was appended.
+    fn apply(
+        &mut self,
         context: &RecordContext<'_>,
         data: &[u8],
-        scratch: &mut Scratch,
-        row: &mut Vec<u8>,
-    ) -> Result<RowInfo, BadRecord> {
-        let start = row.len();
-        caught::set_at_work(true);
-        let outcome = match &self.kind {
-            Kind::CryptoTransactions(rules) => {
-                crypto::apply(rules, &self.columns, context, data, scratch, row)
-            }
-            Kind::DynamodbCdc => cdc::apply(&self.columns, context, data, scratch, row),
-            Kind::Json => passthrough::apply(&self.columns, context, data, scratch, row),
-            #[cfg(test)]
-            Kind::Panicking => {
-                let outcome = passthrough::apply(&self.columns, context, data, scratch, row);
-                assert!(!data.windows(5).any(|word| word == b"panic"), "{}", String::from_utf8_lossy(data));
-                outcome
-            }
-        };
-        caught::set_at_work(false);
-        if outcome.is_err() {
-            row.truncate(start);
-        }
-        outcome
-    }
+        out: &mut Vec<u8>,
+    ) -> Result<RowInfo, BadRecord>;
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transform::{ErrorCode, SourceKind, Transform, dead_letter_row};
+    use crate::transform::{Builtin, ErrorCode, SourceKind, Transform, dead_letter_row};
 
     fn id(digits: &str, sub: Option<u64>) -> Option<RecordId> {
         Some(RecordId { sequence: SequenceNumber::parse(digits).unwrap(), sub })
@@ -149,7 +149,7 @@ mod tests {
             };
             let mut rows = Vec::new();
             let document = format!("{{\"{attribute}\":{value}}}");
-            Transform::json().apply_caught(&context, document.as_bytes(), &mut Default::default(), &mut rows).unwrap();
+            Builtin::json().start().apply(&context, document.as_bytes(), &mut rows).unwrap();
             prop_assert_eq!(record_of(&rows), id(&digits, sub));
             rows.clear();
             dead_letter_row(&context, &ErrorCode::NotJson.into(), b"x", &mut rows);

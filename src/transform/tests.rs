@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use rust_decimal::{Decimal, RoundingStrategy::MidpointAwayFromZero};
@@ -15,8 +16,8 @@ macro_rules! fixture {
     };
 }
 
-fn crypto() -> Transform {
-    Transform::crypto_transactions(&Enrichment::default()).unwrap()
+fn crypto() -> Builtin {
+    Builtin::crypto_transactions(&Enrichment::default()).unwrap()
 }
 
 fn context(source: SourceKind, sequence_number: &str) -> RecordContext<'_> {
@@ -29,9 +30,9 @@ fn context(source: SourceKind, sequence_number: &str) -> RecordContext<'_> {
     }
 }
 
-fn apply(transform: &Transform, data: &[u8]) -> Result<String, BadRecord> {
+fn apply(transform: &Builtin, data: &[u8]) -> Result<String, BadRecord> {
     let mut row = Vec::new();
-    transform.apply(&context(SourceKind::Kinesis, "1"), data, &mut Scratch::default(), &mut row)?;
+    transform.start().apply(&context(SourceKind::Kinesis, "1"), data, &mut row)?;
     Ok(String::from_utf8(row).unwrap())
 }
 
@@ -58,7 +59,7 @@ const TRADE: [(&str, &str, &str); 7] = [
 ];
 
 /// The columns of a trade with some attributes changed; an empty value takes the attribute away.
-fn trade(rules: &Transform, changes: &[(&str, &str)]) -> BTreeMap<String, String> {
+fn trade(rules: &Builtin, changes: &[(&str, &str)]) -> BTreeMap<String, String> {
     let item = TRADE.iter().filter_map(|(name, tag, value)| {
         let value = changes.iter().find(|change| change.0 == *name).map_or(*value, |change| change.1);
         (!value.is_empty()).then(|| format!(r#""{name}":{{"{tag}":"{value}"}}"#))
@@ -75,11 +76,11 @@ fn samples_give_the_expected_rows() {
         fixture!("kinesis-dynamodb-ttl-remove.json"),
         fixture!("kinesis-dynamodb-insert-millis.json"),
     ];
-    let (transform, mut scratch, mut rows) = (crypto(), Scratch::default(), Vec::new());
+    let (mut transform, mut rows) = (crypto().start(), Vec::new());
     for (index, sample) in samples.into_iter().enumerate() {
         let sequence_number = (index + 1).to_string();
         let context = context(SourceKind::Kinesis, &sequence_number);
-        transform.apply(&context, sample, &mut scratch, &mut rows).unwrap();
+        transform.apply(&context, sample, &mut rows).unwrap();
     }
     let expected = str::from_utf8(fixture!("expected-rows.ndjson")).unwrap();
     assert_eq!(String::from_utf8(rows).unwrap(), expected);
@@ -87,7 +88,7 @@ fn samples_give_the_expected_rows() {
 
 #[test]
 fn every_type_keeps_its_value_and_gets_a_column() {
-    let row = apply(&Transform::dynamodb_cdc(), fixture!("all-types.json")).unwrap();
+    let row = apply(&Builtin::dynamodb_cdc(), fixture!("all-types.json")).unwrap();
     let mut columns = columns(&row);
     for name in row::ENVELOPE {
         assert!(columns.remove(name).is_some(), "{name}");
@@ -112,13 +113,13 @@ fn every_type_keeps_its_value_and_gets_a_column() {
 fn rows_of_parts_say_their_index() {
     for (transform, data) in [
         (crypto(), &fixture!("kinesis-dynamodb-insert.json")[..]),
-        (Transform::dynamodb_cdc(), fixture!("kinesis-dynamodb-insert.json")),
-        (Transform::json(), b"{\"a\":1}"),
+        (Builtin::dynamodb_cdc(), fixture!("kinesis-dynamodb-insert.json")),
+        (Builtin::json(), b"{\"a\":1}"),
     ] {
         let row = |sub_sequence| {
             let mut row = Vec::new();
             let context = RecordContext { sub_sequence, ..context(SourceKind::Kinesis, "17") };
-            transform.apply(&context, data, &mut Scratch::default(), &mut row).unwrap();
+            transform.start().apply(&context, data, &mut row).unwrap();
             String::from_utf8(row).unwrap()
         };
         let whole = row(None);
@@ -144,11 +145,12 @@ fn malformed_samples_are_refused_and_leave_the_row_alone() {
         (fixture!("bad-number.json"), ErrorCode::BadNumber),
         (fixture!("keys-only.json"), ErrorCode::NoImage),
     ];
-    for transform in [crypto(), Transform::dynamodb_cdc()] {
+    for transform in [crypto(), Builtin::dynamodb_cdc()] {
         for (sample, code) in samples {
-            let (mut scratch, mut row) = (Scratch::default(), b"before".to_vec());
+            let mut row = b"before".to_vec();
             let context = context(SourceKind::Kinesis, "1");
-            let bad = transform.apply(&context, sample, &mut scratch, &mut row).unwrap_err();
+            let bad =
+                RowMaker::new(Arc::new(transform.clone())).make(&context, sample, &mut row).unwrap_err();
             assert_eq!((bad.code, &row[..]), (code, &b"before"[..]));
         }
     }
@@ -162,12 +164,12 @@ fn dynamodb_streams_records_are_ordered_by_their_sequence_number() {
         records: Vec<&'a RawValue>,
     }
     let answer: Answer<'_> = serde_json::from_slice(fixture!("dynamodb-streams-record.json")).unwrap();
-    let (transform, mut scratch) = (crypto(), Scratch::default());
+    let mut transform = crypto().start();
     let mut seen = Vec::new();
     for record in answer.records {
         let mut row = Vec::new();
         let context = context(SourceKind::DynamoDbStreams, "7");
-        transform.apply(&context, record.get().as_bytes(), &mut scratch, &mut row).unwrap();
+        transform.apply(&context, record.get().as_bytes(), &mut row).unwrap();
         let columns = columns(str::from_utf8(&row).unwrap());
         let column = |name: &str| columns[name].trim_matches('"').to_owned();
         assert_eq!(column("source"), "dynamodb-streams");
@@ -304,17 +306,17 @@ fn unknown_attributes_follow_by_name_and_never_shadow_columns() {
     assert!(row.ends_with(&format!("\"invalid_reason\":\"missing_field\",{tail}\n")), "{row}");
     // Names that differ only by case are one column.
     assert_eq!(columns(&row)["price"], "2");
-    let row = apply(&Transform::dynamodb_cdc(), &insert(item)).unwrap();
+    let row = apply(&Builtin::dynamodb_cdc(), &insert(item)).unwrap();
     let tail = r#""item_source":"y","item_year":3,"price":2,"risk_flag":"x","zeta":1}"#;
     assert!(row.ends_with(&format!("Z\",{tail}\n")), "{row}");
     let both = r#""Price":{"N":"2"},"price":{"N":"3"}"#;
-    for transform in [crypto(), Transform::dynamodb_cdc()] {
+    for transform in [crypto(), Builtin::dynamodb_cdc()] {
         assert_eq!(apply(&transform, &insert(both)).unwrap_err().code, ErrorCode::AmbiguousNames);
     }
 }
 
-fn with_columns(name: &str, toml: &str) -> Result<Transform, TransformError> {
-    Transform::named(name, &toml::from_str(toml).unwrap())
+fn with_columns(name: &str, toml: &str) -> Result<Builtin, TransformError> {
+    Builtin::named(name, &toml::from_str(toml).unwrap())
 }
 
 #[test]
@@ -341,7 +343,7 @@ fn settings_rename_columns_and_write_nested_values_as_text() {
 
 #[test]
 fn column_settings_are_part_of_the_id_and_checked() {
-    for name in Transform::NAMES {
+    for name in Builtin::NAMES {
         let id = |toml: &str| with_columns(name, toml).unwrap().id().to_string();
         let plain = id("");
         assert_eq!(plain, id("[columns]\nnested = \"json\"\n[columns.rename]"));
@@ -372,19 +374,17 @@ fn numbers_that_do_not_fit_their_column_are_refused() {
             (!fits).then_some(ErrorCode::BadNumber),
             "{number}"
         );
-        assert!(
-            apply(&Transform::dynamodb_cdc(), &insert(&format!(r#""price":{{"N":"{number}"}}"#))).is_ok()
-        );
+        assert!(apply(&Builtin::dynamodb_cdc(), &insert(&format!(r#""price":{{"N":"{number}"}}"#))).is_ok());
     }
 }
 
 #[test]
 fn no_reader_takes_an_ordering_key_for_a_number() {
     for source in [SourceKind::Kinesis, SourceKind::DynamoDbStreams] {
-        for transform in [crypto(), Transform::dynamodb_cdc(), Transform::json()] {
+        for transform in [crypto(), Builtin::dynamodb_cdc(), Builtin::json()] {
             let mut row = Vec::new();
             let data = insert(r#""a":{"S":""}"#);
-            transform.apply(&context(source, "17"), &data, &mut Scratch::default(), &mut row).unwrap();
+            transform.start().apply(&context(source, "17"), &data, &mut row).unwrap();
             let columns = columns(str::from_utf8(&row).unwrap());
             let key = columns["ordering_key"].trim_matches('"');
             assert!(key.contains('-') && key.ends_with("017") && key.parse::<f64>().is_err(), "{key}");
@@ -406,12 +406,12 @@ fn a_deletion_known_by_its_key_is_a_row() {
 #[test]
 fn json_objects_pass_through() {
     let row =
-        apply(&Transform::json(), b"{ \"b\": [1.0, \"x\"],\n \"shard_id\": null, \"A\": 1e300 }").unwrap();
+        apply(&Builtin::json(), b"{ \"b\": [1.0, \"x\"],\n \"shard_id\": null, \"A\": 1e300 }").unwrap();
     let key = format!("00001768469430000000-{:0>60}", 1);
     let place = r#""shard_id":"shardId-000000000000","sequence_number":"1","ingestion_time":"2026-01-15T09:30:30.000000Z""#;
     let members = r#""a":1e300,"b":[1.0,"x"],"item_shard_id":null"#;
     assert_eq!(row, format!("{{\"ordering_key\":\"{key}\",{place},{members}}}\n"));
-    assert_eq!(apply(&Transform::json(), b"[]").unwrap_err().code, ErrorCode::NotObject);
+    assert_eq!(apply(&Builtin::json(), b"[]").unwrap_err().code, ErrorCode::NotObject);
 }
 
 #[test]
@@ -448,25 +448,25 @@ fn dead_letters_say_what_a_row_made_from_them_needs() {
 fn ids_change_with_the_options() {
     let id = |toml: &str| {
         let settings: Enrichment = toml::from_str(toml).unwrap();
-        Transform::crypto_transactions(&settings).unwrap().id().clone()
+        Builtin::crypto_transactions(&settings).unwrap().id().clone()
     };
     // A changed default changes rows: raise the version, not only this text.
     assert_eq!(crypto().id().to_string(), "crypto-transactions/2/f39cf2c8");
     assert_eq!(id(""), *crypto().id());
     assert_eq!(id("high_risk_above = \"500000.00\""), *crypto().id());
     assert_ne!(id("high_risk_above = 500001"), *crypto().id());
-    assert_ne!(*Transform::json().id(), *Transform::dynamodb_cdc().id());
-    for name in Transform::NAMES {
-        assert_eq!(Transform::named(name, &TransformSettings::default()).unwrap().id().name(), name);
+    assert_ne!(*Builtin::json().id(), *Builtin::dynamodb_cdc().id());
+    for name in Builtin::NAMES {
+        assert_eq!(Builtin::named(name, &TransformSettings::default()).unwrap().id().name(), name);
     }
-    assert!(Transform::named("jsonl", &TransformSettings::default()).is_err());
+    assert!(Builtin::named("jsonl", &TransformSettings::default()).is_err());
 }
 
 #[test]
 fn settings_that_cannot_work_are_refused() {
     let refuse = |toml: &str| {
         let settings: Result<Enrichment, _> = toml::from_str(toml);
-        assert!(settings.is_err() || Transform::crypto_transactions(&settings.unwrap()).is_err(), "{toml}");
+        assert!(settings.is_err() || Builtin::crypto_transactions(&settings.unwrap()).is_err(), "{toml}");
     };
     refuse("precision = 19");
     refuse("precision = 0");
@@ -484,7 +484,7 @@ fn settings_that_cannot_work_are_refused() {
 fn finer_scales_keep_small_prices() {
     let toml = "precision = 18\nprice_scale = 10\nquantity_scale = 8\n[price_factors]\nBinance = \"0.5\"";
     let settings: Enrichment = toml::from_str(toml).unwrap();
-    let transform = Transform::crypto_transactions(&settings).unwrap();
+    let transform = Builtin::crypto_transactions(&settings).unwrap();
     let columns = trade(&transform, &[("price", "0.0000095"), ("quantity", "12345678.00000001")]);
     assert_eq!(columns["trade_value"], "117.283941000000095");
     assert_eq!(columns["normalized_price"], "0.00000475");
@@ -528,7 +528,7 @@ proptest! {
 
     #[test]
     fn never_panics_and_rows_are_lines(item in "\"[a-z_]{0,9}\":\\{\"[SNBLM]\":\"?[0-9a-zE.+-]{0,12}\"?\\}", noise: Vec<u8>) {
-        for transform in [crypto(), Transform::dynamodb_cdc(), Transform::json()] {
+        for transform in [crypto(), Builtin::dynamodb_cdc(), Builtin::json()] {
             for data in [insert(&item), noise.clone()] {
                 if let Ok(row) = apply(&transform, &data) {
                     prop_assert_eq!(row.find("\n"), Some(row.len() - 1));

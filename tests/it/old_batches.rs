@@ -20,7 +20,7 @@ use kinetide::lease::plan::Rules;
 use kinetide::lease::{Lease, LeaseTable, Pending, WorkerId};
 use kinetide::shard::{Checkpoint, Position, RecordId, SequenceNumber, ShardId, ShardLister};
 use kinetide::telemetry::status::{Delivery, ProcessFacts, Status};
-use kinetide::transform::{Enrichment, SourceKind, Transform};
+use kinetide::transform::{Builtin, Enrichment, SourceKind, Transform};
 use kinetide::worker::{self, Drain};
 use serde::Deserialize;
 use tokio::task::JoinSet;
@@ -130,7 +130,7 @@ async fn finish(
     pending: &Pending,
     records: &[OldRecord],
     there: &BTreeMap<String, String>,
-    transform: Transform,
+    transform: Arc<dyn Transform>,
     format: PendingFormat,
 ) -> Arc<MemorySink> {
     let (table, sink) = (Arc::new(MemoryLeaseTable::new()), Arc::new(MemorySink::new()));
@@ -209,10 +209,10 @@ async fn finish(
 
 #[tokio::test(start_paused = true)]
 async fn batches_of_an_earlier_release_are_finished_once() {
-    let transforms = [
-        Transform::crypto_transactions(&Enrichment::default()).unwrap(),
-        Transform::dynamodb_cdc(),
-        Transform::json(),
+    let transforms: [Arc<dyn Transform>; 3] = [
+        Arc::new(Builtin::crypto_transactions(&Enrichment::default()).unwrap()),
+        Arc::new(Builtin::dynamodb_cdc()),
+        Arc::new(Builtin::json()),
     ];
     for (name, text) in FIXTURES {
         let fixture = Fixture::read(text);
@@ -229,7 +229,8 @@ async fn batches_of_an_earlier_release_are_finished_once() {
             for transform in &transforms {
                 for format in [PendingFormat::One, PendingFormat::Two] {
                     let sink =
-                        finish(&fixture.pending(), &fixture.records, lake, transform.clone(), format).await;
+                        finish(&fixture.pending(), &fixture.records, lake, Arc::clone(transform), format)
+                            .await;
                     let records = |body| read_records(body).unwrap();
                     let mut landed: Vec<Position> =
                         sink.objects().values().flat_map(|b| records(b)).map(RecordId::position).collect();
@@ -261,7 +262,7 @@ async fn a_batch_is_finished_inside_an_aggregate() {
         source: SourceKind::Kinesis,
         layout: Layout { landing: "landing/trades".into(), errors: "errors".into() },
         limits: BatchLimits::default(),
-        transform: Transform::json(),
+        transform: Arc::new(Builtin::json()),
         packing: None,
     };
     let (id, mut batcher) = (context.id(), Batcher::new(Arc::new(context)));
@@ -297,7 +298,8 @@ async fn a_batch_is_finished_inside_an_aggregate() {
                 objects.map(|(_, object)| (object.key.clone(), STANDARD.encode_to_string(&object.body)));
             let there = there.collect();
             let pending = pending(transform);
-            let sink = finish(&pending, &records, &there, Transform::json(), PendingFormat::Two).await;
+            let sink =
+                finish(&pending, &records, &there, Arc::new(Builtin::json()), PendingFormat::Two).await;
             let objects = sink.objects();
             let mut landed: Vec<_> = objects.values().flat_map(|body| read_records(body).unwrap()).collect();
             landed.sort();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kinetide::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, Packing};
 use kinetide::fetch::{Page, PageBuilder};
 use kinetide::shard::ShardId;
-use kinetide::transform::{ColumnSettings, Nested, SourceKind, Transform, TransformSettings};
+use kinetide::transform::{Builtin, ColumnSettings, Nested, SourceKind, TransformSettings};
 
 const EXPECTED: &str = include_str!("../fixtures/batches/objects.txt");
 const START_US: i64 = 1_768_469_400_000_000;
@@ -58,7 +58,7 @@ fn page(base64: bool) -> Page {
     page.finish()
 }
 
-fn transforms() -> Vec<Transform> {
+fn transforms() -> Vec<Builtin> {
     let columns = ColumnSettings {
         rename: [("a".to_owned(), "sub_sequence_number_of_a".to_owned())].into(),
         nested: Nested::JsonText,
@@ -66,23 +66,18 @@ fn transforms() -> Vec<Transform> {
     let other = TransformSettings { columns, ..TransformSettings::default() };
     [TransformSettings::default(), other]
         .iter()
-        .flat_map(|settings| Transform::NAMES.map(|name| Transform::named(name, settings).unwrap()))
+        .flat_map(|settings| Builtin::NAMES.map(|name| Builtin::named(name, settings).unwrap()))
         .collect()
 }
 
-fn batch(
-    transform: &Transform,
-    source: SourceKind,
-    packing: Option<Packing>,
-    base64: bool,
-) -> (String, Batch) {
+fn batch(transform: &Builtin, source: SourceKind, packing: Option<Packing>, base64: bool) -> (String, Batch) {
     let context = Arc::new(BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000003"),
         source,
         layout: Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() },
         limits: BatchLimits::default(),
-        transform: transform.clone(),
+        transform: Arc::new(transform.clone()),
         packing,
     });
     let mut batcher = Batcher::new(Arc::clone(&context));

@@ -3,7 +3,7 @@
 use stateright::{Checker, HasDiscoveries, Model};
 
 use super::Bounds;
-use super::made::Made::{self, One, Streamed, Turned, Two};
+use super::made::Made::{self, LeavesOut, One, Streamed, Turned, Two};
 use crate::checkpoint::PendingFormat;
 
 const TURNED: Made = Turned { named_so: true };
@@ -67,6 +67,22 @@ fn sealing_without_saying_so_loses_records() {
         ..Bounds::takeovers(vec![One, Two, One])
     };
     assert_fails(bounds, "a record below the checkpoint is delivered");
+}
+
+/// Up to batches that have no objects at all, beside workers that make rows of all records.
+#[test]
+fn records_without_rows_survive_everything() {
+    for transforms in [vec![LeavesOut, LeavesOut], vec![LeavesOut, Two], vec![One, LeavesOut]] {
+        let checked = check(Bounds { transforms, lost_answers: 0, ..Bounds::default() });
+        checked.assert_properties();
+        println!("{} states", checked.unique_state_count());
+    }
+    for format in FORMATS {
+        for transforms in [vec![LeavesOut, One], vec![Streamed, LeavesOut]] {
+            let checked = check(Bounds { format, trims: 1, crashes: 1, ..Bounds::takeovers(transforms) });
+            checked.assert_properties();
+        }
+    }
 }
 
 #[test]

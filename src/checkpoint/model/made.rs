@@ -17,6 +17,8 @@ pub(super) enum Made {
     Turned { named_so: bool },
     /// Odd records go to the delivery stream, the others into an object.
     Streamed,
+    /// Odd records give no rows, the others are in one object: a batch may have none at all.
+    LeavesOut,
 }
 
 impl Made {
@@ -26,14 +28,20 @@ impl Made {
             Self::Two | Self::Turned { named_so: false } => "two",
             Self::Turned { named_so: true } => "turned",
             Self::Streamed => "streamed",
+            Self::LeavesOut => "leaves out",
         }
     }
 
-    /// Folder of a record; `None` for the delivery stream.
+    /// Whether a record gives no rows.
+    pub(super) fn leaves_out(self, record: u8) -> bool {
+        self == Self::LeavesOut && !record.is_multiple_of(2)
+    }
+
+    /// Folder of a record that gives rows; `None` for the delivery stream.
     pub(super) fn folder(self, record: u8) -> Option<&'static str> {
         let even = record.is_multiple_of(2);
         match self {
-            Self::One => Some("a"),
+            Self::One | Self::LeavesOut => Some("a"),
             Self::Two => Some(if even { "b" } else { "a" }),
             Self::Turned { .. } => Some(if even { "a" } else { "b" }),
             Self::Streamed => even.then_some("a"),
@@ -50,7 +58,7 @@ pub(super) fn build(
 ) -> (BTreeMap<String, Vec<u8>>, Vec<u8>) {
     let mut objects = BTreeMap::<String, Vec<u8>>::new();
     let mut stream = Vec::new();
-    for record in records {
+    for record in records.filter(|record| !made.leaves_out(*record)) {
         match made.folder(record) {
             None => stream.push(record),
             Some(folder) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -131,7 +132,7 @@ fn job(lake: &Lake, which: &Which, args: &ReplayArgs) -> Result<Job, String> {
             .ok_or("no folder for the rows: set --landing, or --stream for the default folder")?,
     };
     let layout = layout(&landing, &lake.errors).map_err(text)?;
-    Ok(Job { transform, layout, limits: BatchLimits::default() })
+    Ok(Job { transform: Arc::new(transform), layout, limits: BatchLimits::default() })
 }
 
 fn report(job: &Job, dry_run: bool) -> Report {

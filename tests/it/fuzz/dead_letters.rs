@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use kinetide::batch::{BatchLimits, Layout, read_records};
 use kinetide::dead_letters::{Chain, Done, Job, LetterObject, Plan, Shape, build, each_letter, rehearse};
-use kinetide::transform::{Transform, TransformSettings};
+use kinetide::transform::{Builtin, TransformSettings};
 
 use super::fuzz;
 
@@ -19,8 +20,8 @@ fn a_line_is_a_dead_letter_or_is_counted_and_its_neighbours_are_replayed() {
         name: "trades-shardId-000000000000-1-9.ndjson.gz".to_owned(),
     };
     let layout = Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() };
-    let jobs = Transform::NAMES.map(|name| Job {
-        transform: Transform::named(name, &TransformSettings::default()).unwrap(),
+    let jobs = Builtin::NAMES.map(|name| Job {
+        transform: Arc::new(Builtin::named(name, &TransformSettings::default()).unwrap()),
         layout: layout.clone(),
         limits: BatchLimits { objects_max: 3, rows_bytes_max: 20_000, ..BatchLimits::default() },
     });

@@ -92,7 +92,7 @@ fn within_time<T>(reader: &str, input: &[u8], work: impl FnOnce() -> T) -> T {
 
 /// Writes the objects of a batch for the readers of `.ci/readers.py`, where a variable says a folder. Equal ones once.
 #[expect(clippy::disallowed_methods, reason = "where tests leave objects is no setting of the service")]
-fn keep_for_readers(batch: &Batch, transform: &Transform) {
+fn keep_for_readers(batch: &Batch, transform: &dyn Transform) {
     let Ok(folder) = std::env::var("KINETIDE_TEST_READERS_DIR") else { return };
     for object in &batch.objects {
         let mut hasher = DefaultHasher::new();

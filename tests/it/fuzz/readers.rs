@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kinetide::batch::BatchContext;
 use kinetide::fetch::PageBuilder;
-use kinetide::transform::Transform;
+use kinetide::transform::Builtin;
 use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -157,8 +157,8 @@ fn trees() -> impl Strategy<Value = Tree> {
 
 fn with_text(context: &Arc<BatchContext>) -> Arc<BatchContext> {
     let settings = toml::from_str("[columns]\nnested = \"json-text\"").unwrap();
-    let transform = Transform::named(context.transform.id().name(), &settings).unwrap();
-    Arc::new(BatchContext { transform, ..(**context).clone() })
+    let transform = Builtin::named(context.transform.id().name(), &settings).unwrap();
+    Arc::new(BatchContext { transform: Arc::new(transform), ..(**context).clone() })
 }
 
 proptest! {

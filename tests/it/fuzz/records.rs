@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 use kinetide::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, read_records};
 use kinetide::fetch::{Page, PageBuilder};
 use kinetide::shard::ShardId;
-use kinetide::transform::{SourceKind, Transform, TransformSettings};
+use kinetide::transform::{Builtin, SourceKind, TransformSettings};
 use kinetide::trial::{Put, Puts, verify};
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -22,21 +22,20 @@ const GOOD: &[u8] = include_bytes!("../../fixtures/kinesis-dynamodb-insert.json"
 const ARRIVAL_US: i64 = 1_768_469_401_000_000;
 const NUMBERS: [&str; 3] = ["1001", "1002", "1003"];
 
-fn context(transform: Transform) -> Arc<BatchContext> {
+fn context(transform: Builtin) -> Arc<BatchContext> {
     Arc::new(BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
         layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
         limits: BatchLimits::default(),
-        transform,
+        transform: Arc::new(transform),
         packing: None,
     })
 }
 
 pub(super) fn contexts() -> Vec<Arc<BatchContext>> {
-    let transforms =
-        Transform::NAMES.map(|name| Transform::named(name, &TransformSettings::default()).unwrap());
+    let transforms = Builtin::NAMES.map(|name| Builtin::named(name, &TransformSettings::default()).unwrap());
     transforms.map(context).into()
 }
 
@@ -52,7 +51,7 @@ pub(super) fn batch(context: &Arc<BatchContext>, page: &Page) -> Option<Batch> {
     let mut batcher = Batcher::new(Arc::clone(context));
     page.records().for_each(|record| batcher.push(&record));
     let batch = batcher.close();
-    batch.iter().for_each(|batch| keep_for_readers(batch, &context.transform));
+    batch.iter().for_each(|batch| keep_for_readers(batch, &*context.transform));
     batch
 }
 

@@ -11,7 +11,7 @@ use kinetide::lease::memory::Faults;
 use kinetide::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, Pending, WorkerId};
 use kinetide::shard::{Checkpoint, Position, ShardId};
 use kinetide::telemetry::status::ShardState;
-use kinetide::transform::Transform;
+use kinetide::transform::{Builtin, Transform};
 use kinetide::worker::Drain;
 use tokio::time::Instant;
 
@@ -21,8 +21,8 @@ use super::world::{FAILOVER, START_US, Settings, World};
 pub(super) const HOUR_US: i64 = 3_600_000_000;
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
-pub(super) fn transform() -> Transform {
-    Transform::dynamodb_cdc()
+pub(super) fn transform() -> Arc<dyn Transform> {
+    Arc::new(Builtin::dynamodb_cdc())
 }
 
 /// One shard, whose records change every hour, so that each has an object of its own in a batch.
@@ -206,7 +206,7 @@ async fn a_stop_amid_the_last_page_is_not_the_end_of_the_shard() {
 /// A batch is finished by a worker with less memory than it needs, for which nobody else would make room.
 #[tokio::test(start_paused = true)]
 async fn a_batch_above_the_byte_budget_is_rebuilt() {
-    for version in [transform(), Transform::json()] {
+    for version in [transform(), Arc::new(Builtin::json())] {
         let mut world = world(6, 1, Settings { objects_max: 6, ..Settings::default() });
         left_pending(&mut world, false).await;
         world.settings.byte_budget = 1 << 20;

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod cases;
+mod copies;
 mod log;
 mod proof;
 mod quiet;
@@ -35,6 +36,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
+use copies::copies_of;
 use log::{Log, Place};
 use verify::{Good, Produced, read_back};
 use world::{FAILOVER, Initial, START_US, Settings, World, transforms};
@@ -82,7 +84,7 @@ impl Storm {
             ..Settings::default()
         };
         let world = World::new(seed, rng.random_range(1..5), rng.random_range(3..40), settings);
-        let version = rng.random_range(0..4);
+        let version = rng.random_range(0..transforms().len());
         let wanted = rng.random_range(1..=WORKERS.1);
         Self { rng, world, produced: BTreeMap::new(), version, wanted, stream_calms: None }
     }
@@ -189,7 +191,8 @@ impl Storm {
             _ => record(&id, created_us, price),
         };
         let place = self.world.put(hash_key, &data);
-        self.produced.insert(place, Produced { id, good, arrival_us });
+        let copies = copies_of(data.as_bytes());
+        self.produced.insert(place, Produced { id, good, copies, arrival_us });
     }
 
     fn elapsed(&self) -> Duration {
@@ -335,7 +338,7 @@ impl Storm {
 
     /// Every worker is replaced, one after the other or all at once, by another version.
     async fn deploy(&mut self) {
-        self.version = (self.version + self.rng.random_range(1..4)) % 4;
+        self.version = (self.version + self.rng.random_range(1..transforms().len())) % transforms().len();
         self.world.settings.pending_format = *PENDING_FORMATS.choose(&mut self.rng).unwrap();
         let at_once: bool = self.rng.random();
         for old in self.world.working() {

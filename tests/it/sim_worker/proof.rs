@@ -2,6 +2,7 @@
 //! seals in their place, records that are gone, another transform, another lake, either format.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,10 +11,11 @@ use kinetide::checkpoint::{PendingBatch, PendingFormat};
 use kinetide::deliver::Sink;
 use kinetide::lease::fleet::PENDING;
 use kinetide::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, Pending, WorkerId, WorkerRow};
-use kinetide::shard::{Checkpoint, ShardId};
+use kinetide::shard::{Checkpoint, Position, ShardId};
 use kinetide::telemetry::status::ShardState;
 use kinetide::transform::Transform;
 
+use super::copies::{Copies, copies_of};
 use super::verify::{Good, Produced, read_back};
 use super::world::{FAILOVER, START_US, Settings, World, transforms};
 use super::{Place, record};
@@ -43,13 +45,17 @@ fn world(format: PendingFormat) -> (World, BTreeMap<Place, Produced>) {
             Good::Sometimes => record(&id, START_US, r#"{"S":"dear"}"#),
             Good::Always => record(&id, START_US - (n as i64 / 2) * HOUR_US, r#"{"N":"64250.75"}"#),
         };
-        produced.insert(world.put(0, &data), Produced { id, good, arrival_us: 0 });
+        let copies = copies_of(data.as_bytes());
+        produced.insert(world.put(0, &data), Produced { id, good, copies, arrival_us: 0 });
     }
     (world, produced)
 }
 
 /// The batch as a worker prepares it, and its objects.
-async fn prepared(transform: &Transform, format: PendingFormat) -> (Pending, BTreeMap<String, Bytes>) {
+async fn prepared(
+    transform: &Arc<dyn Transform>,
+    format: PendingFormat,
+) -> (Pending, BTreeMap<String, Bytes>) {
     let (mut world, _) = world(format);
     world.start_worker(transform);
     world.until_done(MINUTE * 20).await;
@@ -65,7 +71,11 @@ async fn found(
 ) -> (World, BTreeMap<Place, Produced>) {
     let (world, produced) = world(format);
     let listed = world.shards().await.remove(0);
-    let lease = Lease { pending: pending.into().cloned(), ..Lease::new(&listed, Checkpoint::TrimHorizon) };
+    let pending = pending.into().cloned();
+    let batch = pending.as_ref().and_then(|pending| PendingBatch::from_pending(pending).unwrap());
+    world.log.lock().unwrap().copied =
+        batch.is_some_and(|batch| batch.transform == Copies::new().id().to_string());
+    let lease = Lease { pending, ..Lease::new(&listed, Checkpoint::TrimHorizon) };
     assert!(world.outside.table.create(&lease).await.unwrap());
     for (key, body) in objects {
         world.outside.sink.create(key, body.clone()).await.unwrap();
@@ -118,6 +128,53 @@ async fn any_part_of_a_batch_is_completed_by_any_transform() {
         }
     }
     assert!(repairs > 100, "{repairs} of {runs}");
+}
+
+/// A batch of which no record gives a row has no object, and its end is the checkpoint all the same: also where the
+/// checkpoint has come to it while the batch was pending.
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_rows_is_brought_to_its_end() {
+    let put = |world: &World| {
+        let mut places = Vec::new();
+        for n in 0..3 {
+            let mut data = record(&format!("t-{n}"), START_US, r#"{"N":"1"}"#);
+            while copies_of(data.as_bytes()) != 0 {
+                data.push('\t');
+            }
+            places.push(world.put(0, &data).1);
+        }
+        places
+    };
+    let at = |sequence: u128| Checkpoint::At(Position::new(sequence.into()));
+    let copies: Arc<dyn Transform> = Arc::new(Copies::new());
+    for format in FORMATS {
+        let settings = Settings { pending_format: Some(format), ..Settings::default() };
+        let mut world = World::new(1, 1, 3, settings);
+        let places = put(&world);
+        world.start_worker(&copies);
+        world.until_done(MINUTE * 20).await;
+        assert!(world.outside.sink.objects().is_empty());
+        let pending = world.log.lock().unwrap().prepared[0].pending.clone().unwrap();
+        assert_eq!(pending.checkpoint, at(places[2]));
+        for checkpoint in [Checkpoint::TrimHorizon, at(places[0]), at(places[2])] {
+            for (finisher, rows) in [(&copies, 0), (&transforms()[3], 3)] {
+                let mut world = World::new(1, 1, 3, settings);
+                put(&world);
+                let listed = world.shards().await.remove(0);
+                let lease =
+                    Lease { pending: Some(pending.clone()), ..Lease::new(&listed, checkpoint.clone()) };
+                assert!(world.outside.table.create(&lease).await.unwrap());
+                world.start_worker(finisher);
+                world.run(MINUTE * 20).await;
+                let log = world.log.lock().unwrap();
+                let row = &log.rows[&self::lease()];
+                assert_eq!((&row.checkpoint, &row.pending), (&at(places[2]), &None), "{checkpoint:?}");
+                let done = places.iter().filter(|place| at(**place) <= checkpoint).count();
+                let landed = if rows == 0 { 0 } else { rows - done };
+                assert_eq!(log.landed.len(), landed, "{format:?} {checkpoint:?} {}", finisher.id());
+            }
+        }
+    }
 }
 
 /// An owner of another build sealed the keys, and the batch was forgotten before it named new ones: the first batch of the

@@ -13,7 +13,7 @@ use kinetide::fetch::memory;
 use kinetide::lease::{Lease, LeaseTable, LeaseWrite, Pending};
 use kinetide::shard::{Checkpoint, Position};
 use kinetide::telemetry::status::ShardState;
-use kinetide::transform::Transform;
+use kinetide::transform::{Builtin, Transform};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -246,7 +246,7 @@ async fn forty_pending_batches_are_rebuilt_within_a_small_budget() {
         }
     }
     world.outside.fail_sink(MINUTE * 60, false);
-    let first = world.start_worker(&Transform::json());
+    let first = world.start_worker(&(Arc::new(Builtin::json()) as _));
     while world.log.lock().unwrap().prepared.len() < SHARDS {
         world.run(MINUTE).await;
     }
@@ -254,7 +254,7 @@ async fn forty_pending_batches_are_rebuilt_within_a_small_budget() {
     world.settings.byte_budget = BUDGET;
     let delay_max = Duration::from_secs(1);
     world.stream.set_faults(1, memory::Faults { delay_max, empty: 0.1, ..memory::Faults::default() });
-    let next = world.start_worker(&Transform::json());
+    let next = world.start_worker(&(Arc::new(Builtin::json()) as _));
     let mut most = 0;
     while let Some(rest) = world.unfinished().await {
         assert!(world.elapsed() < MINUTE * 180, "{rest}");
@@ -293,7 +293,7 @@ struct Made {
     objects: BTreeMap<String, Bytes>,
 }
 
-async fn made_by(mut world: World, transform: &Transform) -> Made {
+async fn made_by(mut world: World, transform: &Arc<dyn Transform>) -> Made {
     let produced: Vec<u128> =
         world.stream.records().iter().map(|(_, n, _)| n.as_str().parse().unwrap()).collect();
     world.log.lock().unwrap().produced.insert(shard(), produced);
@@ -390,7 +390,7 @@ async fn an_object_that_cannot_be_read_is_not_taken_for_an_empty_one() {
             let mut world = with_objects(&made, &stage, |index| kept[index]).await;
             world.outside.put_unseen(broken, spoiled).await;
             let before = world.outside.sink.objects();
-            world.start_worker(&Transform::json());
+            world.start_worker(&(Arc::new(Builtin::json()) as _));
             world.run(FAILOVER * 5).await;
             let status = world.shard_status(&shard()).unwrap();
             assert_eq!(status.state, ShardState::Stalled("unreadable_object"), "{broken}");

@@ -15,6 +15,8 @@ pub(super) struct Produced {
     pub(super) id: String,
     /// Whether it can become a row: of every transform, of some, or of none.
     pub(super) good: Good,
+    /// How many rows the version gives that makes copies.
+    pub(super) copies: u64,
     /// µs since the epoch.
     pub(super) arrival_us: i64,
 }
@@ -26,9 +28,10 @@ pub(super) enum Good {
     Never,
 }
 
-/// Rows and dead letters.
+/// Records that are rows, or left out by a version that makes none of them, and dead letters.
 pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> (usize, usize) {
-    let mut seen: BTreeMap<Place, String> = BTreeMap::new();
+    // Where it is, and the copies that are still to come.
+    let mut seen: BTreeMap<Place, (String, u64)> = BTreeMap::new();
     let (mut rows, mut letters) = (0, 0);
     for (key, object) in world.outside.sink.objects() {
         let mut text = String::new();
@@ -46,6 +49,16 @@ pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> 
             let place = (ShardId::new(shard), sequence.parse().unwrap());
             assert!(place.0 == shard_of(&key) && (first..=last).contains(&place.1), "{place:?} in {key}");
             let Some(record) = produced.get(&place) else { panic!("{place:?} was never put") };
+            let copy = row["copy"].as_u64();
+            match (seen.get_mut(&place), copy) {
+                (Some((other, more)), Some(copy)) if *other == key && copy + *more == record.copies => {
+                    *more = more.checked_sub(1).unwrap();
+                    continue;
+                }
+                (Some((other, _)), _) => panic!("{place:?} is in {other} and in {key}"),
+                (None, Some(copy)) => assert_eq!(copy, 0),
+                (None, None) => {}
+            }
             if dead {
                 letters += 1;
                 assert!(record.good != Good::Always, "{} is a dead letter in {key}", record.id);
@@ -57,11 +70,12 @@ pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> 
                     assert!(key.contains(&format!("/hour={hour:02}/")), "{created} in {key}");
                 }
             }
-            if let Some(other) = seen.insert(place.clone(), key.clone()) {
-                panic!("{place:?} is in {other} and in {key}");
-            }
+            seen.insert(place, (key.clone(), copy.map_or(0, |_| record.copies - 1)));
         }
     }
+    let cut = seen.iter().find(|(_, (_, more))| *more > 0);
+    assert!(cut.is_none(), "some rows of a record are missing: {cut:?}");
+    let copied = world.log.lock().unwrap().copied;
     let starts = world.log.lock().unwrap().starts.clone();
     let is_after_the_start = |place: &Place| starts.get(&place.0).is_none_or(|start| place.1 > *start);
     for (place, record) in produced {
@@ -74,10 +88,12 @@ pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> 
         let early = if after { None } else { seen.get(place) };
         assert!(early.is_none(), "{place:?} was put before the start and is in {early:?}");
     }
-    let lost: Vec<_> =
-        produced.keys().filter(|place| is_after_the_start(place) && !seen.contains_key(place)).collect();
-    assert!(lost.is_empty(), "{} records are not in the lake, the first is {:?}", lost.len(), lost[0]);
-    (rows, letters)
+    let (left_out, lost): (Vec<_>, Vec<_>) = produced
+        .iter()
+        .filter(|(place, _)| is_after_the_start(place) && !seen.contains_key(place))
+        .partition(|(_, record)| copied && record.copies == 0 && record.good != Good::Never);
+    assert!(lost.is_empty(), "{} records are not in the lake, the first is {:?}", lost.len(), lost[0].0);
+    (rows + left_out.len(), letters)
 }
 
 /// First and last sequence number in the name of an object: `…-shardId-N-first-last[-rG].ndjson.gz`.

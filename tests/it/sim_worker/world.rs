@@ -15,7 +15,7 @@ use kinetide::lease::plan::Rules;
 use kinetide::lease::{Lease, TableError, WorkerId};
 use kinetide::shard::{Checkpoint, Shard, ShardId, ShardLister};
 use kinetide::telemetry::status::{Delivery, ProcessFacts, ShardSnapshot, Status};
-use kinetide::transform::{Enrichment, SourceKind, Transform};
+use kinetide::transform::{Builtin, Enrichment, SourceKind, Transform};
 use kinetide::worker::{self, Drain};
 use std::future::Future;
 use std::pin::Pin;
@@ -24,6 +24,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::copies::{self, Copies, copies_of};
 use super::log::Log;
 use super::wire::{Gate, Outside, Wire};
 
@@ -85,14 +86,16 @@ impl Default for Settings {
     }
 }
 
-/// Versions that are deployed in turn. They put records into other rows, other objects, or make dead letters of them.
-pub(super) fn transforms() -> [Transform; 4] {
+/// Versions that are deployed in turn. They put records into other rows, other objects, make dead letters of them, or
+/// several rows, or none.
+pub(super) fn transforms() -> [Arc<dyn Transform>; 5] {
     let other = Enrichment { high_risk_above: 1000.into(), ..Enrichment::default() };
     [
-        Transform::crypto_transactions(&Enrichment::default()).unwrap(),
-        Transform::crypto_transactions(&other).unwrap(),
-        Transform::dynamodb_cdc(),
-        Transform::json(),
+        Arc::new(Builtin::crypto_transactions(&Enrichment::default()).unwrap()),
+        Arc::new(Builtin::crypto_transactions(&other).unwrap()),
+        Arc::new(Builtin::dynamodb_cdc()),
+        Arc::new(Builtin::json()),
+        Arc::new(Copies::new()),
     ]
 }
 
@@ -170,11 +173,16 @@ impl World {
     pub(super) fn put(&self, hash_key: u128, data: &str) -> (ShardId, u128) {
         let (shard, sequence) = self.stream.put(hash_key, "key", data).unwrap();
         let sequence = sequence.as_str().parse().unwrap();
-        self.log.lock().unwrap().produced.entry(shard.clone()).or_default().push(sequence);
+        let mut log = self.log.lock().unwrap();
+        log.produced.entry(shard.clone()).or_default().push(sequence);
+        if copies_of(data.as_bytes()) == 0 {
+            log.without_copies.insert((shard.clone(), sequence));
+        }
         (shard, sequence)
     }
 
-    pub(super) fn start_worker(&mut self, transform: &Transform) -> usize {
+    pub(super) fn start_worker(&mut self, transform: &Arc<dyn Transform>) -> usize {
+        self.log.lock().unwrap().copied |= transform.id().name() == copies::NAME;
         let number = self.workers.len();
         let id = WorkerId::new(format!("worker-{number:03}"));
         let seed = self.seed.wrapping_mul(1009).wrapping_add(number as u64);
@@ -236,7 +244,7 @@ impl World {
                 layout: Layout { landing: "landing".into(), errors: "errors".into() },
                 limits,
                 batch_age_max: self.settings.batch_age_max,
-                transform: transform.clone(),
+                transform: Arc::clone(transform),
                 lake: self.settings.lake.into(),
                 pending_format: self.settings.pending_format,
                 initial_timestamp_us: self.later_initial.time(),

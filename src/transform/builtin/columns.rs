@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::place::SUB_SEQUENCE;
-use super::{BadRecord, ErrorCode, RecordContext};
 use crate::decode::Image;
 use crate::decode::json::push_string_bytes;
+use crate::transform::place::SUB_SEQUENCE;
+use crate::transform::{BadRecord, ErrorCode, RecordContext};
 
 /// Partition keys of the lake: a body column of such a name makes a table unusable.
 const PARTITION_KEYS: [&str; 4] = ["year", "month", "day", "hour"];

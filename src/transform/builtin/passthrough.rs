@@ -1,9 +1,10 @@
 //! `json`: any JSON object, its members behind the record's place and arrival time.
 
+use super::Scratch;
 use super::columns::ColumnRules;
-use super::row::{push_ingestion_time, push_ordering_key};
-use super::{BadRecord, RecordContext, RowInfo, Scratch};
 use crate::decode::decode_object;
+use crate::transform::row::{push_ingestion_time, push_ordering_key};
+use crate::transform::{BadRecord, RecordContext};
 
 pub(super) const NAME: &str = "json";
 /// Raise it with every change that changes a row.
@@ -12,13 +13,14 @@ pub(super) const VERSION: u32 = 2;
 /// Its own columns, in row order.
 pub(super) const OWN: [&str; 4] = ["ordering_key", "shard_id", "sequence_number", "ingestion_time"];
 
+/// Appends the row of a record; answers its time.
 pub(super) fn apply(
     rules: &ColumnRules,
     context: &RecordContext<'_>,
     data: &[u8],
     scratch: &mut Scratch,
     row: &mut Vec<u8>,
-) -> Result<RowInfo, BadRecord> {
+) -> Result<i64, BadRecord> {
     let Scratch { image, columns } = scratch;
     decode_object(data, image)?;
     columns.assign(rules, context, image)?;
@@ -29,5 +31,5 @@ pub(super) fn apply(
     push_ingestion_time(row, context);
     columns.push(rules, image, row);
     row.extend_from_slice(b"}\n");
-    Ok(RowInfo { cdc_us: context.arrival_us })
+    Ok(context.arrival_us)
 }

@@ -1,8 +1,8 @@
 //! The types of the columns that a transform writes, and of dead letters.
 
 use super::enrichment::Rules;
-use super::row::ENVELOPE;
-use super::{Kind, Transform, crypto, passthrough};
+use super::{Builtin, Kind, crypto, passthrough};
+use crate::transform::row::ENVELOPE;
 
 /// The type of a column, in the terms that catalogs share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub const DEAD_LETTER_COLUMNS: [Column; 11] = [
     Column { name: "arrivalTimestampMicros", kind: ColumnType::BigInt },
 ];
 
-impl Transform {
+impl Builtin {
     /// The columns that every row has, in their order. Other members of a record follow them, by name.
     pub fn columns(&self) -> Vec<Column> {
         let names: Vec<&'static str> = match &self.kind {
@@ -59,7 +59,7 @@ impl Transform {
             _ => passthrough::OWN.to_vec(),
         };
         let rules = match &self.kind {
-            Kind::CryptoTransactions(rules) => Some(rules),
+            Kind::CryptoTransactions(rules) => Some(rules.as_ref()),
             _ => None,
         };
         names.into_iter().map(|name| Column { name, kind: kind(name, rules) }).collect()

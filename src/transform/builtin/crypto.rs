@@ -1,10 +1,11 @@
 //! `crypto-transactions`: fixed columns of the table `CryptoTransactions`, with exact enrichment.
 
+use super::Scratch;
 use super::columns::{ColumnRules, Columns, same_column};
 use super::enrichment::{Enriched, Rules};
-use super::row::{ENVELOPE, push_bool, push_decimal, push_envelope, push_ingestion_time};
-use super::{BadRecord, ErrorCode, RecordContext, RowInfo, Scratch, Utc, parse_utc_us};
 use crate::decode::{Image, Kind, Number, decode_event};
+use crate::transform::row::{ENVELOPE, push_bool, push_decimal, push_envelope, push_ingestion_time};
+use crate::transform::{BadRecord, ErrorCode, RecordContext, Utc, parse_utc_us};
 
 pub(super) const NAME: &str = "crypto-transactions";
 /// Raise it with every change that changes a row.
@@ -54,6 +55,7 @@ pub(super) const OWN: [&str; 20] = {
     names
 };
 
+/// Appends the row of a record; answers its time.
 pub(super) fn apply(
     rules: &Rules,
     names: &ColumnRules,
@@ -61,7 +63,7 @@ pub(super) fn apply(
     data: &[u8],
     scratch: &mut Scratch,
     row: &mut Vec<u8>,
-) -> Result<RowInfo, BadRecord> {
+) -> Result<i64, BadRecord> {
     let Scratch { image, columns } = scratch;
     let event = decode_event(data, image)?;
     let known = Known::find(names, context, image, columns)?;
@@ -93,7 +95,7 @@ pub(super) fn apply(
     push_word(row, reason);
     columns.push(names, image, row);
     row.extend_from_slice(b"}\n");
-    Ok(RowInfo { cdc_us: event.created_us })
+    Ok(event.created_us)
 }
 
 /// Where in the image the known attributes are.
