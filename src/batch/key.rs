@@ -141,6 +141,7 @@ fn part(text: &str, max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
 
     use super::*;
     use crate::batch::{BatchLimits, Layout};
@@ -155,7 +156,7 @@ mod tests {
             source: SourceKind::Kinesis,
             layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
             limits: BatchLimits::default(),
-            transform: std::sync::Arc::new(Builtin::json()),
+            transform: Arc::new(Builtin::json()),
             packing: None,
         }
     }

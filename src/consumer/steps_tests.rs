@@ -60,7 +60,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         layout: Layout { landing: "landing".into(), errors: "errors".into() },
         limits: BatchLimits::default(),
         batch_age_max: FAILOVER,
-        transform: std::sync::Arc::new(Builtin::json()),
+        transform: Arc::new(Builtin::json()),
         lake: "lake".into(),
         pending_format: None,
         initial_timestamp_us: None,
@@ -73,7 +73,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         source: settings.source,
         layout: settings.layout.clone(),
         limits: settings.limits,
-        transform: settings.transform.clone(),
+        transform: Arc::clone(&settings.transform),
         packing: None,
     });
     let shared = Shared {

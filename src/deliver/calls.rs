@@ -130,7 +130,7 @@ mod tests {
                 source: SourceKind::Kinesis,
                 layout: Layout { landing: "landing".into(), errors: "errors".into() },
                 limits: BatchLimits::default(),
-                transform: std::sync::Arc::new(Builtin::crypto_transactions(&Enrichment::default()).unwrap()),
+                transform: Arc::new(Builtin::crypto_transactions(&Enrichment::default()).unwrap()),
                 packing: Some(packing),
             }));
             page.records().for_each(|record| batcher.push(&record));
