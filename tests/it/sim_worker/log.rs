@@ -147,10 +147,10 @@ impl Log {
         let records = self.produced.get(row.key.shard()).map_or(&[][..], Vec::as_slice);
         let below = &records[records.partition_point(|at| *at <= from)..];
         let mut below = below.iter().take_while(|at| **at <= to);
-        let is_missing = |place: &Place| {
-            !self.landed.contains_key(place) && !(self.copied && self.without_copies.contains(place))
+        let is_done = |place: &Place| {
+            self.landed.contains_key(place) || self.copied && self.without_copies.contains(place)
         };
-        let missing = below.find(|at| is_missing(&(row.key.shard().clone(), **at))).copied();
+        let missing = below.find(|at| !is_done(&(row.key.shard().clone(), **at))).copied();
         self.must(missing.is_none(), || {
             let checkpoint = row.checkpoint.as_str();
             format!("{}: checkpoint {checkpoint} and record {missing:?} is not in the lake", row.key)

@@ -39,7 +39,7 @@ use tokio::time::Instant;
 use copies::copies_of;
 use log::{Log, Place};
 use verify::{Good, Produced, read_back};
-use world::{FAILOVER, Initial, START_US, Settings, World, versions};
+use world::{FAILOVER, Initial, START_US, Settings, World, all_transforms};
 
 const PENDING_FORMATS: [Option<PendingFormat>; 4] =
     [None, None, Some(PendingFormat::One), Some(PendingFormat::Two)];
@@ -57,7 +57,7 @@ struct Storm {
     rng: ChaCha8Rng,
     world: World,
     produced: BTreeMap<Place, Produced>,
-    /// Number in `versions` of the version that new workers run.
+    /// Number in `all_transforms` of the version that new workers run.
     version: usize,
     wanted: usize,
     stream_calms: Option<Instant>,
@@ -84,7 +84,7 @@ impl Storm {
             ..Settings::default()
         };
         let world = World::new(seed, rng.random_range(1..5), rng.random_range(3..40), settings);
-        let version = rng.random_range(0..versions().len());
+        let version = rng.random_range(0..all_transforms().len());
         let wanted = rng.random_range(1..=WORKERS.1);
         Self { rng, world, produced: BTreeMap::new(), version, wanted, stream_calms: None }
     }
@@ -171,7 +171,7 @@ impl Storm {
     }
 
     fn start_worker(&mut self) {
-        self.world.start_worker(&versions()[self.version]);
+        self.world.start_worker(&all_transforms()[self.version]);
     }
 
     /// One record, now and then one that is no good.
@@ -338,7 +338,8 @@ impl Storm {
 
     /// Every worker is replaced, one after the other or all at once, by another version.
     async fn deploy(&mut self) {
-        self.version = (self.version + self.rng.random_range(1..versions().len())) % versions().len();
+        self.version =
+            (self.version + self.rng.random_range(1..all_transforms().len())) % all_transforms().len();
         self.world.settings.pending_format = *PENDING_FORMATS.choose(&mut self.rng).unwrap();
         let at_once: bool = self.rng.random();
         for old in self.world.working() {

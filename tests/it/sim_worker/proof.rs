@@ -17,7 +17,7 @@ use kinetide::transform::Transform;
 
 use super::copies::{Copies, copies_of};
 use super::verify::{Good, Produced, read_back};
-use super::world::{FAILOVER, START_US, Settings, World, transforms, versions};
+use super::world::{FAILOVER, START_US, Settings, World, all_transforms, transforms};
 use super::{Place, record};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -108,10 +108,10 @@ fn commits(world: &World) -> u64 {
 async fn any_part_of_a_batch_is_completed_by_any_transform() {
     let (mut repairs, mut runs) = (0, 0);
     for made_in in FORMATS {
-        for maker in versions() {
+        for maker in all_transforms() {
             let (pending, objects) = prepared(&maker, made_in).await;
             assert!((2..=5).contains(&objects.len()), "{objects:?}");
-            for finisher in versions() {
+            for finisher in all_transforms() {
                 for there in subsets(&objects) {
                     // The format of the finisher does not matter for what it finds.
                     let (mut world, produced) = found(&pending, &there, FORMATS[runs % 2]).await;

@@ -98,7 +98,7 @@ pub(super) fn transforms() -> [Arc<dyn Transform>; 4] {
 }
 
 /// All versions: one of them makes several rows of a record, or none.
-pub(super) fn versions() -> Vec<Arc<dyn Transform>> {
+pub(super) fn all_transforms() -> Vec<Arc<dyn Transform>> {
     let mut versions = Vec::from(transforms());
     versions.push(Arc::new(Copies::new()));
     versions
