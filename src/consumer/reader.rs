@@ -26,9 +26,9 @@ const GONE_ANSWERS: u32 = 2;
 const THROTTLED_MAX: Duration = Duration::from_secs(10);
 /// The reason of a shard whose call has no answer yet: as [`FetchError::Unavailable`] says it once its time limit is over.
 const NO_ANSWER: &str = "unavailable";
-const SHARD_GONE: &str = "the stream does not know this shard (any more): nothing of it can be read. If its listings \
-    agree, the leader reports what may be lost, deletes the lease, and has the child shards read on; check --stream and \
-    --region if this shard should be there";
+const SHARD_GONE: &str = "the stream does not list this shard (any more), so it cannot be read. If later \
+     listings agree, the leader reports what may be lost, deletes the lease, and the child shards are read; \
+     check --stream and --region if this shard should exist";
 
 /// What a reader reads for, and where the bytes of its pages come from.
 pub(super) enum Purpose {
@@ -197,14 +197,14 @@ impl Trouble {
         self.failures += 1;
         if self.pace.speaks() {
             let seconds = self.answered.elapsed().as_secs();
-            tracing::warn!(%shard, failures = self.failures, seconds, error = cause, "shard cannot be read");
+            tracing::warn!(%shard, failures = self.failures, seconds, error = cause, "could not read the shard");
         }
         status.stalled_since(Side::Reading, error.kind(), cause, self.since());
     }
 
     fn over(&mut self, shard: &ShardId) {
         if self.failures > 0 && self.pace.said() {
-            tracing::info!(%shard, failures = self.failures, "shard is read again");
+            tracing::info!(%shard, failures = self.failures, "reading the shard works again");
         }
         self.failures = 0;
         self.pace.over();
@@ -232,15 +232,17 @@ fn report_gap(
                 first = first.map(|first| first.to_string()),
                 caught_up_us = seen.filter(|seen| seen.after == *checkpoint).map(|seen| seen.at_us),
                 retention_hours,
-                "the record at the checkpoint has left the stream, and it is longer than the retention, or not known, \
-                 since the shard was read to its tip: records after it may be lost; compare with what producers sent"
+                "the record at the checkpoint is no longer in the stream, and the shard was last read to its \
+                 tip longer ago than the retention, or at an unknown time: records after it may be lost; \
+                 compare with what the producers sent"
             );
         }
         Gap::Unknown => tracing::warn!(
             %shard,
             %checkpoint,
-            "the record at the checkpoint has left the stream, and the shard is empty: whether records came and went \
-             unread is not known, as the lease does not say yet when the shard was last read to its tip"
+            "the record at the checkpoint is no longer in the stream, and the shard is empty: it is unknown \
+             whether records expired unread, because the lease does not say yet when the shard was last read \
+             to its tip"
         ),
     }
 }

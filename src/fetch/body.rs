@@ -19,10 +19,10 @@ use crate::shard::{ChildShard, HashKeyRange, ShardId};
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// Not the JSON that the API promises.
-    #[error("answer of the stream is not valid at line {line}, column {column}")]
+    #[error("response of the stream is not valid at line {line}, column {column}")]
     NotJson { line: usize, column: usize },
     /// JSON, with a member that cannot be.
-    #[error("answer of the stream has an invalid {0}")]
+    #[error("response of the stream has an invalid {0}")]
     Invalid(&'static str),
 }
 
@@ -439,7 +439,7 @@ mod tests {
         let twice = PLAIN.replace("EncryptionType", "Data");
         for body in ["", "{}", "null", "<html>secret</html>", cut, &digits, &time, &twice] {
             let error = parse(Bytes::copy_from_slice(body.as_bytes())).expect_err(body).to_string();
-            assert!(error.contains("answer of the stream") && !error.contains("secret"), "{error}");
+            assert!(error.contains("response of the stream") && !error.contains("secret"), "{error}");
         }
     }
 

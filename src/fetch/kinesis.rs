@@ -93,7 +93,7 @@ impl Polled for KinesisSource {
         })?;
         answer
             .shard_iterator
-            .ok_or_else(|| FetchError::Unavailable("the answer holds no shard iterator".into()))
+            .ok_or_else(|| FetchError::Unavailable("the response has no shard iterator".into()))
     }
 
     async fn fetch(&self, _shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError> {
@@ -113,7 +113,7 @@ impl Polled for KinesisSource {
             .await
             .map_err(fetch_error)?;
         let taken = taken.slot().take();
-        let taken = taken.ok_or_else(|| FetchError::Unavailable("the answer came without a body".into()))?;
+        let taken = taken.ok_or_else(|| FetchError::Unavailable("the response has no body".into()))?;
         let served_us = taken.served_us;
         let mut page = check_end(parse(collect(taken).await?).await?)?;
         page.served_us = served_us;
@@ -186,7 +186,7 @@ async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
     loop {
         let chunk = tokio::time::timeout(READ_TIMEOUT, body.try_next())
             .await
-            .map_err(|_| FetchError::Unavailable("the answer stopped half-way".into()))?
+            .map_err(|_| FetchError::Unavailable("the response stopped half-way".into()))?
             .map_err(|e| FetchError::Unavailable(e.into()))?;
         match chunk {
             Some(chunk) => {
@@ -200,7 +200,7 @@ async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
     }
     match taken.length {
         Some(length) if length != received => Err(FetchError::Unavailable(
-            format!("the answer holds {received} bytes of {length} announced").into(),
+            format!("the response has {received} of {length} announced bytes").into(),
         )),
         _ => Ok(collected.finish()),
     }
@@ -223,7 +223,9 @@ fn check_end(page: Page) -> Result<Page, FetchError> {
     if page.next_iterator.is_some() == page.children.is_empty() && !orphan {
         Ok(page)
     } else {
-        Err(FetchError::Unavailable("the answer neither goes on nor names complete child shards".into()))
+        Err(FetchError::Unavailable(
+            "the response has neither a next iterator nor complete child shards".into(),
+        ))
     }
 }
 

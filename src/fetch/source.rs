@@ -42,9 +42,9 @@ pub enum FetchError {
     Refused(String),
     /// The sequence number to start at is not of this shard; retried slowly.
     #[error(
-        "the stream does not take the checkpoint for one of its own: {0}; either the lease belongs to another stream, then \
-         correct --stream or --application and leave the leases alone; or this stream was deleted and made again, then \
-         stop the workers and run `kinetide leases delete --all`, or start with another --application"
+        "the stream does not accept the checkpoint: {0}; if the lease belongs to another stream, correct \
+         --stream or --application and keep the leases; if this stream was deleted and created again, stop the \
+         workers and run `kinetide leases delete --all`, or use another --application"
     )]
     Foreign(String),
     /// Anything else; keep the iterator and try again.
