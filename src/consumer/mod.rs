@@ -295,8 +295,8 @@ impl Consumer {
                 shard = %self.lease.key(),
                 records = batch.records(),
                 rows_bytes = batch.rows_bytes(),
-                "batch closed early: its records are of more hours than a batch can have objects, so objects are \
-                 small; put records in the order of their time, or compact the lake"
+                "batch closed early: its records span more hours than a batch can have objects, so objects are \
+                 small; put records in time order, or compact the lake"
             );
         }
     }
@@ -371,7 +371,7 @@ impl Consumer {
                 Err(error) => {
                     self.status.failed(
                         Side::Delivering,
-                        format!("could not look at the parents: {}", chain(&error)),
+                        format!("could not check the parent shards: {}", chain(&error)),
                     );
                 }
             }

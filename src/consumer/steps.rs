@@ -131,7 +131,10 @@ impl Steps {
                     if rebuilt {
                         let how = if repaired { RecoveredHow::Repaired } else { RecoveredHow::Finished };
                         metrics::batch_recovered(how);
-                        tracing::info!(shard = %self.lease.key(), ?how, "batch of a former owner brought to its end");
+                        tracing::info!(
+                            shard = %self.lease.key(), ?how,
+                            "completed the previous owner's pending batch"
+                        );
                     }
                     return Outcome::Read(checkpoint);
                 }
@@ -182,7 +185,10 @@ impl Steps {
         };
         let Some((batch, held)) = rebuild.run().await else {
             let (first, last) = (&rebuild.first.sequence, &rebuild.last.sequence);
-            tracing::warn!(shard = %self.lease.key(), %first, %last, "records of the pending batch have left the stream");
+            tracing::warn!(
+                shard = %self.lease.key(), %first, %last,
+                "records of the pending batch are no longer in the stream"
+            );
             return Event::RecordsGone;
         };
         let objects = batch.iter().flat_map(planned_objects).collect();
@@ -241,8 +247,9 @@ impl Steps {
                 StartFrom::Tip if found.closed => {
                     tracing::warn!(
                         %shard,
-                        "the shard was closed before anybody read it from LATEST: all that the stream still holds of \
-                         it is delivered, as records since the lease was made would be lost otherwise"
+                        "the shard was closed before anybody read it from LATEST: all its records that the \
+                         stream still has are delivered, because records since the lease was created would be \
+                         lost otherwise"
                     );
                     (Checkpoint::TrimHorizon, None)
                 }
@@ -284,7 +291,7 @@ impl Steps {
         for key in keys {
             let seed = self.rng.random();
             let outcome = self.create(seed, "seal", key, &seal_object()).await;
-            tracing::info!(%key, ?outcome, "object of another transform sealed");
+            tracing::info!(%key, ?outcome, "sealed an object of another transform");
         }
     }
 
@@ -364,7 +371,8 @@ impl Steps {
         metrics::object_delivered(ObjectOutcome::Foreign);
         tracing::error!(
             shard = %self.lease.key(), %key,
-            "an object of this name exists and holds other rows: the batch is repaired, rows that are in no object get new ones"
+            "an object with this key exists and holds other rows: repairing the batch; rows that are in no \
+             object get new objects"
         );
     }
 
@@ -421,7 +429,7 @@ impl Steps {
                     refused = true;
                     self.stalled(
                         "lease_table",
-                        &format!("the lease table takes no write: {}", chain(&*source)),
+                        &format!("the lease table accepts no write: {}", chain(&*source)),
                         started,
                     );
                     sleep(self.jittered(RETRY_PAUSE)).await;
@@ -440,7 +448,8 @@ impl Steps {
             match created {
                 Ok(()) => return self.status.recovered(Side::Delivering),
                 Err(error) => {
-                    let problem = format!("could not create the leases of the children: {}", chain(&error));
+                    let problem =
+                        format!("could not create the leases of the child shards: {}", chain(&error));
                     self.stalled("children", &problem, started);
                     sleep(self.jittered(RETRY_PAUSE)).await;
                 }
@@ -470,7 +479,7 @@ impl Steps {
                     if !children.is_empty() {
                         return children;
                     }
-                    "the shard is closed and the stream lists no child of it".to_owned()
+                    "the shard is closed, and the stream lists no child shards of it".to_owned()
                 }
                 Err(error) => chain(&error),
             };
@@ -524,7 +533,7 @@ impl Steps {
         metrics::deliver_retried();
         if tries.is_power_of_two() {
             let shard = self.lease.key();
-            tracing::warn!(%shard, sink, action, tries, ?wait, reason, "delivery failed, trying again");
+            tracing::warn!(%shard, sink, action, tries, ?wait, reason, "delivery failed, retrying");
         }
         if tries >= STALL_TRIES || started.elapsed() >= STALL_TIME {
             self.stalled(sink, reason, started);
