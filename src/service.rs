@@ -172,7 +172,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     let server_stop = served.clone();
     edge.spawn(async move {
         if let Err(error) = http::serve(listener, router, recorder, server_stop).await {
-            tracing::error!(%error, "the HTTP endpoints stopped; the service goes on without them");
+            tracing::error!(%error, "the HTTP endpoints stopped; the worker continues without them");
         }
     });
     let mut parent = JoinSet::new();
@@ -180,7 +180,7 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         let stop = stop.clone();
         parent.spawn(async move {
             let outcome = shutdown::parent_gone().await;
-            tracing::info!(?outcome, "the process that started this one has gone: draining");
+            tracing::info!(?outcome, "the parent process is gone: draining");
             stop.cancel();
         });
     }
@@ -196,13 +196,13 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         }
         second = shutdown::on_signal(stop) => {
             second.map_err(|error| StartError::new("signals", error))?;
-            tracing::warn!("ended by a second signal; unfinished batches stay pending");
+            tracing::warn!("stopped by a second signal; unfinished batches stay pending");
             Drain::CutShort
         }
     };
     if timeout(SETTLE_TIMEOUT, sink.settled()).await.is_err() {
         tracing::warn!(
-            "unfinished uploads were not aborted in time; a lifecycle rule of the bucket has to remove them"
+            "unfinished uploads were not aborted in time; a lifecycle rule of the bucket must remove them"
         );
     }
     served.cancel();
@@ -231,9 +231,9 @@ async fn check_stream(client: &aws_sdk_kinesis::Client, stream: &StreamAddress) 
             Ok(u32::try_from(hours).unwrap_or(0).max(RETENTION_HOURS_MIN))
         }
         Some((other, _)) => {
-            Err(StartError::new(what(), format!("is {other}; start again when it is ACTIVE")))
+            Err(StartError::new(what(), format!("its status is {other}; start again when it is ACTIVE")))
         }
-        None => Err(StartError::new(what(), "the answer names no status")),
+        None => Err(StartError::new(what(), "the response has no status")),
     }
 }
 
@@ -318,29 +318,33 @@ async fn check_firehose(
             _ => return wrong(&explain(&error)),
         },
     };
-    let Some(found) = found else { return wrong("the answer describes nothing; check the endpoint") };
+    let Some(found) = found else {
+        return wrong("the response describes no delivery stream; check the endpoint");
+    };
     match &found.delivery_stream_status {
         DeliveryStreamStatus::Active => {}
-        other => return wrong(&format!("is {other}; start again when it is ACTIVE")),
+        other => return wrong(&format!("its status is {other}; start again when it is ACTIVE")),
     }
     match &found.delivery_stream_type {
         DeliveryStreamType::DirectPut => {}
-        other => return wrong(&format!("is fed by {other}; take one with the source Direct PUT")),
+        other => {
+            return wrong(&format!("its source is {other}; use a delivery stream with the source Direct PUT"));
+        }
     }
     let to_s3 = found.destinations.iter().find_map(|each| each.extended_s3_destination_description.as_ref());
     match to_s3.map(|s3| &s3.compression_format) {
         Some(CompressionFormat::Uncompressed) | None => Ok(()),
         Some(_) if packing == Packing::Lines => Ok(()),
         Some(other) => wrong(&format!(
-            "compresses by itself ({other}), so its objects would be compressed twice; set it to UNCOMPRESSED, or \
-             --firehose-gzip firehose"
+            "compresses its objects ({other}), so they would be compressed twice; set its compression to \
+             UNCOMPRESSED, or use --firehose-gzip firehose"
         )),
     }
 }
 
 fn out_of_reach(service: &str) -> String {
     format!(
-        "{service} did not answer within {} s; check the endpoint, the network and the region",
+        "{service} did not respond within {} s; check the endpoint, the network and the region",
         START_TIMEOUT.as_secs()
     )
 }

@@ -103,7 +103,9 @@ pub async fn run(
     // Whether they are back is for the table to say: see below.
     let _ = timeout_at(end, worker.released()).await;
     if timeout_at(end, worker.shared.coordinator.left()).await.is_err() {
-        tracing::warn!("this worker still has its row or the leader's lock; both run out");
+        tracing::warn!(
+            "could not delete this worker's metrics row or release the leader lock; both will expire"
+        );
     }
     worker.give_back_rest(end).await;
     finish.cancel();
@@ -130,12 +132,10 @@ struct Worker {
     unknown: bool,
 }
 
-const LOST: &str =
-    "the lease was lost during the drain; what was read and not committed is read again by its next owner";
-const PENDING: &str = "a batch is prepared and not committed; the next owner of the shard finishes it";
-const OUT_OF_TIME: &str =
-    "the shutdown budget is spent; what was read and not committed is read again by the next owner";
-const NOT_RELEASED: &str = "the lease could not be given back; others take it when it has expired";
+const LOST: &str = "the lease was lost during the drain; the next owner reads again what was not committed";
+const PENDING: &str = "a batch is pending; the next owner of the shard completes it";
+const OUT_OF_TIME: &str = "the shutdown budget is spent; the next owner reads again what was not committed";
+const NOT_RELEASED: &str = "could not release the lease; another worker gets it when it has expired";
 
 impl Worker {
     fn start(&mut self, lease: Arc<HeldLease>) {
@@ -199,7 +199,7 @@ impl Worker {
     async fn give_back_rest(&mut self, end: Instant) {
         let coordinator = Arc::clone(&self.shared.coordinator);
         let mut left: BTreeSet<LeaseKey> = BTreeSet::new();
-        let mut problem = "no answer within the shutdown budget".to_owned();
+        let mut problem = "no response within the shutdown budget".to_owned();
         let mut known = false;
         let mut pause = REST_PAUSE;
         for tries in 1.. {
@@ -229,7 +229,7 @@ impl Worker {
             self.unknown = true;
             tracing::warn!(
                 error = problem,
-                "the lease table could not be read: leases may be left in the name of this worker, others take them \
+                "the lease table could not be read: this worker may still own leases; other workers get them \
                  when they have expired"
             );
             left.append(&mut self.unreleased);
@@ -285,7 +285,7 @@ async fn consume(shared: Arc<Shared>, lease: Arc<HeldLease>, stop: CancellationT
         reason = &mut consumer => return reason,
         () = lease.handed_over().cancelled() => stop.cancel(),
     }
-    tracing::info!(shard = %lease.key(), "lease is to be handed over: finishing");
+    tracing::info!(shard = %lease.key(), "handing off the lease: finishing the batch");
     timeout(HAND_OFF_TIMEOUT, consumer).await.unwrap_or_else(|_| {
         tracing::warn!(shard = %lease.key(), "not finished in time; the batch stays pending for the next owner");
         StopReason::ShutdownRequested

@@ -282,7 +282,7 @@ impl Status {
     pub fn sick(&self) -> Option<String> {
         let (name, late) = self.coordinator.get()?.1.late()?;
         Some(format!(
-            "the loop \"{name}\" has not come back for {} s: restart the process, and report this",
+            "the loop \"{name}\" has hung for {} s: restart the process, and report this",
             late.as_secs()
         ))
     }

@@ -36,8 +36,8 @@ async fn each_thing_that_is_missing_is_named_with_what_to_do() {
         (&[("--application", "not-leases")], &["lease table not-leases", "leaseKey", "another table name"]),
         (&[("--kinesis-endpoint", closed)], &["stream trades", "refused", network]),
         (&[("--dynamodb-endpoint", closed)], &["lease table kinetide-trades", "refused", network]),
-        (&[("--kinesis-endpoint", &hole.url)], &["stream trades", "did not answer within", network]),
-        (&[("--dynamodb-endpoint", &hole.url)], &["lease table", "did not answer within", network]),
+        (&[("--kinesis-endpoint", &hole.url)], &["stream trades", "did not respond within", network]),
+        (&[("--dynamodb-endpoint", &hole.url)], &["lease table", "did not respond within", network]),
         (
             &[("--kinesis-endpoint", &forbids.url)],
             &["stream trades", "access denied", "allow it in the role"],

@@ -475,7 +475,7 @@ async fn a_drain_that_leaves_something_is_not_clean_and_names_it() {
     assert_eq!(worker.ended().await, Some(1), "{}", worker.log());
     let log = worker.log();
     let left = log.lines().find(|line| line.contains("not drained")).unwrap_or_else(|| panic!("{log}"));
-    assert!(left.contains("shardId-000000000000") && left.contains("could not be given back"), "{left}");
+    assert!(left.contains("shardId-000000000000") && left.contains("could not release the lease"), "{left}");
     assert!(log.contains(r#""drain":"CutShort""#), "{log}");
     gated.gate(Service::DynamoDb).set("UpdateItem", None);
 
