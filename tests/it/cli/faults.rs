@@ -184,6 +184,6 @@ async fn a_stream_that_is_made_anew_is_not_read_with_old_checkpoints() {
     assert_eq!(after.len(), 1, "the new shard gets no lease");
     assert_eq!(after[0].checkpoint, before[0].checkpoint);
     assert_eq!(worker.metric("kinetide_records_delivered_total").await, 50.0);
-    assert!(worker.log().contains("this stream was deleted and created again"));
+    assert!(worker.log().contains("the stream was deleted and created again"));
     worker.drain().await;
 }
