@@ -328,7 +328,9 @@ async fn check_firehose(
     match &found.delivery_stream_type {
         DeliveryStreamType::DirectPut => {}
         other => {
-            return wrong(&format!("its source is {other}; use a delivery stream with the source Direct PUT"));
+            return wrong(&format!(
+                "its source is {other}; use a delivery stream with the source Direct PUT"
+            ));
         }
     }
     let to_s3 = found.destinations.iter().find_map(|each| each.extended_s3_destination_description.as_ref());
