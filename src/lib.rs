@@ -31,6 +31,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod nearest;
+pub mod preflight;
 pub mod service;
 pub mod telemetry;
 pub mod terminal;

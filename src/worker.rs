@@ -279,13 +279,17 @@ impl Worker {
 /// Runs the consumer of one shard; when the leader gives the lease to another worker, to a clean stop, but not for
 /// longer than a hand-off may take. What is unfinished then is brought to its end by the next owner.
 async fn consume(shared: Arc<Shared>, lease: Arc<HeldLease>, stop: CancellationToken) -> StopReason {
-    let mut consumer = std::pin::pin!(consumer::run(shared, Arc::clone(&lease), stop.clone()));
-    tokio::select! {
+    let Some(stream) = shared.stream_of(lease.key()) else { return StopReason::ShutdownRequested };
+    let removed = stream.removed.clone();
+    let mut consumer = std::pin::pin!(consumer::run(shared, stream, Arc::clone(&lease), stop.clone()));
+    let why = tokio::select! {
         biased;
         reason = &mut consumer => return reason,
-        () = lease.handed_over().cancelled() => stop.cancel(),
-    }
-    tracing::info!(shard = %lease.key(), "handing off the lease: finishing the batch");
+        () = lease.handed_over().cancelled() => "the lease is to be handed over",
+        () = removed.cancelled() => "the stream is not read any more",
+    };
+    stop.cancel();
+    tracing::info!(shard = %lease.key(), why, "finishing");
     timeout(HAND_OFF_TIMEOUT, consumer).await.unwrap_or_else(|_| {
         tracing::warn!(shard = %lease.key(), "not finished in time; the batch stays pending for the next owner");
         StopReason::ShutdownRequested

@@ -2,19 +2,17 @@
 
 mod access;
 mod check;
+mod streams;
 pub mod variables;
 
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use clap::Args;
 
-use crate::aws::{AssumeRole, StreamAddress};
-use crate::batch::{BatchLimits, Layout, Packing, folder_of};
+use crate::batch::{BatchLimits, Packing, folder_of};
 use crate::checkpoint::PendingFormat;
 use crate::clock::wall_clock_us;
 use crate::deliver::{LakeUrl, S3Settings};
@@ -22,21 +20,20 @@ use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
 use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
-use crate::transform::{Builtin, Transform, TransformError, TransformSettings};
+use crate::transform::Transform;
 
 pub use access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 #[cfg(feature = "local")]
 pub(crate) use check::local_folder;
 pub(crate) use check::{application, folder, lake, layout, stream, table_name};
+pub(crate) use streams::transform;
+pub use streams::{StreamConfig, StreamsConfig};
 
 /// Row keys that KCL uses for itself in the lease table.
 const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];
 
 /// What makes rows of records when nobody says it, in every command.
 pub(crate) const DEFAULT_TRANSFORM: &str = "dynamodb-cdc";
-
-/// Bytes of a settings file.
-const SETTINGS_MAX: u64 = 1 << 20;
 
 /// Bytes of a worker's id: it is the key of a row, and is shown in tables.
 const WORKER_ID_MAX: usize = 256;
@@ -64,9 +61,10 @@ const AWS: &str = "AWS";
     --stream-role arn:aws:iam::111122223333:role/reader --lake s3://my-lake/raw"
 )]
 pub struct RunArgs {
-    /// Kinesis stream to read. An ARN also sets its region and account.
-    #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN")]
-    pub stream: String,
+    /// Kinesis stream to read, by name or ARN. An ARN also sets its region and account. For several streams give it
+    /// several times (in the variable: with commas), or tables [[streams]] in the file of --settings.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN", value_delimiter = ',')]
+    pub stream: Vec<String>,
 
     /// Where rows land: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_LAKE", value_name = "URL")]
@@ -262,10 +260,8 @@ pub enum PendingFormatSetting {
 /// Settings of the service, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Stream to read.
-    pub stream: StreamAddress,
-    /// In whose role it is read; none: this process's own.
-    pub stream_role: Option<AssumeRole>,
+    /// Streams to read.
+    pub streams: StreamsConfig,
     /// Application: name of the lease table.
     pub application: String,
     /// This worker.
@@ -276,10 +272,6 @@ pub struct Config {
     pub firehose: Option<(String, Packing)>,
     /// How objects are written to S3.
     pub s3: S3Settings,
-    /// What makes the rows.
-    pub transform: Arc<dyn Transform>,
-    /// Folders of the lake.
-    pub layout: Layout,
     /// When a batch is full.
     pub limits: BatchLimits,
     /// When a batch is old.
@@ -288,10 +280,6 @@ pub struct Config {
     pub pending_format: Option<PendingFormat>,
     /// Bytes in memory over all shards.
     pub byte_budget: usize,
-    /// Where new leases start.
-    pub initial: Checkpoint,
-    /// The time that AT_TIMESTAMP means, µs since the epoch.
-    pub initial_timestamp_us: Option<i64>,
     /// When a lease expires.
     pub failover: Duration,
     /// How often the lease table is read.
@@ -371,11 +359,19 @@ impl TryFrom<RunArgs> for Config {
         let rows_bytes_max = size("batch-bytes", args.batch_bytes, ByteSize::kib(1), ByteSize::gib(1))?;
         let byte_budget = size("byte-budget", args.byte_budget, ByteSize::mib(32), ByteSize::tib(1))?;
         check::relations(&args)?;
-        let stream = stream(&args.stream)?;
-        let application = application(args.application.as_deref(), stream.name())?;
         let lake = lake(&args.lake)?;
         let worker = worker_id(args.worker_id)?;
-        let stream_role = args.stream_role.checked(Some(&worker))?;
+        let given = streams::Given {
+            streams: args.stream,
+            settings: args.settings,
+            role: args.stream_role.checked(Some(&worker))?,
+            transform: args.transform,
+            landing: args.landing,
+            errors: args.errors,
+            initial_position: args.initial_position,
+        };
+        let streams = given.checked()?;
+        let application = streams.application(args.application.as_deref())?;
         let role = args.lake_role.checked(&lake, Some(&worker))?;
         let s3 = S3Settings { role, ..args.encryption.checked(&lake)? };
         let packing = match args.firehose_gzip {
@@ -386,16 +382,6 @@ impl TryFrom<RunArgs> for Config {
         if let Some((stream, _)) = &firehose {
             name("firehose", stream, 64)?;
         }
-        let transform = transform(&args.transform, args.settings.as_deref())?;
-        let landing = match &args.landing {
-            Some(landing) => folder("landing", landing)?.to_owned(),
-            None => {
-                default_landing(&transform, Some(stream.name())).expect("with a stream there is a default")
-            }
-        };
-        let layout = layout(&landing, &args.errors)?;
-        let (initial, initial_timestamp_us) = initial_position(&args.initial_position)
-            .map_err(|allowed| bad("initial-position", &args.initial_position, &allowed))?;
         if args.leases_max == Some(0) {
             return Err(bad("leases-max", &0, &"must be at least 1, or left out"));
         }
@@ -413,14 +399,11 @@ impl TryFrom<RunArgs> for Config {
                 firehose: endpoint("firehose-endpoint", args.firehose_endpoint)?,
             },
             limits: BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() },
-            stream,
-            stream_role,
+            streams,
             application,
             lake,
             firehose,
             s3,
-            transform: Arc::new(transform),
-            layout,
             batch_age_max: args.batch_age,
             pending_format: match args.pending_format {
                 PendingFormatSetting::Auto => None,
@@ -428,8 +411,6 @@ impl TryFrom<RunArgs> for Config {
                 PendingFormatSetting::Two => Some(PendingFormat::Two),
             },
             byte_budget,
-            initial,
-            initial_timestamp_us,
             failover: args.failover_time,
             scan_interval: args.lease_scan_interval,
             shard_sync_interval: args.shard_sync_interval,
@@ -442,19 +423,6 @@ impl TryFrom<RunArgs> for Config {
             region: args.region,
         })
     }
-}
-
-/// The transform of this name, with what the settings file says.
-pub(crate) fn transform(name: &str, settings: Option<&std::path::Path>) -> Result<Builtin, BadSetting> {
-    let file = settings.map(read_file).transpose()?.unwrap_or_default();
-    Builtin::named(name, &file).map_err(|error| match (&error, settings) {
-        (TransformError::Unknown(_), _) | (_, None) => {
-            BadSetting { setting: "transform", value: name.to_owned(), allowed: error.to_string() }
-        }
-        (_, Some(path)) => {
-            BadSetting { setting: "settings", value: path.display().to_string(), allowed: error.to_string() }
-        }
-    })
 }
 
 /// Where rows land when nobody says it; `None` where that needs the stream's name, and it is not known.
@@ -557,25 +525,6 @@ fn worker_id(given: Option<String>) -> Result<WorkerId, BadSetting> {
         return Err(BadSetting { setting: "worker-id", value: id, allowed });
     }
     Ok(WorkerId::new(id))
-}
-
-fn read_file(path: &std::path::Path) -> Result<TransformSettings, BadSetting> {
-    let bad =
-        |allowed: String| BadSetting { setting: "settings", value: path.display().to_string(), allowed };
-    let read = || {
-        let mut text = String::new();
-        std::fs::File::open(path)?.take(SETTINGS_MAX + 1).read_to_string(&mut text)?;
-        Ok::<_, std::io::Error>(text)
-    };
-    let text = read().map_err(|error| bad(format!("cannot be read: {error}")))?;
-    if text.len() as u64 > SETTINGS_MAX {
-        return Err(bad("must be at most 1 MiB".to_owned()));
-    }
-    let line = |at: usize| text[..at].matches('\n').count() + 1;
-    toml::from_str(&text).map_err(|error: toml::de::Error| {
-        let place = error.span().map_or_else(String::new, |span| format!(", line {}", line(span.start)));
-        bad(format!("is not valid{place}: {}", error.message()))
-    })
 }
 
 #[cfg(test)]

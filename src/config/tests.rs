@@ -17,12 +17,12 @@ fn config(more: &[&str]) -> Result<Config, BadSetting> {
 fn defaults_are_the_documented_ones() {
     let config = config(&[]).unwrap();
     assert_eq!(config.application, "kinetide-trades");
-    assert_eq!(config.layout.landing, "landing/trades");
+    assert_eq!(config.streams.streams[0].layout.landing, "landing/trades");
     assert_eq!(config.limits, BatchLimits::default());
     assert_eq!((config.batch_age_max, config.byte_budget), (Duration::from_secs(300), 256 << 20));
-    assert_eq!(config.initial, Checkpoint::TrimHorizon);
+    assert_eq!(config.streams.streams[0].initial, Checkpoint::TrimHorizon);
     let crypto = super::tests::config(&["--transform", "crypto-transactions"]).unwrap();
-    assert_eq!(crypto.layout.landing, "landing/transactions");
+    assert_eq!(crypto.streams.streams[0].layout.landing, "landing/transactions");
 }
 
 #[test]
@@ -76,9 +76,12 @@ fn a_stream_is_named_by_its_arn_too() {
     let arn = "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/trades";
     let args = ["run", "--stream", arn, "--lake", "/l", "--region", "cn-northwest-1"];
     let config = Config::try_from(Command::try_parse_from(args).unwrap().args).unwrap();
-    assert_eq!((config.stream.to_string().as_str(), config.application.as_str()), (arn, "kinetide-trades"));
-    assert_eq!(config.layout.landing, "landing/trades");
-    assert_eq!(config.stream.region_or(config.region.as_deref()), Some("cn-north-1"));
+    assert_eq!(
+        (config.streams.streams[0].address.to_string().as_str(), config.application.as_str()),
+        (arn, "kinetide-trades")
+    );
+    assert_eq!(config.streams.streams[0].layout.landing, "landing/trades");
+    assert_eq!(config.streams.streams[0].address.region_or(config.region.as_deref()), Some("cn-north-1"));
 }
 
 /// Readers of lakes skip folders that begin so.
@@ -86,13 +89,17 @@ fn a_stream_is_named_by_its_arn_too() {
 fn a_stream_with_a_hidden_name_has_a_folder_that_is_seen() {
     let args = ["run", "--stream", "_trades", "--lake", "/l"];
     let config = Config::try_from(Command::try_parse_from(args).unwrap().args).unwrap();
-    assert!(config.layout.landing.starts_with("landing/xtrades-"), "{}", config.layout.landing);
+    assert!(
+        config.streams.streams[0].layout.landing.starts_with("landing/xtrades-"),
+        "{}",
+        config.streams.streams[0].layout.landing
+    );
 }
 
 #[test]
 fn a_time_is_a_position() {
     let config = config(&["--initial-position", "2026-01-15T09:30:00Z"]).unwrap();
-    assert_eq!(config.initial_timestamp_us, Some(1_768_469_400_000_000));
+    assert_eq!(config.streams.streams[0].initial_timestamp_us, Some(1_768_469_400_000_000));
 }
 
 #[test]

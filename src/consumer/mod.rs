@@ -14,6 +14,9 @@ mod halted;
 mod reader;
 mod rebuild;
 mod steps;
+mod stream;
+
+pub use stream::{Retention, StreamSetup, StreamSetups};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -26,19 +29,18 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, each_record};
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, each_record};
 use crate::cause::chain;
 use crate::checkpoint::{BatchPlan, Event, PendingFormat, Protocol};
 use crate::decode::packed_records;
 use crate::deliver::{DeliveryStream, Sink};
-use crate::fetch::{ByteBudget, BytePermit, Payload, Record, RecordSource, StartAt};
-use crate::lease::HeldLease;
+use crate::fetch::{ByteBudget, BytePermit, Payload, Record, StartAt};
 use crate::lease::coordinator::Coordinator;
-use crate::shard::{Checkpoint, ChildShard, FindStart, Position, ShardLister};
+use crate::lease::{HeldLease, LeaseKey};
+use crate::shard::{Checkpoint, ChildShard, Position};
 use crate::shutdown::joined;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, ShardState, Side, Status};
-use crate::transform::{SourceKind, Transform};
 
 use halted::Halted;
 use reader::{Fetched, Purpose};
@@ -68,12 +70,8 @@ pub enum StopReason {
 
 /// What all consumers of a process share.
 pub struct Shared {
-    /// Reads records.
-    pub source: Arc<dyn RecordSource>,
-    /// Lists shards, for the children of one that does not name them.
-    pub lister: Arc<dyn ShardLister>,
-    /// Looks up what a symbolic checkpoint stands for.
-    pub starts: Arc<dyn FindStart>,
+    /// What is read.
+    pub streams: StreamSetups,
     /// Takes objects.
     pub sink: Arc<dyn Sink>,
     /// Takes the rows, where they do not go to the lake.
@@ -91,34 +89,34 @@ pub struct Shared {
 /// How records become objects.
 #[derive(Clone, Debug)]
 pub struct ConsumerSettings {
-    /// Name of the stream, part of the object keys.
-    pub stream: String,
-    /// Kind of the stream.
-    pub source: SourceKind,
-    /// Where objects go.
-    pub layout: Layout,
     /// When a batch is full.
     pub limits: BatchLimits,
     /// A batch is closed this long after its first record was read.
     pub batch_age_max: Duration,
-    /// What makes the rows.
-    pub transform: Arc<dyn Transform>,
     /// The lake, in one spelling: which batches are its own.
     pub lake: String,
     /// How pending batches are described; `None` as the fleet understands it.
     pub pending_format: Option<PendingFormat>,
-    /// Where AT_TIMESTAMP leases start whose row does not say it, µs since the epoch.
-    pub initial_timestamp_us: Option<i64>,
-    /// How long the stream keeps records.
-    pub retention_hours: u32,
     /// Seed of all random choices.
     pub seed: u64,
 }
 
-/// Reads one shard until `stop`, its end, or the loss of its lease.
-pub async fn run(shared: Arc<Shared>, lease: Arc<HeldLease>, stop: CancellationToken) -> StopReason {
+impl Shared {
+    /// The stream of a lease; `None` where this worker does not read it (any more).
+    pub fn stream_of(&self, lease: &LeaseKey) -> Option<Arc<StreamSetup>> {
+        self.streams.get(&self.coordinator.stream_of(lease)?)
+    }
+}
+
+/// Reads one shard of `stream` until `stop`, its end, or the loss of its lease.
+pub async fn run(
+    shared: Arc<Shared>,
+    stream: Arc<StreamSetup>,
+    lease: Arc<HeldLease>,
+    stop: CancellationToken,
+) -> StopReason {
     let lost = lease.lost().clone();
-    let consume = Consumer::start(shared, lease).run(stop);
+    let consume = Consumer::start(shared, stream, lease).run(stop);
     tokio::select! {
         biased;
         // Dropping the consumer drops its tasks: a lost lease writes nothing any more.
@@ -129,6 +127,7 @@ pub async fn run(shared: Arc<Shared>, lease: Arc<HeldLease>, stop: CancellationT
 
 struct Consumer {
     shared: Arc<Shared>,
+    stream: Arc<StreamSetup>,
     lease: Arc<HeldLease>,
     status: Arc<ShardHandle>,
     context: Arc<BatchContext>,
@@ -137,25 +136,27 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn start(shared: Arc<Shared>, lease: Arc<HeldLease>) -> Self {
+    fn start(shared: Arc<Shared>, stream: Arc<StreamSetup>, lease: Arc<HeldLease>) -> Self {
         let row = lease.row();
-        let shard = lease.key().as_str();
-        let status = Arc::new(shared.status.shard(shard, ShardState::WaitingForParents, row.counter));
+        let (key, shard) = (lease.key().as_str(), lease.key().shard());
+        let status =
+            shared.status.shard(&stream.address, shard.as_str(), ShardState::WaitingForParents, row.counter);
+        let status = Arc::new(status);
         status.checkpoint(row.checkpoint.as_str());
         let settings = &shared.settings;
         let context = Arc::new(BatchContext {
-            stream: settings.stream.clone(),
-            shard: lease.key().shard().clone(),
-            source: settings.source,
-            layout: settings.layout.clone(),
+            stream: stream.name.clone(),
+            shard: shard.clone(),
+            source: stream.kind,
+            layout: stream.layout.clone(),
             limits: settings.limits,
-            transform: Arc::clone(&settings.transform),
+            transform: Arc::clone(&stream.transform),
             packing: shared.firehose.as_ref().map(DeliveryStream::packing),
         });
         let seed =
-            shard.bytes().fold(settings.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+            key.bytes().fold(settings.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         let rng = ChaCha8Rng::seed_from_u64(seed);
-        Self { rng, shared, lease, status, context, crowded_noted: None }
+        Self { rng, shared, stream, lease, status, context, crowded_noted: None }
     }
 
     async fn run(mut self, stop: CancellationToken) -> StopReason {
@@ -211,7 +212,7 @@ impl Consumer {
         self.status.resumed();
         self.status.state(ShardState::Reading);
         let (mut reader, mut pages) = self.start_reader(start_at(&after));
-        let mut open = Open::new(&self.context, &self.shared.budget, after.position().cloned());
+        let mut open = Open::new(&self.context, &self.stream.budget, after.position().cloned());
         let mut delivery = JoinSet::new();
         let mut protocol = Some(protocol);
         let mut draining = false;
@@ -337,7 +338,7 @@ impl Consumer {
         let (sender, pages) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         tasks.spawn(reader::read_shard(
-            Arc::clone(&self.shared),
+            Arc::clone(&self.stream),
             Arc::clone(&self.lease),
             start,
             Purpose::Deliver,
@@ -351,6 +352,7 @@ impl Consumer {
     fn steps(&mut self) -> Steps {
         Steps::new(
             Arc::clone(&self.shared),
+            Arc::clone(&self.stream),
             Arc::clone(&self.lease),
             Arc::clone(&self.status),
             Arc::clone(&self.context),

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::Shared;
+use super::StreamSetup;
 use crate::cause::chain;
 use crate::fetch::{Behind, ByteBudget, FetchError, Page, ReadsFor, Room, StartAt, StartRecord};
 use crate::lease::{CaughtUp, Gap, HeldLease, gap};
@@ -86,7 +86,7 @@ impl ReadsFor for Held {
 /// the record at a `start` that names one turns out to be gone (to rebuild: whenever the tip is reached). Another one
 /// tells that the stream has forgotten the shard; the reader goes on asking.
 pub(super) async fn read_shard(
-    shared: Arc<Shared>,
+    stream: Arc<StreamSetup>,
     lease: Arc<HeldLease>,
     start: StartAt,
     purpose: Purpose,
@@ -97,7 +97,7 @@ pub(super) async fn read_shard(
     let delivers = matches!(purpose, Purpose::Deliver);
     let held = Arc::new(Held {
         lease: Arc::clone(&lease),
-        budget: shared.budget.clone(),
+        budget: stream.budget.clone(),
         status: Arc::clone(&status),
         place: match purpose {
             Purpose::Deliver => None,
@@ -111,7 +111,7 @@ pub(super) async fn read_shard(
         _ => None,
     };
     let started_at = last.clone();
-    let mut reader = shared.source.open(&shard, start, held, rng.random());
+    let mut reader = stream.source.open(&shard, start, held, rng.random());
     let mut trouble = Trouble::new();
     let mut not_found = 0;
     loop {
@@ -124,7 +124,7 @@ pub(super) async fn read_shard(
                     status.stalled_since(Side::Reading, error.kind(), SHARD_GONE, trouble.since());
                     not_found += 1;
                     if not_found == GONE_ANSWERS {
-                        let room = Room { permit: shared.budget.empty(), place: None };
+                        let room = Room { permit: stream.budget.empty(), place: None };
                         let told = Fetched { page: Page::default(), room, end: None, gone: true };
                         if pages.send(told).await.is_err() {
                             return;
@@ -143,14 +143,14 @@ pub(super) async fn read_shard(
         if let (true, Some(StartRecord::Gone(first)), Some(checkpoint)) =
             (delivers, &pulled.start, &started_at)
         {
-            report_gap(&lease, page.served_us, first.as_ref(), checkpoint, shared.settings.retention_hours);
+            report_gap(&lease, page.served_us, first.as_ref(), checkpoint, stream.retention.get());
         }
         if let Some(record) = page.records().next_back() {
             last = SequenceNumber::parse(record.sequence_number);
         }
         let at_tip = pulled.behind == Behind::Tip;
         if let (true, true, Some(at_us), Some(last)) = (delivers, at_tip, page.served_us, &last) {
-            let retention_hours = shared.settings.retention_hours;
+            let retention_hours = stream.retention.get();
             lease.at_tip(CaughtUp { after: last.clone(), at_us, retention_hours });
         }
         let ends = pulled.end.is_some();

@@ -14,7 +14,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::Shared;
+use super::StreamSetup;
 use super::reader::{self, Fetched, Purpose};
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, RecordsThere, each_record};
 use crate::fetch::{BytePermit, StartAt, Turn};
@@ -32,7 +32,7 @@ pub(super) type Rebuilt = (Option<Batch>, BytePermit);
 
 /// A batch to be built again.
 pub(super) struct Rebuild {
-    pub(super) shared: Arc<Shared>,
+    pub(super) stream: Arc<StreamSetup>,
     pub(super) lease: Arc<HeldLease>,
     pub(super) status: Arc<ShardHandle>,
     pub(super) context: Arc<BatchContext>,
@@ -58,7 +58,7 @@ enum Pass {
 impl Rebuild {
     /// Reads the records and batches them. `None` when not every one of them can be shown to have been read.
     pub(super) async fn run(&mut self) -> Option<Rebuilt> {
-        let budget = self.shared.budget.clone();
+        let budget = self.stream.budget.clone();
         let start_bytes = self.page_bytes() + SHARE_BYTES;
         if start_bytes < budget.total() {
             let held = budget.acquire(start_bytes).await;
@@ -161,7 +161,7 @@ impl Rebuild {
         let (sender, pages) = mpsc::channel(1);
         let mut reading = JoinSet::new();
         reading.spawn(reader::read_shard(
-            Arc::clone(&self.shared),
+            Arc::clone(&self.stream),
             Arc::clone(&self.lease),
             StartAt::At(self.from().sequence),
             Purpose::Rebuild(Arc::new(Semaphore::new(1))),
@@ -178,7 +178,7 @@ impl Rebuild {
     }
 
     fn page_bytes(&self) -> usize {
-        self.shared.source.page_bytes_max()
+        self.stream.source.page_bytes_max()
     }
 }
 

@@ -9,8 +9,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::{Instant, sleep};
 
-use super::Shared;
 use super::rebuild::Rebuild;
+use super::{Shared, StreamSetup};
 use crate::batch::{
     Batch, BatchContext, Content, LakeObject, RecordsThere, read_content, read_records, seal_object,
 };
@@ -64,6 +64,7 @@ fn report_landed(landed: &Landed) {
 /// The hands of the protocol for one delivery or recovery.
 pub(super) struct Steps {
     shared: Arc<Shared>,
+    stream: Arc<StreamSetup>,
     lease: Arc<HeldLease>,
     status: Arc<ShardHandle>,
     context: Arc<BatchContext>,
@@ -79,12 +80,13 @@ pub(super) struct Steps {
 impl Steps {
     pub(super) fn new(
         shared: Arc<Shared>,
+        stream: Arc<StreamSetup>,
         lease: Arc<HeldLease>,
         status: Arc<ShardHandle>,
         context: Arc<BatchContext>,
         rng: ChaCha8Rng,
     ) -> Self {
-        Self { shared, lease, status, context, rng, batch: None, held: None, children: Vec::new() }
+        Self { shared, stream, lease, status, context, rng, batch: None, held: None, children: Vec::new() }
     }
 
     /// Reports `event` and carries out what follows from it, until there is nothing to do but read. A lost lease
@@ -172,7 +174,7 @@ impl Steps {
         // A first rebuild whose objects are of no use: its bytes must not stand in the way of the second.
         (self.batch, self.held) = (None, None);
         let mut rebuild = Rebuild {
-            shared: Arc::clone(&self.shared),
+            stream: Arc::clone(&self.stream),
             lease: Arc::clone(&self.lease),
             status: Arc::clone(&self.status),
             context: Arc::clone(&self.context),
@@ -220,7 +222,7 @@ impl Steps {
     async fn find_start(&mut self, checkpoint: &Checkpoint) -> Event {
         let from = match checkpoint {
             Checkpoint::AtTimestamp => {
-                let time = self.lease.row().start_us.or(self.shared.settings.initial_timestamp_us);
+                let time = self.lease.row().start_us.or(self.stream.initial_timestamp_us);
                 let Some(us) = time else { return Event::StartUnknown };
                 StartFrom::Time(us)
             }
@@ -230,7 +232,7 @@ impl Steps {
         let started = Instant::now();
         loop {
             let waiting = self.waiting("start_unknown", "looking up where the shard starts", 0);
-            let found = self.shared.starts.find(&shard, from).await;
+            let found = self.stream.starts.find(&shard, from).await;
             drop(waiting);
             let found = match found {
                 Ok(found) => found,
@@ -465,7 +467,7 @@ impl Steps {
         let started = Instant::now();
         loop {
             let waiting = self.waiting("no_children", "ListShards", 0);
-            let listed = self.shared.lister.list().await;
+            let listed = self.stream.lister.list().await;
             drop(waiting);
             let problem = match listed {
                 Ok(shards) => {

@@ -1,17 +1,18 @@
 //! Uploads and the lease that they rest on.
 
 use tokio::time::{Instant, advance, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::batch::{BatchLimits, Layout};
-use crate::consumer::ConsumerSettings;
+use crate::consumer::{ConsumerSettings, Retention, StreamSetups};
 use crate::deliver::memory::MemorySink;
 use crate::fetch::memory::MemoryStream;
 use crate::fetch::{ByteBudget, Polling, Starts};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::memory::MemoryLeaseTable;
 use crate::lease::plan::Rules;
-use crate::lease::{Lease, LeaseTable, WorkerId};
+use crate::lease::{Lease, LeaseTable, StreamLeases, StreamSet, WorkerId};
 use crate::shard::ShardLister;
 use crate::telemetry::status::{Delivery, ProcessFacts, ShardState, Status};
 use crate::transform::{Builtin, SourceKind};
@@ -30,16 +31,19 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
             failover: FAILOVER,
             scan_interval: FAILOVER,
             shard_sync_interval: FAILOVER,
-            initial: Checkpoint::TrimHorizon,
-            initial_timestamp_us: None,
-            starts: Arc::clone(&starts) as _,
             rules: Rules { leases_max: 1, kbps_max: f64::INFINITY },
             cpu: Arc::new(|| None),
             wall_clock: Arc::new(|| 0),
             seed: 1,
         },
         Arc::clone(&table) as _,
-        Arc::clone(&stream) as _,
+        StreamSet::One(StreamLeases {
+            name: "trades".into(),
+            lister: Arc::clone(&stream) as _,
+            starts: Arc::clone(&starts) as _,
+            initial: Checkpoint::TrimHorizon,
+            initial_timestamp_us: None,
+        }),
     );
     let shard = stream.list().await.unwrap().remove(0);
     let lease = Lease { owner: Some(worker.clone()), ..Lease::new(&shard, Checkpoint::TrimHorizon) };
@@ -48,46 +52,52 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
     let facts = ProcessFacts {
         worker: "me".into(),
         application: "app".into(),
-        stream: "trades".into(),
         delivery: Delivery::ExactlyOnce,
         warnings: Vec::new(),
     };
     let status = Status::new(facts, FAILOVER);
-    let handle = Arc::new(status.shard(shard.id.as_str(), ShardState::Reading, 0));
+    let handle = Arc::new(status.shard("trades", shard.id.as_str(), ShardState::Reading, 0));
     let settings = ConsumerSettings {
-        stream: "trades".into(),
-        source: SourceKind::Kinesis,
-        layout: Layout { landing: "landing".into(), errors: "errors".into() },
         limits: BatchLimits::default(),
         batch_age_max: FAILOVER,
-        transform: Arc::new(Builtin::json()),
         lake: "lake".into(),
         pending_format: None,
-        initial_timestamp_us: None,
-        retention_hours: 24,
         seed: 1,
     };
-    let context = Arc::new(BatchContext {
-        stream: settings.stream.clone(),
-        shard: shard.id,
-        source: settings.source,
-        layout: settings.layout.clone(),
-        limits: settings.limits,
-        transform: Arc::clone(&settings.transform),
-        packing: None,
-    });
-    let shared = Shared {
+    let budget = ByteBudget::new(1 << 20);
+    let setup = Arc::new(StreamSetup {
+        address: "trades".into(),
+        name: "trades".into(),
+        kind: SourceKind::Kinesis,
         source: Arc::new(Polling::new(Arc::clone(&stream) as _, FAILOVER)),
         lister: stream,
         starts,
+        layout: Layout { landing: "landing".into(), errors: "errors".into() },
+        transform: Arc::new(Builtin::json()),
+        initial_timestamp_us: None,
+        retention: Retention::default(),
+        budget: budget.clone(),
+        removed: CancellationToken::new(),
+    });
+    let context = Arc::new(BatchContext {
+        stream: setup.name.clone(),
+        shard: shard.id,
+        source: setup.kind,
+        layout: setup.layout.clone(),
+        limits: settings.limits,
+        transform: Arc::clone(&setup.transform),
+        packing: None,
+    });
+    let shared = Shared {
+        streams: StreamSetups::new(vec![Arc::clone(&setup)]),
         sink: Arc::clone(&sink) as _,
         firehose: None,
         coordinator,
-        budget: ByteBudget::new(1 << 20),
+        budget,
         status,
         settings,
     };
-    (Steps::new(Arc::new(shared), lease, handle, context, ChaCha8Rng::seed_from_u64(1)), sink)
+    (Steps::new(Arc::new(shared), setup, lease, handle, context, ChaCha8Rng::seed_from_u64(1)), sink)
 }
 
 /// What is put when another worker may have the lease could come after it has finished the batch, and after its objects

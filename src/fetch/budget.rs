@@ -16,8 +16,11 @@ const UNIT: usize = 1024;
 ///
 /// Taking may wait; growing never does. What grew beyond the budget is a debt: released bytes pay it first,
 /// and only then does somebody who waits get any.
+///
+/// Among those who wait, streams take turns, and in each stream its shards: a stream of one shard is not kept waiting by
+/// the thousand shards of another ([`ByteBudget::of_stream`]).
 #[derive(Clone, Debug)]
-pub struct ByteBudget(Arc<Shared>);
+pub struct ByteBudget(Arc<Shared>, Arc<Semaphore>);
 
 #[derive(Debug)]
 struct Shared {
@@ -51,13 +54,20 @@ impl ByteBudget {
         // `acquire_many` takes 32 bits: 4 TiB.
         let total = bytes.div_ceil(UNIT).clamp(1, u32::MAX as usize);
         metrics::byte_budget(total * UNIT);
-        Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             units: Semaphore::new(total),
             total,
             books: Mutex::default(),
             short: Notify::new(),
             turn: Arc::new(Semaphore::new(1)),
-        }))
+        });
+        Self(shared, Arc::new(Semaphore::new(1)))
+    }
+
+    /// The same budget for the shards of another stream: one of them at a time stands in the queue for bytes.
+    #[must_use]
+    pub fn of_stream(&self) -> Self {
+        Self(Arc::clone(&self.0), Arc::new(Semaphore::new(1)))
     }
 
     /// Takes `bytes`, waiting for them in the order of asking. More than the whole budget counts as the whole
@@ -70,6 +80,7 @@ impl ByteBudget {
             Ok(taken) => taken,
             Err(TryAcquireError::NoPermits) => {
                 let _waiting = Waiting::begin(&self.0);
+                let _first_of_stream = self.1.acquire().await;
                 self.0.units.acquire_many(many).await.expect("the semaphore is never closed")
             }
             Err(TryAcquireError::Closed) => unreachable!("the semaphore is never closed"),
@@ -329,6 +340,24 @@ mod tests {
         drop(held);
         second.await;
         assert!(!budget.is_short());
+    }
+
+    /// The many shards of one stream stand in one place of the queue, the shard of another in the next.
+    #[tokio::test]
+    async fn streams_take_turns_in_waiting() {
+        let all = ByteBudget::new(KIB);
+        let (large, small) = (all.of_stream(), all.of_stream());
+        let held = all.acquire(KIB).await;
+        let mut waiting: Vec<_> = (0..100).map(|_| Box::pin(large.acquire(KIB))).collect();
+        assert!(waiting.iter_mut().all(|shard| shard.as_mut().now_or_never().is_none()));
+        let mut lone = Box::pin(small.acquire(KIB));
+        assert!(lone.as_mut().now_or_never().is_none());
+        drop(held);
+        let first = waiting[0].as_mut().now_or_never().expect("it has waited for the longest time");
+        assert!(lone.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(waiting[1].as_mut().now_or_never().is_none());
+        assert!(lone.now_or_never().is_some(), "it does not wait for the other 99");
     }
 
     #[tokio::test]

@@ -31,14 +31,21 @@ pub struct Sight<'a> {
     pub fleet: &'a FleetView,
     /// The leader's lock, and the end of the read that first showed its version. `None`: there is no lock.
     pub leader: Option<(&'a LeaderRow, Instant)>,
-    /// The shards of the stream, where they were listed.
-    pub listing: Option<&'a [Shard]>,
-    /// The stream, where it is known.
-    pub stream: Option<&'a StreamId>,
+    /// The streams that are known or listed: one that need not be known, or several, of which those count that are.
+    pub streams: &'a [StreamSight<'a>],
     /// Now, on the observer's monotonic clock.
     pub now: Instant,
     /// Now, in seconds since the epoch; only to see which workers are active.
     pub host_clock: u64,
+}
+
+/// One stream of the application.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamSight<'a> {
+    /// Which one, where that is known.
+    pub stream: Option<&'a StreamId>,
+    /// Its shards, where they were listed.
+    pub listing: Option<&'a [Shard]>,
 }
 
 /// One lease, or a shard that should have one.
@@ -127,7 +134,7 @@ pub enum Kept {
 
 impl Reason {
     /// Every word that [`Reason::word`] can say, in no particular order.
-    pub const WORDS: [&'static str; 15] = [
+    pub const WORDS: [&'static str; 16] = [
         "unowned",
         "no_leader",
         "no_worker",
@@ -143,6 +150,7 @@ impl Reason {
         "other_stream",
         "stream_recreated",
         "stream_mismatch",
+        "stream_not_read",
     ];
 
     /// A fixed word, for metrics and JSON.
@@ -160,7 +168,8 @@ impl Reason {
             Self::NoLease => "no_lease",
             Self::NotUnderstood(_) => "row_not_understood",
             Self::ShardUnknown => "shard_unknown",
-            Self::NotOurs(NotOurs::Other { .. }) => "other_stream",
+            Self::NotOurs(NotOurs::Other { .. } | NotOurs::OtherForm { .. }) => "other_stream",
+            Self::NotOurs(NotOurs::NotAmong { .. }) => "stream_not_read",
             Self::NotOurs(NotOurs::Former { .. }) => "stream_recreated",
             Self::NotOurs(NotOurs::Unlike { .. }) => "stream_mismatch",
         }
@@ -207,7 +216,11 @@ impl Reason {
                 "check that --stream is the stream of this application; if it is, records that were not read \
                  in time are lost, and the leader deletes the lease unless it has a pending batch"
             }
-            Self::NotOurs(NotOurs::Other { .. }) => {
+            Self::NotOurs(NotOurs::NotAmong { .. }) => {
+                "add the stream to the settings of the workers; or, when it is not to be read any more, delete its leases \
+                 with `kinetide leases delete`"
+            }
+            Self::NotOurs(NotOurs::Other { .. } | NotOurs::OtherForm { .. }) => {
                 "correct --stream, or use another --application for this stream; do not delete the lease, or \
                  its stream is delivered again from the beginning"
             }
@@ -258,6 +271,12 @@ impl fmt::Display for Reason {
                     of.in_words(),
                     ours.in_words()
                 )
+            }
+            Self::NotOurs(NotOurs::NotAmong { of, .. }) => {
+                write!(f, "its stream {} is not among those that the leader reads", of.in_words())
+            }
+            Self::NotOurs(NotOurs::OtherForm { .. }) => {
+                f.write_str("its key has another form than those of this application")
             }
             Self::NotOurs(NotOurs::Unlike { .. }) => f.write_str(
                 "its lease does not belong to this stream: it belongs to another one, or this stream was \
@@ -312,7 +331,7 @@ pub fn explain(sight: &Sight<'_>) -> Vec<Explained> {
         let key = LeaseKey::parse(&row.key);
         not_seen(key, Reason::NotUnderstood(row.problem.clone()))
     }));
-    all.extend(context.unleased().map(|shard| not_seen(shard.into(), Reason::NoLease)));
+    all.extend(context.unleased().map(|key| not_seen(key, Reason::NoLease)));
     all.sort_by(|a, b| a.key.cmp(&b.key));
     all
 }
@@ -324,19 +343,39 @@ fn not_seen(key: LeaseKey, reason: Reason) -> Explained {
 /// What is the same for all leases.
 struct Context<'a> {
     sight: &'a Sight<'a>,
+    streams: Vec<Listed<'a>>,
+    anybody_active: bool,
+}
+
+/// One stream, with its shards by id.
+struct Listed<'a> {
+    stream: Option<&'a StreamId>,
+    listing: Option<&'a [Shard]>,
     shards: Option<BTreeMap<&'a ShardId, &'a Shard>>,
     children: BTreeMap<&'a ShardId, Vec<&'a ShardId>>,
-    anybody_active: bool,
 }
 
 impl<'a> Context<'a> {
     fn new(sight: &'a Sight<'a>) -> Self {
         let index = |listing: &'a [Shard]| listing.iter().map(|shard| (&shard.id, shard)).collect();
-        Self {
-            sight,
+        let listed = |sight: &StreamSight<'a>| Listed {
+            stream: sight.stream,
+            listing: sight.listing,
             shards: sight.listing.map(index),
             children: children(sight.listing.unwrap_or_default()),
+        };
+        Self {
+            sight,
+            streams: sight.streams.iter().map(listed).collect(),
             anybody_active: sight.fleet.active_workers(sight.now, sight.host_clock).next().is_some(),
+        }
+    }
+
+    /// The stream of a lease: the one that its key names, or where it names none the only one.
+    fn of(&self, key: &LeaseKey) -> Option<&Listed<'a>> {
+        match key.stream() {
+            Some(stream) => self.streams.iter().find(|listed| listed.stream == Some(stream)),
+            None => self.streams.first(),
         }
     }
 
@@ -386,11 +425,17 @@ impl<'a> Context<'a> {
 
     /// Why the lease cannot be of the stream as it is listed.
     fn contradicts_stream(&self, lease: &Lease) -> Option<Reason> {
-        let ours = self.sight.stream;
+        let listed = match (self.of(&lease.key), lease.key.stream()) {
+            (None, Some(of)) => {
+                return Some(Reason::NotOurs(NotOurs::NotAmong { lease: lease.key.clone(), of: of.clone() }));
+            }
+            (listed, _) => listed?,
+        };
+        let ours = listed.stream;
         if let Some(not_ours) = ours.and_then(|ours| whose::check(lease, ours).err()) {
             return Some(Reason::NotOurs(not_ours));
         }
-        let shard = match self.shards.as_ref()?.get(lease.key.shard()) {
+        let shard = match listed.shards.as_ref()?.get(lease.key.shard()) {
             Some(shard) => shard,
             None if lease.finished() => return None,
             None => return Some(Reason::ShardUnknown),
@@ -446,12 +491,15 @@ impl<'a> Context<'a> {
         if !remain.is_empty() {
             return Kept::ParentsRemain(remain);
         }
+        let listed = self.of(&lease.key);
         let children: Vec<&ShardId> = match lease.children.as_slice() {
-            [] => self.children.get(lease.key.shard()).cloned().unwrap_or_default(),
+            [] => {
+                listed.and_then(|listed| listed.children.get(lease.key.shard()).cloned()).unwrap_or_default()
+            }
             named => named.iter().collect(),
         };
-        let unlisted =
-            |shard: &ShardId| self.shards.as_ref().is_some_and(|shards| !shards.contains_key(shard));
+        let shards = listed.and_then(|listed| listed.shards.as_ref());
+        let unlisted = |shard: &ShardId| shards.is_some_and(|shards| !shards.contains_key(shard));
         let forgotten = unlisted(lease.key.shard());
         let at_start = |child: &ShardId| match of(child) {
             Some(child) => {
@@ -472,27 +520,32 @@ impl<'a> Context<'a> {
 
     /// KCL's lease keys end in a shard id; a worker's row has the id of the worker.
     fn should_be_a_lease(&self, row: &OddRow) -> bool {
-        let listed = |shards: &BTreeMap<&ShardId, _>| shards.contains_key(LeaseKey::parse(&row.key).shard());
-        row.key.contains("shardId-") || self.shards.as_ref().is_some_and(listed)
+        let key = LeaseKey::parse(&row.key);
+        let shards = self.of(&key).and_then(|listed| listed.shards.as_ref());
+        row.key.contains("shardId-") || shards.is_some_and(|shards| shards.contains_key(key.shard()))
     }
 
     /// Listed shards that need a lease and have none, not even an odd one. Nothing while the listing contradicts
     /// itself.
-    fn unleased(&self) -> impl Iterator<Item = ShardId> {
-        let leased = |seen: &Seen| {
-            let (checkpoint, parents) = (seen.lease.checkpoint.clone(), seen.lease.parents.clone());
-            let (children, hash_range) = (Vec::new(), seen.lease.hash_range);
-            (
-                seen.lease.key.shard().clone(),
-                Leased { checkpoint, parents, children, hash_range, gone: false },
-            )
-        };
-        let missing = self.sight.listing.and_then(|listing| {
-            let leases = self.sight.fleet.leases().map(leased).collect();
-            missing_leases(listing, &leases, &Checkpoint::Latest).ok()
+    fn unleased(&self) -> impl Iterator<Item = LeaseKey> {
+        let several = self.sight.fleet.leases().any(|seen| seen.lease.key.stream().is_some());
+        let all = self.streams.iter().flat_map(move |listed| {
+            let stream = listed.stream.filter(|_| several);
+            let of = |seen: &&Seen| seen.lease.key.stream() == stream;
+            let leased = |seen: &Seen| {
+                let (checkpoint, parents) = (seen.lease.checkpoint.clone(), seen.lease.parents.clone());
+                let (children, hash_range) = (Vec::new(), seen.lease.hash_range);
+                let leased = Leased { checkpoint, parents, children, hash_range, gone: false };
+                (seen.lease.key.shard().clone(), leased)
+            };
+            let missing = listed.listing.and_then(|listing| {
+                let leases = self.sight.fleet.leases().filter(of).map(leased).collect();
+                missing_leases(listing, &leases, &Checkpoint::Latest).ok()
+            });
+            let missing = missing.unwrap_or_default().into_iter();
+            missing.map(move |(shard, _)| LeaseKey::new(stream, &shard.id)).collect::<Vec<_>>()
         });
-        let missing = missing.unwrap_or_default().into_iter().map(|(shard, _)| shard.id.clone());
-        missing.filter(|shard| !self.sight.fleet.odd().iter().any(|row| row.key == shard.as_str()))
+        all.filter(|key| !self.sight.fleet.odd().iter().any(|row| row.key == key.as_str()))
     }
 }
 

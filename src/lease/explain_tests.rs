@@ -114,8 +114,7 @@ impl Scene {
         explain(&Sight {
             fleet: &self.fleet,
             leader: self.leader.as_ref().map(|(row, since)| (row, *since)),
-            listing: self.listing.as_deref(),
-            stream: self.stream.as_ref(),
+            streams: &[StreamSight { stream: self.stream.as_ref(), listing: self.listing.as_deref() }],
             now: self.now,
             host_clock: WALL_CLOCK,
         })
@@ -368,6 +367,8 @@ fn every_word_is_known_and_every_sentence_goes_on_one_line() {
         Reason::NotOurs(NotOurs::Unlike { lease: id(0).into() }),
         Reason::NotOurs(NotOurs::Other { lease: id(0).into(), of: stream(), ours: stream() }),
         Reason::NotOurs(NotOurs::Former { lease: id(0).into(), of: stream(), ours: stream() }),
+        Reason::NotOurs(NotOurs::OtherForm { lease: id(0).into(), several: true }),
+        Reason::NotOurs(NotOurs::NotAmong { lease: id(0).into(), of: stream() }),
     ];
     let words: BTreeSet<&str> = reasons.iter().map(Reason::word).collect();
     assert_eq!(words, BTreeSet::from(Reason::WORDS));

@@ -13,7 +13,8 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use tokio::time::Instant;
@@ -22,17 +23,20 @@ use super::fleet::TableSnapshot;
 use super::held::{HeldLease, LeaseWriteError};
 use super::key::LeaseKey;
 use super::row::Lease;
+use super::streams::StreamLeases;
 use super::table::{LeaseTable, TableError, WriteError};
+use super::watched::{self, Watched};
 use super::whose::{self, NotOurs};
 use super::write::LeaseWrite;
 use crate::cause::chain;
 use crate::shard::audit::{Verdict, Watch};
 use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, missing_leases, strangers};
 use crate::shard::{
-    Checkpoint, ChildShard, FindStart, Lineage, ListError, Shard, ShardId, ShardLister, StartError,
-    StartFrom, StreamId,
+    Checkpoint, ChildShard, FindStart, ListError, Shard, ShardId, ShardLister, StartError, StartFrom,
+    StreamId,
 };
 use crate::telemetry::metrics;
+use crate::telemetry::trouble::Troubles;
 
 /// Writes to the table at the same time.
 const CONCURRENCY: usize = 20;
@@ -60,6 +64,11 @@ pub enum SyncError {
     /// A merged child needs the leases of both parents first. Try again in a moment.
     #[error("the lease of the other merge parent {0} does not exist yet")]
     ParentMissing(ShardId),
+    /// Its account, or when it was created, is not known: leases could not name it.
+    #[error(
+        "stream {0} does not say its account and when it was created, which leases of several streams name"
+    )]
+    NotWhole(StreamId),
     /// The leases are not those of this stream.
     #[error(transparent)]
     NotOurs(#[from] NotOurs),
@@ -68,49 +77,111 @@ pub enum SyncError {
 /// A stream and the table that holds its leases.
 pub(super) struct ShardSync {
     table: Arc<dyn LeaseTable>,
+    stream: StreamLeases,
     lister: Arc<dyn ShardLister>,
     starts: Arc<dyn FindStart>,
-    /// Where shards without any leased ancestor start.
-    initial: Checkpoint,
-    /// The time that AT_TIMESTAMP means, µs since the epoch.
-    initial_us: Option<i64>,
+    /// Its leases name the stream, as there may be others.
+    named_by_keys: bool,
+    /// Which stream it is, once that is known.
+    id: OnceLock<StreamId>,
+    troubles: Arc<Troubles>,
+    /// What this worker remembers between its looks as the leader.
+    watch: tokio::sync::Mutex<Watch>,
+    interval: Duration,
 }
 
 impl ShardSync {
+    /// `interval`: between two looks of the leader.
     pub(super) fn new(
         table: Arc<dyn LeaseTable>,
-        lister: Arc<dyn ShardLister>,
-        starts: Arc<dyn FindStart>,
-        initial: Checkpoint,
-        initial_us: Option<i64>,
+        stream: StreamLeases,
+        named_by_keys: bool,
+        troubles: &Arc<Troubles>,
+        interval: Duration,
     ) -> Self {
-        Self { table, lister, starts, initial, initial_us }
+        let about = named_by_keys.then(|| Arc::clone(&stream.name));
+        Self {
+            table,
+            lister: Watched::about(Arc::clone(&stream.lister), troubles, about.clone()),
+            starts: Watched::about(Arc::clone(&stream.starts), troubles, about),
+            watch: tokio::sync::Mutex::new(Watch::new(interval, stream.lister.lineage())),
+            stream,
+            named_by_keys,
+            id: OnceLock::new(),
+            troubles: Arc::clone(troubles),
+            interval,
+        }
     }
 
-    /// How the shards of the stream follow each other.
-    pub(super) fn lineage(&self) -> Lineage {
-        self.lister.lineage()
+    /// How people name it.
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.stream.name)
+    }
+
+    /// Which stream it is, once that is known.
+    pub(super) fn id(&self) -> Option<&StreamId> {
+        self.id.get()
+    }
+
+    /// True when this is the stream of these settings.
+    pub(super) fn is(&self, stream: &StreamLeases) -> bool {
+        Arc::ptr_eq(&self.stream.lister, &stream.lister)
+    }
+
+    /// Finds out which stream it is, where nobody has yet.
+    pub(super) async fn identify(&self) -> Result<(), SyncError> {
+        if self.id.get().is_none()
+            && let Some(id) = self.lister.stream().await?
+        {
+            let id = self.id.get_or_init(|| id);
+            if self.named_by_keys && !id.is_whole() {
+                return Err(SyncError::NotWhole(id.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// This worker does not compare the stream with its leases any more.
+    pub(super) fn compares_no_more(&self) {
+        metrics::shard_holes(&self.stream.name, 0);
+        metrics::stream_recreated(&self.stream.name, false);
+        watched::compares_no_more(&self.troubles, self.named_by_keys.then(|| Arc::clone(&self.stream.name)));
+    }
+
+    /// Forgets what this worker saw as the leader.
+    pub(super) async fn begin_anew(&self) {
+        *self.watch.lock().await = Watch::new(self.interval, self.lister.lineage());
+    }
+
+    /// The time until the leader's next look.
+    pub(super) async fn pause(&self) -> Duration {
+        self.watch.lock().await.pause()
     }
 
     fn key(&self, shard: &ShardId) -> LeaseKey {
-        LeaseKey::new(None, shard)
+        LeaseKey::new(self.id.get().filter(|_| self.named_by_keys), shard)
     }
 
-    /// Looks whose leases these are, before this worker takes part. Answers which stream it is.
+    /// True when the key is of the form, and of the stream, of these leases.
+    fn is_key_of_ours(&self, key: &LeaseKey) -> bool {
+        key.stream() == self.id.get().filter(|_| self.named_by_keys)
+    }
+
+    /// Looks whose leases these are, before this worker takes part in an application of one stream.
     ///
     /// # Errors
     /// [`SyncError::NotOurs`] when they are of another stream; [`Inconsistent::Behind`] when they seem to be and the
     /// listing may be behind; otherwise when it could not look.
-    pub(super) async fn prove(&self) -> Result<Option<StreamId>, SyncError> {
-        let ours = self.lister.stream().await?;
-        let table = self.table.snapshot().await?;
-        if let Some(ours) = &ours {
-            whose::check_all(&table.leases, ours)?;
+    pub(super) async fn prove(&self, table: &TableSnapshot) -> Result<(), SyncError> {
+        self.identify().await?;
+        let rows: Vec<&Lease> = table.leases.iter().collect();
+        if let Some(ours) = self.id.get() {
+            whose::check_all(&rows, ours)?;
         }
         // Those that do not say whose they are.
-        let unnamed: Vec<&Lease> = table.leases.iter().filter(|row| row.stream.is_none()).collect();
+        let unnamed: Vec<&Lease> = rows.into_iter().filter(|row| row.stream.is_none()).collect();
         if unnamed.is_empty() {
-            return Ok(ours);
+            return Ok(());
         }
         let listing = self.lister.list().await?;
         let found = strangers(&listing, &leases_of(unnamed.iter().copied()));
@@ -125,19 +196,22 @@ impl ShardSync {
                 return Err(NotOurs::Unlike { lease: key.clone() }.into());
             }
         }
-        Ok(ours)
+        Ok(())
     }
 
     /// One look of the leader at all leases, as they were a moment ago.
-    pub(super) async fn look(&self, watch: &mut Watch, seen: Vec<Lease>) -> Result<(), SyncError> {
-        let leases = leases_of(&seen);
+    pub(super) async fn look(&self, seen: Vec<Lease>) -> Result<(), SyncError> {
+        self.identify().await?;
+        let mut watch = self.watch.lock().await;
+        let seen: Vec<&Lease> = seen.iter().filter(|row| self.is_key_of_ours(&row.key)).collect();
+        let leases = leases_of(seen.iter().copied());
         let due = watch.look(&leases);
-        metrics::shard_holes(watch.holes().len());
+        metrics::shard_holes(&self.stream.name, watch.holes().len());
         for hole in watch.holes().iter().filter(|hole| hole.findings == TELL_FINDINGS) {
-            tracing::warn!(hash_keys = %hole.range, "no lease covers these hash keys");
+            tracing::warn!(stream = %self.stream.name, hash_keys = %hole.range, "no lease covers these hash keys");
         }
         if due {
-            self.sync(watch).await
+            self.sync(&mut watch).await
         } else {
             // These facts are final, so a moment does not matter; children that no row names wait for a listing.
             self.delete_finished(&seen, &leases, &[]).await;
@@ -151,15 +225,23 @@ impl ShardSync {
         let ours = self.lister.stream().await?;
         let listing = self.lister.list().await?;
         let table = self.table.snapshot().await?;
-        let mut leases = leases_of(&table.leases);
-        let named = ours.as_ref().map_or(Ok(()), |ours| whose::check_all(&table.leases, ours));
+        let rows: Vec<&Lease> = table.leases.iter().filter(|row| self.is_key_of_ours(&row.key)).collect();
+        let mut leases = leases_of(rows.iter().copied());
+        let named = match (&ours, self.id.get()) {
+            (Some(ours), Some(id)) if self.named_by_keys && ours != id => {
+                let lease = rows.first().map_or_else(|| self.key(&ShardId::new("")), |row| row.key.clone());
+                Err(NotOurs::Former { lease, of: id.clone(), ours: ours.clone() })
+            }
+            (Some(ours), _) if !self.named_by_keys => whose::check_all(&rows, ours),
+            _ => Ok(()),
+        };
         let found = match named {
             Err(not_ours) => Err(not_ours),
             Ok(()) => match watch.listed(&listing, &mut leases, Instant::now())? {
                 Verdict::Ours => Ok(()),
                 Verdict::NotOurs(strangers) => {
                     let key = self.key(&strangers[0]);
-                    let row = table.leases.iter().find(|row| row.key == key);
+                    let row = rows.iter().find(|row| row.key == key);
                     Err(row.map_or_else(
                         || NotOurs::Unlike { lease: key.clone() },
                         |row| whose::contradiction(row, ours.as_ref()),
@@ -167,16 +249,16 @@ impl ShardSync {
                 }
             },
         };
-        metrics::stream_recreated(found.is_err());
+        metrics::stream_recreated(&self.stream.name, found.is_err());
         if let Err(not_ours) = found {
-            tracing::error!("no lease is created or deleted: {not_ours}");
+            tracing::error!(stream = %self.stream.name, "no lease is created or deleted: {not_ours}");
             return Ok(());
         }
-        self.create_missing(&listing, &with_odd(&leases, &table, &listing), ours.as_ref()).await?;
-        self.fill_hash_ranges(&table.leases, &listing).await?;
-        self.name_stream(&table.leases, &listing, ours.as_ref()).await;
-        self.delete_finished(&table.leases, &leases, &listing).await;
-        for row in table.leases.iter().filter(|row| !row.finished() && leases[row.key.shard()].gone) {
+        self.create_missing(&listing, &self.with_odd(&leases, &table, &listing), ours.as_ref()).await?;
+        self.fill_hash_ranges(&rows, &listing).await?;
+        self.name_stream(&rows, &listing, ours.as_ref()).await;
+        self.delete_finished(&rows, &leases, &listing).await;
+        for row in rows.iter().filter(|row| !row.finished() && leases[row.key.shard()].gone) {
             self.give_up(row).await?;
         }
         watch.in_step();
@@ -189,10 +271,12 @@ impl ShardSync {
         leases: &Leases,
         ours: Option<&StreamId>,
     ) -> Result<(), SyncError> {
-        let missing = missing_leases(listing, leases, &self.initial)?;
-        let named: Option<Arc<str>> = ours.map(|ours| ours.to_string().into());
+        let missing = missing_leases(listing, leases, &self.stream.initial)?;
+        // A key may say it already.
+        let named: Option<Arc<str>> =
+            ours.filter(|_| !self.named_by_keys).map(|ours| ours.to_string().into());
         let looked_up = missing.into_iter().map(|(shard, start)| async move {
-            self.pinned(shard, &start, self.initial_us).await.map_err(SyncError::from)
+            self.pinned(shard, &start, self.stream.initial_timestamp_us).await.map_err(SyncError::from)
         });
         let looked_up: Vec<_> = looked_up.collect();
         let mut pinned: Vec<Result<Lease, SyncError>> =
@@ -229,14 +313,14 @@ impl ShardSync {
         let (from, start_us) = match (start, start_us) {
             (Checkpoint::Latest, _) => (StartFrom::Tip, None),
             (Checkpoint::AtTimestamp, Some(us)) => (StartFrom::Time(us), Some(us)),
-            _ => return Ok(Lease::new(shard, start.clone())),
+            _ => return Ok(Lease { key: self.key(&shard.id), ..Lease::new(shard, start.clone()) }),
         };
         let found = self.starts.find(&shard.id, from).await?;
-        Ok(Lease { start_us, ..Lease::new(shard, found.at) })
+        Ok(Lease { key: self.key(&shard.id), start_us, ..Lease::new(shard, found.at) })
     }
 
     /// Rows that other libraries wrote may not name their hash keys.
-    async fn fill_hash_ranges(&self, rows: &[Lease], listing: &[Shard]) -> Result<(), TableError> {
+    async fn fill_hash_ranges(&self, rows: &[&Lease], listing: &[Shard]) -> Result<(), TableError> {
         for row in rows.iter().filter(|row| row.hash_range.is_none() && !row.finished()) {
             let shard = listing.iter().find(|shard| shard.id == *row.key.shard());
             let Some(range) = shard.and_then(|shard| shard.hash_range) else { continue };
@@ -255,12 +339,12 @@ impl ShardSync {
 
     /// Rows of Java workers and of older builds do not say whose they are. What is not written now is so at the next
     /// listing.
-    async fn name_stream(&self, rows: &[Lease], listing: &[Shard], ours: Option<&StreamId>) {
-        let Some(ours) = ours else { return };
+    async fn name_stream(&self, rows: &[&Lease], listing: &[Shard], ours: Option<&StreamId>) {
+        let Some(ours) = ours.filter(|_| !self.named_by_keys) else { return };
         let (named, listed): (Arc<str>, BTreeSet<&ShardId>) =
             (ours.to_string().into(), listing.iter().map(|shard| &shard.id).collect());
         let unnamed = rows.iter().filter(|row| row.stream.is_none() && listed.contains(row.key.shard()));
-        let name = |row: &Lease| {
+        let name = |row: &&Lease| {
             let (key, write) = (row.key.clone(), LeaseWrite::SetStream(Arc::clone(&named)));
             async move {
                 // Its owner has moved the counter since the scan.
@@ -278,10 +362,10 @@ impl ShardSync {
         stream::iter(naming).buffer_unordered(CONCURRENCY).for_each(|()| std::future::ready(())).await;
     }
 
-    async fn delete_finished(&self, rows: &[Lease], leases: &Leases, listing: &[Shard]) {
+    async fn delete_finished(&self, rows: &[&Lease], leases: &Leases, listing: &[Shard]) {
         let done = deletable(leases, listing);
         for row in rows.iter().filter(|row| done.binary_search(&row.key.shard()).is_ok()) {
-            self.delete(row).await;
+            delete(self.table.as_ref(), row).await;
         }
     }
 
@@ -316,40 +400,6 @@ impl ShardSync {
         Ok(())
     }
 
-    /// Deletes those of these finished leases that nobody needs any more, as far as the rows tell.
-    pub(super) async fn clean_up(&self, finished: &[Lease]) -> Result<(), SyncError> {
-        for row in finished {
-            let mut family = vec![row.clone()];
-            for relative in row.parents.iter().chain(&row.children) {
-                family.extend(self.table.get(&row.key.sibling(relative)).await?);
-            }
-            if deletable(&leases_of(&family), &[]).contains(&row.key.shard()) {
-                self.delete(row).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// Deletes a finished lease, if it still is one. Its owner renews it meanwhile, so it is read once more: a row that
-    /// was seen a while ago would hardly ever be deleted.
-    async fn delete(&self, seen: &Lease) {
-        let key = &seen.key;
-        let row = match self.table.get(key).await {
-            Ok(Some(row)) if row.finished() => row,
-            Ok(_) => return,
-            Err(error) => {
-                return tracing::debug!(
-                    lease = %key, error = %chain(&error),
-                    "could not delete the lease"
-                );
-            }
-        };
-        match self.table.delete(&row).await {
-            Ok(()) => tracing::info!(lease = %key, "finished lease deleted"),
-            Err(error) => tracing::debug!(lease = %key, error = %chain(&error), "could not delete the lease"),
-        }
-    }
-
     /// Makes sure that a merge parent has, or had, a lease.
     async fn require_lease(&self, parent: &ShardId) -> Result<(), SyncError> {
         let key = self.key(parent);
@@ -361,16 +411,17 @@ impl ShardSync {
             return Ok(()); // forgotten by the stream: there is nothing to read any more
         }
         let table = self.table.snapshot().await?;
-        let leases = leases_of(&table.leases);
+        let rows: Vec<&Lease> = table.leases.iter().filter(|row| self.is_key_of_ours(&row.key)).collect();
+        let leases = leases_of(rows.iter().copied());
         let ours = self.lister.stream().await?;
-        let stranger = |row: &&Lease| {
+        let stranger = |row: &&&Lease| {
             let shard = listing.iter().find(|shard| shard.id == *row.key.shard());
             shard.is_some_and(|shard| whose::contradicts(row, shard))
         };
-        if let Some(row) = table.leases.iter().find(stranger) {
+        if let Some(row) = rows.iter().find(stranger) {
             return Err(whose::contradiction(row, ours.as_ref()).into());
         }
-        self.create_missing(&listing, &with_odd(&leases, &table, &listing), ours.as_ref()).await?;
+        self.create_missing(&listing, &self.with_odd(&leases, &table, &listing), ours.as_ref()).await?;
         match self.table.get(&key).await? {
             Some(_) => Ok(()),
             None => Err(SyncError::ParentMissing(parent.clone())),
@@ -413,16 +464,50 @@ impl ShardSync {
         Ok(())
     }
 
-    /// True when the shard of `lease` may be read: each parent's lease is finished or gone, read consistently.
-    pub(super) async fn parents_finished(&self, lease: &Lease) -> Result<bool, TableError> {
-        for parent in &lease.parents {
-            let parent = self.table.get(&lease.key.sibling(parent)).await?;
-            if parent.is_some_and(|parent| !parent.finished()) {
-                return Ok(false);
+    /// The leases, with those whose rows are not understood: they are there, and how far they are is not known. Without
+    /// them, shards that are read already would be read again.
+    fn with_odd(&self, leases: &Leases, table: &TableSnapshot, listing: &[Shard]) -> Leases {
+        let mut all = leases.clone();
+        for row in &table.odd {
+            let key = LeaseKey::parse(&row.key);
+            let listed = listing.iter().find(|shard| self.is_key_of_ours(&key) && shard.id == *key.shard());
+            if let Some(shard) = listed {
+                all.entry(shard.id.clone()).or_insert_with(|| Leased {
+                    checkpoint: Checkpoint::Latest,
+                    parents: shard.parents.clone(),
+                    children: Vec::new(),
+                    hash_range: shard.hash_range,
+                    gone: false,
+                });
             }
         }
-        Ok(true)
+        all
     }
+}
+
+/// True when the shard of `lease` may be read: each parent's lease is finished or gone, read consistently.
+pub(super) async fn parents_finished(table: &dyn LeaseTable, lease: &Lease) -> Result<bool, TableError> {
+    for parent in &lease.parents {
+        let parent = table.get(&lease.key.sibling(parent)).await?;
+        if parent.is_some_and(|parent| !parent.finished()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Deletes those of these finished leases that nobody needs any more, as far as the rows tell.
+pub(super) async fn clean_up(table: &dyn LeaseTable, finished: &[Lease]) -> Result<(), SyncError> {
+    for row in finished {
+        let mut family = vec![row.clone()];
+        for relative in row.parents.iter().chain(&row.children) {
+            family.extend(table.get(&row.key.sibling(relative)).await?);
+        }
+        if deletable(&leases_of(&family), &[]).contains(&row.key.shard()) {
+            delete(table, row).await;
+        }
+    }
+    Ok(())
 }
 
 fn leases_of<'a>(rows: impl IntoIterator<Item = &'a Lease>) -> Leases {
@@ -436,23 +521,21 @@ fn leases_of<'a>(rows: impl IntoIterator<Item = &'a Lease>) -> Leases {
     rows.into_iter().map(|row| (row.key.shard().clone(), leased(row))).collect()
 }
 
-/// The leases, with those whose rows are not understood: they are there, and how far they are is not known. Without
-/// them, shards that are read already would be read again.
-fn with_odd(leases: &Leases, table: &TableSnapshot, listing: &[Shard]) -> Leases {
-    let mut all = leases.clone();
-    for row in &table.odd {
-        let key = LeaseKey::parse(&row.key);
-        if let Some(shard) = listing.iter().find(|shard| shard.id == *key.shard()) {
-            all.entry(shard.id.clone()).or_insert_with(|| Leased {
-                checkpoint: Checkpoint::Latest,
-                parents: shard.parents.clone(),
-                children: Vec::new(),
-                hash_range: shard.hash_range,
-                gone: false,
-            });
+/// Deletes a finished lease, if it still is one. Its owner renews it meanwhile, so it is read once more: a row that
+/// was seen a while ago would hardly ever be deleted.
+async fn delete(table: &dyn LeaseTable, seen: &Lease) {
+    let key = &seen.key;
+    let row = match table.get(key).await {
+        Ok(Some(row)) if row.finished() => row,
+        Ok(_) => return,
+        Err(error) => {
+            return tracing::debug!(lease = %key, error = %chain(&error), "could not delete the lease");
         }
+    };
+    match table.delete(&row).await {
+        Ok(()) => tracing::info!(lease = %key, "finished lease deleted"),
+        Err(error) => tracing::debug!(lease = %key, error = %chain(&error), "could not delete the lease"),
     }
-    all
 }
 
 #[cfg(test)]

@@ -61,17 +61,33 @@ struct Scene {
     stream: Arc<Script>,
     table: Arc<MemoryLeaseTable>,
     sync: ShardSync,
-    watch: Watch,
 }
 
 impl Scene {
     fn new(initial: Checkpoint) -> Self {
         let (stream, table) = (Arc::new(Script::default()), Arc::new(MemoryLeaseTable::new()));
-        let lister: Arc<dyn ShardLister> = Arc::<Script>::clone(&stream);
-        let leases: Arc<dyn LeaseTable> = Arc::<MemoryLeaseTable>::clone(&table);
+        let sync = Self::sync(&stream, &table, initial);
+        Self { stream, table, sync }
+    }
+
+    /// What another process makes of the same stream and table.
+    fn another(&self) -> ShardSync {
+        Self::sync(&self.stream, &self.table, Checkpoint::TrimHorizon)
+    }
+
+    async fn prove(&self) -> Result<(), SyncError> {
+        self.another().prove(&self.table.snapshot().await?).await
+    }
+
+    fn sync(stream: &Arc<Script>, table: &Arc<MemoryLeaseTable>, initial: Checkpoint) -> ShardSync {
+        let lister: Arc<dyn ShardLister> = Arc::<Script>::clone(stream);
+        let leases: Arc<dyn LeaseTable> = Arc::<MemoryLeaseTable>::clone(table);
         let starts: Arc<dyn FindStart> = Arc::<Tenth>::default();
-        let sync = ShardSync::new(leases, lister, starts, initial, Some(5_000_000));
-        Self { stream, table, sync, watch: Watch::new(INTERVAL, Lineage::HashKeys) }
+        let name = "trades".into();
+        let initial_timestamp_us = Some(5_000_000);
+        let leased = StreamLeases { name, lister, starts, initial, initial_timestamp_us };
+        let troubles = watched::troubles(INTERVAL, INTERVAL);
+        ShardSync::new(leases, leased, false, &troubles, INTERVAL)
     }
 
     fn lists(&self, answers: &[Option<&[Shard]>]) {
@@ -81,13 +97,13 @@ impl Scene {
 
     async fn look(&mut self) -> Result<(), SyncError> {
         let seen = self.table.rows();
-        self.sync.look(&mut self.watch, seen).await
+        self.sync.look(seen).await
     }
 
     /// A listing, late enough after the last one to be another opinion.
     async fn later(&mut self) -> Result<(), SyncError> {
         advance(AGREED_AFTER).await;
-        self.sync.sync(&mut self.watch).await
+        self.sync.sync(&mut *self.sync.watch.lock().await).await
     }
 
     async fn lease(&self, shard: &Shard, checkpoint: Checkpoint) -> Lease {
@@ -176,7 +192,7 @@ async fn a_leader_at_rest_does_not_list_and_mends_a_hole() {
     scene.lists(&[Some(&stream)]);
     for _ in 0..55 {
         scene.look().await.unwrap();
-        advance(scene.watch.pause()).await;
+        advance(scene.sync.pause().await).await;
     }
     assert_eq!(scene.calls(), 6, "in an hour");
 
@@ -255,7 +271,7 @@ async fn a_forgotten_shard_with_a_prepared_batch_is_left_for_a_person() {
     assert_eq!(rows[0], row);
     // The child has its lease, and waits for the person.
     assert_eq!(scene.rows()[1], (1, Checkpoint::TrimHorizon));
-    assert!(!scene.sync.parents_finished(&rows[1]).await.unwrap());
+    assert!(!parents_finished(scene.table.as_ref(), &rows[1]).await.unwrap());
 }
 
 /// The rows of parents that the stream forgot go as well, named children or not.
@@ -291,7 +307,10 @@ async fn a_stream_made_anew_is_left_alone() {
         scene.later().await.unwrap();
         assert_eq!(scene.table.rows(), before);
     }
-    assert!(scene.watch.look(&leases_of(&before)), "it is listed at every look, until it is mended");
+    assert!(
+        scene.sync.watch.lock().await.look(&leases_of(&before)),
+        "it is listed at every look, until it is mended"
+    );
     for row in before {
         scene.table.delete(&row).await.unwrap();
     }
@@ -340,15 +359,15 @@ async fn finished_leases_go_without_a_listing() {
     let seen = scene.table.rows();
     let finished =
         scene.table.write(&finished, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
-    scene.sync.look(&mut scene.watch, seen).await.unwrap();
+    scene.sync.look(seen).await.unwrap();
     assert_eq!((scene.rows(), scene.calls()), (vec![(1, at(1010))], 1));
 
     // The same by its owner, under a leader of another kind.
     assert!(scene.table.create(&finished).await.unwrap());
-    scene.sync.clean_up(std::slice::from_ref(&finished)).await.unwrap();
+    clean_up(scene.table.as_ref(), std::slice::from_ref(&finished)).await.unwrap();
     let unnamed = Lease { children: Vec::new(), ..finished };
     assert!(scene.table.create(&unnamed).await.unwrap());
-    scene.sync.clean_up(&[unnamed]).await.unwrap();
+    clean_up(scene.table.as_ref(), &[unnamed]).await.unwrap();
     assert_eq!(
         (scene.rows().len(), scene.calls()),
         (2, 1),
@@ -394,15 +413,16 @@ async fn a_merged_child_makes_the_lease_of_the_other_parent() {
 }
 
 /// The row of 4 is there and is not understood: its parents, read and deleted long ago, must not come back.
-#[test]
-fn a_row_that_is_not_understood_is_a_lease() {
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_not_understood_is_a_lease() {
+    let scene = Scene::new(Checkpoint::TrimHorizon);
     let listing = resharded();
     let odd = |key: &str| OddRow { key: key.into(), problem: "no checkpoint".into() };
     let table = TableSnapshot { odd: vec![odd(id(4).as_str()), odd("other")], ..TableSnapshot::default() };
     let leases = Leases::new();
     let missing = |leases: &Leases| missing_leases(&listing, leases, &Checkpoint::TrimHorizon).unwrap();
     assert_eq!(missing(&leases).iter().map(|(shard, _)| &shard.id).collect::<Vec<_>>(), [&id(0), &id(1)]);
-    let leases = with_odd(&leases, &table, &listing[3..]);
+    let leases = scene.sync.with_odd(&leases, &table, &listing[3..]);
     assert_eq!(leases.len(), 1);
     let only_three = missing_leases(&listing[3..], &leases, &Checkpoint::TrimHorizon).unwrap();
     assert_eq!(only_three.iter().map(|(shard, _)| &shard.id).collect::<Vec<_>>(), [&id(3)]);
@@ -449,17 +469,17 @@ async fn a_worker_of_another_stream_finds_out_before_it_takes_part() {
     let scene = Scene::new(Checkpoint::TrimHorizon);
     scene.lists(&[Some(&stream)]);
     scene.is_stream("1:trades:1000");
-    assert_eq!(scene.sync.prove().await.unwrap(), StreamId::parse("1:trades:1000"), "no lease yet");
+    scene.prove().await.expect("there is no lease yet");
     for shard in &stream {
         let row = Lease { stream: Some("1:trades:1000".into()), ..Lease::new(shard, at(5000)) };
         scene.table.create(&row).await.unwrap();
     }
-    scene.sync.prove().await.unwrap();
+    scene.prove().await.unwrap();
     assert_eq!(scene.calls(), 0, "rows that say it need no listing");
     for (other, wrong_setting) in [("1:orders:900", true), ("2:trades:1000", true), ("1:trades:2000", false)]
     {
         scene.is_stream(other);
-        let Err(SyncError::NotOurs(problem)) = scene.sync.prove().await else { panic!("{other}") };
+        let Err(SyncError::NotOurs(problem)) = scene.prove().await else { panic!("{other}") };
         assert_eq!(problem.is_wrong_setting(), wrong_setting, "{problem}");
     }
 }
@@ -478,7 +498,7 @@ async fn leases_that_do_not_say_whose_they_are_are_compared() {
         for (shard, checkpoint) in leases {
             scene.lease(shard, checkpoint.clone()).await;
         }
-        scene.sync.prove().await
+        scene.prove().await
     };
     assert!(proven(&[(&stream[0], at(500)), (&stream[1], at(1500))], &[]).await.is_ok());
     assert!(
@@ -557,7 +577,7 @@ async fn what_is_deleted_is_looked_at_once_more() {
     scene.table.write(&seen, &LeaseWrite::Commit(at(6))).await.unwrap();
     scene.sync.give_up(&seen).await.unwrap();
     // Of an older row of this key, which was deleted since.
-    scene.sync.delete(&Lease { checkpoint: Checkpoint::ShardEnd, ..seen.clone() }).await;
+    delete(scene.table.as_ref(), &Lease { checkpoint: Checkpoint::ShardEnd, ..seen.clone() }).await;
     assert_eq!(scene.rows(), [(0, at(6))]);
     // A renewal alone changes nothing of it.
     let row = scene.table.rows().remove(0);

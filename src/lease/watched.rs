@@ -52,20 +52,26 @@ pub(super) fn troubles(failover: Duration, seldom: Duration) -> Arc<Troubles> {
     Troubles::new(ALL, failover * 2, (seldom * 5 / 2).max(Duration::from_secs(60)))
 }
 
-/// This worker does not compare stream and leases any more.
-pub(super) fn compares_no_more(troubles: &Troubles) {
-    [LIST, STREAM, ACCEPTS, FIND_START].into_iter().for_each(|call| troubles.over(call));
+/// This worker does not compare this stream, or the only one, and its leases any more.
+pub(super) fn compares_no_more(troubles: &Troubles, stream: Option<Arc<str>>) {
+    [LIST, STREAM, ACCEPTS, FIND_START].into_iter().for_each(|call| troubles.over(call, stream.clone()));
 }
 
 /// A table or a lister with an eye on its calls.
 pub(super) struct Watched<T: ?Sized> {
     inner: Arc<T>,
     troubles: Arc<Troubles>,
+    /// The stream that its calls are about, where there are several.
+    stream: Option<Arc<str>>,
 }
 
 impl<T: ?Sized> Watched<T> {
     pub(super) fn new(inner: Arc<T>, troubles: &Arc<Troubles>) -> Arc<Self> {
-        Arc::new(Self { inner, troubles: Arc::clone(troubles) })
+        Self::about(inner, troubles, None)
+    }
+
+    pub(super) fn about(inner: Arc<T>, troubles: &Arc<Troubles>, stream: Option<Arc<str>>) -> Arc<Self> {
+        Arc::new(Self { inner, troubles: Arc::clone(troubles), stream })
     }
 
     async fn read<V, E: std::error::Error + 'static>(
@@ -73,7 +79,7 @@ impl<T: ?Sized> Watched<T> {
         call: Call,
         outcome: impl Future<Output = Result<V, E>>,
     ) -> Result<V, E> {
-        let attempt = self.troubles.begin(call);
+        let attempt = self.troubles.begin_about(call, self.stream.clone());
         noted(attempt, outcome.await, |_| false)
     }
 
@@ -82,7 +88,7 @@ impl<T: ?Sized> Watched<T> {
         call: Call,
         outcome: impl Future<Output = Result<V, WriteError>>,
     ) -> Result<V, WriteError> {
-        let attempt = self.troubles.begin(call);
+        let attempt = self.troubles.begin_about(call, self.stream.clone());
         // A row that has moved on is an answer.
         noted(attempt, outcome.await, |error| matches!(error, WriteError::Conflict(_)))
     }

@@ -48,6 +48,26 @@ pub enum NotOurs {
         /// The stream of this worker.
         ours: StreamId,
     },
+    /// Their keys are not of the form that this worker reads and writes.
+    #[error(
+        "its leases are those of an application of {} (the lease of {lease} has such a key): {}",
+        if *.several { "several streams" } else { "one stream" },
+        if *.several { SEVERAL } else { ONE }
+    )]
+    OtherForm {
+        /// One of them.
+        lease: LeaseKey,
+        /// They name their streams, and this worker reads one stream without that.
+        several: bool,
+    },
+    /// They are of a stream that this worker does not read.
+    #[error("the lease of {lease} is of stream {}, which is not among the streams of this worker", of.in_words())]
+    NotAmong {
+        /// One of them.
+        lease: LeaseKey,
+        /// Its stream.
+        of: StreamId,
+    },
     /// They do not say whose they are, and cannot be of this stream.
     #[error("the lease of {lease} does not belong to this stream: {}", TELL_APART)]
     Unlike {
@@ -55,6 +75,11 @@ pub enum NotOurs {
         lease: LeaseKey,
     },
 }
+
+const SEVERAL: &str =
+    "start it with the table [[streams]] of the settings file, or with another --application";
+const ONE: &str = "start it with one --stream, or choose another --application: under this one every shard would be read \
+     again";
 
 /// How an operator finds out which of two causes it is, and what follows.
 pub const TELL_APART: &str = "if these leases belong to another stream (compare the --stream of its workers), \
@@ -64,7 +89,7 @@ pub const TELL_APART: &str = "if these leases belong to another stream (compare 
 impl NotOurs {
     /// True when a setting of this process is wrong, beyond doubt.
     pub fn is_wrong_setting(&self) -> bool {
-        matches!(self, Self::Other { .. })
+        matches!(self, Self::Other { .. } | Self::OtherForm { .. })
     }
 }
 
@@ -88,8 +113,19 @@ pub fn check(row: &Lease, ours: &StreamId) -> Result<(), NotOurs> {
     }
 }
 
+/// Whether the row's key is of the form of an application of `several` streams, or of one.
+///
+/// # Errors
+/// When it is not.
+pub(super) fn check_form(row: &Lease, several: bool) -> Result<(), NotOurs> {
+    match row.key.stream().is_some() {
+        form if form == several => Ok(()),
+        form => Err(NotOurs::OtherForm { lease: row.key.clone(), several: form }),
+    }
+}
+
 /// Whether any of the rows names another stream than `ours`, as [`check`].
-pub(super) fn check_all(rows: &[Lease], ours: &StreamId) -> Result<(), NotOurs> {
+pub(super) fn check_all(rows: &[&Lease], ours: &StreamId) -> Result<(), NotOurs> {
     let problems = || rows.iter().filter_map(|row| check(row, ours).err());
     // Another stream outranks a former one: its leases are in use.
     match problems().find(NotOurs::is_wrong_setting).or_else(|| problems().next()) {
@@ -166,8 +202,8 @@ mod tests {
             assert_eq!(problem.is_wrong_setting(), wrong_setting, "{problem}");
         }
         let rows = [row(0, Some("1:trades:9")), row(1, None), row(2, Some("1:orders:9"))];
-        assert!(check_all(&rows, &ours()).unwrap_err().is_wrong_setting(), "in use by somebody");
-        assert!(!check_all(&rows[..2], &ours()).unwrap_err().is_wrong_setting());
+        assert!(check_all(&rows.each_ref(), &ours()).unwrap_err().is_wrong_setting(), "in use by somebody");
+        assert!(!check_all(&rows.each_ref()[..2], &ours()).unwrap_err().is_wrong_setting());
     }
 
     #[test]

@@ -86,6 +86,8 @@ pub struct ReasonSnapshot {
 /// A shard that nobody reads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NotReadSnapshot {
+    /// Its stream, as lease keys name it; in an application of several streams.
+    pub stream: Option<String>,
     /// Its id.
     pub shard: String,
     /// A fixed word.

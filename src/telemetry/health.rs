@@ -2,6 +2,7 @@
 //!
 //! Owns: the rules (`docs/adr/0014-health-and-trouble.md`). Does not own: the facts (`status`, `trouble`, `pulse`).
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -31,11 +32,14 @@ pub struct Readiness {
     pub stuck: Vec<String>,
 }
 
-/// A process in this phase, with these troubles and shards. A shard is stuck when it is halted, or stalled for `patience`.
+/// A process in this phase, with these troubles, so many streams, and these shards. A shard is stuck when it is halted, or
+/// stalled for `patience`. Trouble with one of several streams is named, and does not keep the process from its work on the
+/// others.
 pub fn readiness(
     phase: Phase,
     table_lost: bool,
     troubles: &[TroubleSnapshot],
+    streams: usize,
     shards: &[ShardSnapshot],
     patience: Duration,
 ) -> Readiness {
@@ -48,14 +52,19 @@ pub fn readiness(
     if table_lost {
         not_ready.push("the lease table is gone: nothing can be read".to_owned());
     }
-    not_ready.extend(troubles.iter().filter(|trouble| trouble.lasting).map(trouble_line));
+    let lasting = || troubles.iter().filter(|trouble| trouble.lasting);
+    let about: BTreeSet<&String> = lasting().filter_map(|trouble| trouble.stream.as_ref()).collect();
+    let others_go_on = about.len() < streams;
+    let stops = |trouble: &&TroubleSnapshot| trouble.stream.is_none() || !others_go_on;
+    not_ready.extend(lasting().filter(stops).map(trouble_line));
     // One that waits for its parents moves when they have, and a finished one need not.
     let to_be_read =
         |shard: &&ShardSnapshot| !matches!(shard.state, ShardState::WaitingForParents | ShardState::Finished);
-    let stuck: Vec<String> = shards.iter().filter_map(|shard| stuck_line(shard, patience)).collect();
+    let mut stuck: Vec<String> = shards.iter().filter_map(|shard| stuck_line(shard, patience)).collect();
     if !stuck.is_empty() && stuck.len() == shards.iter().filter(to_be_read).count() {
         not_ready.push(format!("none of the {} shards of this worker can move", stuck.len()));
     }
+    stuck.extend(lasting().filter(|trouble| !stops(trouble)).map(trouble_line));
     Readiness { not_ready, stuck }
 }
 
@@ -82,8 +91,12 @@ impl Readiness {
 }
 
 fn trouble_line(trouble: &TroubleSnapshot) -> String {
-    let TroubleSnapshot { call, purpose, cause, since, for_ms, failures, .. } = trouble;
-    format!("{call} ({purpose}) has failed for {} s, since {since}, {failures} times: {cause}", for_ms / 1000)
+    let TroubleSnapshot { call, purpose, stream, cause, since, for_ms, failures, .. } = trouble;
+    let about = stream.as_ref().map(|stream| format!("stream {stream}: ")).unwrap_or_default();
+    format!(
+        "{about}{call} ({purpose}) has failed for {} s, since {since}, {failures} times: {cause}",
+        for_ms / 1000
+    )
 }
 
 fn stuck_line(shard: &ShardSnapshot, patience: Duration) -> Option<String> {
@@ -93,7 +106,7 @@ fn stuck_line(shard: &ShardSnapshot, patience: Duration) -> Option<String> {
         return None;
     }
     let cause = shard.last_error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
-    Some(format!("{} for {} s ({reason}){cause}", shard.shard, stalled.as_secs()))
+    Some(format!("{} of {} for {} s ({reason}){cause}", shard.shard, shard.stream, stalled.as_secs()))
 }
 
 #[cfg(test)]
@@ -111,12 +124,12 @@ mod tests {
     }
 
     fn of_shards(shards: &[ShardSnapshot]) -> Readiness {
-        readiness(Phase::Working, false, &[], shards, PATIENCE)
+        readiness(Phase::Working, false, &[], 1, shards, PATIENCE)
     }
 
     #[test]
     fn phases_and_a_lost_table() {
-        let of = |phase, lost| readiness(phase, lost, &[], &[], PATIENCE);
+        let of = |phase, lost| readiness(phase, lost, &[], 1, &[], PATIENCE);
         assert_eq!(of(Phase::Working, false).text(), "ready\n");
         assert_eq!(of(Phase::Draining, false).text(), "not ready: draining\n");
         assert!(of(Phase::Starting, false).text().starts_with("not ready: starting"));
@@ -128,19 +141,38 @@ mod tests {
         let trouble = |lasting| TroubleSnapshot {
             call: "ListShards",
             purpose: "listing the shards",
+            stream: None,
             cause: "access denied".to_owned(),
             since: "2026-01-15T09:30:00Z".to_owned(),
             for_ms: 21_500,
             failures: 4,
             lasting,
         };
-        let of = |lasting| readiness(Phase::Working, false, &[trouble(lasting)], &[], PATIENCE);
+        let of = |lasting| readiness(Phase::Working, false, &[trouble(lasting)], 1, &[], PATIENCE);
         assert!(of(false).is_ready());
         assert_eq!(
             of(true).text(),
             "not ready: ListShards (listing the shards) has failed for 21 s, since 2026-01-15T09:30:00Z, 4 times: access \
              denied\n"
         );
+    }
+
+    #[test]
+    fn trouble_with_one_of_several_streams_leaves_the_others_their_worker() {
+        let trouble = |stream: &str| TroubleSnapshot {
+            call: "ListShards",
+            purpose: "listing the shards",
+            stream: Some(stream.to_owned()),
+            cause: "not found".to_owned(),
+            since: "2026-01-15T09:30:00Z".to_owned(),
+            for_ms: 21_500,
+            failures: 4,
+            lasting: true,
+        };
+        let of = |troubles: &[TroubleSnapshot]| readiness(Phase::Working, false, troubles, 2, &[], PATIENCE);
+        let one = of(&[trouble("orders")]);
+        assert!(one.is_ready() && one.stuck[0].starts_with("stream orders: ListShards"), "{one:?}");
+        assert_eq!(of(&[trouble("orders"), trouble("trades")]).not_ready.len(), 2);
     }
 
     #[test]
@@ -152,7 +184,7 @@ mod tests {
         let some = of_shards(&[lake(25), halted(), shard("s-3", Reading, None)]);
         assert_eq!(
             some.text(),
-            "ready\nstuck: s-1 for 25 s (lake): because\nstuck: s-2 for 0 s (halted): because\n"
+            "ready\nstuck: s-1 of trades for 25 s (lake): because\nstuck: s-2 of trades for 0 s (halted): because\n"
         );
         let all = [lake(25), halted(), shard("s-4", Finished, None), shard("s-5", WaitingForParents, None)];
         assert_eq!(of_shards(&all).not_ready, ["none of the 2 shards of this worker can move"]);

@@ -164,16 +164,16 @@ mod tests {
     #[tokio::test]
     async fn metrics_hold_process_and_shard_gauges() {
         let server = server().await;
-        let shard = server.status.shard("shard\"7", ShardState::Stalled("throttled"), 1);
+        let shard = server.status.shard("trades", "shard\"7", ShardState::Stalled("throttled"), 1);
         shard.page_fetched(Some(2500));
         let (code, text) = server.get("/metrics").await;
         assert_eq!(code, 200);
         for line in [
             "kinetide_leases_held 2",
             "# TYPE kinetide_delivered_age_seconds gauge",
-            r#"kinetide_millis_behind_latest{shard="shard\"7"} 2500"#,
-            r#"kinetide_delivered_age_seconds{shard="shard\"7"} 2.5"#,
-            r#"kinetide_shard_stalled{shard="shard\"7",reason="throttled"} 1"#,
+            r#"kinetide_millis_behind_latest{stream="trades",shard="shard\"7"} 2500"#,
+            r#"kinetide_delivered_age_seconds{stream="trades",shard="shard\"7"} 2.5"#,
+            r#"kinetide_shard_stalled{stream="trades",shard="shard\"7",reason="throttled"} 1"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line} not in\n{text}");
         }

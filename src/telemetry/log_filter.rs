@@ -27,6 +27,7 @@ const MODULES: &[&str] = &[
     "loadtest",
     "local",
     "nearest",
+    "preflight",
     "service",
     "shard",
     "shutdown",

@@ -518,13 +518,13 @@ pub fn batch_recovered(how: RecoveredHow) {
 }
 
 /// The leader counted the ranges of hash keys without a lease.
-pub fn shard_holes(holes: usize) {
-    gauge!("kinetide_shard_holes").set(as_f64(holes as u64));
+pub fn shard_holes(stream: &str, holes: usize) {
+    gauge!("kinetide_shard_holes", "stream" => stream.to_owned()).set(as_f64(holes as u64));
 }
 
 /// Whether the leases are of a former stream, as the leader sees it.
-pub fn stream_recreated(recreated: bool) {
-    gauge!("kinetide_stream_recreated").set(f64::from(u8::from(recreated)));
+pub fn stream_recreated(stream: &str, recreated: bool) {
+    gauge!("kinetide_stream_recreated", "stream" => stream.to_owned()).set(f64::from(u8::from(recreated)));
 }
 
 /// Whether the lease table is gone.

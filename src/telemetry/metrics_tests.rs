@@ -55,8 +55,8 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
         checkpoint_trimmed();
         batch_recovered(RecoveredHow::Finished);
         batch_recovered(RecoveredHow::Repaired);
-        shard_holes(1);
-        stream_recreated(false);
+        shard_holes("trades", 1);
+        stream_recreated("trades", false);
         lease_table_lost(true);
         shard_ended();
         log_lines_dropped(3);

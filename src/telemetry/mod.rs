@@ -13,6 +13,7 @@ pub mod logs;
 pub mod metrics;
 pub mod pulse;
 pub mod scrape;
+pub mod snapshot;
 pub mod status;
 pub mod trouble;
 pub mod waiting;

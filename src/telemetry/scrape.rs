@@ -65,12 +65,12 @@ pub fn gauges(snapshot: &Snapshot, troubles: &BTreeMap<&'static str, f64>) -> St
         head(&mut text, name, help);
         for shard in &snapshot.shards {
             let Some(value) = value(shard) else { continue };
-            let id = escaped(&shard.shard);
+            let labels = format!("stream=\"{}\",shard=\"{}\"", escaped(&shard.stream), escaped(&shard.shard));
             let _ = match shard.stalled_reason().filter(|_| name == "kinetide_shard_stalled") {
                 Some(reason) => {
-                    writeln!(text, "{name}{{shard=\"{id}\",reason=\"{}\"}} {value}", escaped(reason))
+                    writeln!(text, "{name}{{{labels},reason=\"{}\"}} {value}", escaped(reason))
                 }
-                None => writeln!(text, "{name}{{shard=\"{id}\"}} {value}"),
+                None => writeln!(text, "{name}{{{labels}}} {value}"),
             };
         }
         text.push('\n');

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::Instant;
 
 use super::fleet::FleetSnapshot;
 use super::health::{HALTED, Phase, Readiness, readiness};
 use super::pulse::Pulse;
+pub use super::snapshot::{Delivery, ProcessFacts, ShardSnapshot, ShardState, Snapshot};
 use super::trouble::{TroubleSnapshot, Troubles};
 use super::waiting::Waits;
 use crate::clock;
@@ -26,53 +26,6 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Clocks agree when they are no further apart: an answer is exact to a second, and may take as long as its time limits.
 const CLOCK_GRAIN_US: i64 = 15_000_000;
 
-/// Who this process is.
-#[derive(Clone, Debug, Serialize)]
-pub struct ProcessFacts {
-    /// Worker id in the lease table.
-    pub worker: String,
-    /// Application, the name of the lease table.
-    pub application: String,
-    /// Stream that is read.
-    pub stream: String,
-    /// What is promised of each record.
-    pub delivery: Delivery,
-    /// What of the settings may do harm where people do not expect it.
-    pub warnings: Vec<String>,
-}
-
-/// How often a record may be in what was delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum Delivery {
-    /// Rows go to the lake.
-    #[serde(rename = "exactly once")]
-    ExactlyOnce,
-    /// Rows go to Firehose, which cannot be asked what it has.
-    #[serde(rename = "at least once")]
-    AtLeastOnce,
-}
-
-/// What a shard's consumer is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", content = "reason", rename_all = "snake_case")]
-pub enum ShardState {
-    /// A parent shard is not finished yet.
-    WaitingForParents,
-    /// Bringing a former owner's batch to an end.
-    Recovering,
-    /// Reading records.
-    Reading,
-    /// Reading nothing new, only delivering what it has.
-    Delivering,
-    /// The same, because the lease goes to another worker afterwards.
-    HandingOver,
-    /// Not moving on, for this reason: one of a few fixed words, as it labels a metric. The details are the shard's
-    /// last error.
-    Stalled(&'static str),
-    /// Read to its end.
-    Finished,
-}
-
 /// The two halves of a shard's work, which can be in trouble each for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -81,6 +34,9 @@ pub enum Side {
     /// Bringing what was read into the lake and the lease table.
     Delivering,
 }
+
+/// A shard, among those of all streams: stream and id.
+type ShardName = (String, String);
 
 /// Tells how the fleet stands, when asked.
 type FleetSource = Box<dyn Fn() -> FleetSnapshot + Send + Sync>;
@@ -96,7 +52,9 @@ pub struct Status {
     table_lost: AtomicBool,
     fleet: OnceLock<FleetSource>,
     coordinator: OnceLock<(Arc<Troubles>, Arc<Pulse>)>,
-    shards: Mutex<BTreeMap<String, Arc<Mutex<ShardFacts>>>>,
+    streams: Mutex<Vec<String>>,
+    settings_problem: Mutex<Option<String>>,
+    shards: Mutex<BTreeMap<ShardName, Arc<Mutex<ShardFacts>>>>,
     /// How far the stream's clock is ahead of this host's, µs; 0 when they agree.
     clock_off_us: AtomicI64,
 }
@@ -138,103 +96,6 @@ struct ShardError {
     over: bool,
 }
 
-/// The process at one moment, as `/api/status` shows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Snapshot {
-    /// Who it is.
-    #[serde(flatten)]
-    pub process: ProcessFacts,
-    /// Version of kinetide.
-    pub version: &'static str,
-    /// When it started, µs since the epoch.
-    #[serde(skip)]
-    pub started_us: i64,
-    /// Seconds since start.
-    pub uptime_seconds: u64,
-    /// Takes part in the work.
-    pub ready: bool,
-    /// Why not.
-    pub not_ready: Vec<String>,
-    /// Shutting down.
-    pub draining: bool,
-    /// Its loops go round: a restart would mend nothing.
-    pub healthy: bool,
-    /// The largest of all shards; unknown without shards.
-    pub millis_behind_latest: Option<u64>,
-    /// The largest of all shards; unknown without shards.
-    pub delivered_age_ms: Option<u64>,
-    /// Calls of the lease coordinator that fail, the longest first.
-    pub troubles: Vec<TroubleSnapshot>,
-    /// The fleet, as far as this worker sees it.
-    pub fleet: Option<FleetSnapshot>,
-    /// One entry for each shard that this process has a consumer for, by id.
-    pub shards: Vec<ShardSnapshot>,
-}
-
-/// One shard at one moment.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ShardSnapshot {
-    /// Its id.
-    pub shard: String,
-    /// `state`, and `reason` if stalled.
-    #[serde(flatten)]
-    pub state: ShardState,
-    /// How long it has been in this state, ms.
-    pub state_for_ms: u64,
-    /// For how long it has not moved on, whatever the reasons were, ms; if it is stalled.
-    pub stalled_for_ms: Option<u64>,
-    /// Checkpoint, as the lease table spells it.
-    pub checkpoint: Option<String>,
-    /// Lease counter of the last write.
-    pub lease_counter: u64,
-    /// How far the reader was behind the tip when the stream last answered, ms.
-    pub millis_behind_latest: Option<u64>,
-    /// Arrival time of the oldest record fetched and not yet in the lake, µs since the epoch.
-    pub oldest_undelivered_arrival_us: Option<i64>,
-    /// Age of the oldest record not yet in the lake, ms. 0 when nothing is outstanding and the reader is at
-    /// the tip; at least `millis_behind_latest` when it is not; counted on while the stream does not answer. Unknown
-    /// until the stream has answered, and while the shard waits for its parents.
-    pub delivered_age_ms: Option<u64>,
-    /// Records landed and committed by this consumer.
-    pub records_delivered: u64,
-    /// Records in the open batch.
-    pub batch_records: u64,
-    /// Uncompressed bytes in the open batch.
-    pub batch_bytes: u64,
-    /// Bytes held between fetch and delivery.
-    pub in_flight_bytes: u64,
-    /// The last thing that went wrong, if anything did: with its causes, on one line.
-    pub last_error: Option<String>,
-    /// When that was, UTC.
-    pub last_error_at: Option<String>,
-    /// The shard has got over it.
-    pub last_error_over: Option<bool>,
-}
-
-impl ShardSnapshot {
-    #[cfg(test)]
-    pub(super) fn of(shard: &str, state: ShardState) -> Self {
-        let facts = ProcessFacts {
-            worker: String::new(),
-            application: String::new(),
-            stream: String::new(),
-            delivery: Delivery::ExactlyOnce,
-            warnings: Vec::new(),
-        };
-        let status = Status::new(facts, Duration::ZERO);
-        let _handle = status.shard(shard, state, 0);
-        status.snapshot().shards.remove(0)
-    }
-
-    /// Why the shard is stalled, if it is.
-    pub fn stalled_reason(&self) -> Option<&'static str> {
-        match self.state {
-            ShardState::Stalled(reason) => Some(reason),
-            _ => None,
-        }
-    }
-}
-
 impl Status {
     /// A process that starts. A shard that is stalled for `patience` is stuck.
     pub fn new(process: ProcessFacts, patience: Duration) -> Arc<Self> {
@@ -249,6 +110,8 @@ impl Status {
             clock_off_us: AtomicI64::new(0),
             fleet: OnceLock::new(),
             coordinator: OnceLock::new(),
+            streams: Mutex::default(),
+            settings_problem: Mutex::default(),
             shards: Mutex::default(),
         })
     }
@@ -292,8 +155,25 @@ impl Status {
         self.coordinator.get().map(|(troubles, _)| troubles.seconds()).unwrap_or_default()
     }
 
-    /// Registers the consumer of a shard; it is shown until the handle is dropped.
-    pub fn shard(self: &Arc<Self>, shard: &str, state: ShardState, lease_counter: u64) -> ShardHandle {
+    /// From now on these streams are read.
+    pub fn set_streams(&self, streams: Vec<String>) {
+        *lock(&self.streams) = streams;
+    }
+
+    /// What is wrong with the settings file as it is now, if anything; true when that is something else than before.
+    pub fn set_settings_problem(&self, problem: Option<String>) -> bool {
+        let mut now = lock(&self.settings_problem);
+        std::mem::replace(&mut *now, problem.clone()) != problem
+    }
+
+    /// Registers the consumer of a shard of `stream`; it is shown until the handle is dropped.
+    pub fn shard(
+        self: &Arc<Self>,
+        stream: &str,
+        shard: &str,
+        state: ShardState,
+        lease_counter: u64,
+    ) -> ShardHandle {
         let now = Instant::now();
         let facts = Arc::new(Mutex::new(ShardFacts {
             state,
@@ -315,8 +195,9 @@ impl Status {
             error: None,
             waits: Waits::default(),
         }));
-        lock(&self.shards).insert(shard.to_owned(), Arc::clone(&facts));
-        ShardHandle { status: Arc::clone(self), shard: shard.to_owned(), facts }
+        let name = (stream.to_owned(), shard.to_owned());
+        lock(&self.shards).insert(name.clone(), Arc::clone(&facts));
+        ShardHandle { status: Arc::clone(self), name, facts }
     }
 
     /// The process as it is now.
@@ -328,12 +209,14 @@ impl Status {
         let now = Instant::now();
         let shards: Vec<_> = lock(&self.shards)
             .iter()
-            .map(|(shard, facts)| lock(facts).snapshot(shard.clone(), now, now_us, self.patience))
+            .map(|(name, facts)| lock(facts).snapshot(name.clone(), now, now_us, self.patience))
             .collect();
         let troubles = self.coordinator.get().map(|(troubles, _)| troubles.snapshot()).unwrap_or_default();
         let readiness = self.readiness_of(&troubles, &shards);
         Snapshot {
             process: self.process.clone(),
+            streams: lock(&self.streams).clone(),
+            settings_problem: lock(&self.settings_problem).clone(),
             version: env!("CARGO_PKG_VERSION"),
             started_us: self.started_us,
             uptime_seconds: (now - self.started).as_secs(),
@@ -361,12 +244,19 @@ impl Status {
             (false, true) => Phase::Working,
             (false, false) => Phase::Starting,
         };
-        readiness(phase, self.table_lost.load(Ordering::Relaxed), troubles, shards, self.patience)
+        let streams = lock(&self.streams).len();
+        readiness(phase, self.table_lost.load(Ordering::Relaxed), troubles, streams, shards, self.patience)
     }
 }
 
 impl ShardFacts {
-    fn snapshot(&self, shard: String, now: Instant, now_us: i64, patience: Duration) -> ShardSnapshot {
+    fn snapshot(
+        &self,
+        (stream, shard): ShardName,
+        now: Instant,
+        now_us: i64,
+        patience: Duration,
+    ) -> ShardSnapshot {
         let ((mut state, mut since), mut stalled_since) = (self.shown(), self.stalled_since);
         let mut error = self.error.as_ref().map(|error| (error.text.clone(), error.at_us, error.over));
         if !matches!(state, ShardState::Stalled(_) | ShardState::WaitingForParents | ShardState::Finished)
@@ -377,6 +267,7 @@ impl ShardFacts {
             error = Some((overdue.text, overdue.since_us, false));
         }
         ShardSnapshot {
+            stream,
             shard,
             state,
             state_for_ms: millis(now - since),
@@ -454,7 +345,7 @@ impl ShardFacts {
 /// A consumer's place in the status; dropping it takes the shard off.
 pub struct ShardHandle {
     status: Arc<Status>,
-    shard: String,
+    name: ShardName,
     facts: Arc<Mutex<ShardFacts>>,
 }
 
@@ -581,8 +472,8 @@ impl Drop for ShardHandle {
     fn drop(&mut self) {
         let mut shards = lock(&self.status.shards);
         // A lease that was lost and taken again may have a new consumer already.
-        if shards.get(&self.shard).is_some_and(|facts| Arc::ptr_eq(facts, &self.facts)) {
-            shards.remove(&self.shard);
+        if shards.get(&self.name).is_some_and(|facts| Arc::ptr_eq(facts, &self.facts)) {
+            shards.remove(&self.name);
         }
     }
 }

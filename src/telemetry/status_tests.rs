@@ -11,7 +11,6 @@ pub(crate) fn facts(worker: &str) -> ProcessFacts {
     ProcessFacts {
         worker: worker.into(),
         application: "trades".into(),
-        stream: "trades-stream".into(),
         delivery: Delivery::ExactlyOnce,
         warnings: Vec::new(),
     }
@@ -28,7 +27,7 @@ fn only(status: &Status) -> ShardSnapshot {
 #[tokio::test(start_paused = true)]
 async fn delivered_age_follows_the_oldest_record_that_is_not_landed() {
     let status = status();
-    let shard = status.shard("shardId-7", ShardState::Reading, 3);
+    let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
     shard.page_fetched(Some(0));
     assert_eq!(only(&status).delivered_age_ms, Some(0), "at the tip with nothing outstanding");
     shard.oldest_undelivered(Some(NOW_US - 4_000_000));
@@ -45,7 +44,7 @@ async fn delivered_age_follows_the_oldest_record_that_is_not_landed() {
 #[tokio::test(start_paused = true)]
 async fn silence_of_the_stream_makes_a_shard_late() {
     let status = status();
-    let shard = status.shard("shardId-7", ShardState::Reading, 3);
+    let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
     advance(Duration::from_secs(9)).await;
     assert_eq!(only(&status).delivered_age_ms, None, "nobody knows yet");
     advance(Duration::from_secs(51)).await;
@@ -61,7 +60,7 @@ async fn silence_of_the_stream_makes_a_shard_late() {
 #[tokio::test(start_paused = true)]
 async fn a_state_keeps_its_beginning() {
     let status = status();
-    let shard = status.shard("shardId-7", ShardState::Reading, 3);
+    let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
     shard.state(ShardState::Stalled("throttled"));
     advance(Duration::from_secs(5)).await;
     shard.state(ShardState::Stalled("throttled"));
@@ -74,7 +73,7 @@ async fn a_state_keeps_its_beginning() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_finishes_does_not_read_again() {
     let status = status();
-    let shard = status.shard("shardId-7", ShardState::Reading, 3);
+    let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
     shard.finishing(ShardState::HandingOver);
     shard.stalled(Side::Delivering, "lake", "no room");
     assert_eq!(only(&status).stalled_reason(), Some("lake"));
@@ -87,7 +86,7 @@ async fn a_shard_that_finishes_does_not_read_again() {
 #[tokio::test(start_paused = true)]
 async fn a_halted_shard_stays_so_while_it_looks_again() {
     let status = status();
-    let shard = status.shard("shardId-7", ShardState::Recovering, 3);
+    let shard = status.shard("trades", "shardId-7", ShardState::Recovering, 3);
     shard.halted("records are gone");
     advance(Duration::from_secs(5)).await;
     shard.stalled(Side::Reading, "throttled", "throttled");
@@ -105,8 +104,8 @@ async fn a_halted_shard_stays_so_while_it_looks_again() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_leaves_with_its_handle_but_not_with_a_former_one() {
     let status = status();
-    let former = status.shard("shardId-7", ShardState::Delivering, 3);
-    let current = status.shard("shardId-7", ShardState::Reading, 9);
+    let former = status.shard("trades", "shardId-7", ShardState::Delivering, 3);
+    let current = status.shard("trades", "shardId-7", ShardState::Reading, 9);
     drop(former);
     assert_eq!((only(&status).state, only(&status).lease_counter), (ShardState::Reading, 9));
     drop(current);
@@ -118,7 +117,7 @@ async fn the_age_of_nothing_is_unknown() {
     let status = status();
     let snapshot = status.snapshot();
     assert_eq!((snapshot.delivered_age_ms, snapshot.millis_behind_latest), (None, None));
-    let shard = status.shard("shardId-7", ShardState::Reading, 3);
+    let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
     assert_eq!(status.snapshot().delivered_age_ms, None);
     shard.page_fetched(Some(0));
     let snapshot = status.snapshot();
@@ -128,7 +127,7 @@ async fn the_age_of_nothing_is_unknown() {
 #[tokio::test(start_paused = true)]
 async fn the_sides_of_a_shard_are_in_trouble_each_for_itself() {
     let status = status();
-    let shard = status.shard("shardId-7", ShardState::Reading, 3);
+    let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
     shard.stalled(Side::Delivering, "lake", "no room");
     advance(Duration::from_secs(5)).await;
     shard.stalled(Side::Reading, "refused", "denied");
@@ -182,7 +181,7 @@ async fn ready_from_the_first_look_to_the_drain() {
 #[tokio::test(start_paused = true)]
 async fn the_snapshot_is_plain_json() {
     let status = status();
-    let shard = status.shard("shardId-7", ShardState::Reading, 3);
+    let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
     shard.page_fetched(Some(0));
     shard.checkpoint("4959");
     shard.lease_counter(4);
@@ -192,19 +191,20 @@ async fn the_snapshot_is_plain_json() {
     shard.delivered(7);
     shard.stalled(Side::Delivering, "refused", "access denied");
     shard.oldest_undelivered(Some(NOW_US - 1_500_000));
+    status.set_streams(vec!["trades".to_owned()]);
     let mut json = serde_json::to_value(status.snapshot_at(NOW_US)).unwrap();
     assert!(json["shards"][0]["last_error_at"].take().is_string());
     assert_eq!(
         json,
         serde_json::json!({
-            "worker": "w-1", "application": "trades", "stream": "trades-stream",
+            "worker": "w-1", "application": "trades", "streams": ["trades"], "settings_problem": null,
             "delivery": "exactly once", "warnings": [],
             "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 0,
             "ready": false, "not_ready": ["starting: the lease table has not answered yet"],
                 "draining": false, "healthy": true, "troubles": [],
             "millis_behind_latest": 0, "delivered_age_ms": 1500, "fleet": null,
             "shards": [{
-                "shard": "shardId-7", "state": "stalled", "reason": "refused", "state_for_ms": 0, "stalled_for_ms": 0,
+                "stream": "trades", "shard": "shardId-7", "state": "stalled", "reason": "refused", "state_for_ms": 0, "stalled_for_ms": 0,
                 "checkpoint": "4959", "lease_counter": 4, "millis_behind_latest": 0,
                 "oldest_undelivered_arrival_us": NOW_US - 1_500_000, "delivered_age_ms": 1500,
                 "records_delivered": 77, "batch_records": 10, "batch_bytes": 2000,
@@ -219,7 +219,7 @@ async fn the_snapshot_is_plain_json() {
 async fn ages_are_told_by_the_clock_of_the_stream() {
     for off_us in [0, 3_600_000_000, -3_600_000_000] {
         let status = status();
-        let shard = status.shard("shardId-7", ShardState::Reading, 3);
+        let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
         let stream_us = crate::clock::wall_clock_us() + off_us;
         shard.page_fetched(Some(0));
         shard.stream_time(Some(stream_us - stream_us.rem_euclid(1_000_000)));

@@ -35,6 +35,8 @@ pub struct TroubleSnapshot {
     pub call: &'static str,
     /// What the call is for.
     pub purpose: &'static str,
+    /// The stream that it is about, in an application of several streams.
+    pub stream: Option<String>,
     /// The last cause, with everything below it, on one line.
     pub cause: String,
     /// When the first of the failed calls was made, UTC.
@@ -54,8 +56,11 @@ pub struct Troubles {
     patience: Duration,
     /// Trouble of a call that was not made for so long is over.
     forget: Duration,
-    records: Mutex<BTreeMap<Call, Record>>,
+    records: Mutex<BTreeMap<Key, Record>>,
 }
+
+/// A kind of call, and the stream that it is about where there are several.
+type Key = (Call, Option<Arc<str>>);
 
 /// When trouble is logged: when it begins, then at growing intervals, and once when it is over; but trouble that comes
 /// and goes no more often than that.
@@ -90,7 +95,7 @@ struct Failing {
 #[derive(Debug)]
 pub struct Attempt {
     troubles: Arc<Troubles>,
-    call: Call,
+    key: Key,
     number: u64,
     made: Instant,
     over: bool,
@@ -100,25 +105,31 @@ impl Troubles {
     /// No trouble yet with any of `calls`. Trouble is lasting after `patience`; a call with trouble that is made more
     /// seldom than every `forget` has none.
     pub fn new(calls: &[Call], patience: Duration, forget: Duration) -> Arc<Self> {
-        let records = calls.iter().map(|call| (*call, Record::default())).collect();
+        let records = calls.iter().map(|call| ((*call, None), Record::default())).collect();
         Arc::new(Self { patience, forget, records: Mutex::new(records) })
     }
 
     /// A call is made now.
     pub fn begin(self: &Arc<Self>, call: Call) -> Attempt {
+        self.begin_about(call, None)
+    }
+
+    /// A call about this stream is made now.
+    pub fn begin_about(self: &Arc<Self>, call: Call, stream: Option<Arc<str>>) -> Attempt {
         let made = Instant::now();
+        let key = (call, stream);
         let mut records = self.records();
-        let record = records.entry(call).or_default();
+        let record = records.entry(key.clone()).or_default();
         let number = record.next;
         record.next += 1;
         record.under_way.insert(number, made);
         drop(records);
-        Attempt { troubles: Arc::clone(self), call, number, made, over: false }
+        Attempt { troubles: Arc::clone(self), key, number, made, over: false }
     }
 
-    /// Nobody makes calls of this kind any more: they have no trouble.
-    pub fn over(&self, call: Call) {
-        if let Some(record) = self.records().get_mut(&call) {
+    /// Nobody makes calls of this kind about this stream any more: they have no trouble.
+    pub fn over(&self, call: Call, stream: Option<Arc<str>>) {
+        if let Some(record) = self.records().get_mut(&(call, stream)) {
             record.failing = None;
         }
     }
@@ -127,7 +138,7 @@ impl Troubles {
     pub fn snapshot(&self) -> Vec<TroubleSnapshot> {
         let now = Instant::now();
         let records = self.records();
-        let found = records.iter().filter_map(|(call, record)| self.trouble(&records, *call, record, now));
+        let found = records.iter().filter_map(|(key, record)| self.trouble(&records, key, record, now));
         let mut found: Vec<_> = found.collect();
         found.sort_by_key(|trouble| std::cmp::Reverse(trouble.for_ms));
         found
@@ -136,7 +147,7 @@ impl Troubles {
     /// For each operation for how long it has been in trouble; zero for those without.
     pub fn seconds(&self) -> BTreeMap<&'static str, f64> {
         let mut all: BTreeMap<&'static str, f64> =
-            self.records().keys().map(|call| (call.operation, 0.0)).collect();
+            self.records().keys().map(|(call, _)| (call.operation, 0.0)).collect();
         for trouble in self.snapshot() {
             let longest = all.entry(trouble.call).or_default();
             *longest = longest.max(Duration::from_millis(trouble.for_ms).as_secs_f64());
@@ -146,18 +157,19 @@ impl Troubles {
 
     fn trouble(
         &self,
-        records: &BTreeMap<Call, Record>,
-        call: Call,
+        records: &BTreeMap<Key, Record>,
+        key: &Key,
         record: &Record,
         now: Instant,
     ) -> Option<TroubleSnapshot> {
+        let (call, stream) = key;
         let hung = record.hung(now, self.slow());
         let failing = record.failing.as_ref().filter(|failing| {
             let made_no_more = now.duration_since(failing.last);
             let works_elsewhere = || {
-                let others = records
-                    .iter()
-                    .filter(|(other, _)| other.operation == call.operation && other.purpose != call.purpose);
+                let others = records.iter().filter(|((other, about), _)| {
+                    other.operation == call.operation && other.purpose != call.purpose && about == stream
+                });
                 others.filter_map(|(_, other)| other.answered).any(|answered| answered > failing.last)
             };
             hung.is_some() || made_no_more < self.forget && (made_no_more < QUIET || !works_elsewhere())
@@ -175,6 +187,7 @@ impl Troubles {
         Some(TroubleSnapshot {
             call: call.operation,
             purpose: call.purpose,
+            stream: stream.as_ref().map(|stream| stream.to_string()),
             cause,
             since: clock::utc(since_us),
             for_ms: u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX),
@@ -188,19 +201,21 @@ impl Troubles {
         self.patience / 6
     }
 
-    fn answered(&self, call: Call, number: u64) {
+    fn answered(&self, key: &Key, number: u64) {
         let now = Instant::now();
         let mut records = self.records();
-        let record = records.entry(call).or_default();
+        let record = records.entry(key.clone()).or_default();
         record.under_way.remove(&number);
         record.answered = Some(now);
         let over = record.failing.take().filter(|_| record.pace.said());
         record.pace.over();
         drop(records);
         if let Some(over) = over {
+            let (call, stream) = key;
             tracing::info!(
                 call = call.operation,
                 purpose = call.purpose,
+                stream = stream.as_deref(),
                 failures = over.failures,
                 seconds = now.duration_since(over.since).as_secs(),
                 "call works again"
@@ -208,10 +223,10 @@ impl Troubles {
         }
     }
 
-    fn failed(&self, call: Call, number: u64, made: Instant, cause: String) {
+    fn failed(&self, key: &Key, number: u64, made: Instant, cause: String) {
         let now = Instant::now();
         let mut records = self.records();
-        let record = records.entry(call).or_default();
+        let record = records.entry(key.clone()).or_default();
         record.under_way.remove(&number);
         // Made no more for long: what comes now is another trouble.
         record.failing.take_if(|failing| now.duration_since(failing.last) >= self.forget);
@@ -231,9 +246,11 @@ impl Troubles {
         let speaks = record.pace.speaks();
         drop(records);
         if speaks {
+            let (call, stream) = key;
             tracing::warn!(
                 call = call.operation,
                 purpose = call.purpose,
+                stream = stream.as_deref(),
                 failures,
                 seconds,
                 error = cause,
@@ -242,7 +259,7 @@ impl Troubles {
         }
     }
 
-    fn records(&self) -> MutexGuard<'_, BTreeMap<Call, Record>> {
+    fn records(&self) -> MutexGuard<'_, BTreeMap<Key, Record>> {
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -284,13 +301,13 @@ impl Attempt {
     /// The service has done what it was asked, or said in so many words why not.
     pub fn answered(mut self) {
         self.over = true;
-        self.troubles.answered(self.call, self.number);
+        self.troubles.answered(&self.key, self.number);
     }
 
     /// It was refused, or had no answer.
     pub fn failed(mut self, cause: String) {
         self.over = true;
-        self.troubles.failed(self.call, self.number, self.made, cause);
+        self.troubles.failed(&self.key, self.number, self.made, cause);
     }
 }
 
@@ -301,8 +318,8 @@ impl Drop for Attempt {
         }
         let waited = self.made.elapsed();
         if waited >= self.troubles.slow() {
-            self.troubles.failed(self.call, self.number, self.made, no_answer(waited));
-        } else if let Some(record) = self.troubles.records().get_mut(&self.call) {
+            self.troubles.failed(&self.key, self.number, self.made, no_answer(waited));
+        } else if let Some(record) = self.troubles.records().get_mut(&self.key) {
             record.under_way.remove(&self.number);
         }
     }
@@ -385,7 +402,7 @@ mod tests {
         assert_eq!(troubles.snapshot().len(), 2, "it is made seldom");
         troubles.begin(REPORT).answered();
         assert_eq!(troubles.snapshot().len(), 1, "the operation works");
-        troubles.over(LIST);
+        troubles.over(LIST, None);
         assert_eq!(troubles.snapshot(), []);
         troubles.begin(LIST).failed("denied".to_owned());
         seconds(301).await;

@@ -136,7 +136,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_that_hangs_stalls_its_shard_while_it_hangs() {
         let status = status();
-        let shard = Arc::new(status.shard("shardId-7", ShardState::Reading, 3));
+        let shard = Arc::new(status.shard("trades", "shardId-7", ShardState::Reading, 3));
         let put = Waiting::begin(&shard, Side::Delivering, "lake", "create a.gz", 100);
         seconds(19).await;
         assert_eq!((only(&status).state, only(&status).last_error), (ShardState::Reading, None));
@@ -166,7 +166,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_slow_and_moves_does_not_hang() {
         let status = status();
-        let shard = Arc::new(status.shard("shardId-7", ShardState::Reading, 3));
+        let shard = Arc::new(status.shard("trades", "shardId-7", ShardState::Reading, 3));
         // Others of the same side go on.
         let slow = Waiting::begin(&shard, Side::Delivering, "lake", "create a.gz", 0);
         for _ in 0..10 {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use base64_simd::STANDARD;
 use kinetide::batch::{BatchContext, BatchLimits, Batcher, Layout, read_records};
 use kinetide::checkpoint::{PendingBatch, PendingFormat, Stage};
-use kinetide::consumer::{ConsumerSettings, Shared};
+use kinetide::consumer::{ConsumerSettings, Retention, Shared, StreamSetup, StreamSetups};
 use kinetide::deliver::Sink;
 use kinetide::deliver::memory::MemorySink;
 use kinetide::fetch::memory::MemoryStream;
@@ -17,7 +17,7 @@ use kinetide::fetch::{ByteBudget, FetchError, Page, PageBuilder, Polled, Polling
 use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::plan::Rules;
-use kinetide::lease::{Lease, LeaseTable, Pending, WorkerId};
+use kinetide::lease::{Lease, LeaseTable, Pending, StreamLeases, StreamSet, WorkerId};
 use kinetide::shard::{Checkpoint, Position, RecordId, SequenceNumber, ShardId, ShardLister};
 use kinetide::telemetry::status::{Delivery, ProcessFacts, Status};
 use kinetide::transform::{Builtin, Enrichment, SourceKind, Transform};
@@ -149,45 +149,54 @@ async fn finish(
             failover,
             scan_interval: Duration::from_secs(1),
             shard_sync_interval: Duration::from_secs(60),
-            initial: Checkpoint::TrimHorizon,
-            initial_timestamp_us: None,
-            starts: Arc::clone(&starts) as _,
             rules: Rules { leases_max: 10, kbps_max: f64::INFINITY },
             cpu: Arc::new(|| None),
             wall_clock: Arc::new(|| 1_768_469_400),
             seed: 1,
         },
         Arc::clone(&table) as _,
-        Arc::clone(&lister) as _,
+        StreamSet::One(StreamLeases {
+            name: "trades".into(),
+            lister: Arc::clone(&lister) as _,
+            starts: Arc::clone(&starts) as _,
+            initial: Checkpoint::TrimHorizon,
+            initial_timestamp_us: None,
+        }),
     );
     let facts = ProcessFacts {
         worker: "new".into(),
         application: "app".into(),
-        stream: "trades".into(),
         delivery: Delivery::ExactlyOnce,
         warnings: Vec::new(),
     };
     let landing = if transform.id().name() == "crypto-transactions" { "transactions" } else { "trades" };
-    let shared = Arc::new(Shared {
+    let budget = ByteBudget::new(64 << 20);
+    let setup = StreamSetup {
+        address: "trades".into(),
+        name: "trades".into(),
+        kind: SourceKind::Kinesis,
         source: Arc::new(Polling::new(Arc::new(OldStream(records.to_vec())), Duration::from_secs(1))),
         lister,
         starts,
+        layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into() },
+        transform,
+        initial_timestamp_us: None,
+        retention: Retention::default(),
+        budget: budget.clone(),
+        removed: CancellationToken::new(),
+    };
+    let shared = Arc::new(Shared {
+        streams: StreamSetups::new(vec![Arc::new(setup)]),
         sink: Arc::clone(&sink) as _,
         firehose: None,
         coordinator,
-        budget: ByteBudget::new(64 << 20),
+        budget,
         status: Status::new(facts, failover * 3),
         settings: ConsumerSettings {
-            stream: "trades".into(),
-            source: SourceKind::Kinesis,
-            layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into() },
             limits: BatchLimits::default(),
             batch_age_max: Duration::from_secs(5),
-            transform,
             lake: "/lake".into(),
             pending_format: Some(format),
-            initial_timestamp_us: None,
-            retention_hours: 24,
             seed: 1,
         },
     });

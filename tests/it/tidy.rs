@@ -61,6 +61,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "transform",
         ],
     ),
+    ("preflight", &["aws", "batch", "config", "deliver", "lease"]),
     // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &["aws", "clock", "shutdown"]),
@@ -90,9 +91,10 @@ const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
 
 /// Files and folders with these names, and these places, may use an AWS SDK.
 const AWS_SERVICES: [&str; 6] = ["cloudwatch", "dynamodb", "dynamodbstreams", "firehose", "kinesis", "s3"];
-const SDK_PLACES: [&str; 7] = [
+const SDK_PLACES: [&str; 8] = [
     "src/aws/",
-    "src/service.rs",
+    "src/preflight.rs",
+    "src/service/",
     "src/cli/",
     "src/demo/",
     "src/generate/",
@@ -126,6 +128,7 @@ const PURE: &[&str] = &[
     "src/lease/dynamodb/layout.rs",
     "src/lease/dynamodb/rows.rs",
     "src/lease/explain.rs",
+    "src/lease/key.rs",
     "src/lease/plan.rs",
     "src/lease/row.rs",
     "src/lease/whose.rs",

@@ -219,11 +219,8 @@ pub(super) enum Done {
 
 /// Looks, says what it would write, asks, writes.
 pub(super) async fn run(fleet: &Fleet, change: Change) -> anyhow::Result<Exit> {
-    let stream = match &change {
-        Change::SetCheckpoint(_) | Change::Delete(_) => fleet.stream.as_ref(),
-        Change::Release(_) | Change::Evict(_) => None,
-    };
-    let mut observer = fleet.observer(stream);
+    let with_streams = matches!(change, Change::SetCheckpoint(_) | Change::Delete(_));
+    let mut observer = fleet.observer(with_streams);
     let mut progress = Progress::default();
     let meant = |lease: &Lease| is_meant(&change, lease);
     let watched = observer.watch(meant, |text| progress.say(&text)).await;
@@ -273,7 +270,8 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
         Change::SetCheckpoint(args) => {
             let lease = leases.first().context("one lease is named")?;
             let allowed = Allowed { evict: args.evict, force: args.force };
-            let listed = observer.listing.iter().flatten().find(|shard| shard.id == *lease.key.shard());
+            let listing = observer.listing(&lease.key).unwrap_or_default();
+            let listed = listing.iter().find(|shard| shard.id == *lease.key.shard());
             let target = match &args.position {
                 Checkpoint::Latest => latest(fleet, lease).await?,
                 position => position.clone(),
@@ -288,12 +286,15 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
             if args.all {
                 none_active(observer)?;
             }
-            let named = fleet.stream.as_ref().map(StreamId::of);
-            let stream = observer.stream.as_ref().or(named.as_ref());
-            if let Err(problem) = change::may_delete(&leases, stream, observer.listing.as_deref())
-                && !args.force
-            {
-                return Err(anyhow!("table {}: {problem}", fleet.application));
+            for of_one in leases.chunk_by(|a, b| a.key.stream() == b.key.stream()) {
+                let key = &of_one[0].key;
+                let named = fleet.stream_of(key).map(|stream| StreamId::of(&stream.address));
+                let stream = observer.stream(key).or(named.as_ref());
+                if let Err(problem) = change::may_delete(of_one, stream, observer.listing(key))
+                    && !args.force
+                {
+                    return Err(anyhow!("table {}: {problem}", fleet.application));
+                }
             }
             leases.iter().map(|lease| change::delete(lease, live(lease))).collect::<Result<_, _>>()?
         }
@@ -394,10 +395,10 @@ fn release(lease: &Lease, live: bool, load: &mut BTreeMap<WorkerId, usize>) -> P
 /// Where "latest" is now: each later owner would take that word for another place.
 async fn latest(fleet: &Fleet, lease: &Lease) -> anyhow::Result<Checkpoint> {
     let key: &LeaseKey = &lease.key;
-    let Some(stream) = &fleet.stream else {
+    let Some(stream) = fleet.stream_of(key) else {
         return Err(anyhow!("{key}: set --stream, to look up the last record of the shard"));
     };
-    let source = KinesisSource::new(fleet.kinesis.clone(), stream.clone());
+    let source = KinesisSource::new(stream.kinesis.clone(), stream.address.clone());
     let found = Starts::new(Arc::new(source)).find(key.shard(), StartFrom::Tip).await;
     let found = found.map_err(|error| anyhow!("{}; check --stream, or try again", chain(&error)))?;
     // The records up to a position may have left the stream already.
@@ -414,13 +415,16 @@ async fn check_position(
     lease: &Lease,
     position: &Checkpoint,
 ) -> anyhow::Result<()> {
-    let (Checkpoint::At(position), Some(stream)) = (position, &fleet.stream) else { return Ok(()) };
     let key: &LeaseKey = &lease.key;
+    let (Checkpoint::At(position), Some(stream)) = (position, fleet.stream_of(key)) else {
+        return Ok(());
+    };
     let advice = "give another position, the right --stream, or --force";
-    if let Some(problem) = &observer.listing_problem {
+    if let Some(problem) = observer.listing_problem(key) {
         return Err(anyhow!("{key}: the position cannot be checked: {problem}; {advice}"));
     }
-    let checked = lag::check(&fleet.kinesis, stream, key, &position.sequence).await;
+    let checked = lag::check(&stream.kinesis, &stream.address, key, &position.sequence).await;
+    let stream = &stream.address;
     checked.map_err(|problem| anyhow!("{key}: stream {stream} refuses this position: {problem}; {advice}"))
 }
 
@@ -454,8 +458,9 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
 
 /// A command line of `kinetide leases` for this fleet.
 fn command(fleet: &Fleet, arguments: &str) -> String {
-    let stream = fleet.stream.as_ref().map(|stream| format!(" --stream {stream}")).unwrap_or_default();
-    format!("kinetide leases {arguments} --application {}{stream}", fleet.application)
+    let streams: String =
+        fleet.streams.iter().map(|stream| format!(" --stream {}", stream.address)).collect();
+    format!("kinetide leases {arguments} --application {}{streams}", fleet.application)
 }
 
 fn asked() -> io::Result<bool> {

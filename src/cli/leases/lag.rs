@@ -51,7 +51,7 @@ async fn lag(client: &Client, stream: &StreamAddress, lease: &Lease) -> Lag {
         _ => (ShardIteratorType::TrimHorizon, None),
     };
     let problem = |problem: String| Lag { lag_problem: Some(problem), ..Lag::default() };
-    let call = client.get_shard_iterator().of(stream).shard_id(lease.key.as_str());
+    let call = client.get_shard_iterator().of(stream).shard_id(lease.key.shard().as_str());
     let call = call.shard_iterator_type(kind).set_starting_sequence_number(sequence);
     let mut next = match call.send().await {
         Ok(answer) => answer.shard_iterator,
@@ -126,7 +126,7 @@ pub(super) async fn check(
     shard: &LeaseKey,
     sequence: &SequenceNumber,
 ) -> Result<(), String> {
-    let call = client.get_shard_iterator().of(stream).shard_id(shard.as_str());
+    let call = client.get_shard_iterator().of(stream).shard_id(shard.shard().as_str());
     let call = call.shard_iterator_type(ShardIteratorType::AtSequenceNumber);
     let answer = call.starting_sequence_number(sequence.as_str()).send().await;
     answer.map(drop).map_err(|error| explain(&error))

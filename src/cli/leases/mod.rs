@@ -9,7 +9,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,9 +27,9 @@ use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config, stream_config};
 use crate::cause::chain;
 use crate::config::{BadSetting, StreamRoleArgs, application, duration, endpoint, stream, within};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
-use crate::lease::{LeaseTable, TableError};
+use crate::lease::{LeaseKey, LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
-use crate::shard::{ShardId, ShardLister};
+use crate::shard::{Kinship, ShardLister, StreamId};
 use crate::shutdown::Signals;
 use crate::terminal::{Out, print_text, printable_lines, say, say_error};
 
@@ -76,9 +76,11 @@ struct FleetArgs {
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_APPLICATION", value_name = "NAME")]
     application: Option<String>,
 
-    /// Stream that the application reads [default: NAME if the application is kinetide-NAME].
-    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_STREAM", value_name = "NAME|ARN")]
-    stream: Option<String>,
+    /// Stream that the application reads [default: NAME if the application is kinetide-NAME]. Of an application of
+    /// several streams those to look at: several times, or with commas.
+    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_STREAM", value_name = "NAME|ARN",
+          value_delimiter = ',')]
+    stream: Vec<String>,
 
     /// Failover time of the workers, 1s to 10m. Must be the value that the workers run with.
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
@@ -139,11 +141,23 @@ impl LeasesArgs {
 /// What to talk to.
 struct Fleet {
     application: String,
-    stream: Option<StreamAddress>,
+    streams: Vec<Stream>,
     failover: Duration,
     table: Arc<dyn LeaseTable>,
-    kinesis: aws_sdk_kinesis::Client,
     json: bool,
+}
+
+/// A stream, and who asks it.
+struct Stream {
+    address: StreamAddress,
+    kinesis: aws_sdk_kinesis::Client,
+}
+
+impl Stream {
+    /// Whether a lease with this key is of this stream, as far as the key says.
+    fn has(&self, key: &LeaseKey) -> bool {
+        key.stream().is_none_or(|of| of.kinship(&StreamId::of(&self.address)) == Kinship::Same)
+    }
 }
 
 /// Runs the command.
@@ -167,17 +181,18 @@ pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
     }
 }
 
-/// Application, stream, and in whose role the stream is asked.
-type Named = (String, Option<StreamAddress>, Option<AssumeRole>);
+/// Application, streams, and in whose role the streams are asked.
+type Named = (String, Vec<StreamAddress>, Option<AssumeRole>);
 
 fn settings(args: &LeasesArgs) -> Result<Named, String> {
     let text = |problem: BadSetting| problem.to_string();
     let fleet = &args.fleet;
-    let stream = fleet.stream.as_deref().map(stream).transpose().map_err(text)?;
-    if fleet.application.is_none() && stream.is_none() {
+    let given = fleet.stream.iter().map(|text| stream(text));
+    let streams: Vec<StreamAddress> = given.collect::<Result<_, _>>().map_err(text)?;
+    if fleet.application.is_none() && streams.len() != 1 {
         return Err("no application: set --application, --stream or both".to_owned());
     }
-    let name = stream.as_ref().map_or("", StreamAddress::name);
+    let name = streams.first().map_or("", StreamAddress::name);
     let application = application(fleet.application.as_deref(), name).map_err(text)?;
     within("failover-time", fleet.failover_time, Duration::from_secs(1), Duration::from_secs(600))
         .map_err(text)?;
@@ -187,20 +202,20 @@ fn settings(args: &LeasesArgs) -> Result<Named, String> {
     if args.change.is_some() && (args.show.watch || args.show.no_lag) {
         return Err("--watch and --no-lag are only for showing leases; leave them out of a change".to_owned());
     }
-    let guessed = || application.strip_prefix("kinetide-").map(StreamAddress::named);
-    let stream = stream.or_else(guessed);
-    Ok((application, stream, role))
+    let guessed = application.strip_prefix("kinetide-").map(StreamAddress::named);
+    let streams = if streams.is_empty() { guessed.into_iter().collect() } else { streams };
+    Ok((application, streams, role))
 }
 
 async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fleet> {
-    let (application, stream, role) = named;
+    let (application, addresses, role) = named;
     let (region, endpoint) = (args.region.as_deref(), args.kinesis_endpoint.as_deref());
     let dynamodb = sdk_config(args.dynamodb_endpoint.as_deref(), region).await;
-    // Without a stream nobody asks Kinesis.
-    let kinesis = match &stream {
-        Some(stream) => stream_config(stream, role.as_ref(), endpoint, region).await,
-        None => sdk_config(endpoint, region).await,
-    };
+    let mut streams = Vec::new();
+    for address in addresses {
+        let config = stream_config(&address, role.as_ref(), endpoint, region).await;
+        streams.push(Stream { address, kinesis: aws_sdk_kinesis::Client::new(&config) });
+    }
     if dynamodb.region().is_none() {
         return Err(anyhow!("no AWS region: set --region or AWS_REGION"));
     }
@@ -225,14 +240,7 @@ async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fleet> {
     let located = timeout(START_TIMEOUT, table.locate()).await;
     let located = located.with_context(|| format!("{}: its other tables are not ready", what()))?;
     located.map_err(|error| table_trouble(&application, error))?;
-    Ok(Fleet {
-        table: Arc::new(table),
-        kinesis: aws_sdk_kinesis::Client::new(&kinesis),
-        application,
-        stream,
-        failover: args.failover_time,
-        json: args.json,
-    })
+    Ok(Fleet { table: Arc::new(table), application, streams, failover: args.failover_time, json: args.json })
 }
 
 /// What is wrong with a lease table, named once: some errors name it themselves.
@@ -248,40 +256,48 @@ impl Fleet {
         table_trouble(&self.application, error)
     }
 
-    fn observer(&self, stream: Option<&StreamAddress>) -> Observer {
-        let lister = stream.map(|stream| -> Arc<dyn ShardLister> {
-            Arc::new(KinesisShardLister::new(self.kinesis.clone(), stream.clone()))
-        });
-        Observer::new(Arc::clone(&self.table), lister, self.failover)
+    /// The stream of a lease, among those that were named.
+    fn stream_of(&self, key: &LeaseKey) -> Option<&Stream> {
+        self.streams.iter().find(|stream| stream.has(key))
+    }
+
+    fn observer(&self, with_streams: bool) -> Observer {
+        let lister = |stream: &Stream| -> (StreamAddress, Arc<dyn ShardLister>) {
+            let lister = KinesisShardLister::new(stream.kinesis.clone(), stream.address.clone());
+            (stream.address.clone(), Arc::new(lister))
+        };
+        let streams = self.streams.iter().filter(|_| with_streams).map(lister).collect();
+        Observer::new(Arc::clone(&self.table), streams, self.failover)
     }
 
     /// What was seen, with the lags of what is not finished.
-    async fn report(&self, observer: &Observer, stream: Option<&StreamAddress>) -> Report {
-        let listed: BTreeSet<&ShardId> = observer.listing.iter().flatten().map(|shard| &shard.id).collect();
-        let leases = observer.fleet.leases().map(|seen| &seen.lease);
-        let known = leases.filter(|lease| listed.contains(lease.key.shard()));
-        let lags = match stream {
-            Some(stream) => lag::lags(&self.kinesis, stream, known).await,
-            None => BTreeMap::new(),
-        };
-        Report::new(&self.application, stream.map(StreamAddress::name), observer, lags)
+    async fn report(&self, observer: &Observer, with_streams: bool) -> Report {
+        let mut lags = BTreeMap::new();
+        for stream in self.streams.iter().filter(|_| with_streams) {
+            let known = observer.fleet.leases().map(|seen| &seen.lease);
+            let known = known.filter(|lease| stream.has(&lease.key) && observer.lists(&lease.key));
+            lags.extend(lag::lags(&stream.kinesis, &stream.address, known).await);
+        }
+        let names: Vec<&str> = self.streams.iter().map(|stream| stream.address.name()).collect();
+        let names = (with_streams && !names.is_empty()).then(|| names.join(", "));
+        Report::new(&self.application, names, observer, lags)
     }
 }
 
 async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
-    let stream = fleet.stream.as_ref().filter(|_| !show.no_lag);
-    let mut observer = fleet.observer(stream);
+    let with_streams = !show.no_lag;
+    let mut observer = fleet.observer(with_streams);
     let mut progress = Progress::default();
     let mut signals = show.watch.then(Signals::new).transpose().context("could not listen to signals")?;
     let watching = async {
         let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
         progress.done();
         watched.map_err(|error| fleet.table_trouble(error))?;
-        let report = fleet.report(&observer, stream).await;
+        let report = fleet.report(&observer, with_streams).await;
         print(fleet, &report, show.watch)?;
         if !show.watch {
             // The table of leases alone does not tell whether its shards are read.
-            let looked = observer.listing_problem.is_none();
+            let looked = observer.listing_problems().next().is_none();
             return anyhow::Ok(if looked { Exit::Done } else { Exit::Failed });
         }
         loop {
@@ -290,7 +306,7 @@ async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
                 say(format!("{:#}; trying again", fleet.table_trouble(error)));
                 continue;
             }
-            print(fleet, &fleet.report(&observer, stream).await, true)?;
+            print(fleet, &fleet.report(&observer, with_streams).await, true)?;
         }
     };
     tokio::select! {

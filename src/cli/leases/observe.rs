@@ -3,16 +3,19 @@
 //! A counter says nothing by itself; that it moves does. A live owner moves it every third of the failover time, so two
 //! looks that far apart show who renews, and a failover time shows who does not.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::time::{Instant, sleep_until};
 
+use crate::aws::StreamAddress;
 use crate::cause::chain;
 use crate::clock::wall_clock_us;
-use crate::lease::explain::{Explained, Sight, explain};
-use crate::lease::{FleetView, LeaderRow, Lease, LeaseTable, TableError};
-use crate::shard::{ListError, Shard, ShardLister, StreamId};
+use crate::lease::explain::{Explained, Sight, StreamSight, explain};
+use crate::lease::{FleetView, LeaderRow, Lease, LeaseKey, LeaseTable, TableError};
+use crate::shard::{Kinship, ListError, Shard, ShardLister, StreamId};
 
 /// More than the third of a failover time between two looks: a renew takes its time.
 const SLACK: Duration = Duration::from_millis(300);
@@ -22,38 +25,54 @@ const LIST_EVERY: Duration = Duration::from_secs(30);
 /// What was seen of a fleet so far.
 pub(super) struct Observer {
     table: Arc<dyn LeaseTable>,
-    lister: Option<Arc<dyn ShardLister>>,
+    streams: Vec<Observed>,
     pub(super) fleet: FleetView,
     /// The lock, and the end of the read that first showed its version.
     pub(super) leader: Option<(LeaderRow, Instant)>,
     /// The lock was seen to be written.
     pub(super) leader_heard: bool,
-    pub(super) listing: Option<Vec<Shard>>,
-    /// The stream, once it is known.
-    pub(super) stream: Option<StreamId>,
-    /// Why the stream is not listed, where it should be.
-    pub(super) listing_problem: Option<String>,
     listed: Option<Instant>,
     /// The end of the last look.
     pub(super) now: Instant,
+}
+
+/// A stream that is looked at too.
+struct Observed {
+    address: StreamAddress,
+    lister: Arc<dyn ShardLister>,
+    /// Which one it is, once that is known.
+    id: Option<StreamId>,
+    listing: Option<Vec<Shard>>,
+    /// Why it is not listed.
+    problem: Option<String>,
+}
+
+impl Observed {
+    /// Whether a lease with this key is of this stream.
+    fn has(&self, key: &LeaseKey) -> bool {
+        match (key.stream(), &self.id) {
+            (None, _) => true,
+            (Some(of), Some(id)) => of == id,
+            (Some(of), None) => of.kinship(&StreamId::of(&self.address)) == Kinship::Same,
+        }
+    }
 }
 
 impl Observer {
     /// Nothing seen yet.
     pub(super) fn new(
         table: Arc<dyn LeaseTable>,
-        lister: Option<Arc<dyn ShardLister>>,
+        streams: Vec<(StreamAddress, Arc<dyn ShardLister>)>,
         failover: Duration,
     ) -> Self {
+        let observed =
+            |(address, lister)| Observed { address, lister, id: None, listing: None, problem: None };
         Self {
             table,
-            lister,
+            streams: streams.into_iter().map(observed).collect(),
             fleet: FleetView::new(failover),
             leader: None,
             leader_heard: false,
-            listing: None,
-            stream: None,
-            listing_problem: None,
             listed: None,
             now: Instant::now(),
         }
@@ -96,15 +115,17 @@ impl Observer {
             tokio::join!(self.table.snapshot(), self.table.leader(), self.list());
         let (snapshot, leader) = (snapshot?, leader?);
         self.now = Instant::now();
-        if let Some(listed) = listed {
+        if let Some(all) = listed {
             self.listed = Some(self.now);
-            (self.listing, self.listing_problem) = match listed {
-                Ok((shards, stream)) => {
-                    self.stream = stream;
-                    (Some(shards), None)
-                }
-                Err(error) => (None, Some(chain(&error))),
-            };
+            for (stream, listed) in self.streams.iter_mut().zip(all) {
+                (stream.listing, stream.problem) = match listed {
+                    Ok((shards, id)) => {
+                        stream.id = id;
+                        (Some(shards), None)
+                    }
+                    Err(error) => (None, Some(chain(&error))),
+                };
+            }
         }
         self.fleet.observe(snapshot, self.now);
         self.leader = leader.map(|row| match self.leader.take() {
@@ -117,16 +138,47 @@ impl Observer {
         Ok(())
     }
 
-    async fn list(&self) -> Option<Result<(Vec<Shard>, Option<StreamId>), ListError>> {
+    /// Each stream's shards and id, when it is time to list them.
+    async fn list(&self) -> Option<Vec<Result<(Vec<Shard>, Option<StreamId>), ListError>>> {
         let due = self.listed.is_none_or(|listed| listed.elapsed() >= LIST_EVERY);
-        match &self.lister {
-            Some(lister) if due => {
+        let one = |stream: &Observed| {
+            let lister = Arc::clone(&stream.lister);
+            async move {
                 let (shards, stream) = tokio::join!(lister.list(), lister.stream());
                 // What a stream is called helps; an operator may list shards and not describe.
-                Some(shards.map(|shards| (shards, stream.ok().flatten())))
+                shards.map(|shards| (shards, stream.ok().flatten()))
             }
-            _ => None,
-        }
+        };
+        if due { Some(join_all(self.streams.iter().map(one)).await) } else { None }
+    }
+
+    /// Why streams are not listed.
+    pub(super) fn listing_problems(&self) -> impl Iterator<Item = &str> {
+        self.streams.iter().filter_map(|stream| stream.problem.as_deref())
+    }
+
+    /// Why the stream of this lease is not listed.
+    pub(super) fn listing_problem(&self, key: &LeaseKey) -> Option<&str> {
+        self.of(key)?.problem.as_deref()
+    }
+
+    /// The shards of this lease's stream, where they were listed.
+    pub(super) fn listing(&self, key: &LeaseKey) -> Option<&[Shard]> {
+        self.of(key)?.listing.as_deref()
+    }
+
+    /// Which stream this lease is of, where it was asked.
+    pub(super) fn stream(&self, key: &LeaseKey) -> Option<&StreamId> {
+        self.of(key)?.id.as_ref()
+    }
+
+    /// Whether the stream lists the shard of this lease.
+    pub(super) fn lists(&self, key: &LeaseKey) -> bool {
+        self.listing(key).is_some_and(|listing| listing.iter().any(|shard| shard.id == *key.shard()))
+    }
+
+    fn of(&self, key: &LeaseKey) -> Option<&Observed> {
+        self.streams.iter().find(|stream| stream.has(key))
     }
 
     /// True when an owner, or the leader of a lease without one, may be alive and was not heard.
@@ -143,11 +195,27 @@ impl Observer {
 
     /// Why each shard is not read, as far as could be seen.
     pub(super) fn explained(&self) -> Vec<Explained> {
+        let named: BTreeSet<String> =
+            self.fleet.leases().filter_map(|seen| seen.lease.key.stream()).map(ToString::to_string).collect();
+        let named: Vec<StreamId> = named.iter().filter_map(|text| StreamId::parse(text)).collect();
+        let only = self
+            .streams
+            .first()
+            .filter(|_| named.is_empty())
+            .map(|stream| StreamSight { stream: stream.id.as_ref(), listing: stream.listing.as_deref() });
+        let several = named.iter().map(|id| StreamSight {
+            stream: Some(id),
+            listing: self
+                .streams
+                .iter()
+                .find(|stream| stream.id.as_ref() == Some(id))
+                .and_then(|stream| stream.listing.as_deref()),
+        });
+        let streams: Vec<StreamSight<'_>> = only.into_iter().chain(several).collect();
         explain(&Sight {
             fleet: &self.fleet,
             leader: self.leader.as_ref().map(|(row, since)| (row, *since)),
-            listing: self.listing.as_deref(),
-            stream: self.stream.as_ref(),
+            streams: &streams,
             now: self.now,
             host_clock: wall_clock_s(),
         })

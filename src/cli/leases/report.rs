@@ -42,6 +42,10 @@ pub(super) enum State {
 
 #[derive(Debug, Serialize)]
 pub(super) struct LeaseReport {
+    /// The key of the lease, as commands take it.
+    pub(super) lease: String,
+    /// Its stream, in an application of several streams.
+    pub(super) stream: Option<String>,
     pub(super) shard: String,
     pub(super) state: State,
     /// A fixed word: why it is not read, or why the lease of a finished shard is kept.
@@ -141,7 +145,7 @@ impl Report {
     /// What `observer` has seen, with what the stream said of checkpoints.
     pub(super) fn new(
         application: &str,
-        stream: Option<&str>,
+        stream: Option<String>,
         observer: &Observer,
         mut lags: BTreeMap<LeaseKey, Lag>,
     ) -> Self {
@@ -168,7 +172,7 @@ impl Report {
         });
         Self {
             application: application.to_owned(),
-            stream: stream.map(str::to_owned),
+            stream,
             watched_seconds: started.map_or(0.0, since),
             leader,
             leases,
@@ -179,7 +183,7 @@ impl Report {
                 .iter()
                 .map(|row| OddReport { key: row.key.clone(), problem: row.problem.clone() })
                 .collect(),
-            notes: observer.listing_problem.iter().map(|problem| format!("shards: {problem}")).collect(),
+            notes: observer.listing_problems().map(|problem| format!("shards: {problem}")).collect(),
         }
     }
 }
@@ -199,7 +203,9 @@ fn lease_report(explained: Explained, row: Option<&Lease>, lag: Lag) -> LeaseRep
     let handing_off = row.is_some_and(|row| row.checkpoint_owner.is_some());
     let name = |worker: Option<&WorkerId>| worker.map(|worker| worker.as_str().to_owned());
     LeaseReport {
-        shard: explained.key.as_str().to_owned(),
+        lease: explained.key.as_str().to_owned(),
+        stream: explained.key.stream().map(ToString::to_string),
+        shard: explained.key.shard().as_str().to_owned(),
         state,
         reason,
         why,

@@ -183,7 +183,7 @@ fn cells(lease: &LeaseReport, with_stream: bool) -> Vec<String> {
         Some(held) => duration(held),
         None => String::new(),
     };
-    vec![mark.to_owned(), lease.shard.clone(), owner, checkpoint(lease, with_stream), lag, state, held_for]
+    vec![mark.to_owned(), lease.lease.clone(), owner, checkpoint(lease, with_stream), lag, state, held_for]
 }
 
 /// The age of a checkpoint where it is known, else the checkpoint.
@@ -221,7 +221,7 @@ fn troubles(leases: &[LeaseReport], width: usize) -> String {
     let mut whys: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
     for lease in leases.iter().filter(|lease| lease.state == State::NotRead) {
         if let (Some(why), Some(next_step)) = (&lease.why, lease.next_step) {
-            whys.entry(next_step).or_default().entry(why).or_default().push(&lease.shard);
+            whys.entry(next_step).or_default().entry(why).or_default().push(&lease.lease);
         }
     }
     for (next_step, sentences) in &whys {
@@ -235,7 +235,7 @@ fn troubles(leases: &[LeaseReport], width: usize) -> String {
         out.push_str(&wrapped_to(width, next_step, "    → ", "      "));
     }
     let mut other = |lease: &LeaseReport, text: &str| {
-        out.push_str(&wrapped_to(width, &format!("{}: {text}", lease.shard), "  ", "    "));
+        out.push_str(&wrapped_to(width, &format!("{}: {text}", lease.lease), "  ", "    "));
     };
     for lease in leases {
         if let Some(problem) = lease.pending.as_ref().and_then(|pending| pending.problem.as_ref()) {

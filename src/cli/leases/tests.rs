@@ -12,13 +12,16 @@ use super::lag::Lag;
 use super::observe::{Observer, wall_clock_s};
 use super::report::{Report, State, pending_report};
 use super::table::{self, Screen};
+use crate::aws::StreamAddress;
 use crate::batch::Content;
 use crate::checkpoint::{PendingBatch, Proof, Stage};
 use crate::lease::explain::Reason;
 use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
 use crate::lease::memory::{Faults, MemoryLeaseTable};
 use crate::lease::{LeaderRow, Lease, LeaseTable, LeaseWrite, Pending, WorkerId};
-use crate::shard::{Checkpoint, HashKeyRange, Position, SequenceNumber, Shard, ShardId};
+use crate::shard::{
+    Checkpoint, HashKeyRange, ListError, Position, SequenceNumber, Shard, ShardId, ShardLister,
+};
 
 const FAILOVER: Duration = Duration::from_secs(10);
 
@@ -85,7 +88,7 @@ async fn alive(table: &MemoryLeaseTable, id: &str) {
 
 /// Watches while worker `a` is alive: what was seen, and how long it took.
 async fn watched(table: &Arc<MemoryLeaseTable>) -> (Observer, Duration) {
-    let mut observer = Observer::new(Arc::clone(table) as _, None, FAILOVER);
+    let mut observer = Observer::new(Arc::clone(table) as _, Vec::new(), FAILOVER);
     let started = Instant::now();
     tokio::select! {
         seen = observer.watch(|_| true, |_| {}) => seen.unwrap(),
@@ -139,7 +142,7 @@ async fn the_table_as_people_see_it() {
         (4, Lag { lag_problem: Some("throttled".into()), ..Lag::default() }),
     ];
     let lags = lags.map(|(number, lag)| (shard(number).id.into(), lag)).into();
-    let report = Report::new("kinetide-trades", Some("trades"), &observer, lags);
+    let report = Report::new("kinetide-trades", Some("trades".to_owned()), &observer, lags);
     assert_eq!(
         table::text(&report, Screen::default()),
         "\
@@ -203,7 +206,7 @@ async fn a_screen_shows_what_is_not_read_first_and_never_scrolls() {
         let table = filled(&leases, &["a", long]).await;
         assert!(table.lead(None, &lock(120)).await.unwrap());
         let (observer, _) = watched(&table).await;
-        let report = Report::new("kinetide-trades", Some("trades"), &observer, BTreeMap::new());
+        let report = Report::new("kinetide-trades", Some("trades".to_owned()), &observer, BTreeMap::new());
         for (width, height) in [(80, 24), (120, 40), (300, 200)] {
             let screen = table::text(&report, Screen::new(width, Some(height)));
             let size = format!("{width}x{height}, {unread} not read:\n{screen}");
@@ -229,17 +232,29 @@ async fn a_screen_shows_what_is_not_read_first_and_never_scrolls() {
     }
 }
 
+/// A stream that may not be listed.
+struct Denied;
+
+#[async_trait::async_trait]
+impl ShardLister for Denied {
+    async fn list(&self) -> Result<Vec<Shard>, ListError> {
+        Err(ListError::Unavailable { stream: "trades".into(), source: "access denied".into() })
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_leases_is_not_said_where_nobody_could_look() {
     let table = filled(&[], &[]).await;
-    let mut observer = Observer::new(Arc::clone(&table) as _, None, FAILOVER);
+    let mut observer = Observer::new(Arc::clone(&table) as _, Vec::new(), FAILOVER);
     observer.look().await.unwrap();
     let text = |observer: &Observer| {
-        let report = Report::new("app", Some("trades"), observer, BTreeMap::new());
+        let report = Report::new("app", Some("trades".to_owned()), observer, BTreeMap::new());
         (report.looked(), table::text(&report, Screen::default()))
     };
     assert!(text(&observer).0 && text(&observer).1.contains("No leases yet"));
-    observer.listing_problem = Some("access denied".to_owned());
+    let streams: Vec<(_, Arc<dyn ShardLister>)> = vec![(StreamAddress::named("trades"), Arc::new(Denied))];
+    let mut observer = Observer::new(Arc::clone(&table) as _, streams, FAILOVER);
+    observer.look().await.unwrap();
     let (looked, said) = text(&observer);
     assert!(!looked && !said.contains("No leases yet") && said.contains("access denied"), "{said}");
 }

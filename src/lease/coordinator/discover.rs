@@ -13,6 +13,7 @@ use crate::cause::chain;
 use crate::lease::held::HeldLease;
 use crate::lease::key::LeaseKey;
 use crate::lease::table::{TableError, WriteError};
+use crate::lease::whose::NotOurs;
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics;
 
@@ -85,6 +86,18 @@ impl Coordinator {
         Some(lease)
     }
 
+    /// Gives back a lease of a stream that this worker does not read. One that it reads and does not know yet it leaves
+    /// alone for a while.
+    async fn refuse(&self, key: &LeaseKey, not_ours: &NotOurs) {
+        let all = self.streams.all();
+        // What is not known by now is perhaps that one.
+        if all.iter().any(|stream| stream.id().is_none()) {
+            return;
+        }
+        tracing::warn!("a lease was given to this worker that it gives back: {not_ours}");
+        self.give_back(key).await;
+    }
+
     /// The rows in our name that we do not hold, by the index.
     async fn unheld(&self) -> Result<Vec<LeaseKey>, TableError> {
         let mut keys = self.table.owned_by(&self.settings.worker).await?;
@@ -110,6 +123,10 @@ impl Coordinator {
                 return None;
             }
         };
+        if let Err(not_ours @ NotOurs::NotAmong { .. }) = self.check_stream(&seen) {
+            self.refuse(&key, &not_ours).await;
+            return None;
+        }
         if let Err(not_ours) = self.check_stream(&seen) {
             tracing::error!("this worker was assigned a lease that it must not read: {not_ours}");
             self.refused.get_or_init(|| not_ours);

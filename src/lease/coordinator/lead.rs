@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -15,13 +16,10 @@ use crate::lease::fleet::{STARTED, WorkerRow};
 use crate::lease::held::HeldLease;
 use crate::lease::plan::{Balancing, Fleet, LeaseLoad, Move, WorkerLoad, plan};
 use crate::lease::row::{Lease, WorkerId};
+use crate::lease::sync::{ShardSync, clean_up};
 use crate::lease::table::{TableError, WriteError};
 use crate::lease::view::{ACTIVE_WINDOW, FleetView, Seen, SeenWorker};
-use crate::lease::watched;
-use crate::lease::whose;
 use crate::lease::write::LeaseWrite;
-use crate::shard::StreamId;
-use crate::shard::audit::Watch;
 use crate::telemetry::metrics::{self, AssignedHow};
 use crate::telemetry::pulse::Beat;
 
@@ -155,7 +153,7 @@ impl Coordinator {
         let (plan, balancing) = {
             let mut state = self.state();
             let State { view, rng, .. } = &mut *state;
-            let fleet = fleet(view, now, (self.settings.wall_clock)(), self.ours.get());
+            let fleet = fleet(view, now, (self.settings.wall_clock)(), |row| self.check_stream(row).is_ok());
             let workers: BTreeSet<WorkerId> = fleet.workers.iter().map(|worker| worker.id.clone()).collect();
             metrics::workers_active(workers.len());
             let due = balance.due(workers, self.settings.failover, now);
@@ -253,30 +251,49 @@ impl Coordinator {
         }
     }
 
-    /// While leading: compares stream and table now and then (`shard::audit`). Every worker: deletes its own finished
-    /// leases once nobody needs them, for a leader of another kind does not.
+    /// Keeps streams and leases in step, each stream for itself: a call about one that hangs does not hold up the others.
+    /// Every worker: deletes its own finished leases once nobody needs them, for a leader of another kind does not.
     pub(super) async fn keep_in_step(&self, leave: &CancellationToken, stop: &CancellationToken) {
+        tokio::join!(self.keep_clean(leave, stop), async {
+            while !leave.is_cancelled() && !stop.is_cancelled() {
+                let streams = self.streams.all();
+                let all =
+                    join_all(streams.iter().map(|stream| self.keep_stream_in_step(stream, leave, stop)));
+                tokio::select! {
+                    biased;
+                    // What each stream's watch has seen stays with it.
+                    () = self.streams.changed() => {}
+                    _ = all, if !streams.is_empty() => {}
+                    () = leave.cancelled(), if streams.is_empty() => {}
+                    () = stop.cancelled(), if streams.is_empty() => {}
+                }
+            }
+        });
+    }
+
+    /// Finds out which stream this is; then, while leading, compares stream and table now and then (`shard::audit`).
+    async fn keep_stream_in_step(
+        &self,
+        stream: &ShardSync,
+        leave: &CancellationToken,
+        stop: &CancellationToken,
+    ) {
         let beat = self.pulse.begin("comparing shards and leases");
         let mut trouble = Backoff::default();
         let never = Notify::new();
         let interval = self.settings.shard_sync_interval;
         let mut led = false;
-        let mut watch = Watch::new(interval, self.shards.lineage());
         while !leave.is_cancelled() {
             let leads = self.is_leader();
             let done = if leads {
                 let seen = self.state().view.leases().map(|seen| seen.lease.clone()).collect();
-                timeout(BACKOFF_MAX * 6, self.shards.look(&mut watch, seen)).await
+                timeout(BACKOFF_MAX * 6, stream.look(seen)).await
             } else {
                 if led {
-                    watch = Watch::new(interval, self.shards.lineage());
-                    metrics::shard_holes(0);
-                    metrics::stream_recreated(false);
-                    watched::compares_no_more(&self.troubles);
+                    stream.begin_anew().await;
+                    stream.compares_no_more();
                 }
-                let finished: Vec<Lease> =
-                    self.held().iter().map(|held| held.row()).filter(Lease::finished).collect();
-                timeout(BACKOFF_MAX * 6, self.shards.clean_up(&finished)).await
+                timeout(BACKOFF_MAX * 6, stream.identify()).await
             };
             let wait = match done {
                 Ok(Ok(())) => {
@@ -284,11 +301,13 @@ impl Coordinator {
                     if leads && !led {
                         self.look_now.notify_one();
                     }
-                    self.jittered(if leads { watch.pause() } else { interval })
+                    if leads { self.jittered(stream.pause().await) } else { self.jittered(interval) }
                 }
                 Ok(Err(error)) => {
                     // Its calls may all have been answered: a listing may contradict itself.
-                    tracing::debug!(error = %chain(&error), "shards and leases do not match yet");
+                    tracing::debug!(
+                        stream = %stream.name(), error = %chain(&error), "shards and leases do not match yet"
+                    );
                     trouble.failed(self.settings.scan_interval)
                 }
                 Err(_) => trouble.failed(self.settings.scan_interval),
@@ -299,6 +318,30 @@ impl Coordinator {
                 biased;
                 () = leave.cancelled() => {}
                 () = self.elected(leads) => {}
+                go_on = pause(wait, &never, stop) => if !go_on { return },
+            }
+        }
+    }
+
+    async fn keep_clean(&self, leave: &CancellationToken, stop: &CancellationToken) {
+        let beat = self.pulse.begin("deleting finished leases");
+        let never = Notify::new();
+        while !leave.is_cancelled() {
+            // The leader finds them when it looks at all leases.
+            if !self.is_leader() {
+                let finished: Vec<Lease> =
+                    self.held().iter().map(|held| held.row()).filter(Lease::finished).collect();
+                if let Ok(Err(error)) =
+                    timeout(BACKOFF_MAX * 6, clean_up(self.table.as_ref(), &finished)).await
+                {
+                    tracing::debug!(error = %chain(&error), "finished leases not deleted yet");
+                }
+            }
+            let wait = self.jittered(self.settings.shard_sync_interval);
+            beat.next(wait);
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => {}
                 go_on = pause(wait, &never, stop) => if !go_on { return },
             }
         }
@@ -342,11 +385,11 @@ fn whose(view: &FleetView, seen: &Seen, now: Instant) -> Whose {
 }
 
 /// What there is to plan with: the shards that can be read now, those that are owned already, and the workers.
-/// Leases of another stream than `ours` are not there.
-pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64, ours: Option<&StreamId>) -> Fleet {
+/// Leases that are not `ours` are not there.
+pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64, ours: impl Fn(&Lease) -> bool) -> Fleet {
     let lease = |seen: &Seen| {
         let lease = &seen.lease;
-        if lease.finished() || ours.is_some_and(|ours| whose::check(lease, ours).is_err()) {
+        if lease.finished() || !ours(lease) {
             return None;
         }
         let (worker, movable) = match whose(view, seen, now) {

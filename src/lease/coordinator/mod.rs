@@ -42,14 +42,15 @@ use super::key::LeaseKey;
 use super::leader::LeaderWatch;
 use super::plan::Rules;
 use super::row::{Lease, WorkerId};
-use super::sync::{ShardSync, SyncError};
+use super::streams::{StreamLeases, StreamSet, Streams};
+use super::sync::{SyncError, parents_finished};
 use super::table::{LeaseTable, TableError};
 use super::view::FleetView;
 use super::watched::{self, Watched};
-use super::whose::{self, NotOurs};
+use super::whose::NotOurs;
 use crate::shard::audit::AGREED_AFTER;
 use crate::shard::graph::Inconsistent;
-use crate::shard::{Checkpoint, ChildShard, FindStart, ShardLister, StreamId};
+use crate::shard::{ChildShard, StreamId};
 use crate::telemetry::metrics;
 use crate::telemetry::pulse::Pulse;
 use crate::telemetry::trouble::Troubles;
@@ -80,12 +81,6 @@ pub struct CoordinatorSettings {
     pub scan_interval: Duration,
     /// Time between two comparisons of stream and table.
     pub shard_sync_interval: Duration,
-    /// Where shards without any leased ancestor start.
-    pub initial: Checkpoint,
-    /// The time that AT_TIMESTAMP means, µs since the epoch.
-    pub initial_timestamp_us: Option<i64>,
-    /// Looks up what LATEST and AT_TIMESTAMP stand for.
-    pub starts: Arc<dyn FindStart>,
     /// The most that one worker is given.
     pub rules: Rules,
     /// How busy this process is.
@@ -100,7 +95,7 @@ pub struct CoordinatorSettings {
 pub struct Coordinator {
     settings: CoordinatorSettings,
     table: Arc<dyn LeaseTable>,
-    shards: ShardSync,
+    streams: Streams,
     /// Seconds since the epoch.
     started: u64,
     state: Mutex<State>,
@@ -112,8 +107,6 @@ pub struct Coordinator {
     report_now: Notify,
     /// What makes others count on this worker, or give it leases: its row, the leader's lock, its own work as the leader.
     presence: TaskTracker,
-    /// The stream of our leases, once it is known.
-    ours: OnceLock<StreamId>,
     /// Why this worker cannot take part any more.
     refused: OnceLock<NotOurs>,
     troubles: Arc<Troubles>,
@@ -145,11 +138,7 @@ struct Collisions {
 
 impl Coordinator {
     /// A coordinator that has not looked at anything yet.
-    pub fn new(
-        settings: CoordinatorSettings,
-        table: Arc<dyn LeaseTable>,
-        lister: Arc<dyn ShardLister>,
-    ) -> Arc<Self> {
+    pub fn new(settings: CoordinatorSettings, table: Arc<dyn LeaseTable>, streams: StreamSet) -> Arc<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(settings.seed);
         let lot = rng.random();
         let state = State {
@@ -166,19 +155,13 @@ impl Coordinator {
         let seldom = settings.shard_sync_interval.max(settings.scan_interval);
         let troubles = watched::troubles(settings.failover, seldom);
         let table: Arc<dyn LeaseTable> = Watched::new(table, &troubles);
-        let lister = Watched::new(lister, &troubles);
-        let shards = ShardSync::new(
-            Arc::clone(&table),
-            lister,
-            Watched::new(Arc::clone(&settings.starts), &troubles),
-            settings.initial.clone(),
-            settings.initial_timestamp_us,
-        );
+        let interval = settings.shard_sync_interval;
+        let streams = Streams::new(streams, Arc::clone(&table), Arc::clone(&troubles), interval);
         Arc::new(Self {
             started: (settings.wall_clock)(),
             settings,
             table,
-            shards,
+            streams,
             state: Mutex::new(state),
             deciding: tokio::sync::Mutex::default(),
             held_changed: Notify::new(),
@@ -186,7 +169,6 @@ impl Coordinator {
             discover_now: Notify::new(),
             report_now: Notify::new(),
             presence: TaskTracker::new(),
-            ours: OnceLock::new(),
             refused: OnceLock::new(),
             troubles,
             pulse: Arc::default(),
@@ -245,14 +227,9 @@ impl Coordinator {
         let mut trouble = Backoff::default();
         let mut doubt_since = None;
         loop {
-            let proven = timeout(BACKOFF_MAX * 6, self.shards.prove()).await;
+            let proven = timeout(BACKOFF_MAX * 6, self.streams.prove()).await;
             match proven.unwrap_or_else(|late| Err(TableError::Unavailable(late.into()).into())) {
-                Ok(ours) => {
-                    if let Some(ours) = ours {
-                        self.ours.get_or_init(|| ours);
-                    }
-                    return Ok(());
-                }
+                Ok(()) => return Ok(()),
                 Err(SyncError::NotOurs(not_ours)) => return Err(not_ours.into()),
                 Err(SyncError::Listing(Inconsistent::Behind { lease }))
                     if doubt_since.get_or_insert_with(Instant::now).elapsed() >= AGREED_AFTER =>
@@ -264,9 +241,15 @@ impl Coordinator {
         }
     }
 
-    /// Whether the row may be of our stream, as far as it says.
+    /// From now on these are the streams of an application of several. Leases of streams that are gone are given back by
+    /// whoever holds them, and not assigned any more; their rows stay.
+    pub fn set_streams(&self, streams: Vec<StreamLeases>) {
+        self.streams.set(streams);
+    }
+
+    /// Whether the row may be of a stream of ours, as far as it says.
     fn check_stream(&self, row: &Lease) -> Result<(), NotOurs> {
-        self.ours.get().map_or(Ok(()), |ours| whose::check(row, ours))
+        self.streams.check(row)
     }
 
     /// After `leave`: returns when nobody counts on this worker any more, since its row is deleted, the leader's lock given
@@ -320,7 +303,10 @@ impl Coordinator {
         parent: &HeldLease,
         children: &[ChildShard],
     ) -> Result<(), SyncError> {
-        let created = self.shards.create_children(parent, children).await;
+        let Some(stream) = self.streams.of(parent.key()) else {
+            return Err(SyncError::NotOurs(self.not_among(parent.key())));
+        };
+        let created = stream.create_children(parent, children).await;
         // They are assigned a moment sooner.
         self.look_now.notify_one();
         created
@@ -328,7 +314,17 @@ impl Coordinator {
 
     /// True when the shard of `lease` may be read: each parent's lease is finished or gone, read consistently.
     pub async fn parents_finished(&self, lease: &Lease) -> Result<bool, TableError> {
-        self.shards.parents_finished(lease).await
+        parents_finished(self.table.as_ref(), lease).await
+    }
+
+    /// How people name the stream of this lease; `None` where it is none of ours, or not known yet.
+    pub fn stream_of(&self, lease: &LeaseKey) -> Option<Arc<str>> {
+        self.streams.of(lease).map(|stream| stream.name())
+    }
+
+    fn not_among(&self, lease: &LeaseKey) -> NotOurs {
+        let of = lease.stream().cloned().unwrap_or_else(|| StreamId::named(""));
+        NotOurs::NotAmong { lease: lease.clone(), of }
     }
 
     /// The leases held now, finished ones included.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Coordinator, State};
-use crate::lease::explain::{Explained, Sight, Standing, explain};
+use crate::lease::explain::{Explained, Sight, Standing, StreamSight, explain};
 use crate::lease::row::WorkerId;
 use crate::telemetry::fleet::{
     FleetSnapshot, LeaderSnapshot, LeaseCounts, LedSnapshot, NotReadSnapshot, ReasonSnapshot, WorkerSnapshot,
@@ -37,9 +37,10 @@ impl Coordinator {
         let now = Instant::now();
         let State { view, watch, .. } = &*state;
         let host_clock = (self.settings.wall_clock)();
-        let stream = self.ours.get();
-        let all =
-            explain(&Sight { fleet: view, leader: watch.seen(), listing: None, stream, now, host_clock });
+        let known = self.streams.known();
+        let streams: Vec<StreamSight<'_>> =
+            known.iter().map(|stream| StreamSight { stream: Some(stream), listing: None }).collect();
+        let all = explain(&Sight { fleet: view, leader: watch.seen(), streams: &streams, now, host_clock });
 
         let mut leases = LeaseCounts::default();
         let mut reasons: BTreeMap<&'static str, (usize, Option<Instant>)> = BTreeMap::new();
@@ -110,7 +111,8 @@ impl Told {
         let named = |explained: &Explained| {
             let Standing::NotRead(reason) = &explained.standing else { return None };
             Some(NotReadSnapshot {
-                shard: explained.key.as_str().to_owned(),
+                stream: explained.key.stream().map(ToString::to_string),
+                shard: explained.key.shard().as_str().to_owned(),
                 reason: reason.word(),
                 why: reason.to_string(),
                 next_step: reason.next_step(),

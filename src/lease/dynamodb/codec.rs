@@ -29,6 +29,9 @@ const HASH_START: &str = "startingHashKey";
 const HASH_END: &str = "endingHashKey";
 const THROUGHPUT: &str = "throughputKBps";
 const MOVES: &str = "kinetideMoves";
+/// With the stream in the key (`DynamoDBMultiStreamLeaseSerializer`).
+const STREAM_NAME: &str = "streamName";
+const SHARD_ID: &str = "shardId";
 const STREAM: &str = "kinetideStream";
 const START: &str = "kinetideStart";
 /// A map: the checkpoint, `at` (µs since the epoch), `retentionHours`.
@@ -75,6 +78,10 @@ pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
         put(ENTITY_TYPE, s(ENTITY_LEASE));
     }
     put(LEASE_KEY, s(lease.key.as_str()));
+    if let Some(stream) = lease.key.stream() {
+        put(STREAM_NAME, s(stream.to_string()));
+        put(SHARD_ID, s(lease.key.shard().as_str()));
+    }
     put(LEASE_COUNTER, n(lease.counter));
     put(OWNER_SWITCHES, n(lease.owner_switches));
     put(CHECKPOINT, s(lease.checkpoint.as_str()));
@@ -450,6 +457,20 @@ mod tests {
         let lease = decode(&row).unwrap();
         assert_eq!(lease.pending.unwrap().state, None);
         assert_eq!((lease.throughput_kbps, lease.caught_up), (None, None));
+    }
+
+    /// As `DynamoDBMultiStreamLeaseSerializer` reads it; a row of one stream has neither attribute.
+    #[test]
+    fn a_row_of_several_streams_names_its_stream_and_shard() {
+        let mut lease = decode(&legacy()).unwrap();
+        let row = encode(&lease, Layout::Single);
+        assert!(!row.contains_key("streamName") && !row.contains_key("shardId"));
+        lease.key = LeaseKey::parse("123456789012:trades:1768469400:shardId-000000000000");
+        let row = encode(&lease, Layout::Single);
+        assert_eq!(row["leaseKey"], s("123456789012:trades:1768469400:shardId-000000000000"));
+        assert_eq!(row["streamName"], s("123456789012:trades:1768469400"));
+        assert_eq!(row["shardId"], s("shardId-000000000000"));
+        assert_eq!(decode(&row), Ok(lease));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod signals;
 mod stage;
 mod start;
 mod starved;
+mod streams;
 mod telemetry;
 mod tools;
 

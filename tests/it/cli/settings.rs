@@ -190,7 +190,7 @@ async fn variables_that_nobody_knows_are_named_and_empty_ones_are_none() {
         &["warning: unknown environment variable KINETIDE_BATCHAGE; did you mean KINETIDE_BATCH_AGE?"],
     );
     assert!(!unknown.err.contains("KINETIDE_TEST_S3"), "{}", unknown.err);
-    missing.says(2, &["did you mean KINETIDE_STREAM?", "--stream <NAME|ARN>"]);
+    missing.says(2, &["did you mean KINETIDE_STREAM?", "--stream \"\": is missing"]);
     for ran in [&empty, &switch] {
         ran.says(2, &["gs is not supported"]);
         assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);

@@ -85,7 +85,11 @@ impl Stage {
 
     /// Starts a worker and waits until it says where it listens.
     pub(super) async fn started(&self, more: &[(&str, &str)]) -> Worker {
-        let arguments = self.arguments(more);
+        self.started_with(self.arguments(more)).await
+    }
+
+    /// The same with these arguments.
+    pub(super) async fn started_with(&self, arguments: Vec<String>) -> Worker {
         let at = arguments.iter().position(|argument| argument == "--worker-id").unwrap();
         let id = arguments[at + 1].clone();
         let log = self.dir.path().join(format!("{id}-{}.log", self.workers.load(Ordering::Relaxed)));
@@ -138,9 +142,13 @@ impl Stage {
 
     /// Deletes the stream.
     pub(super) async fn drop_stream(&self) {
+        self.drop_named_stream(STREAM).await;
+    }
+
+    pub(super) async fn drop_named_stream(&self, stream: &str) {
         let sdk = sdk_config(Some(self.aws.kinesis_url()), Some(self.aws.region())).await;
         let client = aws_sdk_kinesis::Client::new(&sdk);
-        client.delete_stream().stream_name(STREAM).send().await.unwrap();
+        client.delete_stream().stream_name(stream).send().await.unwrap();
     }
 
     /// Deletes the stream and makes it again.

@@ -36,8 +36,8 @@ async fn metrics_health_and_status_of_a_running_worker() {
         ("kinetide_leases_assigned_total{how=\"new\"}", 2.0, 2.0),
         ("kinetide_in_flight_bytes ", 0.0, f64::MAX),
         ("kinetide_byte_budget_bytes ", 268_435_456.0, 268_435_456.0),
-        ("kinetide_millis_behind_latest{shard=\"shardId-000000000000\"}", 0.0, f64::MAX),
-        ("kinetide_delivered_age_seconds{shard=\"shardId-000000000001\"}", 0.0, 10.0),
+        ("kinetide_millis_behind_latest{stream=\"trades\",shard=\"shardId-000000000000\"}", 0.0, f64::MAX),
+        ("kinetide_delivered_age_seconds{stream=\"trades\",shard=\"shardId-000000000001\"}", 0.0, 10.0),
     ] {
         let text = worker.get("/metrics").await.1;
         assert!(text.lines().any(|line| line.starts_with(name)), "{name} is not in\n{text}");
@@ -51,7 +51,7 @@ async fn metrics_health_and_status_of_a_running_worker() {
     assert!(code == 404 && paths.contains("/metrics"), "{paths}");
 
     let status = worker.status().await;
-    assert_eq!((&status["stream"], &status["worker"]), (&"trades".into(), &worker.id.as_str().into()));
+    assert_eq!((&status["streams"][0], &status["worker"]), (&"trades".into(), &worker.id.as_str().into()));
     assert_eq!(
         (&status["ready"], &status["draining"], &status["healthy"]),
         (&true.into(), &false.into(), &true.into())

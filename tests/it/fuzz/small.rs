@@ -83,8 +83,8 @@ fn a_settings_file_is_taken_or_refused_with_a_reason() {
     fuzz("settings", 300, Vec::new(), |text| match settings(text) {
         Ok(config) => {
             // The id goes to lease rows and comes back from there.
-            let id = config.transform.id().to_string();
-            assert_eq!(id.parse::<TransformId>().as_ref(), Ok(config.transform.id()));
+            let id = config.streams.streams[0].transform.id().to_string();
+            assert_eq!(id.parse::<TransformId>().as_ref(), Ok(config.streams.streams[0].transform.id()));
             id
         }
         Err(reason) => {

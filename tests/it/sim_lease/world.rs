@@ -14,8 +14,8 @@ use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::{Faults, MemoryLeaseTable};
 use kinetide::lease::plan::Rules;
 use kinetide::lease::{
-    HeldLease, LeaderRow, Lease, LeaseKey, LeaseTable, LeaseWrite, LeaseWriteError, TableError,
-    TableSnapshot, WorkerId, WorkerRow, WriteError,
+    HeldLease, LeaderRow, Lease, LeaseKey, LeaseTable, LeaseWrite, LeaseWriteError, StreamLeases, StreamSet,
+    TableError, TableSnapshot, WorkerId, WorkerRow, WriteError,
 };
 use kinetide::shard::ChildShard;
 use kinetide::shard::{
@@ -312,9 +312,6 @@ impl Fleet {
             failover: FAILOVER,
             scan_interval: SCAN,
             shard_sync_interval: Duration::from_secs(20),
-            initial: Checkpoint::TrimHorizon,
-            initial_timestamp_us: None,
-            starts: Arc::clone(&self.stream) as _,
             rules: Rules { leases_max: 1000, kbps_max: f64::INFINITY },
             cpu: Arc::new(|| None),
             wall_clock: Arc::new(move || {
@@ -330,8 +327,14 @@ impl Fleet {
             lookers: Arc::clone(&self.lookers),
         };
         let stream = Arc::clone(&self.stream);
-        let lister: Arc<dyn ShardLister> = Arc::<Stream>::clone(&stream);
-        let coordinator = Coordinator::new(settings, Arc::new(wire), lister);
+        let streams = StreamSet::One(StreamLeases {
+            name: "trades".into(),
+            lister: Arc::<Stream>::clone(&stream),
+            starts: Arc::<Stream>::clone(&stream),
+            initial: Checkpoint::TrimHorizon,
+            initial_timestamp_us: None,
+        });
+        let coordinator = Coordinator::new(settings, Arc::new(wire), streams);
         let (stop_taking, stop) = (CancellationToken::new(), CancellationToken::new());
         let stalled_until = Arc::new(Mutex::new(Instant::now()));
         let habits = Habits { stubborn: self.stubborn, idle: self.idle, begun: Arc::clone(&self.begun) };

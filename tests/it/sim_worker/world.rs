@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use kinetide::batch::{BatchLimits, Layout};
 use kinetide::checkpoint::PendingFormat;
-use kinetide::consumer::{ConsumerSettings, Shared};
+use kinetide::consumer::{ConsumerSettings, Retention, Shared, StreamSetup, StreamSetups};
 use kinetide::fetch::memory::MemoryStream;
 use kinetide::fetch::{ByteBudget, Polling, Starts};
 use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::lease::memory::MemoryLeaseTable;
 use kinetide::lease::plan::Rules;
-use kinetide::lease::{Lease, TableError, WorkerId};
+use kinetide::lease::{Lease, StreamLeases, StreamSet, TableError, WorkerId};
 use kinetide::shard::{Checkpoint, Shard, ShardId, ShardLister};
 use kinetide::telemetry::status::{Delivery, ProcessFacts, ShardSnapshot, Status};
 use kinetide::transform::{Builtin, Enrichment, SourceKind, Transform};
@@ -206,9 +206,6 @@ impl World {
                 failover: FAILOVER,
                 scan_interval: Duration::from_secs(10),
                 shard_sync_interval: Duration::from_secs(120),
-                initial: self.later_initial.checkpoint(),
-                initial_timestamp_us: self.later_initial.time(),
-                starts: Arc::clone(&starts) as _,
                 rules: Rules { leases_max: 1000, kbps_max: f64::INFINITY },
                 cpu: Arc::new(|| None),
                 wall_clock: Arc::new(move || {
@@ -218,12 +215,17 @@ impl World {
                 seed,
             },
             Arc::<Wire>::clone(&wire),
-            Arc::<Wire>::clone(&wire),
+            StreamSet::One(StreamLeases {
+                name: "trades".into(),
+                lister: Arc::<Wire>::clone(&wire),
+                starts: Arc::clone(&starts) as _,
+                initial: self.later_initial.checkpoint(),
+                initial_timestamp_us: self.later_initial.time(),
+            }),
         );
         let facts = ProcessFacts {
             worker: id.to_string(),
             application: "simulation".into(),
-            stream: "trades".into(),
             delivery: Delivery::ExactlyOnce,
             warnings: Vec::new(),
         };
@@ -234,26 +236,32 @@ impl World {
             gzip_level: 1,
         };
         let budget = ByteBudget::new(self.settings.byte_budget);
-        let shared = Shared {
+        let setup = StreamSetup {
+            address: "trades".into(),
+            name: "trades".into(),
+            kind: SourceKind::Kinesis,
             source: Arc::new(Polling::new(Arc::<Wire>::clone(&wire), Duration::from_secs(20))),
             lister: Arc::<Wire>::clone(&wire),
             starts,
+            layout: Layout { landing: "landing".into(), errors: "errors".into() },
+            transform: Arc::clone(transform),
+            initial_timestamp_us: self.later_initial.time(),
+            retention: Retention::default(),
+            budget: budget.of_stream(),
+            removed: CancellationToken::new(),
+        };
+        let shared = Shared {
+            streams: StreamSetups::new(vec![Arc::new(setup)]),
             sink: wire,
             firehose: None,
             coordinator,
             budget: budget.clone(),
             status: Arc::clone(&status),
             settings: ConsumerSettings {
-                stream: "trades".into(),
-                source: SourceKind::Kinesis,
-                layout: Layout { landing: "landing".into(), errors: "errors".into() },
                 limits,
                 batch_age_max: self.settings.batch_age_max,
-                transform: Arc::clone(transform),
                 lake: self.settings.lake.into(),
                 pending_format: self.settings.pending_format,
-                initial_timestamp_us: self.later_initial.time(),
-                retention_hours: 24,
                 seed,
             },
         };

@@ -135,7 +135,10 @@ async fn a_stream_and_a_lake_of_other_accounts_are_used_in_their_roles() {
     }
     abroad.stage.all_delivered().await;
     let status = worker.status().await;
-    assert_eq!((&status["stream"], &status["application"]), (&"trades".into(), &"kinetide-trades".into()));
+    assert_eq!(
+        (&status["streams"][0], &status["application"]),
+        (&"trades".into(), &"kinetide-trades".into())
+    );
     let log = worker.log();
     assert!(log.contains(&format!(r#""stream":"{ARN}""#)), "{log}");
 

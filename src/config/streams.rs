@@ -1,0 +1,330 @@
+//! The streams of a worker: from flags, or from the tables `[[streams]]` of the settings file, which may change while it
+//! runs.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{BadSetting, application, default_landing, folder, initial_position, layout, stream};
+use crate::aws::{AssumeRole, StreamAddress};
+use crate::batch::Layout;
+use crate::shard::Checkpoint;
+use crate::transform::{Builtin, ColumnSettings, Enrichment, Transform, TransformError, TransformSettings};
+
+/// Bytes of a settings file.
+const SETTINGS_MAX: u64 = 1 << 20;
+
+/// One stream to read, checked.
+#[derive(Clone, Debug)]
+pub struct StreamConfig {
+    /// Which one.
+    pub address: StreamAddress,
+    /// In whose role it is read; none: this process's own.
+    pub role: Option<AssumeRole>,
+    /// What makes the rows.
+    pub transform: Arc<dyn Transform>,
+    /// Folders of the lake.
+    pub layout: Layout,
+    /// Where new leases start.
+    pub initial: Checkpoint,
+    /// The time that AT_TIMESTAMP means, µs since the epoch.
+    pub initial_timestamp_us: Option<i64>,
+}
+
+impl PartialEq for StreamConfig {
+    /// The same records give the same rows in the same places.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.address, &self.role, self.transform.id(), &self.layout)
+            == (&other.address, &other.role, other.transform.id(), &other.layout)
+            && (&self.initial, self.initial_timestamp_us) == (&other.initial, other.initial_timestamp_us)
+    }
+}
+
+/// The streams of a worker, and where they come from.
+#[derive(Clone, Debug)]
+pub struct StreamsConfig {
+    /// The streams of the start.
+    pub streams: Vec<StreamConfig>,
+    /// Leases name stream and shard; else the shard alone.
+    pub several: bool,
+    /// The streams stand in this file, and may change there.
+    pub file: Option<PathBuf>,
+    given: Given,
+}
+
+/// What flags say of streams: of all of them, where a table of the settings file does not say otherwise.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub(super) streams: Vec<String>,
+    pub(super) settings: Option<PathBuf>,
+    pub(super) role: Option<AssumeRole>,
+    pub(super) transform: String,
+    pub(super) landing: Option<String>,
+    pub(super) errors: String,
+    pub(super) initial_position: String,
+}
+
+/// The settings file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SettingsFile {
+    enrichment: Enrichment,
+    columns: ColumnSettings,
+    streams: Vec<StreamTable>,
+}
+
+/// One table `[[streams]]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamTable {
+    stream: String,
+    #[serde(default)]
+    kind: Kind,
+    role: Option<AssumeRole>,
+    transform: Option<String>,
+    landing: Option<String>,
+    errors: Option<String>,
+    initial_position: Option<String>,
+    enrichment: Option<Enrichment>,
+    columns: Option<ColumnSettings>,
+}
+
+/// What kind of stream it is.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    #[default]
+    Kinesis,
+}
+
+impl Given {
+    /// The streams as the flags and the settings file have them now.
+    pub(super) fn checked(self) -> Result<StreamsConfig, BadSetting> {
+        let file = self.settings.as_deref().map(read_file).transpose()?.unwrap_or_default();
+        let in_file = !file.streams.is_empty();
+        let (streams, several) = match (self.streams.as_slice(), in_file) {
+            ([], true) => (self.of_file(file)?, true),
+            ([], false) => {
+                let allowed = "is missing: give --stream once for each stream, or tables [[streams]] in the file of \
+                     --settings";
+                return Err(BadSetting::new("stream", "", allowed));
+            }
+            ([first, ..], true) => {
+                let allowed = "must be left out: the settings file has tables [[streams]]";
+                return Err(BadSetting::new("stream", first, allowed));
+            }
+            (given, false) => {
+                let settings = TransformSettings { enrichment: file.enrichment, columns: file.columns };
+                let one = |text: &String| self.stream(&StreamTable::named(text), &settings);
+                (given.iter().map(one).collect::<Result<Vec<_>, _>>()?, given.len() > 1)
+            }
+        };
+        apart(&streams)?;
+        let file = self.settings.clone().filter(|_| in_file);
+        Ok(StreamsConfig { streams, several, file, given: self })
+    }
+
+    fn of_file(&self, file: SettingsFile) -> Result<Vec<StreamConfig>, BadSetting> {
+        let one = |table: &StreamTable| {
+            let settings = TransformSettings {
+                enrichment: table.enrichment.clone().unwrap_or_else(|| file.enrichment.clone()),
+                columns: table.columns.clone().unwrap_or_else(|| file.columns.clone()),
+            };
+            self.stream(table, &settings)
+        };
+        file.streams.iter().map(one).collect()
+    }
+
+    fn stream(&self, table: &StreamTable, settings: &TransformSettings) -> Result<StreamConfig, BadSetting> {
+        let Kind::Kinesis = table.kind;
+        let address = stream(&table.stream)?;
+        let name = table.transform.as_deref().unwrap_or(&self.transform);
+        let transform = named(name, settings, self.settings.as_deref())?;
+        let landing = match table.landing.as_ref().or(self.landing.as_ref()) {
+            Some(landing) => folder("landing", landing)?.to_owned(),
+            None => {
+                default_landing(&transform, Some(address.name())).expect("with a stream there is a default")
+            }
+        };
+        let layout = layout(&landing, table.errors.as_ref().unwrap_or(&self.errors))?;
+        let position = table.initial_position.as_ref().unwrap_or(&self.initial_position);
+        let (initial, initial_timestamp_us) = initial_position(position)
+            .map_err(|allowed| BadSetting::new("initial-position", position, allowed))?;
+        let role = table.role.clone().or_else(|| self.role.clone());
+        let transform = Arc::new(transform);
+        Ok(StreamConfig { address, role, transform, layout, initial, initial_timestamp_us })
+    }
+}
+
+impl StreamTable {
+    fn named(stream: &str) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            kind: Kind::Kinesis,
+            role: None,
+            transform: None,
+            landing: None,
+            errors: None,
+            initial_position: None,
+            enrichment: None,
+            columns: None,
+        }
+    }
+}
+
+impl StreamsConfig {
+    /// The same from the settings file as it is now.
+    ///
+    /// # Errors
+    /// When the file cannot be used: then what was read before stays.
+    pub fn read_again(&self) -> Result<Self, BadSetting> {
+        let again = self.given.clone().checked()?;
+        match (&self.file, &again.file) {
+            (Some(file), None) => Err(BadSetting::new(
+                "settings",
+                file.display(),
+                "has no table [[streams]] any more; to read no stream stop the workers",
+            )),
+            _ => Ok(again),
+        }
+    }
+
+    /// The application's name: as given, else that of its only stream.
+    pub(super) fn application(&self, given: Option<&str>) -> Result<String, BadSetting> {
+        match (given, self.streams.as_slice()) {
+            (None, [first, _, ..]) => {
+                let allowed = "must be set with several streams: it is the name of the lease table";
+                Err(BadSetting::new("application", format!("kinetide-{}", first.address.name()), allowed))
+            }
+            (given, streams) => application(given, streams[0].address.name()),
+        }
+    }
+}
+
+/// Object names hold the stream's name only: two of one name, of other accounts or regions, would meet in one folder.
+fn apart(streams: &[StreamConfig]) -> Result<(), BadSetting> {
+    let mut named: BTreeMap<&str, Vec<&StreamConfig>> = BTreeMap::new();
+    for stream in streams {
+        let others = named.entry(stream.address.name()).or_default();
+        for other in others.iter() {
+            if other.address == stream.address {
+                return Err(BadSetting::new("stream", &stream.address, "is there twice"));
+            }
+            if other.layout.landing == stream.layout.landing || other.layout.errors == stream.layout.errors {
+                let allowed = format!(
+                    "has the name of {}, and object names hold only that: give each a landing and an errors folder of \
+                     its own, in tables [[streams]] of the settings file",
+                    other.address
+                );
+                return Err(BadSetting::new("stream", &stream.address, allowed));
+            }
+        }
+        others.push(stream);
+    }
+    Ok(())
+}
+
+/// The transform of this name, with what the settings file says.
+pub(crate) fn transform(name: &str, settings: Option<&Path>) -> Result<Builtin, BadSetting> {
+    let file = settings.map(read_file).transpose()?.unwrap_or_default();
+    let read = TransformSettings { enrichment: file.enrichment, columns: file.columns };
+    named(name, &read, settings)
+}
+
+fn named(name: &str, settings: &TransformSettings, file: Option<&Path>) -> Result<Builtin, BadSetting> {
+    Builtin::named(name, settings).map_err(|error| match (&error, file) {
+        (TransformError::Unknown(_), _) | (_, None) => BadSetting::new("transform", name, error.to_string()),
+        (_, Some(path)) => BadSetting::new("settings", path.display(), error.to_string()),
+    })
+}
+
+fn read_file(path: &Path) -> Result<SettingsFile, BadSetting> {
+    let bad = |allowed: String| BadSetting::new("settings", path.display(), allowed);
+    let read = || {
+        let mut text = String::new();
+        std::fs::File::open(path)?.take(SETTINGS_MAX + 1).read_to_string(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    };
+    let text = read().map_err(|error| bad(format!("cannot be read: {error}")))?;
+    if text.len() as u64 > SETTINGS_MAX {
+        return Err(bad("must be at most 1 MiB".to_owned()));
+    }
+    let line = |at: usize| text[..at].matches('\n').count() + 1;
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        let place = error.span().map_or_else(String::new, |span| format!(", line {}", line(span.start)));
+        bad(format!("is not valid{place}: {}", error.message()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(streams: &[&str], file: Option<&str>) -> Result<StreamsConfig, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = file.map(|text| {
+            let path = folder.path().join("settings.toml");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let given = Given {
+            streams: streams.iter().map(ToString::to_string).collect(),
+            settings,
+            role: None,
+            transform: "json".into(),
+            landing: None,
+            errors: "errors".into(),
+            initial_position: "latest".into(),
+        };
+        given.checked().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn streams_come_from_flags_or_from_the_file() {
+        let one = given(&["trades"], Some("[columns]\n")).unwrap();
+        assert!(!one.several && one.file.is_none());
+        let two = given(&["trades", "orders"], None).unwrap();
+        assert!(two.several && two.file.is_none());
+        let landings = |config: &StreamsConfig| -> Vec<String> {
+            config.streams.iter().map(|stream| stream.layout.landing.clone()).collect()
+        };
+        assert_eq!(landings(&two), ["landing/trades", "landing/orders"]);
+        let file = "[[streams]]\nstream = \"trades\"\ntransform = \"crypto-transactions\"\n\
+             [[streams]]\nstream = \"orders\"\nlanding = \"orders\"\ninitial_position = \"trim-horizon\"\n";
+        let tables = given(&[], Some(file)).unwrap();
+        assert!(tables.several && tables.file.is_some());
+        assert_eq!(landings(&tables), ["landing/transactions", "orders"]);
+        assert_eq!(tables.streams[0].initial, Checkpoint::Latest);
+        assert_eq!(tables.streams[1].initial, Checkpoint::TrimHorizon);
+        let single = given(&[], Some("[[streams]]\nstream = \"trades\"\n")).unwrap();
+        assert!(single.several, "it may grow");
+        assert!(single.application(None).is_ok() && tables.application(None).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let eu = "arn:aws:kinesis:eu-north-1:111122223333:stream/trades";
+        let us = "arn:aws:kinesis:us-east-1:111122223333:stream/trades";
+        for (streams, file, words) in [
+            (&[][..], None, "--stream \"\": is missing"),
+            (&["trades"][..], Some("[[streams]]\nstream = \"orders\"\n"), "must be left out"),
+            (&["trades", "trades"], None, "is there twice"),
+            (&[eu, us], None, "has the name of"),
+            (&[], Some("[[streams]]\nstream = \"a b\"\n"), "--stream \"a b\""),
+            (&[], Some("[[streams]]\nstream = \"a\"\nkind = \"sqs\"\n"), "line 3"),
+            (&[], Some("[[streams]]\nlanding = \"a\"\n"), "missing field `stream`"),
+            (&[], Some("[[streams]]\nstream = \"a\"\nlandign = \"b\"\n"), "unknown field `landign`"),
+        ] {
+            let problem = given(streams, file).unwrap_err();
+            assert!(problem.contains(words), "{problem}");
+        }
+        let apart = format!(
+            "[[streams]]\nstream = \"{eu}\"\nlanding = \"eu\"\nerrors = \"bad/eu\"\n\
+             [[streams]]\nstream = \"{us}\"\nlanding = \"us\"\nerrors = \"bad/us\"\n"
+        );
+        assert_eq!(given(&[], Some(&apart)).unwrap().streams.len(), 2);
+    }
+}

@@ -1,0 +1,105 @@
+//! What a consumer knows of the stream that its shard is of.
+//!
+//! Owns: the streams of a worker, found by lease; they come and go while it runs.
+//! Does not own: which stream a lease key names (`lease`), where the settings come from (`service`).
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::batch::Layout;
+use crate::fetch::{ByteBudget, RecordSource};
+use crate::lease::RETENTION_HOURS_MIN;
+use crate::shard::{FindStart, ShardLister};
+use crate::transform::{SourceKind, Transform};
+
+/// One stream: where its records come from, and what they become.
+pub struct StreamSetup {
+    /// How people name it: its name or ARN, unlike that of every other stream of the worker.
+    pub address: Arc<str>,
+    /// Its name, part of the object keys.
+    pub name: String,
+    /// Its kind.
+    pub kind: SourceKind,
+    /// Reads records.
+    pub source: Arc<dyn RecordSource>,
+    /// Lists shards, for the children of one that does not name them.
+    pub lister: Arc<dyn ShardLister>,
+    /// Looks up what a symbolic checkpoint stands for.
+    pub starts: Arc<dyn FindStart>,
+    /// Where objects go.
+    pub layout: Layout,
+    /// What makes the rows.
+    pub transform: Arc<dyn Transform>,
+    /// Where AT_TIMESTAMP leases start whose row does not say it, µs since the epoch.
+    pub initial_timestamp_us: Option<i64>,
+    /// How long the stream keeps records, as far as is known.
+    pub retention: Retention,
+    /// Bytes in memory, shared with the other streams.
+    pub budget: ByteBudget,
+    /// Cancelled when the worker does not read the stream any more.
+    pub removed: CancellationToken,
+}
+
+/// How long a stream keeps records, hours.
+#[derive(Debug)]
+pub struct Retention(AtomicU32);
+
+impl Retention {
+    /// So many hours.
+    pub fn hours(hours: u32) -> Self {
+        Self(AtomicU32::new(hours))
+    }
+
+    /// Found out meanwhile.
+    pub fn set(&self, hours: u32) {
+        self.0.store(hours, Ordering::Relaxed);
+    }
+
+    /// So many hours.
+    pub fn get(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Retention {
+    /// What every stream has at least.
+    fn default() -> Self {
+        Self::hours(RETENTION_HOURS_MIN)
+    }
+}
+
+/// The streams that a worker reads.
+#[derive(Default)]
+pub struct StreamSetups(Mutex<Vec<Arc<StreamSetup>>>);
+
+impl StreamSetups {
+    /// These.
+    pub fn new(streams: Vec<Arc<StreamSetup>>) -> Self {
+        Self(Mutex::new(streams))
+    }
+
+    /// From now on these. Consumers of those that are gone are told to finish.
+    pub fn set(&self, streams: Vec<Arc<StreamSetup>>) {
+        let before = std::mem::replace(&mut *self.lock(), streams);
+        let now = self.all();
+        for gone in before.iter().filter(|gone| !now.iter().any(|stream| Arc::ptr_eq(stream, gone))) {
+            gone.removed.cancel();
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<StreamSetup>> {
+        self.lock().clone()
+    }
+
+    /// The stream with this address.
+    pub fn get(&self, address: &str) -> Option<Arc<StreamSetup>> {
+        self.lock().iter().find(|stream| &*stream.address == address).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<StreamSetup>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

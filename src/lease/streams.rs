@@ -1,0 +1,151 @@
+//! The streams of an application as its leases see them.
+//!
+//! Owns: which stream a lease is of, and the set of streams, which may grow and shrink while the worker runs.
+//! Does not own: how the leases of one stream are kept in step with its shards (`sync`).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::key::LeaseKey;
+use super::row::Lease;
+use super::sync::{ShardSync, SyncError};
+use super::table::LeaseTable;
+use super::whose::{self, NotOurs};
+use crate::shard::{Checkpoint, FindStart, ShardLister, StreamId};
+use crate::telemetry::trouble::Troubles;
+
+/// One stream, as far as its leases are concerned.
+#[derive(Clone)]
+pub struct StreamLeases {
+    /// How people name it, unlike every other stream of the application.
+    pub name: Arc<str>,
+    /// Lists its shards.
+    pub lister: Arc<dyn ShardLister>,
+    /// Looks up what LATEST and AT_TIMESTAMP stand for.
+    pub starts: Arc<dyn FindStart>,
+    /// Where shards without any leased ancestor start.
+    pub initial: Checkpoint,
+    /// The time that AT_TIMESTAMP means, µs since the epoch.
+    pub initial_timestamp_us: Option<i64>,
+}
+
+/// The streams of an application, by the form of its lease keys. One application keeps one form: in the other one its
+/// leases would not be seen, and every shard read again from the initial position.
+#[derive(Clone)]
+pub enum StreamSet {
+    /// One stream, whose leases have the shard id for a key.
+    One(StreamLeases),
+    /// Any number of streams; their leases name stream and shard (KCL's multi-stream mode).
+    Several(Vec<StreamLeases>),
+}
+
+pub(super) struct Streams {
+    several: bool,
+    table: Arc<dyn LeaseTable>,
+    troubles: Arc<Troubles>,
+    interval: Duration,
+    all: Mutex<Vec<Arc<ShardSync>>>,
+    changed: Notify,
+}
+
+impl Streams {
+    pub(super) fn new(
+        set: StreamSet,
+        table: Arc<dyn LeaseTable>,
+        troubles: Arc<Troubles>,
+        interval: Duration,
+    ) -> Self {
+        let (several, all) = match set {
+            StreamSet::One(one) => (false, vec![one]),
+            StreamSet::Several(all) => (true, all),
+        };
+        let (all_of_them, changed) = (Mutex::default(), Notify::new());
+        let this = Self { several, table, troubles, interval, all: all_of_them, changed };
+        *this.lock() = all.into_iter().map(|stream| this.sync(stream)).collect();
+        this
+    }
+
+    fn sync(&self, stream: StreamLeases) -> Arc<ShardSync> {
+        Arc::new(ShardSync::new(Arc::clone(&self.table), stream, self.several, &self.troubles, self.interval))
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<ShardSync>> {
+        self.lock().clone()
+    }
+
+    /// From now on these are the streams. What is known of those that stay is kept.
+    pub(super) fn set(&self, streams: Vec<StreamLeases>) {
+        let mut all = self.lock();
+        let before = std::mem::take(&mut *all);
+        for stream in streams {
+            let known = before.iter().find(|known| known.is(&stream)).cloned();
+            all.push(known.unwrap_or_else(|| self.sync(stream)));
+        }
+        for gone in before.iter().filter(|gone| !all.iter().any(|now| Arc::ptr_eq(now, gone))) {
+            gone.compares_no_more();
+        }
+        drop(all);
+        self.changed.notify_waiters();
+    }
+
+    /// Returns when the set has changed.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The stream that a lease with this key is of, once it is known which one that is.
+    pub(super) fn of(&self, key: &LeaseKey) -> Option<Arc<ShardSync>> {
+        let all = self.lock();
+        if !self.several {
+            return all.first().filter(|_| key.stream().is_none()).cloned();
+        }
+        let stream = key.stream()?;
+        all.iter().find(|one| one.id() == Some(stream)).cloned()
+    }
+
+    /// The streams that are known by now.
+    pub(super) fn known(&self) -> Vec<StreamId> {
+        self.lock().iter().filter_map(|stream| stream.id().cloned()).collect()
+    }
+
+    /// Whether the row may be of a stream of ours, as far as it says.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub(super) fn check(&self, row: &Lease) -> Result<(), NotOurs> {
+        whose::check_form(row, self.several)?;
+        match row.key.stream() {
+            Some(of) if self.of(&row.key).is_none() => {
+                Err(NotOurs::NotAmong { lease: row.key.clone(), of: of.clone() })
+            }
+            Some(_) => Ok(()),
+            None => match self.lock().first().and_then(|one| one.id().cloned()) {
+                Some(ours) => whose::check(row, &ours),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Looks whose leases these are, before this worker takes part. With several streams each is found out for itself,
+    /// later: one that cannot be looked at does not keep the others waiting.
+    ///
+    /// # Errors
+    /// [`SyncError::NotOurs`] when they are of another stream, or name their shards in the other form; otherwise when it
+    /// could not look.
+    pub(super) async fn prove(&self) -> Result<(), SyncError> {
+        let table = self.table.snapshot().await?;
+        for row in &table.leases {
+            whose::check_form(row, self.several)?;
+        }
+        match self.all().first().filter(|_| !self.several) {
+            Some(only) => only.prove(&table).await,
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<ShardSync>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
