@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::key::LeaseKey;
 use super::row::Lease;
@@ -90,9 +91,9 @@ impl Streams {
         self.changed.notify_waiters();
     }
 
-    /// Returns when the set has changed.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+    /// Ends when the set changes, from the moment on when this is called.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 
     /// The stream that a lease with this key is of, once it is known which one that is.

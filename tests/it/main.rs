@@ -14,6 +14,7 @@ mod old_batches;
 mod s3;
 mod same_objects;
 mod sim_lease;
+mod sim_streams;
 mod sim_worker;
 mod sink_conformance;
 #[cfg(feature = "local")]

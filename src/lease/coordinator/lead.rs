@@ -256,13 +256,14 @@ impl Coordinator {
     pub(super) async fn keep_in_step(&self, leave: &CancellationToken, stop: &CancellationToken) {
         tokio::join!(self.keep_clean(leave, stop), async {
             while !leave.is_cancelled() && !stop.is_cancelled() {
+                let changed = self.streams.changed();
                 let streams = self.streams.all();
                 let all =
                     join_all(streams.iter().map(|stream| self.keep_stream_in_step(stream, leave, stop)));
                 tokio::select! {
                     biased;
                     // What each stream's watch has seen stays with it.
-                    () = self.streams.changed() => {}
+                    () = changed => {}
                     _ = all, if !streams.is_empty() => {}
                     () = leave.cancelled(), if streams.is_empty() => {}
                     () = stop.cancelled(), if streams.is_empty() => {}
