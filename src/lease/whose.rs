@@ -76,10 +76,10 @@ pub enum NotOurs {
     },
 }
 
-const SEVERAL: &str =
-    "start it with the table [[streams]] of the settings file, or with another --application";
-const ONE: &str = "start it with one --stream, or choose another --application: under this one every shard would be read \
-     again";
+const SEVERAL: &str = "start it with tables [[streams]] in the settings file; to make it an application of one stream, \
+     stop its workers and run `kinetide leases convert --to single-stream`; or choose another --application";
+const ONE: &str = "start it with one --stream; to make it an application of several, stop its workers and run `kinetide \
+     leases convert --to multi-stream`; or choose another --application";
 
 /// How an operator finds out which of two causes it is, and what follows.
 pub const TELL_APART: &str = "if these leases belong to another stream (compare the --stream of its workers), \

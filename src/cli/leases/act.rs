@@ -34,11 +34,11 @@ const ANSWER_MAX: u64 = 1_000;
 pub(super) struct Confirm {
     /// Show what would be written; write nothing.
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
 
     /// Write without asking.
     #[arg(long, conflicts_with = "dry_run")]
-    yes: bool,
+    pub(super) yes: bool,
 }
 
 /// Flags of `kinetide leases release`.
@@ -152,7 +152,7 @@ pub(super) struct DeleteArgs {
 }
 
 impl Change {
-    fn confirm(&self) -> &Confirm {
+    pub(super) fn confirm(&self) -> &Confirm {
         match self {
             Self::Release(args) => &args.confirm,
             Self::Evict(args) => &args.confirm,
@@ -163,8 +163,7 @@ impl Change {
 }
 
 /// Why nobody could confirm this change, before anything is looked at.
-pub(super) fn unconfirmed(change: &Change) -> Option<&'static str> {
-    let Confirm { dry_run, yes } = change.confirm();
+pub(super) fn unconfirmed(Confirm { dry_run, yes }: &Confirm) -> Option<&'static str> {
     let asks = !dry_run && !yes;
     (asks && !io::stdin().is_terminal()).then_some(
         "stdin is not a terminal, so nobody can confirm: give --yes to write, or --dry-run to look",
@@ -345,7 +344,7 @@ fn meant(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Result<
 }
 
 /// Workers that run would make deleted leases anew at once.
-fn none_active(observer: &Observer) -> anyhow::Result<()> {
+pub(super) fn none_active(observer: &Observer) -> anyhow::Result<()> {
     let mut active = observer.fleet.active_workers(observer.now, wall_clock_s()).peekable();
     if active.peek().is_none() {
         return Ok(());
@@ -463,7 +462,7 @@ fn command(fleet: &Fleet, arguments: &str) -> String {
     format!("kinetide leases {arguments} --application {}{streams}", fleet.application)
 }
 
-fn asked() -> io::Result<bool> {
+pub(super) fn asked() -> io::Result<bool> {
     ask("Write this? [y/N] ");
     let mut answer = String::new();
     io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer)?;

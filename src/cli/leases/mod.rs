@@ -2,6 +2,7 @@
 
 mod act;
 mod change;
+mod convert;
 mod lag;
 mod observe;
 mod report;
@@ -67,7 +68,7 @@ pub struct LeasesArgs {
     show: ShowArgs,
 
     #[command(subcommand)]
-    change: Option<Change>,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Args)]
@@ -118,7 +119,25 @@ struct ShowArgs {
     watch: bool,
 }
 
-/// What can be changed. Every write is conditional on what was shown.
+/// Every write is conditional on what was shown.
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Change(Change),
+    /// Move an application between leases of one stream and of several, with its checkpoints.
+    Convert(convert::ConvertArgs),
+}
+
+impl Command {
+    fn confirm(&self) -> &act::Confirm {
+        match self {
+            Self::Change(change) => change.confirm(),
+            Self::Convert(args) => &args.confirm,
+        }
+    }
+}
+
+/// What can be changed of single leases.
 #[derive(Debug, Subcommand)]
 enum Change {
     /// Hand leases off to another worker, gracefully if their owner is alive.
@@ -134,7 +153,7 @@ enum Change {
 impl LeasesArgs {
     /// Whether it looks until a signal comes.
     pub(super) fn watches(&self) -> bool {
-        self.show.watch && self.change.is_none()
+        self.show.watch && self.command.is_none()
     }
 }
 
@@ -169,14 +188,15 @@ pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::BadSettings);
         }
     };
-    let LeasesArgs { fleet, show, change } = args;
-    if let Some(problem) = change.as_ref().and_then(act::unconfirmed) {
+    let LeasesArgs { fleet, show, command } = args;
+    if let Some(problem) = command.as_ref().and_then(|command| act::unconfirmed(command.confirm())) {
         say_error(problem);
         return Ok(Exit::BadSettings);
     }
     let fleet = connect(fleet, named).await?;
-    match change {
-        Some(change) => act::run(&fleet, change).await,
+    match command {
+        Some(Command::Change(change)) => act::run(&fleet, change).await,
+        Some(Command::Convert(args)) => convert::run(&fleet, &args).await,
         None => show_fleet(&fleet, &show).await,
     }
 }
@@ -199,7 +219,7 @@ fn settings(args: &LeasesArgs) -> Result<Named, String> {
     endpoint("kinesis-endpoint", fleet.kinesis_endpoint.clone()).map_err(text)?;
     endpoint("dynamodb-endpoint", fleet.dynamodb_endpoint.clone()).map_err(text)?;
     let role = fleet.stream_role.clone().checked(None).map_err(text)?;
-    if args.change.is_some() && (args.show.watch || args.show.no_lag) {
+    if args.command.is_some() && (args.show.watch || args.show.no_lag) {
         return Err("--watch and --no-lag are only for showing leases; leave them out of a change".to_owned());
     }
     let guessed = application.strip_prefix("kinetide-").map(StreamAddress::named);

@@ -172,6 +172,11 @@ impl Observer {
         self.of(key)?.id.as_ref()
     }
 
+    /// Which stream this is, where it was asked.
+    pub(super) fn id_of(&self, address: &StreamAddress) -> Option<&StreamId> {
+        self.streams.iter().find(|stream| stream.address == *address)?.id.as_ref()
+    }
+
     /// Whether the stream lists the shard of this lease.
     pub(super) fn lists(&self, key: &LeaseKey) -> bool {
         self.listing(key).is_some_and(|listing| listing.iter().any(|shard| shard.id == *key.shard()))

@@ -250,12 +250,24 @@ async fn a_stream_that_is_not_there_keeps_only_itself_from_being_read() {
 }
 
 #[tokio::test]
-async fn leases_of_the_other_form_are_not_taken_over() {
+async fn leases_of_the_other_form_are_converted_and_not_taken_over() {
     let several = Several::new(&[]).await;
     several.name(&[STREAM]);
-    let single = several.stage.worker(&[("--application", APPLICATION)]).await;
+    let folders = [("--landing", "trades/landing/rows"), ("--errors", "trades/errors")];
+    let single = [&[("--application", APPLICATION)], &folders[..]].concat();
+    let single = several.stage.worker(&single).await;
     several.put(STREAM, 0..10);
     eventually("it has leases", || async { (several.rows().await.len() == 2).then_some(()) }).await;
+    let convert = async |to: &str, more: &[&str]| {
+        let (kinesis, dynamodb) = (several.stage.aws.kinesis_url(), several.stage.aws.dynamodb_url());
+        let fleet = ["--application", APPLICATION, "--stream", STREAM, "--failover-time", "3s"];
+        let endpoints = ["--kinesis-endpoint", kinesis, "--dynamodb-endpoint", dynamodb];
+        let args = [&["leases", "convert", "--to", to], more, &fleet, &endpoints].concat();
+        let ran = command(&args).output().await.unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+    };
+    let (code, said) = convert("multi-stream", &["--yes"]).await;
+    assert!(code == Some(1) && said.contains("stop them first"), "{said}");
     single.drain().await;
 
     let arguments = several.arguments();
@@ -263,6 +275,30 @@ async fn leases_of_the_other_form_are_not_taken_over() {
     let refused = command(&arguments).output().await.unwrap();
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{said}");
-    assert!(said.contains("an application of one stream"), "{said}");
-    assert_eq!(several.rows().await.len(), 2);
+    assert!(said.contains("an application of one stream") && said.contains("leases convert"), "{said}");
+    let before = several.rows().await;
+    let (code, said) = convert("multi-stream", &["--dry-run"]).await;
+    assert!(code == Some(0) && said.contains(":shardId-000000000000"), "{said}");
+    assert_eq!(several.rows().await, before);
+
+    let (code, said) = convert("multi-stream", &["--yes"]).await;
+    assert_eq!((code, several.rows().await.len()), (Some(0), 2), "{said}");
+    several.put(STREAM, 10..20);
+    let worker = several.worker().await;
+    several.delivered(STREAM).await;
+    worker.drain().await;
+
+    // And back.
+    let (code, said) = convert("single-stream", &["--yes", "--json"]).await;
+    assert!(code == Some(0) && said.contains("\"outcome\":\"written\""), "{said}");
+    several.put(STREAM, 20..30);
+    let single = [&[("--application", APPLICATION)], &folders[..]].concat();
+    let single = several.stage.worker(&single).await;
+    eventually("every record is delivered", || async {
+        let delivered = several.check(STREAM).await;
+        (delivered.rows_delivered + delivered.dead_letters >= 30).then_some(())
+    })
+    .await;
+    single.drain().await;
+    several.exactly_once(STREAM, 30).await;
 }
