@@ -39,6 +39,8 @@ pub(crate) const DEFAULT_TRANSFORM: &str = "dynamodb-cdc";
 const WORKER_ID_MAX: usize = 256;
 
 const STREAM: &str = "Stream and lake";
+const STREAM_HELP: &str = "Kinesis stream to read, by name or ARN. An ARN also sets its region and account. For several \
+     streams give it several times (in the variable: with commas), or tables [[streams]] in the file of --settings";
 const BATCHES: &str = "Batches";
 const SHARING: &str = "Sharing shards among workers";
 const PROCESS: &str = "Process";
@@ -61,9 +63,9 @@ const AWS: &str = "AWS";
     --stream-role arn:aws:iam::111122223333:role/reader --lake s3://my-lake/raw"
 )]
 pub struct RunArgs {
-    /// Kinesis stream to read, by name or ARN. An ARN also sets its region and account. For several streams give it
-    /// several times (in the variable: with commas), or tables [[streams]] in the file of --settings.
-    #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN", value_delimiter = ',')]
+    /// Kinesis streams to read.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN", value_delimiter = ',',
+          help = STREAM_HELP)]
     pub stream: Vec<String>,
 
     /// Where rows land: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.

@@ -135,10 +135,7 @@ async fn a_stream_and_a_lake_of_other_accounts_are_used_in_their_roles() {
     }
     abroad.stage.all_delivered().await;
     let status = worker.status().await;
-    assert_eq!(
-        (&status["streams"][0], &status["application"]),
-        (&"trades".into(), &"kinetide-trades".into())
-    );
+    assert_eq!((&status["streams"][0], &status["application"]), (&ARN.into(), &"kinetide-trades".into()));
     let log = worker.log();
     assert!(log.contains(&format!(r#""stream":"{ARN}""#)), "{log}");
 
