@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fetch::{Page, PageBuilder};
 use crate::shard::{RecordId, SequenceNumber};
-use crate::transform::testing::Copies;
+use crate::transform::testing::copying;
 use crate::transform::{Builtin, record_of};
 
 const ARRIVAL_US: i64 = 1_768_469_400_000_000;
@@ -28,7 +28,7 @@ fn context(transform: impl Transform, packing: Option<Packing>) -> Arc<BatchCont
     })
 }
 
-/// Records 1, 2, …, each with how many rows [`Copies`] makes of it: a dead letter for `None`.
+/// Records 1, 2, …, each with how many rows [`copying`] makes of it: a dead letter for `None`.
 fn page(copies: &[Option<u64>]) -> Page {
     let mut page = PageBuilder::default();
     for (index, copies) in copies.iter().enumerate() {
@@ -73,7 +73,7 @@ fn batch(context: &Arc<BatchContext>, page: &Page) -> Option<Batch> {
 #[test]
 fn a_batch_may_have_no_rows_at_all() {
     for packing in PACKINGS {
-        let mut batcher = Batcher::new(context(Copies::new(), packing));
+        let mut batcher = Batcher::new(context(copying(), packing));
         let page = page(&[Some(0), Some(0), Some(0)]);
         page.records().for_each(|record| batcher.push(&record));
         assert!(!batcher.is_empty() && !batcher.is_full() && !batcher.is_cramped());
@@ -95,7 +95,7 @@ fn rows_of_a_record_that_are_too_long_for_a_delivery_stream_all_go_to_the_lake()
     for (number, copies) in [("1", 1), ("2", 3), ("3", 2)] {
         page.push(number, "k", ARRIVAL_US, format!("{copies}{{\"text\":\"{long}\"}}").as_bytes());
     }
-    let batch = batch(&context(Copies::new(), Some(Packing::Lines)), &page.finish()).unwrap();
+    let batch = batch(&context(copying(), Some(Packing::Lines)), &page.finish()).unwrap();
     let places = places(&batch);
     assert_eq!((batch.rows, batch.objects.len(), batch.packed.len()), (6, 1, 2));
     assert_eq!(places[&id(0)], [None]);
@@ -110,7 +110,7 @@ proptest! {
     fn all_rows_of_a_record_are_in_one_place(copies in prop::collection::vec(prop::option::weighted(0.9, 0u64..5), 1..40)) {
         let page = page(&copies);
         for packing in PACKINGS {
-            let batch = batch(&context(Copies::new(), packing), &page).unwrap();
+            let batch = batch(&context(copying(), packing), &page).unwrap();
             let dead: u64 = batch.dead_letters.iter().map(|(_, count)| count).sum();
             prop_assert_eq!(batch.records, copies.len() as u64);
             prop_assert_eq!(batch.rows, copies.iter().flatten().sum::<u64>());
@@ -135,7 +135,7 @@ proptest! {
     ) {
         let page = page(&copies);
         // A document with a number before it is no JSON: `json` makes dead letters of all of them.
-        let (first, second) = (context(Copies::new(), None), context(Builtin::json(), None));
+        let (first, second) = (context(copying(), None), context(Builtin::json(), None));
         let (first, second) = if turned { (second, first) } else { (first, second) };
         let mut before = batch(&first, &page).unwrap();
         let mut kept = kept.into_iter();

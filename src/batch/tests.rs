@@ -10,7 +10,7 @@ use crate::fetch::{PageBuilder, Payload, Record};
 use crate::generate::envelope::{self, Table};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::shard::{RecordId, SequenceNumber};
-use crate::transform::testing::Panicking;
+use crate::transform::testing::panicking;
 use crate::transform::{Builtin, Enrichment, fnv1a};
 
 /// 2026-01-15T09:30:00Z.
@@ -551,7 +551,7 @@ fn records_that_panic_a_transform_cost_themselves() {
                 if base64 { base64_simd::STANDARD.encode_to_string(document).into_bytes() } else { document };
             page.push(&(n + 1).to_string(), "", START_US, &payload);
         }
-        let mut batcher = Batcher::new(context(Panicking::new(), BatchLimits::default()));
+        let mut batcher = Batcher::new(context(panicking(), BatchLimits::default()));
         let page = page.finish();
         let mut seen = Vec::new();
         each_record(page.records(), |record, panicked| {
@@ -586,7 +586,7 @@ fn pushing_ends_where_it_is_told() {
         page.push(&n.to_string(), "", START_US, b"panic");
     }
     let page = page.finish();
-    let mut batcher = Batcher::new(context(Panicking::new(), BatchLimits::default()));
+    let mut batcher = Batcher::new(context(panicking(), BatchLimits::default()));
     each_record(page.records(), |record, panicked| {
         batcher.push_within(record, panicked, |_| true);
         if batcher.records() == 2 {

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::transform::testing::Panicking;
+    use crate::transform::testing::panicking;
     use crate::transform::{RecordContext, RowMaker, SourceKind};
 
     const PART: &str = "KINETIDE_TEST_PANIC";
@@ -89,7 +89,7 @@ mod tests {
                 arrival_us: 0,
             };
             let data = br#"{"wallet":"panic"}"#;
-            let made = RowMaker::new(Arc::new(Panicking::new())).make_caught(&context, data, &mut Vec::new());
+            let made = RowMaker::new(Arc::new(panicking())).make_caught(&context, data, &mut Vec::new());
             return assert!(made.is_err());
         }
         let ended = play("a_panic_of_a_transform_does_not");

@@ -22,7 +22,7 @@ use super::*;
 use crate::batch::{BatchLimits, Layout, read_records, seal_object};
 use crate::deliver::memory::{Faults, MemorySink};
 use crate::deliver::{Created, MayCreate, Sink, SinkError};
-use crate::transform::testing::Copies;
+use crate::transform::testing::copying;
 use crate::transform::{
     BadRecord, Builtin, Enrichment, ErrorCode, RecordContext, SourceKind, Transform, dead_letter_row,
 };
@@ -412,7 +412,7 @@ async fn letters_may_give_several_rows_or_none() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&rows).unwrap();
     let letters = encoder.finish().unwrap();
-    let (lake, job) = (MemorySink::new(), job(Copies::new()));
+    let (lake, job) = (MemorySink::new(), job(copying()));
     let would = rehearse(&job.transform, &letters, |_, _| true).unwrap();
     assert_eq!((would.rows, would.failed.len()), (3, 1));
     for landed in [3, 0] {

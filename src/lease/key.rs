@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::shard::{ShardId, StreamId};
+use crate::shard::{Kinship, ShardId, StreamId};
 
 /// Primary key of a lease, in one of KCL's two forms: the shard id alone in an application of one stream
 /// (`shardId-000000000000`), or with the stream before it (`MultiStreamLease`:
@@ -58,6 +58,11 @@ impl LeaseKey {
     /// The stream; `None` in an application of one stream.
     pub fn stream(&self) -> Option<&StreamId> {
         self.stream.as_ref()
+    }
+
+    /// True when the lease may be of this stream, as far as the key and what is known of the stream say.
+    pub fn may_be_of(&self, stream: &StreamId) -> bool {
+        self.stream.as_ref().is_none_or(|of| of.kinship(stream) == Kinship::Same)
     }
 
     /// The key of another shard of the same stream.

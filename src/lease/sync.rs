@@ -130,13 +130,16 @@ impl ShardSync {
 
     /// Finds out which stream it is, where nobody has yet.
     pub(super) async fn identify(&self) -> Result<(), SyncError> {
-        if self.id.get().is_none()
-            && let Some(id) = self.lister.stream().await?
-        {
-            let id = self.id.get_or_init(|| id);
-            if self.named_by_keys && !id.is_whole() {
-                return Err(SyncError::NotWhole(id.clone()));
-            }
+        if self.id.get().is_some() {
+            return Ok(());
+        }
+        let id = self.lister.stream().await?;
+        if self.named_by_keys && !id.as_ref().is_some_and(StreamId::is_whole) {
+            // Its leases would look like those of one stream, or of another one.
+            return Err(SyncError::NotWhole(id.unwrap_or_else(|| StreamId::named(&*self.stream.name))));
+        }
+        if let Some(id) = id {
+            self.id.get_or_init(|| id);
         }
         Ok(())
     }
@@ -159,12 +162,17 @@ impl ShardSync {
     }
 
     fn key(&self, shard: &ShardId) -> LeaseKey {
-        LeaseKey::new(self.id.get().filter(|_| self.named_by_keys), shard)
+        LeaseKey::new(self.in_keys(), shard)
     }
 
     /// True when the key is of the form, and of the stream, of these leases.
     fn is_key_of_ours(&self, key: &LeaseKey) -> bool {
-        key.stream() == self.id.get().filter(|_| self.named_by_keys)
+        key.stream() == self.in_keys()
+    }
+
+    /// The stream as its lease keys name it.
+    fn in_keys(&self) -> Option<&StreamId> {
+        self.id.get().filter(|_| self.named_by_keys)
     }
 
     /// Looks whose leases these are, before this worker takes part in an application of one stream.

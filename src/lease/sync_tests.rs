@@ -585,3 +585,6 @@ async fn what_is_deleted_is_looked_at_once_more() {
     scene.sync.give_up(&row).await.unwrap();
     assert_eq!(scene.rows(), []);
 }
+
+#[path = "sync_several_tests.rs"]
+mod several;

@@ -40,7 +40,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use crate::transform::testing::Panicking;
+    use crate::transform::testing::panicking;
     use crate::transform::{RecordContext, RowMaker, SourceKind};
 
     const CONTEXT: RecordContext<'_> = RecordContext {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_a_transform_is_a_bad_record() {
-        let (mut maker, mut rows) = (RowMaker::new(Arc::new(Panicking::new())), b"before\n".to_vec());
+        let (mut maker, mut rows) = (RowMaker::new(Arc::new(panicking())), b"before\n".to_vec());
         let mut apply = |data: &[u8]| maker.make_caught(&CONTEXT, data, &mut rows);
         assert!(apply(br#"{"a":1}"#).is_ok());
         let bad = apply(br#"{"a":"panic"}"#).unwrap_err();

@@ -30,7 +30,7 @@ use crate::config::{BadSetting, StreamRoleArgs, application, duration, endpoint,
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseKey, LeaseTable, TableError};
 use crate::shard::kinesis::KinesisShardLister;
-use crate::shard::{Kinship, ShardLister, StreamId};
+use crate::shard::{ShardLister, StreamId};
 use crate::shutdown::Signals;
 use crate::terminal::{Out, print_text, printable_lines, say, say_error};
 
@@ -175,7 +175,7 @@ struct Stream {
 impl Stream {
     /// Whether a lease with this key is of this stream, as far as the key says.
     fn has(&self, key: &LeaseKey) -> bool {
-        key.stream().is_none_or(|of| of.kinship(&StreamId::of(&self.address)) == Kinship::Same)
+        key.may_be_of(&StreamId::of(&self.address))
     }
 }
 

@@ -3,7 +3,6 @@
 //! A counter says nothing by itself; that it moves does. A live owner moves it every third of the failover time, so two
 //! looks that far apart show who renews, and a failover time shows who does not.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::lease::explain::{Explained, Sight, StreamSight, explain};
 use crate::lease::{FleetView, LeaderRow, Lease, LeaseKey, LeaseTable, TableError};
-use crate::shard::{Kinship, ListError, Shard, ShardLister, StreamId};
+use crate::shard::{ListError, Shard, ShardLister, StreamId};
 
 /// More than the third of a failover time between two looks: a renew takes its time.
 const SLACK: Duration = Duration::from_millis(300);
@@ -50,10 +49,9 @@ struct Observed {
 impl Observed {
     /// Whether a lease with this key is of this stream.
     fn has(&self, key: &LeaseKey) -> bool {
-        match (key.stream(), &self.id) {
-            (None, _) => true,
-            (Some(of), Some(id)) => of == id,
-            (Some(of), None) => of.kinship(&StreamId::of(&self.address)) == Kinship::Same,
+        match &self.id {
+            Some(id) => key.may_be_of(id),
+            None => key.may_be_of(&StreamId::of(&self.address)),
         }
     }
 }
@@ -200,15 +198,16 @@ impl Observer {
 
     /// Why each shard is not read, as far as could be seen.
     pub(super) fn explained(&self) -> Vec<Explained> {
-        let named: BTreeSet<String> =
-            self.fleet.leases().filter_map(|seen| seen.lease.key.stream()).map(ToString::to_string).collect();
-        let named: Vec<StreamId> = named.iter().filter_map(|text| StreamId::parse(text)).collect();
+        // In order of the keys, so those of one stream stand together.
+        let named = self.fleet.leases().filter_map(|seen| seen.lease.key.stream());
+        let mut named: Vec<&StreamId> = named.collect();
+        named.dedup();
         let only = self
             .streams
             .first()
             .filter(|_| named.is_empty())
             .map(|stream| StreamSight { stream: stream.id.as_ref(), listing: stream.listing.as_deref() });
-        let several = named.iter().map(|id| StreamSight {
+        let several = named.iter().map(|&id| StreamSight {
             stream: Some(id),
             listing: self
                 .streams
