@@ -29,16 +29,21 @@ const SERVERS: &str = "Your own servers";
     partition (no connection to any server), disk-full, clock (its wall clock is wrong by up to a day).\n\
     Faults of all workers' requests: throttle, 5xx, slow, cut (connections), deny (one call to Kinesis or DynamoDB is \
     denied), hang (one such call gets no response).\n\
-    Fault of the stream: reshard (split, merge, change the shard count).\n\
+    Fault of a stream: reshard (split, merge, change the shard count).\n\
     Each round injects every chosen fault once, or as often as it is named, in an order that follows from the seed.\n\n\
     Exit code: 0 when every record is in the lake exactly once, 1 when not, when no record had to be there, or when \
     interrupted, 2 for wrong settings.\n\nExamples:\n  \
     kinetide loadtest\n  \
     kinetide loadtest --rate 5000 --duration 10m --chaos all --report report.html\n  \
     kinetide loadtest --initial-position latest --chaos all --seed 5\n  \
+    kinetide loadtest --streams 2 --rate 2000 --chaos all\n  \
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
 )]
 pub struct LoadtestArgs {
+    /// Streams of the application, 1 to 8. --shards, --rate, --ramp and --records are those of each.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    streams: u8,
+
     /// Records per second to write.
     #[arg(long, value_name = "N", default_value_t = 5_000.0, value_parser = positive, conflicts_with = "ramp")]
     rate: f64,
@@ -170,6 +175,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         .dir
         .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-loadtest-{}", std::process::id())));
     let plan = LoadPlan {
+        streams: args.streams.into(),
         rate: args.ramp.map_or(args.rate, |ramp| ramp.from),
         ramp_to: args.ramp.map(|ramp| ramp.to),
         shards: args.shards,

@@ -19,7 +19,7 @@ use crate::cause::chain;
 use crate::generate::dynamodb::{TableWriter, create_table, scan};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::TradeFiles;
-use crate::generate::{self, Ended, Plan, Sink, Source};
+use crate::generate::{self, Ended, GenerateError, Plan, Sink, Source, Totals};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::local::kinesis::Kinesis;
 use crate::local::{Forwarder, LocalAws, LocalError, LocalSettings};
@@ -27,7 +27,10 @@ use crate::shard::ShardId;
 use crate::shutdown::joined;
 use crate::terminal::say;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
-use crate::trial::{Complaints, Display, LakeCheck, Put, Puts, Table, VerifyError, folder, verify};
+use crate::trial::{
+    Checked, Complaints, Display, Progress, Put, Puts, Table, VerifyError, folder, numbered, seed_of,
+    verify_streams,
+};
 
 const TABLE: &str = "CryptoTransactions";
 const STREAM: &str = "crypto-transactions";
@@ -46,11 +49,13 @@ const STUCK_AFTER: Duration = Duration::from_secs(120);
 /// What to play.
 #[derive(Clone, Debug)]
 pub struct DemoPlan {
-    /// Records to put; all trades of the files when `None`.
+    /// Streams of the application, each behind a table of its own, with the load and the shards that are given here.
+    pub streams: usize,
+    /// Records to put into a stream; all trades of the files when `None`.
     pub records: Option<u64>,
-    /// Records per second at most.
+    /// Records per second of a stream at most.
     pub rate: Option<f64>,
-    /// Shards at the start.
+    /// Shards of a stream at the start.
     pub shards: u32,
     /// Worker processes.
     pub workers: usize,
@@ -84,13 +89,17 @@ pub async fn play(
     let settings = LocalSettings { ttl_sweep: Duration::from_secs(2), ..LocalSettings::default() };
     let aws = LocalAws::start(settings).await?;
     let client = Client::new(&sdk_config(Some(aws.dynamodb_url()), Some(aws.region())).await);
-    create_table(&client, TABLE).await?;
     let kinesis = aws.kinesis().clone();
-    kinesis.create_stream(STREAM, plan.shards).map_err(refused)?;
-    let forwarder = aws.forward(TABLE, STREAM);
+    let (tables, streams) = (numbered(TABLE, plan.streams), numbered(STREAM, plan.streams));
+    let mut forwarders = Vec::new();
+    for (table, stream) in tables.iter().zip(&streams) {
+        create_table(&client, table).await?;
+        kinesis.create_stream(stream, plan.shards).map_err(refused)?;
+        forwarders.push(aws.forward(table, stream));
+    }
     let mut workers = Workers::new(WorkerSettings {
         initial_position: None,
-        stream: STREAM.to_owned(),
+        streams: streams.clone(),
         application: APPLICATION.to_owned(),
         lake: lake.display().to_string(),
         region: None,
@@ -110,25 +119,27 @@ pub async fn play(
         workers.start()?;
     }
     say(format!(
-        "trades ─► DynamoDB ({}) ─► Kinesis ({}, {} shards)",
+        "trades ─► DynamoDB ({}) ─► Kinesis ({}, {}{} shards)",
         aws.dynamodb_url(),
         aws.kinesis_url(),
+        if plan.streams > 1 { format!("{} streams of ", plan.streams) } else { String::new() },
         plan.shards
     ));
     say(format!("       ─► {} worker processes ─► lake in {}", plan.workers, lake.display()));
 
     let leases = Arc::new(DynamoDbLeaseTable::new(client.clone(), APPLICATION));
-    let mut watch = Watch::new(kinesis.clone(), STREAM, leases);
+    let mut watch = Watch::new(kinesis.clone(), &streams, leases);
     let started = Instant::now();
     let run = Run {
         aws: &aws,
         kinesis: kinesis.clone(),
-        forwarder,
-        writer: Arc::new(TableWriter::new(client.clone(), TABLE)),
-        mishaps: Mishaps::new(plan.records.unwrap_or(100_000), plan.kill, plan.reshard),
+        forwarders,
+        writers: tables.iter().map(|table| Arc::new(TableWriter::new(client.clone(), table))).collect(),
+        mishaps: Mishaps::new(records(&plan).unwrap_or(100_000), plan.kill, plan.reshard),
         plan: &plan,
         logs: &logs,
-        first_split: None,
+        first_split: vec![None; plan.streams],
+        streams: &streams,
     };
     let done = tokio::select! {
         biased;
@@ -141,12 +152,13 @@ pub async fn play(
         return Err(DemoError::Interrupted { lake });
     };
     done.seconds = started.elapsed().as_secs_f64();
-    done.max_delivered_age_ms = watch.age_max_ms();
+    done.max_delivered_age_ms = watch.lag_max_ms();
     if !plan.keep_running {
         workers.drain().await?;
     }
     say("reading the lake back");
-    done.lake = check(&kinesis, &client, &lake).await?;
+    let checked = check(&kinesis, &client, &tables, &streams, &lake).await?;
+    (done.lake, done.streams) = (checked.all, checked.each);
     summary(&done);
     if plan.keep_running {
         say("servers and workers keep running; press Ctrl-C to stop them");
@@ -160,12 +172,14 @@ pub async fn play(
 struct Run<'a> {
     aws: &'a LocalAws,
     kinesis: Kinesis,
-    forwarder: Forwarder,
-    writer: Arc<TableWriter>,
+    forwarders: Vec<Forwarder>,
+    writers: Vec<Arc<TableWriter>>,
+    streams: &'a [String],
     mishaps: Mishaps,
     plan: &'a DemoPlan,
     logs: &'a PathBuf,
-    first_split: Option<[ShardId; 2]>,
+    /// Of each stream.
+    first_split: Vec<Option<[ShardId; 2]>>,
 }
 
 impl Run<'_> {
@@ -177,9 +191,12 @@ impl Run<'_> {
         cancel: CancellationToken,
     ) -> Result<Summary, DemoError> {
         let mut summary = Summary::default();
-        let mut display = Display::new(self.plan.records.unwrap_or(0));
+        let mut display = Display::new(records(self.plan).unwrap_or(0));
         let mut generating = JoinSet::new();
-        generating.spawn(generate(self.plan.clone(), Arc::clone(&self.writer), cancel));
+        for (stream, writer) in self.writers.iter().enumerate() {
+            generating.spawn(generate(self.plan.clone(), stream, Arc::clone(writer), cancel.clone()));
+        }
+        let mut done = Done::default();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut all_put = false;
@@ -189,7 +206,11 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 Some(generated) = generating.join_next() => {
-                    let Ended { totals, error } = joined(generated).await;
+                    done.add(joined(generated).await);
+                    if !generating.is_empty() {
+                        continue;
+                    }
+                    let Done { totals, error } = std::mem::take(&mut done);
                     self.everything_forwarded().await?;
                     if totals.written == 0 {
                         display.end();
@@ -213,15 +234,16 @@ impl Run<'_> {
             }
             workers.check()?;
             let look = watch.look().await?;
-            let waits = if look.put > look.delivered {
-                complaints.while_still(look.delivered, workers).await.map(|text| format!("  {text}"))
+            let Progress { put, delivered, .. } = look.progress;
+            let waits = if put > delivered {
+                complaints.while_still(delivered, workers).await.map(|text| format!("  {text}"))
             } else {
                 None
             };
-            display.show(look.delivered, look.put, all_put, &(look.line() + &waits.unwrap_or_default()));
+            display.show(delivered, put, all_put, &(look.line() + &waits.unwrap_or_default()));
             // Once everything is put, what has not happened yet happens now.
-            let put = if all_put { u64::MAX } else { look.put };
-            while let Some(mishap) = self.mishaps.due(put) {
+            let due = if all_put { u64::MAX } else { put };
+            while let Some(mishap) = self.mishaps.due(due) {
                 let reads =
                     look.owners.iter().filter(|(owner, _)| !owner.is_empty()).max_by_key(|(_, n)| **n);
                 let happened = self
@@ -229,17 +251,17 @@ impl Run<'_> {
                     .await?;
                 display.say(&happened);
             }
-            if all_put && look.delivered == look.put && self.mishaps.over() {
+            if all_put && delivered == put && self.mishaps.over() {
                 display.end();
                 return Ok(summary);
             }
-            if look.delivered != moved.1 {
-                moved = (Instant::now(), look.delivered);
-            } else if moved.0.elapsed() > STUCK_AFTER && look.put > look.delivered {
+            if delivered != moved.1 {
+                moved = (Instant::now(), delivered);
+            } else if moved.0.elapsed() > STUCK_AFTER && put > delivered {
                 display.end();
                 return Err(DemoError::Stuck {
                     after: STUCK_AFTER,
-                    left: look.put - look.delivered,
+                    left: put - delivered,
                     logs: self.logs.clone(),
                     cause: complaints.cause(),
                 });
@@ -256,8 +278,29 @@ impl Run<'_> {
                 break;
             }
         }
-        self.forwarder.drained().await;
+        for forwarder in &self.forwarders {
+            forwarder.drained().await;
+        }
         Ok(())
+    }
+
+    fn split(&mut self, stream: usize) -> Result<String, DemoError> {
+        let (name, first) = (&self.streams[stream], &mut self.first_split[stream]);
+        let open = self.kinesis.open_shards(name).map_err(refused)?;
+        let young = first.iter().flatten().collect::<Vec<_>>();
+        let shard = open.iter().find(|shard| !young.contains(shard)).or(open.first());
+        let shard = shard.expect("a stream has an open shard");
+        let children = self.kinesis.split(name, shard).map_err(refused)?;
+        let [low, high] = &children;
+        let text = format!("split shard {} into {} and {}", short(shard), short(low), short(high));
+        first.get_or_insert(children);
+        Ok(text)
+    }
+
+    fn merge(&mut self, stream: usize) -> Result<String, DemoError> {
+        let [lower, upper] = self.first_split[stream].take().expect("a merge comes after a split");
+        let child = self.kinesis.merge(&self.streams[stream], &lower, &upper).map_err(refused)?;
+        Ok(format!("merged shards {} and {} into {}", short(&lower), short(&upper), short(&child)))
     }
 
     async fn happen(
@@ -268,23 +311,18 @@ impl Run<'_> {
         summary: &mut Summary,
     ) -> Result<String, DemoError> {
         match mishap {
-            Mishap::Split => {
-                let open = self.kinesis.open_shards(STREAM).map_err(refused)?;
-                let young = self.first_split.iter().flatten().collect::<Vec<_>>();
-                let shard = open.iter().find(|shard| !young.contains(shard)).or(open.first());
-                let shard = shard.expect("a stream has an open shard");
-                let children = self.kinesis.split(STREAM, shard).map_err(refused)?;
-                summary.reshards += 1;
-                let [low, high] = &children;
-                let text = format!("split shard {} into {} and {}", short(shard), short(low), short(high));
-                self.first_split.get_or_insert(children);
-                Ok(text)
-            }
-            Mishap::Merge => {
-                let [lower, upper] = self.first_split.take().expect("a merge comes after a split");
-                let child = self.kinesis.merge(STREAM, &lower, &upper).map_err(refused)?;
-                summary.reshards += 1;
-                Ok(format!("merged shards {} and {} into {}", short(&lower), short(&upper), short(&child)))
+            Mishap::Split | Mishap::Merge => {
+                let mut said = Vec::new();
+                for stream in 0..self.streams.len() {
+                    let text =
+                        if mishap == Mishap::Split { self.split(stream)? } else { self.merge(stream)? };
+                    summary.reshards += 1;
+                    said.push(match self.streams {
+                        [_] => text,
+                        streams => format!("{}: {text}", streams[stream]),
+                    });
+                }
+                Ok(said.join("; "))
             }
             Mishap::Kill => {
                 let killed = workers.kill(busiest).await?;
@@ -297,10 +335,41 @@ impl Run<'_> {
     }
 }
 
-async fn generate(plan: DemoPlan, writer: Arc<TableWriter>, cancel: CancellationToken) -> Ended {
+/// Changes of all tables together.
+#[derive(Default)]
+struct Done {
+    totals: Totals,
+    error: Option<GenerateError>,
+}
+
+impl Done {
+    fn add(&mut self, Ended { totals, error }: Ended) {
+        let all = &mut self.totals;
+        all.written += totals.written;
+        all.inserts += totals.inserts;
+        all.modifies += totals.modifies;
+        all.removes += totals.removes;
+        // All tables replay the same files.
+        all.bad_lines = all.bad_lines.max(totals.bad_lines);
+        all.last_read = totals.last_read.or(all.last_read.take());
+        self.error = self.error.take().or(error);
+    }
+}
+
+/// Changes to make in all tables, if that is known.
+fn records(plan: &DemoPlan) -> Option<u64> {
+    Some(plan.records?.saturating_mul(u64::try_from(plan.streams).ok()?))
+}
+
+async fn generate(
+    plan: DemoPlan,
+    stream: usize,
+    writer: Arc<TableWriter>,
+    cancel: CancellationToken,
+) -> Ended {
     let source = if plan.trades.is_empty() {
         let mix = Mix { ttl_rate: TTL_RATE, odd_values: plan.odd_values, ..Mix::default() };
-        Source::Synthetic(Box::new(Synthetic::new(plan.seed, mix)))
+        Source::Synthetic(Box::new(Synthetic::new(seed_of(plan.seed, stream), mix)))
     } else {
         Source::Trades(Box::new(TradeFiles::new(plan.trades.clone())))
     };
@@ -308,6 +377,7 @@ async fn generate(plan: DemoPlan, writer: Arc<TableWriter>, cancel: Cancellation
     let show = |event: generate::Event<'_>| {
         if let generate::Event::BadLine { error, count } = event
             && count <= BAD_LINES_SHOWN
+            && stream == 0
         {
             say(format!("skipped: {error}"));
         }
@@ -321,13 +391,29 @@ fn prepare(dir: &Path) -> Result<(PathBuf, PathBuf), DemoError> {
     Ok((dir.join("lake"), dir.join("logs")))
 }
 
-/// Reads everything back: the records from the stream, the rows from the lake, the items from the table.
-async fn check(kinesis: &Kinesis, client: &Client, lake: &PathBuf) -> Result<LakeCheck, DemoError> {
-    let mut puts = Puts::default();
+/// Reads everything back: the records from the streams, the rows from the lake, the items from the tables.
+async fn check(
+    kinesis: &Kinesis,
+    client: &Client,
+    tables: &[String],
+    streams: &[String],
+    lake: &PathBuf,
+) -> Result<Checked, DemoError> {
+    let mut each = Vec::new();
+    for (table, stream) in tables.iter().zip(streams) {
+        each.push((put_into(kinesis, stream)?, Some(held_by(client, table).await?)));
+    }
+    let store = LocalFileSystem::new_with_prefix(lake).map_err(VerifyError::Store)?;
+    Ok(verify_streams(Arc::new(store), &object_store::path::Path::default(), each, |_, _| {}).await?)
+}
+
+/// What the stream holds.
+fn put_into(kinesis: &Kinesis, stream: &str) -> Result<Puts, DemoError> {
+    let mut puts = Puts::of(stream);
     let mut wrong = None;
     let mut data = Vec::new();
     kinesis
-        .visit(STREAM, |shard, record| {
+        .visit(stream, |shard, record| {
             data.clear();
             let decoded = base64_simd::STANDARD.decode_append(&record.data[..], &mut data);
             let Ok(_) = decoded else { unreachable!("the stream refuses what is not base64") };
@@ -336,17 +422,15 @@ async fn check(kinesis: &Kinesis, client: &Client, lake: &PathBuf) -> Result<Lak
             wrong = wrong.take().or(added.err());
         })
         .map_err(refused)?;
-    if let Some(error) = wrong {
-        return Err(error.into());
-    }
-    let mut table = Table::default();
+    wrong.map_or(Ok(puts), |error| Err(error.into()))
+}
+
+/// What the table holds.
+async fn held_by(client: &Client, table: &str) -> Result<Table, DemoError> {
+    let mut items = Table::default();
     let mut unreadable = None;
-    scan(client, TABLE, |item| unreadable = unreadable.take().or(table.add(item).err())).await?;
-    if let Some(error) = unreadable {
-        return Err(error.into());
-    }
-    let store = LocalFileSystem::new_with_prefix(lake).map_err(VerifyError::Store)?;
-    Ok(verify(Arc::new(store), &object_store::path::Path::default(), puts, Some(table), |_, _| {}).await?)
+    scan(client, table, |item| unreadable = unreadable.take().or(items.add(item).err())).await?;
+    unreadable.map_or(Ok(items), |error| Err(error.into()))
 }
 
 /// The number of a shard, as people call it: `shardId-000000000007` is 7.

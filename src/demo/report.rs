@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::generate::trades::Place;
 use crate::trial::figures::{grouped, mebibytes};
-use crate::trial::{LakeCheck, UNLIKE_THE_TABLE};
+use crate::trial::{LakeCheck, StreamCheck, UNLIKE_THE_TABLE, write_streams};
 
 /// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,7 +15,9 @@ pub struct Summary {
     /// The check of the lake.
     #[serde(flatten)]
     pub lake: LakeCheck,
-    /// Changes made in the table. A change that changes nothing makes no record, an expired item makes one more.
+    /// The same of each stream.
+    pub streams: Vec<StreamCheck>,
+    /// Changes made in the tables. A change that changes nothing makes no record, an expired item makes one more.
     pub changes_made: u64,
     /// Lines of trade files that could not be read and were passed over.
     pub bad_lines: u64,
@@ -68,6 +70,7 @@ impl Display for Summary {
         line("reshardings", grouped(self.reshards))?;
         line("longest lag", format!("{:.1} s", seconds(self.max_delivered_age_ms)))?;
         line("time", format!("{:.1} s", self.seconds))?;
+        write_streams(f, self.streams.iter())?;
         if self.changes_made > 0 && self.changes_made != lake.records_put {
             writeln!(
                 f,

@@ -4,12 +4,14 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::chaos::{ALL, Chaos};
-use super::verdict::{Fault, Sample};
+use super::verdict::{Fault, Sample, StreamSample};
 
 const SIZE: (u32, u32) = (1_000, 280);
 const BLUE: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
 const GREEN: RGBColor = RGBColor(0x2a, 0x9d, 0x5c);
 const RED: RGBColor = RGBColor(0xc0, 0x39, 0x2b);
+/// Of several streams, in turn: apart from each other for most eyes, and from the red of the faults.
+const STREAMS: [RGBColor; 4] = [BLUE, RGBColor(0xe0, 0x8a, 0x1e), GREEN, RGBColor(0x7b, 0x4f, 0xa8)];
 const GREY: RGBColor = RGBColor(0x66, 0x66, 0x66);
 /// Batches arrive in steps; this many seconds are averaged.
 const AVERAGED_SECONDS: f64 = 4.0;
@@ -19,33 +21,51 @@ type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBacke
 
 /// A line with its name.
 struct Line {
-    name: &'static str,
+    name: String,
     colour: RGBColor,
+    width: u32,
     points: Vec<(f64, f64)>,
 }
 
-/// Records per second, put and delivered.
-pub(super) fn throughput(samples: &[Sample], faults: &[Fault]) -> String {
-    let of = |count: fn(&Sample) -> u64| rates(samples, count);
-    let lines = [
-        Line { name: "put", colour: BLUE, points: of(|sample| sample.put) },
-        Line { name: "in the lake", colour: GREEN, points: of(|sample| sample.delivered) },
-    ];
+/// Records per second, put and delivered, of these streams.
+pub(super) fn throughput(streams: &[&str], samples: &[Sample], faults: &[Fault]) -> String {
+    let put: fn(&StreamSample) -> u64 = |sample| sample.put;
+    let delivered: fn(&StreamSample) -> u64 = |sample| sample.delivered;
+    let mut lines = Vec::new();
+    for (stream, name) in streams.iter().enumerate() {
+        for (what, count, width, alone) in [("put", put, 1, BLUE), ("in the lake", delivered, 2, GREEN)] {
+            let (name, colour) = match streams.len() {
+                1 => (what.to_owned(), alone),
+                _ => (format!("{name}, {what}"), STREAMS[stream % STREAMS.len()]),
+            };
+            let width = if streams.len() == 1 { 2 } else { width };
+            lines.push(Line { name, colour, width, points: rates(stream, samples, count) });
+        }
+    }
     svg(|area| over_time(area, "records per second", &lines, faults))
 }
 
-/// Age of the oldest record not in the lake.
-pub(super) fn lag(samples: &[Sample], faults: &[Fault]) -> String {
+/// Age of the oldest record not in the lake, of these streams.
+pub(super) fn lag(streams: &[&str], samples: &[Sample], faults: &[Fault]) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a picture")]
-    let points = samples.iter().map(|sample| (sample.seconds, sample.lag_ms as f64 / 1_000.0)).collect();
-    svg(|area| over_time(area, "seconds", &[Line { name: "lag", colour: RED, points }], faults))
+    let point = |stream, sample: &Sample| (sample.seconds, of(sample, stream).lag_ms as f64 / 1_000.0);
+    let line = |(stream, name): (usize, &&str)| {
+        let points = samples.iter().map(|sample| point(stream, sample)).collect();
+        match streams.len() {
+            1 => Line { name: "lag".to_owned(), colour: RED, width: 2, points },
+            _ => Line { name: (*name).to_owned(), colour: STREAMS[stream % STREAMS.len()], width: 2, points },
+        }
+    };
+    let lines: Vec<Line> = streams.iter().enumerate().map(line).collect();
+    svg(|area| over_time(area, "seconds", &lines, faults))
 }
 
 /// Shards without a reader.
 pub(super) fn unread(samples: &[Sample], faults: &[Fault]) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a picture")]
     let points = samples.iter().map(|sample| (sample.seconds, sample.unread as f64)).collect();
-    svg(|area| over_time(area, "shards", &[Line { name: "without a reader", colour: GREY, points }], faults))
+    let line = Line { name: "without a reader".to_owned(), colour: GREY, width: 2, points };
+    svg(|area| over_time(area, "shards", &[line], faults))
 }
 
 /// When which fault was played.
@@ -92,8 +112,14 @@ pub(super) fn faults(faults: &[Fault], end: f64) -> String {
     })
 }
 
-/// What was counted, per second, averaged.
-fn rates(samples: &[Sample], count: fn(&Sample) -> u64) -> Vec<(f64, f64)> {
+/// What was seen of a stream.
+fn of(sample: &Sample, stream: usize) -> StreamSample {
+    sample.streams.get(stream).copied().unwrap_or_default()
+}
+
+/// What was counted of a stream, per second, averaged.
+fn rates(stream: usize, samples: &[Sample], count: fn(&StreamSample) -> u64) -> Vec<(f64, f64)> {
+    let count = |sample| count(&of(sample, stream));
     let mut first = 0;
     let mut points = Vec::with_capacity(samples.len());
     for sample in samples {
@@ -143,12 +169,12 @@ fn over_time<'a>(
             .iter()
             .map(|fault| PathElement::new([(fault.at_seconds, 0.0), (fault.at_seconds, top)], RED.mix(0.35))),
     )?;
-    for Line { name, colour, points } in lines {
-        let colour = *colour;
+    for Line { name, colour, width, points } in lines {
+        let style = colour.stroke_width(*width);
         chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
-            .label(*name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+            .draw_series(LineSeries::new(points.iter().copied(), style))?
+            .label(name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
     }
     chart
         .configure_series_labels()

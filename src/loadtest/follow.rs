@@ -12,9 +12,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::ledger::{Ledger, Progress};
+use super::ledger::Ledger;
 use super::readers::Held;
 use crate::shard::ShardId;
+use crate::trial::Progress;
 use crate::trial::foreign::{each_line, list};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -61,7 +62,11 @@ impl Follow {
             let writer = writers.get(&shard);
             if of.unseen > 0 || writer.is_some_and(|writer| now < writer.at + FRESH) {
                 let owner = writer.and_then(|writer| writer.worker.clone());
-                held.push(Held { shard, owner, counter: writer.map_or(0, |writer| writer.lines) });
+                held.push(Held {
+                    key: shard.into(),
+                    owner,
+                    counter: writer.map_or(0, |writer| writer.lines),
+                });
             }
         });
         (progress, held)

@@ -1,26 +1,24 @@
 //! What the producer was told about its records, and how far the workers are with them.
 
-use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::generate::kinesis::Receipt;
-use crate::lease::Lease;
 use crate::shard::{Checkpoint, ShardId};
-use crate::trial::{Put, Puts, Unseen, VerifyError};
+use crate::trial::{Checkpoints, Progress, Put, Puts, Unseen, VerifyError};
 
 /// Receipts on their way: each is a request's worth.
 const RECEIPTS_WAITING: usize = 64;
 
-/// The records put so far. Clones share it.
-#[derive(Clone, Debug, Default)]
+/// The records put so far, by stream. Clones share it.
+#[derive(Clone, Debug)]
 pub(super) struct Ledger(Arc<Mutex<Book>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Book {
-    puts: Puts,
+    puts: Vec<Puts>,
     since: Since,
 }
 
@@ -38,52 +36,48 @@ pub(super) enum Since {
     Begun(i64),
 }
 
-/// How far the workers are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
-    /// Records put.
-    pub(super) put: u64,
-    /// Of these, at or below a checkpoint.
-    pub(super) delivered: u64,
-    /// When the oldest record above the checkpoints was sent, µs since the epoch.
-    pub(super) oldest_us: Option<i64>,
+/// What is asked of records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// They must be in the lake in the end, as far as [`Since`] says so.
+    Required,
+    /// They may be there or not.
+    Optional,
 }
 
-/// Shards whose lease said SHARD_END; such leases are cleaned up later.
-#[derive(Debug, Default)]
-pub(super) struct Finished(HashSet<ShardId>);
-
 impl Ledger {
-    /// Takes in receipts on a thread of its own until there are no more senders.
-    pub(super) fn open(&self, tasks: &mut JoinSet<Result<(), VerifyError>>) -> mpsc::Sender<Vec<Receipt>> {
-        self.open_with(tasks, Self::enter)
+    /// An empty one for these streams.
+    pub(super) fn new(streams: &[String]) -> Self {
+        // What is alone needs no name.
+        let puts = match streams {
+            [_] => vec![Puts::default()],
+            _ => streams.iter().map(Puts::of).collect(),
+        };
+        Self(Arc::new(Mutex::new(Book { puts, since: Since::default() })))
     }
 
-    /// As `open`, for records that may be in the lake in the end or not.
-    pub(super) fn open_optional(
+    /// Takes in receipts of a stream on a thread of its own until there are no more senders.
+    pub(super) fn open(
         &self,
+        stream: usize,
+        duty: Duty,
         tasks: &mut JoinSet<Result<(), VerifyError>>,
-    ) -> mpsc::Sender<Vec<Receipt>> {
-        self.open_with(tasks, Self::enter_optional)
-    }
-
-    fn open_with(
-        &self,
-        tasks: &mut JoinSet<Result<(), VerifyError>>,
-        enter: fn(&Self, Vec<Receipt>) -> Result<(), VerifyError>,
     ) -> mpsc::Sender<Vec<Receipt>> {
         let (sender, mut receipts) = mpsc::channel(RECEIPTS_WAITING);
         let ledger = self.clone();
         tasks.spawn_blocking(move || {
             while let Some(batch) = receipts.blocking_recv() {
-                enter(&ledger, batch)?;
+                match duty {
+                    Duty::Required => ledger.enter(stream, batch)?,
+                    Duty::Optional => ledger.enter_optional(stream, batch),
+                }
             }
             Ok(())
         });
         sender
     }
 
-    fn enter(&self, batch: Vec<Receipt>) -> Result<(), VerifyError> {
+    fn enter(&self, stream: usize, batch: Vec<Receipt>) -> Result<(), VerifyError> {
         let mut puts = Vec::with_capacity(batch.len());
         let mut unclear = Vec::new();
         for receipt in batch {
@@ -96,14 +90,15 @@ impl Ledger {
             }
         }
         let mut book = self.lock();
-        unclear.iter().for_each(|data| book.puts.add_unclear(data));
         let since = book.since;
+        let all = &mut book.puts[stream];
+        unclear.iter().for_each(|data| all.add_unclear(data));
         puts.into_iter().try_for_each(|(shard, put)| match since {
             Since::NotYet => Ok(()),
-            Since::First => book.puts.add(&shard, put),
-            Since::Begun(us) if put.sent_us() > us => book.puts.add(&shard, put),
+            Since::First => all.add(&shard, put),
+            Since::Begun(us) if put.sent_us() > us => all.add(&shard, put),
             Since::Beginning | Since::Begun(_) => {
-                book.puts.add_optional(&shard, &put.sequence_number());
+                all.add_optional(&shard, &put.sequence_number());
                 Ok(())
             }
         })
@@ -114,60 +109,49 @@ impl Ledger {
         self.lock().since = since;
     }
 
-    fn enter_optional(&self, batch: Vec<Receipt>) -> Result<(), VerifyError> {
-        let all = &mut self.lock().puts;
+    fn enter_optional(&self, stream: usize, batch: Vec<Receipt>) {
+        let all = &mut self.lock().puts[stream];
         for receipt in batch {
             match receipt.place {
                 Some((shard, sequence)) => all.add_optional(&shard, &sequence),
                 None => all.add_unclear(&receipt.data),
             }
         }
-        Ok(())
     }
 
-    /// Compares with what the lease table says.
-    pub(super) fn progress(&self, leases: &BTreeMap<&ShardId, &Lease>, finished: &mut Finished) -> Progress {
-        let puts = &self.lock().puts;
-        let mut progress = Progress { put: puts.len(), ..Progress::default() };
-        for (shard, all) in puts.shards() {
-            let id = ShardId::new(shard);
-            let checkpoint = leases.get(&id).map(|lease| &lease.checkpoint);
-            if checkpoint == Some(&Checkpoint::ShardEnd) || finished.0.contains(&id) {
-                finished.0.insert(id);
-                progress.delivered += all;
-                continue;
-            }
-            let (delivered, next_us) = match checkpoint {
-                Some(Checkpoint::At(position)) => puts.up_to(shard, position.sequence.as_str(), position.sub),
-                _ => puts.up_to(shard, "0", 0),
-            };
-            progress.delivered += delivered;
-            progress.oldest_us = [progress.oldest_us, next_us].into_iter().flatten().min();
-        }
-        progress
+    /// Compares with what the lease table says, stream by stream.
+    pub(super) fn progress(&self, checkpoints: &Checkpoints) -> Vec<Progress> {
+        let of = |(stream, puts): (usize, &Puts)| {
+            let shards = puts.shards().map(|(shard, all)| (ShardId::new(shard), all));
+            checkpoints.progress(stream, shards, |shard, checkpoint| match checkpoint {
+                Checkpoint::At(at) => puts.up_to(shard.as_str(), at.sequence.as_str(), at.sub),
+                _ => puts.up_to(shard.as_str(), "0", 0),
+            })
+        };
+        self.lock().puts.iter().enumerate().map(of).collect()
     }
 
-    /// Notes lines of another consumer's lake, by shard and sequence number. Those that no receipt has spoken of yet are
+    /// Notes lines of another consumer's lake, which has one stream, by shard and sequence number. Those that no receipt has spoken of yet are
     /// left in the list.
     pub(super) fn saw(&self, lines: &mut Vec<(String, String)>) {
-        let puts = &mut self.lock().puts;
+        let puts = &mut self.lock().puts[0];
         lines.retain(|(shard, sequence)| !puts.saw(shard, sequence));
     }
 
     /// Compares with what was seen of another consumer's lake; gives each shard.
     pub(super) fn progress_seen(&self, mut shard: impl FnMut(Unseen<'_>)) -> Progress {
-        let puts = &mut self.lock().puts;
-        let mut progress = Progress { put: puts.len(), ..Progress::default() };
+        let puts = &mut self.lock().puts[0];
+        let mut progress = Progress::default();
         for unseen in puts.unseen() {
-            progress.delivered += unseen.put - unseen.unseen;
-            progress.oldest_us = [progress.oldest_us, unseen.oldest_us].into_iter().flatten().min();
+            let Unseen { put, oldest_us, .. } = unseen;
+            progress.add(Progress { put, delivered: put - unseen.unseen, oldest_us });
             shard(unseen);
         }
         progress
     }
 
     /// Everything, once nobody writes any more.
-    pub(super) fn close(self) -> Puts {
+    pub(super) fn close(self) -> Vec<Puts> {
         std::mem::take(&mut self.lock().puts)
     }
 
@@ -179,35 +163,40 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::{Lease, LeaseKey};
     use crate::shard::{HashKeyRange, Position, SequenceNumber, Shard};
 
-    fn lease(id: &str, checkpoint: Checkpoint) -> Lease {
+    fn lease(key: &str, checkpoint: Checkpoint) -> Lease {
+        let key = LeaseKey::parse(key);
         let shard = Shard {
-            id: ShardId::new(id),
+            id: key.shard().clone(),
             parents: Vec::new(),
             hash_range: Some(HashKeyRange { start: 0, end: 1 }),
             starting_sequence_number: SequenceNumber::parse("1").unwrap(),
             closed: false,
         };
-        Lease::new(&shard, checkpoint)
+        Lease { key, ..Lease::new(&shard, checkpoint) }
+    }
+
+    fn receipt(shard: &str, sequence: i64) -> Receipt {
+        let place = Some((shard.to_owned(), sequence.to_string()));
+        Receipt { data: b"x".to_vec(), sent_us: 1_000 + sequence, place }
+    }
+
+    fn at(sequence: &str) -> Checkpoint {
+        Checkpoint::At(Position::new(SequenceNumber::parse(sequence).unwrap()))
     }
 
     #[test]
     fn progress_follows_the_checkpoints() {
-        let ledger = Ledger::default();
-        let receipt = |shard: &str, sequence: i64| Receipt {
-            data: b"x".to_vec(),
-            sent_us: 1_000 + sequence,
-            place: Some((shard.to_owned(), sequence.to_string())),
-        };
-        ledger
-            .enter((1..=5).map(|n| receipt("a", n)).chain((1..=3).map(|n| receipt("b", n))).collect())
-            .unwrap();
-        let at = |n: &str| Checkpoint::At(Position::new(SequenceNumber::parse(n).unwrap()));
-        let mut finished = Finished::default();
+        let names = ["trades".to_owned()];
+        let ledger = Ledger::new(&names);
+        let receipts = (1..=5).map(|n| receipt("a", n)).chain((1..=3).map(|n| receipt("b", n)));
+        ledger.enter(0, receipts.collect()).unwrap();
+        let mut checkpoints = Checkpoints::new(&names);
         let mut look = |leases: &[Lease]| {
-            let leases = leases.iter().map(|lease| (lease.key.shard(), lease)).collect();
-            let progress = ledger.progress(&leases, &mut finished);
+            checkpoints.see(leases);
+            let progress = ledger.progress(&checkpoints)[0];
             (progress.put, progress.delivered, progress.oldest_us)
         };
         assert_eq!(look(&[]), (8, 0, Some(1_001)));
@@ -215,6 +204,28 @@ mod tests {
         assert_eq!(look(&[lease("a", at("4")), lease("b", Checkpoint::ShardEnd)]), (8, 7, Some(1_005)));
         // The lease of a finished shard is deleted.
         assert_eq!(look(&[lease("a", at("5"))]), (8, 8, None));
-        assert_eq!(ledger.close().len(), 8);
+        assert_eq!(ledger.close()[0].len(), 8);
+    }
+
+    #[test]
+    fn streams_whose_shards_have_equal_ids_are_told_apart() {
+        let names = ["trades".to_owned(), "trades-2".to_owned()];
+        let ledger = Ledger::new(&names);
+        ledger.enter(0, (1..=5).map(|n| receipt("a", n)).collect()).unwrap();
+        ledger.enter(1, (1..=3).map(|n| receipt("a", n)).collect()).unwrap();
+        let mut checkpoints = Checkpoints::new(&names);
+        let mut look = |leases: &[Lease]| {
+            checkpoints.see(leases);
+            let each: Vec<_> = ledger.progress(&checkpoints).iter().map(|p| (p.put, p.delivered)).collect();
+            (each[0], each[1])
+        };
+        assert_eq!(look(&[]), ((5, 0), (3, 0)));
+        let [one, other] = ["1:trades:7:a", "1:trades-2:7:a"];
+        assert_eq!(look(&[lease(one, at("4"))]), ((5, 4), (3, 0)));
+        assert_eq!(look(&[lease(one, at("4")), lease(other, Checkpoint::ShardEnd)]), ((5, 4), (3, 3)));
+        assert_eq!(look(&[lease(one, at("5"))]), ((5, 5), (3, 3)), "a finished shard is one of its stream");
+        assert_eq!(look(&[lease("1:orders:7:a", at("5"))]), ((5, 0), (3, 3)), "of a stream of others");
+        let puts = ledger.close();
+        assert_eq!(puts.iter().map(Puts::stream).collect::<Vec<_>>(), [Some("trades"), Some("trades-2")]);
     }
 }

@@ -15,7 +15,7 @@ use super::readers::{Cause, Held};
 use super::stage::Stage;
 use super::verdict::Fault;
 use crate::deliver::LakeUrl;
-use crate::shard::ShardId;
+use crate::lease::LeaseKey;
 
 /// How long services misbehave.
 const SPELL: Duration = Duration::from_secs(4);
@@ -37,6 +37,7 @@ pub(super) struct Mischief {
     faults: Vec<Fault>,
     running: Vec<Running>,
     counts: Tally,
+    reshards_tried: usize,
 }
 
 /// How often what happened.
@@ -62,7 +63,7 @@ enum Ongoing {
     /// A worker can write no files until then.
     FullDisk { worker: String, until: Instant },
     /// A worker is stopped or cut off, until others have all that it held, and a while longer.
-    Away { worker: String, held: Vec<ShardId>, grace: Duration, taken: Option<Instant>, stopped: bool },
+    Away { worker: String, held: Vec<LeaseKey>, grace: Duration, taken: Option<Instant>, stopped: bool },
 }
 
 impl Mischief {
@@ -75,6 +76,7 @@ impl Mischief {
             faults: Vec::new(),
             running: Vec::new(),
             counts: Tally::default(),
+            reshards_tried: 0,
         }
     }
 
@@ -118,13 +120,19 @@ impl Mischief {
             return Ok(None);
         }
         let what = match (kind, victim) {
-            (Chaos::Reshard, _) => match stage.reshard(self.shards, &mut self.rng).await {
-                Ok(done) => {
-                    self.counts.reshards += 1;
-                    done
+            (Chaos::Reshard, _) => {
+                // Each stream in its turn.
+                let stream = &stage.streams[self.reshards_tried % stage.streams.len()];
+                self.reshards_tried += 1;
+                let of = if stage.streams.len() > 1 { format!(" of {stream}") } else { String::new() };
+                match stage.reshard(stream, self.shards, &mut self.rng).await {
+                    Ok(done) => {
+                        self.counts.reshards += 1;
+                        done + &of
+                    }
+                    Err(refused) => return Ok(Some(format!("no resharding{of}: {refused}"))),
                 }
-                Err(refused) => return Ok(Some(format!("no resharding: {refused}"))),
-            },
+            }
             (Chaos::Throttle, _) => self.spell(Weather::Throttle, stage, now),
             (Chaos::Broken, _) => self.spell(Weather::Broken, stage, now),
             (Chaos::Slow, _) => self.spell(Weather::Slow, stage, now),
@@ -215,7 +223,7 @@ impl Mischief {
             let over = match &mut running.what {
                 Ongoing::Spell { until } | Ongoing::FullDisk { until, .. } => now >= *until,
                 Ongoing::Away { worker, held, grace, taken, .. } => {
-                    if !held_by(held_now, worker).any(|lease| held.contains(&lease.shard)) {
+                    if !held_by(held_now, worker).any(|lease| held.contains(&lease.key)) {
                         taken.get_or_insert(now);
                     }
                     taken.is_some_and(|taken| now >= taken + *grace) || now >= running.at + AWAY_MAX
@@ -298,7 +306,7 @@ impl Mischief {
     }
 
     fn send_away(&mut self, worker: String, held: &[Held], at: Instant, stopped: bool) {
-        let held = held_by(held, &worker).map(|lease| lease.shard.clone()).collect();
+        let held = held_by(held, &worker).map(|lease| lease.key.clone()).collect();
         let grace = Duration::from_millis(self.rng.random_range(200..3_000));
         let what = Ongoing::Away { worker, held, grace, taken: None, stopped };
         self.running.push(Running { fault: self.faults.len(), at, what });

@@ -20,9 +20,11 @@ mod crew;
 mod error;
 mod faults;
 mod follow;
+mod judge;
 mod ledger;
 mod mischief;
 mod prepare;
+mod producer;
 mod proxy;
 mod readers;
 pub mod report;
@@ -37,7 +39,7 @@ pub use crew::WorkerUse;
 pub use error::LoadError;
 pub use faults::Service;
 pub use run::run;
-pub use verdict::{Fault, LatencyMs, Requests, Sample, Verdict};
+pub use verdict::{Fault, LatencyMs, Requests, Sample, StreamVerdict, Verdict};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -49,17 +51,19 @@ use crate::trial::workers::WorkerEndpoints;
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct LoadPlan {
-    /// Records per second.
+    /// Records per second of a stream.
     pub rate: f64,
     /// Records per second in the end.
     pub ramp_to: Option<f64>,
-    /// Shards at the start.
+    /// Streams of the application, each with the load and the shards that are given here.
+    pub streams: usize,
+    /// Shards of a stream at the start.
     pub shards: u32,
     /// Worker processes.
     pub workers: usize,
     /// For how long records are put.
     pub duration: Duration,
-    /// Records to put at most.
+    /// Records to put into a stream at most.
     pub records: Option<u64>,
     /// Kinds of faults.
     pub chaos: Choice,

@@ -40,6 +40,10 @@ pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), LoadError> {
         let text = "--initial-position does not work with --worker-command: leave one of them out";
         return Err(LoadError::Wish(text.to_owned()));
     }
+    if plan.streams > 1 && plan.worker_command.is_some() {
+        let text = "--streams does not work with --worker-command, whose lines name no stream: leave one of them out";
+        return Err(LoadError::Wish(text.to_owned()));
+    }
     let on_s3 = matches!(plan.lake, Some(LakeUrl::S3 { .. }));
     if on_s3 && plan.endpoints.s3.is_none() && plan.chaos.0.contains(&Chaos::DiskFull) {
         let text = "--chaos disk-full on s3:// needs --s3-endpoint with a server on http://, or a folder as the lake";

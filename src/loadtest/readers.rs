@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::shard::ShardId;
+use crate::lease::LeaseKey;
 
 /// A lease at one look.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
-    /// Its shard, which is not finished.
-    pub(super) shard: ShardId,
+    /// Its key; the shard is not finished.
+    pub(super) key: LeaseKey,
     /// Its owner.
     pub(super) owner: Option<String>,
     /// Moves while the owner renews.
@@ -42,8 +42,8 @@ pub(super) struct Readers {
     /// An owner that has not renewed for so long reads no more.
     failover: Duration,
     /// Of each lease the counter and when it last moved, and the last look at which it had a reader.
-    known: HashMap<ShardId, Known>,
-    unread: HashMap<ShardId, (Instant, Option<usize>)>,
+    known: HashMap<LeaseKey, Known>,
+    unread: HashMap<LeaseKey, (Instant, Option<usize>)>,
 }
 
 #[derive(Debug)]
@@ -58,8 +58,8 @@ impl Readers {
         Self { failover, known: HashMap::new(), unread: HashMap::new() }
     }
 
-    /// Takes in one look: the leases whose parents are finished; who can read; which fault is to blame for a lease, by the owner that cannot
-    /// read, or in general. Answers the gaps that have ended. A shard that is finished or gone ends its gap too.
+    /// Takes in one look: the leases whose parents are finished; who can read; which fault is to blame for a lease, by the
+    /// owner that cannot read, or in general. Answers the gaps that have ended. A shard that is finished or gone ends its gap too.
     pub(super) fn look(
         &mut self,
         now: Instant,
@@ -68,9 +68,9 @@ impl Readers {
         blame: impl Fn(Option<&str>) -> Option<Cause>,
     ) -> Vec<Gap> {
         // Where nobody reads: since when, and whom to blame.
-        let mut unread: HashMap<&ShardId, (Instant, Option<Cause>)> = HashMap::new();
+        let mut unread: HashMap<&LeaseKey, (Instant, Option<Cause>)> = HashMap::new();
         for lease in leases {
-            let known = self.known.entry(lease.shard.clone()).or_insert(Known {
+            let known = self.known.entry(lease.key.clone()).or_insert(Known {
                 counter: lease.counter,
                 moved: now,
                 read: None,
@@ -82,27 +82,27 @@ impl Readers {
             match lease.owner.as_deref() {
                 Some(owner) if reads(owner) && now < valid_until => known.read = Some(now),
                 Some(owner) if reads(owner) => {
-                    unread.insert(&lease.shard, (valid_until, blame(None)));
+                    unread.insert(&lease.key, (valid_until, blame(None)));
                 }
                 owner => {
                     let cause = blame(owner);
                     // A lease can be given to a worker long after that was killed.
                     let since = cause.map(|cause| cause.at).max(known.read).unwrap_or(now);
-                    unread.insert(&lease.shard, (since.min(now), cause));
+                    unread.insert(&lease.key, (since.min(now), cause));
                 }
             }
         }
-        self.known.retain(|shard, _| leases.iter().any(|lease| lease.shard == *shard));
+        self.known.retain(|key, _| leases.iter().any(|lease| lease.key == *key));
         let mut ended = Vec::new();
-        self.unread.retain(|shard, (since, fault)| {
-            let goes_on = unread.contains_key(shard);
+        self.unread.retain(|key, (since, fault)| {
+            let goes_on = unread.contains_key(key);
             if !goes_on {
                 ended.push(Gap { fault: *fault, length: now.saturating_duration_since(*since) });
             }
             goes_on
         });
-        for (shard, (since, cause)) in unread {
-            self.unread.entry(shard.clone()).or_insert((since, cause.map(|cause| cause.fault)));
+        for (key, (since, cause)) in unread {
+            self.unread.entry(key.clone()).or_insert((since, cause.map(|cause| cause.fault)));
         }
         ended
     }
@@ -121,7 +121,7 @@ mod tests {
     const FAILOVER: Duration = Duration::from_secs(3);
 
     fn held(shard: &str, owner: Option<&str>, counter: u64) -> Held {
-        Held { shard: ShardId::new(shard), owner: owner.map(str::to_owned), counter }
+        Held { key: LeaseKey::parse(shard), owner: owner.map(str::to_owned), counter }
     }
 
     #[test]
@@ -137,6 +137,20 @@ mod tests {
         assert_eq!(look(9, &[held("1", Some("a"), 1)], |who| who != "a"), []);
         let gap = Gap { fault: Some(3), length: TICK * 10 };
         assert_eq!(look(10, &[held("1", Some("b"), 2)], |who| who != "a"), [gap]);
+    }
+
+    #[test]
+    fn shards_of_equal_ids_have_gaps_of_their_own() {
+        let (mut readers, start) = (Readers::new(FAILOVER), Instant::now());
+        let [one, other] = ["1:trades:5:1", "1:trades-2:5:1"];
+        let mut look = |ticks: u32, leases: &[Held]| {
+            (readers.look(start + TICK * ticks, leases, |_| true, |_| None), readers.unread())
+        };
+        assert_eq!(look(0, &[held(one, Some("a"), 1), held(other, None, 1)]), (vec![], 1));
+        assert_eq!(look(1, &[held(one, None, 1), held(other, None, 1)]), (vec![], 2));
+        let gap = |ticks| vec![Gap { fault: None, length: TICK * ticks }];
+        assert_eq!(look(2, &[held(one, None, 1), held(other, Some("a"), 2)]), (gap(2), 1));
+        assert_eq!(look(5, &[held(one, Some("a"), 2), held(other, Some("a"), 2)]), (gap(5), 0));
     }
 
     #[test]

@@ -35,12 +35,14 @@ fn write_page(page: &mut String, verdict: &Verdict, command: &str) -> std::fmt::
         escaped(command)
     )?;
     figures(page, verdict)?;
+    streams(page, verdict)?;
+    let names: Vec<&str> = verdict.streams.iter().map(|stream| stream.check.stream.as_str()).collect();
     let end = verdict.samples.last().map_or(1.0, |sample| sample.seconds).max(1.0);
     for (title, svg) in [
-        ("Throughput", charts::throughput(&verdict.samples, &verdict.faults)),
+        ("Throughput", charts::throughput(&names, &verdict.samples, &verdict.faults)),
         (
             "Lag: age of the oldest record that is not in the lake",
-            charts::lag(&verdict.samples, &verdict.faults),
+            charts::lag(&names, &verdict.samples, &verdict.faults),
         ),
     ] {
         write!(page, "<h2>{title}</h2>{svg}")?;
@@ -73,7 +75,7 @@ fn figures(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
         ("of which dead letters", grouped(verdict.dead_letters)),
         ("missing", grouped(verdict.missing)),
         ("duplicated", grouped(verdict.duplicated)),
-        ("other defects", grouped(other_defects(verdict))),
+        ("other defects", grouped(verdict.lake.other_defects())),
         ("put, records per second", format!("{:.0}", verdict.put_per_second)),
         ("delivered, records per second", format!("{:.0}", verdict.delivered_per_second)),
         (
@@ -96,10 +98,40 @@ fn figures(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
     Ok(())
 }
 
-fn other_defects(verdict: &Verdict) -> u64 {
-    let others =
-        verdict.lake.defects().into_iter().filter(|(name, _)| !["missing", "duplicated"].contains(name));
-    others.map(|(_, count)| count).sum()
+/// A line for each stream, where there are several.
+fn streams(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
+    if verdict.streams.len() < 2 {
+        return Ok(());
+    }
+    page.push_str(
+        "<h2>Streams</h2><table><tr><th>stream</th><th class=\"n\">put</th><th class=\"n\">dead letters</th>\
+         <th class=\"n\">missing</th><th class=\"n\">duplicated</th><th class=\"n\">other defects</th>\
+         <th class=\"n\">put to lake, p50 / p99 / max</th><th class=\"n\">longest lag</th><th>exactly once</th></tr>",
+    );
+    for stream in &verdict.streams {
+        let (lake, latency) = (&stream.check.lake, stream.latency_ms);
+        write!(page, "<tr><td>{}</td>", escaped(&stream.check.stream))?;
+        let counts =
+            [lake.records_put, lake.dead_letters, lake.missing, lake.duplicated, lake.other_defects()];
+        for count in counts {
+            write!(page, "<td class=\"n\">{}</td>", grouped(count))?;
+        }
+        let (class, proven) = match stream.exactly_once {
+            Some(true) => ("ok", "yes"),
+            Some(false) => ("bad", "no"),
+            None => ("bad", "no verdict"),
+        };
+        write!(
+            page,
+            "<td class=\"n\">{} / {} / {}</td><td class=\"n\">{}</td><td class=\"{class}\">{proven}</td></tr>",
+            seconds(latency.p50),
+            seconds(latency.p99),
+            seconds(latency.max),
+            seconds(stream.lag_ms_max)
+        )?;
+    }
+    page.push_str("</table>");
+    Ok(())
 }
 
 fn faults(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
@@ -196,14 +228,29 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::loadtest::chaos::ALL;
-    use crate::loadtest::verdict::{Fault, LatencyMs, Sample};
+    use crate::loadtest::verdict::{Fault, LatencyMs, Sample, StreamSample, StreamVerdict};
+    use crate::trial::StreamCheck;
+
+    fn stream(name: &str, missing: u64) -> StreamVerdict {
+        let mut check = StreamCheck { stream: name.to_owned(), ..StreamCheck::default() };
+        (check.lake.records_put, check.lake.missing) = (300_000, missing);
+        StreamVerdict {
+            check,
+            exactly_once: Some(missing == 0),
+            no_verdict: None,
+            latency_ms: LatencyMs { p50: 1_900, p99: 5_100, max: 9_000 },
+            lag_ms_max: 9_000,
+        }
+    }
 
     fn verdict(missing: u64) -> Verdict {
         let samples = (0..=60u32).map(|second| Sample {
             seconds: second.into(),
-            put: 5_000 * u64::from(second),
-            delivered: 5_000 * u64::from(second.saturating_sub(3) / 2 * 2),
-            lag_ms: 2_500,
+            streams: vec![StreamSample {
+                put: 5_000 * u64::from(second),
+                delivered: 5_000 * u64::from(second.saturating_sub(3) / 2 * 2),
+                lag_ms: 2_500,
+            }],
             unread: usize::from(second == 30),
         });
         let faults = ALL.into_iter().zip(1u32..).map(|(kind, number)| Fault {
@@ -225,6 +272,7 @@ mod tests {
             exactly_once: Some(missing == 0),
             no_verdict: None,
             lake: Default::default(),
+            streams: vec![stream("trades", missing)],
             resent: 0,
             put_seconds: 60.0,
             seconds: 64.0,
@@ -264,6 +312,35 @@ mod tests {
         assert!(page.contains("No verdict: nothing was &lt;put&gt;") && !page.contains("exactly once"));
         let json = serde_json::to_value(&nothing).unwrap();
         assert!(json["exactly_once"].is_null() && json["no_verdict"] == "nothing was <put>", "{json}");
+    }
+
+    #[test]
+    fn several_streams_are_shown_each_for_itself() {
+        let mut both = verdict(0);
+        both.streams.push(stream("trades-2", 7));
+        both.streams[1].exactly_once = None;
+        for sample in &mut both.samples {
+            sample.streams.push(StreamSample { lag_ms: 1_000, ..sample.streams[0] });
+        }
+        let page = html(&both, "");
+        for expected in [
+            "<td>trades</td>",
+            "<td>trades-2</td><td class=\"n\">300,000</td><td class=\"n\">0</td><td class=\"n\">7</td>",
+            "trades-2, in the lake",
+            "<td class=\"ok\">yes</td>",
+            "<td class=\"bad\">no verdict</td>",
+        ] {
+            assert!(page.contains(expected), "{expected} is not in the page");
+        }
+        assert!(!html(&verdict(0), "").contains("<h2>Streams"));
+        let text = both.to_string();
+        assert!(text.lines().any(|line| line.contains("trades-2 ") && line.contains("300,000")), "{text}");
+        assert!(!verdict(0).to_string().contains("trades"));
+        let json = serde_json::to_value(&both).unwrap();
+        assert_eq!(
+            (&json["streams"][1]["stream"], &json["streams"][1]["missing"]),
+            (&"trades-2".into(), &7.into())
+        );
     }
 
     #[test]

@@ -1,13 +1,11 @@
 //! A run from start to verdict.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -16,25 +14,24 @@ use super::chaos::{Chaos, Timetable};
 use super::crew::Crew;
 use super::error::LoadError;
 use super::follow::Follow;
-use super::ledger::{Finished, Ledger, Progress, Since};
+use super::judge::judge;
+use super::ledger::{Ledger, Since};
 use super::mischief::Mischief;
 use super::prepare::{Begin, check_wishes, prepare};
+use super::producer::{self, Flow, Producer};
 use super::readers::{Held, Readers};
 use super::stage::Stage;
-use super::verdict::{LatencyMs, Requests, Sample, Verdict};
-use crate::aws::StreamAddress;
+use super::verdict::{Sample, StreamSample, Verdict};
 use crate::clock::wall_clock_us;
 use crate::deliver::LakeUrl;
-use crate::generate::kinesis::{Receipt, StreamWriter};
-use crate::generate::synthetic::{Mix, Synthetic};
-use crate::generate::{self, Plan, Ramp, Sink, Source, Totals, envelope};
-use crate::lease::{Lease, LeaseTable};
+use crate::generate::Totals;
+use crate::lease::{Lease, LeaseKey, LeaseTable};
+use crate::shard::Checkpoint;
 use crate::shard::graph::ready;
-use crate::shard::{Checkpoint, ShardId};
 use crate::shutdown::joined;
 use crate::terminal::say;
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
-use crate::trial::{Complaints, Display, LakeCheck, VerifyError, verify, verify_foreign};
+use crate::trial::{Checkpoints, Complaints, Display, Progress};
 
 /// Short, so that a minute shows what takes a day in production.
 const BATCH_AGE: Duration = Duration::from_secs(2);
@@ -51,8 +48,6 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const WARM_UP_MAX: Duration = Duration::from_secs(120);
 /// So many workers that end by themselves without any progress are not worth another.
 const HOPELESS: usize = 20;
-/// Share of the records that no consumer can decode, so that dead letters go through the same fire.
-const BAD_RATE: f64 = 0.001;
 /// Workers that do not start together start so far apart.
 const STARTS_APART: Duration = Duration::from_millis(1500);
 /// What is put before the application begins, where there is such a time.
@@ -79,7 +74,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     let listed = store.list_with_delimiter(Some(&root)).await;
     listed.map_err(|error| LoadError::server(format!("lake {}", stage.lake), error))?;
     let mut crew = Crew::new(WorkerSettings {
-        stream: stage.stream.clone(),
+        streams: stage.streams.clone(),
         application: stage.application.clone(),
         lake: stage.lake.to_string(),
         region: stage.region(),
@@ -103,18 +98,29 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
         crew.start(&mut stage, 0).await?;
     }
     say(format!(
-        "producer ─► stream {} ({} shards) ─► {} worker processes",
-        stage.stream, plan.shards, plan.workers
+        "producer ─► {} {} ({} shards{}) ─► {} worker processes",
+        if plan.streams > 1 { "streams" } else { "stream" },
+        stage.streams.join(", "),
+        plan.shards,
+        if plan.streams > 1 { " each" } else { "" },
+        plan.workers
     ));
     say(format!("       ─► lake in {}; logs in {}", stage.lake, plan.dir.join("logs").display()));
 
     let leases: Arc<dyn LeaseTable> = Arc::new(stage.leases());
-    let ledger = Ledger::default();
+    let ledger = Ledger::new(&stage.streams);
     let mut begun = true;
     if let Some((_, Checkpoint::Latest)) = plan.initial {
         ledger.counts_from(if first > 0 { Since::Beginning } else { Since::NotYet });
         begun = false;
     }
+    let producer = Producer {
+        kinesis: stage.kinesis(),
+        streams: stage.streams.clone(),
+        region: stage.region_name.clone(),
+        ledger: ledger.clone(),
+        seed: plan.seed,
+    };
     let mut run = Run {
         follow: plan.worker_command.is_some().then(|| Follow::new(store, root, ledger.clone())),
         mischief: Mischief::new(plan.seed, plan.shards, Instant::now()),
@@ -126,13 +132,14 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
         begin,
         begun,
         plan: &plan,
+        checkpoints: Checkpoints::new(&stage.streams),
         stage,
         crew,
         ledger,
-        finished: Finished::default(),
+        producer,
         readers: Readers::new(FAILOVER),
         samples: Vec::new(),
-        lag_ms_max: 0,
+        lag_ms_max: vec![0; plan.streams],
         unread_ms_otherwise: 0,
         ended_by_themselves: Vec::new(),
     };
@@ -152,21 +159,23 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     if let Err(error) = run.crew.drain().await {
         run.ended_by_themselves.push(error.to_string());
     }
-    run.judge(&totals, seconds).await
+    judge(run, &totals, seconds).await
 }
 
-struct Run<'a> {
-    plan: &'a LoadPlan,
-    stage: Stage,
-    crew: Crew,
-    ledger: Ledger,
+/// A run, and what was seen of it.
+pub(super) struct Run<'a> {
+    pub(super) plan: &'a LoadPlan,
+    pub(super) stage: Stage,
+    pub(super) crew: Crew,
+    pub(super) ledger: Ledger,
+    producer: Producer,
     /// Where another consumer runs.
-    follow: Option<Follow>,
-    finished: Finished,
+    pub(super) follow: Option<Follow>,
+    checkpoints: Checkpoints,
     timetable: Timetable,
     /// Of the timetable alone, so that the same seed gives the same faults whatever became of the last one.
     chaos_rng: ChaCha8Rng,
-    mischief: Mischief,
+    pub(super) mischief: Mischief,
     readers: Readers,
     started: Instant,
     /// Workers that are yet to be started, and when the next one is.
@@ -175,33 +184,27 @@ struct Run<'a> {
     begin: Option<Begin>,
     /// Every shard has had a lease: what is put from now on must be in the lake.
     begun: bool,
-    samples: Vec<Sample>,
-    lag_ms_max: u64,
-    unread_ms_otherwise: u64,
-    ended_by_themselves: Vec<String>,
+    pub(super) samples: Vec<Sample>,
+    /// Of each stream.
+    pub(super) lag_ms_max: Vec<u64>,
+    pub(super) unread_ms_otherwise: u64,
+    pub(super) ended_by_themselves: Vec<String>,
 }
 
 impl Run<'_> {
-    /// Puts, watches and does mischief until every record is below a checkpoint. Answers what was put and how long all
-    /// of it took.
-    async fn until_delivered(&mut self, table: Arc<dyn LeaseTable>) -> Result<(Totals, f64), LoadError> {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a guess for a bar")]
-        let expected = (self.plan.rate.midpoint(self.plan.ramp_to.unwrap_or(self.plan.rate))
-            * self.plan.duration.as_secs_f64()) as u64;
-        let expected = self.plan.records.map_or(expected, |records| records.min(expected));
-        let mut display = Display::new(expected);
+    /// Puts, watches and does mischief until every record is below a checkpoint. Answers what was put into each stream,
+    /// and how long all of it took.
+    async fn until_delivered(&mut self, table: Arc<dyn LeaseTable>) -> Result<(Vec<Totals>, f64), LoadError> {
+        let mut display = Display::new(self.plan.expected());
         self.warm_up(&display).await?;
         if self.begin == Some(Begin::After) {
             self.put_first(&display, table.as_ref()).await?;
         }
-        let mut entering = JoinSet::new();
-        let mut putting = JoinSet::new();
-        let writer = self.writer(self.ledger.open(&mut entering));
-        putting.spawn(put(self.plan.clone(), writer, self.started));
-        let mut totals: Option<Totals> = None;
+        let mut putting = self.producer.put(self.plan, self.started);
+        let mut totals = vec![Totals::default(); self.plan.streams];
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut flowing = JoinSet::new();
+        let mut flowing = Flow::new();
         let enough = CancellationToken::new();
         let mut all_put: Option<Instant> = None;
         let mut moved = (Instant::now(), 0);
@@ -212,20 +215,18 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 Some(done) = putting.join_next() => {
-                    let done = joined(done).await?;
-                    while let Some(entered) = entering.join_next().await {
-                        joined(entered).await?;
-                    }
-                    display.say(&format!("all records put: {}; no more faults", done.written));
-                    self.mischief.heal_all(&mut self.crew, &self.stage);
-                    totals = Some(done);
-                    all_put = Some(Instant::now());
-                    if self.follow.is_some() {
-                        let writer = self.writer(self.ledger.open_optional(&mut entering));
-                        flowing.spawn(flow_on(self.plan.clone(), writer, enough.clone()));
+                    let (stream, done) = joined(done).await?;
+                    totals[stream] = done;
+                    if putting.is_empty() {
+                        let written: u64 = totals.iter().map(|totals| totals.written).sum();
+                        display.say(&format!("all records put: {written}; no more faults"));
+                        self.mischief.heal_all(&mut self.crew, &self.stage);
+                        all_put = Some(Instant::now());
+                        if self.follow.is_some() {
+                            flowing = self.producer.flow_on(self.plan.shards, &enough);
+                        }
                     }
                 }
-                Some(entered) = entering.join_next() => joined(entered).await?,
                 Some(flowed) = flowing.join_next() => joined(flowed).await.map(|_| ())?,
                 _ = ticks.tick() => {}
             }
@@ -235,8 +236,11 @@ impl Run<'_> {
                 display.end();
                 return Err(LoadError::Hopeless { logs: self.plan.dir.join("logs") });
             }
-            let (progress, held) = match &self.follow {
-                Some(follow) => follow.look(Instant::now()),
+            let (each, held) = match &self.follow {
+                Some(follow) => {
+                    let (progress, held) = follow.look(Instant::now());
+                    (vec![progress], held)
+                }
                 None => {
                     // The first worker makes the table; later, a server that does not answer leaves things as they
                     // were seen.
@@ -247,25 +251,25 @@ impl Run<'_> {
                     self.look(&leases)
                 }
             };
-            self.note(&progress);
+            let progress = Progress::sum(&each);
+            self.note(&each);
             let mut line = self.line(&progress);
             if progress.put > progress.delivered
                 && let Some(text) = complaints.while_still(progress.delivered, self.crew.workers()).await
             {
                 line = format!("{line}  {text}");
             }
-            display.show(progress.delivered, progress.put, totals.is_some(), &line);
+            display.show(progress.delivered, progress.put, all_put.is_some(), &line);
             let begun = self.begun && self.to_start == 0;
-            if let Some(totals) = totals.take_if(|_| begun && progress.delivered == progress.put) {
+            if all_put.is_some() && begun && progress.delivered == progress.put {
                 break (totals, self.started.elapsed().as_secs_f64());
             }
             for said in self.mischief.heal(&held, &mut self.crew, &self.stage)? {
                 display.say(&said);
             }
             // A fault before the beginning would leave open what must be in the lake.
-            if totals.is_none()
-                && self.begun
-                && self.to_start == 0
+            if all_put.is_none()
+                && begun
                 && let Some(kind) = self.timetable.due(self.started.elapsed(), &mut self.chaos_rng)
             {
                 let (crew, stage) = (&mut self.crew, &mut self.stage);
@@ -278,7 +282,7 @@ impl Run<'_> {
                 hopeless = 0;
             } else if self.follow.is_some() {
                 let quiet = all_put.is_some_and(|at| at.max(moved.0).elapsed() > PATIENCE);
-                if let Some(totals) = totals.take_if(|_| quiet) {
+                if quiet {
                     let left = progress.put - progress.delivered;
                     let patience = PATIENCE.as_secs();
                     display
@@ -295,7 +299,7 @@ impl Run<'_> {
         display.end();
         // What flowed on must be known before the lake is read.
         enough.cancel();
-        flowed(flowing, entering).await?;
+        producer::over(flowing).await?;
         Ok(done)
     }
 
@@ -303,10 +307,8 @@ impl Run<'_> {
     /// run begins.
     async fn warm_up(&mut self, display: &Display) -> Result<(), LoadError> {
         let Some(follow) = self.follow.take() else { return Ok(()) };
-        let (mut entering, mut flowing) = (JoinSet::new(), JoinSet::new());
         let enough = CancellationToken::new();
-        let writer = self.writer(self.ledger.open_optional(&mut entering));
-        flowing.spawn(flow_on(self.plan.clone(), writer, enough.clone()));
+        let flowing = self.producer.flow_on(self.plan.shards, &enough);
         let shards = usize::try_from(self.plan.shards).unwrap_or(usize::MAX);
         let mut ended = 0;
         while follow.shards() < shards && self.started.elapsed() < WARM_UP_MAX {
@@ -317,7 +319,7 @@ impl Run<'_> {
             }
         }
         enough.cancel();
-        flowed(flowing, entering).await?;
+        producer::over(flowing).await?;
         let took = self.started.elapsed().as_secs_f64();
         display.say(&format!("{} of {shards} shards are read after {took:.1} s", follow.shards()));
         self.started = Instant::now();
@@ -328,11 +330,7 @@ impl Run<'_> {
 
     /// Records from before the application, on a stream that nobody reads; then the first worker, until it has begun.
     async fn put_first(&mut self, display: &Display, table: &dyn LeaseTable) -> Result<(), LoadError> {
-        let (mut entering, mut putting) = (JoinSet::new(), JoinSet::new());
-        let writer = self.writer(self.ledger.open(&mut entering));
-        let plan = LoadPlan { duration: FIRST_RECORDS, ramp_to: None, ..self.plan.clone() };
-        putting.spawn(put(plan, writer, Instant::now()));
-        flowed(putting, entering).await?;
+        producer::over(self.producer.put(&self.plan.lasting(FIRST_RECORDS), Instant::now())).await?;
         self.started = Instant::now();
         self.next_start = Instant::now();
         self.start_next(display).await?;
@@ -369,24 +367,13 @@ impl Run<'_> {
 
     /// The application has begun when every shard has a lease.
     fn note_beginning(&mut self, leases: &[Lease], display: &Display) {
-        if self.begun || leases.len() < usize::try_from(self.plan.shards).unwrap_or(usize::MAX) {
+        let shards = usize::try_from(self.plan.shards).unwrap_or(usize::MAX);
+        if self.begun || leases.len() < shards.saturating_mul(self.plan.streams) {
             return;
         }
         self.begun = true;
         self.ledger.counts_from(Since::Begun(wall_clock_us()));
         display.say("every shard has a lease: records put from now on must be in the lake");
-    }
-
-    fn writer(&self, receipts: mpsc::Sender<Vec<Receipt>>) -> StreamWriter {
-        let table =
-            envelope::Table { name: "CryptoTransactions".to_owned(), region: self.stage.region_name.clone() };
-        let writer = StreamWriter::new(
-            self.stage.kinesis(),
-            StreamAddress::named(&self.stage.stream),
-            table,
-            self.plan.seed,
-        );
-        writer.with_receipts(receipts)
     }
 
     /// A worker that ends by itself is started again, as ECS would. Answers how many there were.
@@ -409,19 +396,22 @@ impl Run<'_> {
     }
 
     /// Takes in one look at the lease table; answers how far the workers are, and who holds what is not finished.
-    fn look(&mut self, leases: &[Lease]) -> (Progress, Vec<Held>) {
-        let by_key: BTreeMap<&ShardId, &Lease> =
-            leases.iter().map(|lease| (lease.key.shard(), lease)).collect();
-        let progress = self.ledger.progress(&by_key, &mut self.finished);
+    fn look(&mut self, leases: &[Lease]) -> (Vec<Progress>, Vec<Held>) {
+        let by_key: HashMap<&LeaseKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
+        self.checkpoints.see(leases);
+        let progress = self.ledger.progress(&self.checkpoints);
         let held = |lease: &&Lease| Held {
-            shard: lease.key.shard().clone(),
+            key: lease.key.clone(),
             owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
             counter: lease.counter,
         };
         let unfinished: Vec<&Lease> = leases.iter().filter(|lease| !lease.finished()).collect();
         let to_read: Vec<Held> = unfinished
             .iter()
-            .filter(|lease| ready(&lease.parents, |parent| by_key.get(parent).map(|lease| &lease.checkpoint)))
+            .filter(|lease| {
+                let of = |parent: &_| by_key.get(&lease.key.sibling(parent)).map(|lease| &lease.checkpoint);
+                ready(&lease.parents, of)
+            })
             .map(held)
             .collect();
         let now = Instant::now();
@@ -438,30 +428,31 @@ impl Run<'_> {
     }
 
     /// Keeps what one look has shown.
-    fn note(&mut self, progress: &Progress) {
-        let lag_us = progress.oldest_us.map_or(0, |oldest| wall_clock_us() - oldest);
-        let lag_ms = u64::try_from(lag_us / 1_000).unwrap_or(0);
-        self.lag_ms_max = self.lag_ms_max.max(lag_ms);
+    fn note(&mut self, streams: &[Progress]) {
+        let now_us = wall_clock_us();
+        for (max, stream) in self.lag_ms_max.iter_mut().zip(streams) {
+            *max = stream.lag_ms(now_us).max(*max);
+        }
         let seconds = self.started.elapsed().as_secs_f64();
         if self.samples.last().is_none_or(|last| seconds - last.seconds >= SAMPLE_EVERY.as_secs_f64()) {
-            self.samples.push(Sample {
-                seconds,
-                put: progress.put,
-                delivered: progress.delivered,
-                lag_ms,
-                unread: self.readers.unread(),
-            });
+            let of = |stream: &Progress| StreamSample {
+                put: stream.put,
+                delivered: stream.delivered,
+                lag_ms: stream.lag_ms(now_us),
+            };
+            let sample = streams.iter().map(of).collect();
+            self.samples.push(Sample { seconds, streams: sample, unread: self.readers.unread() });
             self.crew.measure();
             // Where another consumer has its checkpoint is not known: it may come back for anything.
             if self.follow.is_none() {
-                let oldest = progress.oldest_us.unwrap_or_else(wall_clock_us);
+                let oldest = Progress::sum(streams).oldest_us.unwrap_or(now_us);
                 self.stage.forget_before(oldest - KEPT_US);
             }
         }
     }
 
     fn line(&self, progress: &Progress) -> String {
-        let lag = progress.oldest_us.map_or(0, |oldest| (wall_clock_us() - oldest) / 100_000);
+        let lag = progress.lag_ms(wall_clock_us()) / 100;
         let workers = self.crew.healthy().len();
         let unread = match self.readers.unread() {
             0 => String::new(),
@@ -474,126 +465,4 @@ impl Run<'_> {
             self.mischief.faults().len()
         )
     }
-
-    /// Reads the lake back.
-    async fn judge(mut self, totals: &Totals, seconds: f64) -> Result<Verdict, LoadError> {
-        say("reading the lake back");
-        self.follow = None;
-        let (store, root) = self.stage.lake_store().await?;
-        let mut shown = Instant::now();
-        let shown = |read, all| {
-            if shown.elapsed() > Duration::from_secs(2) {
-                shown = Instant::now();
-                say(format!("{read} of {all} objects read"));
-            }
-        };
-        let puts = self.ledger.clone().close();
-        let lake = match &self.plan.worker_command {
-            None => verify(store, &root, puts, None, shown).await?,
-            Some(_) => verify_foreign(store, &root, puts, shown).await?,
-        };
-        let requests = requests(&self.stage, lake.records_put);
-        self.stage.strike().await;
-        let latency = |percent| lake.latencies.percentile(percent);
-        let counts = self.mischief.counts();
-        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
-        let per_second = |seconds: f64| lake.records_put as f64 / seconds.max(f64::MIN_POSITIVE);
-        let (exactly_once, no_verdict) =
-            super::verdict::exactly_once(lake.ok(), totals.written, lake.records_put);
-        Ok(Verdict {
-            worker_command: self.plan.worker_command.clone(),
-            seed: self.plan.seed,
-            put: lake.records_put,
-            delivered: lake.records_put - lake.missing,
-            dead_letters: lake.dead_letters,
-            missing: lake.missing,
-            duplicated: lake.duplicated,
-            exactly_once,
-            no_verdict,
-            resent: totals.resent,
-            put_seconds: totals.seconds,
-            seconds,
-            put_per_second: per_second(totals.seconds),
-            delivered_per_second: per_second(seconds),
-            latency_ms: LatencyMs { p50: latency(50), p99: latency(99), max: latency(100) },
-            lag_ms_max: self.lag_ms_max,
-            workers_killed: counts.killed,
-            zombies: counts.zombies,
-            reshards: counts.reshards,
-            ended_by_themselves: self.ended_by_themselves,
-            faults: self.mischief.into_faults(),
-            unread_ms_otherwise: self.unread_ms_otherwise,
-            requests,
-            workers: self.crew.uses(),
-            samples: self.samples,
-            lake: LakeCheck { latencies: Default::default(), ..lake },
-        })
-    }
-}
-
-/// Puts records until the time or the records are over.
-async fn put(
-    plan: LoadPlan,
-    writer: StreamWriter,
-    started: Instant,
-) -> Result<Totals, generate::GenerateError> {
-    let mix = Mix { bad_rate: BAD_RATE, ..Mix::default() };
-    let source = Source::Synthetic(Box::new(Synthetic::new(plan.seed, mix)));
-    let amount = Plan {
-        records: plan.records,
-        rate: Some(plan.rate),
-        ramp: plan.ramp_to.map(|to| Ramp { to, over: plan.duration }),
-    };
-    let time_is_up = CancellationToken::new();
-    let putting = generate::run(amount, source, Sink::Stream(Arc::new(writer)), |_| {}, time_is_up.clone());
-    let mut putting = std::pin::pin!(putting);
-    tokio::select! {
-        done = &mut putting => return done,
-        () = tokio::time::sleep_until(started + plan.duration) => time_is_up.cancel(),
-    }
-    putting.await
-}
-
-/// Waits for the end of what flowed, and of what is known about it.
-async fn flowed(
-    mut flowing: JoinSet<Result<Totals, generate::GenerateError>>,
-    mut entering: JoinSet<Result<(), VerifyError>>,
-) -> Result<(), LoadError> {
-    while let Some(flowed) = flowing.join_next().await {
-        joined(flowed).await?;
-    }
-    while let Some(entered) = entering.join_next().await {
-        joined(entered).await?;
-    }
-    Ok(())
-}
-
-/// Keeps the stream moving, a few records a second for each shard: a stream does not end in production, and some
-/// consumers close a batch by the record that comes after it.
-async fn flow_on(
-    plan: LoadPlan,
-    writer: StreamWriter,
-    enough: CancellationToken,
-) -> Result<Totals, generate::GenerateError> {
-    let source = Source::Synthetic(Box::new(Synthetic::new(plan.seed.wrapping_add(1), Mix::default())));
-    let amount = Plan { records: None, rate: Some(f64::from(plan.shards) * 4.0), ramp: None };
-    generate::run(amount, source, Sink::Stream(Arc::new(writer)), |_| {}, enough).await
-}
-
-fn requests(stage: &Stage, records: u64) -> Vec<Requests> {
-    let mut found: Vec<Requests> = Vec::new();
-    for ((service, operation), count) in stage.network.counts() {
-        if found.last().is_none_or(|last| last.service != service) {
-            let (requests, struck, per_million_records) = (0, 0, 0);
-            found.push(Requests { service, requests, struck, per_million_records, operations: Vec::new() });
-        }
-        let Some(of_service) = found.last_mut() else { continue };
-        of_service.requests += count.requests;
-        of_service.struck += count.struck;
-        of_service.operations.push((operation, count.requests));
-    }
-    for of_service in &mut found {
-        of_service.per_million_records = of_service.requests * 1_000_000 / records.max(1);
-    }
-    found
 }

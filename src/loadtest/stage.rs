@@ -1,4 +1,4 @@
-//! The servers of a run: embedded or somebody else's, the stream and the lease table in them, and the proxies in front.
+//! The servers of a run: embedded or somebody else's, the streams and the lease table in them, and the proxies in front.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use crate::local::{LocalAws, LocalSettings};
 use crate::shard::ShardLister;
 use crate::shard::kinesis::KinesisShardLister;
 use crate::terminal::say;
+use crate::trial::numbered;
 use crate::trial::workers::WorkerEndpoints;
 
 /// Share of the pages that the embedded Kinesis leaves empty amid chaos; the real one does so as a matter of course.
@@ -45,7 +46,8 @@ pub(super) struct Stage {
     region: Option<String>,
     /// Region as the records name it.
     pub(super) region_name: String,
-    pub(super) stream: String,
+    /// All with shards of equal ids.
+    pub(super) streams: Vec<String>,
     pub(super) application: String,
     pub(super) lake: LakeUrl,
     pub(super) network: Arc<Network>,
@@ -54,7 +56,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts or reaches the servers and makes the stream.
+    /// Starts or reaches the servers and makes the streams.
     pub(super) async fn set(plan: &LoadPlan, run: &str, lake: LakeUrl) -> Result<Self, LoadError> {
         let own = &plan.endpoints;
         let local = match (&own.kinesis, &own.dynamodb) {
@@ -98,14 +100,16 @@ impl Stage {
             embedded_kinesis: own.kinesis.is_none(),
             region,
             region_name,
-            stream: format!("kinetide-{run}"),
+            streams: numbered(&format!("kinetide-{run}"), plan.streams),
             application: format!("kinetide-{run}"),
             lake,
             network: Arc::default(),
             proxies: JoinSet::new(),
             seed: plan.seed,
         };
-        stage.make_stream(plan.shards).await?;
+        for stream in &stage.streams {
+            stage.make_stream(stream, plan.shards).await?;
+        }
         // A client that tries again by itself would put records twice without telling.
         let once = aws_sdk_kinesis::config::Builder::from(&for_kinesis)
             .retry_config(RetryConfig::disabled())
@@ -119,37 +123,33 @@ impl Stage {
         Ok(stage)
     }
 
-    async fn make_stream(&self, shards: u32) -> Result<(), LoadError> {
+    async fn make_stream(&self, stream: &str, shards: u32) -> Result<(), LoadError> {
         let shards = i32::try_from(shards).unwrap_or(i32::MAX);
-        let made = self.kinesis.create_stream().stream_name(&self.stream).shard_count(shards).send().await;
-        made.map_err(|error| self.refused(explain(&error)))?;
-        self.ready().await
+        let made = self.kinesis.create_stream().stream_name(stream).shard_count(shards).send().await;
+        made.map_err(|error| refused(stream, explain(&error)))?;
+        self.ready(stream).await
     }
 
     /// Waits until the stream is active.
-    async fn ready(&self) -> Result<(), LoadError> {
+    async fn ready(&self, stream: &str) -> Result<(), LoadError> {
         let started = Instant::now();
         loop {
-            let asked = self.kinesis.describe_stream_summary().stream_name(&self.stream).send().await;
+            let asked = self.kinesis.describe_stream_summary().stream_name(stream).send().await;
             let status = asked
-                .map_err(|error| self.refused(explain(&error)))?
+                .map_err(|error| refused(stream, explain(&error)))?
                 .stream_description_summary
                 .map(|summary| summary.stream_status);
             if status == Some(StreamStatus::Active) {
                 return Ok(());
             }
             if started.elapsed() > READY {
-                return Err(self.refused(format!("not ACTIVE within {} s", READY.as_secs())));
+                return Err(refused(stream, format!("not ACTIVE within {} s", READY.as_secs())));
             }
             sleep(Duration::from_millis(500)).await;
         }
     }
 
-    fn refused(&self, problem: String) -> LoadError {
-        LoadError::server(format!("stream {}", self.stream), problem)
-    }
-
-    /// A client for the stream that does not try again by itself.
+    /// A client for the streams that does not try again by itself.
     pub(super) fn kinesis(&self) -> Kinesis {
         self.kinesis.clone()
     }
@@ -206,15 +206,19 @@ impl Stage {
         Ok(endpoints)
     }
 
-    /// Splits, merges or changes the shard count; answers what was done. A stream that is still changing says no.
-    pub(super) async fn reshard(&self, shards: u32, rng: &mut ChaCha8Rng) -> Result<String, String> {
+    /// Splits or merges shards of a stream, or changes their count; answers what was done. A stream that is still changing says no.
+    pub(super) async fn reshard(
+        &self,
+        stream: &str,
+        shards: u32,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<String, String> {
         let listing =
-            KinesisShardLister::new(self.kinesis.clone(), StreamAddress::named(&self.stream)).list().await;
+            KinesisShardLister::new(self.kinesis.clone(), StreamAddress::named(stream)).list().await;
         let listing = listing.map_err(|error| error.to_string())?;
         let Some(reshard) = choose(&listing, shards, rng) else {
             return Err("there is no open shard".into());
         };
-        let stream = &self.stream;
         match reshard {
             Reshard::Split(shard, key) => {
                 let call = self.kinesis.split_shard().stream_name(stream).shard_to_split(shard.as_str());
@@ -239,19 +243,20 @@ impl Stage {
 
     /// Lets the embedded Kinesis forget records that arrived before a time: they are in the lake.
     pub(super) fn forget_before(&self, oldest_us: i64) {
-        if let (Some(local), true) = (&self.local, self.embedded_kinesis)
-            && let Err(error) = local.kinesis().forget_before(&self.stream, oldest_us)
-        {
-            tracing::debug!(?error, "the stream is not there");
+        let Some(local) = self.local.as_ref().filter(|_| self.embedded_kinesis) else { return };
+        for stream in &self.streams {
+            if let Err(error) = local.kinesis().forget_before(stream, oldest_us) {
+                tracing::debug!(?error, "the stream is not there");
+            }
         }
     }
 
-    /// Removes stream and lease table from somebody else's servers, and stops ours.
+    /// Removes streams and lease table from somebody else's servers, and stops ours.
     pub(super) async fn strike(self) {
-        if !self.embedded_kinesis {
-            let done = self.kinesis.delete_stream().stream_name(&self.stream).enforce_consumer_deletion(true);
+        for stream in self.streams.iter().filter(|_| !self.embedded_kinesis) {
+            let done = self.kinesis.delete_stream().stream_name(stream).enforce_consumer_deletion(true);
             if let Err(error) = done.send().await {
-                say(format!("the stream {} could not be deleted: {}", self.stream, explain(&error)));
+                say(format!("the stream {stream} could not be deleted: {}", explain(&error)));
             }
         }
         match self.local {
@@ -264,6 +269,10 @@ impl Stage {
             }
         }
     }
+}
+
+fn refused(stream: &str, problem: String) -> LoadError {
+    LoadError::server(format!("stream {stream}"), problem)
 }
 
 fn region_of(config: &SdkConfig) -> Result<String, LoadError> {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::chaos::Chaos;
 use super::crew::WorkerUse;
 use crate::trial::figures::{grouped, mebibytes};
-use crate::trial::{LakeCheck, UNLIKE_THE_TABLE};
+use crate::trial::{LakeCheck, Latencies, StreamCheck, UNLIKE_THE_TABLE, write_streams};
 
 /// The result of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -17,7 +17,7 @@ pub struct Verdict {
     pub worker_command: Option<String>,
     /// Seed of records and faults.
     pub seed: u64,
-    /// Records in the stream.
+    /// Records in the streams.
     pub put: u64,
     /// Of these, in the lake at least once, as a row or a dead letter.
     pub delivered: u64,
@@ -34,6 +34,8 @@ pub struct Verdict {
     pub no_verdict: Option<String>,
     /// Everything the check found.
     pub lake: LakeCheck,
+    /// The same of each stream.
+    pub streams: Vec<StreamVerdict>,
     /// Records whose put was refused and that were sent again.
     pub resent: u64,
     /// Time during which records were put.
@@ -67,6 +69,23 @@ pub struct Verdict {
     /// One look each second, for the charts.
     #[serde(skip)]
     pub samples: Vec<Sample>,
+}
+
+/// The result of one stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamVerdict {
+    /// Its name, and what the check found of it.
+    #[serde(flatten)]
+    pub check: StreamCheck,
+    /// As that of the run.
+    pub exactly_once: Option<bool>,
+    /// As that of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_verdict: Option<String>,
+    /// From put to the object in the lake.
+    pub latency_ms: LatencyMs,
+    /// The largest age of the oldest record not below a checkpoint.
+    pub lag_ms_max: u64,
 }
 
 /// Percentiles in milliseconds.
@@ -113,18 +132,32 @@ pub struct Requests {
 }
 
 /// The state at one second.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// From the start.
     pub seconds: f64,
+    /// Of each stream.
+    pub streams: Vec<StreamSample>,
+    /// Shards without a reader.
+    pub unread: usize,
+}
+
+/// The state of a stream at one second.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamSample {
     /// Records put so far.
     pub put: u64,
     /// Records below checkpoints.
     pub delivered: u64,
     /// Age of the oldest record that is not.
     pub lag_ms: u64,
-    /// Shards without a reader.
-    pub unread: usize,
+}
+
+impl LatencyMs {
+    pub(super) fn of(latencies: &Latencies) -> Self {
+        let [p50, p99, max] = [50, 99, 100].map(|percent| latencies.percentile(percent));
+        Self { p50, p99, max }
+    }
 }
 
 /// Whether a lake proves something, and if not, why. `written`: records that the stream has taken, of which `required`
@@ -142,6 +175,20 @@ pub(super) fn exactly_once(sound: bool, written: u64, required: u64) -> (Option<
         ),
     };
     (None, Some(why))
+}
+
+/// As [`exactly_once`], of all streams together: each must be proven.
+pub(super) fn of_all(sound: bool, streams: &[StreamVerdict]) -> (Option<bool>, Option<String>) {
+    let all = streams.iter().map(|stream| stream.exactly_once);
+    if !sound || all.clone().any(|verdict| verdict == Some(false)) {
+        return (Some(false), None);
+    }
+    let Some(unproven) = streams.iter().find(|stream| stream.exactly_once.is_none()) else {
+        return (Some(true), None);
+    };
+    let why = unproven.no_verdict.clone().unwrap_or_default();
+    let of = if streams.len() > 1 { format!("stream {}: ", unproven.check.stream) } else { String::new() };
+    (None, Some(of + &why))
 }
 
 impl Verdict {
@@ -206,6 +253,7 @@ impl Display for Verdict {
                 }
             }
         }
+        write_streams(f, self.streams.iter().map(|stream| &stream.check))?;
         writeln!(f)?;
         for end in &self.ended_by_themselves {
             writeln!(f, "  {end}")?;
@@ -234,6 +282,27 @@ fn tenths(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_stream_must_be_proven() {
+        let stream = |name: &str, exactly_once, no_verdict: Option<&str>| StreamVerdict {
+            check: StreamCheck { stream: name.to_owned(), ..StreamCheck::default() },
+            exactly_once,
+            no_verdict: no_verdict.map(str::to_owned),
+            latency_ms: LatencyMs { p50: 0, p99: 0, max: 0 },
+            lag_ms_max: 0,
+        };
+        let [good, bad] = [true, false].map(|sound| stream("a", Some(sound), None));
+        let none = stream("b", None, Some("nothing was put"));
+        assert_eq!(of_all(true, &[good.clone(), good.clone()]), (Some(true), None));
+        assert_eq!(of_all(true, &[good.clone(), bad.clone()]), (Some(false), None));
+        assert_eq!(of_all(true, &[none.clone(), bad]), (Some(false), None));
+        let why = |text: &str| (None, Some(text.to_owned()));
+        assert_eq!(of_all(true, &[good.clone(), none.clone()]), why("stream b: nothing was put"));
+        assert_eq!(of_all(true, &[none]), why("nothing was put"));
+        // An object of no stream.
+        assert_eq!(of_all(false, &[good.clone(), good]), (Some(false), None));
+    }
 
     #[test]
     fn nothing_that_must_be_there_proves_nothing() {

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
+use super::figures::grouped;
 use super::latency::Latencies;
 
 /// Defects that are described one by one; the others are only counted.
@@ -12,9 +13,15 @@ const PROBLEMS_SHOWN: usize = 20;
 /// The defect that is known only where there is a table to compare with.
 pub(crate) const UNLIKE_THE_TABLE: &str = "keys that differ from the table";
 
+/// Missing and repeated positions that are listed; the others are only counted.
+const POSITIONS_SHOWN: usize = 5;
+
 /// Place of a record in a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
+    /// The stream, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
     /// The shard.
     pub shard_id: String,
     /// The sequence number, decimal digits.
@@ -76,6 +83,45 @@ pub struct LakeCheck {
     pub latencies: Latencies,
 }
 
+/// What was found of one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamCheck {
+    /// Its name.
+    pub stream: String,
+    /// In its objects, against what was put into it and what its table holds.
+    #[serde(flatten)]
+    pub lake: LakeCheck,
+}
+
+/// What was found of all streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// In the whole lake.
+    pub all: LakeCheck,
+    /// Stream by stream.
+    pub each: Vec<StreamCheck>,
+}
+
+/// Writes a line for each stream where there are several.
+pub(crate) fn write_streams<'a>(
+    f: &mut fmt::Formatter<'_>,
+    streams: impl ExactSizeIterator<Item = &'a StreamCheck>,
+) -> fmt::Result {
+    if streams.len() < 2 {
+        return Ok(());
+    }
+    writeln!(
+        f,
+        "\n  stream                                  records     missing  duplicated   other defects"
+    )?;
+    for StreamCheck { stream, lake } in streams {
+        let figures = [lake.records_put, lake.missing, lake.duplicated, lake.other_defects()];
+        let [put, missing, duplicated, others] = figures.map(grouped);
+        writeln!(f, "  {stream:<32}{put:>15}{missing:>12}{duplicated:>12}{others:>16}")?;
+    }
+    Ok(())
+}
+
 impl LakeCheck {
     /// Writes the first records that are missing or duplicated, and other problems, a line each.
     pub(crate) fn write_findings(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -111,6 +157,25 @@ impl LakeCheck {
         ]
     }
 
+    /// Defects beside missing and duplicated records.
+    pub fn other_defects(&self) -> u64 {
+        let all: u64 = self.defects().iter().map(|(_, count)| count).sum();
+        all - self.missing - self.duplicated
+    }
+
+    /// Counts a record by how often it was seen.
+    pub(super) fn seen(&mut self, times: u32, position: impl FnOnce() -> Position) {
+        let (count, first, more) = match times {
+            0 => (&mut self.missing, &mut self.missing_first, 1),
+            1 => return,
+            more => (&mut self.duplicated, &mut self.duplicated_first, u64::from(more) - 1),
+        };
+        *count += more;
+        if first.len() < POSITIONS_SHOWN {
+            first.push(position());
+        }
+    }
+
     /// Counts one defect and keeps its description while there are few.
     pub(super) fn defect(&mut self, counter: impl FnOnce(&mut Self) -> &mut u64, description: String) {
         *counter(self) += 1;
@@ -119,8 +184,20 @@ impl LakeCheck {
         }
     }
 
-    /// Adds what was found in another object.
+    /// Adds what was found in another object, or of another stream.
     pub(super) fn merge(&mut self, other: Self) {
+        let shown = |first: &mut Vec<Position>, more: Vec<Position>| {
+            first.extend(more);
+            first.truncate(POSITIONS_SHOWN);
+        };
+        shown(&mut self.missing_first, other.missing_first);
+        shown(&mut self.duplicated_first, other.duplicated_first);
+        self.records_put += other.records_put;
+        self.missing += other.missing;
+        self.duplicated += other.duplicated;
+        self.bytes_in += other.bytes_in;
+        let mismatches = [self.key_state_mismatches, other.key_state_mismatches];
+        self.key_state_mismatches = mismatches.into_iter().flatten().reduce(|a, b| a + b);
         self.rows_delivered += other.rows_delivered;
         self.dead_letters += other.dead_letters;
         self.replayed += other.replayed;
@@ -142,6 +219,9 @@ impl LakeCheck {
 
 impl Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(stream) = &self.stream {
+            write!(f, "{stream} ")?;
+        }
         write!(f, "{} {}", self.shard_id, self.sequence_number)?;
         self.sub_sequence_number.map_or(Ok(()), |sub| write!(f, ".{sub}"))
     }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::check::LakeCheck;
 use super::json::{Malformed, hash};
 use super::lake::{Object, Zone};
-use super::puts::{Puts, position};
+use super::puts::Puts;
 use super::record::Sequence;
 
 /// A line.
@@ -130,7 +130,7 @@ pub(super) fn check(puts: &Puts, meta: &ObjectMeta, bytes: &Bytes) -> LakeCheck 
             }
         }
         if found_puts.len() == 1 && payload.is_some_and(|payload| payload != Some(put.payload)) {
-            let what = format!("{at}: {} has other data than the record", position(&line.shard_id, put));
+            let what = format!("{at}: {} has other data than the record", puts.position(&line.shard_id, put));
             found.defect(|f| &mut f.value_mismatches, what);
         }
     });
@@ -180,7 +180,7 @@ mod tests {
         puts.add_optional("s", "500");
         // What was seen while the consumer ran does not count.
         assert!(puts.saw("s", "7"));
-        verify_foreign(store, &Path::default(), puts, |_, _| {}).await.unwrap()
+        verify_foreign(store, &Path::default(), puts, |_, _| {}).await.unwrap().all
     }
 
     #[tokio::test]

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use tokio::process::Command;
 
-use super::workers::WorkerSettings;
+use super::workers::{WorkerSettings, program};
 
 /// The shell's `exec` makes the consumer the very process that is killed, stopped and measured.
 pub(super) fn command(line: &str, settings: &WorkerSettings, id: &str) -> Command {
-    let mut command = Command::new("/bin/sh");
+    let mut command = program("/bin/sh");
     command.args(["-c", &format!("exec {line}")]);
     // Where the consumer runs is its own affair, so a folder is given from the root.
     let lake = match settings.lake.contains("://") {
@@ -20,7 +20,7 @@ pub(super) fn command(line: &str, settings: &WorkerSettings, id: &str) -> Comman
     };
     let endpoints = &settings.endpoints;
     for (name, value) in [
-        ("KINETIDE_PEER_STREAM", Some(settings.stream.clone())),
+        ("KINETIDE_PEER_STREAM", settings.streams.first().cloned()),
         ("KINETIDE_PEER_APPLICATION", Some(settings.application.clone())),
         ("KINETIDE_PEER_WORKER", Some(id.to_owned())),
         ("KINETIDE_PEER_LAKE", Some(lake)),

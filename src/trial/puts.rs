@@ -29,9 +29,11 @@ pub struct Put {
     bytes: u32,
 }
 
-/// All records that were put.
+/// All records that were put into one stream.
 #[derive(Debug, Default)]
 pub struct Puts {
+    /// Its name, where there are several.
+    stream: Option<String>,
     shards: Vec<Shard>,
     numbers: HashMap<String, usize>,
     /// Payloads and event ids of records whose put was not answered, which may be in the stream, nobody knows where; and
@@ -137,6 +139,16 @@ impl Put {
 }
 
 impl Puts {
+    /// None yet, of this stream among several.
+    pub fn of(stream: impl Into<String>) -> Self {
+        Self { stream: Some(stream.into()), ..Self::default() }
+    }
+
+    /// The stream; `None` where it is the only one.
+    pub fn stream(&self) -> Option<&str> {
+        self.stream.as_deref()
+    }
+
     /// Adds one record of a shard. Quick where records come about in their order.
     ///
     /// # Errors
@@ -160,7 +172,7 @@ impl Puts {
         let later = puts.iter().rev().take_while(|other| other.place() > put.place()).count();
         let place = puts.len() - later;
         if place > 0 && puts[place - 1].place() == put.place() {
-            return Err(VerifyError::PositionTwice(position(shard_id, &put)));
+            return Err(VerifyError::PositionTwice(self.position(shard_id, &put)));
         }
         self.len += 1;
         self.bytes += u64::from(put.bytes);
@@ -267,6 +279,16 @@ impl Puts {
         self.shards.iter().flat_map(|shard| shard.puts.iter().map(|put| (shard.id.as_str(), put)))
     }
 
+    /// Where a record is.
+    pub(super) fn position(&self, shard_id: &str, put: &Put) -> Position {
+        Position {
+            stream: self.stream.clone(),
+            shard_id: shard_id.to_owned(),
+            sequence_number: put.sequence.to_string(),
+            sub_sequence_number: put.sub,
+        }
+    }
+
     fn puts(&self, shard_id: &str) -> Option<&[Put]> {
         self.numbers.get(shard_id).map(|number| &self.shards[*number].puts[..])
     }
@@ -281,15 +303,6 @@ fn places(puts: &[Put], sequence: Sequence, sub: Option<u32>) -> Range<usize> {
         None => puts[first..].iter().take_while(|put| put.sequence == sequence).count(),
     };
     first..first + count
-}
-
-/// Where a record is.
-pub(super) fn position(shard_id: &str, put: &Put) -> Position {
-    Position {
-        shard_id: shard_id.to_owned(),
-        sequence_number: put.sequence.to_string(),
-        sub_sequence_number: put.sub,
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::{LakeCheck, Put, Puts, Table, VerifyError, verify};
 
+mod streams;
+
 /// 2026-01-15T09:59:58Z: the first records fall into hour 09, the others into hour 10.
 const START_US: i64 = 1_768_471_198_000_000;
 

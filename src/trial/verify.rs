@@ -17,16 +17,13 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::task::JoinSet;
 
-use super::check::{LakeCheck, Position};
+use super::check::{Checked, LakeCheck, Position, StreamCheck};
 use super::foreign;
 use super::json::hash;
 use super::lake::{self, Object, Replays, Zone};
-use super::puts::{Puts, position};
+use super::puts::Puts;
 use super::record::{self, OrderingKey, Row, Sequence};
 use crate::shutdown::joined;
-
-/// Missing and repeated positions that are listed; the others are only counted.
-const POSITIONS_SHOWN: usize = 5;
 
 /// Parts of the map of keys, each under its own lock.
 const KEY_PARTS: u64 = 64;
@@ -74,9 +71,9 @@ impl Table {
     }
 }
 
-/// Reads the whole lake below `root` and compares it with what was put and, if given, with the table, which must
-/// have been empty before the first record. Nothing may be written meanwhile. `progress` is told how many objects were
-/// read, of how many.
+/// Reads the whole lake below `root` and compares it with what was put into the one stream and, if given, with the table,
+/// which must have been empty before the first record. Nothing may be written meanwhile. `progress` is told how many
+/// objects were read, of how many.
 ///
 /// # Errors
 /// When the lake cannot be read.
@@ -87,16 +84,26 @@ pub async fn verify(
     table: Option<Table>,
     progress: impl FnMut(usize, usize),
 ) -> Result<LakeCheck, VerifyError> {
-    let key_parts = if table.is_some() { KEY_PARTS } else { 0 };
+    Ok(verify_streams(store, root, vec![(puts, table)], progress).await?.all)
+}
+
+/// As [`verify`], for the lake of several streams, each with its table. An object is of the stream whose name begins its
+/// own: a record that lies in an object of another stream is lost to its own stream and foreign to that one, whatever
+/// shard and sequence number it has.
+///
+/// # Errors
+/// When the lake cannot be read.
+pub async fn verify_streams(
+    store: Arc<dyn ObjectStore>,
+    root: &Path,
+    streams: Vec<(Puts, Option<Table>)>,
+    progress: impl FnMut(usize, usize),
+) -> Result<Checked, VerifyError> {
     let replays = lake::replays(store.as_ref(), root).await?;
-    let newest = (0..key_parts).map(|_| Mutex::default()).collect();
-    let check = Arc::new(Check { puts, replays, newest });
     let mut objects = lake::list(store.as_ref(), root).await?;
     // The largest first, so that no processor ends alone with one.
     objects.sort_unstable_by_key(|object| std::cmp::Reverse(object.meta.size));
-    let mut result = read_all(store, objects, &check, progress).await?;
-    check.conclude(table, &mut result);
-    Ok(result)
+    judge(store, objects, replays, streams, progress).await
 }
 
 /// As [`verify`], for the lake of another consumer, whose lines need only say which record they are (see `foreign`).
@@ -108,53 +115,84 @@ pub async fn verify_foreign(
     root: &Path,
     mut puts: Puts,
     progress: impl FnMut(usize, usize),
-) -> Result<LakeCheck, VerifyError> {
+) -> Result<Checked, VerifyError> {
     puts.forget_seen();
-    let check = Arc::new(Check { puts, replays: Replays::default(), newest: Vec::new() });
     // The oldest first: of a record that is there twice, the latency is that of the first.
     let objects = foreign::objects(store.as_ref(), root).await?;
-    let mut result = read_all(store, objects, &check, progress).await?;
-    check.conclude(None, &mut result);
-    Ok(result)
+    judge(store, objects, Replays::default(), vec![(puts, None)], progress).await
 }
 
-/// Reads objects, one at a time per processor.
-async fn read_all(
+/// Reads objects, one at a time per processor, and concludes.
+async fn judge(
     store: Arc<dyn ObjectStore>,
     objects: Vec<Object>,
-    check: &Arc<Check>,
+    replays: Replays,
+    streams: Vec<(Puts, Option<Table>)>,
     mut progress: impl FnMut(usize, usize),
-) -> Result<LakeCheck, VerifyError> {
-    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let mut result = LakeCheck::default();
-    for at in &check.replays.broken {
-        result.defect(|f| &mut f.broken_objects, format!("{at}: not the record of a replay"));
+) -> Result<Checked, VerifyError> {
+    let mut all = LakeCheck::default();
+    for at in &replays.broken {
+        all.defect(|f| &mut f.broken_objects, format!("{at}: not the record of a replay"));
     }
+    let replays = Arc::new(replays);
+    let check = |(puts, table): (Puts, Option<Table>)| {
+        let key_parts = if table.is_some() { KEY_PARTS } else { 0 };
+        let newest = (0..key_parts).map(|_| Mutex::default()).collect();
+        (Arc::new(Check { puts, replays: Arc::clone(&replays), newest }), table)
+    };
+    let (checks, tables): (Vec<_>, Vec<_>) = streams.into_iter().map(check).unzip();
+    let names: Vec<&str> = checks.iter().map(|check| check.puts.stream().unwrap_or_default()).collect();
+    let named = |name: &&str| StreamCheck { stream: (*name).to_owned(), lake: LakeCheck::default() };
+    let mut each: Vec<StreamCheck> = names.iter().map(named).collect();
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut readers = JoinSet::new();
-    let all = objects.len();
+    let count = objects.len();
     for (read, object) in objects.into_iter().enumerate() {
-        progress(read, all);
+        progress(read, count);
+        let Some(stream) = stream_of(&object.meta.location, &names) else {
+            let what = format!("{}: its name begins with that of no stream", object.meta.location);
+            all.defect(|f| &mut f.broken_objects, what);
+            continue;
+        };
         if readers.len() >= processors
             && let Some(found) = readers.join_next().await
         {
-            result.merge(joined(found).await?);
+            let (stream, found): (usize, LakeCheck) = joined(found).await?;
+            each[stream].lake.merge(found);
         }
-        let (store, check) = (Arc::clone(&store), Arc::clone(check));
+        let (store, check) = (Arc::clone(&store), Arc::clone(&checks[stream]));
         readers.spawn(async move {
             let bytes = store.get(&object.meta.location).await?.bytes().await?;
             let read = tokio::task::spawn_blocking(move || check.read(&object, &bytes)).await;
-            Ok::<_, object_store::Error>(read.expect("reading an object does not panic"))
+            Ok::<_, object_store::Error>((stream, read.expect("reading an object does not panic")))
         });
     }
     while let Some(found) = readers.join_next().await {
-        result.merge(joined(found).await?);
+        let (stream, found) = joined(found).await?;
+        each[stream].lake.merge(found);
     }
-    Ok(result)
+    for ((check, table), StreamCheck { lake, .. }) in checks.iter().zip(tables).zip(&mut each) {
+        check.conclude(table, lake);
+        all.merge(lake.clone());
+    }
+    Ok(Checked { all, each })
 }
 
+/// Of which stream an object is. A stream that is alone has all of them.
+fn stream_of(object: &Path, names: &[&str]) -> Option<usize> {
+    if let [_] = names {
+        return Some(0);
+    }
+    let file = object.filename()?;
+    let of = |name: &str| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
+    // The name of one may begin like that of another.
+    (0..names.len()).filter(|stream| of(names[*stream])).max_by_key(|stream| names[*stream].len())
+}
+
+/// What one stream is judged by.
 struct Check {
     puts: Puts,
-    replays: Replays,
+    replays: Arc<Replays>,
     /// Empty when there is no table to compare with.
     newest: Vec<Mutex<HashMap<u64, Newest>>>,
 }
@@ -219,8 +257,10 @@ impl Check {
         let [put] = puts else {
             if let Some(first) = puts.first() {
                 puts.iter().for_each(|put| _ = put.see());
-                let what =
-                    format!("{at}: {} is in a row of the whole aggregate", position(&row.shard_id, first));
+                let what = format!(
+                    "{at}: {} is in a row of the whole aggregate",
+                    self.puts.position(&row.shard_id, first)
+                );
                 found.defect(|f| &mut f.value_mismatches, what);
                 return None;
             }
@@ -241,11 +281,11 @@ impl Check {
             Ok(_) => None,
         };
         if let Some(what) = differs {
-            let what = format!("{at}: {} {what}", position(&row.shard_id, put));
+            let what = format!("{at}: {} {what}", self.puts.position(&row.shard_id, put));
             found.defect(|f| &mut f.value_mismatches, what);
         }
         if hour.is_none() || hour != row.cdc_ts_us.map(|us| us.div_euclid(3_600_000_000)) {
-            let what = format!("{at}: {} belongs to another hour", position(&row.shard_id, put));
+            let what = format!("{at}: {} belongs to another hour", self.puts.position(&row.shard_id, put));
             found.defect(|f| &mut f.misplaced, what);
         }
         if !self.newest.is_empty() {
@@ -307,12 +347,17 @@ impl Check {
         }
         // What an aggregate looked like nobody remembers.
         if puts.len() == 1 && payload != Some(put.payload) {
-            let what =
-                format!("{at}: {} has another rawData than the record", position(&letter.shard_id, put));
+            let what = format!(
+                "{at}: {} has another rawData than the record",
+                self.puts.position(&letter.shard_id, put)
+            );
             found.defect(|f| &mut f.value_mismatches, what);
         }
         if puts.iter().any(|put| put.expected.is_ok()) && !replayed {
-            let what = format!("{at}: {} is a dead letter but can be read", position(&letter.shard_id, put));
+            let what = format!(
+                "{at}: {} is a dead letter but can be read",
+                self.puts.position(&letter.shard_id, put)
+            );
             found.defect(|f| &mut f.needless_dead_letters, what);
         }
         (!replayed).then(|| put.sent_us())
@@ -323,17 +368,7 @@ impl Check {
         result.records_put = self.puts.len();
         result.bytes_in = self.puts.bytes();
         for (shard_id, put) in self.puts.iter() {
-            match put.seen() {
-                0 => {
-                    result.missing += 1;
-                    note(&mut result.missing_first, || position(shard_id, put));
-                }
-                1 => {}
-                more => {
-                    result.duplicated += u64::from(more) - 1;
-                    note(&mut result.duplicated_first, || position(shard_id, put));
-                }
-            }
+            result.seen(put.seen(), || self.puts.position(shard_id, put));
         }
         let Some(Table { mut items }) = table else { return };
         // What the table says of a key may stand in a dead letter.
@@ -351,11 +386,5 @@ impl Check {
         }
         // Left over: keys of the table that no row speaks of.
         result.key_state_mismatches = Some(mismatches + items.len() as u64);
-    }
-}
-
-fn note(first: &mut Vec<Position>, position: impl FnOnce() -> Position) {
-    if first.len() < POSITIONS_SHOWN {
-        first.push(position());
     }
 }

@@ -1,5 +1,6 @@
 //! Workers as separate processes of this very program, as in production; or of another consumer.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,8 +29,8 @@ pub struct WorkerError {
 /// What a worker is told.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// Stream to read.
-    pub stream: String,
+    /// Streams to read.
+    pub streams: Vec<String>,
     /// Application and lease table.
     pub application: String,
     /// As for `--lake`.
@@ -273,24 +274,36 @@ fn spawn(settings: &WorkerSettings, id: &str, log: &Path, logs: &mut JoinSet<()>
     Ok(child)
 }
 
+/// A program that gets no setting from the environment of this process: what a worker is told stands in its arguments.
+pub(super) fn program(path: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(path);
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"KINETIDE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// `kinetide run`.
 fn own(settings: &WorkerSettings, id: &str, log: &File) -> io::Result<Command> {
     let time = |time: Duration| format!("{}ms", time.as_millis());
-    let program = std::env::current_exe()?;
+    let kinetide = std::env::current_exe()?;
     let mut command = if settings.full_disk_survivable {
         // A signal that is ignored stays so across exec.
-        let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(program).stderr(Stdio::piped());
+        let mut shell = program("/bin/sh");
+        shell.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(kinetide).stderr(Stdio::piped());
         shell
     } else {
-        let mut command = Command::new(program);
+        let mut command = program(kinetide);
         command.stderr(log.try_clone()?);
         command
     };
     command
         .arg("run")
-        .args(["--stream", &settings.stream, "--application", &settings.application])
-        .args(["--lake", &settings.lake, "--transform", "crypto-transactions", "--worker-id", id])
+        .args(settings.streams.iter().flat_map(|stream| ["--stream", stream]))
+        .args(["--application", &settings.application, "--lake", &settings.lake])
+        .args(["--transform", "crypto-transactions", "--worker-id", id])
         .args(["--batch-age", &time(settings.batch_age), "--failover-time", &time(settings.failover)])
         .args(["--lease-scan-interval", "300ms", "--http", "127.0.0.1:0", "--log-format", "json"])
         .arg("--stop-with-parent")

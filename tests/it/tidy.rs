@@ -65,7 +65,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &["aws", "clock", "shutdown"]),
-    ("trial", &["shutdown", "terminal"]),
+    ("trial", &["lease", "shard", "shutdown", "terminal"]),
     (
         "loadtest",
         &["aws", "clock", "deliver", "generate", "lease", "local", "shard", "shutdown", "terminal", "trial"],
@@ -91,13 +91,14 @@ const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
 
 /// Files and folders with these names, and these places, may use an AWS SDK.
 const AWS_SERVICES: [&str; 6] = ["cloudwatch", "dynamodb", "dynamodbstreams", "firehose", "kinesis", "s3"];
-const SDK_PLACES: [&str; 8] = [
+const SDK_PLACES: [&str; 9] = [
     "src/aws/",
     "src/preflight.rs",
     "src/service/",
     "src/cli/",
     "src/demo/",
     "src/generate/",
+    "src/loadtest/producer.rs",
     "src/loadtest/stage.rs",
     "src/local/",
 ];

@@ -53,14 +53,45 @@ async fn a_small_demo_with_every_mishap_ends_exactly_once() {
     again.says(1, &[&dir, "not empty", "--dir"]);
 }
 
+/// Two tables and two streams. Settings that the environment holds are those of another worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_streams_with_every_mishap_end_exactly_once() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let load = ["--streams", "2", "--records", "2000", "--workers", "2", "--shards", "2"];
+    let flags = ["demo", "--kill", "--reshard", "--json", "--dir", &dir];
+    let environment = [("KINETIDE_LANDING", "elsewhere/rows"), ("KINETIDE_PENDING_FORMAT", "7")];
+    let child = command(&[&flags[..], &load].concat()).envs(environment).spawn().unwrap();
+    let ran = finish(child).await;
+    ran.says(0, &["2 streams of 2 shards"]);
+    let summary = summary(&ran);
+    let streams = summary["streams"].as_array().unwrap();
+    let names: Vec<&str> = streams.iter().map(|stream| stream["stream"].as_str().unwrap()).collect();
+    assert_eq!(names, ["crypto-transactions", "crypto-transactions-2"]);
+    let number =
+        |of: &Value, name: &str| of[name].as_u64().unwrap_or_else(|| panic!("{name} is not in {of}"));
+    for stream in streams {
+        assert!((1_800..2_200).contains(&number(stream, "records_put")), "{stream}");
+        assert_eq!(number(stream, "records_put"), number(stream, "rows_delivered"), "{stream}");
+        for name in ["missing", "duplicated", "unexpected", "key_state_mismatches"] {
+            assert_eq!(number(stream, name), 0, "{name}: {stream}");
+        }
+    }
+    let put: u64 = streams.iter().map(|stream| number(stream, "records_put")).sum();
+    assert_eq!((number(&summary, "records_put"), number(&summary, "changes_made")), (put, 4_000));
+    assert_eq!((number(&summary, "workers_killed"), number(&summary, "reshards")), (1, 6));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_wishes_are_refused() {
-    let (rate, records, dir, trades) = tokio::join!(
+    let (rate, records, dir, trades, streams) = tokio::join!(
         kinetide(&["demo", "--rate", "0"]),
         kinetide(&["demo", "--records", "0"]),
         kinetide(&["demo", "--dir", "/proc/none"]),
         kinetide(&["generate", "--stream", "x", "--trades", "/no/file.csv", "--bad-rate", "0.1"]),
+        kinetide(&["demo", "--streams", "0"]),
     );
+    streams.says(2, &["--streams", "'0'", "1..=8"]);
     rate.says(2, &["--rate", "'0'", "at least"]);
     records.says(2, &["--records", "'0'", "at least"]);
     dir.says(1, &["/proc/none", "could not be made"]);

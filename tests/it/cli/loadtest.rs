@@ -72,6 +72,42 @@ async fn a_short_run_with_faults_ends_exactly_once_and_says_what_it_measured() {
     again.says(1, &[&dir, "not empty", "--dir"]);
 }
 
+/// Every fault, on two streams whose shards have equal ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_streams_of_one_application_are_judged_each_for_itself() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let report = folder.path().join("report.html");
+    let page = report.display().to_string();
+    let load = ["--streams", "2", "--rate", "200", "--duration", "26s", "--shards", "2", "--workers", "3"];
+    let chaos = ["--chaos", "all", "--chaos-every", "1700ms", "--seed", "4"];
+    let output = ["--json", "--dir", &dir, "--report", &page];
+    let ran = kinetide(&[&["loadtest"][..], &load, &chaos, &output].concat()).await;
+    ran.says(0, &["(2 shards each)", "reshard: ", "kill: killed worker-"]);
+    let verdict: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(verdict["exactly_once"], true);
+    let streams = verdict["streams"].as_array().unwrap();
+    assert_eq!(streams.len(), 2);
+    let mut put = 0;
+    for stream in streams {
+        assert_eq!(stream["exactly_once"], true, "{stream}");
+        assert!((3_500..6_000).contains(&number(stream, "records_put")), "{stream}");
+        let landed = number(stream, "rows_delivered") + number(stream, "dead_letters");
+        assert_eq!((number(stream, "records_put"), number(stream, "missing")), (landed, 0), "{stream}");
+        assert!(number(&stream["latency_ms"], "p50") > 100 && number(stream, "lag_ms_max") > 0, "{stream}");
+        put += number(stream, "records_put");
+    }
+    assert_eq!((number(&verdict, "put"), number(&verdict, "delivered")), (put, put));
+    let name = |stream: usize| streams[stream]["stream"].as_str().unwrap();
+    assert_eq!(name(1), format!("{}-2", name(0)));
+    let faults = verdict["faults"].as_array().unwrap();
+    let kinds: std::collections::BTreeSet<_> =
+        faults.iter().map(|fault| fault["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds.len(), 13, "{kinds:?}");
+    let text = std::fs::read_to_string(report).unwrap();
+    assert!(text.contains("<h2>Streams</h2>") && text.contains(&format!("{}, in the lake", name(1))));
+}
+
 /// Our own service, started as a stranger.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_consumer_is_judged_by_its_lines() {
@@ -170,6 +206,8 @@ async fn what_must_be_in_the_lake_follows_from_where_reading_begins() {
         }
     }
     let both = ["loadtest", "--initial-position", "latest", "--worker-command", "true"];
+    let streams = ["loadtest", "--streams", "2", "--worker-command", "true"];
+    kinetide(&streams).await.says(1, &["--streams", "--worker-command"]);
     kinetide(&both).await.says(1, &["--initial-position", "--worker-command"]);
     kinetide(&["loadtest", "--initial-position", "noon"]).await.says(2, &["--initial-position", "latest"]);
 }

@@ -1,0 +1,133 @@
+//! Who puts records into the streams: for as long as the run lasts, and beyond it where another consumer needs that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client as Kinesis;
+use futures::TryFutureExt;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::LoadPlan;
+use super::error::LoadError;
+use super::ledger::{Duty, Ledger};
+use crate::aws::StreamAddress;
+use crate::generate::kinesis::StreamWriter;
+use crate::generate::synthetic::{Mix, Synthetic};
+use crate::generate::{self, GenerateError, Plan, Ramp, Sink, Source, Totals, envelope};
+use crate::shutdown::joined;
+use crate::trial::seed_of;
+
+/// Share of the records that no consumer can decode, so that dead letters go through the same fire.
+const BAD_RATE: f64 = 0.001;
+
+/// Puts into every stream, each with the whole load, and each with records of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Producer {
+    /// A client that does not try again by itself.
+    pub(super) kinesis: Kinesis,
+    pub(super) streams: Vec<String>,
+    /// As the records name it.
+    pub(super) region: String,
+    pub(super) ledger: Ledger,
+    pub(super) seed: u64,
+}
+
+/// What is being put: of each stream its number and, in the end, how much it was. It ends when the ledger knows all.
+pub(super) type Flow = JoinSet<Result<(usize, Totals), LoadError>>;
+
+impl Producer {
+    /// Puts the load from `started` until the time or the records are over.
+    pub(super) fn put(&self, plan: &LoadPlan, started: Instant) -> Flow {
+        let amount = Plan {
+            records: plan.records,
+            rate: Some(plan.rate),
+            ramp: plan.ramp_to.map(|to| Ramp { to, over: plan.duration }),
+        };
+        let mix = Mix { bad_rate: BAD_RATE, ..Mix::default() };
+        let until = started + plan.duration;
+        self.flow(Duty::Required, |seed, sink| {
+            let source = Source::Synthetic(Box::new(Synthetic::new(seed, mix)));
+            put_until(amount, source, sink, until)
+        })
+    }
+
+    /// Keeps the streams moving, a few records a second for each shard: a stream does not end in production, and some
+    /// consumers close a batch by the record that comes after it.
+    pub(super) fn flow_on(&self, shards: u32, enough: &CancellationToken) -> Flow {
+        let amount = Plan { records: None, rate: Some(f64::from(shards) * 4.0), ramp: None };
+        self.flow(Duty::Optional, |seed, sink| {
+            let source = Source::Synthetic(Box::new(Synthetic::new(seed.wrapping_add(1), Mix::default())));
+            generate::run(amount, source, sink, |_| {}, enough.clone())
+        })
+    }
+
+    /// Puts into every stream what `put` writes.
+    fn flow<F>(&self, duty: Duty, put: impl Fn(u64, Sink) -> F) -> Flow
+    where
+        F: Future<Output = Result<Totals, GenerateError>> + Send + 'static,
+    {
+        let mut flow = Flow::new();
+        for (stream, name) in self.streams.iter().enumerate() {
+            let seed = seed_of(self.seed, stream);
+            let table =
+                envelope::Table { name: "CryptoTransactions".to_owned(), region: self.region.clone() };
+            let writer = StreamWriter::new(self.kinesis.clone(), StreamAddress::named(name), table, seed);
+            let mut entering = JoinSet::new();
+            let receipts = self.ledger.open(stream, duty, &mut entering);
+            let writing = put(seed, Sink::Stream(Arc::new(writer.with_receipts(receipts))));
+            flow.spawn(async move {
+                let entered = async {
+                    while let Some(entered) = entering.join_next().await {
+                        joined(entered).await?;
+                    }
+                    Ok(())
+                };
+                let (totals, ()) = tokio::try_join!(writing.map_err(LoadError::from), entered)?;
+                Ok((stream, totals))
+            });
+        }
+        flow
+    }
+}
+
+/// Waits for the end of what flows.
+pub(super) async fn over(mut flow: Flow) -> Result<(), LoadError> {
+    while let Some(flowed) = flow.join_next().await {
+        joined(flowed).await?;
+    }
+    Ok(())
+}
+
+async fn put_until(
+    amount: Plan,
+    source: Source,
+    sink: Sink,
+    until: Instant,
+) -> Result<Totals, GenerateError> {
+    let time_is_up = CancellationToken::new();
+    let putting = generate::run(amount, source, sink, |_| {}, time_is_up.clone());
+    let mut putting = std::pin::pin!(putting);
+    tokio::select! {
+        done = &mut putting => return done,
+        () = sleep_until(until) => time_is_up.cancel(),
+    }
+    putting.await
+}
+
+impl LoadPlan {
+    /// How many records will come, as far as one can say.
+    pub(super) fn expected(&self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a guess for a bar")]
+        let of_rate =
+            (self.rate.midpoint(self.ramp_to.unwrap_or(self.rate)) * self.duration.as_secs_f64()) as u64;
+        let of_stream = self.records.map_or(of_rate, |records| records.min(of_rate));
+        of_stream.saturating_mul(u64::try_from(self.streams).unwrap_or(u64::MAX))
+    }
+
+    /// As long as this, at the same rate.
+    pub(super) fn lasting(&self, duration: Duration) -> Self {
+        Self { duration, ramp_to: None, ..self.clone() }
+    }
+}
