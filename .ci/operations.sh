@@ -1,0 +1,53 @@
+# shellcheck shell=bash
+# What people need to operate the service: alert rules, dashboards, templates. `run` sources this file after servers.sh
+# and sets `ci`, `cache` and `work`.
+
+pyyaml=6.0.3
+
+# Sets `operations` to a Python with the tools of these checks, `prometheus` and `promtool`.
+install_operations() {
+  local name=operations-$pyyaml
+  install_once "$name" install_operations_tools
+  operations=$cache/$name/venv/bin/python
+  if command -v prometheus promtool >/dev/null; then
+    prometheus=$(command -v prometheus) promtool=$(command -v promtool)
+  else
+    install_once prometheus-debian install_prometheus
+    prometheus=$cache/prometheus-debian/usr/bin/prometheus promtool=$cache/prometheus-debian/usr/bin/promtool
+  fi
+}
+
+install_operations_tools() {
+  timeout 120 python3 -m venv venv &&
+    timeout 900 venv/bin/pip install --quiet --disable-pip-version-check "pyyaml==$pyyaml"
+}
+
+# Debian's package, unpacked only: installed it would start a service.
+install_prometheus() {
+  timeout 300 apt-get --quiet --quiet update || true
+  timeout 300 apt-get --quiet --quiet download prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+}
+
+# Rules and their tests, then every expression on what running workers say.
+check_alerts() {
+  timeout 300 "$operations" "$ci/operations/rules.py" "$promtool"
+}
+
+check_scrape() {
+  timeout 300 "$operations" "$ci/operations/scrape.py" "$PWD/target/release/kinetide" "$prometheus"
+}
+
+# The parts wait more than they compute, so they run side by side.
+check_operations() {
+  local part failed=0 pids=()
+  for part in alerts scrape; do
+    "check_$part" >"$work/operations-$part.log" 2>&1 &
+    pids+=("$!:$part")
+  done
+  for part in "${pids[@]}"; do
+    wait "${part%%:*}" || failed=1
+    printf '%s: ' "${part##*:}"
+    cat "$work/operations-${part##*:}.log"
+  done
+  ((failed == 0))
+}
