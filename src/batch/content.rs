@@ -47,13 +47,12 @@ impl ContentHash {
             let step = self.rest;
             mix(&mut self.lanes, &step);
         }
-        let mut steps = bytes.chunks_exact(STEP_BYTES);
+        let (steps, rest) = bytes.as_chunks();
         let mut lanes = self.lanes;
-        for step in &mut steps {
+        for step in steps {
             mix(&mut lanes, step);
         }
         self.lanes = lanes;
-        let rest = steps.remainder();
         self.rest[..rest.len()].copy_from_slice(rest);
     }
 
@@ -77,9 +76,9 @@ impl ContentHash {
 }
 
 #[inline]
-fn mix(lanes: &mut [u64; LANES], step: &[u8]) {
-    for ((lane, word), key) in lanes.iter_mut().zip(step.chunks_exact(8)).zip(KEYS) {
-        let word = u64::from_le_bytes(word.try_into().expect("chunks of eight bytes"));
+fn mix(lanes: &mut [u64; LANES], step: &[u8; STEP_BYTES]) {
+    for ((lane, word), key) in lanes.iter_mut().zip(step.as_chunks().0).zip(KEYS) {
+        let word = u64::from_le_bytes(*word);
         // Added, so that a lane that has become 0 does not stay so.
         *lane = fold(*lane ^ word, key).wrapping_add(key);
     }

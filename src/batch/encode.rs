@@ -33,17 +33,20 @@ pub(super) struct Encoder {
     block: Vec<u8>,
     gzip: Option<Compressor>,
     rows: u64,
+    /// Of all rows: each is hashed while it is in the nearest cache.
+    hash: ContentHash,
 }
 
 impl Encoder {
     pub(super) fn new(level: u32) -> Self {
-        Self { level, block: Vec::new(), gzip: None, rows: 0 }
+        Self { level, block: Vec::new(), gzip: None, rows: 0, hash: ContentHash::new() }
     }
 
     /// Adds so many rows, each with its `\n`. Asks for room for a compressor before it makes one. False when there was none:
     /// they are kept as they are.
     pub(super) fn push(&mut self, text: &[u8], rows: u64, room: impl FnOnce(usize) -> bool) -> bool {
         self.rows += rows;
+        self.hash.update(text);
         if self.gzip.is_none() {
             let plain = self.block.len() + text.len() < PLAIN_BYTES;
             if plain || !room(STATE_BYTES) {
@@ -106,22 +109,18 @@ impl Encoder {
             None => Compressor::taking(self.level, &mut self.block),
         };
         gzip.write(&self.block);
-        let (object, hash) = gzip.finish();
-        (object, Content { rows: self.rows, hash })
+        (gzip.finish(), Content { rows: self.rows, hash: self.hash.finish() })
     }
 }
 
-/// The compressor of one object, and the hash of what it has taken: both see each block while it is in the cache.
-struct Compressor {
-    gzip: GzEncoder<Vec<u8>>,
-    hash: ContentHash,
-}
+/// The compressor of one object.
+struct Compressor(GzEncoder<Vec<u8>>);
 
 impl Compressor {
     /// One that has taken the whole blocks of `rows`; the rest stays.
     fn taking(level: u32, rows: &mut Vec<u8>) -> Self {
         let gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::new(level));
-        let mut compressor = Self { gzip, hash: ContentHash::new() };
+        let mut compressor = Self(gzip);
         let whole = rows.len() - rows.len() % BLOCK_BYTES;
         rows[..whole].chunks(BLOCK_BYTES).for_each(|block| compressor.write(block));
         rows.drain(..whole);
@@ -130,18 +129,17 @@ impl Compressor {
     }
 
     fn write(&mut self, rows: &[u8]) {
-        self.hash.update(rows);
-        self.gzip.write_all(rows).expect(VEC_CANNOT_FAIL);
+        self.0.write_all(rows).expect(VEC_CANNOT_FAIL);
     }
 
     fn held_bytes(&self) -> usize {
-        self.gzip.get_ref().capacity()
+        self.0.get_ref().capacity()
     }
 
-    fn finish(self) -> (Bytes, u64) {
-        let mut object = self.gzip.finish().expect(VEC_CANNOT_FAIL);
+    fn finish(self) -> Bytes {
+        let mut object = self.0.finish().expect(VEC_CANNOT_FAIL);
         // What is counted from now on is its length.
         object.shrink_to_fit();
-        (object.into(), self.hash.finish())
+        object.into()
     }
 }

@@ -168,7 +168,7 @@ fn base64_payloads_are_decoded_or_kept_as_they_are() {
         batcher.push(&Record {
             sequence_number: number,
             sub_sequence: None,
-            partition_key: "",
+            key: b"",
             arrival_us: START_US,
             payload,
         });

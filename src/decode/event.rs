@@ -134,12 +134,14 @@ impl<'de> Fields<'de> {
     }
 }
 
-/// True for a key of one attribute that the image has: nearly always so, and seen without parsing.
+/// True for a key of one attribute that the image has, without white space: nearly always so, and seen without parsing.
 fn has_only_key(image: &Image, keys: &str) -> bool {
-    // Quotes stand around its name, its type and its value.
-    let quotes = keys.bytes().filter(|byte| *byte == b'"').count();
-    let name = keys.split('"').nth(1).unwrap_or_default().as_bytes();
-    quotes == 6 && !keys.contains('\\') && (0..image.len()).any(|index| image.name(index) == name)
+    let Some(named) = keys.as_bytes().strip_prefix(b"{\"") else { return false };
+    (0..image.len()).any(|index| {
+        let typed = named.strip_prefix(image.name(index)).and_then(|rest| rest.strip_prefix(b"\":{\""));
+        let Some([_, b'"', b':', b'"', value @ ..]) = typed else { return false };
+        memchr::memchr2(b'"', b'\\', value).is_some_and(|end| value[end..] == *b"\"}}")
+    })
 }
 
 /// The table's name out of `arn:aws:dynamodb:…:table/NAME/stream/…`; any other text as it is.

@@ -12,6 +12,9 @@ pub struct Number<'a> {
 /// Digits that every reader takes in one number. Spark stops at a thousand characters.
 const TEXT_MAX: usize = 300;
 
+/// So many decimal digits fit into 64 bits, whatever they are.
+const DIGITS_U64: usize = 19;
+
 /// Digits before the first that is not one.
 fn digits(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len()))
@@ -121,20 +124,37 @@ impl<'a> Number<'a> {
     pub fn scaled(&self, scale: u32, limit: i128) -> Option<i128> {
         // Digits of the result; those behind it are cut and only the first of them decides the rounding.
         let kept = signed(self.integer.len()) + self.exponent + i64::from(scale);
-        let mut value = 0i128;
-        for index in 0..usize::try_from(kept).unwrap_or(0) {
-            if value == 0 && index >= self.count() {
-                break;
+        let mut value = match usize::try_from(kept).unwrap_or(0) {
+            // Nearly all numbers.
+            kept @ ..=DIGITS_U64 => i128::from(self.first_digits(kept)),
+            kept => {
+                let mut value = 0i128;
+                for index in 0..kept {
+                    if value == 0 && index >= self.count() {
+                        break;
+                    }
+                    value = value * 10 + i128::from(self.digit(index));
+                    if value >= limit {
+                        return None;
+                    }
+                }
+                value
             }
-            value = value * 10 + i128::from(self.digit(index));
-            if value >= limit {
-                return None;
-            }
-        }
+        };
         if usize::try_from(kept).is_ok_and(|next| self.digit(next) >= 5) {
             value += 1;
         }
         (value < limit).then_some(if self.negative { -value } else { value })
+    }
+
+    /// The first `count` digits as one number, with zeros behind the last; at most [`DIGITS_U64`].
+    fn first_digits(&self, count: usize) -> u64 {
+        let integer = &self.integer[..count.min(self.integer.len())];
+        let count = count - integer.len();
+        let fraction = &self.fraction[..count.min(self.fraction.len())];
+        let append = |value, digit: &u8| value * 10 + u64::from(digit - b'0');
+        let value = fraction.iter().fold(integer.iter().fold(0, append), append);
+        (fraction.len()..count).fold(value, |value, _| value * 10)
     }
 
     /// True for numbers below zero, and for `-0`.

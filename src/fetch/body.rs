@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::page::{Page, PageBuilder, Span};
+use super::page::{Page, PageBuilder, Span, is_sequence_number};
 use crate::shard::{ChildShard, HashKeyRange, ShardId};
 
 /// Why a body is not a page. Says where, never what the record holds.
@@ -194,10 +194,8 @@ impl<'a> Cursor<'a> {
                 break;
             }
         }
-        let sequence_number = sequence_number?;
-        is_sequence_number(&self.body[sequence_number.clone()]).then_some(())?;
         // On-demand streams that distribute records themselves leave the key out.
-        Span::new(self.body, sequence_number, partition_key.unwrap_or(0..0), payload?, arrival?)
+        Span::new(self.body, sequence_number?, partition_key.unwrap_or(0..0), payload?, arrival?)
     }
 }
 
@@ -279,11 +277,6 @@ fn child(child: AnswerChild) -> Result<ChildShard, BodyError> {
     })
 }
 
-/// What `SequenceNumber::parse` takes, without its allocation.
-fn is_sequence_number(text: &[u8]) -> bool {
-    !text.is_empty() && text.len() <= 128 && text.iter().all(u8::is_ascii_digit)
-}
-
 /// A JSON number of seconds, read exactly: µs, further digits cut off. The service writes milliseconds as a
 /// fraction, at times with an exponent (`1.768469400123E9`), which a float would not keep exactly.
 fn seconds_to_us(number: &[u8]) -> Option<i64> {
@@ -320,14 +313,19 @@ fn seconds_to_us(number: &[u8]) -> Option<i64> {
     };
     // How many digits of whole and fraction stand before the decimal point of the µs.
     let keep = i64::try_from(whole.len()).ok()? + exponent + 6;
-    let mut us = 0i64;
-    let mut digits = whole.iter().chain(fraction).map(|d| i64::from(d - b'0'));
-    for _ in 0..keep.max(0) {
-        let digit = digits.next();
-        if digit.is_none() && us == 0 {
-            break;
-        }
-        us = us.checked_mul(10)?.checked_add(digit.unwrap_or(0))?;
+    let keep = usize::try_from(keep).unwrap_or(0);
+    let (whole, fraction) =
+        (&whole[..keep.min(whole.len())], &fraction[..keep.saturating_sub(whole.len()).min(fraction.len())]);
+    let append = |us: i64, digit: &u8| us * 10 + i64::from(digit - b'0');
+    let checked = |us: i64, digit: &u8| us.checked_mul(10)?.checked_add(i64::from(digit - b'0'));
+    let mut us = if whole.len() + fraction.len() <= 18 {
+        // Nearly all: so few digits always fit.
+        fraction.iter().fold(whole.iter().fold(0, append), append)
+    } else {
+        fraction.iter().try_fold(whole.iter().try_fold(0, checked)?, checked)?
+    };
+    for _ in whole.len() + fraction.len()..if us == 0 { 0 } else { keep } {
+        us = us.checked_mul(10)?;
     }
     Some(if negative { -us } else { us })
 }
@@ -364,7 +362,7 @@ mod tests {
     fn facts(page: &Page) -> Facts {
         let records = page.records().map(|r| match r.payload {
             Payload::Base64(data) => {
-                (r.sequence_number.to_owned(), r.partition_key.to_owned(), r.arrival_us, data.to_vec())
+                (r.sequence_number.to_owned(), r.partition_key().to_owned(), r.arrival_us, data.to_vec())
             }
             Payload::Plain(_) => panic!("payloads of the API are base64"),
         });
@@ -402,7 +400,7 @@ mod tests {
     #[test]
     fn a_record_without_a_partition_key_is_an_ordinary_record() {
         let page = both(&PLAIN.replace(r#""PartitionKey":"k1","#, ""));
-        assert_eq!(page.records().map(|r| r.partition_key).collect::<Vec<_>>(), ["", "schlüssel"]);
+        assert_eq!(page.records().map(|r| r.partition_key()).collect::<Vec<_>>(), ["", "schlüssel"]);
         let null = PLAIN.replace(r#""PartitionKey":"k1""#, r#""PartitionKey":null"#);
         assert_eq!(facts(&parse(null.into()).unwrap()), facts(&page));
         assert!(parse(PLAIN.replace(r#""Data":"","#, "").into()).is_err(), "what makes a record");

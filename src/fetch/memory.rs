@@ -417,7 +417,7 @@ mod tests {
         let first = read(&stream, &shard(0), StartAt::TrimHorizon).await.unwrap();
         assert_eq!((data(&first), first.millis_behind_latest), (vec!["r0".into(), "r1".into()], Some(2000)));
         let record = first.records().nth(1).unwrap();
-        assert_eq!((record.partition_key, record.arrival_us), ("key", START_US + 1_000_000));
+        assert_eq!((record.partition_key(), record.arrival_us), ("key", START_US + 1_000_000));
         let second = stream.fetch(&shard(0), first.next_iterator.as_deref().unwrap(), 10_000).await.unwrap();
         assert_eq!((data(&second), second.millis_behind_latest), (vec!["r2".into()], Some(0)));
         let third = stream.fetch(&shard(0), second.next_iterator.as_deref().unwrap(), 10_000).await.unwrap();

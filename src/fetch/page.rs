@@ -16,6 +16,8 @@ pub enum Payload<'a> {
     Base64(&'a [u8]),
 }
 
+const CHECKED: &str = "every span was checked against its body when made";
+
 /// One record of a page, borrowed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -23,8 +25,8 @@ pub struct Record<'a> {
     pub sequence_number: &'a str,
     /// Its index inside an aggregate; `None`: it is a stream record, whole.
     pub sub_sequence: Option<u64>,
-    /// Its partition key.
-    pub partition_key: &'a str,
+    /// Bytes of its partition key, known to be UTF-8.
+    pub(crate) key: &'a [u8],
     /// Arrival time in the stream (`ApproximateArrivalTimestamp`), µs since the epoch.
     pub arrival_us: i64,
     /// Its payload.
@@ -41,7 +43,8 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// A record of `body`; `None` when a range lies outside it or beyond 4 GiB, or a text is not UTF-8.
+    /// A record of `body`; `None` when a range lies outside it or beyond 4 GiB, the sequence number is none, or the key is
+    /// not UTF-8.
     pub(super) fn new(
         body: &[u8],
         sequence_number: Range<usize>,
@@ -49,7 +52,7 @@ impl Span {
         payload: Range<usize>,
         arrival_us: i64,
     ) -> Option<Self> {
-        simdutf8::basic::from_utf8(body.get(sequence_number.clone())?).ok()?;
+        is_sequence_number(body.get(sequence_number.clone())?).then_some(())?;
         simdutf8::basic::from_utf8(body.get(partition_key.clone())?).ok()?;
         body.get(payload.clone())?;
         Some(Self {
@@ -61,11 +64,23 @@ impl Span {
     }
 }
 
+/// What `SequenceNumber::parse` takes, without its allocation.
+pub(super) fn is_sequence_number(text: &[u8]) -> bool {
+    // No branch inside, so that the compiler can look at many digits at a time.
+    let digits = text.iter().fold(true, |digits, byte| digits & byte.is_ascii_digit());
+    digits && !text.is_empty() && text.len() <= 128
+}
+
 fn narrow(range: Range<usize>) -> Option<Range<u32>> {
     Some(u32::try_from(range.start).ok()?..u32::try_from(range.end).ok()?)
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// Its partition key. Empty where the stream distributes records itself.
+    pub fn partition_key(&self) -> &'a str {
+        simdutf8::basic::from_utf8(self.key).expect(CHECKED)
+    }
+
     /// Which record it is.
     pub fn id(&self) -> RecordId {
         let sequence = SequenceNumber::parse(self.sequence_number).expect("a page has decimal digits only");
@@ -134,15 +149,11 @@ impl Page {
 
     fn record(&self, index: usize, span: &Span) -> Record<'_> {
         let slice = |range: &Range<u32>| &self.body[range.start as usize..range.end as usize];
-        let text = |range| {
-            simdutf8::basic::from_utf8(slice(range))
-                .expect("every span was checked against this body when made")
-        };
         let payload = slice(&span.payload);
         Record {
-            sequence_number: text(&span.sequence_number),
+            sequence_number: simdutf8::basic::from_utf8(slice(&span.sequence_number)).expect(CHECKED),
             sub_sequence: self.subs.get(index).copied().flatten().map(u64::from),
-            partition_key: text(&span.partition_key),
+            key: slice(&span.partition_key),
             arrival_us: span.arrival_us,
             payload: if self.base64 { Payload::Base64(payload) } else { Payload::Plain(payload) },
         }
@@ -226,7 +237,7 @@ mod tests {
             Record {
                 sequence_number: "1",
                 sub_sequence: None,
-                partition_key: "ключ",
+                key: "ключ".as_bytes(),
                 arrival_us: 10,
                 payload: Payload::Plain(b"one")
             }

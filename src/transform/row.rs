@@ -24,7 +24,7 @@ pub(super) const ENVELOPE: [&str; 12] = [
 const SUB_DIGITS: usize = 10;
 
 /// Decimal digits of 0 to 99, two each.
-const PAIRS: [[u8; 2]; 100] = {
+pub(super) const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [*b"00"; 100];
     let mut i = 0u8;
     while i < 100 {
@@ -32,6 +32,17 @@ const PAIRS: [[u8; 2]; 100] = {
         i += 1;
     }
     pairs
+};
+
+/// The powers of ten that fit into 64 bits.
+const POWERS: [u64; 20] = {
+    let mut powers = [1; 20];
+    let mut i = 1;
+    while i < powers.len() {
+        powers[i] = powers[i - 1] * 10;
+        i += 1;
+    }
+    powers
 };
 
 /// Decimal digits of `value`, filled up with zeros to `width`, at most 20.
@@ -55,7 +66,7 @@ pub(super) fn push_decimal(out: &mut Vec<u8>, value: i128, scale: u32) {
     }
     let size = value.unsigned_abs();
     // 128-bit division is slow and rarely needed.
-    match (u64::try_from(size), 10u64.checked_pow(scale)) {
+    match (u64::try_from(size), POWERS.get(scale as usize)) {
         (Ok(size), Some(unit)) => push_parts(out, size / unit, size % unit, scale),
         _ => {
             let digits = format!("{size:0width$}", width = scale as usize + 1);

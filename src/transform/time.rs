@@ -1,6 +1,6 @@
 //! UTC times: µs since the epoch ↔ ISO 8601 text. Proleptic Gregorian calendar, no leap seconds.
 
-use super::row::push_digits;
+use super::row::PAIRS;
 
 const SECOND_US: i64 = 1_000_000;
 const HOUR_US: i64 = 3600 * SECOND_US;
@@ -41,35 +41,39 @@ impl Utc {
         }
     }
 
-    fn push_date(&self, out: &mut Vec<u8>) {
-        push_digits(out, self.year, 4);
-        out.push(b'-');
-        push_digits(out, self.month, 2);
-        out.push(b'-');
-        push_digits(out, self.day, 2);
-    }
-
     /// `2026-01-15T09:30:00.123456Z`.
     pub(crate) fn push_iso(&self, out: &mut Vec<u8>) {
-        self.push_date(out);
-        out.push(b'T');
-        push_digits(out, self.hour, 2);
-        out.push(b':');
-        push_digits(out, self.second_us / 60_000_000, 2);
-        out.push(b':');
-        push_digits(out, self.second_us / 1_000_000 % 60, 2);
-        out.push(b'.');
-        push_digits(out, self.second_us % 1_000_000, 6);
-        out.push(b'Z');
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        self.put_hour(&mut text);
+        put_pair(&mut text, 14, self.second_us / 60_000_000);
+        put_pair(&mut text, 17, self.second_us / 1_000_000 % 60);
+        let us = self.second_us % 1_000_000;
+        put_pair(&mut text, 20, us / 10_000);
+        put_pair(&mut text, 22, us / 100 % 100);
+        put_pair(&mut text, 24, us % 100);
+        out.extend_from_slice(&text);
     }
 
     /// `2026-01-15 09:00:00`.
     pub(crate) fn push_hour_bucket(&self, out: &mut Vec<u8>) {
-        self.push_date(out);
-        out.push(b' ');
-        push_digits(out, self.hour, 2);
-        out.extend_from_slice(b":00:00");
+        let mut text = *b"0000-00-00 00:00:00";
+        self.put_hour(&mut text);
+        out.extend_from_slice(&text);
     }
+
+    /// Date and hour, where both texts have them.
+    fn put_hour<const N: usize>(&self, text: &mut [u8; N]) {
+        put_pair(text, 0, self.year / 100);
+        put_pair(text, 2, self.year % 100);
+        put_pair(text, 5, self.month);
+        put_pair(text, 8, self.day);
+        put_pair(text, 11, self.hour);
+    }
+}
+
+/// Puts the two digits of `value`, which has no more, at `index`.
+fn put_pair<const N: usize>(text: &mut [u8; N], index: usize, value: u64) {
+    text[index..index + 2].copy_from_slice(&PAIRS[(value % 100) as usize]);
 }
 
 /// Days from the epoch to a date, which must be in the years 0 to 9999.

@@ -300,7 +300,7 @@ async fn every_record_comes_once_and_in_order(stream: &dyn Scene) {
         whole.records().map(|record| SequenceNumber::parse(record.sequence_number).unwrap()).collect();
     assert_eq!(told, put);
     assert!(whole.records().is_sorted_by_key(|record| record.arrival_us));
-    assert!(whole.records().all(|record| record.partition_key == "key"));
+    assert!(whole.records().all(|record| record.partition_key() == "key"));
     let lately = whole.records().next_back().unwrap().arrival_us - wall_clock_us();
     assert!(lately.abs() < 600_000_000, "microseconds since the epoch: {lately}");
 }

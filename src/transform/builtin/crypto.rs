@@ -11,8 +11,22 @@ pub(super) const NAME: &str = "crypto-transactions";
 /// Raise it with every change that changes a row.
 pub(super) const VERSION: u32 = 2;
 
-/// Columns from the image, in row order.
-pub(super) const BASE: [&str; 12] = [
+/// The name of a column as it stands in a row that has begun.
+macro_rules! member {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":")
+    };
+}
+
+macro_rules! names_and_members {
+    ($($name:literal),* $(,)?) => {
+        /// Columns from the image, in row order.
+        pub(super) const BASE: [&str; 12] = [$($name),*];
+        const BASE_MEMBERS: [&str; 12] = [$(member!($name)),*];
+    };
+}
+
+names_and_members![
     "transaction_id",
     "timestamp",
     "exchange",
@@ -73,12 +87,12 @@ pub(super) fn apply(
     let trade_us = base(TIMESTAMP).and_then(|json| parse_utc_us(json.get(1..json.len() - 1)?));
 
     push_envelope(row, context, &event);
-    for (index, name) in BASE.iter().enumerate() {
-        push_name(row, name);
+    for (index, member) in BASE_MEMBERS.iter().enumerate() {
+        row.extend_from_slice(member.as_bytes());
         row.extend_from_slice(base(index).unwrap_or(b"null"));
     }
     push_enriched(row, rules, &enriched);
-    push_name(row, "hour_bucket");
+    row.extend_from_slice(member!("hour_bucket").as_bytes());
     match trade_us {
         Some(us) => {
             row.push(b'"');
@@ -89,9 +103,9 @@ pub(super) fn apply(
     }
     push_ingestion_time(row, context);
     let reason = invalid_reason(&known, image, &enriched, trade_us);
-    push_name(row, "is_valid");
+    row.extend_from_slice(member!("is_valid").as_bytes());
     push_bool(row, reason.is_none());
-    push_name(row, "invalid_reason");
+    row.extend_from_slice(member!("invalid_reason").as_bytes());
     push_word(row, reason);
     columns.push(names, image, row);
     row.extend_from_slice(b"}\n");
@@ -203,22 +217,16 @@ fn invalid_reason(
 }
 
 fn push_enriched(row: &mut Vec<u8>, rules: &Rules, enriched: &Enriched) {
-    push_name(row, "trade_value");
+    row.extend_from_slice(member!("trade_value").as_bytes());
     push_number(row, enriched.trade_value.map(|value| (value, rules.value_scale)));
-    push_name(row, "risk_flag");
+    row.extend_from_slice(member!("risk_flag").as_bytes());
     push_word(row, enriched.risk_flag);
-    push_name(row, "normalized_price");
+    row.extend_from_slice(member!("normalized_price").as_bytes());
     push_number(row, enriched.normalized_price.map(|price| (price, rules.price_scale)));
-    push_name(row, "adjusted_trade_fee");
+    row.extend_from_slice(member!("adjusted_trade_fee").as_bytes());
     push_number(row, enriched.adjusted_fee);
-    push_name(row, "user_category");
+    row.extend_from_slice(member!("user_category").as_bytes());
     push_word(row, enriched.user_category);
-}
-
-fn push_name(row: &mut Vec<u8>, name: &str) {
-    row.extend_from_slice(b",\"");
-    row.extend_from_slice(name.as_bytes());
-    row.extend_from_slice(b"\":");
 }
 
 fn push_number(row: &mut Vec<u8>, number: Option<(i128, u32)>) {

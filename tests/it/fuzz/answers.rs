@@ -27,7 +27,7 @@ fn an_answer_is_a_page_of_all_its_records_or_an_error() {
             for (record, expected) in page.records().zip(records) {
                 assert_eq!(record.sequence_number, expected["SequenceNumber"]);
                 // A record of a stream that distributes by itself may have none.
-                assert_eq!(record.partition_key, expected["PartitionKey"].as_str().unwrap_or_default());
+                assert_eq!(record.partition_key(), expected["PartitionKey"].as_str().unwrap_or_default());
                 let Payload::Base64(data) = record.payload else { panic!("payloads of the API are base64") };
                 assert_eq!(data, expected["Data"].as_str().unwrap().as_bytes());
             }
