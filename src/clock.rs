@@ -18,6 +18,11 @@ pub fn wall_clock_us() -> i64 {
     right.saturating_add(OFFSET_S.load(Ordering::Relaxed).saturating_mul(1_000_000))
 }
 
+/// As [`wall_clock_us`], in whole seconds.
+pub fn wall_clock_s() -> u64 {
+    u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)
+}
+
 /// A time as people and machines read it: `2026-01-15T09:30:00Z`.
 pub fn utc(us: i64) -> String {
     jiff::Timestamp::from_microsecond(us)

@@ -20,6 +20,6 @@ pub use budget::{ByteBudget, BytePermit, Turn};
 pub use page::{Page, PageBuilder, Payload, Record};
 pub use polling::{Polled, Polling};
 pub use source::{
-    Behind, FetchError, Pulled, ReadsFor, RecordSource, Room, ShardReader, StartAt, StartRecord,
+    Ahead, Behind, FetchError, Pulled, ReadsFor, RecordSource, Room, ShardReader, StartAt, StartRecord,
 };
 pub use start::Starts;

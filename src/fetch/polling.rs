@@ -9,11 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::pacing::{Next, Pacing};
 use super::page::Page;
-use super::source::{Behind, FetchError, Pulled, ReadsFor, RecordSource, ShardReader, StartAt, StartRecord};
+use super::source::{
+    Ahead, Behind, FetchError, Pulled, ReadsFor, RecordSource, ShardReader, StartAt, StartRecord,
+};
 use crate::shard::{SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 
@@ -26,6 +28,12 @@ pub(super) const PAGE_RECORDS_MAX: usize = 10_000;
 const TIP_BYTES: usize = 512 << 10;
 /// Between two questions after a shard that the stream does not know.
 const GONE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Pages until a lag is given up: there may be empty ones before the first record.
+const LAG_PAGES: u32 = 5;
+/// Tries of a page for a lag: whoever reads the shard is asking too.
+const LAG_TRIES: u32 = 3;
+const LAG_PAUSE: Duration = Duration::from_millis(250);
 
 /// A stream that is read by iterators, one page a call.
 #[async_trait]
@@ -54,6 +62,23 @@ impl Polling {
     }
 }
 
+impl Polling {
+    /// A page with one record at most, for a lag.
+    async fn glance(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
+        let mut tries = 0;
+        loop {
+            match self.stream.fetch(shard, iterator, 1).await {
+                Err(FetchError::Throttled | FetchError::Unavailable(_)) if tries + 1 < LAG_TRIES => {
+                    tries += 1;
+                    sleep(LAG_PAUSE * tries).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+}
+
+#[async_trait]
 impl RecordSource for Polling {
     fn open(
         &self,
@@ -77,6 +102,24 @@ impl RecordSource for Polling {
             },
             start,
         })
+    }
+
+    async fn lag(&self, shard: &ShardId, start: &StartAt) -> Result<Ahead, FetchError> {
+        let mut next = Some(self.stream.iterator(shard, start).await?);
+        let mut behind = Behind::Unknown;
+        for _ in 0..LAG_PAGES {
+            let Some(iterator) = next.take() else { break };
+            let page = self.glance(shard, &iterator).await?;
+            behind = page.behind();
+            if let Some(record) = page.records().next() {
+                return Ok(Ahead { first: Some((record.position().sequence, record.arrival_us)), behind });
+            }
+            if behind == Behind::Tip {
+                break;
+            }
+            next = page.next_iterator;
+        }
+        Ok(Ahead { first: None, behind })
     }
 
     fn page_bytes_max(&self) -> usize {

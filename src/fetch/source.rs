@@ -92,6 +92,15 @@ impl Behind {
     }
 }
 
+/// What lies ahead of a place in a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// The first record there, and when it arrived, µs since the epoch. `None`: there is none, or it was not found at once.
+    pub first: Option<(SequenceNumber, i64)>,
+    /// How far this place is behind the newest record.
+    pub behind: Behind,
+}
+
 /// What became of the record that reading was to start at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartRecord {
@@ -148,6 +157,7 @@ pub trait ReadsFor: Send + Sync {
 
 /// The records of streams, shard by shard. One of the four seams: how a shard is read, by polling or by a subscription, at
 /// which pace, and what has to be renewed meanwhile, is behind it.
+#[async_trait]
 pub trait RecordSource: Send + Sync {
     /// A reader of `shard` that begins at `start`. Dropping it closes whatever it has open. `seed`: of its random pauses.
     fn open(
@@ -157,6 +167,12 @@ pub trait RecordSource: Send + Sync {
         reads_for: Arc<dyn ReadsFor>,
         seed: u64,
     ) -> Box<dyn ShardReader>;
+
+    /// What lies ahead of `start` in `shard`, for people: it costs little and is not asked for while reading.
+    ///
+    /// # Errors
+    /// After a few tries. [`FetchError::Foreign`]: there can be no such place.
+    async fn lag(&self, shard: &ShardId, start: &StartAt) -> Result<Ahead, FetchError>;
 
     /// An upper bound of the bytes that one page may take.
     fn page_bytes_max(&self) -> usize;

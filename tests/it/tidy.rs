@@ -86,6 +86,7 @@ const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("shard", "aws::OfStream", "a call to Kinesis names its stream in one way"),
     ("shard", "aws::StreamAddress", "a stream is named by its name or its ARN"),
     ("aws", "clock::wall_clock_us", "credentials say by the wall clock when they run out"),
+    ("lease", "clock::wall_clock_s", "what KCL's workers wrote is looked at by the clock they wrote it by"),
     ("lease", "clock::wall_clock_us", "the row that declares a fleet says when; nothing is decided by it"),
 ];
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, IsTerminal, Read};
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
 use clap::{ArgGroup, Args};
@@ -10,13 +9,12 @@ use futures::stream::{self, StreamExt};
 use serde::Serialize;
 
 use super::change::{self, Allowed, Planned, Step, parse_checkpoint};
-use super::observe::{Observer, wall_clock_s};
 use super::table::wrapped;
-use super::{Change, Exit, Fleet, Progress, chain, lag};
-use crate::fetch::Starts;
-use crate::fetch::kinesis::KinesisSource;
-use crate::lease::{Lease, LeaseKey, LeaseTable, WorkerId, WriteError, apply};
-use crate::shard::{Checkpoint, FindStart, StartFrom, StreamId};
+use super::{Change, Exit, Fleet, Progress, chain};
+use crate::clock::wall_clock_s;
+use crate::fetch::{FetchError, StartAt};
+use crate::lease::{Lease, LeaseKey, LeaseTable, Observer, WorkerId, WriteError, apply};
+use crate::shard::{Checkpoint, StartFrom};
 use crate::terminal::{ask, print, print_text, printable_lines, say, say_error};
 
 /// Writes at the same time.
@@ -287,8 +285,8 @@ async fn plan(fleet: &Fleet, observer: &Observer, change: &Change) -> anyhow::Re
             }
             for of_one in leases.chunk_by(|a, b| a.key.stream() == b.key.stream()) {
                 let key = &of_one[0].key;
-                let named = fleet.stream_of(key).map(|stream| StreamId::of(&stream.address));
-                let stream = observer.stream(key).or(named.as_ref());
+                let named = fleet.stream_of(key).map(|stream| &stream.named);
+                let stream = observer.stream(key).or(named);
                 if let Err(problem) = change::may_delete(of_one, stream, observer.listing(key))
                     && !args.force
                 {
@@ -397,8 +395,7 @@ async fn latest(fleet: &Fleet, lease: &Lease) -> anyhow::Result<Checkpoint> {
     let Some(stream) = fleet.stream_of(key) else {
         return Err(anyhow!("{key}: set --stream, to look up the last record of the shard"));
     };
-    let source = KinesisSource::new(stream.kinesis.clone(), stream.address.clone());
-    let found = Starts::new(Arc::new(source)).find(key.shard(), StartFrom::Tip).await;
+    let found = stream.starts.find(key.shard(), StartFrom::Tip).await;
     let found = found.map_err(|error| anyhow!("{}; check --stream, or try again", chain(&error)))?;
     // The records up to a position may have left the stream already.
     Ok(match &lease.checkpoint {
@@ -422,9 +419,14 @@ async fn check_position(
     if let Some(problem) = observer.listing_problem(key) {
         return Err(anyhow!("{key}: the position cannot be checked: {problem}; {advice}"));
     }
-    let checked = lag::check(&stream.kinesis, &stream.address, key, &position.sequence).await;
+    let checked = stream.records.lag(key.shard(), &StartAt::At(position.sequence.clone())).await;
     let stream = &stream.address;
-    checked.map_err(|problem| anyhow!("{key}: stream {stream} refuses this position: {problem}; {advice}"))
+    checked.map(drop).map_err(|error| match error {
+        FetchError::Foreign(problem) => {
+            anyhow!("{key}: stream {stream} refuses this position: {problem}; {advice}")
+        }
+        error => anyhow!("{key}: the position cannot be checked: {}; {advice}", chain(&error)),
+    })
 }
 
 /// Says what would be written: on stdout, or on stderr when stdout is for machines.

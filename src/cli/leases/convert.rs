@@ -9,10 +9,9 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::act::{Confirm, asked, none_active};
-use super::observe::Observer;
 use super::{Exit, Fleet, Progress};
 use crate::cause::chain;
-use crate::lease::{Lease, LeaseKey, LeaseTable};
+use crate::lease::{Lease, LeaseKey, LeaseTable, Observer};
 use crate::shard::{Kinship, StreamId};
 use crate::terminal::{ask, print, print_text, printable_lines, say, say_error};
 
@@ -184,7 +183,7 @@ fn the_stream(fleet: &Fleet, observer: &Observer) -> anyhow::Result<StreamId> {
     if let Some(problem) = observer.listing_problems().next() {
         return Err(anyhow!("stream {}: {problem}", stream.address));
     }
-    let id = observer.id_of(&stream.address).filter(|id| id.is_whole()).cloned();
+    let id = observer.id_of(&stream.named).filter(|id| id.is_whole()).cloned();
     id.with_context(|| {
         format!(
             "stream {}: its account and time of creation are not known; allow DescribeStreamSummary",

@@ -4,7 +4,6 @@ mod act;
 mod change;
 mod convert;
 mod lag;
-mod observe;
 mod report;
 mod table;
 #[cfg(test)]
@@ -20,17 +19,18 @@ use clap::{Args, Subcommand};
 use rustix::termios::tcgetwinsize;
 use tokio::time::{sleep, timeout};
 
-use self::observe::Observer;
 use self::report::Report;
 use self::table::Screen;
 use super::Exit;
 use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config, stream_config};
 use crate::cause::chain;
 use crate::config::{BadSetting, StreamRoleArgs, application, duration, endpoint, stream, within};
+use crate::fetch::kinesis::KinesisSource;
+use crate::fetch::{Polling, RecordSource, Starts};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
-use crate::lease::{LeaseKey, LeaseTable, TableError};
+use crate::lease::{LeaseKey, LeaseTable, Observer, TableError};
 use crate::shard::kinesis::KinesisShardLister;
-use crate::shard::{ShardLister, StreamId};
+use crate::shard::{FindStart, ShardLister, StreamId};
 use crate::shutdown::Signals;
 use crate::terminal::{Out, print_text, printable_lines, say, say_error};
 
@@ -169,13 +169,29 @@ struct Fleet {
 /// A stream, and who asks it.
 struct Stream {
     address: StreamAddress,
-    kinesis: aws_sdk_kinesis::Client,
+    /// As the address says.
+    named: StreamId,
+    lister: Arc<dyn ShardLister>,
+    records: Arc<dyn RecordSource>,
+    starts: Arc<dyn FindStart>,
 }
 
 impl Stream {
+    fn new(address: StreamAddress, kinesis: aws_sdk_kinesis::Client) -> Self {
+        let source = Arc::new(KinesisSource::new(kinesis.clone(), address.clone()));
+        Self {
+            named: StreamId::of(&address),
+            lister: Arc::new(KinesisShardLister::new(kinesis, address.clone())),
+            // Shards are only looked at here, so no pause between two reads of one is ever made.
+            records: Arc::new(Polling::new(Arc::<KinesisSource>::clone(&source), Duration::ZERO)),
+            starts: Arc::new(Starts::new(source)),
+            address,
+        }
+    }
+
     /// Whether a lease with this key is of this stream, as far as the key says.
     fn has(&self, key: &LeaseKey) -> bool {
-        key.may_be_of(&StreamId::of(&self.address))
+        key.may_be_of(&self.named)
     }
 }
 
@@ -234,7 +250,7 @@ async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fleet> {
     let mut streams = Vec::new();
     for address in addresses {
         let config = stream_config(&address, role.as_ref(), endpoint, region).await;
-        streams.push(Stream { address, kinesis: aws_sdk_kinesis::Client::new(&config) });
+        streams.push(Stream::new(address, aws_sdk_kinesis::Client::new(&config)));
     }
     if dynamodb.region().is_none() {
         return Err(anyhow!("no AWS region: set --region or AWS_REGION"));
@@ -282,10 +298,7 @@ impl Fleet {
     }
 
     fn observer(&self, with_streams: bool) -> Observer {
-        let lister = |stream: &Stream| -> (StreamAddress, Arc<dyn ShardLister>) {
-            let lister = KinesisShardLister::new(stream.kinesis.clone(), stream.address.clone());
-            (stream.address.clone(), Arc::new(lister))
-        };
+        let lister = |stream: &Stream| (stream.named.clone(), Arc::clone(&stream.lister));
         let streams = self.streams.iter().filter(|_| with_streams).map(lister).collect();
         Observer::new(Arc::clone(&self.table), streams, self.failover)
     }
@@ -296,7 +309,7 @@ impl Fleet {
         for stream in self.streams.iter().filter(|_| with_streams) {
             let known = observer.fleet.leases().map(|seen| &seen.lease);
             let known = known.filter(|lease| stream.has(&lease.key) && observer.lists(&lease.key));
-            lags.extend(lag::lags(&stream.kinesis, &stream.address, known).await);
+            lags.extend(lag::lags(stream.records.as_ref(), known).await);
         }
         let names: Vec<&str> = self.streams.iter().map(|stream| stream.address.name()).collect();
         let names = (with_streams && !names.is_empty()).then(|| names.join(", "));

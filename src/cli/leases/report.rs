@@ -6,12 +6,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::lag::Lag;
-use super::observe::{Observer, wall_clock_s};
 use crate::batch::Content;
 use crate::checkpoint::{PendingBatch, Stage};
+use crate::clock::wall_clock_s;
 use crate::lease::explain::{Explained, Reason, Standing};
 use crate::lease::fleet::{CPU, THROUGHPUT};
-use crate::lease::{Lease, LeaseKey, Pending, WorkerId};
+use crate::lease::{Lease, LeaseKey, Observer, Pending, WorkerId};
 use crate::shard::ShardId;
 
 /// A fleet at one moment.

@@ -168,7 +168,7 @@ fn cells(lease: &LeaseReport, with_stream: bool) -> Vec<String> {
     let lag = match (&lease.lag.lag_problem, lease.lag.millis_behind_latest) {
         (Some(problem), _) if problem.chars().count() > 10 => "unknown".to_owned(),
         (Some(problem), _) => problem.clone(),
-        (None, Some(ms)) => duration(seconds(ms)),
+        (None, Some(ms)) => duration(std::time::Duration::from_millis(ms).as_secs_f64()),
         (None, None) => "-".to_owned(),
     };
     let state = match (lease.state, lease.reason) {

@@ -9,18 +9,17 @@ use tokio::time::{Instant, sleep};
 use super::act::{self, Done};
 use super::change::{self, Allowed};
 use super::lag::Lag;
-use super::observe::{Observer, wall_clock_s};
 use super::report::{Report, State, pending_report};
 use super::table::{self, Screen};
-use crate::aws::StreamAddress;
 use crate::batch::Content;
 use crate::checkpoint::{PendingBatch, Proof, Stage};
+use crate::clock::wall_clock_s;
 use crate::lease::explain::Reason;
 use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
 use crate::lease::memory::{Faults, MemoryLeaseTable};
-use crate::lease::{LeaderRow, Lease, LeaseTable, LeaseWrite, Pending, WorkerId};
+use crate::lease::{LeaderRow, Lease, LeaseTable, LeaseWrite, Observer, Pending, WorkerId};
 use crate::shard::{
-    Checkpoint, HashKeyRange, ListError, Position, SequenceNumber, Shard, ShardId, ShardLister,
+    Checkpoint, HashKeyRange, ListError, Position, SequenceNumber, Shard, ShardId, ShardLister, StreamId,
 };
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -252,7 +251,7 @@ async fn no_leases_is_not_said_where_nobody_could_look() {
         (report.looked(), table::text(&report, Screen::default()))
     };
     assert!(text(&observer).0 && text(&observer).1.contains("No leases yet"));
-    let streams: Vec<(_, Arc<dyn ShardLister>)> = vec![(StreamAddress::named("trades"), Arc::new(Denied))];
+    let streams: Vec<(_, Arc<dyn ShardLister>)> = vec![(StreamId::named("trades"), Arc::new(Denied))];
     let mut observer = Observer::new(Arc::clone(&table) as _, streams, FAILOVER);
     observer.look().await.unwrap();
     let (looked, said) = text(&observer);

@@ -9,11 +9,10 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep_until};
 
-use crate::aws::StreamAddress;
+use super::explain::{Explained, Sight, StreamSight, explain};
+use super::{FleetView, LeaderRow, Lease, LeaseKey, LeaseTable, TableError};
 use crate::cause::chain;
-use crate::clock::wall_clock_us;
-use crate::lease::explain::{Explained, Sight, StreamSight, explain};
-use crate::lease::{FleetView, LeaderRow, Lease, LeaseKey, LeaseTable, TableError};
+use crate::clock::wall_clock_s;
 use crate::shard::{ListError, Shard, ShardLister, StreamId};
 
 /// More than the third of a failover time between two looks: a renew takes its time.
@@ -22,22 +21,24 @@ const SLACK: Duration = Duration::from_millis(300);
 const LIST_EVERY: Duration = Duration::from_secs(30);
 
 /// What was seen of a fleet so far.
-pub(super) struct Observer {
+pub struct Observer {
     table: Arc<dyn LeaseTable>,
     streams: Vec<Observed>,
-    pub(super) fleet: FleetView,
+    /// Leases and workers.
+    pub fleet: FleetView,
     /// The lock, and the end of the read that first showed its version.
-    pub(super) leader: Option<(LeaderRow, Instant)>,
+    pub leader: Option<(LeaderRow, Instant)>,
     /// The lock was seen to be written.
-    pub(super) leader_heard: bool,
+    pub leader_heard: bool,
     listed: Option<Instant>,
     /// The end of the last look.
-    pub(super) now: Instant,
+    pub now: Instant,
 }
 
 /// A stream that is looked at too.
 struct Observed {
-    address: StreamAddress,
+    /// As it is named in the settings.
+    named: StreamId,
     lister: Arc<dyn ShardLister>,
     /// Which one it is, once that is known.
     id: Option<StreamId>,
@@ -49,22 +50,18 @@ struct Observed {
 impl Observed {
     /// Whether a lease with this key is of this stream.
     fn has(&self, key: &LeaseKey) -> bool {
-        match &self.id {
-            Some(id) => key.may_be_of(id),
-            None => key.may_be_of(&StreamId::of(&self.address)),
-        }
+        key.may_be_of(self.id.as_ref().unwrap_or(&self.named))
     }
 }
 
 impl Observer {
-    /// Nothing seen yet.
-    pub(super) fn new(
+    /// Nothing seen yet. Streams go by the names of the settings.
+    pub fn new(
         table: Arc<dyn LeaseTable>,
-        streams: Vec<(StreamAddress, Arc<dyn ShardLister>)>,
+        streams: Vec<(StreamId, Arc<dyn ShardLister>)>,
         failover: Duration,
     ) -> Self {
-        let observed =
-            |(address, lister)| Observed { address, lister, id: None, listing: None, problem: None };
+        let observed = |(named, lister)| Observed { named, lister, id: None, listing: None, problem: None };
         Self {
             table,
             streams: streams.into_iter().map(observed).collect(),
@@ -78,7 +75,10 @@ impl Observer {
 
     /// Looks until it is known whether the owners of the leases that `matters` are alive, and the leader where one has no
     /// owner; at most for the failover time and a bit. `waits` is told why it takes so long.
-    pub(super) async fn watch(
+    ///
+    /// # Errors
+    /// As [`Observer::look`].
+    pub async fn watch(
         &mut self,
         matters: impl Fn(&Lease) -> bool,
         mut waits: impl FnMut(String),
@@ -108,7 +108,10 @@ impl Observer {
     }
 
     /// Looks once.
-    pub(super) async fn look(&mut self) -> Result<(), TableError> {
+    ///
+    /// # Errors
+    /// When the lease table cannot be read.
+    pub async fn look(&mut self) -> Result<(), TableError> {
         let (snapshot, leader, listed) =
             tokio::join!(self.table.snapshot(), self.table.leader(), self.list());
         let (snapshot, leader) = (snapshot?, leader?);
@@ -151,32 +154,32 @@ impl Observer {
     }
 
     /// Why streams are not listed.
-    pub(super) fn listing_problems(&self) -> impl Iterator<Item = &str> {
+    pub fn listing_problems(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().filter_map(|stream| stream.problem.as_deref())
     }
 
     /// Why the stream of this lease is not listed.
-    pub(super) fn listing_problem(&self, key: &LeaseKey) -> Option<&str> {
+    pub fn listing_problem(&self, key: &LeaseKey) -> Option<&str> {
         self.of(key)?.problem.as_deref()
     }
 
     /// The shards of this lease's stream, where they were listed.
-    pub(super) fn listing(&self, key: &LeaseKey) -> Option<&[Shard]> {
+    pub fn listing(&self, key: &LeaseKey) -> Option<&[Shard]> {
         self.of(key)?.listing.as_deref()
     }
 
     /// Which stream this lease is of, where it was asked.
-    pub(super) fn stream(&self, key: &LeaseKey) -> Option<&StreamId> {
+    pub fn stream(&self, key: &LeaseKey) -> Option<&StreamId> {
         self.of(key)?.id.as_ref()
     }
 
     /// Which stream this is, where it was asked.
-    pub(super) fn id_of(&self, address: &StreamAddress) -> Option<&StreamId> {
-        self.streams.iter().find(|stream| stream.address == *address)?.id.as_ref()
+    pub fn id_of(&self, named: &StreamId) -> Option<&StreamId> {
+        self.streams.iter().find(|stream| stream.named == *named)?.id.as_ref()
     }
 
     /// Whether the stream lists the shard of this lease.
-    pub(super) fn lists(&self, key: &LeaseKey) -> bool {
+    pub fn lists(&self, key: &LeaseKey) -> bool {
         self.listing(key).is_some_and(|listing| listing.iter().any(|shard| shard.id == *key.shard()))
     }
 
@@ -197,7 +200,7 @@ impl Observer {
     }
 
     /// Why each shard is not read, as far as could be seen.
-    pub(super) fn explained(&self) -> Vec<Explained> {
+    pub fn explained(&self) -> Vec<Explained> {
         // In order of the keys, so those of one stream stand together.
         let named = self.fleet.leases().filter_map(|seen| seen.lease.key.stream());
         let mut named: Vec<&StreamId> = named.collect();
@@ -224,9 +227,4 @@ impl Observer {
             host_clock: wall_clock_s(),
         })
     }
-}
-
-/// This host's clock in seconds since the epoch.
-pub(super) fn wall_clock_s() -> u64 {
-    u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)
 }
