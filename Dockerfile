@@ -7,7 +7,7 @@ COPY src src
 # Without the feature `local`: emulators and SQLite never reach this image.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/kinetide/target \
-    cargo build --release --locked --no-default-features \
+    cargo build --release --locked --no-default-features --features cli \
     && cp target/release/kinetide /usr/local/bin/kinetide
 
 # The binary needs glibc of the same Debian, libgcc_s (unwinding of backtraces) and the CA certificates: `cc` is the

@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kinetide::batch::{BatchContext, BatchLimits, Batcher, Layout};
-use kinetide::fetch::{Payload, parse_body};
-use kinetide::shard::ShardId;
-use kinetide::transform::{Builtin, Enrichment, RecordContext, SourceKind, Transform};
+use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Layout};
+use kinetide::internals::fetch::{Payload, parse_body};
+use kinetide::internals::shard::ShardId;
+use kinetide::internals::transform::{Builtin, Enrichment, RecordContext, SourceKind, Transform};
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 

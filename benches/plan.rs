@@ -5,9 +5,9 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use kinetide::lease::fleet::CPU;
-use kinetide::lease::plan::{Balancing, Fleet, LeaseLoad, Rules, WorkerLoad, plan, successors};
-use kinetide::lease::{LeaseKey, WorkerId};
+use kinetide::internals::lease::fleet::CPU;
+use kinetide::internals::lease::plan::{Balancing, Fleet, LeaseLoad, Rules, WorkerLoad, plan, successors};
+use kinetide::internals::lease::{LeaseKey, WorkerId};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use kinetide::cli::{Cli, Exit, panics};
-use kinetide::terminal::say_error;
+use kinetide::internals::cli::{Cli, Exit, panics};
+use kinetide::internals::terminal::say_error;
 
 fn main() -> ExitCode {
     panics::abort_on_panic();
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     match runtime.block_on(Box::pin(cli.run())) {
         Ok(exit) => exit.into(),
         Err(error) => {
-            say_error(kinetide::cause::chain(error.as_ref()));
+            say_error(kinetide::internals::cause::chain(error.as_ref()));
             Exit::Failed.into()
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::aws::{OfStream, StreamAddress, explain, sdk_config};
 use crate::batch::Packing;
-use crate::config::Config;
+use crate::config::{Config, LakeConfig, LakePlace};
 use crate::deliver::{DeliveryStream, LakeUrl, ObjectSink};
 use crate::lease::RETENTION_HOURS_MIN;
 
@@ -89,9 +89,12 @@ pub(crate) async fn check_table(client: &aws_sdk_dynamodb::Client, table: &str) 
 }
 
 /// Whether the lake takes objects, and never replaces one.
-pub(crate) async fn check_lake(sink: &ObjectSink, config: &Config) -> Result<(), StartError> {
-    let what = || format!("lake {}", config.lake);
-    let advice = match config.lake {
+pub(crate) async fn check_lake(sink: Option<&ObjectSink>, config: &Config) -> Result<(), StartError> {
+    let Some((sink, LakeConfig { place: LakePlace::Url(url), .. })) = sink.zip(config.lake.as_ref()) else {
+        return Ok(());
+    };
+    let what = || format!("lake {url}");
+    let advice = match url {
         LakeUrl::S3 { .. } => {
             "check --lake, the region, --s3-endpoint, and that the role in use may read and write there"
         }
@@ -111,7 +114,8 @@ pub(crate) async fn check_lake(sink: &ObjectSink, config: &Config) -> Result<(),
 
 /// The delivery stream, where rows go to one.
 pub(crate) async fn open_firehose(config: &Config) -> Result<Option<DeliveryStream>, StartError> {
-    let Some((name, packing)) = &config.firehose else { return Ok(None) };
+    let firehose = config.lake.as_ref().and_then(|lake| lake.firehose.as_ref());
+    let Some((name, packing)) = firehose else { return Ok(None) };
     let sdk = sdk_config(config.endpoints.firehose.as_deref(), config.region.as_deref()).await;
     check_firehose(&sdk, name, *packing).await?;
     Ok(Some(DeliveryStream::new(&sdk, name, *packing)))

@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::cause::chain;
-use crate::consumer::{self, Shared, StopReason};
+use crate::consumer::{Shared, StopReason};
 use crate::lease::coordinator::HAND_OFF_TIMEOUT;
 use crate::lease::{HeldLease, LeaseKey, TableError};
 use crate::shutdown::joined;
@@ -281,7 +281,8 @@ impl Worker {
 async fn consume(shared: Arc<Shared>, lease: Arc<HeldLease>, stop: CancellationToken) -> StopReason {
     let Some(stream) = shared.stream_of(lease.key()) else { return StopReason::ShutdownRequested };
     let removed = stream.removed.clone();
-    let mut consumer = std::pin::pin!(consumer::run(shared, stream, Arc::clone(&lease), stop.clone()));
+    let work = Arc::clone(&stream.work);
+    let mut consumer = std::pin::pin!(work.run(shared, stream, Arc::clone(&lease), stop.clone()));
     let why = tokio::select! {
         biased;
         reason = &mut consumer => return reason,

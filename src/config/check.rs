@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{BadSetting, Config, RunArgs, name};
+use super::{BadSetting, Config, LakeConfig, LakePlace, name, within};
 use crate::aws::{BadArn, StreamAddress};
 use crate::batch::{Layout, Packing};
 use crate::deliver::{LakeUrl, mistaken_url};
@@ -35,17 +35,17 @@ const MANY_MEMBERS: &str = "--firehose-gzip records: each object is gzip with ma
 const POLL_SHORT: Duration = Duration::from_secs(5);
 
 /// Where the lake is.
-pub(crate) fn lake(text: &str) -> Result<LakeUrl, BadSetting> {
+pub fn lake(text: &str) -> Result<LakeUrl, BadSetting> {
     text.parse().map_err(|reason: String| BadSetting::new("lake", text, reason))
 }
 
 /// The stream, by its name or ARN.
-pub(crate) fn stream(text: &str) -> Result<StreamAddress, BadSetting> {
+pub fn stream(text: &str) -> Result<StreamAddress, BadSetting> {
     text.parse().map_err(|reason: BadArn| BadSetting::new("stream", text, reason.to_string()))
 }
 
 /// The name of a DynamoDB table.
-pub(crate) fn table_name(setting: &'static str, value: &str) -> Result<(), BadSetting> {
+pub fn table_name(setting: &'static str, value: &str) -> Result<(), BadSetting> {
     name(setting, value, *TABLE_NAME.end())?;
     if value.len() < *TABLE_NAME.start() {
         let (least, most) = TABLE_NAME.into_inner();
@@ -59,7 +59,7 @@ pub(crate) fn table_name(setting: &'static str, value: &str) -> Result<(), BadSe
 }
 
 /// The application's name, which is that of its lease table, and the start of the names of its other tables.
-pub(crate) fn application(given: Option<&str>, stream: &str) -> Result<String, BadSetting> {
+pub fn application(given: Option<&str>, stream: &str) -> Result<String, BadSetting> {
     let application = given.map_or_else(|| format!("kinetide-{stream}"), str::to_owned);
     let most = TABLE_NAME.end() - SUFFIX_MAX;
     name("application", &application, most)?;
@@ -74,7 +74,7 @@ pub(crate) fn application(given: Option<&str>, stream: &str) -> Result<String, B
 }
 
 /// The folders of rows and of dead letters in the lake.
-pub(crate) fn layout(landing: &str, errors: &str) -> Result<Layout, BadSetting> {
+pub fn layout(landing: &str, errors: &str) -> Result<Layout, BadSetting> {
     let layout = Layout {
         landing: landing.trim_end_matches('/').to_owned(),
         errors: folder("errors", errors)?.to_owned(),
@@ -92,7 +92,7 @@ pub(crate) fn layout(landing: &str, errors: &str) -> Result<Layout, BadSetting> 
 }
 
 /// A folder in the lake.
-pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a str, BadSetting> {
+pub fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a str, BadSetting> {
     let refuse = |allowed: &str| Err(BadSetting::new(setting, value, allowed));
     if value.contains("://") || mistaken_url(value).is_some() {
         return refuse(
@@ -118,7 +118,7 @@ pub(crate) fn folder<'a>(setting: &'static str, value: &'a str) -> Result<&'a st
 
 /// A folder of this machine.
 #[cfg(feature = "local")]
-pub(crate) fn local_folder(text: &str) -> Result<std::path::PathBuf, String> {
+pub fn local_folder(text: &str) -> Result<std::path::PathBuf, String> {
     match mistaken_url(text) {
         Some(_) => Err("must be a folder on this machine".to_owned()),
         None if text.trim() != text || text.is_empty() => {
@@ -132,57 +132,89 @@ fn show(time: Duration) -> String {
     humantime::format_duration(time).to_string()
 }
 
+/// Whether each setting is within its own limits.
+pub(super) fn limits(config: &Config) -> Result<(), BadSetting> {
+    let (ms, s) = (Duration::from_millis, Duration::from_secs);
+    within("failover-time", config.failover, s(1), s(600))?;
+    within("lease-scan-interval", config.scan_interval, ms(100), s(60))?;
+    within("shard-sync-interval", config.shard_sync_interval, s(1), s(3600))?;
+    within("poll-idle-max", config.poll_idle_max, ms(200), s(60))?;
+    within("shutdown-budget", config.shutdown_budget, s(1), s(3600))?;
+    size("byte-budget", config.byte_budget, ByteSize::mib(32), ByteSize::tib(1))?;
+    if let Some(lake) = &config.lake {
+        within("batch-age", lake.batch_age_max, ms(100), s(3600))?;
+        size("batch-bytes", lake.limits.rows_bytes_max, ByteSize::kib(1), ByteSize::gib(1))?;
+    }
+    if config.rules.leases_max == 0 {
+        return Err(BadSetting::new("leases-max", 0, "must be at least 1, or left out"));
+    }
+    if config.rules.kbps_max < 1.0 {
+        return Err(BadSetting::new("throughput-max", "under 1KiB", "must be at least 1KiB, or left out"));
+    }
+    Ok(())
+}
+
+fn size(setting: &'static str, value: usize, least: ByteSize, most: ByteSize) -> Result<(), BadSetting> {
+    let value = ByteSize(value as u64);
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(BadSetting::new(setting, value, format!("must be between {least} and {most}")))
+}
+
 /// Whether settings fit each other, each being within its own limits. The age of a batch needs no relation to the
 /// failover time: a lease is renewed beside it.
-pub(super) fn relations(args: &RunArgs) -> Result<(), BadSetting> {
-    let response = (args.failover_time / 3).min(RESPONSE_MAX);
-    if args.shutdown_budget < response {
+pub(super) fn relations(config: &Config) -> Result<(), BadSetting> {
+    let response = (config.failover / 3).min(RESPONSE_MAX);
+    if config.shutdown_budget < response {
         let allowed = format!(
             "must be at least {} with --failover-time {}: one response of the lease table may take that long, and a \
              lease that is not released in time leaves its shard without a reader for the failover time",
             show(response),
-            show(args.failover_time)
+            show(config.failover)
         );
-        return Err(BadSetting::new("shutdown-budget", show(args.shutdown_budget), allowed));
+        return Err(BadSetting::new("shutdown-budget", show(config.shutdown_budget), allowed));
     }
-    if args.batch_bytes.as_u64() / COMPRESSED > args.byte_budget.as_u64() {
-        let allowed = format!(
-            "must be at most {COMPRESSED} times --byte-budget {}: a batch is closed early when memory is short, so no \
-             batch could reach this size, and one shard could use all of the memory",
-            args.byte_budget
-        );
-        return Err(BadSetting::new("batch-bytes", args.batch_bytes, allowed));
-    }
-    if args.lease_scan_interval > args.failover_time {
+    if config.scan_interval > config.failover {
         let allowed = format!(
             "must be at most --failover-time {}: a worker that scans the leases less often cannot see which workers are \
              alive",
-            show(args.failover_time)
+            show(config.failover)
         );
-        return Err(BadSetting::new("lease-scan-interval", show(args.lease_scan_interval), allowed));
+        return Err(BadSetting::new("lease-scan-interval", show(config.scan_interval), allowed));
     }
-    if args.poll_idle_max > args.batch_age.max(POLL_SHORT) {
+    let Some(lake) = &config.lake else { return Ok(()) };
+    let (batch_bytes, byte_budget) = (lake.limits.rows_bytes_max as u64, config.byte_budget as u64);
+    if batch_bytes / COMPRESSED > byte_budget {
+        let allowed = format!(
+            "must be at most {COMPRESSED} times --byte-budget {}: a batch is closed early when memory is short, so no \
+             batch could reach this size, and one shard could use all of the memory",
+            ByteSize(byte_budget)
+        );
+        return Err(BadSetting::new("batch-bytes", ByteSize(batch_bytes), allowed));
+    }
+    if config.poll_idle_max > lake.batch_age_max.max(POLL_SHORT) {
         let allowed = format!(
             "must be at most --batch-age {}: records would wait longer to be read than to be delivered",
-            show(args.batch_age)
+            show(lake.batch_age_max)
         );
-        return Err(BadSetting::new("poll-idle-max", show(args.poll_idle_max), allowed));
+        return Err(BadSetting::new("poll-idle-max", show(config.poll_idle_max), allowed));
     }
     Ok(())
 }
 
 /// What people should know of these settings: they do no harm by themselves, and may not do what was meant.
 pub(super) fn oddities(config: &Config) -> Vec<String> {
-    let Config { limits, byte_budget, shutdown_budget, failover, batch_age_max, .. } = config;
+    let Config { byte_budget, shutdown_budget, failover, .. } = config;
     let mut odd = Vec::new();
-    if matches!(config.firehose, Some((_, Packing::GzipMembers))) {
+    if config.lake.as_ref().is_some_and(|lake| matches!(lake.firehose, Some((_, Packing::GzipMembers)))) {
         odd.push(MANY_MEMBERS.to_owned());
     }
-    if limits.rows_bytes_max > *byte_budget {
+    if let Some(lake) = config.lake.as_ref().filter(|lake| lake.limits.rows_bytes_max > *byte_budget) {
         odd.push(format!(
             "--batch-bytes {} is above --byte-budget {}: where rows compress badly, batches are closed before they reach \
              this size, and one shard can keep the others waiting for memory",
-            ByteSize(limits.rows_bytes_max as u64),
+            ByteSize(lake.limits.rows_bytes_max as u64),
             ByteSize(*byte_budget as u64)
         ));
     }
@@ -201,10 +233,13 @@ pub(super) fn oddities(config: &Config) -> Vec<String> {
             show(*shutdown_budget)
         ));
     }
-    if *batch_age_max < BATCH_AGE_ODD && matches!(config.lake, LakeUrl::S3 { .. }) {
+    let many_objects = |lake: &&LakeConfig| {
+        lake.batch_age_max < BATCH_AGE_ODD && matches!(lake.place, LakePlace::Url(LakeUrl::S3 { .. }))
+    };
+    if let Some(lake) = config.lake.as_ref().filter(many_objects) {
         odd.push(format!(
             "--batch-age {} makes many small objects in the lake: more requests to pay for, and slower readers",
-            show(*batch_age_max)
+            show(lake.batch_age_max)
         ));
     }
     odd

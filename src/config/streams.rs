@@ -2,44 +2,130 @@
 //! runs.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{BadSetting, application, default_landing, folder, initial_position, layout, stream};
 use crate::aws::{AssumeRole, StreamAddress};
 use crate::batch::Layout;
-use crate::shard::Checkpoint;
-use crate::transform::{Builtin, ColumnSettings, Enrichment, Transform, TransformError, TransformSettings};
+use crate::fetch::{Polled, Polling, RecordSource, Starts};
+use crate::processor::ProcessorFactory;
+use crate::shard::{Checkpoint, FindStart, ShardLister};
+use crate::transform::{
+    Builtin, ColumnSettings, Enrichment, SourceKind, Transform, TransformError, TransformSettings,
+};
 
 /// Bytes of a settings file.
 const SETTINGS_MAX: u64 = 1 << 20;
+/// The longest time between two polls of a quiet shard of a program's own source.
+const POLL_IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// One stream to read, checked.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StreamConfig {
     /// Which one.
     pub address: StreamAddress,
     /// In whose role it is read; none: this process's own.
     pub role: Option<AssumeRole>,
-    /// What makes the rows.
-    pub transform: Arc<dyn Transform>,
-    /// Folders of the lake.
-    pub layout: Layout,
+    /// What reads it; none: Kinesis.
+    pub source: Option<Source>,
+    /// What is done with its records.
+    pub work: Work,
     /// Where new leases start.
     pub initial: Checkpoint,
     /// The time that AT_TIMESTAMP means, µs since the epoch.
     pub initial_timestamp_us: Option<i64>,
 }
 
-impl PartialEq for StreamConfig {
-    /// The same records give the same rows in the same places.
+/// What a program reads a stream with that is not one of Kinesis. See [`crate::source`].
+#[derive(Clone)]
+pub struct Source {
+    kind: SourceKind,
+    records: Arc<dyn RecordSource>,
+    shards: Arc<dyn ShardLister>,
+    starts: Arc<dyn FindStart>,
+}
+
+impl Source {
+    /// A stream that is read by these. `kind`: what the ordering keys of the built-in transforms are made of.
+    pub fn new(
+        kind: SourceKind,
+        records: Arc<dyn RecordSource>,
+        shards: Arc<dyn ShardLister>,
+        starts: Arc<dyn FindStart>,
+    ) -> Self {
+        Self { kind, records, shards, starts }
+    }
+
+    /// A stream that is read by iterators, as Kinesis is: polled at the pace of Kinesis, and searched for where a shard
+    /// starts.
+    pub fn polled(kind: SourceKind, polled: Arc<dyn Polled>, shards: Arc<dyn ShardLister>) -> Self {
+        let starts = Arc::new(Starts::new(Arc::clone(&polled)));
+        Self::new(kind, Arc::new(Polling::new(polled, POLL_IDLE_MAX)), shards, starts)
+    }
+
+    /// Its parts.
+    pub(crate) fn parts(&self) -> SourceParts {
+        (self.kind, Arc::clone(&self.records), Arc::clone(&self.shards), Arc::clone(&self.starts))
+    }
+}
+
+/// What a [`Source`] is made of.
+pub(crate) type SourceParts = (SourceKind, Arc<dyn RecordSource>, Arc<dyn ShardLister>, Arc<dyn FindStart>);
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({})", self.kind.as_str())
+    }
+}
+
+impl PartialEq for Source {
     fn eq(&self, other: &Self) -> bool {
-        (&self.address, &self.role, self.transform.id(), &self.layout)
-            == (&other.address, &other.role, other.transform.id(), &other.layout)
-            && (&self.initial, self.initial_timestamp_us) == (&other.initial, other.initial_timestamp_us)
+        Arc::ptr_eq(&self.records, &other.records)
+    }
+}
+
+/// What is done with the records of a stream.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// They become rows, which land exactly once.
+    Land(Landing),
+    /// A program's own code gets them.
+    Process(Arc<dyn ProcessorFactory>),
+}
+
+/// What records become, and where that lands.
+#[derive(Clone, Debug)]
+pub struct Landing {
+    /// What makes the rows.
+    pub transform: Arc<dyn Transform>,
+    /// Folders of the lake.
+    pub layout: Layout,
+}
+
+impl StreamConfig {
+    /// What its records become, where they land.
+    pub fn landing(&self) -> Option<&Landing> {
+        match &self.work {
+            Work::Land(landing) => Some(landing),
+            Work::Process(_) => None,
+        }
+    }
+}
+
+impl PartialEq for Work {
+    /// The same records give the same rows in the same places, or go to the same code.
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Land(a), Self::Land(b)) => (a.transform.id(), &a.layout) == (b.transform.id(), &b.layout),
+            (Self::Process(a), Self::Process(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
     }
 }
 
@@ -52,7 +138,8 @@ pub struct StreamsConfig {
     pub several: bool,
     /// The streams stand in this file, and may change there.
     pub file: Option<PathBuf>,
-    given: Given,
+    /// Where they were read from; `None` where a program named them.
+    given: Option<Given>,
 }
 
 /// What flags say of streams: of all of them, where a table of the settings file does not say otherwise.
@@ -124,7 +211,7 @@ impl Given {
         };
         apart(&streams)?;
         let file = self.settings.clone().filter(|_| in_file);
-        Ok(StreamsConfig { streams, several, file, given: self })
+        Ok(StreamsConfig { streams, several, file, given: Some(self) })
     }
 
     fn of_file(&self, file: SettingsFile) -> Result<Vec<StreamConfig>, BadSetting> {
@@ -154,8 +241,8 @@ impl Given {
         let (initial, initial_timestamp_us) = initial_position(position)
             .map_err(|allowed| BadSetting::new("initial-position", position, allowed))?;
         let role = table.role.clone().or_else(|| self.role.clone());
-        let transform = Arc::new(transform);
-        Ok(StreamConfig { address, role, transform, layout, initial, initial_timestamp_us })
+        let work = Work::Land(Landing { transform: Arc::new(transform), layout });
+        Ok(StreamConfig { address, role, source: None, work, initial, initial_timestamp_us })
     }
 }
 
@@ -176,12 +263,18 @@ impl StreamTable {
 }
 
 impl StreamsConfig {
+    /// One stream, which a program has named.
+    pub fn one(stream: StreamConfig) -> Self {
+        Self { streams: vec![stream], several: false, file: None, given: None }
+    }
+
     /// The same from the settings file as it is now.
     ///
     /// # Errors
     /// When the file cannot be used: then what was read before stays.
     pub fn read_again(&self) -> Result<Self, BadSetting> {
-        let again = self.given.clone().checked()?;
+        let Some(given) = self.given.clone() else { return Ok(self.clone()) };
+        let again = given.checked()?;
         match (&self.file, &again.file) {
             (Some(file), None) => Err(BadSetting::new(
                 "settings",
@@ -213,7 +306,8 @@ fn apart(streams: &[StreamConfig]) -> Result<(), BadSetting> {
             if other.address == stream.address {
                 return Err(BadSetting::new("stream", &stream.address, "is there twice"));
             }
-            if other.layout.landing == stream.layout.landing || other.layout.errors == stream.layout.errors {
+            let (Some(a), Some(b)) = (other.landing(), stream.landing()) else { continue };
+            if a.layout.landing == b.layout.landing || a.layout.errors == b.layout.errors {
                 let allowed = format!(
                     "has the name of {}, and object names hold only that: give each a landing and an errors folder of \
                      its own, in tables [[streams]] of the settings file",
@@ -228,7 +322,7 @@ fn apart(streams: &[StreamConfig]) -> Result<(), BadSetting> {
 }
 
 /// The transform of this name, with what the settings file says.
-pub(crate) fn transform(name: &str, settings: Option<&Path>) -> Result<Builtin, BadSetting> {
+pub fn transform(name: &str, settings: Option<&Path>) -> Result<Builtin, BadSetting> {
     let file = settings.map(read_file).transpose()?.unwrap_or_default();
     let read = TransformSettings { enrichment: file.enrichment, columns: file.columns };
     named(name, &read, settings)
@@ -289,7 +383,7 @@ mod tests {
         let two = given(&["trades", "orders"], None).unwrap();
         assert!(two.several && two.file.is_none());
         let landings = |config: &StreamsConfig| -> Vec<String> {
-            config.streams.iter().map(|stream| stream.layout.landing.clone()).collect()
+            config.streams.iter().map(|stream| stream.landing().unwrap().layout.landing.clone()).collect()
         };
         assert_eq!(landings(&two), ["landing/trades", "landing/orders"]);
         let file = "[[streams]]\nstream = \"trades\"\ntransform = \"crypto-transactions\"\n\

@@ -17,12 +17,17 @@ fn config(more: &[&str]) -> Result<Config, BadSetting> {
 fn defaults_are_the_documented_ones() {
     let config = config(&[]).unwrap();
     assert_eq!(config.application, "kinetide-trades");
-    assert_eq!(config.streams.streams[0].layout.landing, "landing/trades");
-    assert_eq!(config.limits, BatchLimits::default());
-    assert_eq!((config.batch_age_max, config.byte_budget), (Duration::from_secs(300), 256 << 20));
+    assert_eq!(config.streams.streams[0].landing().unwrap().layout.landing, "landing/trades");
+    // What a program gets that builds its worker itself.
+    let mut built = Config::new(config.application.clone(), config.worker.clone(), config.streams.clone());
+    built.lake = Some(LakeConfig::new(LakePlace::Url("/tmp/lake".parse().unwrap())));
+    built.http = config.http;
+    built.ecs_metadata_uri.clone_from(&config.ecs_metadata_uri);
+    assert_eq!(format!("{config:?}"), format!("{built:?}"));
+    assert_eq!((config.failover, config.byte_budget), (Duration::from_secs(10), 256 << 20));
     assert_eq!(config.streams.streams[0].initial, Checkpoint::TrimHorizon);
     let crypto = super::tests::config(&["--transform", "crypto-transactions"]).unwrap();
-    assert_eq!(crypto.streams.streams[0].layout.landing, "landing/transactions");
+    assert_eq!(crypto.streams.streams[0].landing().unwrap().layout.landing, "landing/transactions");
 }
 
 #[test]
@@ -80,7 +85,7 @@ fn a_stream_is_named_by_its_arn_too() {
         (config.streams.streams[0].address.to_string().as_str(), config.application.as_str()),
         (arn, "kinetide-trades")
     );
-    assert_eq!(config.streams.streams[0].layout.landing, "landing/trades");
+    assert_eq!(config.streams.streams[0].landing().unwrap().layout.landing, "landing/trades");
     assert_eq!(config.streams.streams[0].address.region_or(config.region.as_deref()), Some("cn-north-1"));
 }
 
@@ -90,9 +95,9 @@ fn a_stream_with_a_hidden_name_has_a_folder_that_is_seen() {
     let args = ["run", "--stream", "_trades", "--lake", "/l"];
     let config = Config::try_from(Command::try_parse_from(args).unwrap().args).unwrap();
     assert!(
-        config.streams.streams[0].layout.landing.starts_with("landing/xtrades-"),
+        config.streams.streams[0].landing().unwrap().layout.landing.starts_with("landing/xtrades-"),
         "{}",
-        config.streams.streams[0].layout.landing
+        config.streams.streams[0].landing().unwrap().layout.landing
     );
 }
 

@@ -32,11 +32,11 @@ impl Halted {
         reason: &str,
         stop: &CancellationToken,
     ) -> bool {
-        let shard = consumer.lease.key();
-        let pause = self.pause.mul_f64(consumer.rng.random_range(0.75..1.0));
+        let shard = consumer.row.lease.key();
+        let pause = self.pause.mul_f64(consumer.row.rng.random_range(0.75..1.0));
         self.pause = (self.pause * 2).min(PAUSES.1);
         tracing::error!(%shard, reason, next_look = ?pause, "shard halted: manual intervention may be required");
-        consumer.status.halted(reason);
+        consumer.row.status.halted(reason);
         tokio::select! {
             biased;
             () = stop.cancelled() => return true,
@@ -46,7 +46,7 @@ impl Halted {
         tokio::select! {
             biased;
             () = stop.cancelled() => true,
-            _ = consumer.lease.look() => false,
+            _ = consumer.row.lease.look() => false,
         }
     }
 }

@@ -13,78 +13,47 @@
 mod halted;
 mod reader;
 mod rebuild;
+mod row;
 mod steps;
 mod stream;
 
-pub use stream::{Retention, StreamSetup, StreamSetups};
+pub(crate) use reader::{Fetched, Purpose, read_shard};
+pub(crate) use row::Row;
+pub use stream::{Retention, RunShard, Shared, StopReason, StreamSetup, StreamSetups};
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, each_record};
-use crate::cause::chain;
+use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, each_record};
 use crate::checkpoint::{BatchPlan, Event, PendingFormat, Protocol};
 use crate::decode::packed_records;
 use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, BytePermit, Payload, Record, StartAt};
-use crate::lease::coordinator::Coordinator;
-use crate::lease::{HeldLease, LeaseKey};
+use crate::lease::HeldLease;
 use crate::shard::{Checkpoint, ChildShard, Position};
 use crate::shutdown::joined;
 use crate::telemetry::metrics;
-use crate::telemetry::status::{ShardHandle, ShardState, Side, Status};
+use crate::telemetry::status::ShardState;
+use crate::transform::Transform;
 
 use halted::Halted;
-use reader::{Fetched, Purpose};
 use steps::{Outcome, Steps};
 
 /// A page with more bytes than this takes over half a millisecond to transform.
 const INLINE_BYTES_MAX: usize = 64 << 10;
-/// How often the parents of a shard are looked at while they are being finished.
-const PARENTS_INTERVAL: Duration = Duration::from_secs(1);
 /// When memory is short, a batch is closed early if it holds this much or is this old. Smaller and younger ones
 /// would free little and make many small objects.
 const EARLY_BYTES: usize = 4 << 20;
 const EARLY_AGE: Duration = Duration::from_secs(5);
 /// How often it is said that objects are small because records are of too many hours.
 const CROWDED_INTERVAL: Duration = Duration::from_secs(600);
-
-/// Why a consumer stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StopReason {
-    /// Asked to; everything read is delivered and committed, the lease is still held.
-    ShutdownRequested,
-    /// The shard is read to its end, and its lease says so.
-    ShardEnd,
-    /// The lease is lost; nothing more was written.
-    LeaseLost,
-}
-
-/// What all consumers of a process share.
-pub struct Shared {
-    /// What is read.
-    pub streams: StreamSetups,
-    /// Takes objects.
-    pub sink: Arc<dyn Sink>,
-    /// Takes the rows, where they do not go to the lake.
-    pub firehose: Option<DeliveryStream>,
-    /// Creates the leases of children.
-    pub coordinator: Arc<Coordinator>,
-    /// Bytes in memory, over all shards.
-    pub budget: ByteBudget,
-    /// What operators see.
-    pub status: Arc<Status>,
-    /// How records become objects.
-    pub settings: ConsumerSettings,
-}
 
 /// How records become objects.
 #[derive(Clone, Debug)]
@@ -97,76 +66,78 @@ pub struct ConsumerSettings {
     pub lake: String,
     /// How pending batches are described; `None` as the fleet understands it.
     pub pending_format: Option<PendingFormat>,
-    /// Seed of all random choices.
-    pub seed: u64,
 }
 
-impl Shared {
-    /// The stream of a lease; `None` where this worker does not read it (any more).
-    pub fn stream_of(&self, lease: &LeaseKey) -> Option<Arc<StreamSetup>> {
-        self.streams.get(&self.coordinator.stream_of(lease)?)
-    }
+/// Where rows land: what all shards share whose records become rows.
+pub struct Lake {
+    /// Takes objects.
+    pub sink: Arc<dyn Sink>,
+    /// Takes the rows, where they do not go to the lake.
+    pub firehose: Option<DeliveryStream>,
+    /// How records become objects.
+    pub settings: ConsumerSettings,
 }
 
-/// Reads one shard of `stream` until `stop`, its end, or the loss of its lease.
-pub async fn run(
-    shared: Arc<Shared>,
-    stream: Arc<StreamSetup>,
-    lease: Arc<HeldLease>,
-    stop: CancellationToken,
-) -> StopReason {
-    let lost = lease.lost().clone();
-    let consume = Consumer::start(shared, stream, lease).run(stop);
-    tokio::select! {
-        biased;
-        // Dropping the consumer drops its tasks: a lost lease writes nothing any more.
-        () = lost.cancelled() => StopReason::LeaseLost,
-        reason = consume => reason,
+/// The work of a stream whose records become rows, which land exactly once.
+pub struct Land {
+    /// Where they land.
+    pub lake: Arc<Lake>,
+    /// What makes them.
+    pub transform: Arc<dyn Transform>,
+    /// Where objects go.
+    pub layout: Layout,
+}
+
+#[async_trait]
+impl RunShard for Land {
+    async fn run(
+        &self,
+        shared: Arc<Shared>,
+        stream: Arc<StreamSetup>,
+        lease: Arc<HeldLease>,
+        stop: CancellationToken,
+    ) -> StopReason {
+        let lost = lease.lost().clone();
+        let consume = Consumer::start(self, shared, stream, lease).run(stop);
+        tokio::select! {
+            biased;
+            // Dropping the consumer drops its tasks: a lost lease writes nothing any more.
+            () = lost.cancelled() => StopReason::LeaseLost,
+            reason = consume => reason,
+        }
     }
 }
 
 struct Consumer {
-    shared: Arc<Shared>,
-    stream: Arc<StreamSetup>,
-    lease: Arc<HeldLease>,
-    status: Arc<ShardHandle>,
+    lake: Arc<Lake>,
+    row: Row,
     context: Arc<BatchContext>,
-    rng: ChaCha8Rng,
     crowded_noted: Option<Instant>,
 }
 
 impl Consumer {
-    fn start(shared: Arc<Shared>, stream: Arc<StreamSetup>, lease: Arc<HeldLease>) -> Self {
-        let row = lease.row();
-        let (key, shard) = (lease.key().as_str(), lease.key().shard());
-        let status =
-            shared.status.shard(&stream.address, shard.as_str(), ShardState::WaitingForParents, row.counter);
-        let status = Arc::new(status);
-        status.checkpoint(row.checkpoint.as_str());
-        let settings = &shared.settings;
+    fn start(land: &Land, shared: Arc<Shared>, stream: Arc<StreamSetup>, lease: Arc<HeldLease>) -> Self {
         let context = Arc::new(BatchContext {
             stream: stream.name.clone(),
-            shard: shard.clone(),
+            shard: lease.key().shard().clone(),
             source: stream.kind,
-            layout: stream.layout.clone(),
-            limits: settings.limits,
-            transform: Arc::clone(&stream.transform),
-            packing: shared.firehose.as_ref().map(DeliveryStream::packing),
+            layout: land.layout.clone(),
+            limits: land.lake.settings.limits,
+            transform: Arc::clone(&land.transform),
+            packing: land.lake.firehose.as_ref().map(DeliveryStream::packing),
         });
-        let seed =
-            key.bytes().fold(settings.seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-        let rng = ChaCha8Rng::seed_from_u64(seed);
-        Self { rng, shared, stream, lease, status, context, crowded_noted: None }
+        let row = Row::new(shared, stream, lease);
+        Self { lake: Arc::clone(&land.lake), row, context, crowded_noted: None }
     }
 
     async fn run(mut self, stop: CancellationToken) -> StopReason {
         tokio::select! {
             biased;
             () = stop.cancelled() => return StopReason::ShutdownRequested,
-            () = self.parents_finished() => {}
+            () = self.row.parents_finished() => {}
         }
-        if self.lease.row().pending.is_some() {
-            self.status.state(ShardState::Recovering);
+        if self.row.lease.row().pending.is_some() {
+            self.row.status.state(ShardState::Recovering);
         }
         let mut halted = Halted::new();
         loop {
@@ -183,8 +154,8 @@ impl Consumer {
 
     /// Brings what is pending to its end and reads on. An error is why no automatic way on is known.
     async fn work(&mut self, stop: &CancellationToken) -> Result<StopReason, String> {
-        let mut protocol = Protocol::new(self.context.id(), self.shared.settings.lake.as_str());
-        let row = self.lease.row();
+        let mut protocol = Protocol::new(self.context.id(), self.lake.settings.lake.as_str());
+        let row = self.row.lease.row();
         let (checkpoint, pending, last_prepared) = (row.checkpoint, row.pending, row.last_prepared);
         let taken = Event::Taken { checkpoint, pending, last_prepared };
         let mut steps = self.steps();
@@ -208,18 +179,18 @@ impl Consumer {
         after: Checkpoint,
         stop: &CancellationToken,
     ) -> Result<StopReason, String> {
-        self.status.checkpoint(after.as_str());
-        self.status.resumed();
-        self.status.state(ShardState::Reading);
+        self.row.status.checkpoint(after.as_str());
+        self.row.status.resumed();
+        self.row.status.state(ShardState::Reading);
         let (mut reader, mut pages) = self.start_reader(start_at(&after));
-        let mut open = Open::new(&self.context, &self.stream.budget, after.position().cloned());
+        let mut open = Open::new(&self.context, &self.row.stream.budget, after.position().cloned());
         let mut delivery = JoinSet::new();
         let mut protocol = Some(protocol);
         let mut draining = false;
         loop {
-            let short = self.shared.budget.is_short();
+            let short = self.row.shared.budget.is_short();
             if protocol.is_some() {
-                if open.due(draining, short, self.shared.settings.batch_age_max) {
+                if open.due(draining, short, self.lake.settings.batch_age_max) {
                     let machine = protocol.take().expect("looked at above");
                     self.note_crowded(&open.batcher);
                     let rows = open.batcher.waiting_bytes();
@@ -229,7 +200,7 @@ impl Consumer {
                     delivery.spawn(self.delivery(machine, &mut open, batch));
                 } else if open.ended() {
                     let mut steps = self.steps();
-                    steps.children = std::mem::take(&mut open.children);
+                    steps.row.children = std::mem::take(&mut open.children);
                     let mut machine = protocol.take().expect("looked at above");
                     delivery.spawn(async move {
                         let outcome = steps.drive(&mut machine, Event::Drained).await;
@@ -246,10 +217,10 @@ impl Consumer {
                     let done: Delivered = joined(done).await;
                     match done.outcome {
                         Outcome::Read(checkpoint) => {
-                            self.status.checkpoint(checkpoint.as_str());
-                            self.status.delivered(done.records);
-                            self.status.oldest_undelivered(open.batcher.oldest_arrival_us());
-                            self.status.in_flight_bytes(open.permit.bytes());
+                            self.row.status.checkpoint(checkpoint.as_str());
+                            self.row.status.delivered(done.records);
+                            self.row.status.oldest_undelivered(open.batcher.oldest_arrival_us());
+                            self.row.status.in_flight_bytes(open.permit.bytes());
                             protocol = Some(done.protocol);
                         }
                         Outcome::Finished => return Ok(self.finished()),
@@ -258,18 +229,18 @@ impl Consumer {
                 }
                 () = stop.cancelled(), if !draining => {
                     draining = true;
-                    let handed_over = self.lease.handed_over().is_cancelled();
-                    self.status.finishing(if handed_over { ShardState::HandingOver } else { ShardState::Delivering });
+                    let handed_over = self.row.lease.handed_over().is_cancelled();
+                    self.row.status.finishing(if handed_over { ShardState::HandingOver } else { ShardState::Delivering });
                     reader.abort_all();
                     open.leave_page();
                 }
-                () = sleep_until(open.deadline(self.shared.settings.batch_age_max)), if batch_open => {}
-                () = self.shared.budget.short(), if batch_open && !short => {}
+                () = sleep_until(open.deadline(self.lake.settings.batch_age_max)), if batch_open => {}
+                () = self.row.shared.budget.short(), if batch_open && !short => {}
                 () = sleep(EARLY_AGE), if batch_open && short => {}
                 // It ends by itself at the end of the shard. Its panic is not to leave the shard without a reader.
                 Some(ended) = reader.join_next(), if !draining => joined(ended).await,
                 Some(fetched) = pages.recv(), if !draining && open.wants_page() => {
-                    self.lease.count_bytes(fetched.page.bytes());
+                    self.row.lease.count_bytes(fetched.page.bytes());
                     open.take_page(fetched);
                 }
             }
@@ -278,11 +249,11 @@ impl Consumer {
                 if let Some(reason) = open.unread {
                     return Err(reason);
                 }
-                self.status.batch(count(open.batcher.records()), open.batcher.rows_bytes());
+                self.row.status.batch(count(open.batcher.records()), open.batcher.rows_bytes());
                 if protocol.is_some() {
-                    self.status.oldest_undelivered(open.batcher.oldest_arrival_us());
+                    self.row.status.oldest_undelivered(open.batcher.oldest_arrival_us());
                 }
-                self.status.in_flight_bytes(open.permit.bytes());
+                self.row.status.in_flight_bytes(open.permit.bytes());
             }
         }
     }
@@ -293,7 +264,7 @@ impl Consumer {
         if batch.is_crowded() && !quiet {
             self.crowded_noted = Some(Instant::now());
             tracing::warn!(
-                shard = %self.lease.key(),
+                shard = %self.row.lease.key(),
                 records = batch.records(),
                 rows_bytes = batch.rows_bytes(),
                 "batch closed early: its records span more hours than a batch can have objects, so objects are \
@@ -310,11 +281,11 @@ impl Consumer {
         batch: Batch,
     ) -> impl Future<Output = Delivered> + use<> {
         let shard_end = open.end && open.page.is_none();
-        let mut permit = std::mem::replace(&mut open.permit, self.shared.budget.empty());
+        let mut permit = std::mem::replace(&mut open.permit, self.row.shared.budget.empty());
         // The encoders are gone.
         permit.set(batch.held_bytes());
         open.since = None;
-        self.status.batch(0, 0);
+        self.row.status.batch(0, 0);
         let plan = BatchPlan {
             first: batch.first.clone(),
             last: batch.last.clone(),
@@ -324,7 +295,7 @@ impl Consumer {
         let records = count(batch.records);
         let mut steps = self.steps();
         if shard_end {
-            steps.children = std::mem::take(&mut open.children);
+            steps.row.children = std::mem::take(&mut open.children);
         }
         (steps.batch, steps.held) = (Some(batch), Some(permit));
         async move {
@@ -338,53 +309,25 @@ impl Consumer {
         let (sender, pages) = mpsc::channel(1);
         let mut tasks = JoinSet::new();
         tasks.spawn(reader::read_shard(
-            Arc::clone(&self.stream),
-            Arc::clone(&self.lease),
+            Arc::clone(&self.row.stream),
+            Arc::clone(&self.row.lease),
             start,
             Purpose::Deliver,
-            Arc::clone(&self.status),
-            self.fork_rng(),
+            Arc::clone(&self.row.status),
+            self.row.fork_rng(),
             sender,
         ));
         (tasks, pages)
     }
 
     fn steps(&mut self) -> Steps {
-        Steps::new(
-            Arc::clone(&self.shared),
-            Arc::clone(&self.stream),
-            Arc::clone(&self.lease),
-            Arc::clone(&self.status),
-            Arc::clone(&self.context),
-            self.fork_rng(),
-        )
-    }
-
-    fn fork_rng(&mut self) -> ChaCha8Rng {
-        ChaCha8Rng::from_rng(&mut self.rng)
-    }
-
-    async fn parents_finished(&self) {
-        let row = self.lease.row();
-        loop {
-            match self.shared.coordinator.parents_finished(&row).await {
-                Ok(true) => return self.status.recovered(Side::Delivering),
-                Ok(false) => self.status.recovered(Side::Delivering),
-                Err(error) => {
-                    self.status.failed(
-                        Side::Delivering,
-                        format!("could not check the parent shards: {}", chain(&error)),
-                    );
-                }
-            }
-            sleep(PARENTS_INTERVAL).await;
-        }
+        Steps::new(self.row.fork(), Arc::clone(&self.lake), Arc::clone(&self.context))
     }
 
     fn finished(&self) -> StopReason {
         metrics::shard_ended();
-        self.status.resumed();
-        self.status.state(ShardState::Finished);
+        self.row.status.resumed();
+        self.row.status.state(ShardState::Finished);
         StopReason::ShardEnd
     }
 }
@@ -522,7 +465,7 @@ impl Open {
 /// Why the record at a checkpoint cannot be passed over: the checkpoint, left by a reader that unpacks aggregates, is
 /// inside it, and records behind it were not delivered. To deliver it whole, as the dead letter that it is here, would
 /// double those before, and the checkpoint would have to move back into it.
-fn rest_of_aggregate(record: &Record<'_>, done: &Position) -> Option<String> {
+pub(crate) fn rest_of_aggregate(record: &Record<'_>, done: &Position) -> Option<String> {
     if done.sub == 0 || record.sub_sequence.is_some() || record.position().sequence != done.sequence {
         return None;
     }
@@ -558,7 +501,7 @@ where
 }
 
 /// Where to start reading for a checkpoint. The protocol has pinned a symbolic one.
-fn start_at(checkpoint: &Checkpoint) -> StartAt {
+pub(crate) fn start_at(checkpoint: &Checkpoint) -> StartAt {
     match checkpoint.position() {
         Some(position) => StartAt::At(position.sequence.clone()),
         None => StartAt::TrimHorizon,

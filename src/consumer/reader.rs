@@ -31,7 +31,7 @@ const SHARD_GONE: &str = "the stream does not list this shard (any more), so it 
      check --stream and --region if this shard should exist";
 
 /// What a reader reads for, and where the bytes of its pages come from.
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// To deliver what comes: each page waits for its bytes.
     Deliver,
     /// To build again what is known to be there: somebody holds the bytes of one page, which is read when the one before
@@ -40,14 +40,14 @@ pub(super) enum Purpose {
 }
 
 /// A page with the room it takes.
-pub(super) struct Fetched {
-    pub(super) page: Page,
+pub(crate) struct Fetched {
+    pub(crate) page: Page,
     /// Given back with the page, or to the batch that its records went to.
-    pub(super) room: Room,
+    pub(crate) room: Room,
     /// The children, when nothing comes after this page.
-    pub(super) end: Option<Vec<ChildShard>>,
+    pub(crate) end: Option<Vec<ChildShard>>,
     /// The stream has forgotten the shard: what was read is nowhere else.
-    pub(super) gone: bool,
+    pub(crate) gone: bool,
 }
 
 /// The lease, the memory and the status that a reader works with.
@@ -85,7 +85,7 @@ impl ReadsFor for Held {
 /// them. Trouble is waited out; the status tells of it. An empty page that does not end the shard is sent once, when
 /// the record at a `start` that names one turns out to be gone (to rebuild: whenever the tip is reached). Another one
 /// tells that the stream has forgotten the shard; the reader goes on asking.
-pub(super) async fn read_shard(
+pub(crate) async fn read_shard(
     stream: Arc<StreamSetup>,
     lease: Arc<HeldLease>,
     start: StartAt,

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::batch::{BatchLimits, Layout};
-use crate::consumer::{ConsumerSettings, Retention, StreamSetups};
+use crate::consumer::{ConsumerSettings, Land, Retention, Shared, StreamSetup, StreamSetups};
 use crate::deliver::memory::MemorySink;
 use crate::fetch::memory::MemoryStream;
 use crate::fetch::{ByteBudget, Polling, Starts};
@@ -14,7 +14,7 @@ use crate::lease::memory::MemoryLeaseTable;
 use crate::lease::plan::Rules;
 use crate::lease::{Lease, LeaseTable, StreamLeases, StreamSet, WorkerId};
 use crate::shard::ShardLister;
-use crate::telemetry::status::{Delivery, ProcessFacts, ShardState, Status};
+use crate::telemetry::status::{Delivery, ProcessFacts, Status};
 use crate::transform::{Builtin, SourceKind};
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -56,14 +56,18 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         warnings: Vec::new(),
     };
     let status = Status::new(facts, FAILOVER);
-    let handle = Arc::new(status.shard("trades", shard.id.as_str(), ShardState::Reading, 0));
     let settings = ConsumerSettings {
         limits: BatchLimits::default(),
         batch_age_max: FAILOVER,
         lake: "lake".into(),
         pending_format: None,
-        seed: 1,
     };
+    let lake = Arc::new(Lake { sink: Arc::clone(&sink) as _, firehose: None, settings });
+    let work = Arc::new(Land {
+        lake: Arc::clone(&lake),
+        transform: Arc::new(Builtin::json()),
+        layout: Layout { landing: "landing".into(), errors: "errors".into() },
+    });
     let budget = ByteBudget::new(1 << 20);
     let setup = Arc::new(StreamSetup {
         address: "trades".into(),
@@ -72,8 +76,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         source: Arc::new(Polling::new(Arc::clone(&stream) as _, FAILOVER)),
         lister: stream,
         starts,
-        layout: Layout { landing: "landing".into(), errors: "errors".into() },
-        transform: Arc::new(Builtin::json()),
+        work: Arc::clone(&work) as _,
         initial_timestamp_us: None,
         retention: Retention::default(),
         budget: budget.clone(),
@@ -83,21 +86,14 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         stream: setup.name.clone(),
         shard: shard.id,
         source: setup.kind,
-        layout: setup.layout.clone(),
-        limits: settings.limits,
-        transform: Arc::clone(&setup.transform),
+        layout: work.layout.clone(),
+        limits: lake.settings.limits,
+        transform: Arc::clone(&work.transform),
         packing: None,
     });
-    let shared = Shared {
-        streams: StreamSetups::new(vec![Arc::clone(&setup)]),
-        sink: Arc::clone(&sink) as _,
-        firehose: None,
-        coordinator,
-        budget,
-        status,
-        settings,
-    };
-    (Steps::new(Arc::new(shared), setup, lease, handle, context, ChaCha8Rng::seed_from_u64(1)), sink)
+    let shared =
+        Shared { streams: StreamSetups::new(vec![Arc::clone(&setup)]), coordinator, budget, status, seed: 1 };
+    (Steps::new(Row::new(Arc::new(shared), setup, lease), lake, context), sink)
 }
 
 /// What is put when another worker may have the lease could come after it has finished the batch, and after its objects

@@ -6,15 +6,62 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use crate::batch::Layout;
 use crate::fetch::{ByteBudget, RecordSource};
-use crate::lease::RETENTION_HOURS_MIN;
+use crate::lease::coordinator::Coordinator;
+use crate::lease::{HeldLease, LeaseKey, RETENTION_HOURS_MIN};
 use crate::shard::{FindStart, ShardLister};
-use crate::transform::{SourceKind, Transform};
+use crate::telemetry::status::Status;
+use crate::transform::SourceKind;
 
-/// One stream: where its records come from, and what they become.
+/// Why nobody reads a shard any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StopReason {
+    /// Asked to; everything read is delivered and committed, the lease is still held.
+    ShutdownRequested,
+    /// The shard is read to its end, and its lease says so.
+    ShardEnd,
+    /// The lease is lost; nothing more was written.
+    LeaseLost,
+}
+
+/// What all shards of a process share, whatever is done with their records.
+pub struct Shared {
+    /// What is read.
+    pub streams: StreamSetups,
+    /// Holds the leases, and creates those of children.
+    pub coordinator: Arc<Coordinator>,
+    /// Bytes in memory, over all shards.
+    pub budget: ByteBudget,
+    /// What operators see.
+    pub status: Arc<Status>,
+    /// Seed of all random choices.
+    pub seed: u64,
+}
+
+impl Shared {
+    /// The stream of a lease; `None` where this worker does not read it (any more).
+    pub fn stream_of(&self, lease: &LeaseKey) -> Option<Arc<StreamSetup>> {
+        self.streams.get(&self.coordinator.stream_of(lease)?)
+    }
+}
+
+/// What is done with the records of a shard.
+#[async_trait]
+pub trait RunShard: Send + Sync {
+    /// Works on one shard of `stream` until `stop`, its end, or the loss of its lease.
+    async fn run(
+        &self,
+        shared: Arc<Shared>,
+        stream: Arc<StreamSetup>,
+        lease: Arc<HeldLease>,
+        stop: CancellationToken,
+    ) -> StopReason;
+}
+
+/// One stream: where its records come from, and what is done with them.
 pub struct StreamSetup {
     /// How people name it: its name or ARN, unlike that of every other stream of the worker.
     pub address: Arc<str>,
@@ -28,10 +75,8 @@ pub struct StreamSetup {
     pub lister: Arc<dyn ShardLister>,
     /// Looks up what a symbolic checkpoint stands for.
     pub starts: Arc<dyn FindStart>,
-    /// Where objects go.
-    pub layout: Layout,
-    /// What makes the rows.
-    pub transform: Arc<dyn Transform>,
+    /// What is done with its records.
+    pub work: Arc<dyn RunShard>,
     /// Where AT_TIMESTAMP leases start whose row does not say it, µs since the epoch.
     pub initial_timestamp_us: Option<i64>,
     /// How long the stream keeps records, as far as is known.

@@ -8,6 +8,7 @@ mod calls;
 mod firehose;
 mod folder;
 mod lake;
+#[cfg(any(test, feature = "test-util"))]
 pub mod memory;
 mod retry;
 mod s3;

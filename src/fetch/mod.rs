@@ -7,6 +7,7 @@ mod body;
 mod budget;
 mod buffer;
 pub mod kinesis;
+#[cfg(any(test, feature = "test-util"))]
 pub mod memory;
 mod pacing;
 mod page;

@@ -1,5 +1,6 @@
 //! One answer of the stream: the body as it came, and where in it the records lie.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -79,6 +80,19 @@ impl<'a> Record<'a> {
     /// Its partition key. Empty where the stream distributes records itself.
     pub fn partition_key(&self) -> &'a str {
         simdutf8::basic::from_utf8(self.key).expect(CHECKED)
+    }
+
+    /// Its payload, decoded.
+    ///
+    /// # Panics
+    /// On base64 that nobody has checked. What a processor gets was.
+    pub fn data(&self) -> Cow<'a, [u8]> {
+        match self.payload {
+            Payload::Plain(data) => Cow::Borrowed(data),
+            Payload::Base64(text) => {
+                Cow::Owned(base64_simd::STANDARD.decode_to_vec(text).expect("the payload was checked"))
+            }
+        }
     }
 
     /// Which record it is.
@@ -248,7 +262,9 @@ mod tests {
 
         let mut builder = PageBuilder::base64();
         builder.push("1", "k", 10, b"b25l");
-        assert_eq!(builder.finish().records().next().unwrap().payload, Payload::Base64(b"b25l"));
+        let page = builder.finish();
+        let record = page.records().next().unwrap();
+        assert_eq!((record.payload, &*record.data()), (Payload::Base64(b"b25l"), &b"one"[..]));
     }
 
     #[test]

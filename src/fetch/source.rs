@@ -137,7 +137,7 @@ pub struct Room {
 
 impl Room {
     /// The page takes so many bytes.
-    pub(super) fn fit(&mut self, bytes: usize) {
+    pub fn fit(&mut self, bytes: usize) {
         if self.place.is_none() {
             self.permit.set(bytes);
         }

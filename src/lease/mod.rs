@@ -11,6 +11,7 @@ pub mod fleet;
 mod held;
 mod key;
 pub mod leader;
+#[cfg(any(test, feature = "test-util"))]
 pub mod memory;
 mod observe;
 pub mod plan;

@@ -1,23 +1,26 @@
 //! Wires settings → clients → seams → worker, and looks first whether they can work together. The one file that
 //! knows every module.
 
+mod builder;
 mod streams;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use self::streams::{Streams, Surroundings};
+use self::streams::{Streams, Surroundings, open_all, readable};
 use crate::aws::sdk_config;
 use crate::cause::chain;
 use crate::clock::wall_clock_us;
-use crate::config::Config;
-use crate::consumer::{ConsumerSettings, Shared, StreamSetups};
-use crate::deliver::{self, DeliveryStream};
+use crate::config::{Config, LakePlace};
+use crate::consumer::{ConsumerSettings, Lake, Shared, StreamSetups};
+use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink, S3Settings, Sink};
 use crate::fetch::{ByteBudget, FetchError};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
@@ -31,18 +34,35 @@ use crate::telemetry::metrics::{self, Words};
 use crate::telemetry::status::{Delivery, ProcessFacts, Status};
 use crate::transform::ErrorCode;
 use crate::worker::{self, Drain};
+pub use builder::{InitialPosition, LakeWorkerBuilder, Worker, WorkerBuilder};
 
 /// Uploads given up half-way are aborted within this time at the end.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Runs the service until a signal, and drains.
+/// Runs a worker until a signal, and drains.
 ///
 /// # Errors
 /// When something that it needs is missing, refused or out of reach at the start.
 pub async fn run(config: Config) -> Result<Drain, StartError> {
-    let words =
-        Words { dead_letters: &ErrorCode::ALL.map(ErrorCode::as_str), fetch_errors: &FetchError::KINDS };
-    let recorder = metrics::install(&words).map_err(|error| StartError::new("metrics", error))?;
+    let stop = CancellationToken::new();
+    let signals = shutdown::on_signal(stop.clone());
+    run_until(config, stop, async { signals.await.map_err(|error| StartError::new("signals", error)) }).await
+}
+
+/// Runs a worker until `stop`, and drains. When `at_once` returns, it leaves what is not drained by then.
+///
+/// # Errors
+/// As [`run`], and what `at_once` returns.
+pub async fn run_until(
+    config: Config,
+    stop: CancellationToken,
+    at_once: impl Future<Output = Result<(), StartError>>,
+) -> Result<Drain, StartError> {
+    let recorder = match config.http {
+        Some(_) => Some(record_metrics()?),
+        // A program that has a recorder of its own gets the same metrics.
+        None => None,
+    };
     let region = config.region.as_deref();
     let dynamodb = sdk_config(config.endpoints.dynamodb.as_deref(), region).await;
     // A stream's ARN says where the stream is, not where the lease table and the lake are.
@@ -50,13 +70,15 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         return Err(StartError::new("AWS region", "not set; set --region or AWS_REGION"));
     }
     let dynamodb = aws_sdk_dynamodb::Client::new(&dynamodb);
-    let sink = deliver::open_to_write(&config.lake, region, config.endpoints.s3.as_deref(), &config.s3)
-        .await
-        .map_err(|error| StartError::new(format!("lake {}", config.lake), error))?;
-    let sink = Arc::new(sink);
-    let listener = TcpListener::bind(config.http).await.map_err(|error| {
-        StartError::new(format!("--http {}", config.http), format!("{error}; choose another address or port"))
-    })?;
+    // A program's own sink is open.
+    let sink = match config.lake.as_ref().map(|lake| (&lake.place, &lake.s3)) {
+        Some((LakePlace::Url(url), s3)) => Some(open_lake(url, s3, &config).await?),
+        Some((LakePlace::Sink(..), _)) | None => None,
+    };
+    let listener = match config.http {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application).with_failover(config.failover);
     let budget = ByteBudget::new(config.byte_budget);
     let surroundings = Surroundings {
@@ -66,12 +88,12 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         budget: budget.clone(),
     };
     let (streams, leases, lake, firehose) = tokio::join!(
-        Streams::open(config.streams.clone(), surroundings),
+        open_all(&config.streams.streams, &surroundings),
         check_table(&dynamodb, &config.application),
-        check_lake(sink.as_ref(), &config),
+        check_lake(sink.as_deref(), &config),
         open_firehose(&config),
     );
-    let streams = streams?;
+    let streams = readable(streams)?;
     let firehose = leases.and(lake).and(firehose)?;
     // Adding the index to a large table of an older application takes a while; the log says so meanwhile.
     table.ensure_exists().await.map_err(|error| match error {
@@ -79,7 +101,9 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         error => StartError::new(format!("lease table {}", config.application), chain(&error)),
     })?;
 
-    let delivery = if firehose.is_some() { Delivery::AtLeastOnce } else { Delivery::ExactlyOnce };
+    // A program's own processor sees again what it had not checkpointed.
+    let exactly_once = config.lake.is_some() && firehose.is_none();
+    let delivery = if exactly_once { Delivery::ExactlyOnce } else { Delivery::AtLeastOnce };
     let facts = ProcessFacts {
         worker: config.worker.to_string(),
         application: config.application.clone(),
@@ -87,11 +111,26 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
         warnings: warnings(&config),
     };
     let status = Status::new(facts, config.failover * 2);
-    let address = listener.local_addr().map_err(|error| StartError::new("--http", error))?;
+    let address = listener.as_ref().map(|(_, address)| tracing::field::display(address));
     tracing::info!(
-        worker = %config.worker, application = config.application, lake = config.lake.place(),
-        firehose = firehose.as_ref().map(DeliveryStream::name), http = %address, ?delivery, "started"
+        worker = %config.worker, application = config.application,
+        lake = config.lake.as_ref().map(|lake| lake.place.name()),
+        firehose = firehose.as_ref().map(DeliveryStream::name), http = address, ?delivery, "started"
     );
+    let lake = config.lake.map(|lake| {
+        let settings = ConsumerSettings {
+            limits: lake.limits,
+            batch_age_max: lake.batch_age_max,
+            lake: lake.place.name(),
+            pending_format: lake.pending_format,
+        };
+        let sink: Arc<dyn Sink> = match (lake.place, &sink) {
+            (LakePlace::Sink(_, sink), _) => sink,
+            (LakePlace::Url(_), opened) => Arc::clone(opened.as_ref().expect("opened above")) as _,
+        };
+        Arc::new(Lake { sink, firehose, settings })
+    });
+    let streams = Streams::new(config.streams, surroundings, streams, lake);
     streams.tell(&status);
 
     let cpu = CpuMeter::new(config.ecs_metadata_uri.as_deref()).await;
@@ -114,31 +153,24 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     status.watch(coordinator.troubles(), coordinator.pulse());
     let shared = Arc::new(Shared {
         streams: StreamSetups::new(streams.setups()),
-        sink: Arc::clone(&sink) as _,
-        firehose,
         coordinator,
         budget,
         status: Arc::clone(&status),
-        settings: ConsumerSettings {
-            limits: config.limits,
-            batch_age_max: config.batch_age_max,
-            lake: config.lake.place(),
-            pending_format: config.pending_format,
-            seed: seed(),
-        },
+        seed: seed(),
     });
 
     let application = config.application;
-    let stop = CancellationToken::new();
     let served = CancellationToken::new();
     let mut edge = JoinSet::new();
-    let router = http::router(HttpState { status, metrics: recorder.clone() });
-    let server_stop = served.clone();
-    edge.spawn(async move {
-        if let Err(error) = http::serve(listener, router, recorder, server_stop).await {
-            tracing::error!(%error, "the HTTP endpoints stopped; the worker continues without them");
-        }
-    });
+    if let (Some((listener, _)), Some(recorder)) = (listener, recorder) {
+        let router = http::router(HttpState { status, metrics: recorder.clone() });
+        let server_stop = served.clone();
+        edge.spawn(async move {
+            if let Err(error) = http::serve(listener, router, recorder, server_stop).await {
+                tracing::error!(%error, "the HTTP endpoints stopped; the worker continues without them");
+            }
+        });
+    }
     edge.spawn(streams.follow(Arc::clone(&shared), served.clone()));
     let mut parent = JoinSet::new();
     if config.stop_with_parent {
@@ -160,13 +192,15 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
                 error => StartError::new("coordinator", chain(&error)),
             })?
         }
-        second = shutdown::on_signal(stop) => {
-            second.map_err(|error| StartError::new("signals", error))?;
-            tracing::warn!("stopped by a second signal; unfinished batches stay pending");
+        told = at_once => {
+            told?;
+            tracing::warn!("stopped at once; unfinished batches stay pending");
             Drain::CutShort
         }
     };
-    if timeout(SETTLE_TIMEOUT, sink.settled()).await.is_err() {
+    if let Some(sink) = sink
+        && timeout(SETTLE_TIMEOUT, sink.settled()).await.is_err()
+    {
         tracing::warn!(
             "unfinished uploads were not aborted in time; a lifecycle rule of the bucket must remove them"
         );
@@ -175,6 +209,28 @@ pub async fn run(config: Config) -> Result<Drain, StartError> {
     while edge.join_next().await.is_some() {}
     tracing::info!(?drain, "stopped");
     Ok(drain)
+}
+
+fn record_metrics() -> Result<PrometheusHandle, StartError> {
+    let words =
+        Words { dead_letters: &ErrorCode::ALL.map(ErrorCode::as_str), fetch_errors: &FetchError::KINDS };
+    metrics::install(&words).map_err(|error| StartError::new("metrics", error))
+}
+
+async fn open_lake(url: &LakeUrl, s3: &S3Settings, config: &Config) -> Result<Arc<ObjectSink>, StartError> {
+    let (region, endpoint) = (config.region.as_deref(), config.endpoints.s3.as_deref());
+    let sink = deliver::open_to_write(url, region, endpoint, s3).await;
+    sink.map(Arc::new).map_err(|error| StartError::new(format!("lake {url}"), error))
+}
+
+/// Takes the address of the HTTP endpoints.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listener = TcpListener::bind(address).await;
+    let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, listener) = bound.map_err(|error| {
+        StartError::new(format!("--http {address}"), format!("{error}; choose another address or port"))
+    })?;
+    Ok((listener, address))
 }
 
 /// What people should know of these settings, also where they look later only.

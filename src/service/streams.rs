@@ -8,12 +8,13 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::stream_config;
-use crate::config::{StreamConfig, StreamsConfig};
-use crate::consumer::{Retention, Shared, StreamSetup};
+use crate::config::{Source, StreamConfig, StreamsConfig, Work};
+use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
 use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{ByteBudget, Polled, Polling, Starts};
+use crate::fetch::{ByteBudget, Polling, Starts};
 use crate::lease::{StreamLeases, StreamSet};
 use crate::preflight::{StartError, check_stream};
+use crate::processor::Process;
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown::joined;
 use crate::telemetry::status::Status;
@@ -35,6 +36,8 @@ pub(super) struct Surroundings {
 pub(super) struct Streams {
     config: StreamsConfig,
     surroundings: Surroundings,
+    /// Where rows land, if any do.
+    lake: Option<Arc<Lake>>,
     open: Vec<Opened>,
 }
 
@@ -49,22 +52,80 @@ struct Opened {
     checked: bool,
 }
 
-impl Streams {
-    /// Looks whether the streams can be read. Among several one that cannot keeps only itself from being read.
-    ///
-    /// # Errors
-    /// When none of them can be read.
-    pub(super) async fn open(config: StreamsConfig, surroundings: Surroundings) -> Result<Self, StartError> {
-        let open = open_all(&config.streams, &surroundings).await;
-        let (open, problems): (Vec<Opened>, Vec<Option<StartError>>) = open.into_iter().unzip();
-        let read = problems.iter().any(Option::is_none);
-        for problem in problems.into_iter().flatten() {
-            if !read {
-                return Err(problem);
-            }
-            tracing::error!("{problem}; the other streams are read");
+/// The streams, where one of them can be read at least. Among several one that cannot keeps only itself from being read.
+///
+/// # Errors
+/// When none of them can be read.
+pub(super) fn readable(found: Vec<(Found, Option<StartError>)>) -> Result<Vec<Found>, StartError> {
+    let read = found.iter().any(|(_, problem)| problem.is_none());
+    let mut streams = Vec::new();
+    for (stream, problem) in found {
+        match problem {
+            Some(problem) if !read => return Err(problem),
+            Some(problem) => tracing::error!("{problem}; the other streams are read"),
+            None => {}
         }
-        Ok(Self { config, surroundings, open })
+        streams.push(stream);
+    }
+    Ok(streams)
+}
+
+impl Streams {
+    pub(super) fn new(
+        config: StreamsConfig,
+        surroundings: Surroundings,
+        streams: Vec<Found>,
+        lake: Option<Arc<Lake>>,
+    ) -> Self {
+        let mut this = Self { config, surroundings, lake, open: Vec::new() };
+        this.open = streams.into_iter().map(|stream| this.opened(stream)).collect();
+        this
+    }
+
+    /// A stream with what is done with its records.
+    fn opened(&self, stream: Found) -> Opened {
+        let Found { config, client, hours, checked } = stream;
+        let work: Arc<dyn RunShard> = match &config.work {
+            Work::Land(landing) => Arc::new(Land {
+                lake: self.lake.clone().expect("settings with rows that land name a lake"),
+                transform: Arc::clone(&landing.transform),
+                layout: landing.layout.clone(),
+            }),
+            Work::Process(factory) => Arc::new(Process::new(Arc::clone(factory))),
+        };
+        let source = config.source.clone().unwrap_or_else(|| {
+            let polled = Arc::new(KinesisSource::new(client.clone(), config.address.clone()));
+            let lister = Arc::new(KinesisShardLister::new(client.clone(), config.address.clone()));
+            Source::new(
+                SourceKind::Kinesis,
+                Arc::new(Polling::new(Arc::clone(&polled) as _, self.surroundings.poll_idle_max)),
+                lister,
+                Arc::new(Starts::new(polled)),
+            )
+        });
+        let (kind, source, lister, starts) = source.parts();
+        let name: Arc<str> = config.address.to_string().into();
+        let setup = StreamSetup {
+            address: Arc::clone(&name),
+            name: config.address.name().to_owned(),
+            kind,
+            source,
+            lister: Arc::clone(&lister),
+            starts: Arc::clone(&starts),
+            work,
+            initial_timestamp_us: config.initial_timestamp_us,
+            retention: hours.map_or_else(Retention::default, Retention::hours),
+            budget: self.surroundings.budget.of_stream(),
+            removed: CancellationToken::new(),
+        };
+        let leases = StreamLeases {
+            name,
+            lister,
+            starts,
+            initial: config.initial.clone(),
+            initial_timestamp_us: config.initial_timestamp_us,
+        };
+        Opened { config, setup: Arc::new(setup), leases, client, checked }
     }
 
     pub(super) fn leases(&self) -> StreamSet {
@@ -82,10 +143,13 @@ impl Streams {
     pub(super) fn tell(&self, status: &Status) {
         status.set_streams(self.open.iter().map(|stream| stream.setup.address.to_string()).collect());
         for stream in &self.open {
-            let setup = &stream.setup;
+            let landing = stream.config.landing();
             tracing::info!(
-                stream = &*setup.address, transform = %setup.transform.id(), landing = setup.layout.landing,
-                initial_position = stream.config.initial.as_str(), "stream is read"
+                stream = &*stream.setup.address,
+                transform = landing.map(|landing| tracing::field::display(landing.transform.id())),
+                landing = landing.map(|landing| landing.layout.landing.as_str()),
+                initial_position = stream.config.initial.as_str(),
+                "stream is read"
             );
         }
     }
@@ -139,7 +203,7 @@ impl Streams {
                 if let Some(problem) = problem {
                     tracing::error!("{problem}; it is read as soon as it is there");
                 }
-                stream
+                self.opened(stream)
             });
             self.open.push(stream);
         }
@@ -157,11 +221,21 @@ impl Streams {
     }
 }
 
-/// Opens streams side by side, each with what speaks against it. In the order of the settings.
-async fn open_all(
+/// A stream that was looked at.
+pub(super) struct Found {
+    config: StreamConfig,
+    client: aws_sdk_kinesis::Client,
+    /// For how many hours it keeps records, if it was there to say so.
+    hours: Option<u32>,
+    /// There is no need to look again.
+    checked: bool,
+}
+
+/// Looks at streams side by side, each with what speaks against it. In the order of the settings.
+pub(super) async fn open_all(
     configs: &[StreamConfig],
     surroundings: &Surroundings,
-) -> Vec<(Opened, Option<StartError>)> {
+) -> Vec<(Found, Option<StartError>)> {
     let mut opening = JoinSet::new();
     for (at, config) in configs.iter().enumerate() {
         let (config, surroundings) = (config.clone(), surroundings.clone());
@@ -175,38 +249,17 @@ async fn open_all(
     all.into_iter().map(|(_, opened)| opened).collect()
 }
 
-async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Opened, Option<StartError>) {
+async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Option<StartError>) {
     let (address, role) = (&config.address, config.role.as_ref());
     let (region, endpoint) = (surroundings.region.as_deref(), surroundings.endpoint.as_deref());
     let client = aws_sdk_kinesis::Client::new(&stream_config(address, role, endpoint, region).await);
-    let (hours, problem) = match check_stream(&client, address).await {
-        Ok(hours) => (Some(hours), None),
-        Err(problem) => (None, Some(problem)),
+    let (hours, problem) = match config.source {
+        // Only the program knows how to look at it.
+        Some(_) => (None, None),
+        None => match check_stream(&client, address).await {
+            Ok(hours) => (Some(hours), None),
+            Err(problem) => (None, Some(problem)),
+        },
     };
-    let lister = Arc::new(KinesisShardLister::new(client.clone(), address.clone()));
-    let polled: Arc<dyn Polled> = Arc::new(KinesisSource::new(client.clone(), address.clone()));
-    let starts = Arc::new(Starts::new(Arc::clone(&polled)));
-    let name: Arc<str> = address.to_string().into();
-    let setup = StreamSetup {
-        address: Arc::clone(&name),
-        name: address.name().to_owned(),
-        kind: SourceKind::Kinesis,
-        source: Arc::new(Polling::new(polled, surroundings.poll_idle_max)),
-        lister: Arc::clone(&lister) as _,
-        starts: Arc::clone(&starts) as _,
-        layout: config.layout.clone(),
-        transform: Arc::clone(&config.transform),
-        initial_timestamp_us: config.initial_timestamp_us,
-        retention: hours.map_or_else(Retention::default, Retention::hours),
-        budget: surroundings.budget.of_stream(),
-        removed: CancellationToken::new(),
-    };
-    let leases = StreamLeases {
-        name,
-        lister,
-        starts,
-        initial: config.initial.clone(),
-        initial_timestamp_us: config.initial_timestamp_us,
-    };
-    (Opened { config, setup: Arc::new(setup), leases, client, checked: problem.is_none() }, problem)
+    (Found { config, client, hours, checked: problem.is_none() }, problem)
 }

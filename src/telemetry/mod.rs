@@ -7,8 +7,11 @@ pub mod cpu;
 pub mod fleet;
 pub mod health;
 pub mod http;
+#[cfg(feature = "cli")]
 mod log_filter;
+#[cfg(feature = "cli")]
 mod log_queue;
+#[cfg(feature = "cli")]
 pub mod logs;
 pub mod metrics;
 pub mod pulse;

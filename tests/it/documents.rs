@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use clap::{Command, CommandFactory};
-use kinetide::cli::Cli;
-use kinetide::transform::ErrorCode;
+use kinetide::internals::cli::Cli;
+use kinetide::internals::transform::ErrorCode;
 
 use super::tidy::{assert_none, read, root, texts, words};
 

@@ -6,6 +6,8 @@ mod cli;
 #[cfg(feature = "local")]
 mod documents;
 #[cfg(feature = "local")]
+mod examples;
+#[cfg(feature = "local")]
 mod fuzz;
 mod interop;
 mod kinesis_conformance;

@@ -7,21 +7,25 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base64_simd::STANDARD;
-use kinetide::batch::{BatchContext, BatchLimits, Batcher, Layout, read_records};
-use kinetide::checkpoint::{PendingBatch, PendingFormat, Stage};
-use kinetide::consumer::{ConsumerSettings, Retention, Shared, StreamSetup, StreamSetups};
-use kinetide::deliver::Sink;
-use kinetide::deliver::memory::MemorySink;
-use kinetide::fetch::memory::MemoryStream;
-use kinetide::fetch::{ByteBudget, FetchError, Page, PageBuilder, Polled, Polling, StartAt, Starts};
-use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
-use kinetide::lease::memory::MemoryLeaseTable;
-use kinetide::lease::plan::Rules;
-use kinetide::lease::{Lease, LeaseTable, Pending, StreamLeases, StreamSet, WorkerId};
-use kinetide::shard::{Checkpoint, Position, RecordId, SequenceNumber, ShardId, ShardLister};
-use kinetide::telemetry::status::{Delivery, ProcessFacts, Status};
-use kinetide::transform::{Builtin, Enrichment, SourceKind, Transform};
-use kinetide::worker::{self, Drain};
+use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Layout, read_records};
+use kinetide::internals::checkpoint::{PendingBatch, PendingFormat, Stage};
+use kinetide::internals::consumer::{
+    ConsumerSettings, Lake, Land, Retention, Shared, StreamSetup, StreamSetups,
+};
+use kinetide::internals::deliver::Sink;
+use kinetide::internals::deliver::memory::MemorySink;
+use kinetide::internals::fetch::memory::MemoryStream;
+use kinetide::internals::fetch::{
+    ByteBudget, FetchError, Page, PageBuilder, Polled, Polling, StartAt, Starts,
+};
+use kinetide::internals::lease::coordinator::{Coordinator, CoordinatorSettings};
+use kinetide::internals::lease::memory::MemoryLeaseTable;
+use kinetide::internals::lease::plan::Rules;
+use kinetide::internals::lease::{Lease, LeaseTable, Pending, StreamLeases, StreamSet, WorkerId};
+use kinetide::internals::shard::{Checkpoint, Position, RecordId, SequenceNumber, ShardId, ShardLister};
+use kinetide::internals::telemetry::status::{Delivery, ProcessFacts, Status};
+use kinetide::internals::transform::{Builtin, Enrichment, SourceKind, Transform};
+use kinetide::internals::worker::{self, Drain};
 use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -171,6 +175,17 @@ async fn finish(
     };
     let landing = if transform.id().name() == "crypto-transactions" { "transactions" } else { "trades" };
     let budget = ByteBudget::new(64 << 20);
+    let settings = ConsumerSettings {
+        limits: BatchLimits::default(),
+        batch_age_max: Duration::from_secs(5),
+        lake: "/lake".into(),
+        pending_format: Some(format),
+    };
+    let work = Land {
+        lake: Arc::new(Lake { sink: Arc::clone(&sink) as _, firehose: None, settings }),
+        transform,
+        layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into() },
+    };
     let setup = StreamSetup {
         address: "trades".into(),
         name: "trades".into(),
@@ -178,8 +193,7 @@ async fn finish(
         source: Arc::new(Polling::new(Arc::new(OldStream(records.to_vec())), Duration::from_secs(1))),
         lister,
         starts,
-        layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into() },
-        transform,
+        work: Arc::new(work),
         initial_timestamp_us: None,
         retention: Retention::default(),
         budget: budget.clone(),
@@ -187,18 +201,10 @@ async fn finish(
     };
     let shared = Arc::new(Shared {
         streams: StreamSetups::new(vec![Arc::new(setup)]),
-        sink: Arc::clone(&sink) as _,
-        firehose: None,
         coordinator,
         budget,
         status: Status::new(facts, failover * 3),
-        settings: ConsumerSettings {
-            limits: BatchLimits::default(),
-            batch_age_max: Duration::from_secs(5),
-            lake: "/lake".into(),
-            pending_format: Some(format),
-            seed: 1,
-        },
+        seed: 1,
     });
     let end = Checkpoint::At(records.last().unwrap().position());
     let stop = CancellationToken::new();

@@ -5,10 +5,10 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use kinetide::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, Packing};
-use kinetide::fetch::{Page, PageBuilder};
-use kinetide::shard::ShardId;
-use kinetide::transform::{Builtin, ColumnSettings, Nested, SourceKind, TransformSettings};
+use kinetide::internals::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, Packing};
+use kinetide::internals::fetch::{Page, PageBuilder};
+use kinetide::internals::shard::ShardId;
+use kinetide::internals::transform::{Builtin, ColumnSettings, Nested, SourceKind, TransformSettings};
 
 const EXPECTED: &str = include_str!("../fixtures/batches/objects.txt");
 const START_US: i64 = 1_768_469_400_000_000;

@@ -6,19 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kinetide::batch::{BatchLimits, Layout, read_records};
-use kinetide::consumer::{ConsumerSettings, Retention, Shared, StreamSetup, StreamSetups};
-use kinetide::deliver::memory::MemorySink;
-use kinetide::fetch::memory::MemoryStream;
-use kinetide::fetch::{ByteBudget, Polling, Starts};
-use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
-use kinetide::lease::memory::{Faults, MemoryLeaseTable};
-use kinetide::lease::plan::Rules;
-use kinetide::lease::{Lease, StreamLeases, StreamSet, WorkerId};
-use kinetide::shard::{Checkpoint, ListError, SequenceNumber, Shard, ShardId, ShardLister, StreamId};
-use kinetide::telemetry::status::{Delivery, ProcessFacts, Status};
-use kinetide::transform::{Builtin, SourceKind};
-use kinetide::worker;
+use kinetide::internals::batch::{BatchLimits, Layout, read_records};
+use kinetide::internals::consumer::{
+    ConsumerSettings, Lake, Land, Retention, Shared, StreamSetup, StreamSetups,
+};
+use kinetide::internals::deliver::memory::MemorySink;
+use kinetide::internals::fetch::memory::MemoryStream;
+use kinetide::internals::fetch::{ByteBudget, Polling, Starts};
+use kinetide::internals::lease::coordinator::{Coordinator, CoordinatorSettings};
+use kinetide::internals::lease::memory::{Faults, MemoryLeaseTable};
+use kinetide::internals::lease::plan::Rules;
+use kinetide::internals::lease::{Lease, StreamLeases, StreamSet, WorkerId};
+use kinetide::internals::shard::{
+    Checkpoint, ListError, SequenceNumber, Shard, ShardId, ShardLister, StreamId,
+};
+use kinetide::internals::telemetry::status::{Delivery, ProcessFacts, Status};
+use kinetide::internals::transform::{Builtin, SourceKind};
+use kinetide::internals::worker;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::task::JoinSet;
@@ -94,7 +98,7 @@ impl World {
         let seed = self.seed.wrapping_mul(1009).wrapping_add(number as u64);
         let budget = ByteBudget::new(8 << 20);
         let (setups, leases): (Vec<_>, Vec<_>) =
-            self.streams.iter().map(|stream| opened(stream, &budget)).unzip();
+            self.streams.iter().map(|stream| opened(stream, &budget, &self.lake)).unzip();
         let began = Instant::now();
         let coordinator = Coordinator::new(
             CoordinatorSettings {
@@ -118,18 +122,10 @@ impl World {
         };
         let shared = Arc::new(Shared {
             streams: StreamSetups::new(setups),
-            sink: Arc::<MemorySink>::clone(&self.lake),
-            firehose: None,
             coordinator,
             budget,
             status: Status::new(facts, FAILOVER * 2),
-            settings: ConsumerSettings {
-                limits: BatchLimits { rows_bytes_max: 20_000, ..BatchLimits::default() },
-                batch_age_max: Duration::from_secs(5),
-                lake: "lake".into(),
-                pending_format: None,
-                seed,
-            },
+            seed,
         });
         let stop = CancellationToken::new();
         let until = stop.clone();
@@ -204,8 +200,23 @@ impl World {
     }
 }
 
-fn opened(stream: &Arc<Named>, budget: &ByteBudget) -> (Arc<StreamSetup>, StreamLeases) {
+fn opened(
+    stream: &Arc<Named>,
+    budget: &ByteBudget,
+    lake: &Arc<MemorySink>,
+) -> (Arc<StreamSetup>, StreamLeases) {
     let name: Arc<str> = stream.id.name().into();
+    let settings = ConsumerSettings {
+        limits: BatchLimits { rows_bytes_max: 20_000, ..BatchLimits::default() },
+        batch_age_max: Duration::from_secs(5),
+        lake: "lake".into(),
+        pending_format: None,
+    };
+    let work = Land {
+        lake: Arc::new(Lake { sink: Arc::<MemorySink>::clone(lake), firehose: None, settings }),
+        transform: Arc::new(Builtin::json()),
+        layout: Layout { landing: format!("landing/{name}"), errors: "errors".into() },
+    };
     let starts = Arc::new(Starts::new(Arc::<MemoryStream>::clone(&stream.stream)));
     let setup = StreamSetup {
         address: Arc::clone(&name),
@@ -214,8 +225,7 @@ fn opened(stream: &Arc<Named>, budget: &ByteBudget) -> (Arc<StreamSetup>, Stream
         source: Arc::new(Polling::new(Arc::<MemoryStream>::clone(&stream.stream), Duration::from_secs(1))),
         lister: Arc::<Named>::clone(stream),
         starts: Arc::<Starts>::clone(&starts),
-        layout: Layout { landing: format!("landing/{name}"), errors: "errors".into() },
-        transform: Arc::new(Builtin::json()),
+        work: Arc::new(work),
         initial_timestamp_us: None,
         retention: Retention::default(),
         budget: budget.of_stream(),

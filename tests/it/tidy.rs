@@ -36,6 +36,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "transform",
         ],
     ),
+    // What may stand in the place of a batch.
+    ("processor", &["checkpoint", "consumer", "fetch", "lease", "shard", "shutdown", "telemetry"]),
     ("worker", &["consumer", "lease", "shutdown", "telemetry"]),
     ("dead_letters", &["batch", "deliver", "shard", "transform"]),
     // The edge of the process.
@@ -54,8 +56,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "checkpoint",
             "clock",
             "deliver",
+            "fetch",
             "lease",
             "nearest",
+            "processor",
             "shard",
             "telemetry",
             "transform",
@@ -70,6 +74,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "loadtest",
         &["aws", "clock", "deliver", "generate", "lease", "local", "shard", "shutdown", "terminal", "trial"],
     ),
+    // The checks for people who write a source or a sink.
+    ("testing", &["clock", "deliver", "fetch", "shard"]),
     ("demo", &["aws", "clock", "generate", "lease", "local", "shard", "shutdown", "terminal", "trial"]),
 ];
 const KNOW_EVERYTHING: [&str; 2] = ["cli", "service"];
@@ -166,6 +172,7 @@ const ROOT: &[&str] = &[
     "dashboards",
     "docs",
     "ecs",
+    "examples",
     "glue",
     "loadtest",
     "proptest-regressions",
@@ -287,7 +294,7 @@ fn nothing_is_left_for_later() {
 #[test]
 fn every_variable_spoken_of_is_a_setting() {
     let mut settings = BTreeSet::new();
-    collect_variables(&kinetide::cli::Cli::command(), &mut settings);
+    collect_variables(&kinetide::internals::cli::Cli::command(), &mut settings);
     assert!(settings.contains("KINETIDE_STREAM"), "settings are found");
     let of_tests = variables_of_tests();
     // What the load test tells other consumers.
@@ -402,7 +409,7 @@ fn the_image_is_small_locked_and_unprivileged() {
         assert!(tag.is_some_and(|tag| tag != "latest"), "pinned: {base}");
     }
     let build = all("RUN").join("\n");
-    for flag in ["cargo build", "--release", "--locked", "--no-default-features"] {
+    for flag in ["cargo build", "--release", "--locked", "--no-default-features --features cli "] {
         assert!(build.contains(flag), "the build has {flag}");
     }
     let last = instructions.iter().rposition(|(name, _)| *name == "FROM").unwrap();
@@ -450,9 +457,9 @@ pub(super) fn texts(places: &[&str]) -> Vec<(String, String)> {
     paths.filter_map(|path| fs::read_to_string(root().join(&path)).ok().map(|text| (path, text))).collect()
 }
 
-/// Rust files of library, binary, tests and benches.
+/// Rust files of library, binary, tests, benches and examples.
 fn sources() -> Vec<Source> {
-    let mut sources: Vec<Source> = texts(&["src", "tests", "benches"])
+    let mut sources: Vec<Source> = texts(&["src", "tests", "benches", "examples"])
         .into_iter()
         .filter(|(path, _)| path.ends_with(".rs"))
         .map(|(path, text)| Source { path, text, code: String::new() })

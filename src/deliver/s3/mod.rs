@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
-use clap::ValueEnum;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::multipart::{MultipartStore, PartId};
@@ -70,7 +69,7 @@ impl S3Settings {
     /// refuse it at the first object, or we would leave it out without a word.
     pub fn problem(&self, lake: &LakeUrl) -> Option<(&'static str, String, &'static str)> {
         if let (LakeUrl::Folder(_), Some(sse)) = (lake, self.sse) {
-            return Some(("s3-sse", sse.name(), "needs a lake at s3://"));
+            return Some(("s3-sse", sse.name().to_owned(), "needs a lake at s3://"));
         }
         let kms = matches!(self.sse, Some(Sse::Kms | Sse::KmsDsse));
         match &self.kms_key {
@@ -108,7 +107,8 @@ impl Default for S3Settings {
 }
 
 /// Server-side encryption.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Sse {
     /// S3 managed keys (SSE-S3).
     Aes256,
@@ -120,8 +120,12 @@ pub enum Sse {
 
 impl Sse {
     /// As people type it.
-    fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    fn name(self) -> &'static str {
+        match self {
+            Self::Aes256 => "aes256",
+            Self::Kms => "kms",
+            Self::KmsDsse => "kms-dsse",
+        }
     }
 
     /// Value of the header `x-amz-server-side-encryption`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kinetide::lease::LeaseTable;
+use kinetide::internals::lease::LeaseTable;
 use serde_json::Value;
 use tokio::time::sleep;
 

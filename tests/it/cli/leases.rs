@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kinetide::lease::{Lease, LeaseKey, LeaseTable};
-use kinetide::shard::Checkpoint;
+use kinetide::internals::lease::{Lease, LeaseKey, LeaseTable};
+use kinetide::internals::shard::Checkpoint;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -161,7 +161,7 @@ async fn pending_batches_of_forty_shards_are_rebuilt_within_the_budget() {
     let stopped = watch_within(&worker, SMALL_BUDGET, async {
         eventually("the other worker has taken over", || async {
             let leases = stage.leases().await;
-            let mine = |owner: &kinetide::lease::WorkerId| owner.as_str() == worker.id;
+            let mine = |owner: &kinetide::internals::lease::WorkerId| owner.as_str() == worker.id;
             leases.iter().all(|lease| lease.owner.as_ref().is_some_and(mine)).then_some(())
         })
         .await;

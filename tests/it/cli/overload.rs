@@ -69,7 +69,7 @@ async fn sum(workers: &[Worker], metric: &str) -> f64 {
 
 /// The owner of each lease, and how often it changed since the last checkpoint.
 async fn owners(stage: &Stage) -> BTreeMap<String, (Option<String>, u64)> {
-    let owner = |lease: kinetide::lease::Lease| {
+    let owner = |lease: kinetide::internals::lease::Lease| {
         (lease.key.to_string(), (lease.owner.map(|owner| owner.to_string()), lease.owner_switches))
     };
     stage.leases().await.into_iter().map(owner).collect()

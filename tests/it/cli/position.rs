@@ -6,9 +6,9 @@ use std::io::Read;
 use std::ops::Range;
 
 use flate2::read::MultiGzDecoder;
-use kinetide::aws::StreamAddress;
-use kinetide::lease::{Lease, LeaseTable};
-use kinetide::shard::{Checkpoint, ShardLister};
+use kinetide::internals::aws::StreamAddress;
+use kinetide::internals::lease::{Lease, LeaseTable};
+use kinetide::internals::shard::{Checkpoint, ShardLister};
 use serde_json::Value;
 
 use super::stage::{STREAM, Stage, Worker};
@@ -117,8 +117,9 @@ async fn a_lease_that_says_latest_is_pinned_before_it_is_read() {
     let stage = Stage::new(2).await;
     stage.put(0..10);
     stage.table().ensure_exists().await.unwrap();
-    let sdk = kinetide::aws::sdk_config(Some(stage.aws.kinesis_url()), Some(stage.aws.region())).await;
-    let lister = kinetide::shard::kinesis::KinesisShardLister::new(
+    let sdk =
+        kinetide::internals::aws::sdk_config(Some(stage.aws.kinesis_url()), Some(stage.aws.region())).await;
+    let lister = kinetide::internals::shard::kinesis::KinesisShardLister::new(
         aws_sdk_kinesis::Client::new(&sdk),
         StreamAddress::named(STREAM),
     );
@@ -139,8 +140,9 @@ async fn a_lease_that_says_latest_is_pinned_before_it_is_read() {
 async fn a_closed_shard_at_latest_is_read_before_it_ends() {
     let stage = Stage::new(1).await;
     stage.table().ensure_exists().await.unwrap();
-    let sdk = kinetide::aws::sdk_config(Some(stage.aws.kinesis_url()), Some(stage.aws.region())).await;
-    let lister = kinetide::shard::kinesis::KinesisShardLister::new(
+    let sdk =
+        kinetide::internals::aws::sdk_config(Some(stage.aws.kinesis_url()), Some(stage.aws.region())).await;
+    let lister = kinetide::internals::shard::kinesis::KinesisShardLister::new(
         aws_sdk_kinesis::Client::new(&sdk),
         StreamAddress::named(STREAM),
     );

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kinetide::lease::{Lease, LeaseKey, LeaseTable};
+use kinetide::internals::lease::{Lease, LeaseKey, LeaseTable};
 use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 

@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kinetide::local::kinesis::KinesisSettings;
-use kinetide::local::{LocalAws, LocalSettings};
+use kinetide::internals::local::kinesis::KinesisSettings;
+use kinetide::internals::local::{LocalAws, LocalSettings};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kinetide::aws::sdk_config;
-use kinetide::lease::dynamodb::DynamoDbLeaseTable;
-use kinetide::lease::{Lease, LeaseTable};
-use kinetide::local::{LocalAws, LocalSettings};
-use kinetide::shard::Checkpoint;
-use kinetide::trial::{LakeCheck, Put, Puts, verify};
+use kinetide::internals::aws::sdk_config;
+use kinetide::internals::lease::dynamodb::DynamoDbLeaseTable;
+use kinetide::internals::lease::{Lease, LeaseTable};
+use kinetide::internals::local::{LocalAws, LocalSettings};
+use kinetide::internals::shard::Checkpoint;
+use kinetide::internals::trial::{LakeCheck, Put, Puts, verify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use object_store::local::LocalFileSystem;

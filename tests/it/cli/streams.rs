@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use kinetide::aws::sdk_config;
-use kinetide::lease::dynamodb::DynamoDbLeaseTable;
-use kinetide::lease::{Lease, LeaseTable};
-use kinetide::shard::Checkpoint;
-use kinetide::trial::{LakeCheck, Put, Puts, verify};
+use kinetide::internals::aws::sdk_config;
+use kinetide::internals::lease::dynamodb::DynamoDbLeaseTable;
+use kinetide::internals::lease::{Lease, LeaseTable};
+use kinetide::internals::shard::Checkpoint;
+use kinetide::internals::trial::{LakeCheck, Put, Puts, verify};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 

@@ -1,7 +1,7 @@
 //! Answers of `GetRecords`: bodies that are not quite what the API promises.
 
 use bytes::Bytes;
-use kinetide::fetch::{Payload, parse_body};
+use kinetide::internals::fetch::{Payload, parse_body};
 use serde_json::Value;
 
 use super::fuzz;

@@ -6,9 +6,11 @@ use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kinetide::batch::{BatchLimits, Layout, read_records};
-use kinetide::dead_letters::{Chain, Done, Job, LetterObject, Plan, Shape, build, each_letter, rehearse};
-use kinetide::transform::{Builtin, TransformSettings};
+use kinetide::internals::batch::{BatchLimits, Layout, read_records};
+use kinetide::internals::dead_letters::{
+    Chain, Done, Job, LetterObject, Plan, Shape, build, each_letter, rehearse,
+};
+use kinetide::internals::transform::{Builtin, TransformSettings};
 
 use super::fuzz;
 

@@ -4,10 +4,10 @@
 use super::records::{batch, contexts, lines};
 use super::small::settings;
 use super::within_time;
-use kinetide::checkpoint::PendingBatch;
-use kinetide::fetch::{PageBuilder, parse_body};
-use kinetide::lease::Pending;
-use kinetide::shard::Checkpoint;
+use kinetide::internals::checkpoint::PendingBatch;
+use kinetide::internals::fetch::{PageBuilder, parse_body};
+use kinetide::internals::lease::Pending;
+use kinetide::internals::shard::Checkpoint;
 use serde::de::IgnoredAny;
 
 /// A record of Kinesis has at most 10 MiB; the work is the same per byte.

@@ -10,8 +10,8 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use kinetide::lease::dynamodb::DynamoDbLeaseTable;
-use kinetide::lease::{Lease, LeaseKey, LeaseTable, TableSnapshot};
+use kinetide::internals::lease::dynamodb::DynamoDbLeaseTable;
+use kinetide::internals::lease::{Lease, LeaseKey, LeaseTable, TableSnapshot};
 use serde_json::{Map, Value};
 
 use super::fuzz;

@@ -23,8 +23,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use kinetide::batch::Batch;
-use kinetide::transform::Transform;
+use kinetide::internals::batch::Batch;
+use kinetide::internals::transform::Transform;
 use rand::SeedableRng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use kinetide::batch::BatchContext;
-use kinetide::fetch::PageBuilder;
-use kinetide::transform::Builtin;
+use kinetide::internals::batch::BatchContext;
+use kinetide::internals::fetch::PageBuilder;
+use kinetide::internals::transform::Builtin;
 use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;

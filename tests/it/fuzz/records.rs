@@ -5,11 +5,11 @@ use std::io::Read;
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use kinetide::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, read_records};
-use kinetide::fetch::{Page, PageBuilder};
-use kinetide::shard::ShardId;
-use kinetide::transform::{Builtin, SourceKind, TransformSettings};
-use kinetide::trial::{Put, Puts, verify};
+use kinetide::internals::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, read_records};
+use kinetide::internals::fetch::{Page, PageBuilder};
+use kinetide::internals::shard::ShardId;
+use kinetide::internals::transform::{Builtin, SourceKind, TransformSettings};
+use kinetide::internals::trial::{Put, Puts, verify};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -81,7 +81,10 @@ pub(super) fn lines(batch: &Batch) -> Vec<(String, bool, String)> {
 }
 
 /// The judge looks at a lake and never panics; what it counts is told by the caller.
-pub(super) async fn judge(objects: &[(String, Vec<u8>)], puts: Puts) -> kinetide::trial::LakeCheck {
+pub(super) async fn judge(
+    objects: &[(String, Vec<u8>)],
+    puts: Puts,
+) -> kinetide::internals::trial::LakeCheck {
     let store = InMemory::new();
     for (key, body) in objects {
         store.put(&Path::from(key.as_str()), body.clone().into()).await.unwrap();

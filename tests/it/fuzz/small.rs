@@ -6,14 +6,14 @@ use std::sync::Arc;
 use clap::Parser;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kinetide::batch::read_records;
-use kinetide::checkpoint::{PendingBatch, PendingError};
-use kinetide::config::{Config, RunArgs};
-use kinetide::decode::Number;
-use kinetide::lease::Pending;
-use kinetide::shard::{Checkpoint, Position, SequenceNumber};
-use kinetide::transform::{TransformId, parse_utc_us};
-use kinetide::trial::{Put, Puts};
+use kinetide::internals::batch::read_records;
+use kinetide::internals::checkpoint::{PendingBatch, PendingError};
+use kinetide::internals::config::{Config, RunArgs};
+use kinetide::internals::decode::Number;
+use kinetide::internals::lease::Pending;
+use kinetide::internals::shard::{Checkpoint, Position, SequenceNumber};
+use kinetide::internals::transform::{TransformId, parse_utc_us};
+use kinetide::internals::trial::{Put, Puts};
 use serde_json::Value;
 
 use super::fuzz;
@@ -83,8 +83,9 @@ fn a_settings_file_is_taken_or_refused_with_a_reason() {
     fuzz("settings", 300, Vec::new(), |text| match settings(text) {
         Ok(config) => {
             // The id goes to lease rows and comes back from there.
-            let id = config.streams.streams[0].transform.id().to_string();
-            assert_eq!(id.parse::<TransformId>().as_ref(), Ok(config.streams.streams[0].transform.id()));
+            let landing = config.streams.streams[0].landing().unwrap();
+            let id = landing.transform.id().to_string();
+            assert_eq!(id.parse::<TransformId>().as_ref(), Ok(landing.transform.id()));
             id
         }
         Err(reason) => {
@@ -117,7 +118,7 @@ fn numbers_and_times_are_read_exactly_or_not_at_all() {
         }
         if let Ok(text) = std::str::from_utf8(bytes) {
             let _ = text.parse::<TransformId>();
-            let _ = text.parse::<kinetide::deliver::LakeUrl>();
+            let _ = text.parse::<kinetide::internals::deliver::LakeUrl>();
             if let Some(checkpoint) = Checkpoint::parse(text, 3) {
                 assert_eq!(checkpoint.as_str(), text);
                 assert_eq!(Checkpoint::parse(text, checkpoint.sub()), Some(checkpoint));

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
-use kinetide::aws::sdk_config;
-use kinetide::local::kinesis::Kinesis;
-use kinetide::local::{LocalAws, LocalSettings};
-use kinetide::shard::{SequenceNumber, ShardId};
+use kinetide::internals::aws::sdk_config;
+use kinetide::internals::local::kinesis::Kinesis;
+use kinetide::internals::local::{LocalAws, LocalSettings};
+use kinetide::internals::shard::{SequenceNumber, ShardId};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::task::JoinSet;

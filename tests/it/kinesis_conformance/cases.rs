@@ -11,7 +11,7 @@ use aws_sdk_kinesis::types::{
     ConsumerStatus, PutRecordsRequestEntry, ScalingType, ShardFilter, ShardFilterType, ShardIteratorType,
     StartingPosition, SubscribeToShardEvent, SubscribeToShardEventStream,
 };
-use kinetide::clock::wall_clock_us;
+use kinetide::internals::clock::wall_clock_us;
 
 use super::{Server, ids, kind, open, range, texts};
 

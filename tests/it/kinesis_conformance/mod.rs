@@ -15,8 +15,8 @@ use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Record, Shard, ShardIteratorType, StreamStatus};
 use aws_sdk_kinesis::{Client, Config};
-use kinetide::clock::wall_clock_us;
-use kinetide::local::{LocalAws, LocalSettings};
+use kinetide::internals::clock::wall_clock_us;
+use kinetide::internals::local::{LocalAws, LocalSettings};
 
 /// What a server does as the service does.
 #[derive(Clone, Copy, Debug)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType, StartingPosition};
-use kinetide::local::kinesis::KinesisSettings;
-use kinetide::local::{LocalAws, LocalSettings};
+use kinetide::internals::local::kinesis::KinesisSettings;
+use kinetide::internals::local::{LocalAws, LocalSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

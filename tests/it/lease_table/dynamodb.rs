@@ -9,9 +9,9 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
 use futures::future::{BoxFuture, join_all};
-use kinetide::lease::dynamodb::DynamoDbLeaseTable;
-use kinetide::lease::{Lease, LeaseTable, LeaseWrite, TableError, WriteError};
-use kinetide::shard::Checkpoint;
+use kinetide::internals::lease::dynamodb::DynamoDbLeaseTable;
+use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite, TableError, WriteError};
+use kinetide::internals::shard::Checkpoint;
 
 use super::{Table, conforms, items, its_absence_is_noticed, layouts, shard};
 

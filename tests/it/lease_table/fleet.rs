@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use kinetide::lease::{LeaderRow, LeaseKey, LeaseWrite, WorkerRow};
+use kinetide::internals::lease::{LeaderRow, LeaseKey, LeaseWrite, WorkerRow};
 use tokio::time::sleep;
 
 use super::{Table, fresh, worker};

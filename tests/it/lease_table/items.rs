@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use kinetide::lease::{LeaderRow, Lease, LeaseKey, LeaseWrite, Pending, TableError, WorkerRow, WriteError};
-use kinetide::shard::{Checkpoint, ShardId};
+use kinetide::internals::lease::{
+    LeaderRow, Lease, LeaseKey, LeaseWrite, Pending, TableError, WorkerRow, WriteError,
+};
+use kinetide::internals::shard::{Checkpoint, ShardId};
 
 use super::dynamodb::{Items, n, s};
 use super::fleet::{lock, owns, report};
@@ -283,7 +285,7 @@ async fn attributes_of_newer_versions_survive(
         LeaseWrite::Prepare(Pending { checkpoint: at(1, 0), state: None }),
         LeaseWrite::Commit(at(1, 0)),
         LeaseWrite::SetChildren(vec![ShardId::new("c")]),
-        LeaseWrite::SetHashRange(kinetide::shard::HashKeyRange { start: 0, end: 1 }),
+        LeaseWrite::SetHashRange(kinetide::internals::shard::HashKeyRange { start: 0, end: 1 }),
         LeaseWrite::SetStream("1:trades:1000".into()),
         LeaseWrite::HandOff(worker("b")),
         LeaseWrite::Assign(worker("b")),

@@ -7,8 +7,8 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
     ProjectionType, ProvisionedThroughput, ScalarAttributeType,
 };
-use kinetide::lease::dynamodb::DynamoDbLeaseTable;
-use kinetide::lease::{LeaseTable, TableError};
+use kinetide::internals::lease::dynamodb::DynamoDbLeaseTable;
+use kinetide::internals::lease::{LeaseTable, TableError};
 use tokio::time::sleep;
 
 use super::dynamodb::{Items, n, s, unused_name};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use kinetide::lease::{CaughtUp, Lease, LeaseKey, LeaseWrite, Pending, WriteError, apply};
-use kinetide::shard::{Checkpoint, HashKeyRange, ShardId};
+use kinetide::internals::lease::{CaughtUp, Lease, LeaseKey, LeaseWrite, Pending, WriteError, apply};
+use kinetide::internals::shard::{Checkpoint, HashKeyRange, ShardId};
 
 use super::{Table, at, fresh, shard, worker};
 

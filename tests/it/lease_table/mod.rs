@@ -9,9 +9,9 @@ mod leases;
 
 use std::sync::Arc;
 
-use kinetide::lease::memory::MemoryLeaseTable;
-use kinetide::lease::{Lease, LeaseTable, LeaseWrite, TableError, WorkerId, WriteError};
-use kinetide::shard::{Checkpoint, HashKeyRange, Position, SequenceNumber, Shard, ShardId};
+use kinetide::internals::lease::memory::MemoryLeaseTable;
+use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite, TableError, WorkerId, WriteError};
+use kinetide::internals::shard::{Checkpoint, HashKeyRange, Position, SequenceNumber, Shard, ShardId};
 
 type Table = Arc<dyn LeaseTable>;
 

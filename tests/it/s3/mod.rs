@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use kinetide::deliver::{
+use kinetide::internals::deliver::{
     Backoff, Created, LakeUrl, ObjectSink, S3Settings, Sink, Sse, open_to_write, retry_until,
 };
 use tokio::time::{Instant, sleep};

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kinetide::lease::memory::Faults;
-use kinetide::lease::{LeaseKey, WorkerId};
-use kinetide::shard::ShardId;
+use kinetide::internals::lease::memory::Faults;
+use kinetide::internals::lease::{LeaseKey, WorkerId};
+use kinetide::internals::shard::ShardId;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;

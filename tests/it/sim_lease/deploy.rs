@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kinetide::lease::LeaseKey;
+use kinetide::internals::lease::LeaseKey;
 use tokio::time::Instant;
 
 use super::world::{Fleet, SCAN, TICK};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kinetide::lease::Lease;
-use kinetide::lease::coordinator::HAND_OFF_TIMEOUT;
+use kinetide::internals::lease::Lease;
+use kinetide::internals::lease::coordinator::HAND_OFF_TIMEOUT;
 use tokio::time::Instant;
 
 use super::world::{FAILOVER, Fleet, SCAN, TICK};

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use kinetide::lease::memory::Faults;
+use kinetide::internals::lease::memory::Faults;
 use tokio::time::{Instant, sleep};
 
 use super::world::{FAILOVER, Fleet};

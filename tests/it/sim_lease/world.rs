@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::{FuturesUnordered, StreamExt};
-use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
-use kinetide::lease::memory::{Faults, MemoryLeaseTable};
-use kinetide::lease::plan::Rules;
-use kinetide::lease::{
+use kinetide::internals::lease::coordinator::{Coordinator, CoordinatorSettings};
+use kinetide::internals::lease::memory::{Faults, MemoryLeaseTable};
+use kinetide::internals::lease::plan::Rules;
+use kinetide::internals::lease::{
     HeldLease, LeaderRow, Lease, LeaseKey, LeaseTable, LeaseWrite, LeaseWriteError, StreamLeases, StreamSet,
     TableError, TableSnapshot, WorkerId, WorkerRow, WriteError,
 };
-use kinetide::shard::ChildShard;
-use kinetide::shard::{
+use kinetide::internals::shard::ChildShard;
+use kinetide::internals::shard::{
     Checkpoint, FindStart, HashKeyRange, ListError, Position, SequenceNumber, Shard, ShardId, ShardLister,
     StartError, StartFound, StartFrom,
 };

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinetide::batch::seal_object;
-use kinetide::checkpoint::PendingBatch;
-use kinetide::deliver::{Sink, memory};
-use kinetide::lease::memory::Faults;
-use kinetide::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, Pending, WorkerId};
-use kinetide::shard::{Checkpoint, Position, ShardId};
-use kinetide::telemetry::status::ShardState;
-use kinetide::transform::{Builtin, Transform};
-use kinetide::worker::Drain;
+use kinetide::internals::batch::seal_object;
+use kinetide::internals::checkpoint::PendingBatch;
+use kinetide::internals::deliver::{Sink, memory};
+use kinetide::internals::lease::memory::Faults;
+use kinetide::internals::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, Pending, WorkerId};
+use kinetide::internals::shard::{Checkpoint, Position, ShardId};
+use kinetide::internals::telemetry::status::ShardState;
+use kinetide::internals::transform::{Builtin, Transform};
+use kinetide::internals::worker::Drain;
 use tokio::time::Instant;
 
 use super::record;

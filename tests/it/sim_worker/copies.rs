@@ -1,6 +1,8 @@
 //! A transform that is not kinetide's: it makes several rows of a record, or none.
 
-use kinetide::transform::{BadRecord, Builtin, RecordContext, RowInfo, Rows, Transform, TransformId};
+use kinetide::internals::transform::{
+    BadRecord, Builtin, RecordContext, RowInfo, Rows, Transform, TransformId,
+};
 
 pub(super) const NAME: &str = "copies";
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use kinetide::batch::read_records;
-use kinetide::deliver::Created;
-use kinetide::lease::{Lease, LeaseKey, WorkerId};
-use kinetide::shard::{Checkpoint, ShardId};
+use kinetide::internals::batch::read_records;
+use kinetide::internals::deliver::Created;
+use kinetide::internals::lease::{Lease, LeaseKey, WorkerId};
+use kinetide::internals::shard::{Checkpoint, ShardId};
 use tokio::time::Instant;
 
 /// One record: the number of its shard and its sequence number.

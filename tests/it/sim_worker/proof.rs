@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kinetide::batch::seal_object;
-use kinetide::checkpoint::{PendingBatch, PendingFormat};
-use kinetide::deliver::Sink;
-use kinetide::lease::fleet::PENDING;
-use kinetide::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, Pending, WorkerId, WorkerRow};
-use kinetide::shard::{Checkpoint, Position, ShardId};
-use kinetide::telemetry::status::ShardState;
-use kinetide::transform::Transform;
+use kinetide::internals::batch::seal_object;
+use kinetide::internals::checkpoint::{PendingBatch, PendingFormat};
+use kinetide::internals::deliver::Sink;
+use kinetide::internals::lease::fleet::PENDING;
+use kinetide::internals::lease::{Lease, LeaseKey, LeaseTable, LeaseWrite, Pending, WorkerId, WorkerRow};
+use kinetide::internals::shard::{Checkpoint, Position, ShardId};
+use kinetide::internals::telemetry::status::ShardState;
+use kinetide::internals::transform::Transform;
 
 use super::copies::{Copies, copies_of};
 use super::verify::{Good, Produced, read_back};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kinetide::lease::{Lease, LeaseTable, LeaseWrite};
-use kinetide::shard::{Checkpoint, Position};
+use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite};
+use kinetide::internals::shard::{Checkpoint, Position};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::cases::{MINUTE, lease, put, shard, transform, world};

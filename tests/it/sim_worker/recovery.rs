@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use kinetide::deliver::Sink;
-use kinetide::fetch::memory;
-use kinetide::lease::{Lease, LeaseTable, LeaseWrite, Pending};
-use kinetide::shard::{Checkpoint, Position};
-use kinetide::telemetry::status::ShardState;
-use kinetide::transform::{Builtin, Transform};
+use kinetide::internals::deliver::Sink;
+use kinetide::internals::fetch::memory;
+use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite, Pending};
+use kinetide::internals::shard::{Checkpoint, Position};
+use kinetide::internals::telemetry::status::ShardState;
+use kinetide::internals::transform::{Builtin, Transform};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

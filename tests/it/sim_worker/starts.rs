@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use kinetide::lease::{Lease, LeaseTable};
-use kinetide::shard::Checkpoint;
+use kinetide::internals::lease::{Lease, LeaseTable};
+use kinetide::internals::shard::Checkpoint;
 
 use super::cases::{MINUTE, lease, put, shard, transform, until_prepared, world};
 use super::world::{Initial, START_US, Settings, World};

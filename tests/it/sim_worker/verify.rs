@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
-use kinetide::shard::ShardId;
+use kinetide::internals::shard::ShardId;
 use serde_json::Value;
 
 use super::log::{Place, shard_of};

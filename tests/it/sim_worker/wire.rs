@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kinetide::deliver::memory::MemorySink;
-use kinetide::deliver::{Created, MayCreate, Sink, SinkError};
-use kinetide::fetch::memory::MemoryStream;
-use kinetide::fetch::{FetchError, Page, Polled, StartAt};
-use kinetide::lease::memory::MemoryLeaseTable;
-use kinetide::lease::{
+use kinetide::internals::deliver::memory::MemorySink;
+use kinetide::internals::deliver::{Created, MayCreate, Sink, SinkError};
+use kinetide::internals::fetch::memory::MemoryStream;
+use kinetide::internals::fetch::{FetchError, Page, Polled, StartAt};
+use kinetide::internals::lease::memory::MemoryLeaseTable;
+use kinetide::internals::lease::{
     LeaderRow, Lease, LeaseKey, LeaseTable, LeaseWrite, TableError, TableSnapshot, WorkerId, WorkerRow,
     WriteError,
 };
-use kinetide::shard::{ListError, Shard, ShardId, ShardLister};
+use kinetide::internals::shard::{ListError, Shard, ShardId, ShardLister};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};

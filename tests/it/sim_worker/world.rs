@@ -4,19 +4,21 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kinetide::batch::{BatchLimits, Layout};
-use kinetide::checkpoint::PendingFormat;
-use kinetide::consumer::{ConsumerSettings, Retention, Shared, StreamSetup, StreamSetups};
-use kinetide::fetch::memory::MemoryStream;
-use kinetide::fetch::{ByteBudget, Polling, Starts};
-use kinetide::lease::coordinator::{Coordinator, CoordinatorSettings};
-use kinetide::lease::memory::MemoryLeaseTable;
-use kinetide::lease::plan::Rules;
-use kinetide::lease::{Lease, StreamLeases, StreamSet, TableError, WorkerId};
-use kinetide::shard::{Checkpoint, Shard, ShardId, ShardLister};
-use kinetide::telemetry::status::{Delivery, ProcessFacts, ShardSnapshot, Status};
-use kinetide::transform::{Builtin, Enrichment, SourceKind, Transform};
-use kinetide::worker::{self, Drain};
+use kinetide::internals::batch::{BatchLimits, Layout};
+use kinetide::internals::checkpoint::PendingFormat;
+use kinetide::internals::consumer::{
+    ConsumerSettings, Lake, Land, Retention, Shared, StreamSetup, StreamSetups,
+};
+use kinetide::internals::fetch::memory::MemoryStream;
+use kinetide::internals::fetch::{ByteBudget, Polling, Starts};
+use kinetide::internals::lease::coordinator::{Coordinator, CoordinatorSettings};
+use kinetide::internals::lease::memory::MemoryLeaseTable;
+use kinetide::internals::lease::plan::Rules;
+use kinetide::internals::lease::{Lease, StreamLeases, StreamSet, TableError, WorkerId};
+use kinetide::internals::shard::{Checkpoint, Shard, ShardId, ShardLister};
+use kinetide::internals::telemetry::status::{Delivery, ProcessFacts, ShardSnapshot, Status};
+use kinetide::internals::transform::{Builtin, Enrichment, SourceKind, Transform};
+use kinetide::internals::worker::{self, Drain};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -236,15 +238,25 @@ impl World {
             gzip_level: 1,
         };
         let budget = ByteBudget::new(self.settings.byte_budget);
+        let settings = ConsumerSettings {
+            limits,
+            batch_age_max: self.settings.batch_age_max,
+            lake: self.settings.lake.into(),
+            pending_format: self.settings.pending_format,
+        };
+        let work = Land {
+            lake: Arc::new(Lake { sink: Arc::<Wire>::clone(&wire), firehose: None, settings }),
+            transform: Arc::clone(transform),
+            layout: Layout { landing: "landing".into(), errors: "errors".into() },
+        };
         let setup = StreamSetup {
             address: "trades".into(),
             name: "trades".into(),
             kind: SourceKind::Kinesis,
             source: Arc::new(Polling::new(Arc::<Wire>::clone(&wire), Duration::from_secs(20))),
-            lister: Arc::<Wire>::clone(&wire),
+            lister: wire,
             starts,
-            layout: Layout { landing: "landing".into(), errors: "errors".into() },
-            transform: Arc::clone(transform),
+            work: Arc::new(work),
             initial_timestamp_us: self.later_initial.time(),
             retention: Retention::default(),
             budget: budget.of_stream(),
@@ -252,18 +264,10 @@ impl World {
         };
         let shared = Shared {
             streams: StreamSetups::new(vec![Arc::new(setup)]),
-            sink: wire,
-            firehose: None,
             coordinator,
             budget: budget.clone(),
             status: Arc::clone(&status),
-            settings: ConsumerSettings {
-                limits,
-                batch_age_max: self.settings.batch_age_max,
-                lake: self.settings.lake.into(),
-                pending_format: self.settings.pending_format,
-                seed,
-            },
+            seed,
         };
         let stop = CancellationToken::new();
         let work = worker::run(Arc::new(shared), stop.clone(), self.settings.drain_budget);

@@ -6,7 +6,7 @@ use aws_sdk_firehose::Client;
 use aws_sdk_firehose::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_firehose::types::{DeliveryStreamType, ExtendedS3DestinationConfiguration};
 use futures::TryStreamExt;
-use kinetide::deliver::{LakeUrl, open};
+use kinetide::internals::deliver::{LakeUrl, open};
 use object_store::ObjectStoreExt;
 
 use super::super::stage::{STREAM, Stage};

@@ -7,8 +7,8 @@ pub(super) mod server;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kinetide::lease::Lease;
-use kinetide::shard::Checkpoint;
+use kinetide::internals::lease::Lease;
+use kinetide::internals::shard::Checkpoint;
 use serde_json::Value;
 use tokio::time::sleep;
 

@@ -9,7 +9,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use kinetide::clock::wall_clock_us;
+use kinetide::internals::clock::wall_clock_us;
 use tokio::time::Instant;
 
 use super::super::endpoints::{Endpoint, serve};

@@ -1,0 +1,322 @@
+//! The flags and variables of `kinetide run`, and how they become [`Config`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
+use super::{
+    BadSetting, Config, DEFAULT_TRANSFORM, Endpoints, LakeConfig, LakePlace, duration, endpoint, lake, name,
+    streams, worker_id,
+};
+use crate::batch::{BatchLimits, Packing};
+use crate::checkpoint::PendingFormat;
+use crate::deliver::S3Settings;
+use crate::lease::plan::Rules;
+use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
+
+const STREAM: &str = "Stream and lake";
+const STREAM_HELP: &str = "Kinesis stream to read, by name or ARN. An ARN also sets its region and account. For several \
+     streams give it several times (in the variable: with commas), or tables [[streams]] in the file of --settings";
+const BATCHES: &str = "Batches";
+const SHARING: &str = "Sharing shards among workers";
+const PROCESS: &str = "Process";
+const AWS: &str = "AWS";
+
+/// Flags and variables of `kinetide run`.
+#[derive(Clone, Debug, Args)]
+#[command(
+    after_help = "Every setting is a flag or an environment variable; the flag wins. TIME is written like 500ms, 30s or \
+    5m, SIZE like 64MiB.\n\n\
+    On SIGTERM, SIGINT (Ctrl-C) or SIGHUP the worker drains: it stops reading, delivers and commits what it has read, \
+    releases its leases and exits.\n\n\
+    Exit code: 0 after a clean drain, 1 when it could not start or could not drain in time, 2 for wrong settings.\n\n\
+    Examples:\n  \
+    kinetide run --stream trades --lake s3://my-lake/raw --region eu-north-1\n  \
+    kinetide run --stream trades --lake ./lake --kinesis-endpoint http://127.0.0.1:4567 \\\n      \
+    --dynamodb-endpoint http://127.0.0.1:8000\n  \
+    kinetide run --stream trades --lake s3://my-lake/rest --firehose trades-to-s3\n  \
+    kinetide run --stream arn:aws:kinesis:eu-north-1:111122223333:stream/trades \\\n      \
+    --stream-role arn:aws:iam::111122223333:role/reader --lake s3://my-lake/raw"
+)]
+pub struct RunArgs {
+    /// Kinesis streams to read.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN", value_delimiter = ',',
+          help = STREAM_HELP)]
+    pub stream: Vec<String>,
+
+    /// Where rows land: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_LAKE", value_name = "URL")]
+    pub lake: String,
+
+    /// Send rows to this Firehose delivery stream instead of the lake, at least once. Dead letters, and rows too long
+    /// for a Firehose record (about 1 MB), still go to the lake.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_FIREHOSE", value_name = "NAME")]
+    pub firehose: Option<String>,
+
+    /// Who compresses the rows that go to Firehose.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_FIREHOSE_GZIP", value_name = "WHO", value_enum,
+          default_value_t = FirehoseGzip::Firehose, requires = "firehose")]
+    pub firehose_gzip: FirehoseGzip,
+
+    /// Name of the application and of its lease table. Workers with the same name share the shards
+    /// [default: kinetide-STREAM].
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_APPLICATION", value_name = "NAME")]
+    pub application: Option<String>,
+
+    /// How a record becomes a row: crypto-transactions, dynamodb-cdc or json.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_TRANSFORM", value_name = "NAME",
+          default_value = DEFAULT_TRANSFORM)]
+    pub transform: String,
+
+    /// TOML file for settings that are not flags: its tables are enrichment and columns.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_SETTINGS", value_name = "FILE")]
+    pub settings: Option<PathBuf>,
+
+    /// Folder in the lake for rows [default: landing/transactions for crypto-transactions, else landing/STREAM].
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_LANDING", value_name = "FOLDER")]
+    pub landing: Option<String>,
+
+    /// Folder in the lake for dead letters.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_ERRORS", value_name = "FOLDER", default_value = "errors")]
+    pub errors: String,
+
+    /// Where to start reading a shard that has no lease yet: trim-horizon (its oldest record), latest (new records only),
+    /// or a time like 2026-01-15T09:30:00Z.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_INITIAL_POSITION", value_name = "POSITION",
+          default_value = "trim-horizon")]
+    pub initial_position: String,
+
+    /// Close a batch when its rows reach this size before compression, 1KiB to 1GiB.
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_BATCH_BYTES", value_name = "SIZE",
+          default_value = "64MiB", value_parser = byte_size)]
+    pub batch_bytes: ByteSize,
+
+    /// Close a batch this long after its first record was read, 100ms to 1h.
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_BATCH_AGE", value_name = "TIME",
+          default_value = "300s", value_parser = duration)]
+    pub batch_age: Duration,
+
+    /// gzip level of objects, 1 (fast) to 9 (small).
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_GZIP_LEVEL", value_name = "LEVEL", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=9))]
+    pub gzip_level: u32,
+
+    /// Format of a pending batch in its lease row. 1 can be read by earlier releases; 2 also records what each object
+    /// holds. auto writes 2 once every worker reports that it can read it. With Java KCL workers in the fleet, set 2.
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_PENDING_FORMAT", value_name = "FORMAT", value_enum,
+          default_value_t = PendingFormatSetting::Auto)]
+    pub pending_format: PendingFormatSetting,
+
+    /// Memory for records between fetch and delivery, all shards together, 32MiB to 1TiB.
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_BYTE_BUDGET", value_name = "SIZE",
+          default_value = "256MiB", value_parser = byte_size)]
+    pub byte_budget: ByteSize,
+
+    /// Time without a renewal after which a lease goes to another worker, 1s to 10m. Must be the same on all workers.
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
+          default_value = "10s", value_parser = duration)]
+    pub failover_time: Duration,
+
+    /// Time between scans of the lease table, 100ms to 1m. A table of more than 500 leases is scanned less often.
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_LEASE_SCAN_INTERVAL", value_name = "TIME",
+          default_value = "1s", value_parser = duration)]
+    pub lease_scan_interval: Duration,
+
+    /// Time between the leader's checks for shards without a lease, 1s to 1h. It lists the stream on every tenth check, or
+    /// when a check finds a gap.
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_SHARD_SYNC_INTERVAL", value_name = "TIME",
+          default_value = "60s", value_parser = duration)]
+    pub shard_sync_interval: Duration,
+
+    /// Maximum number of leases per worker, 1 or more [default: no limit]. The leader's value applies to the whole
+    /// fleet.
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_LEASES_MAX", value_name = "N")]
+    pub leases_max: Option<usize>,
+
+    /// Maximum throughput per worker, in bytes per second by the averages of its shards, 1KiB or more
+    /// [default: no limit]. The leader's value applies to the whole fleet.
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_THROUGHPUT_MAX", value_name = "SIZE",
+          value_parser = byte_size)]
+    pub throughput_max: Option<ByteSize>,
+
+    /// Longest time between polls of a shard without new records, 200ms to 1m.
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_POLL_IDLE_MAX", value_name = "TIME",
+          default_value = "1s", value_parser = duration)]
+    pub poll_idle_max: Duration,
+
+    /// Id of this worker, unique among running workers [default: host name and a random part].
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_WORKER_ID", value_name = "ID")]
+    pub worker_id: Option<String>,
+
+    /// Address for /metrics, /healthz, /readyz and /api/status; port 0 picks a free port.
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_HTTP", value_name = "ADDRESS",
+          default_value = "127.0.0.1:8080", value_parser = address)]
+    pub http: SocketAddr,
+
+    /// Longest time for a drain after SIGTERM, 1s to 1h. On ECS, set it 10 s below stopTimeout.
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_SHUTDOWN_BUDGET", value_name = "TIME",
+          default_value = "20s", value_parser = duration)]
+    pub shutdown_budget: Duration,
+
+    /// Drain when stdin ends: whoever started this process has gone.
+    #[arg(long, hide = true)]
+    pub stop_with_parent: bool,
+
+    /// Seconds to add to the wall clock, for trials.
+    #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    pub clock_offset: i64,
+
+    /// Where ECS tells a task its limits; ECS sets it.
+    #[arg(long, hide = true, env = "ECS_CONTAINER_METADATA_URI_V4", value_name = "URL")]
+    pub ecs_metadata_uri: Option<String>,
+
+    /// AWS region [default: from the environment]. A stream named by its ARN is read in the ARN's region.
+    #[arg(long, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
+    pub region: Option<String>,
+
+    /// Kinesis endpoint URL [default: AWS].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
+    pub kinesis_endpoint: Option<String>,
+
+    /// DynamoDB endpoint URL [default: AWS].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
+    pub dynamodb_endpoint: Option<String>,
+
+    /// S3 endpoint URL, for a lake at s3:// [default: AWS].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+
+    /// Firehose endpoint URL [default: AWS].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_FIREHOSE_ENDPOINT", value_name = "URL")]
+    pub firehose_endpoint: Option<String>,
+
+    /// In whose role the stream is read.
+    #[command(flatten)]
+    pub stream_role: StreamRoleArgs,
+
+    /// In whose role the lake is written.
+    #[command(flatten)]
+    pub lake_role: LakeRoleArgs,
+
+    /// How new objects are encrypted.
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
+
+    /// Format of log lines.
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG_FORMAT", value_name = "FORMAT", value_enum,
+          default_value_t = LogFormat::Auto)]
+    pub log_format: LogFormat,
+
+    /// Log filter: a level, or targets with levels, like info,kinetide=debug. Errors are logged unless it says off.
+    #[arg(long, help_heading = PROCESS, env = "KINETIDE_LOG", value_name = "FILTER",
+          default_value = DEFAULT_FILTER)]
+    pub log: String,
+}
+
+/// Who compresses what goes to Firehose, as people say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FirehoseGzip {
+    /// The delivery stream, by its own compression setting. It gets plain lines.
+    Firehose,
+    /// kinetide: each Firehose record is one complete gzip member. The delivery stream must not compress.
+    Records,
+}
+
+/// How pending batches are described, as people say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum PendingFormatSetting {
+    /// 2 once every worker of the fleet reads it, else 1.
+    Auto,
+    /// Readable by earlier releases.
+    #[value(name = "1")]
+    One,
+    /// Also records what each object holds.
+    #[value(name = "2")]
+    Two,
+}
+
+impl TryFrom<RunArgs> for Config {
+    type Error = BadSetting;
+
+    fn try_from(args: RunArgs) -> Result<Self, BadSetting> {
+        let lake = lake(&args.lake)?;
+        let worker = worker_id(args.worker_id)?;
+        let given = streams::Given {
+            streams: args.stream,
+            settings: args.settings,
+            role: args.stream_role.checked(Some(&worker))?,
+            transform: args.transform,
+            landing: args.landing,
+            errors: args.errors,
+            initial_position: args.initial_position,
+        };
+        let streams = given.checked()?;
+        let application = streams.application(args.application.as_deref())?;
+        let role = args.lake_role.checked(&lake, Some(&worker))?;
+        let s3 = S3Settings { role, ..args.encryption.checked(&lake)? };
+        let packing = match args.firehose_gzip {
+            FirehoseGzip::Firehose => Packing::Lines,
+            FirehoseGzip::Records => Packing::GzipMembers,
+        };
+        let firehose = args.firehose.map(|stream| (stream, packing));
+        if let Some((stream, _)) = &firehose {
+            name("firehose", stream, 64)?;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a limit for people")]
+        let kbps_max = args.throughput_max.map_or(f64::INFINITY, |max| max.as_u64() as f64 / 1024.0);
+        let rows_bytes_max = bytes("batch-bytes", args.batch_bytes)?;
+        let limits = BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() };
+        let config = Self {
+            worker,
+            endpoints: Endpoints {
+                kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint)?,
+                dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint)?,
+                s3: endpoint("s3-endpoint", args.s3_endpoint)?,
+                firehose: endpoint("firehose-endpoint", args.firehose_endpoint)?,
+            },
+            streams,
+            application,
+            lake: Some(LakeConfig {
+                place: LakePlace::Url(lake),
+                firehose,
+                s3,
+                limits,
+                batch_age_max: args.batch_age,
+                pending_format: match args.pending_format {
+                    PendingFormatSetting::Auto => None,
+                    PendingFormatSetting::One => Some(PendingFormat::One),
+                    PendingFormatSetting::Two => Some(PendingFormat::Two),
+                },
+            }),
+            byte_budget: bytes("byte-budget", args.byte_budget)?,
+            failover: args.failover_time,
+            scan_interval: args.lease_scan_interval,
+            shard_sync_interval: args.shard_sync_interval,
+            rules: Rules { leases_max: args.leases_max.unwrap_or(usize::MAX), kbps_max },
+            poll_idle_max: args.poll_idle_max,
+            http: Some(args.http),
+            shutdown_budget: args.shutdown_budget,
+            stop_with_parent: args.stop_with_parent,
+            ecs_metadata_uri: args.ecs_metadata_uri,
+            region: args.region,
+        };
+        config.checked()
+    }
+}
+
+fn bytes(setting: &'static str, size: ByteSize) -> Result<usize, BadSetting> {
+    usize::try_from(size.as_u64())
+        .map_err(|_| BadSetting::new(setting, size, "is more than this machine can address"))
+}
+
+fn byte_size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "write it like 64MiB or 1GiB".to_owned())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an IP address and a port, like 127.0.0.1:8080 or 0.0.0.0:8080".to_owned())
+}

@@ -1,0 +1,166 @@
+//! Where a processor says what it has done.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::consumer::Row;
+use crate::lease::{HeldLease, LeaseWrite};
+use crate::shard::{Checkpoint, Position};
+
+/// Why a checkpoint was not written. The checkpoint of the shard is what it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Another worker may read the shard already. What was done since the last checkpoint will be done again there.
+    #[error(
+        "the lease of {shard} is lost: another worker goes on from the last checkpoint; checkpoint no more"
+    )]
+    LeaseLost {
+        /// The shard.
+        shard: String,
+    },
+    /// The position is before the checkpoint, or after every record that the processor was given.
+    #[error(
+        "{shard}: cannot checkpoint at {at}: only positions from the last checkpoint {from} to the last record that the \
+         processor was given, {to}, are accepted"
+    )]
+    OutOfRange {
+        /// The shard.
+        shard: String,
+        /// What was asked for.
+        at: String,
+        /// The checkpoint.
+        from: String,
+        /// The last record given, or that there was none.
+        to: String,
+    },
+    /// The processor that this checkpointer was given to is over, and a new one has begun at the last checkpoint.
+    #[error("the processor of {shard} that this checkpointer belongs to has ended; its records come again")]
+    Ended {
+        /// The shard.
+        shard: String,
+    },
+}
+
+/// Writes the checkpoint of one shard, for one processor. Clones may be used by other tasks: checkpoints are written one
+/// after the other, and never move back.
+#[derive(Clone)]
+pub struct Checkpointer {
+    /// One for all processors that the shard has in this worker, one after the other.
+    row: Arc<tokio::sync::Mutex<Row>>,
+    lease: Arc<HeldLease>,
+    given: Arc<Mutex<Given>>,
+    ended: CancellationToken,
+}
+
+/// What the processor has been given.
+#[derive(Default)]
+struct Given {
+    last: Option<Position>,
+    end: bool,
+}
+
+impl Checkpointer {
+    pub(super) fn new(
+        row: Arc<tokio::sync::Mutex<Row>>,
+        lease: Arc<HeldLease>,
+        ended: CancellationToken,
+    ) -> Self {
+        Self { row, lease, given: Arc::default(), ended }
+    }
+
+    /// Everything that the processor was given is done; in [`shard_end`](super::Processor::shard_end) the shard is. Takes
+    /// as long as the lease table needs to accept it.
+    ///
+    /// # Errors
+    /// When the lease is lost, or the processor has ended.
+    pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
+        let to = {
+            let given = self.given();
+            match &given.last {
+                _ if given.end => Checkpoint::ShardEnd,
+                Some(last) => Checkpoint::At(last.clone()),
+                None => return self.still_ours(),
+            }
+        };
+        self.write(to).await
+    }
+
+    /// Everything up to this record is done.
+    ///
+    /// # Errors
+    /// When the position is before the checkpoint, or after every record that the processor was given; when the lease is
+    /// lost, or the processor has ended.
+    pub async fn checkpoint_at(&self, position: &Position) -> Result<(), CheckpointError> {
+        self.write(Checkpoint::At(position.clone())).await
+    }
+
+    /// The last checkpoint that was written.
+    pub fn last(&self) -> Checkpoint {
+        self.lease.row().checkpoint
+    }
+
+    async fn write(&self, to: Checkpoint) -> Result<(), CheckpointError> {
+        let mut row = self.row.lock().await;
+        self.still_ours()?;
+        let now = self.lease.row().checkpoint;
+        let last = if to == Checkpoint::ShardEnd { None } else { Some(self.given().last.clone()) };
+        let given = last.as_ref().is_none_or(|last| to.position() <= last.as_ref());
+        // What a Java worker has prepared is taken off the row by the first checkpoint, wherever that is.
+        if to == now && self.lease.row().pending.is_none() {
+            return Ok(());
+        }
+        if to < now || !given {
+            return Err(CheckpointError::OutOfRange {
+                shard: self.shard(),
+                at: shown(&to),
+                from: shown(&now),
+                to: last.flatten().map_or_else(|| "none yet".to_owned(), |last| shown(&Checkpoint::At(last))),
+            });
+        }
+        tokio::select! {
+            biased;
+            () = row.write(LeaseWrite::Commit(to)) => Ok(()),
+            () = self.lease.lost().cancelled() => self.still_ours(),
+        }
+    }
+
+    fn still_ours(&self) -> Result<(), CheckpointError> {
+        if self.lease.lost().is_cancelled() {
+            return Err(CheckpointError::LeaseLost { shard: self.shard() });
+        }
+        if self.ended.is_cancelled() {
+            return Err(CheckpointError::Ended { shard: self.shard() });
+        }
+        Ok(())
+    }
+
+    pub(super) fn gives(&self, last: Position) {
+        self.given().last = Some(last);
+    }
+
+    pub(super) fn gives_end(&self) {
+        self.given().end = true;
+    }
+
+    /// Whether everything given is done.
+    pub(super) fn is_done(&self) -> bool {
+        let given = self.given();
+        given.last.as_ref().is_none_or(|last| self.last().position().is_none_or(|done| done >= last))
+    }
+
+    fn shard(&self) -> String {
+        self.lease.key().to_string()
+    }
+
+    fn given(&self) -> MutexGuard<'_, Given> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn shown(checkpoint: &Checkpoint) -> String {
+    match checkpoint.sub() {
+        0 => checkpoint.as_str().to_owned(),
+        sub => format!("{}/{sub}", checkpoint.as_str()),
+    }
+}
