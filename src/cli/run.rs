@@ -40,7 +40,7 @@ pub async fn run(args: RunArgs, unknown: &[Unknown]) -> anyhow::Result<Exit> {
             "unknown environment variable: it has no effect"
         );
     }
-    let exit = match Box::pin(service::run(config)).await {
+    let exit = match service::run(config).await {
         Ok(Drain::Clean) => Exit::Done,
         Ok(Drain::CutShort) => Exit::Failed,
         Err(error) => {

@@ -292,5 +292,6 @@ pub fn worker_id(given: Option<String>) -> Result<WorkerId, BadSetting> {
     Ok(WorkerId::new(id))
 }
 
-#[cfg(all(test, feature = "cli"))]
+#[cfg(feature = "cli")]
+#[cfg(test)]
 mod tests;

@@ -12,9 +12,9 @@ use crate::fetch::{ByteBudget, Polling, Starts};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::memory::MemoryLeaseTable;
 use crate::lease::plan::Rules;
-use crate::lease::{Lease, LeaseTable, StreamLeases, StreamSet, WorkerId};
+use crate::lease::{HeldLease, Lease, LeaseTable, StreamLeases, StreamSet, WorkerId};
 use crate::shard::ShardLister;
-use crate::telemetry::status::{Delivery, ProcessFacts, Status};
+use crate::telemetry::status::{Delivery, ProcessFacts, ShardState, Status};
 use crate::transform::{Builtin, SourceKind};
 
 const FAILOVER: Duration = Duration::from_secs(10);
@@ -93,7 +93,9 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
     });
     let shared =
         Shared { streams: StreamSetups::new(vec![Arc::clone(&setup)]), coordinator, budget, status, seed: 1 };
-    (Steps::new(Row::new(Arc::new(shared), setup, lease), lake, context), sink)
+    let row = Row::new(Arc::new(shared), setup, lease);
+    row.status.state(ShardState::Reading);
+    (Steps::new(row, lake, context), sink)
 }
 
 /// What is put when another worker may have the lease could come after it has finished the batch, and after its objects
@@ -126,7 +128,7 @@ async fn each_try_looks_at_the_lease_again() {
 #[tokio::test(start_paused = true)]
 async fn what_hangs_stalls_the_shard_with_its_reason() {
     let (steps, sink) = steps().await;
-    let seen = || steps.shared.status.snapshot().shards.remove(0);
+    let seen = || steps.row.shared.status.snapshot().shards.remove(0);
     let body = Bytes::from_static(b"rows");
     let delay = FAILOVER * 3..FAILOVER * 3 + Duration::from_secs(1);
     sink.set_faults(1, crate::deliver::memory::Faults { delay, ..Default::default() });

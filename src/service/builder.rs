@@ -59,7 +59,7 @@ impl Worker {
     /// When something that it needs is missing, refused or out of reach at the start, or the lease table is another
     /// application's.
     pub async fn run(self) -> Result<Drain, StartError> {
-        Box::pin(run(self.config)).await
+        run(self.config).await
     }
 
     /// Works until `stop` returns, then drains within the shutdown budget. Dropping this is a crash: what was not

@@ -46,7 +46,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 pub async fn run(config: Config) -> Result<Drain, StartError> {
     let stop = CancellationToken::new();
     let signals = shutdown::on_signal(stop.clone());
-    run_until(config, stop, async { signals.await.map_err(|error| StartError::new("signals", error)) }).await
+    let at_once = async { signals.await.map_err(|error| StartError::new("signals", error)) };
+    Box::pin(run_until(config, stop, at_once)).await
 }
 
 /// Runs a worker until `stop`, and drains. When `at_once` returns, it leaves what is not drained by then.

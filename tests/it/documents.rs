@@ -14,11 +14,13 @@ use super::tidy::{assert_none, read, root, texts, words};
 const PLACES: [&str; 7] = ["README.md", "CHANGELOG.md", "docs", "benches", "dashboards", "ecs", ".ci"];
 
 /// Flags of other programs that documents mention.
-const FOREIGN_FLAGS: [&str; 9] = [
+const FOREIGN_FLAGS: [&str; 11] = [
     "--bench",
     "--calm",   // benches/peers/run
+    "--features",
     "--format", // aws configure export-credentials
     "--lib",
+    "--no-default-features",
     "--nocapture",
     "--only", // benches/peers/run
     "--release",
