@@ -157,8 +157,8 @@ pub use async_trait::async_trait;
 pub mod source {
     pub use crate::config::Source;
     pub use crate::fetch::{
-        Ahead, Behind, BytePermit, FetchError, Page, PageBuilder, Polled, Polling, Pulled, ReadsFor, RecordSource,
-        Room, ShardReader, StartAt, StartRecord, Starts,
+        Ahead, Behind, BytePermit, FetchError, Page, PageBuilder, Polled, Polling, Pulled, ReadsFor,
+        RecordSource, Room, ShardReader, StartAt, StartRecord, Starts,
     };
     pub use crate::shard::{
         ChildShard, FindStart, HashKeyRange, Lineage, ListError, Shard, ShardLister, StartError, StartFound,

@@ -16,7 +16,7 @@ const PLACES: [&str; 7] = ["README.md", "CHANGELOG.md", "docs", "benches", "dash
 /// Flags of other programs that documents mention.
 const FOREIGN_FLAGS: [&str; 11] = [
     "--bench",
-    "--calm",   // benches/peers/run
+    "--calm", // benches/peers/run
     "--features",
     "--format", // aws configure export-credentials
     "--lib",
