@@ -14,7 +14,7 @@ use super::tidy::{assert_none, read, root, texts, words};
 const PLACES: [&str; 7] = ["README.md", "CHANGELOG.md", "docs", "benches", "dashboards", "ecs", ".ci"];
 
 /// Flags of other programs that documents mention.
-const FOREIGN_FLAGS: [&str; 11] = [
+const FOREIGN_FLAGS: [&str; 14] = [
     "--bench",
     "--calm", // benches/peers/run
     "--features",
@@ -23,9 +23,12 @@ const FOREIGN_FLAGS: [&str; 11] = [
     "--no-default-features",
     "--nocapture",
     "--only", // benches/peers/run
+    "--profile-time",
     "--release",
     "--test",
     "--test-threads",
+    "--toggle-collect", // valgrind
+    "--tool",           // valgrind
 ];
 
 /// Columns of a line of prose.
