@@ -3,12 +3,19 @@
 # and sets `ci`, `cache` and `work`.
 
 pyyaml=6.0.3
+grafana_schema=13.2.3
+typescript=5.9.3
 
-# Sets `operations` to a Python with the tools of these checks, `prometheus` and `promtool`.
+# Sets `operations` to a Python with the tools of these checks, `grafana` to a folder with Grafana's types, `prometheus` and
+# `promtool`.
 install_operations() {
   local name=operations-$pyyaml
   install_once "$name" install_operations_tools
   operations=$cache/$name/venv/bin/python
+  name=grafana-schema-$grafana_schema-$typescript
+  install_once "$name" timeout 300 npm install --no-save --no-audit --no-fund --ignore-scripts --loglevel=error \
+    --prefix . "@grafana/schema@$grafana_schema" "typescript@$typescript"
+  grafana=$cache/$name
   if command -v prometheus promtool >/dev/null; then
     prometheus=$(command -v prometheus) promtool=$(command -v promtool)
   else
@@ -33,6 +40,10 @@ check_alerts() {
   timeout 300 "$operations" "$ci/operations/rules.py" "$promtool"
 }
 
+check_dashboards() {
+  timeout 300 "$operations" "$ci/operations/dashboards.py" "$grafana"
+}
+
 check_scrape() {
   timeout 300 "$operations" "$ci/operations/scrape.py" "$PWD/target/release/kinetide" "$prometheus"
 }
@@ -40,7 +51,7 @@ check_scrape() {
 # The parts wait more than they compute, so they run side by side.
 check_operations() {
   local part failed=0 pids=()
-  for part in alerts scrape; do
+  for part in alerts dashboards scrape; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
   done
