@@ -8,8 +8,9 @@ use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
 use aws_sdk_kinesis::operation::put_records::builders::PutRecordsFluentBuilder;
 
 use super::arn::StreamAddress;
-use super::role::{AssumeRole, in_role};
+use super::role::AssumeRole;
 use super::sdk_config;
+use super::sts::in_role;
 
 /// What a client needs for the calls about this stream: the region of its ARN, else the one that is given, and the
 /// credentials of this role, if there is one.

@@ -11,6 +11,7 @@ mod kinesis;
 mod network;
 mod role;
 mod s3;
+mod sts;
 
 use std::error::Error;
 use std::time::Duration;

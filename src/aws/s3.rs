@@ -7,8 +7,9 @@ use aws_types::os_shim_internal::Env;
 use aws_types::service_config::ServiceConfigKey;
 
 use super::network::Network;
-use super::role::{AssumeRole, in_role};
+use super::role::AssumeRole;
 use super::sdk_config;
+use super::sts::in_role;
 
 /// The region in signatures for another S3 than that of AWS, where none is given.
 const OTHER_S3_REGION: &str = "us-east-1";

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use object_store::local::LocalFileSystem;
 
 use super::folder::Folder;
+use super::objects::ObjectSink;
 use super::s3::{self, S3Settings};
-use super::sink::ObjectSink;
+use super::sink::BadLake;
 use super::url::LakeUrl;
 
 impl LakeUrl {
@@ -20,19 +21,6 @@ impl LakeUrl {
                 full.as_ref().unwrap_or(folder).display().to_string()
             }
         }
-    }
-}
-
-/// The lake cannot be opened with these settings.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct BadLake {
-    reason: String,
-}
-
-impl BadLake {
-    pub(super) fn new(reason: impl std::fmt::Display) -> Self {
-        Self { reason: reason.to_string() }
     }
 }
 
@@ -72,7 +60,8 @@ pub async fn open_to_write(
         }
         // The SDK's futures are large, and this one is part of those of whole commands.
         LakeUrl::S3 { bucket, prefix } => {
-            Box::pin(s3::open(bucket, prefix, region, endpoint, settings)).await
+            let bucket = Box::pin(s3::open(bucket, prefix, region, endpoint, settings)).await;
+            bucket.map(ObjectSink::of_s3)
         }
     }
 }

@@ -10,6 +10,7 @@ mod folder;
 mod lake;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
+mod objects;
 mod retry;
 mod s3;
 mod said;
@@ -18,9 +19,10 @@ mod url;
 
 pub use calls::{billed_bytes, calls};
 pub use firehose::DeliveryStream;
-pub use lake::{BadLake, open, open_existing, open_to_write};
+pub use lake::{open, open_existing, open_to_write};
+pub use objects::{ObjectSink, ProbeError};
 pub use retry::{Backoff, retry_until};
 pub use s3::{S3Settings, Sse};
 pub use said::said;
-pub use sink::{Created, MayCreate, ObjectSink, ProbeError, Sink, SinkError};
+pub use sink::{BadLake, Created, MayCreate, Sink, SinkError};
 pub use url::{LakeUrl, mistaken_url};

@@ -18,9 +18,9 @@ mod start;
 
 pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit, Turn};
-pub use page::{Page, PageBuilder, Payload, Record};
+pub use page::{Behind, Page, PageBuilder, Payload, Record};
 pub use polling::{Polled, Polling};
 pub use source::{
-    Ahead, Behind, FetchError, Pulled, ReadsFor, RecordSource, Room, ShardReader, StartAt, StartRecord,
+    Ahead, FetchError, Pulled, ReadsFor, RecordSource, Room, ShardReader, StartAt, StartRecord,
 };
 pub use start::Starts;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use super::source::{Behind, FetchError};
+use super::page::Behind;
+use super::source::FetchError;
 
 /// Five calls a second ("Quotas and limits", Kinesis developer guide). Also the rate of `GetShardIterator`.
 const CALL_INTERVAL: Duration = Duration::from_millis(200);

@@ -5,8 +5,29 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::source::Behind;
 use crate::shard::{ChildShard, Position, RecordId, SequenceNumber};
+
+/// How far the end of what was read is behind the newest record of the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// It is the newest record.
+    Tip,
+    /// By so many ms.
+    Millis(u64),
+    /// The stream did not say.
+    Unknown,
+}
+
+impl Behind {
+    /// In ms, 0 at the tip; `None` where it is not known.
+    pub fn millis(self) -> Option<u64> {
+        match self {
+            Self::Tip => Some(0),
+            Self::Millis(ms) => Some(ms),
+            Self::Unknown => None,
+        }
+    }
+}
 
 /// The payload of a record, as it lies in the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

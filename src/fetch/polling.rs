@@ -12,10 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::pacing::{Next, Pacing};
-use super::page::Page;
-use super::source::{
-    Ahead, Behind, FetchError, Pulled, ReadsFor, RecordSource, ShardReader, StartAt, StartRecord,
-};
+use super::page::{Behind, Page};
+use super::source::{Ahead, FetchError, Pulled, ReadsFor, RecordSource, ShardReader, StartAt, StartRecord};
 use crate::shard::{SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::BytePermit;
-use super::page::Page;
+use super::page::{Behind, Page};
 use crate::shard::{ChildShard, SequenceNumber, ShardId};
 use crate::telemetry::waiting::Waiting;
 
@@ -66,28 +66,6 @@ impl FetchError {
             Self::Refused(_) => "refused",
             Self::Foreign(_) => "stream_recreated",
             Self::Unavailable(_) => "unavailable",
-        }
-    }
-}
-
-/// How far the end of what was read is behind the newest record of the shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behind {
-    /// It is the newest record.
-    Tip,
-    /// By so many ms.
-    Millis(u64),
-    /// The stream did not say.
-    Unknown,
-}
-
-impl Behind {
-    /// In ms, 0 at the tip; `None` where it is not known.
-    pub fn millis(self) -> Option<u64> {
-        match self {
-            Self::Tip => Some(0),
-            Self::Millis(ms) => Some(ms),
-            Self::Unknown => None,
         }
     }
 }

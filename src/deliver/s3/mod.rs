@@ -1,7 +1,7 @@
 //! A lake on S3: how its requests are made, and objects that go up in parts.
 //!
 //! Owns: time-outs, checksums and encryption of requests, the life of a multipart upload.
-//! Does not own: what "exists already" means (`sink`), trying again for as long as it takes (`retry`).
+//! Does not own: what "exists already" means (`objects`), trying again for as long as it takes (`retry`).
 //!
 //! `docs/adr/0009-s3.md` says why it is done so, and what each answer of S3 means.
 
@@ -17,17 +17,16 @@ use object_store::aws::{AmazonS3Builder, Checksum, S3ConditionalPut};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::{
-    Attributes, Certificate, ClientOptions, Error, HeaderMap, HeaderValue, MultipartId, PutMultipartOptions,
-    RetryConfig,
+    Attributes, Certificate, ClientOptions, Error, HeaderMap, HeaderValue, MultipartId, ObjectStore,
+    PutMultipartOptions, RetryConfig,
 };
 use reqwest::header::IF_NONE_MATCH;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
 use self::credentials::SdkCredentials;
-use super::lake::BadLake;
 use super::said::said;
-use super::sink::{MayCreate, ObjectSink};
+use super::sink::{BadLake, MayCreate};
 use super::url::LakeUrl;
 use crate::aws::{self, AssumeRole, bucket_config};
 
@@ -138,14 +137,22 @@ impl Sse {
     }
 }
 
-/// The sink of a bucket. `endpoint`: another server than AWS, with path-style addresses.
+/// A lake in a bucket.
+pub(super) struct Bucket {
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// Where in it the lake starts.
+    pub(super) prefix: Path,
+    pub(super) uploads: Uploads,
+}
+
+/// Opens a bucket. `endpoint`: another server than AWS, with path-style addresses.
 pub(super) async fn open(
     name: &str,
     prefix: &str,
     region: Option<&str>,
     endpoint: Option<&str>,
     settings: &S3Settings,
-) -> Result<ObjectSink, BadLake> {
+) -> Result<Bucket, BadLake> {
     let sdk = bucket_config(settings.role.as_ref(), endpoint, region).await;
     let bucket = aws::bucket(&sdk, name).await.map_err(BadLake::new)?;
     let prefix = as_given(prefix).map_err(BadLake::new)?;
@@ -188,7 +195,7 @@ pub(super) async fn open(
         completing: Arc::new(completing),
         aborts: Arc::default(),
     };
-    Ok(ObjectSink::of_s3(store_of_parts, prefix, uploads))
+    Ok(Bucket { store: store_of_parts, prefix, uploads })
 }
 
 /// A prefix that keys can start with as it is written. What S3 takes and readers of lakes do not is refused.
