@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::fleet::{LeaderRow, OddRow};
+use super::fleet::{LeaderRow, OddRow, Reads};
 use super::key::LeaseKey;
 use super::row::{Lease, WorkerId};
 use super::view::{FleetView, Seen};
@@ -33,6 +33,8 @@ pub struct Sight<'a> {
     pub leader: Option<(&'a LeaderRow, Instant)>,
     /// The streams that are known or listed: one that need not be known, or several, of which those count that are.
     pub streams: &'a [StreamSight<'a>],
+    /// Whether lease keys of this application name their streams, where that is known.
+    pub several: Option<bool>,
     /// Now, on the observer's monotonic clock.
     pub now: Instant,
     /// Now, in seconds since the epoch; only to see which workers are active.
@@ -273,7 +275,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::NotOurs(NotOurs::NotAmong { of, .. }) => {
-                write!(f, "its stream {} is not among those that the leader reads", of.in_words())
+                write!(f, "no active worker reads its stream {}", of.in_words())
             }
             Self::NotOurs(NotOurs::OtherForm { .. }) => {
                 f.write_str("its key has another form than those of this application")
@@ -344,7 +346,8 @@ fn not_seen(key: LeaseKey, reason: Reason) -> Explained {
 struct Context<'a> {
     sight: &'a Sight<'a>,
     streams: Vec<Listed<'a>>,
-    anybody_active: bool,
+    /// What the active workers read; none where nobody is active.
+    active: Option<Reads>,
 }
 
 /// One stream, with its shards by id.
@@ -367,7 +370,11 @@ impl<'a> Context<'a> {
         Self {
             sight,
             streams: sight.streams.iter().map(listed).collect(),
-            anybody_active: sight.fleet.active_workers(sight.now, sight.host_clock).next().is_some(),
+            active: sight
+                .fleet
+                .active_workers(sight.now, sight.host_clock)
+                .map(|worker| worker.row.reads())
+                .reduce(Reads::or),
         }
     }
 
@@ -411,26 +418,25 @@ impl<'a> Context<'a> {
         let Some(owner) = &lease.owner else {
             return not_read(self.unassigned(seen), Some(seen.since));
         };
-        let standing = match (live, seen.heard) {
-            (false, _) => {
-                let led = self.leader().is_ok();
-                Standing::NotRead(Reason::OwnerSilent { owner: owner.clone(), led })
-            }
-            (true, true) => Standing::Read,
-            (true, false) if Some(seen.since) <= fleet.watching_since() => Standing::Unheard,
-            (true, false) => Standing::NotRead(Reason::NotPickedUp(owner.clone())),
-        };
+        let standing =
+            match (live, seen.heard) {
+                (false, _) => Standing::NotRead(self.is_not_read(lease).unwrap_or_else(|| {
+                    Reason::OwnerSilent { owner: owner.clone(), led: self.leader().is_ok() }
+                })),
+                (true, true) => Standing::Read,
+                (true, false) if Some(seen.since) <= fleet.watching_since() => Standing::Unheard,
+                (true, false) => Standing::NotRead(Reason::NotPickedUp(owner.clone())),
+            };
         (standing, Some(seen.since))
     }
 
     /// Why the lease cannot be of the stream as it is listed.
     fn contradicts_stream(&self, lease: &Lease) -> Option<Reason> {
-        let listed = match (self.of(&lease.key), lease.key.stream()) {
-            (None, Some(of)) => {
-                return Some(Reason::NotOurs(NotOurs::NotAmong { lease: lease.key.clone(), of: of.clone() }));
-            }
-            (listed, _) => listed?,
-        };
+        let form = self.sight.several.map_or(Ok(()), |several| whose::check_form(lease, several));
+        if let Err(other_form) = form {
+            return Some(Reason::NotOurs(other_form));
+        }
+        let listed = self.of(&lease.key)?;
         let ours = listed.stream;
         if let Some(not_ours) = ours.and_then(|ours| whose::check(lease, ours).err()) {
             return Some(Reason::NotOurs(not_ours));
@@ -454,6 +460,13 @@ impl<'a> Context<'a> {
         lease.parents.iter().filter(unfinished).cloned().collect()
     }
 
+    /// Workers are active, and none of them reads the stream of this lease.
+    fn is_not_read(&self, lease: &Lease) -> Option<Reason> {
+        let of =
+            lease.key.stream().filter(|_| !self.active.as_ref().is_none_or(|all| all.allows(&lease.key)))?;
+        Some(Reason::NotOurs(NotOurs::NotAmong { lease: lease.key.clone(), of: of.clone() }))
+    }
+
     /// Why nobody has given this ready lease to a worker.
     fn unassigned(&self, seen: &Seen) -> Reason {
         let now = self.sight.now;
@@ -461,8 +474,10 @@ impl<'a> Context<'a> {
             Ok(leader) => leader.clone(),
             Err(last) => return Reason::NoLeader(last.cloned()),
         };
-        if !self.anybody_active {
+        if self.active.is_none() {
             Reason::NoWorker
+        } else if let Some(reason) = self.is_not_read(&seen.lease) {
+            reason
         } else if now.duration_since(seen.since) > self.sight.fleet.failover() * ASSIGNED_WITHIN {
             Reason::NoRoom
         } else {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::super::fleet::{CPU, TableSnapshot, WorkerRow};
+use super::super::fleet::{CPU, STREAMS, TableSnapshot, WorkerRow};
 use super::*;
 use crate::shard::graph::{Leases, deletable};
 use crate::shard::{HashKeyRange, Position, SequenceNumber};
@@ -55,6 +55,7 @@ struct Scene {
     odd: Vec<OddRow>,
     listing: Option<Vec<Shard>>,
     stream: Option<StreamId>,
+    several: Option<bool>,
     now: Instant,
 }
 
@@ -77,6 +78,7 @@ impl Scene {
             odd: Vec::new(),
             listing: None,
             stream: None,
+            several: None,
             now,
         };
         scene.look();
@@ -115,6 +117,7 @@ impl Scene {
             fleet: &self.fleet,
             leader: self.leader.as_ref().map(|(row, since)| (row, *since)),
             streams: &[StreamSight { stream: self.stream.as_ref(), listing: self.listing.as_deref() }],
+            several: self.several,
             now: self.now,
             host_clock: WALL_CLOCK,
         })
@@ -342,6 +345,36 @@ fn a_finished_lease_says_what_keeps_it() {
             Kept::Due
         ]
     );
+}
+
+#[test]
+fn a_stream_that_no_active_worker_reads_is_told_from_the_rows_of_workers() {
+    let (trades, orders) = ("1:trades:5", "1:orders:5");
+    let both = "1:trades:5 1:orders:5";
+    let of = |owner: Option<&str>, workers: [Option<&str>; 2]| {
+        let key = LeaseKey::parse(&format!("{trades}:shardId-000000000000"));
+        let mut scene = Scene::new(vec![Lease { key, ..lease(0, owner) }]);
+        for (row, streams) in scene.workers.iter_mut().zip(workers) {
+            row.properties.extend(streams.map(|streams| (STREAMS.to_owned(), streams.to_owned())));
+        }
+        scene.wait(12, &["a", "b"]);
+        scene
+    };
+    let word = |scene: Scene| scene.reason().word();
+    assert_eq!(word(of(None, [Some(orders), Some("")])), "stream_not_read");
+    assert_eq!(word(of(Some("dead"), [Some(orders), Some(orders)])), "stream_not_read");
+    for workers in [[Some(orders), Some(both)], [Some(orders), None], [Some(trades), Some("")]] {
+        assert_eq!(word(of(None, workers)), "unowned", "{workers:?}");
+        assert_eq!(word(of(Some("dead"), workers)), "owner_silent", "{workers:?}");
+    }
+    // Who has it, and renews it, has been told otherwise since, and gives it back.
+    assert_eq!(of(Some("a"), [Some(orders), Some(orders)]).only().0, Standing::Read);
+    let mut scene = of(None, [Some(orders), Some(orders)]);
+    scene.workers.clear();
+    scene.look();
+    assert_eq!(scene.reason(), Reason::NoWorker);
+    scene.several = Some(false);
+    assert_eq!(scene.reason().word(), "other_stream");
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! KCL 3.x keeps them beside the leases (`WorkerMetricStats`, the lock of `amazon-dynamodb-lock-client`); names and
 //! units are those of its attributes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::key::LeaseKey;
 use super::row::{Lease, WorkerId};
+use crate::shard::StreamId;
 
 /// The share of its processors that a worker uses, in percent (`WorkerMetricType.CPU`).
 pub const CPU: &str = "C";
@@ -25,6 +27,9 @@ pub const PENDING: &str = "kinetide.pending";
 pub const PENDING_FORMAT: u64 = 2;
 /// What every worker reads, those on the Java KCL aside, which read none.
 pub const PENDING_FORMAT_OF_ALL: u64 = 1;
+
+/// The property with the streams that a worker of several reads, as its lease keys name them, with spaces between.
+pub const STREAMS: &str = "kinetide.streams";
 
 /// Time between two reports of a worker of kinetide: the failover time, but not longer than those of KCL
 /// (`workerMetricsReporterFreqInMillis`, 30 s). So a fleet that recovers fast also knows soon who is gone.
@@ -61,6 +66,13 @@ impl WorkerRow {
         said.unwrap_or(PENDING_FORMAT_OF_ALL)
     }
 
+    /// The leases that it can be given, by their streams.
+    pub fn reads(&self) -> Reads {
+        // What is not understood is a stream of another kind: none that a lease of this fleet is of.
+        let named = |streams: &String| Reads::These(streams.split(' ').filter_map(StreamId::parse).collect());
+        self.properties.get(STREAMS).map_or(Reads::Any, named)
+    }
+
     /// The newest value of each metric, with the value that counts as full. `None` for a row by which nothing can be
     /// assigned: a metric without a limit, or one that could not be measured.
     pub fn usage(&self) -> Option<BTreeMap<&str, (f64, f64)>> {
@@ -70,6 +82,37 @@ impl WorkerRow {
             (value >= 0.0 && limit > 0.0).then_some((name.as_str(), (value, limit)))
         });
         newest.collect()
+    }
+}
+
+/// The streams whose leases a worker can be given. Leases whose keys name no stream are of the only one, which all read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Any, as far as is known: a Java worker reads whatever it is given, and older builds do not say.
+    Any,
+    /// No others than these. None yet for a worker that has not found out about any of its streams.
+    These(BTreeSet<StreamId>),
+}
+
+impl Reads {
+    /// True when the worker can be given the lease with this key.
+    pub fn allows(&self, lease: &LeaseKey) -> bool {
+        match (self, lease.stream()) {
+            (Self::These(streams), Some(stream)) => streams.contains(stream),
+            (Self::Any, _) | (_, None) => true,
+        }
+    }
+
+    /// What either of two workers can be given.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::These(mut streams), Self::These(more)) => {
+                streams.extend(more);
+                Self::These(streams)
+            }
+            _ => Self::Any,
+        }
     }
 }
 
@@ -110,4 +153,38 @@ pub struct OddRow {
     pub key: String,
     /// What is wrong with it; names attributes, not their values.
     pub problem: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_given_leases_of_the_streams_that_it_names() {
+        let says = |text: Option<&str>| {
+            let properties = text.map(|text| (STREAMS.to_owned(), text.to_owned())).into_iter().collect();
+            let (samples, limits) = Default::default();
+            let row =
+                WorkerRow { id: WorkerId::new("w"), updated: 0, samples, limits, properties, support: None };
+            row.reads()
+        };
+        let of = |stream: &str| LeaseKey::parse(&format!("{stream}:shardId-000000000000"));
+        let (trades, orders, one) =
+            (of("1:trades:5"), of("1:orders:5"), LeaseKey::parse("shardId-000000000000"));
+        for (text, reads) in [
+            (None, [true, true]),
+            (Some("1:trades:5 1:orders:5"), [true, true]),
+            (Some("1:trades:5"), [true, false]),
+            (Some("1:trades:6 2:trades:5 1:trade:5"), [false, false]),
+            (Some(""), [false, false]),
+            (Some("kafka/trades/7 1:orders:5"), [false, true]),
+        ] {
+            let said = says(text);
+            assert_eq!([&trades, &orders].map(|lease| said.allows(lease)), reads, "{text:?}");
+            assert!(said.allows(&one), "the only stream needs no name");
+        }
+        let both = says(Some("1:trades:5")).or(says(Some("1:orders:5")));
+        assert_eq!(both, says(Some("1:orders:5 1:trades:5")));
+        assert_eq!(both.or(Reads::Any), Reads::Any);
+    }
 }

@@ -16,6 +16,7 @@ pub mod memory;
 mod observe;
 pub mod plan;
 mod row;
+mod seat;
 mod streams;
 mod sync;
 mod table;

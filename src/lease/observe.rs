@@ -223,6 +223,7 @@ impl Observer {
             fleet: &self.fleet,
             leader: self.leader.as_ref().map(|(row, since)| (row, *since)),
             streams: &streams,
+            several: None,
             now: self.now,
             host_clock: wall_clock_s(),
         })

@@ -11,43 +11,37 @@
 //! judged by throughput:  load = throughput of its leases / fair share        (KCL's T / 100)
 //! judged by a metric:    load = value / average value × average throughput of the workers that report it, in shares
 //! ```
+//!
+//! Where workers read different streams, as in a deploy that adds one, leases that the same workers can read make a
+//! *group*. Each group is balanced among its readers, around the *level*: what each reader would have if the leases of
+//! the group could be cut at will. It is the average of the readers, but for those that have more than that of other
+//! groups. Where all workers read all streams there is one group, and its level is 1.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::Duration;
 
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::fleet::THROUGHPUT;
+use super::fleet::Reads;
 use super::key::LeaseKey;
 use super::row::WorkerId;
+use super::seat::{EPSILON, Ordered, Place, Seat, judge, mean};
+use crate::shard::StreamId;
 
-/// Loads within 10 % of the average are left alone (`reBalanceThresholdPercentage`).
-const THRESHOLD: f64 = 0.10;
 /// A worker gives up to 60 % of what it has too much in one round (`dampeningPercentage`).
 const DAMPENING: f64 = 0.60;
 /// Beyond twice the average an overload is no noise, and a worker gives all that it has too much.
 const CERTAIN: f64 = 2.0;
-/// A measured metric says nothing within so many percentage points (KCL 3.5.3 has an option for it).
-const NOISE: f64 = 5.0;
-/// Below this average, in percent, a metric says nothing at all: noise could hide a worker without any lease.
-const QUIET: f64 = 2.0 * NOISE;
-/// More than this, in percent, is a broken report.
-const PERCENT_MAX: f64 = 1_000.0;
 /// Where the average lease has less than this, in KB/s, leases are counted.
 const KBPS_MIN: f64 = 0.001;
 /// More than this, in KB/s, is a broken row.
 const KBPS_MAX: f64 = 1_000_000.0;
 /// A lease counts for at least this part of the average lease, since an idle shard is polled and renewed too.
 const IDLE: f64 = 0.10;
-/// A worker that looks slower than the average is taken to be at most so many times slower: its load may be that of
-/// leases which it has just lost, or all noise.
-const SLOWNESS_MAX: f64 = 4.0;
 /// A lease moves if then its receiver is less loaded than the giver was, by half of the lease: less is not worth a pause.
 const WORTH: f64 = 1.5;
-/// What summing up in another order may change.
-const EPSILON: f64 = 1e-6;
 
 /// One lease to be read, as the leader plans with it.
 #[derive(Clone, Debug)]
@@ -75,6 +69,8 @@ pub struct WorkerLoad {
     pub usage: BTreeMap<String, (f64, f64)>,
     /// When it started, seconds since the epoch; 0 where unknown.
     pub started: u64,
+    /// The streams whose leases it can be given.
+    pub reads: Reads,
 }
 
 /// What the leader plans with.
@@ -121,16 +117,16 @@ pub struct Move {
 pub struct Plan {
     /// The moves; each lease is in at most one of them.
     pub moves: Vec<Move>,
-    /// Free leases that nobody could take.
+    /// Free leases that nobody could take, for want of room. Those of a stream that nobody reads are left out.
     pub spillover: usize,
 }
 
 /// The leader's plan.
 ///
-/// 1. Each free lease, the one that stands still for the longest time first, goes to the least loaded worker that may
-///    take it.
-/// 2. Unless `balancing` is off: while a worker is above the average by more than the threshold, or one below it, leases go from
-///    the most to the least loaded. A receiver is below the average, and even with the lease less loaded than the giver
+/// 1. Each free lease goes to the least loaded worker that may take it: first those that fewer workers can read, then the
+///    one that stands still for the longest time.
+/// 2. Unless `balancing` is off: while a worker is above the level by more than the threshold, or one below it, leases go from
+///    the most to the least loaded. A receiver is below the level, and even with the lease less loaded than the giver
 ///    was: so the fleet comes to rest.
 ///
 /// The same fleet and the same `rng` give the same plan.
@@ -191,86 +187,13 @@ pub fn successors(fleet: &Fleet, leaving: &WorkerId, leaving_started: u64, rules
     moves
 }
 
-/// A number in an order; never NaN here.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Ordered(f64);
-
-impl Eq for Ordered {}
-
-impl PartialOrd for Ordered {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Ordered {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-/// A place in a queue of workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    load: Ordered,
-    leases: usize,
-    tie: u32,
-    index: usize,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holder {
     Free,
     /// The worker with this index.
     Seat(usize),
-    /// A worker that is not planned with.
+    /// A worker that is not planned with, or nobody, as no worker reads its stream.
     Outside,
-}
-
-/// One worker while planning.
-struct Seat<'a> {
-    worker: &'a WorkerLoad,
-    index: usize,
-    leases: usize,
-    kbps: f64,
-    /// The throughput of its leases, in shares.
-    share: f64,
-    /// How busy it is, in shares; the worst of its metrics.
-    load: f64,
-    /// How far its load may be from the average, in shares.
-    tolerance: f64,
-    tie: u32,
-}
-
-impl Seat<'_> {
-    fn by_room(&self) -> Place {
-        Place { load: Ordered(self.load), leases: self.leases, tie: self.tie, index: self.index }
-    }
-
-    /// For receivers: those that are below the average beyond their tolerance come first.
-    fn by_need(&self) -> Place {
-        Place { load: Ordered(self.load + self.tolerance), ..self.by_room() }
-    }
-
-    /// For givers: the one that is above the average beyond its tolerance is the greatest.
-    fn by_excess(&self) -> Place {
-        Place { load: Ordered(self.load - self.tolerance), ..self.by_room() }
-    }
-
-    fn above(&self) -> bool {
-        self.load > 1.0 + self.tolerance + EPSILON
-    }
-
-    fn below(&self) -> bool {
-        self.load < 1.0 - self.tolerance - EPSILON
-    }
-
-    /// What a lease adds to the load. KCL takes all workers for equally fast; but a slow one would be pushed far above
-    /// the average, and the lease come back.
-    fn burden(&self, share: f64) -> f64 {
-        let slowness = if self.share > 0.0 { self.load / self.share } else { 1.0 };
-        share * slowness.clamp(1.0, SLOWNESS_MAX)
-    }
 }
 
 /// The fleet in numbers that can be relied on: finite, none negative, all leases with a weight.
@@ -281,7 +204,18 @@ struct Model<'a> {
     holders: Vec<Holder>,
     kbps: Vec<f64>,
     shares: Vec<f64>,
+    /// For each lease its group.
+    group: Vec<usize>,
+    groups: Vec<Group>,
     seats: Vec<Seat<'a>>,
+}
+
+/// Leases that the same workers can read.
+#[derive(PartialEq)]
+struct Group {
+    /// For each worker whether it does.
+    readers: Vec<bool>,
+    count: usize,
 }
 
 impl<'a> Model<'a> {
@@ -298,19 +232,24 @@ impl<'a> Model<'a> {
                     leases: 0,
                     kbps: 0.0,
                     share: 0.0,
+                    of_group: Vec::new(),
                     load: 0.0,
-                    tolerance: THRESHOLD,
+                    noise: 0.0,
+                    overfull: false,
                     tie: 0,
                 };
                 seats.push(nothing);
             }
         }
-        let holder = |lease: &LeaseLoad| match &lease.worker {
-            None => Holder::Free,
-            Some(worker) if Some(worker) == leaving => Holder::Free,
-            Some(worker) => indices.get(worker).map_or(Holder::Outside, |index| Holder::Seat(*index)),
+        let (group, groups) = grouped(fleet, &seats);
+        let holder = |(lease, group): (&LeaseLoad, &usize)| match &lease.worker {
+            Some(worker) if Some(worker) != leaving => {
+                indices.get(worker).map_or(Holder::Outside, |index| Holder::Seat(*index))
+            }
+            _ if groups[*group].count == 0 && !seats.is_empty() => Holder::Outside,
+            _ => Holder::Free,
         };
-        let holders: Vec<Holder> = fleet.leases.iter().map(holder).collect();
+        let holders: Vec<Holder> = fleet.leases.iter().zip(&group).map(holder).collect();
 
         let known = |lease: &LeaseLoad| lease.kbps.filter(|kbps| (0.0..=KBPS_MAX).contains(kbps));
         let average = mean(fleet.leases.iter().filter_map(known));
@@ -321,23 +260,28 @@ impl<'a> Model<'a> {
         let per_weight = seats.len() as f64 / if total > 0.0 { total } else { 1.0 };
         let shares: Vec<f64> = kbps.iter().map(|kbps| weight(*kbps) * per_weight).collect();
 
-        let mut model = Self { fleet, rules, holders, kbps, shares, seats };
+        let mut model = Self { fleet, rules, holders, kbps, shares, group, groups, seats };
+        for seat in &mut model.seats {
+            seat.of_group = vec![0.0; model.groups.len()];
+        }
         for (lease, holder) in model.holders.iter().enumerate() {
             if let Holder::Seat(index) = holder {
                 let seat = &mut model.seats[*index];
                 seat.leases += 1;
                 seat.kbps += model.kbps[lease];
                 seat.share += model.shares[lease];
+                seat.of_group[model.group[lease]] += model.shares[lease];
             }
         }
         judge(&mut model.seats);
         model
     }
 
-    /// True when the limits let the worker take the lease.
+    /// True when the worker reads the stream of the lease, and the limits let it take the lease.
     fn fits(&self, lease: usize, seat: usize) -> bool {
+        let reads = self.groups[self.group[lease]].readers[seat];
         let (seat, kbps, kbps_max) = (&self.seats[seat], self.kbps[lease], self.rules.kbps_max);
-        seat.leases < self.rules.leases_max && (seat.kbps + kbps <= kbps_max || kbps > kbps_max)
+        reads && seat.leases < self.rules.leases_max && (seat.kbps + kbps <= kbps_max || kbps > kbps_max)
     }
 
     fn is_left_by(&self, lease: usize, leaving: &WorkerId) -> bool {
@@ -354,8 +298,13 @@ impl<'a> Model<'a> {
     /// The free leases in the order in which they are assigned.
     fn oldest_first(&self, order: &[usize]) -> Vec<usize> {
         let mut free = self.heaviest_first(order, |model, lease| model.holders[lease] == Holder::Free);
-        free.sort_by_key(|lease| Reverse(self.fleet.leases[*lease].unmoved));
+        free.sort_by_key(|lease| (self.readers(*lease), Reverse(self.fleet.leases[*lease].unmoved)));
         free
+    }
+
+    /// How many workers can read the lease. Who takes one that all can read has no room for one that only it can.
+    fn readers(&self, lease: usize) -> usize {
+        self.groups[self.group[lease]].count
     }
 
     /// Some of the leases. Few moves do when the heavy ones come first.
@@ -365,7 +314,8 @@ impl<'a> Model<'a> {
         let class = |lease: usize| Ordered(self.shares[lease].max(f64::MIN_POSITIVE).log2().round());
         leases.sort_by_key(|lease| {
             let lease = *lease;
-            (Reverse(class(lease)), self.fleet.leases[lease].moves, Reverse(Ordered(self.shares[lease])))
+            let (moves, share) = (self.fleet.leases[lease].moves, Ordered(self.shares[lease]));
+            (self.readers(lease), Reverse(class(lease)), moves, Reverse(share))
         });
         leases
     }
@@ -385,17 +335,54 @@ impl<'a> Model<'a> {
         let seat = &mut self.seats[to];
         seat.load += seat.burden(self.shares[lease]);
         seat.share += self.shares[lease];
+        seat.of_group[self.group[lease]] += self.shares[lease];
         seat.kbps += self.kbps[lease];
         seat.leases += 1;
         Move { lease: self.fleet.leases[lease].key.clone(), to: seat.worker.id.clone() }
     }
 
-    /// Moves leases from workers above the average to workers below it, until none is too far from it or each giver
-    /// has given what it should in one round.
+    /// Moves leases between workers, group by group: first those that fewer workers can read.
     fn balance(&mut self, order: &[usize], movable: impl Fn(&LeaseLoad) -> bool) -> Vec<Move> {
-        let offer = |seat: &Seat<'_>| (seat.load > 1.0 + EPSILON).then(|| Offer::of(seat));
+        let mut groups: Vec<usize> = (0..self.groups.len()).collect();
+        groups.sort_by_key(|group| self.groups[*group].count);
+        groups.into_iter().flat_map(|group| self.balance_group(group, order, &movable)).collect()
+    }
+
+    /// The level of a group: its load is poured over what its readers have of other groups.
+    fn level(&self, group: usize) -> f64 {
+        let readers = &self.groups[group].readers;
+        if self.groups.len() == 1 && readers.iter().all(|reads| *reads) {
+            return 1.0;
+        }
+        let mut poured: f64 = self.seats.iter().map(|seat| seat.load_of(group)).sum();
+        let readers = self.seats.iter().filter(|seat| readers[seat.index]);
+        let mut others: Vec<f64> = readers.map(|seat| seat.load - seat.load_of(group)).collect();
+        others.sort_by(f64::total_cmp);
+        let mut level = f64::INFINITY;
+        for (index, other) in others.into_iter().enumerate() {
+            if other >= level {
+                break;
+            }
+            poured += other;
+            level = poured / (index + 1) as f64;
+        }
+        level
+    }
+
+    /// Moves leases of one group from workers above its level to readers below it, until none is too far from it or each
+    /// giver has given what it should in one round.
+    fn balance_group(
+        &mut self,
+        group: usize,
+        order: &[usize],
+        movable: impl Fn(&LeaseLoad) -> bool,
+    ) -> Vec<Move> {
+        let level = self.level(group);
+        let offer = |seat: &Seat<'_>| (seat.load > level + EPSILON).then(|| Offer::of(seat, level));
         let mut offers: Vec<Option<Offer>> = self.seats.iter().map(offer).collect();
-        for lease in self.heaviest_first(order, |model, lease| movable(&model.fleet.leases[lease])) {
+        let wanted =
+            |model: &Self, lease: usize| model.group[lease] == group && movable(&model.fleet.leases[lease]);
+        for lease in self.heaviest_first(order, wanted) {
             if let Holder::Seat(index) = self.holders[lease]
                 && let Some(offer) = &mut offers[index]
             {
@@ -403,24 +390,25 @@ impl<'a> Model<'a> {
             }
         }
         let offering = self.seats.iter().filter(|seat| offers[seat.index].is_some());
-        let mut givers: BinaryHeap<Place> = offering.map(Seat::by_excess).collect();
+        let mut givers: BinaryHeap<Place> = offering.map(|seat| seat.by_excess(level)).collect();
         let leases_max = self.rules.leases_max;
-        let open = |seat: &Seat<'_>| seat.load < 1.0 - EPSILON && seat.leases < leases_max;
+        let open = |seat: &Seat<'_>| seat.load < level - EPSILON && seat.leases < leases_max;
+        let readers = self.seats.iter().filter(|seat| self.groups[group].readers[seat.index]);
         let mut receivers: BTreeSet<Place> =
-            self.seats.iter().filter(|seat| open(seat)).map(Seat::by_need).collect();
+            readers.filter(|seat| open(seat)).map(|seat| seat.by_need(level)).collect();
 
         let mut moves = Vec::new();
         while let Some(giver) = givers.pop() {
             let Some(offer) = &mut offers[giver.index] else { continue };
-            let Some((lease, to)) = self.next_move(giver.index, offer, &receivers) else { continue };
+            let Some((lease, to)) = self.next_move(giver.index, offer, level, &receivers) else { continue };
             receivers.remove(&to);
             moves.push(self.receive(lease, to.index));
             if open(&self.seats[to.index]) {
-                receivers.insert(self.seats[to.index].by_need());
+                receivers.insert(self.seats[to.index].by_need(level));
             }
             self.give(lease, giver.index);
-            if self.seats[giver.index].load > 1.0 + EPSILON {
-                givers.push(self.seats[giver.index].by_excess());
+            if self.seats[giver.index].load > level + EPSILON {
+                givers.push(self.seats[giver.index].by_excess(level));
             }
         }
         moves
@@ -432,10 +420,11 @@ impl<'a> Model<'a> {
         &self,
         giver: usize,
         offer: &mut Offer,
+        level: f64,
         receivers: &BTreeSet<Place>,
     ) -> Option<(usize, Place)> {
         let giver = &self.seats[giver];
-        let needed = |seat: &Seat<'_>| giver.above() || seat.below();
+        let needed = |seat: &Seat<'_>| giver.above(level) || seat.below(level);
         // The only lease of a worker would make another one the busy one.
         if giver.leases < 2 || !needed(&self.seats[receivers.first()?.index]) {
             return None;
@@ -472,12 +461,14 @@ impl<'a> Model<'a> {
         let remaining = (seat.share - self.shares[lease]).max(0.0);
         seat.load *= remaining / seat.share;
         seat.share = remaining;
+        let of_group = &mut seat.of_group[self.group[lease]];
+        *of_group = (*of_group - self.shares[lease]).max(0.0);
         seat.kbps -= self.kbps[lease];
         seat.leases -= 1;
     }
 }
 
-/// What a worker above the average may give in one round.
+/// What a worker above the level may give in one round.
 struct Offer {
     /// So far, in shares.
     given: f64,
@@ -492,48 +483,30 @@ struct Offer {
 }
 
 impl Offer {
-    fn of(seat: &Seat<'_>) -> Self {
-        let dampening = if seat.load > CERTAIN { 1.0 } else { DAMPENING };
-        let most = seat.share * (seat.load - 1.0) / seat.load;
+    fn of(seat: &Seat<'_>, level: f64) -> Self {
+        let dampening = if seat.load > CERTAIN * level { 1.0 } else { DAMPENING };
+        let most = seat.share * (seat.load - level) / seat.load;
         Self { given: 0.0, enough: most * dampening, most, leases: Vec::new(), next: 0 }
     }
 }
 
-/// Finds out how busy each worker is: by the worst of its metrics that say something, or else by throughput.
-fn judge(seats: &mut [Seat<'_>]) {
-    let mut metrics: BTreeMap<&str, Vec<(usize, f64)>> = BTreeMap::new();
-    for seat in seats.iter_mut() {
-        seat.load = seat.share;
-        for (name, (value, full)) in &seat.worker.usage {
-            let percent = value / full * 100.0;
-            // The leader knows throughput better than the worker.
-            if name != THROUGHPUT && *full > 0.0 && (0.0..=PERCENT_MAX).contains(&percent) {
-                metrics.entry(name).or_default().push((seat.index, percent));
-            }
-        }
+/// For each lease its group, and the groups.
+fn grouped(fleet: &Fleet, seats: &[Seat<'_>]) -> (Vec<usize>, Vec<Group>) {
+    let (mut of_stream, mut groups) = (BTreeMap::<Option<&StreamId>, usize>::new(), Vec::<Group>::new());
+    let mut of_lease = Vec::with_capacity(fleet.leases.len());
+    for lease in &fleet.leases {
+        let of = *of_stream.entry(lease.key.stream()).or_insert_with(|| {
+            let readers: Vec<bool> = seats.iter().map(|seat| seat.worker.reads.allows(&lease.key)).collect();
+            let count = readers.iter().filter(|reads| **reads).count();
+            let group = Group { readers, count };
+            groups.iter().position(|known| *known == group).unwrap_or_else(|| {
+                groups.push(group);
+                groups.len() - 1
+            })
+        });
+        of_lease.push(of);
     }
-    let mut measured = vec![false; seats.len()];
-    for values in metrics.values() {
-        let average = mean(values.iter().map(|(_, percent)| *percent));
-        if average < QUIET {
-            continue;
-        }
-        let unit = mean(values.iter().map(|(index, _)| seats[*index].share)) / average;
-        for (index, percent) in values {
-            let (seat, load, noise) = (&mut seats[*index], percent * unit, NOISE * unit);
-            if !std::mem::replace(&mut measured[*index], true) || load > seat.load {
-                seat.load = load;
-                // Above what counts as full any difference that is not noise is worth a move.
-                seat.tolerance = if *percent > 100.0 { noise } else { noise.max(THRESHOLD) };
-            }
-        }
-    }
-}
-
-/// 0 for no values.
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (count, sum) = values.fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
-    if count > 0.0 { sum / count } else { 0.0 }
+    (of_lease, groups)
 }
 
 #[cfg(test)]

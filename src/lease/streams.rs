@@ -85,7 +85,7 @@ impl Streams {
             all.push(known.unwrap_or_else(|| self.sync(stream)));
         }
         for gone in before.iter().filter(|gone| !all.iter().any(|now| Arc::ptr_eq(now, gone))) {
-            gone.compares_no_more();
+            gone.is_gone();
         }
         drop(all);
         self.changed.notify_waiters();
@@ -111,21 +111,38 @@ impl Streams {
         self.lock().iter().filter_map(|stream| stream.id().cloned()).collect()
     }
 
-    /// Whether the row may be of a stream of ours, as far as it says.
+    /// True when lease keys name their streams.
+    pub(super) fn several(&self) -> bool {
+        self.several
+    }
+
+    /// True when it is known of each stream which one it is, as far as leases depend on it.
+    pub(super) fn are_known(&self) -> bool {
+        !self.several || self.lock().iter().all(|stream| stream.id().is_some())
+    }
+
+    /// What the worker says of itself: the streams that are known by now. An application of one stream needs no words.
+    pub(super) fn in_words(&self) -> Option<String> {
+        let known = || self.known().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        self.several.then(known)
+    }
+
+    /// True when a stream that is not known yet may turn out to be that of this lease.
+    pub(super) fn may_come_to_know(&self, key: &LeaseKey) -> bool {
+        let all = self.lock();
+        let mut unknown = all.iter().filter(|stream| stream.id().is_none());
+        unknown.any(|stream| key.may_be_of(&StreamId::in_settings(&stream.name())))
+    }
+
+    /// Whether the row may be of this application, as far as it says: perhaps of a stream that other workers read.
     ///
     /// # Errors
     /// When it is not.
     pub(super) fn check(&self, row: &Lease) -> Result<(), NotOurs> {
         whose::check_form(row, self.several)?;
-        match row.key.stream() {
-            Some(of) if self.of(&row.key).is_none() => {
-                Err(NotOurs::NotAmong { lease: row.key.clone(), of: of.clone() })
-            }
-            Some(_) => Ok(()),
-            None => match self.lock().first().and_then(|one| one.id().cloned()) {
-                Some(ours) => whose::check(row, &ours),
-                None => Ok(()),
-            },
+        match self.lock().first().and_then(|one| one.id().cloned()).filter(|_| !self.several) {
+            Some(ours) => whose::check(row, &ours),
+            None => Ok(()),
         }
     }
 

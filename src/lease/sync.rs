@@ -85,8 +85,8 @@ pub(super) struct ShardSync {
     /// Which stream it is, once that is known.
     id: OnceLock<StreamId>,
     troubles: Arc<Troubles>,
-    /// What this worker remembers between its looks as the leader.
-    watch: tokio::sync::Mutex<Watch>,
+    /// What this worker remembers between its looks as the leader; none while it does not lead.
+    watch: tokio::sync::Mutex<Option<Watch>>,
     interval: Duration,
 }
 
@@ -104,7 +104,7 @@ impl ShardSync {
             table,
             lister: Watched::about(Arc::clone(&stream.lister), troubles, about.clone()),
             starts: Watched::about(Arc::clone(&stream.starts), troubles, about),
-            watch: tokio::sync::Mutex::new(Watch::new(interval, stream.lister.lineage())),
+            watch: tokio::sync::Mutex::default(),
             stream,
             named_by_keys,
             id: OnceLock::new(),
@@ -144,21 +144,36 @@ impl ShardSync {
         Ok(())
     }
 
-    /// This worker does not compare the stream with its leases any more.
-    pub(super) fn compares_no_more(&self) {
-        metrics::shard_holes(&self.stream.name, 0);
-        metrics::stream_recreated(&self.stream.name, false);
+    /// The stream is none of this application any more.
+    pub(super) fn is_gone(&self) {
+        self.shows_nothing();
         watched::compares_no_more(&self.troubles, self.named_by_keys.then(|| Arc::clone(&self.stream.name)));
     }
 
-    /// Forgets what this worker saw as the leader.
-    pub(super) async fn begin_anew(&self) {
-        *self.watch.lock().await = Watch::new(self.interval, self.lister.lineage());
+    /// This worker does not lead: it forgets what it saw as the leader, if it was one. Trouble with calls that only a
+    /// leader makes goes on when it leads again and meets it again.
+    pub(super) async fn stand_by(&self) {
+        if self.watch.lock().await.take().is_some() {
+            self.shows_nothing();
+            watched::compares_not_now(
+                &self.troubles,
+                self.named_by_keys.then(|| Arc::clone(&self.stream.name)),
+            );
+        }
+    }
+
+    fn begun<'a>(&self, watch: &'a mut Option<Watch>) -> &'a mut Watch {
+        watch.get_or_insert_with(|| Watch::new(self.interval, self.lister.lineage()))
+    }
+
+    fn shows_nothing(&self) {
+        metrics::shard_holes(&self.stream.name, 0);
+        metrics::stream_recreated(&self.stream.name, false);
     }
 
     /// The time until the leader's next look.
     pub(super) async fn pause(&self) -> Duration {
-        self.watch.lock().await.pause()
+        self.watch.lock().await.as_ref().map_or(self.interval, Watch::pause)
     }
 
     fn key(&self, shard: &ShardId) -> LeaseKey {
@@ -211,6 +226,7 @@ impl ShardSync {
     pub(super) async fn look(&self, seen: Vec<Lease>) -> Result<(), SyncError> {
         self.identify().await?;
         let mut watch = self.watch.lock().await;
+        let watch = self.begun(&mut watch);
         let seen: Vec<&Lease> = seen.iter().filter(|row| self.is_key_of_ours(&row.key)).collect();
         let leases = leases_of(seen.iter().copied());
         let due = watch.look(&leases);
@@ -219,7 +235,7 @@ impl ShardSync {
             tracing::warn!(stream = %self.stream.name, hash_keys = %hole.range, "no lease covers these hash keys");
         }
         if due {
-            self.sync(&mut watch).await
+            self.sync(watch).await
         } else {
             // These facts are final, so a moment does not matter; children that no row names wait for a listing.
             self.delete_finished(&seen, &leases, &[]).await;

@@ -103,7 +103,8 @@ impl Scene {
     /// A listing, late enough after the last one to be another opinion.
     async fn later(&mut self) -> Result<(), SyncError> {
         advance(AGREED_AFTER).await;
-        self.sync.sync(&mut *self.sync.watch.lock().await).await
+        let mut watch = self.sync.watch.lock().await;
+        self.sync.sync(self.sync.begun(&mut watch)).await
     }
 
     async fn lease(&self, shard: &Shard, checkpoint: Checkpoint) -> Lease {
@@ -308,7 +309,7 @@ async fn a_stream_made_anew_is_left_alone() {
         assert_eq!(scene.table.rows(), before);
     }
     assert!(
-        scene.sync.watch.lock().await.look(&leases_of(&before)),
+        scene.sync.begun(&mut *scene.sync.watch.lock().await).look(&leases_of(&before)),
         "it is listed at every look, until it is mended"
     );
     for row in before {

@@ -52,9 +52,17 @@ pub(super) fn troubles(failover: Duration, seldom: Duration) -> Arc<Troubles> {
     Troubles::new(ALL, failover * 2, (seldom * 5 / 2).max(Duration::from_secs(60)))
 }
 
+/// The calls that compare a stream and its leases.
+const COMPARING: [Call; 4] = [LIST, STREAM, ACCEPTS, FIND_START];
+
 /// This worker does not compare this stream, or the only one, and its leases any more.
 pub(super) fn compares_no_more(troubles: &Troubles, stream: Option<Arc<str>>) {
-    [LIST, STREAM, ACCEPTS, FIND_START].into_iter().for_each(|call| troubles.over(call, stream.clone()));
+    COMPARING.into_iter().for_each(|call| troubles.over(call, stream.clone()));
+}
+
+/// The same, for as long as it does not lead.
+pub(super) fn compares_not_now(troubles: &Troubles, stream: Option<Arc<str>>) {
+    COMPARING.into_iter().for_each(|call| troubles.rest(call, stream.clone()));
 }
 
 /// A table or a lister with an eye on its calls.

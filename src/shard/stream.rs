@@ -8,10 +8,10 @@ use crate::aws::StreamAddress;
 /// A stream with what tells it from others of its name, written as in KCL's multi-stream lease keys:
 /// `account:name:created`, the last in seconds since the epoch. What the service does not say is empty and equals
 /// everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId(Arc<Parts>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Parts {
     account: String,
     name: String,
@@ -39,6 +39,11 @@ impl StreamId {
     pub fn of(address: &StreamAddress) -> Self {
         let account = address.arn().map_or_else(String::new, |arn| arn.account().to_owned());
         Self(Arc::new(Parts { account, name: address.name().to_owned(), created: None }))
+    }
+
+    /// The stream that settings name by this text, a name or an ARN.
+    pub fn in_settings(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::named(text), |address| Self::of(&address))
     }
 
     /// With what the service said: the stream's ARN, and when it was created.
@@ -147,6 +152,10 @@ mod tests {
             ("111122223333:trades:".into(), StreamId::named("trades"))
         );
         assert_eq!(by_arn.kinship(&trades), Kinship::Stranger);
+        for text in ["trades", "arn:aws:kinesis:eu-north-1:111122223333:stream/trades"] {
+            assert_eq!(StreamId::in_settings(text), address(text));
+        }
+        assert_eq!(StreamId::in_settings("no:address"), StreamId::named("no:address"));
     }
 
     #[test]

@@ -88,6 +88,8 @@ struct Failing {
     failures: u64,
     cause: String,
     last: Instant,
+    /// Nobody makes such calls for now.
+    resting: bool,
 }
 
 /// One call under way. Dropped without a word it counts as failed if it has taken long: whoever gives up a call that
@@ -134,6 +136,14 @@ impl Troubles {
         }
     }
 
+    /// Nobody makes calls of this kind about this stream for now. If the next one fails, it is the same trouble.
+    pub fn rest(&self, call: Call, stream: Option<Arc<str>>) {
+        let mut records = self.records();
+        if let Some(failing) = records.get_mut(&(call, stream)).and_then(|record| record.failing.as_mut()) {
+            failing.resting = true;
+        }
+    }
+
     /// What does not work now, the longest first.
     pub fn snapshot(&self) -> Vec<TroubleSnapshot> {
         let now = Instant::now();
@@ -172,7 +182,8 @@ impl Troubles {
                 });
                 others.filter_map(|(_, other)| other.answered).any(|answered| answered > failing.last)
             };
-            hung.is_some() || made_no_more < self.forget && (made_no_more < QUIET || !works_elsewhere())
+            let goes_on = made_no_more < self.forget && (made_no_more < QUIET || !works_elsewhere());
+            hung.is_some() || goes_on && !failing.resting
         });
         let (since, since_us, failures, cause) = match (failing, hung) {
             (Some(failing), _) => (failing.since, failing.since_us, failing.failures, failing.cause.clone()),
@@ -238,9 +249,10 @@ impl Troubles {
             failures: 0,
             cause: String::new(),
             last: now,
+            resting: false,
         });
         failing.failures += 1;
-        failing.last = now;
+        (failing.last, failing.resting) = (now, false);
         let (failures, seconds) = (failing.failures, now.duration_since(failing.since).as_secs());
         failing.cause.clone_from(&cause);
         let speaks = record.pace.speaks();
@@ -407,6 +419,27 @@ mod tests {
         troubles.begin(LIST).failed("denied".to_owned());
         seconds(301).await;
         assert_eq!(troubles.snapshot(), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_that_rests_is_not_shown_and_goes_on_with_the_next_failure() {
+        let troubles = troubles();
+        troubles.begin(LIST).failed("denied".to_owned());
+        troubles.rest(LIST, None);
+        assert_eq!(troubles.snapshot(), [], "nobody makes such calls");
+        seconds(40).await;
+        troubles.begin(LIST).failed("denied".to_owned());
+        let found = troubles.snapshot().remove(0);
+        assert_eq!((found.for_ms, found.failures, found.lasting), (40_000, 2, true));
+        // But not after long: nobody knows how it was meanwhile.
+        troubles.rest(LIST, None);
+        seconds(301).await;
+        troubles.begin(LIST).failed("denied".to_owned());
+        assert_eq!(troubles.snapshot().remove(0).for_ms, 0);
+        troubles.rest(LIST, None);
+        troubles.begin(LIST).answered();
+        troubles.begin(LIST).failed("denied".to_owned());
+        assert_eq!(troubles.snapshot().remove(0).failures, 1, "it was over");
     }
 
     #[tokio::test(start_paused = true)]

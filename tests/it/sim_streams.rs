@@ -1,8 +1,9 @@
 //! Fleets that read two streams in virtual time: shard ids and sequence numbers of both are equal, workers die and come
-//! back, streams are resharded, the lease table loses answers. What is in the lake is held against each stream.
+//! back, streams are resharded, the lease table loses answers; deploys add a stream and remove one. What is in the lake
+//! is held against each stream, and every owner of a lease against the streams that it reads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,6 +33,10 @@ use tokio_util::sync::CancellationToken;
 const START_US: i64 = 1_768_469_400_000_000;
 const FAILOVER: Duration = Duration::from_secs(10);
 const NAMES: [&str; 2] = ["trades", "orders"];
+const BOTH: [usize; 2] = [0, 1];
+
+/// For each worker the names of the streams that it reads.
+type Readers = Arc<Mutex<BTreeMap<WorkerId, BTreeSet<&'static str>>>>;
 
 /// A stream in memory that says which one it is.
 struct Named {
@@ -59,11 +64,25 @@ struct World {
     table: Arc<MemoryLeaseTable>,
     lake: Arc<MemorySink>,
     workers: JoinSet<usize>,
-    /// How to stop each worker that lives, and how to kill it.
-    alive: BTreeMap<usize, (CancellationToken, tokio::task::AbortHandle)>,
+    alive: BTreeMap<usize, Alive>,
+    readers: Readers,
     started: usize,
     rng: ChaCha8Rng,
     seed: u64,
+}
+
+struct Alive {
+    coordinator: Arc<Coordinator>,
+    stop: CancellationToken,
+    process: tokio::task::AbortHandle,
+}
+
+/// Whoever is named as the owner of a lease reads its stream.
+fn judge(readers: &Readers, row: Option<&Lease>) {
+    let Some((lease, owner)) = row.and_then(|row| Some((&row.key, row.owner.as_ref()?))) else { return };
+    let readers = readers.lock().unwrap();
+    let stream = lease.stream().expect("each names its stream").name();
+    assert!(readers[owner].contains(stream), "{lease} is given to {owner}, which reads {:?}", readers[owner]);
 }
 
 impl World {
@@ -80,9 +99,13 @@ impl World {
             lost_request: 0.01,
             lost_answer: 0.02,
         };
+        let readers = Readers::default();
+        let known = Arc::clone(&readers);
+        let table = MemoryLeaseTable::new().with_observer(move |_, after| judge(&known, after));
         Self {
             streams: NAMES.map(stream),
-            table: Arc::new(MemoryLeaseTable::new().with_faults(faults)),
+            table: Arc::new(table.with_faults(faults)),
+            readers,
             lake: Arc::new(MemorySink::new()),
             workers: JoinSet::new(),
             alive: BTreeMap::new(),
@@ -92,17 +115,20 @@ impl World {
         }
     }
 
-    fn start(&mut self) {
+    /// Starts a worker that reads these streams; answers its number.
+    fn start(&mut self, reads: &[usize]) -> usize {
         let number = self.started;
         self.started += 1;
         let seed = self.seed.wrapping_mul(1009).wrapping_add(number as u64);
+        let id = WorkerId::new(format!("w-{number:02}"));
+        self.readers.lock().unwrap().insert(id.clone(), reads.iter().map(|of| NAMES[*of]).collect());
         let budget = ByteBudget::new(8 << 20);
         let (setups, leases): (Vec<_>, Vec<_>) =
-            self.streams.iter().map(|stream| opened(stream, &budget, &self.lake)).unzip();
+            reads.iter().map(|of| opened(&self.streams[*of], &budget, &self.lake)).unzip();
         let began = Instant::now();
         let coordinator = Coordinator::new(
             CoordinatorSettings {
-                worker: WorkerId::new(format!("w-{number:02}")),
+                worker: id.clone(),
                 failover: FAILOVER,
                 scan_interval: Duration::from_secs(1),
                 shard_sync_interval: Duration::from_secs(20),
@@ -115,7 +141,7 @@ impl World {
             StreamSet::Several(leases),
         );
         let facts = ProcessFacts {
-            worker: format!("w-{number:02}"),
+            worker: id.to_string(),
             application: "several".into(),
             delivery: Delivery::ExactlyOnce,
             warnings: Vec::new(),
@@ -127,26 +153,39 @@ impl World {
             status: Status::new(facts, FAILOVER * 2),
             seed,
         });
+        let coordinator = Arc::clone(&shared.coordinator);
         let stop = CancellationToken::new();
         let until = stop.clone();
         let process = self.workers.spawn(async move {
             worker::run(shared, until, Duration::from_secs(20)).await.unwrap();
             number
         });
-        self.alive.insert(number, (stop, process));
+        self.alive.insert(number, Alive { coordinator, stop, process });
+        number
+    }
+
+    /// A worker dies or is told to stop.
+    fn end(&mut self, number: usize) {
+        let worker = self.alive.remove(&number).unwrap();
+        if self.rng.random() { worker.process.abort() } else { worker.stop.cancel() }
     }
 
     /// One worker dies or is told to stop; another one comes.
     fn replace(&mut self) {
         let at = self.rng.random_range(0..self.alive.len());
-        let number = *self.alive.keys().nth(at).unwrap();
-        let (stop, process) = self.alive.remove(&number).unwrap();
-        if self.rng.random() {
-            process.abort()
-        } else {
-            stop.cancel()
+        self.end(*self.alive.keys().nth(at).unwrap());
+        self.start(&BOTH);
+    }
+
+    /// Records and reshards, for some minutes.
+    async fn work(&mut self) {
+        for _ in 0..self.rng.random_range(2..8) {
+            sleep(Duration::from_secs(self.rng.random_range(1..40))).await;
+            if self.rng.random_range(0..8) == 0 {
+                self.reshard().await;
+            }
+            self.put();
         }
-        self.start();
     }
 
     async fn reshard(&mut self) {
@@ -244,7 +283,9 @@ fn opened(
 /// Half an hour of it; then the last workers bring all to its end.
 async fn play(seed: u64) {
     let mut world = World::new(seed);
-    (0..3).for_each(|_| world.start());
+    for _ in 0..3 {
+        world.start(&BOTH);
+    }
     for _ in 0..60 {
         sleep(Duration::from_secs(world.rng.random_range(1..60))).await;
         match world.rng.random_range(0..10) {
@@ -253,29 +294,74 @@ async fn play(seed: u64) {
             _ => world.put(),
         }
     }
-    world.table.set_faults(None);
-    let put = world.put_so_far();
-    for minute in 0.. {
-        sleep(Duration::from_secs(60)).await;
-        if world.landed().iter().zip(&put).all(|(landed, put)| landed.len() >= put.len()) {
-            break;
+    world.comes_to_its_end().await;
+}
+
+/// Each deploy replaces all workers, one after the other, by those of other settings.
+async fn deploy(seed: u64) {
+    let mut world = World::new(seed);
+    let mut generation: Vec<usize> = (0..3).map(|_| world.start(&[0])).collect();
+    world.work().await;
+    for reads in [&BOTH[..], &[1], &[0], &BOTH] {
+        for old in std::mem::take(&mut generation) {
+            let start_first = world.rng.random();
+            if start_first {
+                generation.push(world.start(reads));
+                world.work().await;
+            }
+            world.end(old);
+            world.work().await;
+            if !start_first {
+                generation.push(world.start(reads));
+                world.work().await;
+            }
         }
-        assert!(minute < 60, "seed {seed}: not everything is delivered after an hour");
+        sleep(Duration::from_secs(120)).await;
+        world.not_read(reads);
     }
-    sleep(Duration::from_secs(120)).await;
-    for ((landed, put), name) in world.landed().iter().zip(&put).zip(NAMES) {
-        assert!(!put.is_empty());
-        assert_eq!(landed, put, "seed {seed}: {name}");
+    world.comes_to_its_end().await;
+}
+
+impl World {
+    /// What stands still says so, and nothing else does.
+    fn not_read(&self, reads: &[usize]) {
+        let told = |worker: &Alive| worker.coordinator.fleet_status().led;
+        let led = self.alive.values().find_map(told).expect("somebody leads");
+        let (seed, waits) = (self.seed, ["stream_not_read", "waiting_for_parents"]);
+        assert!(led.reasons.keys().all(|reason| waits.contains(reason)), "seed {seed}: {:?}", led.reasons);
+        let names: Vec<&str> = reads.iter().map(|of| NAMES[*of]).collect();
+        let unread = |row: &&Lease| !names.contains(&row.key.stream().unwrap().name()) && !row.finished();
+        let some = self.table.rows().iter().any(|row| unread(&row));
+        assert_eq!(led.reasons.contains_key("stream_not_read"), some, "seed {seed}: {:?}", led.reasons);
     }
-    // Every lease names its stream, and each stream has its own.
-    let of = |row: &Lease| row.key.stream().expect("each names its stream").name().to_owned();
-    let named: BTreeSet<String> = world.table.rows().iter().map(of).collect();
-    assert_eq!(named, NAMES.map(str::to_owned).into());
-    for (stop, _) in world.alive.values() {
-        stop.cancel();
-    }
-    while let Some(ended) = world.workers.join_next().await {
-        assert!(ended.is_ok() || ended.is_err_and(|error| error.is_cancelled()), "seed {seed}");
+
+    /// The last workers read both streams: all of both lands, each for itself.
+    async fn comes_to_its_end(mut self) {
+        let seed = self.seed;
+        self.table.set_faults(None);
+        let put = self.put_so_far();
+        for minute in 0.. {
+            sleep(Duration::from_secs(60)).await;
+            if self.landed().iter().zip(&put).all(|(landed, put)| landed.len() >= put.len()) {
+                break;
+            }
+            assert!(minute < 60, "seed {seed}: not everything is delivered after an hour");
+        }
+        sleep(Duration::from_secs(120)).await;
+        for ((landed, put), name) in self.landed().iter().zip(&put).zip(NAMES) {
+            assert!(!put.is_empty());
+            assert_eq!(landed, put, "seed {seed}: {name}");
+        }
+        // Every lease names its stream, and each stream has its own.
+        let of = |row: &Lease| row.key.stream().expect("each names its stream").name().to_owned();
+        let named: BTreeSet<String> = self.table.rows().iter().map(of).collect();
+        assert_eq!(named, NAMES.map(str::to_owned).into());
+        for worker in self.alive.values() {
+            worker.stop.cancel();
+        }
+        while let Some(ended) = self.workers.join_next().await {
+            assert!(ended.is_ok() || ended.is_err_and(|error| error.is_cancelled()), "seed {seed}");
+        }
     }
 }
 
@@ -283,5 +369,12 @@ async fn play(seed: u64) {
 async fn two_streams_land_exactly_once_each() {
     for seed in 0..6 {
         play(seed).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deploys_add_and_remove_a_stream() {
+    for seed in 10..16 {
+        deploy(seed).await;
     }
 }

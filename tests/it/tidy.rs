@@ -139,6 +139,7 @@ const PURE: &[&str] = &[
     "src/lease/key.rs",
     "src/lease/plan.rs",
     "src/lease/row.rs",
+    "src/lease/seat.rs",
     "src/lease/whose.rs",
     "src/lease/write.rs",
     "src/loadtest/chaos.rs",

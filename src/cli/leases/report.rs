@@ -10,7 +10,7 @@ use crate::batch::Content;
 use crate::checkpoint::{PendingBatch, Stage};
 use crate::clock::wall_clock_s;
 use crate::lease::explain::{Explained, Reason, Standing};
-use crate::lease::fleet::{CPU, THROUGHPUT};
+use crate::lease::fleet::{CPU, Reads, THROUGHPUT};
 use crate::lease::{Lease, LeaseKey, Observer, Pending, WorkerId};
 use crate::shard::ShardId;
 
@@ -119,6 +119,8 @@ pub(super) struct WorkerReport {
     pub(super) leader: bool,
     /// It may be given leases.
     pub(super) active: bool,
+    /// The streams that it reads; none for a worker that may be given leases of any.
+    pub(super) streams: Option<Vec<String>>,
     /// Open leases that it may renew.
     pub(super) leases: usize,
     /// Share of its processors in use.
@@ -275,6 +277,7 @@ fn workers(observer: &Observer) -> Vec<WorkerReport> {
         worker: worker.to_string(),
         leader: leader == Some(worker),
         active: false,
+        streams: None,
         leases: 0,
         cpu_percent: None,
         throughput_percent: None,
@@ -285,7 +288,12 @@ fn workers(observer: &Observer) -> Vec<WorkerReport> {
         let newest =
             |metric: &str| seen.row.samples.get(metric)?.last().copied().filter(|value| *value >= 0.0);
         let age = std::time::Duration::from_secs(wall_clock.saturating_sub(seen.row.updated));
+        let streams = match seen.row.reads() {
+            Reads::Any => None,
+            Reads::These(streams) => Some(streams.iter().map(ToString::to_string).collect()),
+        };
         let report = WorkerReport {
+            streams,
             cpu_percent: newest(CPU),
             throughput_percent: newest(THROUGHPUT),
             seen_seconds_ago: Some(age.as_secs_f64()),

@@ -13,7 +13,6 @@ use crate::cause::chain;
 use crate::lease::held::HeldLease;
 use crate::lease::key::LeaseKey;
 use crate::lease::table::{TableError, WriteError};
-use crate::lease::whose::NotOurs;
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics;
 
@@ -86,15 +85,13 @@ impl Coordinator {
         Some(lease)
     }
 
-    /// Gives back a lease of a stream that this worker does not read. One that it reads and does not know yet it leaves
-    /// alone for a while.
-    async fn refuse(&self, key: &LeaseKey, not_ours: &NotOurs) {
-        let all = self.streams.all();
-        // What is not known by now is perhaps that one.
-        if all.iter().any(|stream| stream.id().is_none()) {
+    /// Gives back a lease of a stream that this worker does not read: whoever gave it did not know that yet. One of a stream
+    /// that it has not found out about it leaves alone for a while.
+    async fn refuse(&self, key: &LeaseKey) {
+        if self.streams.may_come_to_know(key) {
             return;
         }
-        tracing::warn!("a lease was given to this worker that it gives back: {not_ours}");
+        tracing::warn!("a lease was given to this worker that it gives back: {}", self.not_among(key));
         self.give_back(key).await;
     }
 
@@ -123,14 +120,14 @@ impl Coordinator {
                 return None;
             }
         };
-        if let Err(not_ours @ NotOurs::NotAmong { .. }) = self.check_stream(&seen) {
-            self.refuse(&key, &not_ours).await;
-            return None;
-        }
-        if let Err(not_ours) = self.check_stream(&seen) {
+        if let Err(not_ours) = self.streams.check(&seen) {
             tracing::error!("this worker was assigned a lease that it must not read: {not_ours}");
             self.refused.get_or_init(|| not_ours);
             stop.cancel();
+            return None;
+        }
+        if self.streams.of(&key).is_none() {
+            self.refuse(&key).await;
             return None;
         }
         let sent = Instant::now();

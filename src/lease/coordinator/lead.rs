@@ -153,7 +153,7 @@ impl Coordinator {
         let (plan, balancing) = {
             let mut state = self.state();
             let State { view, rng, .. } = &mut *state;
-            let fleet = fleet(view, now, (self.settings.wall_clock)(), |row| self.check_stream(row).is_ok());
+            let fleet = fleet(view, now, (self.settings.wall_clock)(), |row| self.streams.check(row).is_ok());
             let workers: BTreeSet<WorkerId> = fleet.workers.iter().map(|worker| worker.id.clone()).collect();
             metrics::workers_active(workers.len());
             let due = balance.due(workers, self.settings.failover, now);
@@ -286,16 +286,17 @@ impl Coordinator {
         let mut led = false;
         while !leave.is_cancelled() {
             let leads = self.is_leader();
+            let knew = stream.id().is_some();
             let done = if leads {
                 let seen = self.state().view.leases().map(|seen| seen.lease.clone()).collect();
                 timeout(BACKOFF_MAX * 6, stream.look(seen)).await
             } else {
-                if led {
-                    stream.begin_anew().await;
-                    stream.compares_no_more();
-                }
+                stream.stand_by().await;
                 timeout(BACKOFF_MAX * 6, stream.identify()).await
             };
+            if !knew && stream.id().is_some() {
+                self.report_now.notify_one();
+            }
             let wait = match done {
                 Ok(Ok(())) => {
                     trouble.over();
@@ -424,6 +425,7 @@ pub(super) fn fleet(view: &FleetView, now: Instant, wall_clock: u64, ours: impl 
             id: seen.row.id.clone(),
             usage: usage.into_iter().flatten().map(|(name, usage)| (name.to_owned(), usage)).collect(),
             started: seen.row.properties.get(STARTED).and_then(|started| started.parse().ok()).unwrap_or(0),
+            reads: seen.row.reads(),
         }
     };
     Fleet {

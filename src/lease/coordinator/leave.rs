@@ -14,7 +14,6 @@ use crate::lease::key::LeaseKey;
 use crate::lease::plan::successors;
 use crate::lease::row::{Lease, WorkerId};
 use crate::lease::table::{TableError, WriteError};
-use crate::lease::whose::NotOurs;
 use crate::lease::write::LeaseWrite;
 use crate::telemetry::metrics;
 
@@ -128,9 +127,8 @@ impl Coordinator {
         if row.checkpoint_owner.is_some() && row.actual_owner() != Some(&self.settings.worker) {
             return Standing::Moving;
         }
-        // One of another stream, which the row itself names, is not for this worker to touch. One that it was given by
-        // mistake, as it does not read that stream, is.
-        if self.check_stream(&row).is_err_and(|not_ours| !matches!(not_ours, NotOurs::NotAmong { .. })) {
+        // One of another application, as the row itself says, is not for this worker to touch.
+        if self.streams.check(&row).is_err() {
             return Standing::Ours;
         }
         let write = self.way_back(&row).await;
@@ -188,7 +186,7 @@ impl Coordinator {
         let mut state = self.state();
         let me = &self.settings.worker;
         let mut fleet =
-            fleet(&state.view, now, (self.settings.wall_clock)(), |row| self.check_stream(row).is_ok());
+            fleet(&state.view, now, (self.settings.wall_clock)(), |row| self.streams.check(row).is_ok());
         fleet.workers.retain(|worker| worker.id != *me);
         let moves = successors(&fleet, me, self.started, &self.settings.rules);
         state.successors = Some((now, moves.into_iter().map(|change| (change.lease, change.to)).collect()));

@@ -242,14 +242,10 @@ impl Coordinator {
     }
 
     /// From now on these are the streams of an application of several. Leases of streams that are gone are given back by
-    /// whoever holds them, and not assigned any more; their rows stay.
+    /// whoever holds them, and assigned only to workers that still read them; their rows stay.
     pub fn set_streams(&self, streams: Vec<StreamLeases>) {
         self.streams.set(streams);
-    }
-
-    /// Whether the row may be of a stream of ours, as far as it says.
-    fn check_stream(&self, row: &Lease) -> Result<(), NotOurs> {
-        self.streams.check(row)
+        self.report_now.notify_one();
     }
 
     /// After `leave`: returns when nobody counts on this worker any more, since its row is deleted, the leader's lock given

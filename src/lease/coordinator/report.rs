@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 use super::leave::{ATTEMPTS, PAUSE};
 use super::{BACKOFF_MAX, Backoff, Collisions, Coordinator, pause, within};
 use crate::cause::chain;
-use crate::lease::fleet::{CPU, PENDING, PENDING_FORMAT, SESSION, STARTED, WorkerRow, report_interval};
+use crate::lease::fleet::{
+    CPU, PENDING, PENDING_FORMAT, SESSION, STARTED, STREAMS, WorkerRow, report_interval,
+};
 use crate::telemetry::metrics;
 
 /// A report holds so many of the newest averages.
@@ -22,9 +24,9 @@ const REPORT_GAP: Duration = Duration::from_secs(1);
 const COLLISION_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Coordinator {
-    /// Writes our row at the start, every now and then, and when a lease was lost: who let one lapse is given none until
-    /// it says that it lives; and a lease lost to a row in our own name may be the work of another process with our
-    /// id, which the row then shows.
+    /// Writes our row at the start, every now and then, when it has more or less to say of the streams that it reads, and
+    /// when a lease was lost: who let one lapse is given none until it says that it lives; and a lease lost to a row in
+    /// our own name may be the work of another process with our id, which the row then shows.
     ///
     /// Deletes it when leaving, so that nobody gives us leases.
     pub(super) async fn keep_reporting(&self, leave: &CancellationToken, stop: &CancellationToken) {
@@ -33,6 +35,9 @@ impl Coordinator {
         let session = format!("{:016x}", rand::Rng::random::<u64>(&mut self.state().rng));
         let mut samples = VecDeque::new();
         let (mut written, mut unanswered) = (None, None);
+        if !self.until_streams_are_known(leave, stop).await {
+            return;
+        }
         while !leave.is_cancelled() {
             if let Some(percent) = (self.settings.cpu)() {
                 samples.push_back(percent);
@@ -72,6 +77,19 @@ impl Coordinator {
         }
     }
 
+    /// A moment's patience, so that already the first row names the streams. False when it is time to stop.
+    async fn until_streams_are_known(&self, leave: &CancellationToken, stop: &CancellationToken) -> bool {
+        let end = Instant::now() + REPORT_GAP;
+        while !self.streams.are_known() && Instant::now() < end {
+            tokio::select! {
+                biased;
+                () = leave.cancelled() => return true,
+                go_on = pause(end - Instant::now(), &self.report_now, stop) => if !go_on { return false },
+            }
+        }
+        true
+    }
+
     /// Deletes our row if it is this one.
     async fn delete_row(&self, row: &WorkerRow) -> bool {
         for attempt in 1.. {
@@ -100,11 +118,15 @@ impl Coordinator {
             updated: now,
             samples: if measured { samples } else { BTreeMap::new() },
             limits: if measured { BTreeMap::from([(CPU.to_owned(), FULL)]) } else { BTreeMap::new() },
-            properties: BTreeMap::from([
-                (SESSION.to_owned(), session.to_owned()),
-                (STARTED.to_owned(), self.started.to_string()),
-                (PENDING.to_owned(), PENDING_FORMAT.to_string()),
-            ]),
+            properties: [
+                (SESSION, Some(session.to_owned())),
+                (STARTED, Some(self.started.to_string())),
+                (PENDING, Some(PENDING_FORMAT.to_string())),
+                (STREAMS, self.streams.in_words()),
+            ]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+            .collect(),
             support: Some(1),
         }
     }

@@ -40,7 +40,14 @@ impl Coordinator {
         let known = self.streams.known();
         let streams: Vec<StreamSight<'_>> =
             known.iter().map(|stream| StreamSight { stream: Some(stream), listing: None }).collect();
-        let all = explain(&Sight { fleet: view, leader: watch.seen(), streams: &streams, now, host_clock });
+        let all = explain(&Sight {
+            fleet: view,
+            leader: watch.seen(),
+            streams: &streams,
+            several: Some(self.streams.several()),
+            now,
+            host_clock,
+        });
 
         let mut leases = LeaseCounts::default();
         let mut reasons: BTreeMap<&'static str, (usize, Option<Instant>)> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! A stream with a steady producer, the tables of one application, and workers of both kinds on them.
+//! Streams with a steady producer, the tables of one application, and workers of both kinds on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -29,6 +29,7 @@ const PACE: Duration = Duration::from_millis(50);
 
 pub(super) struct Fleet {
     pub(super) aws: LocalAws,
+    streams: Vec<Stream>,
     setup: Setup,
     name: &'static str,
     application: String,
@@ -37,6 +38,23 @@ pub(super) struct Fleet {
     producer: JoinSet<()>,
     /// All workers ever started.
     started: BTreeMap<String, Kind>,
+}
+
+struct Stream {
+    name: &'static str,
+    /// As the leases name it, with account and time of creation; nothing where there is only one.
+    id: Option<String>,
+}
+
+impl Stream {
+    fn lease(&self, shard: &ShardId) -> String {
+        self.id.as_ref().map_or_else(|| shard.to_string(), |id| format!("{id}:{shard}"))
+    }
+
+    /// As the records of a shard are told from those of others.
+    fn place(&self, shard: &ShardId) -> String {
+        if self.id.is_some() { format!("{}/{shard}", self.name) } else { shard.to_string() }
+    }
 }
 
 /// What the table says about a shard.
@@ -65,19 +83,48 @@ impl Watched {
 impl Fleet {
     /// A stream that gets twenty records a second from now on, and no tables yet.
     pub(super) async fn new(name: &'static str, setup: Setup, shards: u32) -> Self {
+        let mut fleet = Self::without_streams(name, setup).await;
+        fleet.aws.kinesis().create_stream(STREAM, shards).unwrap();
+        fleet.streams.push(Stream { name: STREAM, id: None });
+        fleet.producer.spawn(produce(STREAM, fleet.aws.kinesis().clone()));
+        fleet
+    }
+
+    /// Several such streams, of one application.
+    pub(super) async fn of_several(
+        name: &'static str,
+        setup: Setup,
+        streams: &[&'static str],
+        shards: u32,
+    ) -> Self {
+        let mut fleet = Self::without_streams(name, setup).await;
+        let sdk = sdk_config(Some(fleet.aws.kinesis_url()), Some(REGION)).await;
+        let client = aws_sdk_kinesis::Client::new(&sdk);
+        for &name in streams {
+            fleet.aws.kinesis().create_stream(name, shards).unwrap();
+            let answer = client.describe_stream_summary().stream_name(name).send().await.unwrap();
+            let summary = answer.stream_description_summary().unwrap();
+            let account = summary.stream_arn().split(':').nth(4).unwrap();
+            let id = format!("{account}:{name}:{}", summary.stream_creation_timestamp().secs());
+            fleet.streams.push(Stream { name, id: Some(id) });
+            fleet.producer.spawn(produce(name, fleet.aws.kinesis().clone()));
+        }
+        fleet.write_settings();
+        fleet
+    }
+
+    async fn without_streams(name: &'static str, setup: Setup) -> Self {
         let aws = LocalAws::start(LocalSettings::default()).await.unwrap();
-        aws.kinesis().create_stream(STREAM, shards).unwrap();
-        let mut producer = JoinSet::new();
-        producer.spawn(produce(aws.kinesis().clone()));
         let sdk = sdk_config(Some(&setup.dynamodb), Some(REGION)).await;
         Self {
             aws,
+            streams: Vec::new(),
             application: format!("interop-{name}-{}", uuid::Uuid::new_v4().simple()),
             dynamodb: Client::new(&sdk),
             setup,
             name,
             dir: Some(TempDir::new().unwrap()),
-            producer,
+            producer: JoinSet::new(),
             started: BTreeMap::new(),
         }
     }
@@ -86,11 +133,29 @@ impl Fleet {
         self.dir.as_ref().unwrap().path().to_owned()
     }
 
+    fn settings(&self) -> PathBuf {
+        self.dir().join("settings.toml")
+    }
+
+    /// Of several streams each has folders of its own, as rows do not name their stream.
+    fn write_settings(&self) {
+        let table = |stream: &Stream| {
+            let name = stream.name;
+            format!(
+                "[[streams]]\nstream = \"{name}\"\nlanding = \"{name}/landing\"\nerrors = \"{name}/errors\"\n"
+            )
+        };
+        std::fs::write(self.settings(), self.streams.iter().map(table).collect::<String>()).unwrap();
+    }
+
     /// Starts a worker on the Java library; later options replace earlier ones.
     pub(super) fn java_with(&mut self, id: &str, more: &[(&str, &str)]) -> Worker {
         let dir = self.dir();
+        let ids: Vec<&str> = self.streams.iter().filter_map(|stream| stream.id.as_deref()).collect();
+        let ids = ids.join(",");
+        let stream = if ids.is_empty() { ("stream", STREAM) } else { ("streams", ids.as_str()) };
         let mut options = BTreeMap::from([
-            ("stream", STREAM),
+            stream,
             ("application", &self.application),
             ("worker", id),
             ("kinesis", self.aws.kinesis_url()),
@@ -112,10 +177,18 @@ impl Fleet {
 
     /// Starts one of ours; later options replace earlier ones.
     pub(super) fn ours_with(&mut self, id: &str, more: &[(&str, &str)]) -> Worker {
+        let settings = self.settings();
+        let several = self.streams.iter().all(|stream| stream.id.is_some());
+        let stream = if several { ("settings", settings.to_str().unwrap()) } else { ("stream", STREAM) };
+        let command = self.command_of_ours(id, stream, more);
+        self.start(Kind::Ours, id, command)
+    }
+
+    fn command_of_ours(&self, id: &str, stream: (&str, &str), more: &[(&str, &str)]) -> Command {
         let failover = format!("{FAILOVER_MS}ms");
         let lake = self.dir().join("lake");
         let mut options = BTreeMap::from([
-            ("stream", STREAM),
+            stream,
             ("application", &self.application),
             ("worker-id", id),
             ("kinesis-endpoint", self.aws.kinesis_url()),
@@ -137,7 +210,16 @@ impl Fleet {
         for (name, value) in options {
             command.args([format!("--{name}"), value.to_owned()]);
         }
-        self.start(Kind::Ours, id, command)
+        command
+    }
+
+    /// Runs one of ours on the same streams with leases of the other kind: its exit code and what it says.
+    pub(super) async fn run_of_several(&self) -> (Option<i32>, String) {
+        self.write_settings();
+        let settings = self.settings();
+        let mut command = self.command_of_ours("several", ("settings", settings.to_str().unwrap()), &[]);
+        let ended = command.env("AWS_EC2_METADATA_DISABLED", "true").output().await.unwrap();
+        (ended.status.code(), String::from_utf8_lossy(&ended.stderr).into_owned())
     }
 
     pub(super) fn ours(&mut self, id: &str) -> Worker {
@@ -156,7 +238,7 @@ impl Fleet {
         println!("{}: {what}", self.name);
     }
 
-    /// The leases by shard; none while there is no table.
+    /// The leases by key; none while there is no table.
     pub(super) async fn leases(&self) -> BTreeMap<String, Row> {
         let answer = self.dynamodb.scan().table_name(&self.application).consistent_read(true).send().await;
         let Ok(answer) = answer else { return BTreeMap::new() };
@@ -164,6 +246,7 @@ impl Fleet {
         for item in answer.items() {
             let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
             if text("entityType").is_none_or(|kind| kind == "LEASE") {
+                self.names_its_stream(&text);
                 let owner = text("checkpointOwner").or(text("leaseOwner"));
                 rows.insert(
                     text("leaseKey").unwrap(),
@@ -172,6 +255,19 @@ impl Fleet {
             }
         }
         rows
+    }
+
+    /// In an application of several streams each row says three times whose it is, whoever has written it.
+    fn names_its_stream(&self, text: impl Fn(&str) -> Option<String>) {
+        let key = text("leaseKey").unwrap();
+        let (stream, shard) = (text("streamName"), text("shardId"));
+        match key.rsplit_once(':') {
+            None => assert_eq!((stream, shard), (None, None), "{key}"),
+            Some((of, id)) => {
+                assert!(self.streams.iter().any(|stream| stream.id.as_deref() == Some(of)), "{key}");
+                assert_eq!((stream.as_deref(), shard.as_deref()), (Some(of), Some(id)), "{key}");
+            }
+        }
     }
 
     /// The worker in the leader's row.
@@ -189,11 +285,18 @@ impl Fleet {
     pub(super) async fn shares(&self) -> BTreeMap<String, usize> {
         let mut shares = BTreeMap::new();
         let leases = self.leases().await;
-        for shard in self.aws.kinesis().open_shards(STREAM).unwrap() {
-            let owner = leases.get(shard.as_str()).and_then(|row| row.owner.clone());
-            *shares.entry(owner.unwrap_or_default()).or_default() += 1;
+        for stream in &self.streams {
+            for shard in self.aws.kinesis().open_shards(stream.name).unwrap() {
+                let owner = leases.get(&stream.lease(&shard)).and_then(|row| row.owner.clone());
+                *shares.entry(owner.unwrap_or_default()).or_default() += 1;
+            }
         }
         shares
+    }
+
+    /// For each stream how many records each of its shards has.
+    fn put(&self) -> Vec<Vec<(ShardId, u64)>> {
+        self.streams.iter().map(|stream| self.aws.kinesis().shards(stream.name).unwrap()).collect()
     }
 
     /// Waits until a question is answered with yes.
@@ -223,7 +326,7 @@ impl Fleet {
     pub(super) async fn until_shared_by(&self, workers: &[&str], limit: Duration) {
         let what = format!("{} read all", workers.join(" and "));
         let expected: BTreeSet<String> = workers.iter().map(|id| (*id).to_owned()).collect();
-        let then = self.aws.kinesis().shards(STREAM).unwrap();
+        let then = self.put();
         self.until(&what, limit, async |fleet| {
             fleet.shares().await.into_keys().collect::<BTreeSet<_>>() == expected && fleet.covers(&then).await
         })
@@ -251,11 +354,16 @@ impl Fleet {
         watched.values().map(|seen| seen.longest).max().unwrap_or_default()
     }
 
-    /// Whether the first so many records of each shard are behind its checkpoint.
-    async fn covers(&self, records: &[(ShardId, u64)]) -> bool {
+    /// Whether the first so many records of each shard of each stream are behind its checkpoint.
+    async fn covers(&self, records: &[Vec<(ShardId, u64)>]) -> bool {
         let leases = self.leases().await;
-        let open = self.aws.kinesis().open_shards(STREAM).unwrap();
-        records.iter().all(|(shard, put)| match leases.get(shard.as_str()) {
+        self.streams.iter().zip(records).all(|(stream, records)| self.covered(stream, records, &leases))
+    }
+
+    fn covered(&self, stream: &Stream, records: &[(ShardId, u64)], leases: &BTreeMap<String, Row>) -> bool {
+        let kinesis = self.aws.kinesis();
+        let open = kinesis.open_shards(stream.name).unwrap();
+        records.iter().all(|(shard, put)| match leases.get(&stream.lease(shard)) {
             // The finished lease of a parent is cleaned up after its children have begun.
             None => !leases.is_empty() && !open.contains(shard),
             Some(row) => match row.checkpoint.as_str() {
@@ -263,7 +371,7 @@ impl Fleet {
                 "TRIM_HORIZON" => *put == 0 && open.contains(shard),
                 number => {
                     let number = SequenceNumber::parse(number).unwrap();
-                    let done = self.aws.kinesis().count_up_to(STREAM, shard, &number).unwrap();
+                    let done = kinesis.count_up_to(stream.name, shard, &number).unwrap();
                     done >= *put && open.contains(shard)
                 }
             },
@@ -279,7 +387,7 @@ impl Fleet {
     /// No more records; waits until every checkpoint is at the end of its shard.
     pub(super) async fn rest(&mut self) {
         self.producer.shutdown().await;
-        let put = self.aws.kinesis().shards(STREAM).unwrap();
+        let put = self.put();
         self.until("everything is read", Duration::from_secs(60), async |fleet| fleet.covers(&put).await)
             .await;
     }
@@ -287,14 +395,22 @@ impl Fleet {
     /// Judges records and logs. All workers must have ended.
     pub(super) fn verdict(&self) -> Verdict {
         let dir = self.dir();
-        let mut put = BTreeSet::new();
-        let mut add = |shard: &ShardId, sequence: &str| {
-            put.insert(Place { shard: shard.as_str().to_owned(), sequence: sequence.to_owned() });
-        };
-        self.aws
-            .kinesis()
-            .visit(STREAM, |shard, record| add(shard, record.sequence_number.as_str()))
-            .unwrap();
+        let (mut put, mut landed) = (BTreeSet::new(), BTreeMap::new());
+        for stream in &self.streams {
+            let mut add = |shard: &ShardId, sequence: &str| {
+                put.insert(Place { shard: stream.place(shard), sequence: sequence.to_owned() });
+            };
+            let records = self.aws.kinesis().visit(stream.name, |shard, record| {
+                add(shard, record.sequence_number.as_str());
+            });
+            records.unwrap();
+            let folder = dir.join("lake");
+            let folder = if stream.id.is_some() { folder.join(stream.name) } else { folder };
+            for (place, times) in lake(&folder) {
+                let shard = stream.place(&ShardId::new(place.shard));
+                landed.insert(Place { shard, ..place }, times);
+            }
+        }
         let mut given = Vec::new();
         for (id, kind) in &self.started {
             let log = std::fs::read_to_string(log_of(&dir, id)).unwrap();
@@ -308,10 +424,31 @@ impl Fleet {
             let first = &complaints[..complaints.len().min(5)];
             assert!(complaints.is_empty(), "{id} complains {} times, first: {first:#?}", complaints.len());
         }
-        let verdict =
-            judge(&put, &given, &lake(&dir.join("lake"))).unwrap_or_else(|defect| panic!("{defect}"));
+        let verdict = judge(&put, &given, &landed).unwrap_or_else(|defect| panic!("{defect}"));
         self.say(&format!("{verdict:?}"));
         verdict
+    }
+}
+
+impl Fleet {
+    /// Splits the first open shard of each stream.
+    pub(super) fn split(&self) {
+        let kinesis = self.aws.kinesis();
+        for stream in &self.streams {
+            let shard = kinesis.open_shards(stream.name).unwrap().remove(0);
+            kinesis.split(stream.name, &shard).unwrap();
+            self.say(&format!("{shard} of {} is split", stream.name));
+        }
+    }
+
+    /// Merges the first two open shards of each stream.
+    pub(super) fn merge(&self) {
+        let kinesis = self.aws.kinesis();
+        for stream in &self.streams {
+            let open = kinesis.open_shards(stream.name).unwrap();
+            kinesis.merge(stream.name, &open[0], &open[1]).unwrap();
+            self.say(&format!("{} and {} of {} are merged", open[0], open[1], stream.name));
+        }
     }
 }
 
@@ -347,11 +484,11 @@ fn our_complaints(log: &str) -> Vec<String> {
     log.lines().filter(bad).map(str::to_owned).collect()
 }
 
-async fn produce(kinesis: Kinesis) {
+async fn produce(stream: &'static str, kinesis: Kinesis) {
     let padding = "x".repeat(500);
     for number in 0_u64.. {
         let data = format!(r#"{{"number":{number},"padding":"{padding}"}}"#);
-        kinesis.put(STREAM, &format!("key-{number}"), data.as_bytes()).unwrap();
+        kinesis.put(stream, &format!("key-{number}"), data.as_bytes()).unwrap();
         sleep(PACE).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Workers on the real Kinesis Client Library for Java and `kinetide run`, on one stream and one set of tables:
+//! Workers on the real Kinesis Client Library for Java and `kinetide run`, on one stream or two and one set of tables:
 //! the embedded Kinesis and AWS's own DynamoDB Local.
 //!
 //! Needs the consumer of `tests/interop/java`, built on KCL 3.5 (one table) and 3.4 (three tables), and a server:
@@ -17,6 +17,7 @@ mod fleet;
 mod java;
 mod meter;
 mod scenarios;
+mod several;
 mod verify;
 mod worker;
 

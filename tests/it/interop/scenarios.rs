@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::fleet::{Fleet, STREAM};
+use super::fleet::Fleet;
 use super::worker::Worker;
 use super::{Layout, Setup};
 
 /// For any change of the fleet. The Java library waits up to half a minute before it fills an empty table, ten seconds
 /// for each table and index it makes, a minute before it takes a silent worker for dead, and two for a leader.
-const SETTLED: Duration = Duration::from_secs(240);
+pub(super) const SETTLED: Duration = Duration::from_secs(240);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn java_alone_in_one_table() {
@@ -174,22 +174,4 @@ async fn led_by_java(fleet: &mut Fleet) -> Worker {
     fleet.until_led_by("java-1", SETTLED).await;
     fleet.until_shared_by(&["java-1"], SETTLED).await;
     java
-}
-
-impl Fleet {
-    /// Splits the first open shard.
-    fn split(&self) {
-        let kinesis = self.aws.kinesis();
-        let shard = kinesis.open_shards(STREAM).unwrap().remove(0);
-        kinesis.split(STREAM, &shard).unwrap();
-        self.say(&format!("{shard} is split"));
-    }
-
-    /// Merges the first two open shards.
-    fn merge(&self) {
-        let kinesis = self.aws.kinesis();
-        let open = kinesis.open_shards(STREAM).unwrap();
-        kinesis.merge(STREAM, &open[0], &open[1]).unwrap();
-        self.say(&format!("{} and {} are merged", open[0], open[1]));
-    }
 }

@@ -88,6 +88,23 @@ async fn a_fleet_shares_and_stays_still() {
     }
 }
 
+/// A whole fleet starts again, one worker within moments of the other: the leases are there, and nobody has them.
+#[tokio::test(start_paused = true)]
+async fn a_leader_learns_who_is_there_before_it_assigns() {
+    for seed in 20..25 {
+        let mut fleet = Fleet::at_rest(seed, 12, 3, SCAN * 20).await;
+        (0..3).for_each(|number| fleet.stop(number));
+        fleet.run(SCAN * 5).await;
+        assert!(fleet.alive().is_empty() && fleet.ready().iter().all(|row| row.owner.is_none()));
+        for _ in 0..3 {
+            fleet.start_worker();
+            fleet.run(SCAN / 4).await;
+        }
+        fleet.until_all_held(SCAN * 5).await;
+        fleet.assert_balanced();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn leases_of_a_crashed_worker_move_after_the_failover_time() {
     let mut fleet = Fleet::at_rest(2, 10, 2, SCAN * 20).await;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use kinetide::internals::lease::Lease;
 use kinetide::internals::lease::coordinator::HAND_OFF_TIMEOUT;
+use kinetide::internals::lease::memory::Faults;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::time::Instant;
 
 use super::world::{FAILOVER, Fleet, SCAN, TICK};
@@ -53,4 +55,27 @@ async fn a_hand_off_outlives_both_of_its_ends() {
     fleet.crash(1);
     fleet.until_all_held(FAILOVER * 3 / 2 + SCAN * 8).await;
     assert!(on_their_way.iter().all(|row| fleet.holder(&row.key) == Some(2)));
+}
+
+/// The answer to a release may be lost, and a heartbeat then finds the lease with its next owner.
+#[tokio::test(start_paused = true)]
+async fn what_was_given_away_is_not_lost() {
+    for seed in 30..36 {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let told = recorder.handle();
+        let _here = metrics::set_default_local_recorder(&recorder);
+        let mut fleet = Fleet::at_rest(seed, 20, 3, SCAN * 20).await;
+        let delay = Duration::from_millis(1)..Duration::from_millis(80);
+        fleet.table.set_faults(Some(Faults { seed, delay, lost_request: 0.0, lost_answer: 0.4 }));
+        for number in 0..6 {
+            fleet.start_worker();
+            fleet.run(SCAN * 4).await;
+            fleet.stop(number);
+            fleet.run(SCAN * 4).await;
+        }
+        let told = told.render();
+        assert!(told.contains("kinetide_leases_released_total"), "{told}");
+        let lost = told.lines().find_map(|line| line.strip_prefix("kinetide_leases_lost_total "));
+        assert!(lost.is_none_or(|lost| lost == "0"), "seed {seed}: {lost:?} leases are lost");
+    }
 }

@@ -3,7 +3,9 @@ package kinetide.interop;
 import java.net.URI;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Arrays;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
@@ -22,11 +24,18 @@ import software.amazon.awssdk.services.kinesis.KinesisAsyncClient;
 import software.amazon.kinesis.common.ConfigsBuilder;
 import software.amazon.kinesis.common.InitialPositionInStream;
 import software.amazon.kinesis.common.InitialPositionInStreamExtended;
+import software.amazon.kinesis.common.StreamConfig;
 import software.amazon.kinesis.common.StreamIdentifier;
 import software.amazon.kinesis.coordinator.Scheduler;
 import software.amazon.kinesis.leases.LeaseManagementConfig;
 import software.amazon.kinesis.metrics.NullMetricsFactory;
+import software.amazon.kinesis.processor.FormerStreamsLeasesDeletionStrategy;
+import software.amazon.kinesis.processor.FormerStreamsLeasesDeletionStrategy.NoLeaseDeletionStrategy;
+import software.amazon.kinesis.processor.MultiStreamTracker;
+import software.amazon.kinesis.processor.ShardRecordProcessor;
+import software.amazon.kinesis.processor.ShardRecordProcessorFactory;
 import software.amazon.kinesis.processor.SingleStreamTracker;
+import software.amazon.kinesis.processor.StreamTracker;
 import software.amazon.kinesis.retrieval.polling.PollingConfig;
 
 /**
@@ -37,11 +46,13 @@ import software.amazon.kinesis.retrieval.polling.PollingConfig;
  *     --kinesis http://127.0.0.1:4567 --dynamodb http://127.0.0.1:8000 --out FOLDER [--failover-ms 3000] ...
  * </pre>
  *
+ * <p>In place of {@code --stream}, {@code --streams ACCOUNT:NAME:CREATED,...} reads several, with leases that name them.
+ *
  * <p>The timings that tests shorten: {@code --failover-ms, --assignment-ms, --shard-sync-ms, --auditor-ms,
  * --leader-lease-ms, --leader-heartbeat-ms, --metrics-report-ms, --poll-idle-ms}; {@code --log debug} says more.
  *
  * <p>Files in FOLDER, each line written out at once: {@code WORKER.records} with {@code shardId sequenceNumber
- * subSequence epochMillis}, and {@code WORKER.calls} with {@code epochMillis callback shardId details}. The log of the
+ * subSequence epochMillis}, of several streams with {@code NAME/shardId}, and {@code WORKER.calls} with {@code epochMillis callback shardId details}. The log of the
  * library goes to stderr. SIGTERM shuts down gracefully.
  *
  * <p>All that is not named on the command line has the library's default, but: polling instead of enhanced fan-out,
@@ -72,17 +83,18 @@ public final class Consumer {
                 client(CloudWatchAsyncClient.builder(), required(options, "dynamodb")).build();
 
         final var start = InitialPositionInStreamExtended.newInitialPosition(InitialPositionInStream.TRIM_HORIZON);
-        final String stream = required(options, "stream");
         final Journal journal = new Journal(Path.of(required(options, "out")), worker);
         final ConfigsBuilder configs = new ConfigsBuilder(
-                new SingleStreamTracker(StreamIdentifier.singleStreamInstance(stream), start),
+                tracker(options, start),
                 required(options, "application"),
                 kinesis,
                 dynamodb,
                 cloudwatch,
                 worker,
-                () -> new Processor(journal));
-        final PollingConfig polling = new PollingConfig(stream, kinesis);
+                processors(journal));
+        final String stream = options.get("stream");
+        final PollingConfig polling =
+                stream == null ? new PollingConfig(kinesis) : new PollingConfig(stream, kinesis);
         number(options, "poll-idle-ms", polling::idleTimeBetweenReadsInMillis);
 
         final Scheduler scheduler = new Scheduler(
@@ -97,6 +109,46 @@ public final class Consumer {
         Runtime.getRuntime().addShutdownHook(new Thread(() -> shutDown(scheduler, main, journal), "shutdown"));
         journal.call("start", "-", "");
         scheduler.run();
+    }
+
+    /** The stream of {@code --stream}, or those of {@code --streams}, all from the same position on. */
+    private static StreamTracker tracker(
+            final Map<String, String> options, final InitialPositionInStreamExtended start) {
+        final String several = options.get("streams");
+        if (several == null) {
+            return new SingleStreamTracker(
+                    StreamIdentifier.singleStreamInstance(required(options, "stream")), start);
+        }
+        final List<StreamConfig> streams = Arrays.stream(several.split(","))
+                .map(text -> new StreamConfig(StreamIdentifier.multiStreamInstance(text), start))
+                .toList();
+        return new MultiStreamTracker() {
+            @Override
+            public List<StreamConfig> streamConfigList() {
+                return streams;
+            }
+
+            @Override
+            public FormerStreamsLeasesDeletionStrategy formerStreamsLeasesDeletionStrategy() {
+                return new NoLeaseDeletionStrategy();
+            }
+        };
+    }
+
+    /** The library asks for one without a stream where there is only one. */
+    private static ShardRecordProcessorFactory processors(final Journal journal) {
+        return new ShardRecordProcessorFactory() {
+            @Override
+            public ShardRecordProcessor shardRecordProcessor() {
+                return new Processor(journal, "");
+            }
+
+            @Override
+            public ShardRecordProcessor shardRecordProcessor(final StreamIdentifier stream) {
+                final boolean several = stream.accountIdOptional().isPresent();
+                return new Processor(journal, several ? stream.streamName() + "/" : "");
+            }
+        };
     }
 
     /** As the library's examples do; where its graceful way hangs, and now and then it does, the plain one follows. */

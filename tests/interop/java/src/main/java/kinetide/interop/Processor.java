@@ -13,16 +13,19 @@ import software.amazon.kinesis.processor.ShardRecordProcessor;
 /** One shard: writes each batch down, then checkpoints it. */
 final class Processor implements ShardRecordProcessor {
     private final Journal journal;
+    /** What shards of several streams are told apart by. */
+    private final String stream;
     /** Unknown before {@link #initialize}, which a lease lost early never sees. */
     private String shard = "-";
 
-    Processor(final Journal journal) {
+    Processor(final Journal journal, final String stream) {
         this.journal = journal;
+        this.stream = stream;
     }
 
     @Override
     public void initialize(final InitializationInput input) {
-        shard = input.shardId();
+        shard = stream + input.shardId();
         journal.call(
                 "initialize",
                 shard,
