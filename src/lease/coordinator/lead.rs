@@ -69,7 +69,6 @@ impl Coordinator {
     pub(super) async fn keep_leading(&self, leave: &CancellationToken, stop: &CancellationToken) {
         let beat = self.pulse.begin("leading");
         let mut trouble = Backoff::default();
-        let mut looks = 0u32;
         let mut balance = Balance::default();
         while !leave.is_cancelled() {
             let now = Instant::now();
@@ -82,11 +81,12 @@ impl Coordinator {
             }
             let wait = if !leads && !alert {
                 // What was seen is no longer followed, so nothing may be timed by it.
-                if std::mem::take(&mut looks) > 0 {
-                    let mut state = self.state();
+                let mut state = self.state();
+                if state.view.watching_since().is_some() {
                     state.view.clear();
                     state.told = None;
                 }
+                drop(state);
                 self.settings.failover / 24
             } else {
                 let looked = tokio::select! {
@@ -97,13 +97,10 @@ impl Coordinator {
                 match looked {
                     Ok(rows) => {
                         trouble.over();
-                        looks += 1;
                         if leads {
                             self.explain_look();
                         }
-                        // The first look of a leader only learns who is there: workers started together report
-                        // within moments of each other.
-                        if leads && looks > 1 && !leave.is_cancelled() {
+                        if leads && self.has_watched() && !leave.is_cancelled() {
                             self.assign(&mut balance, leave, &beat).await;
                         }
                         self.jittered(look_interval(self.settings.scan_interval, rows))
@@ -118,6 +115,13 @@ impl Coordinator {
                 go_on = pause(wait, &self.look_now, stop) => if !go_on { return },
             }
         }
+    }
+
+    /// Whoever begins to look only learns who is there: workers started together report within moments of each other, and
+    /// the first of them must not be given everything.
+    fn has_watched(&self) -> bool {
+        let since = self.state().view.watching_since();
+        since.is_some_and(|since| since.elapsed() >= self.settings.scan_interval / 2)
     }
 
     /// Reads the whole table. Answers how many rows there are.
