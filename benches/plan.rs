@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use kinetide::internals::lease::fleet::CPU;
+use kinetide::internals::lease::fleet::{CPU, Reads};
 use kinetide::internals::lease::plan::{Balancing, Fleet, LeaseLoad, Rules, WorkerLoad, plan, successors};
 use kinetide::internals::lease::{LeaseKey, WorkerId};
 use rand::{Rng, SeedableRng};
@@ -44,6 +44,7 @@ fn fleet(owner: impl Fn(usize) -> Option<usize>) -> Fleet {
             _ => BTreeMap::from([(CPU.to_owned(), (5.0 + kbps[index] / 200.0, 100.0))]),
         },
         started: index as u64,
+        reads: Reads::Any,
     };
     Fleet { leases, workers: (0..WORKERS).map(worker).collect() }
 }
