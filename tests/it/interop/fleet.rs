@@ -246,7 +246,7 @@ impl Fleet {
         for item in answer.items() {
             let text = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
             if text("entityType").is_none_or(|kind| kind == "LEASE") {
-                self.names_its_stream(&text);
+                self.names_its_stream(text);
                 let owner = text("checkpointOwner").or(text("leaseOwner"));
                 rows.insert(
                     text("leaseKey").unwrap(),
