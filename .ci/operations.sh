@@ -3,13 +3,16 @@
 # and sets `ci`, `cache` and `work`.
 
 pyyaml=6.0.3
+cfn_lint=1.58.0
+cfn_guard=0.3.3
+boto3=1.44.8
 grafana_schema=13.2.3
 typescript=5.9.3
 
 # Sets `operations` to a Python with the tools of these checks, `grafana` to a folder with Grafana's types, `prometheus` and
 # `promtool`.
 install_operations() {
-  local name=operations-$pyyaml
+  local name=operations-$pyyaml-$cfn_lint-$cfn_guard-$boto3
   install_once "$name" install_operations_tools
   operations=$cache/$name/venv/bin/python
   name=grafana-schema-$grafana_schema-$typescript
@@ -26,7 +29,8 @@ install_operations() {
 
 install_operations_tools() {
   timeout 120 python3 -m venv venv &&
-    timeout 900 venv/bin/pip install --quiet --disable-pip-version-check "pyyaml==$pyyaml"
+    timeout 900 venv/bin/pip install --quiet --disable-pip-version-check \
+      "pyyaml==$pyyaml" "cfn-lint==$cfn_lint" "cfn-guard-rs==$cfn_guard" "boto3==$boto3"
 }
 
 # Debian's package, unpacked only: installed it would start a service.
@@ -48,10 +52,20 @@ check_scrape() {
   timeout 300 "$operations" "$ci/operations/scrape.py" "$PWD/target/release/kinetide" "$prometheus"
 }
 
+# The templates, then what they deploy on an emulator, with a worker that runs with the settings of the task.
+check_templates() {
+  timeout 300 "$operations" "$ci/operations/templates.py"
+}
+
+check_deploy() {
+  timeout 300 "$operations" "$ci/operations/deploy.py" "$PWD/target/release/kinetide" \
+    "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
+}
+
 # The parts wait more than they compute, so they run side by side.
 check_operations() {
   local part failed=0 pids=()
-  for part in alerts dashboards scrape; do
+  for part in alerts dashboards templates deploy scrape; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
   done

@@ -119,13 +119,13 @@ fn flags(command: &Command, found: &mut BTreeSet<String>) {
     command.get_subcommands().for_each(|command| flags(command, found));
 }
 
-/// The text without the lines of commands of AWS, which have flags of their own.
-fn without_aws(text: &str) -> String {
+/// The text without the lines of commands of other programs, which have flags of their own.
+fn without_other_programs(text: &str) -> String {
     let mut more = false;
     let ours = text.lines().filter(|line| {
-        let aws = more || line.starts_with("aws ");
-        more = aws && line.ends_with('\\');
-        !aws
+        let other = more || ["aws ", "docker "].iter().any(|program| line.starts_with(program));
+        more = other && line.ends_with('\\');
+        !other
     });
     ours.flat_map(|line| [line, "\n"]).collect()
 }
@@ -138,7 +138,7 @@ fn flags_exist() {
     // Decisions and the changelog may name what is not there, or not any more.
     let now = |path: &str| !path.starts_with("docs/adr/") && path != "CHANGELOG.md";
     for (path, text) in markdown().into_iter().filter(|(path, _)| now(path)) {
-        let text = without_aws(&text);
+        let text = without_other_programs(&text);
         let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         for (at, _) in text.match_indices("--").filter(|(at, _)| !text[..*at].ends_with(inner)) {
             let flag = text[at..].split(|c| !inner(c)).next().unwrap();

@@ -1,0 +1,162 @@
+"""What CloudFormation makes of a template: conditions decided, functions replaced. Only what our templates use."""
+
+import re
+from pathlib import Path
+
+from cfnlint.decode import cfn_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PSEUDO = {
+    "AWS::Partition": "aws",
+    "AWS::Region": "eu-north-1",
+    "AWS::AccountId": "111122223333",
+    "AWS::URLSuffix": "amazonaws.com",
+    "AWS::StackName": "kinetide",
+}
+NOTHING = object()
+
+
+def load(name):
+    return cfn_yaml.load(str(ROOT / "ecs" / name))
+
+
+def text(value):
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(text, value)) if isinstance(value, list) else str(value)
+
+
+class Stack:
+    """A template with these parameters; the others have their defaults."""
+
+    def __init__(self, template, **parameters):
+        self.template = template
+        self.parameters = {}
+        for name, parameter in template["Parameters"].items():
+            value = parameters.pop(name, parameter.get("Default", NOTHING))
+            if value is NOTHING:
+                raise SystemExit(f"the parameter {name} has neither a value nor a default")
+            self.parameters[name] = value
+        if parameters:
+            raise SystemExit(f"unknown parameters {sorted(parameters)}")
+        self.resources = {
+            name: dict(resource, Properties=self.resolved(resource.get("Properties", {})))
+            for name, resource in template["Resources"].items()
+            if "Condition" not in resource or self.condition(resource["Condition"])
+        }
+        self.outputs = {name: self.resolved(output["Value"]) for name, output in template["Outputs"].items()}
+
+    def of(self, kind):
+        return {name: one["Properties"] for name, one in self.resources.items() if one["Type"] == kind}
+
+    def condition(self, name):
+        return self.decided(self.template["Conditions"][name])
+
+    def decided(self, rule):
+        (function, argument), = rule.items()
+        if function == "Fn::Equals":
+            return text(self.resolved(argument[0])) == text(self.resolved(argument[1]))
+        if function == "Fn::Not":
+            return not self.decided(argument[0])
+        raise SystemExit(f"an unknown condition {function}")
+
+    def resolved(self, value):
+        if isinstance(value, list):
+            items = [self.resolved(item) for item in value]
+            return [item for item in items if item is not NOTHING]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            (function, argument), = value.items()
+            if function == "Ref":
+                return self.ref(argument)
+            if function == "Fn::GetAtt":
+                name, attribute = argument if isinstance(argument, list) else argument.split(".", 1)
+                return self.attribute(name, attribute)
+            if function == "Fn::Sub":
+                return self.substituted(argument)
+            if function == "Fn::If":
+                return self.resolved(argument[1] if self.condition(argument[0]) else argument[2])
+            if function.startswith("Fn::"):
+                raise SystemExit(f"an unknown function {function}")
+        found = {key: self.resolved(item) for key, item in value.items()}
+        return {key: item for key, item in found.items() if item is not NOTHING}
+
+    def ref(self, name):
+        if name == "AWS::NoValue":
+            return NOTHING
+        if name in PSEUDO:
+            return PSEUDO[name]
+        if name in self.parameters:
+            return self.parameters[name]
+        resource = self.template["Resources"][name]
+        properties = resource.get("Properties", {})
+        named = {
+            "AWS::CloudWatch::Alarm": "AlarmName",
+            "AWS::DynamoDB::Table": "TableName",
+            "AWS::Kinesis::Stream": "Name",
+            "AWS::KinesisFirehose::DeliveryStream": "DeliveryStreamName",
+            "AWS::Logs::LogGroup": "LogGroupName",
+        }.get(resource["Type"])
+        if named and named in properties:
+            return self.resolved(properties[named])
+        return self.attribute(name, "Arn") if resource["Type"].startswith("AWS::SNS") else name.lower()
+
+    def attribute(self, name, attribute):
+        region, account = PSEUDO["AWS::Region"], PSEUDO["AWS::AccountId"]
+        own = self.ref(name) if self.template["Resources"][name]["Type"] != "AWS::SNS::Topic" else name.lower()
+        arn = {
+            "AWS::KMS::Key": f"arn:aws:kms:{region}:{account}:key/11111111-2222-3333-4444-555555555555",
+            "AWS::Kinesis::Stream": f"arn:aws:kinesis:{region}:{account}:stream/{own}",
+            "AWS::DynamoDB::Table": f"arn:aws:dynamodb:{region}:{account}:table/{own}",
+            "AWS::S3::Bucket": f"arn:aws:s3:::{own}",
+            "AWS::IAM::Role": f"arn:aws:iam::{account}:role/{own}",
+            "AWS::SNS::Topic": f"arn:aws:sns:{region}:{account}:{own}",
+            "AWS::Logs::LogGroup": f"arn:aws:logs:{region}:{account}:log-group:{own}:*",
+        }.get(self.template["Resources"][name]["Type"])
+        return arn if attribute == "Arn" and arn else {"GroupId": "sg-0123456789abcdef0"}.get(attribute, own)
+
+    def substituted(self, argument):
+        pattern, values = argument if isinstance(argument, list) else (argument, {})
+        values = {name: text(self.resolved(value)) for name, value in values.items()}
+
+        def one(match):
+            name = match[1]
+            if name.startswith("!"):
+                return "${" + name[1:] + "}"
+            if name in values:
+                return values[name]
+            return text(self.attribute(*name.split(".", 1)) if "." in name else self.ref(name))
+
+        return re.sub(r"\$\{([^}]+)\}", one, pattern)
+
+
+DATA = {
+    "plain": {},
+    "whole": {"TableName": "CryptoTransactions", "WithFirehose": "yes", "StreamMode": "PROVISIONED"},
+}
+NETWORK = {"VpcId": "vpc-0123456789abcdef0", "SubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]}
+SERVICE = {
+    "plain": NETWORK | {"StreamName": "trades", "LandingBucket": "my-lake", "Image": "registry.example/kinetide:1"},
+    "whole": NETWORK
+    | {
+        "StreamName": "kinetide-changes",
+        "LandingBucket": "landingbucket",
+        "KeyArn": "arn:aws:kms:eu-north-1:111122223333:key/11111111-2222-3333-4444-555555555555",
+        "TableName": "CryptoTransactions",
+        "FirehoseName": "kinetide-rows",
+        "Image": "111122223333.dkr.ecr.eu-north-1.amazonaws.com/kinetide:1",
+        "RepositoryArn": "arn:aws:ecr:eu-north-1:111122223333:repository/kinetide",
+        "MetricsSecurityGroup": "sg-0123456789abcdef1",
+        "Spot": "yes",
+        "PageEmail": "on-call@example.com",
+        "OwnMetrics": "yes",
+    },
+}
+
+
+def stacks():
+    """Each template with the fewest and with the most resources."""
+    for name, cases in (("data.yaml", DATA), ("service.yaml", SERVICE)):
+        for case, parameters in cases.items():
+            yield name, case, Stack(load(name), **parameters)
