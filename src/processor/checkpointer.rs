@@ -19,10 +19,10 @@ pub enum CheckpointError {
         /// The shard.
         shard: String,
     },
-    /// The position is before the checkpoint, or after every record that the processor was given.
+    /// The position is before the checkpoint, or none of what the processor was given.
     #[error(
-        "{shard}: cannot checkpoint at {at}: only positions from the last checkpoint {from} to the last record that the \
-         processor was given, {to}, are accepted"
+        "{shard}: cannot checkpoint at {at}: the checkpoint is {from} and never moves back, and the processor was given the \
+         records {given}"
     )]
     OutOfRange {
         /// The shard.
@@ -31,8 +31,8 @@ pub enum CheckpointError {
         at: String,
         /// The checkpoint.
         from: String,
-        /// The last record given, or that there was none.
-        to: String,
+        /// The first record given and the last, or that there was none.
+        given: String,
     },
     /// The processor that this checkpointer was given to is over, and a new one has begun at the last checkpoint.
     #[error("the processor of {shard} that this checkpointer belongs to has ended; its records come again")]
@@ -56,8 +56,18 @@ pub struct Checkpointer {
 /// What the processor has been given.
 #[derive(Default)]
 struct Given {
+    first: Option<Position>,
     last: Option<Position>,
     end: bool,
+}
+
+impl Given {
+    /// Whether this may be said to be done, where so much is.
+    fn covers(&self, to: &Checkpoint, done: &Checkpoint) -> bool {
+        let Some(to) = to.position() else { return self.end };
+        let inside = (self.first.as_ref()..=self.last.as_ref()).contains(&Some(to));
+        inside || done.position() == Some(to)
+    }
 }
 
 impl Checkpointer {
@@ -89,8 +99,8 @@ impl Checkpointer {
     /// Everything up to this record is done.
     ///
     /// # Errors
-    /// When the position is before the checkpoint, or after every record that the processor was given; when the lease is
-    /// lost, or the processor has ended.
+    /// When the position is before the checkpoint, or none of what the processor was given; when the lease is lost, or the
+    /// processor has ended.
     pub async fn checkpoint_at(&self, position: &Position) -> Result<(), CheckpointError> {
         self.write(Checkpoint::At(position.clone())).await
     }
@@ -104,18 +114,23 @@ impl Checkpointer {
         let mut row = self.row.lock().await;
         self.still_ours()?;
         let now = self.lease.row().checkpoint;
-        let last = if to == Checkpoint::ShardEnd { None } else { Some(self.given().last.clone()) };
-        let given = last.as_ref().is_none_or(|last| to.position() <= last.as_ref());
         // What a Java worker has prepared is taken off the row by the first checkpoint, wherever that is.
         if to == now && self.lease.row().pending.is_none() {
             return Ok(());
         }
-        if to < now || !given {
+        if to < now || !self.given().covers(&to, &now) {
+            let given = self.given();
             return Err(CheckpointError::OutOfRange {
                 shard: self.shard(),
                 at: shown(&to),
                 from: shown(&now),
-                to: last.flatten().map_or_else(|| "none yet".to_owned(), |last| shown(&Checkpoint::At(last))),
+                given: match (&given.first, &given.last) {
+                    (Some(first), Some(last)) => {
+                        let at = |position: &Position| shown(&Checkpoint::At(position.clone()));
+                        format!("{} to {}", at(first), at(last))
+                    }
+                    _ => "none yet".to_owned(),
+                },
             });
         }
         tokio::select! {
@@ -135,8 +150,10 @@ impl Checkpointer {
         Ok(())
     }
 
-    pub(super) fn gives(&self, last: Position) {
-        self.given().last = Some(last);
+    pub(super) fn gives(&self, first: Position, last: Position) {
+        let mut given = self.given();
+        given.first.get_or_insert(first);
+        given.last = Some(last);
     }
 
     pub(super) fn gives_end(&self) {

@@ -29,7 +29,7 @@ use crate::consumer::{
 };
 use crate::fetch::Payload;
 use crate::lease::{HeldLease, Lease, LeaseKey, LeaseWrite};
-use crate::shard::{Checkpoint, Position};
+use crate::shard::Checkpoint;
 use crate::shutdown::joined;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, ShardState, Side};
@@ -279,13 +279,12 @@ impl Run {
         checkpointer: &Checkpointer,
         records: Records,
     ) -> Call {
-        let ends: Option<(i64, Position)> =
-            records.iter().next().zip(records.iter().next_back()).map(|(a, b)| (a.arrival_us, b.position()));
-        let (arrival_us, last) = ends.expect("records are never empty");
+        let (first, last) = (records.iter().next(), records.iter().next_back());
+        let (first, last) = first.zip(last).expect("records are never empty");
         if checkpointer.is_done() {
-            self.status.oldest_undelivered(Some(arrival_us));
+            self.status.oldest_undelivered(Some(first.arrival_us));
         }
-        checkpointer.gives(last);
+        checkpointer.gives(first.position(), last.position());
         self.status.in_flight_bytes(records.page.bytes());
         let call = self.caller.call("records", processor.records(&records, checkpointer)).await;
         self.status.in_flight_bytes(0);

@@ -353,7 +353,7 @@ async fn a_checkpoint_is_refused_once_the_lease_is_lost() {
 async fn a_checkpoint_stays_within_what_was_given_and_never_moves_back() {
     let mut world = World::new();
     world.put(0, 20);
-    world.at("4", Does::Stray, 1);
+    world.at("12", Does::Stray, 1);
     world.at("15", Does::Fail, 1);
     world.start(Checkpoint::TrimHorizon);
     let all = world.stream.records();
@@ -365,9 +365,11 @@ async fn a_checkpoint_stays_within_what_was_given_and_never_moves_back() {
     };
     let stale = first.checkpoint_at(&Position::new(all[12].1.clone())).await.unwrap_err();
     assert!(matches!(stale, CheckpointError::Ended { .. }), "{stale}");
+    assert_eq!(world.calls("initialize").len(), 2, "one failure, that of 15");
     let back = given.checkpoint_at(&Position::new(all[18].1.clone())).await.unwrap_err();
     assert!(matches!(back, CheckpointError::OutOfRange { .. }), "{back}");
     assert_eq!(world.row().checkpoint, last);
+    assert!(given.checkpoint_at(&Position::new(all[19].1.clone())).await.is_ok(), "the same again");
     world.last_worker_drains().await;
 }
 

@@ -12,6 +12,8 @@ mod fuzz;
 mod interop;
 mod kinesis_conformance;
 mod lease_table;
+#[cfg(feature = "local")]
+mod library;
 mod old_batches;
 mod s3;
 mod same_objects;
