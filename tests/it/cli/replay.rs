@@ -175,8 +175,13 @@ async fn what_cannot_be_read_is_said() {
     }
     let counts = stage.letters_json(&["count"], 1).await;
     assert_eq!(counts["unreadable"]["count"], 2, "{counts}");
+}
 
-    // A typo in a filter is no success.
+/// In a lake of which everything can be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_typo_in_a_filter_is_no_success() {
+    let stage = Stage::with_letters(2, &[]).await;
+    stage.letters(&["count"]).await.says(0, &[]);
     let export = |name: &str| stage.dir.path().join(name).display().to_string();
     for (number, filter, words) in [
         (0, ["--reason", "not_jason"], ["--reason not_jason matches nothing", "not_json"]),

@@ -79,3 +79,17 @@ async fn what_was_given_away_is_not_lost() {
         assert!(lost.is_none_or(|lost| lost == "0"), "seed {seed}: {lost:?} leases are lost");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_releases_each_lease_once() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let told = recorder.handle();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    let mut fleet = Fleet::at_rest(40, 12, 3, SCAN * 20).await;
+    fleet.stop(1);
+    fleet.run(SCAN * 5).await;
+    fleet.until_all_held(SCAN * 5).await;
+    let told = told.render();
+    let released = told.lines().find(|line| line.starts_with("kinetide_leases_released_total"));
+    assert_eq!(released, Some("kinetide_leases_released_total 4"), "{told}");
+}
