@@ -62,10 +62,32 @@ check_deploy() {
     "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
 }
 
+# The commands of the runbooks, against running workers.
+check_runbooks() {
+  timeout 600 "$operations" "$ci/operations/runbooks.py" "$PWD/target/release/kinetide"
+}
+
+# Terraform and its provider come from no package registry: where they are, the module is checked.
+check_terraform() {
+  local plugins
+  plugins=$(find /opt /usr/share/terraform "$HOME/.terraform.d" -maxdepth 6 -type d -path '*/registry.terraform.io/hashicorp/aws' 2>/dev/null |
+    head -n 1 || true)
+  if ! command -v terraform >/dev/null || [[ -z $plugins ]]; then
+    echo 'SKIPPED: there is no terraform with the AWS provider here'
+    return
+  fi
+  cp -r "$PWD/ecs" "$work/ecs"
+  cd "$work/ecs/terraform"
+  export CHECKPOINT_DISABLE=1 TF_CLI_CONFIG_FILE=/dev/null
+  terraform fmt -check -diff .
+  timeout 120 terraform init -no-color -input=false -plugin-dir="${plugins%/registry.terraform.io/*}" >init.log || { cat init.log; return 1; }
+  timeout 120 terraform validate -no-color
+}
+
 # The parts wait more than they compute, so they run side by side.
 check_operations() {
   local part failed=0 pids=()
-  for part in alerts dashboards templates deploy scrape; do
+  for part in alerts dashboards templates deploy scrape runbooks terraform; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
   done

@@ -44,7 +44,11 @@ class Stack:
             for name, resource in template["Resources"].items()
             if "Condition" not in resource or self.condition(resource["Condition"])
         }
-        self.outputs = {name: self.resolved(output["Value"]) for name, output in template["Outputs"].items()}
+        self.outputs = {
+            name: self.resolved(output["Value"])
+            for name, output in template["Outputs"].items()
+            if "Condition" not in output or self.condition(output["Condition"])
+        }
 
     def of(self, kind):
         return {name: one["Properties"] for name, one in self.resources.items() if one["Type"] == kind}
@@ -155,8 +159,11 @@ SERVICE = {
 }
 
 
+FAULTS = {"whole": {"Cluster": "kinetide", "ServiceName": "kinetide", "StreamName": "kinetide-changes"}}
+
+
 def stacks():
     """Each template with the fewest and with the most resources."""
-    for name, cases in (("data.yaml", DATA), ("service.yaml", SERVICE)):
+    for name, cases in (("data.yaml", DATA), ("service.yaml", SERVICE), ("faults.yaml", FAULTS)):
         for case, parameters in cases.items():
             yield name, case, Stack(load(name), **parameters)

@@ -1,0 +1,63 @@
+# The two CloudFormation stacks, for those who keep everything in Terraform. The templates say what a parameter means;
+# outputs of the first stack are parameters of the second.
+
+terraform {
+  required_version = ">= 1.5"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.0"
+    }
+  }
+}
+
+variable "name" {
+  description = "Begins the names of the stacks."
+  type        = string
+  default     = "kinetide"
+}
+
+variable "data" {
+  description = "Parameters of data.yaml that differ from their defaults."
+  type        = map(string)
+  default     = {}
+}
+
+variable "service" {
+  description = "Parameters of service.yaml: at least Image, VpcId and SubnetIds (with commas)."
+  type        = map(string)
+}
+
+resource "aws_cloudformation_stack" "data" {
+  name          = "${var.name}-data"
+  template_body = file("${path.module}/../data.yaml")
+  parameters    = var.data
+  capabilities  = ["CAPABILITY_IAM"]
+}
+
+resource "aws_cloudformation_stack" "service" {
+  name          = var.name
+  template_body = file("${path.module}/../service.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = merge(
+    {
+      StreamName    = aws_cloudformation_stack.data.outputs["StreamName"]
+      KeyArn        = aws_cloudformation_stack.data.outputs["KeyArn"]
+      LandingBucket = aws_cloudformation_stack.data.outputs["LandingBucket"]
+      Prefix        = aws_cloudformation_stack.data.outputs["Prefix"]
+      TableName     = lookup(aws_cloudformation_stack.data.outputs, "TableName", "")
+      FirehoseName  = lookup(aws_cloudformation_stack.data.outputs, "FirehoseName", "")
+    },
+    var.service,
+  )
+}
+
+output "data" {
+  description = "Outputs of data.yaml."
+  value       = aws_cloudformation_stack.data.outputs
+}
+
+output "service" {
+  description = "Outputs of service.yaml."
+  value       = aws_cloudformation_stack.service.outputs
+}
