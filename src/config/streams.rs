@@ -286,7 +286,10 @@ impl StreamsConfig {
     }
 
     /// The application's name: as given, else that of its only stream.
-    pub(super) fn application(&self, given: Option<&str>) -> Result<String, BadSetting> {
+    ///
+    /// # Errors
+    /// When it cannot be the name of tables, or is missing with several streams.
+    pub fn application(&self, given: Option<&str>) -> Result<String, BadSetting> {
         match (given, self.streams.as_slice()) {
             (None, [first, _, ..]) => {
                 let allowed = "must be set with several streams: it is the name of the lease table";
