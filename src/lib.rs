@@ -132,6 +132,8 @@ mod generate;
 mod loadtest;
 #[cfg(feature = "local")]
 mod local;
+#[cfg(feature = "cli")]
+mod produce;
 #[cfg(feature = "test-util")]
 pub mod testing;
 #[cfg(feature = "local")]
@@ -190,6 +192,7 @@ pub mod internals {
         #[cfg(feature = "cli")] cli,
         #[cfg(feature = "cli")] dead_letters,
         #[cfg(feature = "cli")] generate,
+        #[cfg(feature = "cli")] produce,
         #[cfg(feature = "local")] demo,
         #[cfg(feature = "local")] loadtest,
         #[cfg(feature = "local")] local,

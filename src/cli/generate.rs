@@ -16,11 +16,12 @@ use tokio_util::sync::CancellationToken;
 use super::Exit;
 use crate::aws::{AssumeRole, StreamAddress, sdk_config, stream_config};
 use crate::config::{BadSetting, StreamRoleArgs, endpoint, stream, table_name};
-use crate::generate::dynamodb::{TableWriter, create_table};
-use crate::generate::kinesis::StreamWriter;
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::{Place, TradeFiles};
-use crate::generate::{Ended, Event, Plan, Sink, Source, Totals, envelope, run_to_end};
+use crate::generate::{Source, envelope};
+use crate::produce::dynamodb::{TableWriter, create_table};
+use crate::produce::kinesis::StreamWriter;
+use crate::produce::{Ended, Event, Plan, Sink, Totals, run_to_end};
 use crate::shutdown;
 use crate::terminal::{print, printable_lines, say, say_error};
 

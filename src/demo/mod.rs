@@ -10,11 +10,10 @@
 //!                 └────────────────────────┴──► verify ◄───────┘ ─► report
 //! ```
 
-mod error;
 mod mishaps;
 mod play;
 mod progress;
 pub mod report;
+mod tables;
 
-pub use error::DemoError;
 pub use play::{DemoPlan, play};

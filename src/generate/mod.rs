@@ -1,27 +1,15 @@
-//! Test and load data: synthetic transactions or replayed trades, written into a DynamoDB table or straight into
-//! a Kinesis stream as the change records that the table would have produced.
+//! Test and load data: synthetic transactions or replayed trades, and the change records that a table would have
+//! produced of them.
 //!
-//! Owns: the sources (`synthetic`, `trades`), the envelope of Kinesis Data Streams for DynamoDB, the writers, the
-//! rate, and the order of changes to one key.
-//! Does not own: what becomes of the changes afterwards.
-//!
-//! ```text
-//! synthetic ─┐                              ┌─► dynamodb (BatchWriteItem)
-//!            ├─► Change ─► pace ─► in_order ─┤
-//! trades ────┘                              └─► envelope ─► kinesis (PutRecords)
-//! ```
+//! Owns: the sources (`synthetic`, `trades`) and the envelope of Kinesis Data Streams for DynamoDB.
+//! Does not own: writing the changes (`produce`).
 
 mod decimal;
-pub mod dynamodb;
 pub mod envelope;
-mod in_order;
 pub mod item;
-pub mod kinesis;
-mod pace;
-mod retry;
-mod run;
+mod source;
 pub mod synthetic;
 pub mod trades;
 
 pub use item::{Change, Item, Value};
-pub use run::{Ended, Event, GenerateError, Plan, Ramp, Sink, Source, Totals, run, run_to_end};
+pub use source::Source;

@@ -9,10 +9,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::error::LoadError;
 use super::readers::Cause;
 use super::stage::Stage;
 use super::usage::{self, Usage};
+use crate::trial::TrialError;
 use crate::trial::workers::{Ended, WorkerError, WorkerSettings, Workers};
 
 /// A lease without an owner, or with one that does not renew, is put down to a fault that is not older than this.
@@ -66,7 +66,7 @@ impl Crew {
         &mut self,
         stage: &mut Stage,
         clock_offset_s: i64,
-    ) -> Result<String, LoadError> {
+    ) -> Result<String, TrialError> {
         let stop = CancellationToken::new();
         let endpoints = stage.endpoints_for(&self.workers.next_id(), &stop).await?;
         let id = self.workers.start_with(|settings| {

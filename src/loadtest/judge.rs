@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::LoadError;
 use super::proxy::Network;
 use super::run::Run;
 use super::verdict::{self, LatencyMs, Requests, StreamVerdict, Verdict};
-use crate::generate::Totals;
+use crate::produce::Totals;
 use crate::terminal::say;
-use crate::trial::{Checked, LakeCheck, verify_foreign, verify_streams};
+use crate::trial::{Checked, LakeCheck, TrialError, verify_foreign, verify_streams};
 
 /// Reads the lake back. `totals`: what was put into each stream, in `seconds` until the last commit.
-pub(super) async fn judge(mut run: Run<'_>, totals: &[Totals], seconds: f64) -> Result<Verdict, LoadError> {
+pub(super) async fn judge(mut run: Run<'_>, totals: &[Totals], seconds: f64) -> Result<Verdict, TrialError> {
     say("reading the lake back");
     run.follow = None;
     let (store, root) = run.stage.lake_store().await?;
@@ -35,7 +34,7 @@ pub(super) async fn judge(mut run: Run<'_>, totals: &[Totals], seconds: f64) -> 
     let requests = requests(&run.stage.network, lake.records_put);
     let mut streams = Vec::new();
     for (number, mut check) in each.into_iter().enumerate() {
-        check.stream.clone_from(&run.stage.streams[number]);
+        check.stream.clone_from(&run.stage.scene.streams()[number]);
         let (exactly_once, no_verdict) =
             verdict::exactly_once(check.lake.ok(), totals[number].written, check.lake.records_put);
         let latency_ms = LatencyMs::of(&std::mem::take(&mut check.lake.latencies));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::generate::kinesis::Receipt;
+use crate::produce::kinesis::Receipt;
 use crate::shard::{Checkpoint, ShardId};
 use crate::trial::{Checkpoints, Progress, Put, Puts, Unseen, VerifyError};
 

@@ -9,13 +9,14 @@ use tokio::time::Instant;
 
 use super::chaos::{Chaos, one_of};
 use super::crew::Crew;
-use super::error::LoadError;
 use super::faults::{CALLS, Spell, Weather};
 use super::readers::{Cause, Held};
 use super::stage::Stage;
 use super::verdict::Fault;
 use crate::deliver::LakeUrl;
 use crate::lease::LeaseKey;
+use crate::trial::TrialError;
+use crate::trial::scene::at_random;
 
 /// How long services misbehave.
 const SPELL: Duration = Duration::from_secs(4);
@@ -107,7 +108,7 @@ impl Mischief {
         held: &[Held],
         crew: &mut Crew,
         stage: &mut Stage,
-    ) -> Result<Option<String>, LoadError> {
+    ) -> Result<Option<String>, TrialError> {
         let now = Instant::now();
         let cause = Cause { fault: self.faults.len(), at: now };
         let healthy = crew.healthy();
@@ -122,15 +123,15 @@ impl Mischief {
         let what = match (kind, victim) {
             (Chaos::Reshard, _) => {
                 // Each stream in its turn.
-                let stream = &stage.streams[self.reshards_tried % stage.streams.len()];
+                let stream = self.reshards_tried % stage.scene.streams().len();
                 self.reshards_tried += 1;
-                let of = if stage.streams.len() > 1 { format!(" of {stream}") } else { String::new() };
-                match stage.reshard(stream, self.shards, &mut self.rng).await {
+                let (shards, rng) = (self.shards, &mut self.rng);
+                match stage.scene.disturb(stream, &mut |listing| at_random(listing, shards, rng)).await {
                     Ok(done) => {
                         self.counts.reshards += 1;
-                        done + &of
+                        done
                     }
-                    Err(refused) => return Ok(Some(format!("no resharding{of}: {refused}"))),
+                    Err(refused) => return Ok(Some(format!("no resharding: {refused}"))),
                 }
             }
             (Chaos::Throttle, _) => self.spell(Weather::Throttle, stage, now),
@@ -215,7 +216,7 @@ impl Mischief {
         held_now: &[Held],
         crew: &mut Crew,
         stage: &Stage,
-    ) -> Result<Vec<String>, LoadError> {
+    ) -> Result<Vec<String>, TrialError> {
         let now = Instant::now();
         let mut said = Vec::new();
         let mut go_on = Vec::new();
@@ -255,7 +256,7 @@ impl Mischief {
         now: Instant,
         crew: &mut Crew,
         stage: &Stage,
-    ) -> Result<Option<String>, LoadError> {
+    ) -> Result<Option<String>, TrialError> {
         if let Some(fault) = self.faults.get_mut(running.fault) {
             fault.seconds = (now - running.at).as_secs_f64();
         }

@@ -17,7 +17,6 @@
 mod chaos;
 mod charts;
 mod crew;
-mod error;
 mod faults;
 mod follow;
 mod judge;
@@ -28,7 +27,6 @@ mod producer;
 mod proxy;
 mod readers;
 pub mod report;
-mod reshard;
 mod run;
 mod stage;
 mod usage;
@@ -36,7 +34,6 @@ mod verdict;
 
 pub use chaos::{ALL, Chaos, Choice};
 pub use crew::WorkerUse;
-pub use error::LoadError;
 pub use faults::Service;
 pub use run::run;
 pub use verdict::{Fault, LatencyMs, Requests, Sample, StreamVerdict, Verdict};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::LoadPlan;
 use super::chaos::Chaos;
-use super::error::LoadError;
 use crate::deliver::LakeUrl;
+use crate::trial::TrialError;
 use crate::trial::folder;
 
 /// When the first worker starts.
@@ -27,33 +27,33 @@ impl Begin {
 }
 
 /// Faults between worker and server need proxies.
-pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), LoadError> {
+pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), TrialError> {
     let endpoints = [&plan.endpoints.kinesis, &plan.endpoints.dynamodb, &plan.endpoints.s3];
     let tls = endpoints.into_iter().flatten().find(|url| !url.starts_with("http://"));
     if let (Some(url), Some(kind)) = (tls, plan.chaos.0.iter().find(|kind| kind.needs_proxy())) {
-        return Err(LoadError::Wish(format!(
+        return Err(TrialError::Wish(format!(
             "--chaos {kind} needs a proxy in front of {url}, which TLS does not allow: leave it out, or use servers on \
              http://"
         )));
     }
     if plan.initial.is_some() && plan.worker_command.is_some() {
         let text = "--initial-position does not work with --worker-command: leave one of them out";
-        return Err(LoadError::Wish(text.to_owned()));
+        return Err(TrialError::Wish(text.to_owned()));
     }
     if plan.streams > 1 && plan.worker_command.is_some() {
         let text = "--streams does not work with --worker-command, whose lines name no stream: leave one of them out";
-        return Err(LoadError::Wish(text.to_owned()));
+        return Err(TrialError::Wish(text.to_owned()));
     }
     let on_s3 = matches!(plan.lake, Some(LakeUrl::S3 { .. }));
     if on_s3 && plan.endpoints.s3.is_none() && plan.chaos.0.contains(&Chaos::DiskFull) {
         let text = "--chaos disk-full on s3:// needs --s3-endpoint with a server on http://, or a folder as the lake";
-        return Err(LoadError::Wish(text.to_owned()));
+        return Err(TrialError::Wish(text.to_owned()));
     }
     Ok(())
 }
 
 /// Makes the folders; answers the lake and the folder of the logs.
-pub(super) fn prepare(plan: &LoadPlan, name: &str) -> Result<(LakeUrl, PathBuf), LoadError> {
+pub(super) fn prepare(plan: &LoadPlan, name: &str) -> Result<(LakeUrl, PathBuf), TrialError> {
     folder::prepare(&plan.dir, &["logs"])?;
     let lake = match &plan.lake {
         None => LakeUrl::Folder(plan.dir.join("lake")),

@@ -3,39 +3,32 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_kinesis::Client as Kinesis;
 use futures::TryFutureExt;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::LoadPlan;
-use super::error::LoadError;
 use super::ledger::{Duty, Ledger};
-use crate::aws::StreamAddress;
-use crate::generate::kinesis::StreamWriter;
+use crate::generate::Source;
 use crate::generate::synthetic::{Mix, Synthetic};
-use crate::generate::{self, GenerateError, Plan, Ramp, Sink, Source, Totals, envelope};
+use crate::produce::{self, Plan, ProduceError, Ramp, Sink, Totals};
 use crate::shutdown::joined;
-use crate::trial::seed_of;
+use crate::trial::scene::Scene;
+use crate::trial::{TrialError, seed_of};
 
 /// Share of the records that no consumer can decode, so that dead letters go through the same fire.
 const BAD_RATE: f64 = 0.001;
 
 /// Puts into every stream, each with the whole load, and each with records of its own.
-#[derive(Clone, Debug)]
 pub(super) struct Producer {
-    /// A client that does not try again by itself.
-    pub(super) kinesis: Kinesis,
-    pub(super) streams: Vec<String>,
-    /// As the records name it.
-    pub(super) region: String,
+    pub(super) scene: Arc<dyn Scene>,
     pub(super) ledger: Ledger,
     pub(super) seed: u64,
 }
 
 /// What is being put: of each stream its number and, in the end, how much it was. It ends when the ledger knows all.
-pub(super) type Flow = JoinSet<Result<(usize, Totals), LoadError>>;
+pub(super) type Flow = JoinSet<Result<(usize, Totals), TrialError>>;
 
 impl Producer {
     /// Puts the load from `started` until the time or the records are over.
@@ -59,24 +52,21 @@ impl Producer {
         let amount = Plan { records: None, rate: Some(f64::from(shards) * 4.0), ramp: None };
         self.flow(Duty::Optional, |seed, sink| {
             let source = Source::Synthetic(Box::new(Synthetic::new(seed.wrapping_add(1), Mix::default())));
-            generate::run(amount, source, sink, |_| {}, enough.clone())
+            produce::run(amount, source, sink, |_| {}, enough.clone())
         })
     }
 
     /// Puts into every stream what `put` writes.
     fn flow<F>(&self, duty: Duty, put: impl Fn(u64, Sink) -> F) -> Flow
     where
-        F: Future<Output = Result<Totals, GenerateError>> + Send + 'static,
+        F: Future<Output = Result<Totals, ProduceError>> + Send + 'static,
     {
         let mut flow = Flow::new();
-        for (stream, name) in self.streams.iter().enumerate() {
+        for stream in 0..self.scene.streams().len() {
             let seed = seed_of(self.seed, stream);
-            let table =
-                envelope::Table { name: "CryptoTransactions".to_owned(), region: self.region.clone() };
-            let writer = StreamWriter::new(self.kinesis.clone(), StreamAddress::named(name), table, seed);
             let mut entering = JoinSet::new();
             let receipts = self.ledger.open(stream, duty, &mut entering);
-            let writing = put(seed, Sink::Stream(Arc::new(writer.with_receipts(receipts))));
+            let writing = put(seed, self.scene.puts(stream, seed, receipts));
             flow.spawn(async move {
                 let entered = async {
                     while let Some(entered) = entering.join_next().await {
@@ -84,7 +74,7 @@ impl Producer {
                     }
                     Ok(())
                 };
-                let (totals, ()) = tokio::try_join!(writing.map_err(LoadError::from), entered)?;
+                let (totals, ()) = tokio::try_join!(writing.map_err(TrialError::from), entered)?;
                 Ok((stream, totals))
             });
         }
@@ -93,21 +83,16 @@ impl Producer {
 }
 
 /// Waits for the end of what flows.
-pub(super) async fn over(mut flow: Flow) -> Result<(), LoadError> {
+pub(super) async fn over(mut flow: Flow) -> Result<(), TrialError> {
     while let Some(flowed) = flow.join_next().await {
         joined(flowed).await?;
     }
     Ok(())
 }
 
-async fn put_until(
-    amount: Plan,
-    source: Source,
-    sink: Sink,
-    until: Instant,
-) -> Result<Totals, GenerateError> {
+async fn put_until(amount: Plan, source: Source, sink: Sink, until: Instant) -> Result<Totals, ProduceError> {
     let time_is_up = CancellationToken::new();
-    let putting = generate::run(amount, source, sink, |_| {}, time_is_up.clone());
+    let putting = produce::run(amount, source, sink, |_| {}, time_is_up.clone());
     let mut putting = std::pin::pin!(putting);
     tokio::select! {
         done = &mut putting => return done,

@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::LoadPlan;
 use super::chaos::{Chaos, Timetable};
 use super::crew::Crew;
-use super::error::LoadError;
 use super::follow::Follow;
 use super::judge::judge;
 use super::ledger::{Ledger, Since};
@@ -24,22 +23,17 @@ use super::stage::Stage;
 use super::verdict::{Sample, StreamSample, Verdict};
 use crate::clock::wall_clock_us;
 use crate::deliver::LakeUrl;
-use crate::generate::Totals;
 use crate::lease::{Lease, LeaseKey, LeaseTable};
+use crate::produce::Totals;
 use crate::shard::Checkpoint;
 use crate::shard::graph::ready;
 use crate::shutdown::joined;
 use crate::terminal::say;
-use crate::trial::workers::{WorkerEndpoints, WorkerSettings};
-use crate::trial::{Checkpoints, Complaints, Display, Progress};
+use crate::trial::workers::{FAILOVER, WorkerEndpoints, WorkerSettings};
+use crate::trial::{Checkpoints, Display, Progress, STUCK_AFTER, TrialError};
 
-/// Short, so that a minute shows what takes a day in production.
-const BATCH_AGE: Duration = Duration::from_secs(2);
-const FAILOVER: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
-/// Without any progress for this long something is wrong.
-const STUCK_AFTER: Duration = Duration::from_secs(120);
 /// Another consumer has this long, after the last record that it wrote, for those that it has not: then they are missing.
 /// Long enough for one whose leases last for half a minute, and are taken over after three times that.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -58,8 +52,8 @@ const KEPT_US: i64 = 60_000_000;
 /// Runs the load test: servers, workers, producer, faults, drain, check.
 ///
 /// # Errors
-/// See [`LoadError`].
-pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, LoadError> {
+/// See [`TrialError`].
+pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, TrialError> {
     let name = format!("loadtest-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
     if plan.worker_command.is_some() {
         for kind in plan.chaos.0.extract_if(.., |kind| kind.needs_own_worker()) {
@@ -72,15 +66,14 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     let mut stage = Box::pin(Stage::set(&plan, &name, lake)).await?;
     let (store, root) = stage.lake_store().await?;
     let listed = store.list_with_delimiter(Some(&root)).await;
-    listed.map_err(|error| LoadError::server(format!("lake {}", stage.lake), error))?;
+    listed.map_err(|error| TrialError::server(format!("lake {}", stage.lake), error))?;
     let mut crew = Crew::new(WorkerSettings {
-        streams: stage.streams.clone(),
+        streams: stage.scene.worker_arguments(),
+        stream: stage.scene.streams()[0].clone(),
         application: stage.application.clone(),
         lake: stage.lake.to_string(),
         region: stage.region(),
         endpoints: WorkerEndpoints::default(),
-        batch_age: BATCH_AGE,
-        failover: FAILOVER,
         initial_position: plan.initial.as_ref().map(|(text, _)| text.clone()),
         clock_offset_s: 0,
         full_disk_survivable,
@@ -100,27 +93,21 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     say(format!(
         "producer ─► {} {} ({} shards{}) ─► {} worker processes",
         if plan.streams > 1 { "streams" } else { "stream" },
-        stage.streams.join(", "),
+        stage.scene.streams().join(", "),
         plan.shards,
         if plan.streams > 1 { " each" } else { "" },
         plan.workers
     ));
     say(format!("       ─► lake in {}; logs in {}", stage.lake, plan.dir.join("logs").display()));
 
-    let leases: Arc<dyn LeaseTable> = Arc::new(stage.leases());
-    let ledger = Ledger::new(&stage.streams);
+    let leases = stage.leases();
+    let ledger = Ledger::new(stage.scene.streams());
     let mut begun = true;
     if let Some((_, Checkpoint::Latest)) = plan.initial {
         ledger.counts_from(if first > 0 { Since::Beginning } else { Since::NotYet });
         begun = false;
     }
-    let producer = Producer {
-        kinesis: stage.kinesis(),
-        streams: stage.streams.clone(),
-        region: stage.region_name.clone(),
-        ledger: ledger.clone(),
-        seed: plan.seed,
-    };
+    let (scene, seed) = (Arc::clone(&stage.scene), plan.seed);
     let mut run = Run {
         follow: plan.worker_command.is_some().then(|| Follow::new(store, root, ledger.clone())),
         mischief: Mischief::new(plan.seed, plan.shards, Instant::now()),
@@ -132,11 +119,11 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
         begin,
         begun,
         plan: &plan,
-        checkpoints: Checkpoints::new(&stage.streams),
+        checkpoints: Checkpoints::new(stage.scene.streams()),
         stage,
         crew,
+        producer: Producer { scene, ledger: ledger.clone(), seed },
         ledger,
-        producer,
         readers: Readers::new(FAILOVER),
         samples: Vec::new(),
         lag_ms_max: vec![0; plan.streams],
@@ -152,8 +139,9 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     let Some(done) = done else {
         say("interrupted: draining the workers; interrupt again to kill them");
         run.crew.drain().await?;
+        let lake = run.stage.lake.to_string();
         run.stage.strike().await;
-        return Err(LoadError::Interrupted);
+        return Err(TrialError::Interrupted { lake });
     };
     let (totals, seconds) = done?;
     if let Err(error) = run.crew.drain().await {
@@ -194,7 +182,10 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// Puts, watches and does mischief until every record is below a checkpoint. Answers what was put into each stream,
     /// and how long all of it took.
-    async fn until_delivered(&mut self, table: Arc<dyn LeaseTable>) -> Result<(Vec<Totals>, f64), LoadError> {
+    async fn until_delivered(
+        &mut self,
+        table: Arc<dyn LeaseTable>,
+    ) -> Result<(Vec<Totals>, f64), TrialError> {
         let mut display = Display::new(self.plan.expected());
         self.warm_up(&display).await?;
         if self.begin == Some(Begin::After) {
@@ -207,10 +198,8 @@ impl Run<'_> {
         let mut flowing = Flow::new();
         let enough = CancellationToken::new();
         let mut all_put: Option<Instant> = None;
-        let mut moved = (Instant::now(), 0);
-        let mut complaints = Complaints::default();
         let mut leases = Vec::new();
-        let mut hopeless = 0;
+        let (mut known, mut hopeless) = (self.started, 0);
         let done = loop {
             tokio::select! {
                 biased;
@@ -234,7 +223,7 @@ impl Run<'_> {
             hopeless += self.replace_ended(&display).await?;
             if hopeless > HOPELESS {
                 display.end();
-                return Err(LoadError::Hopeless { logs: self.plan.dir.join("logs") });
+                return Err(TrialError::Hopeless { logs: self.plan.dir.join("logs") });
             }
             let (each, held) = match &self.follow {
                 Some(follow) => {
@@ -253,13 +242,8 @@ impl Run<'_> {
             };
             let progress = Progress::sum(&each);
             self.note(&each);
-            let mut line = self.line(&progress);
-            if progress.put > progress.delivered
-                && let Some(text) = complaints.while_still(progress.delivered, self.crew.workers()).await
-            {
-                line = format!("{line}  {text}");
-            }
-            display.show(progress.delivered, progress.put, all_put.is_some(), &line);
+            let line = self.line(&progress);
+            let moved = display.show(&progress, all_put.is_some(), line, self.crew.workers()).await;
             let begun = self.begun && self.to_start == 0;
             if all_put.is_some() && begun && progress.delivered == progress.put {
                 break (totals, self.started.elapsed().as_secs_f64());
@@ -277,11 +261,10 @@ impl Run<'_> {
                     display.say(&said);
                 }
             }
-            if progress.delivered != moved.1 {
-                moved = (Instant::now(), progress.delivered);
-                hopeless = 0;
+            if moved != known {
+                (known, hopeless) = (moved, 0);
             } else if self.follow.is_some() {
-                let quiet = all_put.is_some_and(|at| at.max(moved.0).elapsed() > PATIENCE);
+                let quiet = all_put.is_some_and(|at| at.max(moved).elapsed() > PATIENCE);
                 if quiet {
                     let left = progress.put - progress.delivered;
                     let patience = PATIENCE.as_secs();
@@ -289,11 +272,8 @@ impl Run<'_> {
                         .say(&format!("no new record for {patience} s, {left} records are not in the lake"));
                     break (totals, self.started.elapsed().as_secs_f64());
                 }
-            } else if moved.0.elapsed() > STUCK_AFTER && (progress.put > progress.delivered || !begun) {
-                display.end();
-                let left = progress.put - progress.delivered;
-                let (logs, cause) = (self.plan.dir.join("logs"), complaints.cause());
-                return Err(LoadError::Stuck { after: STUCK_AFTER, left, logs, cause });
+            } else if moved.elapsed() > STUCK_AFTER && (progress.put > progress.delivered || !begun) {
+                return Err(display.stuck(&progress, self.plan.dir.join("logs")));
             }
         };
         display.end();
@@ -305,7 +285,7 @@ impl Run<'_> {
 
     /// Lets another consumer begin: records flow, which do not count, until some of each shard are in the lake. Then the
     /// run begins.
-    async fn warm_up(&mut self, display: &Display) -> Result<(), LoadError> {
+    async fn warm_up(&mut self, display: &Display) -> Result<(), TrialError> {
         let Some(follow) = self.follow.take() else { return Ok(()) };
         let enough = CancellationToken::new();
         let flowing = self.producer.flow_on(self.plan.shards, &enough);
@@ -315,7 +295,7 @@ impl Run<'_> {
             sleep(LOOK_EVERY).await;
             ended += self.replace_ended(display).await?;
             if ended > HOPELESS {
-                return Err(LoadError::Hopeless { logs: self.plan.dir.join("logs") });
+                return Err(TrialError::Hopeless { logs: self.plan.dir.join("logs") });
             }
         }
         enough.cancel();
@@ -329,15 +309,14 @@ impl Run<'_> {
     }
 
     /// Records from before the application, on a stream that nobody reads; then the first worker, until it has begun.
-    async fn put_first(&mut self, display: &Display, table: &dyn LeaseTable) -> Result<(), LoadError> {
+    async fn put_first(&mut self, display: &Display, table: &dyn LeaseTable) -> Result<(), TrialError> {
         producer::over(self.producer.put(&self.plan.lasting(FIRST_RECORDS), Instant::now())).await?;
         self.started = Instant::now();
         self.next_start = Instant::now();
         self.start_next(display).await?;
         while !self.begun {
             if self.started.elapsed() > STUCK_AFTER {
-                let logs = self.plan.dir.join("logs");
-                return Err(LoadError::Stuck { after: STUCK_AFTER, left: 0, logs, cause: String::new() });
+                return Err(display.stuck(&Progress::default(), self.plan.dir.join("logs")));
             }
             sleep(LOOK_EVERY).await;
             self.replace_ended(display).await?;
@@ -351,7 +330,7 @@ impl Run<'_> {
     }
 
     /// Starts the next worker, if it is time.
-    async fn start_next(&mut self, display: &Display) -> Result<(), LoadError> {
+    async fn start_next(&mut self, display: &Display) -> Result<(), TrialError> {
         if self.to_start == 0 || Instant::now() < self.next_start {
             return Ok(());
         }
@@ -377,7 +356,7 @@ impl Run<'_> {
     }
 
     /// A worker that ends by itself is started again, as ECS would. Answers how many there were.
-    async fn replace_ended(&mut self, display: &Display) -> Result<usize, LoadError> {
+    async fn replace_ended(&mut self, display: &Display) -> Result<usize, TrialError> {
         let mut replaced = 0;
         for ended in self.crew.ended() {
             if ended.told && ended.status.success() {
@@ -446,7 +425,7 @@ impl Run<'_> {
             // Where another consumer has its checkpoint is not known: it may come back for anything.
             if self.follow.is_none() {
                 let oldest = Progress::sum(streams).oldest_us.unwrap_or(now_us);
-                self.stage.forget_before(oldest - KEPT_US);
+                self.stage.scene.forget_before(oldest - KEPT_US);
             }
         }
     }

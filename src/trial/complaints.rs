@@ -21,22 +21,23 @@ const LOG_HEAD: u64 = 64 << 10;
 
 /// The last answers.
 #[derive(Debug, Default)]
-pub struct Complaints {
-    /// The most that was delivered, and since when.
-    moved: Option<(u64, Instant)>,
+pub(super) struct Complaints {
+    /// Since when nothing has moved.
+    still: Option<Instant>,
     asked: Option<Instant>,
     text: Option<String>,
 }
 
 impl Complaints {
-    /// What the workers say while `delivered` stands still; nothing while it moves.
-    pub async fn while_still(&mut self, delivered: u64, workers: &Workers) -> Option<&str> {
+    /// What the workers say while nothing has moved `since` then.
+    pub(super) async fn while_still(&mut self, since: Instant, workers: &Workers) -> Option<&str> {
         let now = Instant::now();
-        if self.moved.is_none_or(|(before, _)| before != delivered) {
-            *self = Self { moved: Some((delivered, now)), ..Self::default() };
+        if self.still != Some(since) {
+            *self = Self { still: Some(since), ..Self::default() };
         }
-        let still = self.moved.is_some_and(|(_, since)| now.duration_since(since) >= ASK_EVERY);
-        if still && self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_EVERY) {
+        if now.duration_since(since) >= ASK_EVERY
+            && self.asked.is_none_or(|asked| now.duration_since(asked) >= ASK_EVERY)
+        {
             self.text = ask(workers).await;
             self.asked = Some(Instant::now());
         }
@@ -44,7 +45,7 @@ impl Complaints {
     }
 
     /// The last answer, as the end of a message.
-    pub fn cause(&self) -> String {
+    pub(super) fn cause(&self) -> String {
         self.text.as_ref().map(|text| format!("; {text}")).unwrap_or_default()
     }
 }

@@ -1,34 +1,28 @@
-//! What `demo` and `loadtest` share: worker processes, and the judge of the lake.
+//! What `demo` and `loadtest` share: the scene, worker processes, and the judge of the lake.
 //!
-//! Owns: starting, killing and draining workers; the independent check of a lake against what was put into the stream.
-//! The check shares no decoding or transforming code with the pipeline: it reads records, rows and the table with plain
-//! `serde_json` and compares.
+//! Owns: servers and streams to play on; starting, killing and draining workers; how far they are; the independent check
+//! of a lake against what was put into the streams.
 //! Does not own: what is put, what goes wrong on purpose, what is printed.
 
-mod check;
 mod complaints;
 mod display;
+mod error;
 pub mod figures;
 pub mod folder;
-pub mod foreign;
-mod json;
-mod lake;
-mod latency;
+pub mod judge;
 mod peer;
 mod progress;
-mod puts;
-mod record;
-mod verify;
+pub mod scene;
 pub mod workers;
 
-pub use check::{Checked, LakeCheck, Position, StreamCheck};
-pub(crate) use check::{UNLIKE_THE_TABLE, write_streams};
-pub use complaints::Complaints;
-pub use display::Display;
-pub use latency::Latencies;
+pub use display::{Display, STUCK_AFTER};
+pub use error::TrialError;
+pub use judge::{
+    Checked, LakeCheck, Latencies, Position, Put, Puts, StreamCheck, Table, Unseen, VerifyError, foreign,
+    verify, verify_foreign, verify_streams,
+};
+pub(crate) use judge::{UNLIKE_THE_TABLE, write_streams};
 pub use progress::{Checkpoints, Progress};
-pub use puts::{Put, Puts, Unseen};
-pub use verify::{Table, VerifyError, verify, verify_foreign, verify_streams};
 
 /// Names of streams, of which one may begin like another.
 pub fn numbered(name: &str, count: usize) -> Vec<String> {
@@ -40,6 +34,3 @@ pub fn numbered(name: &str, count: usize) -> Vec<String> {
 pub fn seed_of(seed: u64, stream: usize) -> u64 {
     seed.wrapping_add(u64::try_from(stream).unwrap_or(u64::MAX) << 32)
 }
-
-#[cfg(test)]
-mod tests;

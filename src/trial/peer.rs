@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::process::Command;
 
-use super::workers::{WorkerSettings, program};
+use super::workers::{BATCH_AGE, FAILOVER, WorkerSettings, program};
 
 /// The shell's `exec` makes the consumer the very process that is killed, stopped and measured.
 pub(super) fn command(line: &str, settings: &WorkerSettings, id: &str) -> Command {
@@ -20,7 +20,7 @@ pub(super) fn command(line: &str, settings: &WorkerSettings, id: &str) -> Comman
     };
     let endpoints = &settings.endpoints;
     for (name, value) in [
-        ("KINETIDE_PEER_STREAM", settings.streams.first().cloned()),
+        ("KINETIDE_PEER_STREAM", Some(settings.stream.clone())),
         ("KINETIDE_PEER_APPLICATION", Some(settings.application.clone())),
         ("KINETIDE_PEER_WORKER", Some(id.to_owned())),
         ("KINETIDE_PEER_LAKE", Some(lake)),
@@ -28,8 +28,8 @@ pub(super) fn command(line: &str, settings: &WorkerSettings, id: &str) -> Comman
         ("KINETIDE_PEER_KINESIS", endpoints.kinesis.clone()),
         ("KINETIDE_PEER_DYNAMODB", endpoints.dynamodb.clone()),
         ("KINETIDE_PEER_S3", endpoints.s3.clone()),
-        ("KINETIDE_PEER_BATCH_AGE_MS", Some(settings.batch_age.as_millis().to_string())),
-        ("KINETIDE_PEER_FAILOVER_MS", Some(settings.failover.as_millis().to_string())),
+        ("KINETIDE_PEER_BATCH_AGE_MS", Some(BATCH_AGE.as_millis().to_string())),
+        ("KINETIDE_PEER_FAILOVER_MS", Some(FAILOVER.as_millis().to_string())),
     ] {
         if let Some(value) = value {
             command.env(name, value);

@@ -15,6 +15,10 @@ use tokio::time::timeout;
 
 use super::peer;
 
+/// Short, so that a minute shows what takes a day in production.
+pub const BATCH_AGE: Duration = Duration::from_secs(2);
+/// Likewise.
+pub const FAILOVER: Duration = Duration::from_secs(3);
 /// Workers have this long for their drain.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -29,8 +33,10 @@ pub struct WorkerError {
 /// What a worker is told.
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
-    /// Streams to read.
+    /// Flags that name the streams to read.
     pub streams: Vec<String>,
+    /// The name of the first one, for another consumer.
+    pub stream: String,
     /// Application and lease table.
     pub application: String,
     /// As for `--lake`.
@@ -39,10 +45,6 @@ pub struct WorkerSettings {
     pub region: Option<String>,
     /// Servers to speak to.
     pub endpoints: WorkerEndpoints,
-    /// As for `--batch-age`.
-    pub batch_age: Duration,
-    /// As for `--failover-time`.
-    pub failover: Duration,
     /// As for `--initial-position`.
     pub initial_position: Option<String>,
     /// What is added to its wall clock.
@@ -301,10 +303,10 @@ fn own(settings: &WorkerSettings, id: &str, log: &File) -> io::Result<Command> {
     };
     command
         .arg("run")
-        .args(settings.streams.iter().flat_map(|stream| ["--stream", stream]))
+        .args(&settings.streams)
         .args(["--application", &settings.application, "--lake", &settings.lake])
         .args(["--transform", "crypto-transactions", "--worker-id", id])
-        .args(["--batch-age", &time(settings.batch_age), "--failover-time", &time(settings.failover)])
+        .args(["--batch-age", &time(BATCH_AGE), "--failover-time", &time(FAILOVER)])
         .args(["--lease-scan-interval", "300ms", "--http", "127.0.0.1:0", "--log-format", "json"])
         .arg("--stop-with-parent")
         .stdout(Stdio::null());

@@ -66,17 +66,21 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("preflight", &["aws", "batch", "config", "deliver", "lease"]),
-    // Servers, generator and judge share no logic with the pipeline, so that they cannot share its mistakes.
+    // Servers and generator share no logic with the pipeline, so that they cannot share its mistakes; nor does the judge.
     ("local", &["clock", "generate", "shard"]),
-    ("generate", &["aws", "clock", "shutdown"]),
-    ("trial", &["lease", "shard", "shutdown", "terminal"]),
+    ("generate", &[]),
+    ("produce", &["aws", "clock", "generate", "shutdown"]),
+    ("trial", &["aws", "generate", "lease", "local", "produce", "shard", "shutdown", "terminal"]),
     (
         "loadtest",
-        &["aws", "clock", "deliver", "generate", "lease", "local", "shard", "shutdown", "terminal", "trial"],
+        &[
+            "clock", "deliver", "generate", "lease", "local", "produce", "shard", "shutdown", "terminal",
+            "trial",
+        ],
     ),
     // The checks for people who write a source or a sink.
     ("testing", &["clock", "deliver", "fetch", "shard"]),
-    ("demo", &["aws", "clock", "generate", "lease", "local", "shard", "shutdown", "terminal", "trial"]),
+    ("demo", &["clock", "generate", "lease", "local", "produce", "shard", "shutdown", "terminal", "trial"]),
 ];
 const KNOW_EVERYTHING: [&str; 2] = ["cli", "service"];
 /// Errors are shown in one way by all.
@@ -98,16 +102,14 @@ const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
 
 /// Files and folders with these names, and these places, may use an AWS SDK.
 const AWS_SERVICES: [&str; 6] = ["cloudwatch", "dynamodb", "dynamodbstreams", "firehose", "kinesis", "s3"];
-const SDK_PLACES: [&str; 9] = [
+const SDK_PLACES: [&str; 7] = [
     "src/aws/",
     "src/preflight.rs",
     "src/service/",
     "src/cli/",
-    "src/demo/",
-    "src/generate/",
-    "src/loadtest/producer.rs",
-    "src/loadtest/stage.rs",
     "src/local/",
+    "src/produce/",
+    "src/trial/scene/",
 ];
 const SDK_CRATES: [&str; 4] = ["aws_config", "aws_credential_types", "aws_sdk_", "aws_smithy_"];
 
@@ -147,7 +149,6 @@ const PURE: &[&str] = &[
     "src/loadtest/faults.rs",
     "src/loadtest/readers.rs",
     "src/loadtest/report.rs",
-    "src/loadtest/reshard.rs",
     "src/loadtest/verdict.rs",
     "src/shard/audit.rs",
     "src/shard/graph.rs",
@@ -155,6 +156,7 @@ const PURE: &[&str] = &[
     "src/shard/stream.rs",
     "src/telemetry/health.rs",
     "src/transform/",
+    "src/trial/scene/reshard.rs",
 ];
 const IMPURE: [&str; 6] = ["async ", ".await", "::now()", "wall_clock", "std::fs", "std::net"];
 
@@ -212,6 +214,23 @@ fn modules_import_only_what_they_may() {
         }
     }
     assert_none(&wrong, "a module imports what MAY_IMPORT does not allow");
+}
+
+#[test]
+fn the_judge_shares_no_logic_with_the_pipeline() {
+    let mut judge = library();
+    judge.retain(|source| source.path.starts_with("src/trial/judge/"));
+    assert!(judge.len() > 5, "the judge is found");
+    let mut wrong = Vec::new();
+    for source in &judge {
+        let foreign = imports(source).into_iter().filter(|import| {
+            !["shutdown", "trial::figures"]
+                .iter()
+                .any(|known| import == known || import.starts_with(&format!("{known}::")))
+        });
+        wrong.extend(foreign.map(|import| format!("{}: {import}", source.path)));
+    }
+    assert_none(&wrong, "the judge imports what is not its own");
 }
 
 #[test]

@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::dynamodb::TableWriter;
 use super::in_order::InOrder;
-use super::item::{Change, ChangeKind};
 use super::kinesis::StreamWriter;
 use super::pace::Pace;
-use super::synthetic::Synthetic;
-use super::trades::{Place, TradeError, TradeFiles};
+use crate::generate::Source;
+use crate::generate::item::{Change, ChangeKind};
+use crate::generate::trades::{Place, TradeError};
 use crate::shutdown::joined;
 
 /// Requests on their way at once.
@@ -59,14 +59,6 @@ impl Plan {
         let share = |ramp: Ramp| elapsed.as_secs_f64() / ramp.over.as_secs_f64().max(f64::MIN_POSITIVE);
         Some(self.ramp.map_or(from, |ramp| from + (ramp.to - from) * share(ramp).min(1.0)))
     }
-}
-
-/// Where changes come from.
-pub enum Source {
-    /// Made up, endless.
-    Synthetic(Box<Synthetic>),
-    /// Read from files.
-    Trades(Box<TradeFiles>),
 }
 
 /// Where changes go.
@@ -138,12 +130,12 @@ pub struct Ended {
     /// What was done.
     pub totals: Totals,
     /// What ended it early.
-    pub error: Option<GenerateError>,
+    pub error: Option<ProduceError>,
 }
 
 /// Why a run ended early.
 #[derive(Debug, Error)]
-pub enum GenerateError {
+pub enum ProduceError {
     /// The source cannot go on.
     #[error(transparent)]
     Trades(#[from] TradeError),
@@ -184,7 +176,7 @@ struct Chunk {
     place: Option<Place>,
 }
 
-type Answer = (Vec<Change>, Result<Written, GenerateError>);
+type Answer = (Vec<Change>, Result<Written, ProduceError>);
 
 /// As [`run_to_end`], for whoever has no use for half of it.
 ///
@@ -196,7 +188,7 @@ pub async fn run(
     sink: Sink,
     event: impl FnMut(Event<'_>),
     cancel: CancellationToken,
-) -> Result<Totals, GenerateError> {
+) -> Result<Totals, ProduceError> {
     let Ended { totals, error } = run_to_end(plan, source, sink, event, cancel).await;
     error.map_or(Ok(totals), Err)
 }
@@ -345,29 +337,13 @@ fn read(tasks: &mut JoinSet<()>, source: Source, records: Option<u64>) -> mpsc::
     receiver
 }
 
-impl Source {
-    fn next(&mut self) -> Option<Result<Change, TradeError>> {
-        match self {
-            Self::Synthetic(synthetic) => synthetic.next().map(Ok),
-            Self::Trades(trades) => trades.next(),
-        }
-    }
-
-    fn place(&self) -> Option<Place> {
-        match self {
-            Self::Synthetic(_) => None,
-            Self::Trades(trades) => trades.place(),
-        }
-    }
-}
-
 impl Sink {
     async fn write(
         &self,
         batch: &[Change],
         cancel: &CancellationToken,
         refusals: &Refusals,
-    ) -> Result<Written, GenerateError> {
+    ) -> Result<Written, ProduceError> {
         match self {
             Self::Table(table) => table.write(batch, cancel, refusals).await,
             Self::Stream(stream) => stream.write(batch, cancel, refusals).await,

@@ -1,17 +1,18 @@
-//! Why a load test can fail to say anything.
+//! Why a trial can fail to say anything.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::generate::GenerateError;
+use super::folder::BadFolder;
+use super::judge::VerifyError;
+use super::workers::WorkerError;
+use crate::lease::TableError;
 use crate::local::LocalError;
-use crate::trial::VerifyError;
-use crate::trial::folder::BadFolder;
-use crate::trial::workers::WorkerError;
+use crate::produce::ProduceError;
 
-/// Why the load test could not be run to its end. A lake with defects is not an error but a verdict.
+/// Why a trial could not be played to its end. A lake with defects is not an error but a result that says so.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub enum TrialError {
     /// Two wishes that do not go together.
     #[error("{0}")]
     Wish(String),
@@ -21,15 +22,18 @@ pub enum LoadError {
     /// The embedded AWS.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// The producer.
+    /// A writer.
     #[error(transparent)]
-    Generate(#[from] GenerateError),
+    Produce(#[from] ProduceError),
     /// The check.
     #[error(transparent)]
     Verify(#[from] VerifyError),
     /// A worker process.
     #[error(transparent)]
     Worker(#[from] WorkerError),
+    /// The lease table, as seen from here.
+    #[error("could not read the lease table")]
+    Leases(#[from] TableError),
     /// A server.
     #[error("{what}: {problem}")]
     Server {
@@ -57,13 +61,23 @@ pub enum LoadError {
         /// What a worker says itself, with what comes before it in the message; or nothing.
         cause: String,
     },
+    /// There was nothing to play.
+    #[error("no record was put: {bad_lines} lines of the trade files could not be read")]
+    NothingPut {
+        /// Lines passed over.
+        bad_lines: u64,
+    },
     /// Ended from outside.
-    #[error("interrupted: the workers drained and exited, nothing was checked")]
-    Interrupted,
+    #[error("interrupted: the workers drained and exited, nothing was checked; the lake so far is {lake}")]
+    Interrupted {
+        /// Where it is.
+        lake: String,
+    },
 }
 
-impl LoadError {
-    pub(super) fn server(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
+impl TrialError {
+    /// What a server said to a request.
+    pub fn server(what: impl Into<String>, problem: impl std::fmt::Display) -> Self {
         Self::Server { what: what.into(), problem: problem.to_string() }
     }
 }

@@ -6,8 +6,9 @@ use serde_json::json;
 
 use super::*;
 use crate::aws::sdk_config;
-use crate::generate::run::{Plan, Sink, Source, run};
+use crate::generate::Source;
 use crate::generate::synthetic::{Mix, Synthetic};
+use crate::produce::run::{Plan, Sink, run};
 
 /// What the scripted server holds and how it answers.
 #[derive(Default)]

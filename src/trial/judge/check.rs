@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::grouped;
 use super::latency::Latencies;
+use crate::trial::figures::grouped;
 
 /// Defects that are described one by one; the others are only counted.
 const PROBLEMS_SHOWN: usize = 20;

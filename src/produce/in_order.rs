@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use super::item::Change;
+use crate::generate::item::Change;
 
 /// Changes that wait, and the keys that are on their way. Changes of different keys may overtake each other;
 /// those of one key leave in the order in which they came, each after the one before it was written.

@@ -3,8 +3,9 @@ use std::sync::Arc;
 
 use super::*;
 use crate::aws::sdk_config;
-use crate::generate::run::{Event, Plan, Sink, Source, Totals, run};
+use crate::generate::Source;
 use crate::generate::synthetic::{Mix, Synthetic};
+use crate::produce::run::{Event, Plan, Sink, Totals, run};
 
 const TABLE: &str = "CryptoTransactions";
 

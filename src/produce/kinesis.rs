@@ -10,12 +10,12 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::envelope;
-use super::item::Change;
 use super::retry::{first_answer, is_passing, is_throttle, pause, pauses};
-use super::run::{GenerateError, Refusals, Written};
+use super::run::{ProduceError, Refusals, Written};
 use crate::aws::{OfStream, StreamAddress, explain};
 use crate::clock::wall_clock_us;
+use crate::generate::envelope;
+use crate::generate::item::Change;
 
 /// Records per `PutRecords` (API Reference).
 pub(super) const BATCH_MAX: u16 = 500;
@@ -75,7 +75,7 @@ impl StreamWriter {
     ///
     /// # Errors
     /// When it is missing or out of reach.
-    pub async fn check(&self) -> Result<(), GenerateError> {
+    pub async fn check(&self) -> Result<(), ProduceError> {
         let question = self.client.describe_stream_summary().of(&self.stream).send();
         let missing = format!("it does not exist; {}", self.stream.check());
         first_answer(question, &missing).await.map_err(|reason| self.failed(reason))
@@ -87,7 +87,7 @@ impl StreamWriter {
         batch: &[Change],
         cancel: &CancellationToken,
         refusals: &Refusals,
-    ) -> Result<Written, GenerateError> {
+    ) -> Result<Written, ProduceError> {
         let mut written = Written::default();
         let mut left = self.records(batch);
         written.bytes = left.iter().map(|record| record.data.len() as u64).sum();
@@ -131,7 +131,7 @@ impl StreamWriter {
     }
 
     /// One call. Gives back the records that were refused and why.
-    async fn put(&self, records: Vec<Record>) -> Result<(Vec<Record>, String), GenerateError> {
+    async fn put(&self, records: Vec<Record>) -> Result<(Vec<Record>, String), ProduceError> {
         let entries = records.iter().map(|record| {
             PutRecordsRequestEntry::builder()
                 .partition_key(&record.partition_key)
@@ -181,8 +181,8 @@ impl StreamWriter {
         }
     }
 
-    fn failed(&self, reason: String) -> GenerateError {
-        GenerateError::Write { target: format!("stream {}", self.stream), reason }
+    fn failed(&self, reason: String) -> ProduceError {
+        ProduceError::Write { target: format!("stream {}", self.stream), reason }
     }
 }
 

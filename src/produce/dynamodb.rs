@@ -12,11 +12,11 @@ use aws_sdk_dynamodb::types::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::envelope;
-use super::item::{Change, ChangeKind, EXPIRES_AT, Item, KEY, Value};
 use super::retry::{first_answer, is_passing, pause, pauses};
-use super::run::{GenerateError, Refusals, Written};
+use super::run::{ProduceError, Refusals, Written};
 use crate::aws::explain;
+use crate::generate::envelope;
+use crate::generate::item::{Change, ChangeKind, EXPIRES_AT, Item, KEY, Value};
 
 /// Writes per `BatchWriteItem` (API Reference).
 pub(super) const BATCH_MAX: u8 = 25;
@@ -44,7 +44,7 @@ impl TableWriter {
         batch: &[Change],
         cancel: &CancellationToken,
         refusals: &Refusals,
-    ) -> Result<Written, GenerateError> {
+    ) -> Result<Written, ProduceError> {
         let mut written = Written { bytes: batch.iter().map(size).sum(), ..Written::default() };
         let mut left: Vec<WriteRequest> = batch.iter().filter_map(request).collect();
         let mut pauses_left = pauses();
@@ -83,14 +83,14 @@ impl TableWriter {
     ///
     /// # Errors
     /// When it is missing or out of reach.
-    pub async fn check(&self) -> Result<(), GenerateError> {
+    pub async fn check(&self) -> Result<(), ProduceError> {
         let question = self.client.describe_table().table_name(&self.table).send();
         let missing =
             "it does not exist; create it with --create, or check --table, --region and the account";
         first_answer(question, missing).await.map_err(|reason| self.failed(reason))
     }
 
-    fn failed(&self, reason: String) -> GenerateError {
+    fn failed(&self, reason: String) -> ProduceError {
         failed(&self.table, reason)
     }
 }
@@ -100,7 +100,7 @@ const SCAN_PAGE: i32 = 2_000;
 
 /// Makes the table if it is missing (on demand, stream of both images, TTL on `expires_at`) and waits until it can
 /// be written. True when it was made.
-pub async fn create_table(client: &Client, table: &str) -> Result<bool, GenerateError> {
+pub async fn create_table(client: &Client, table: &str) -> Result<bool, ProduceError> {
     let error = |error: &aws_sdk_dynamodb::Error| {
         let code = error.code().unwrap_or("no error code");
         failed(table, format!("{code}: {}", error.message().unwrap_or("no detail given")))
@@ -160,7 +160,7 @@ async fn set_ttl(client: &Client, table: &str) -> Result<(), aws_sdk_dynamodb::E
 
 /// Gives every item of the table, read consistently page by page, as DynamoDB JSON. For a check when nobody
 /// writes: a scan of a table in use is no snapshot.
-pub async fn scan(client: &Client, table: &str, mut each: impl FnMut(&[u8])) -> Result<u64, GenerateError> {
+pub async fn scan(client: &Client, table: &str, mut each: impl FnMut(&[u8])) -> Result<u64, ProduceError> {
     // AWS ends a page at 1 MB by itself; the embedded server reads all that is left for each page without a limit.
     let scan = client.scan().table_name(table).consistent_read(true).limit(SCAN_PAGE);
     let mut pages = scan.into_paginator().send();
@@ -181,8 +181,8 @@ pub async fn scan(client: &Client, table: &str, mut each: impl FnMut(&[u8])) -> 
     Ok(count)
 }
 
-fn failed(table: &str, reason: String) -> GenerateError {
-    GenerateError::Write { target: format!("table {table}"), reason }
+fn failed(table: &str, reason: String) -> ProduceError {
+    ProduceError::Write { target: format!("table {table}"), reason }
 }
 
 fn size(change: &Change) -> u64 {

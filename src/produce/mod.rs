@@ -1,0 +1,19 @@
+//! Writers of changes: into a DynamoDB table, or straight into a Kinesis stream as the change records that the table would
+//! have produced.
+//!
+//! Owns: the writers with their retries and receipts, the rate, and the order of changes to one key.
+//! Does not own: what is written (`generate`), what becomes of it afterwards.
+//!
+//! ```text
+//! generate ─► Change ─► pace ─► in_order ─┬─► dynamodb (BatchWriteItem)
+//!                                         └─► envelope ─► kinesis (PutRecords)
+//! ```
+
+pub mod dynamodb;
+mod in_order;
+pub mod kinesis;
+mod pace;
+mod retry;
+mod run;
+
+pub use run::{Ended, Event, Plan, ProduceError, Ramp, Sink, Totals, run, run_to_end};
