@@ -84,7 +84,7 @@ pub async fn play(
     streams.prepare(plan.shards).await?;
     let tables = Tables::before(&servers, TABLE, &streams).await?;
     let mut workers = Workers::new(WorkerSettings {
-        streams: streams.worker_arguments(),
+        stream_flags: streams.worker_arguments(),
         stream: STREAM.to_owned(),
         application: APPLICATION.to_owned(),
         lake: lake.display().to_string(),

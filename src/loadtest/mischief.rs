@@ -278,9 +278,9 @@ impl Mischief {
                 }
                 let zombie = taken.is_some() && !held.is_empty();
                 self.counts.zombies += u64::from(zombie && stopped);
-                let how = if zombie { ", whose shards other workers have taken" } else { "" };
+                let how = if zombie { ", whose shards other workers have taken," } else { "" };
                 let what = if stopped { "continues" } else { "is reconnected" };
-                Ok(Some(format!("{worker}{how}, {what}")))
+                Ok(Some(format!("{worker}{how} {what}")))
             }
         }
     }

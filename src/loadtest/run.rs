@@ -68,7 +68,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     let listed = store.list_with_delimiter(Some(&root)).await;
     listed.map_err(|error| TrialError::server(format!("lake {}", stage.lake), error))?;
     let mut crew = Crew::new(WorkerSettings {
-        streams: stage.scene.worker_arguments(),
+        stream_flags: stage.scene.worker_arguments(),
         stream: stage.scene.streams()[0].clone(),
         application: stage.application.clone(),
         lake: stage.lake.to_string(),

@@ -34,8 +34,8 @@ pub struct WorkerError {
 #[derive(Clone, Debug)]
 pub struct WorkerSettings {
     /// Flags that name the streams to read.
-    pub streams: Vec<String>,
-    /// The name of the first one, for another consumer.
+    pub stream_flags: Vec<String>,
+    /// The name of the first stream, for another consumer.
     pub stream: String,
     /// Application and lease table.
     pub application: String,
@@ -303,7 +303,7 @@ fn own(settings: &WorkerSettings, id: &str, log: &File) -> io::Result<Command> {
     };
     command
         .arg("run")
-        .args(&settings.streams)
+        .args(&settings.stream_flags)
         .args(["--application", &settings.application, "--lake", &settings.lake])
         .args(["--transform", "crypto-transactions", "--worker-id", id])
         .args(["--batch-age", &time(BATCH_AGE), "--failover-time", &time(FAILOVER)])
