@@ -53,8 +53,8 @@ impl Servers {
         };
         let region = region.or(local.as_ref().map(LocalAws::region)).map(str::to_owned);
         let (for_kinesis, for_dynamodb) = tokio::join!(
-            sdk_config(endpoints.kinesis.as_deref(), region.as_deref()),
-            sdk_config(endpoints.dynamodb.as_deref(), region.as_deref())
+            Box::pin(sdk_config(endpoints.kinesis.as_deref(), region.as_deref())),
+            Box::pin(sdk_config(endpoints.dynamodb.as_deref(), region.as_deref()))
         );
         let embedded_kinesis = given.kinesis.is_none();
         let dynamodb = Client::new(&for_dynamodb);
