@@ -23,7 +23,7 @@ import urllib.parse
 from pathlib import Path
 
 import boto3
-from cloudformation import DATA, SERVICE, load
+from cloudformation import DATA, ROOT, SERVICE, load
 
 ACCOUNT, REGION = "000000000000", "eu-north-1"
 
@@ -275,6 +275,75 @@ def judged(statements, policy, calls, bucket):
         yield "the bucket policy lets objects be replaced, or keeps Firehose from writing"
 
 
+# What CloudFormation of the emulator leaves out, so that verify.py says so. What can be done by an API is done then.
+NOT_KEPT = {"stream encryption", "bucket encryption", "bucket lifecycle", "table destination", "alarms"}
+
+
+def verify(url):
+    """What ecs/verify.py says: the state of each check."""
+    environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    run = subprocess.run(
+        [sys.executable, ROOT / "ecs" / "verify.py", "--service", "service", "--region", REGION, "--endpoint-url", url, "--json"],
+        capture_output=True, text=True, env=environment, timeout=60,
+    )  # fmt: skip
+    if run.returncode not in (0, 1) or not run.stdout:
+        raise SystemExit(f"verify.py: {run.stderr}")
+    found = json.loads(run.stdout)
+    assert run.returncode == (0 if all(one["state"] in ("ok", "not used") for one in found) else 1)
+    return {one["check"]: one for one in found}
+
+
+def verified(url, data):
+    """What verify.py says of what was deployed, after what is missing is done, and after things are broken."""
+    found = verify(url)
+    for name, one in found.items():
+        if (one["state"] in ("ok", "not used")) == (name in NOT_KEPT):
+            yield f"verify.py of what was just deployed: {one}"
+    s3, bucket = client("s3", url), data["LandingBucket"]
+    dynamodb, kinesis = client("dynamodb", url), client("kinesis", url)
+    kinesis.start_stream_encryption(StreamName=data["StreamName"], EncryptionType="KMS", KeyId=data["KeyArn"])
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": data["KeyArn"]}
+    s3.put_bucket_encryption(
+        Bucket=bucket,
+        ServerSideEncryptionConfiguration={"Rules": [{"ApplyServerSideEncryptionByDefault": default}]},
+    )
+    lifecycle(s3, bucket, 30)
+    arn = kinesis.describe_stream_summary(StreamName=data["StreamName"])["StreamDescriptionSummary"]["StreamARN"]
+    dynamodb.enable_kinesis_streaming_destination(TableName=data["TableName"], StreamArn=arn)
+    until("the destination is active", lambda: verify(url)["table destination"]["state"] == "ok")
+    found = verify(url)
+    for name, one in found.items():
+        if one["state"] not in ("ok", "not used") and name != "alarms":
+            yield f"verify.py when all is done: {one}"
+    policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
+    weaker = policy | {"Statement": [one for one in policy["Statement"] if one["Sid"] != "OnlyNewObjects"]}
+    breaks = {
+        "bucket versions": lambda: s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"}),
+        "bucket access": lambda: s3.delete_public_access_block(Bucket=bucket),
+        "bucket policy": lambda: s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(weaker)),
+        "bucket lifecycle": lambda: lifecycle(s3, bucket, 2),
+        "lease table": lambda: dynamodb.update_table(TableName="kinetide", DeletionProtectionEnabled=False),
+    }
+    for breaks_it in breaks.values():
+        breaks_it()
+    found = verify(url)
+    for name in breaks:
+        if found[name]["state"] == "ok":
+            yield f"verify.py does not notice what was done to: {name}"
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy))
+
+
+def lifecycle(s3, bucket, days):
+    rules = [
+        {"ID": "landing", "Status": "Enabled", "Filter": {"Prefix": "raw/landing/"}, "Expiration": {"Days": days}},
+        {
+            "ID": "unfinished", "Status": "Enabled", "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+        },
+    ]  # fmt: skip
+    s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
+
+
 def until(what, condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition():
@@ -358,8 +427,9 @@ def answers(port):
 def play(kinetide, url, folder):
     data, _ = create(url, "data", DATA["whole"])
     handed = {key: data[key] for key in ("StreamName", "KeyArn", "LandingBucket", "Prefix", "TableName", "FirehoseName")}
-    service, names = create(url, "service", SERVICE["whole"] | handed | {"OwnMetrics": "no"})
+    service, names = create(url, "service", SERVICE["whole"] | handed | {"OwnMetrics": "no", "MaxTasks": 2})
     wrong = list(looked_at(url, data, service, names))
+    wrong += verified(url, data)
     lease_table_again(url, service["LeaseTable"])
     task = client("ecs", url).describe_task_definition(taskDefinition=names["TaskDefinition"])["taskDefinition"]
     bucket = data["LandingBucket"]

@@ -123,7 +123,7 @@ fn flags(command: &Command, found: &mut BTreeSet<String>) {
 fn without_other_programs(text: &str) -> String {
     let mut more = false;
     let ours = text.lines().filter(|line| {
-        let other = more || ["aws ", "docker "].iter().any(|program| line.starts_with(program));
+        let other = more || ["aws ", "docker ", "python3 "].iter().any(|program| line.starts_with(program));
         more = other && line.ends_with('\\');
         !other
     });

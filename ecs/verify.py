@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Looks at a deployed environment, item by item, and says what is not as the templates want it. Changes nothing.
+
+Needs boto3 and permissions to read. Exit code: 0 all is well, 1 something is not or could not be read, 2 wrong arguments.
+"""
+
+import argparse
+import json
+import sys
+
+import boto3
+import botocore.exceptions
+
+
+class Wrong(Exception):
+    """What is wrong, and what to do."""
+
+
+def need(condition, what):
+    if not condition:
+        raise Wrong(what)
+
+
+class Environment:
+    def __init__(self, service, region, endpoint):
+        self.session = boto3.Session(region_name=region)
+        self.endpoint = endpoint
+        self.outputs, self.parameters = self.stack(service)
+
+    def client(self, name):
+        return self.session.client(name, endpoint_url=self.endpoint)
+
+    def stack(self, name):
+        """Outputs and parameters of a stack."""
+        stack = self.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+        return (
+            {one["OutputKey"]: one.get("OutputValue", "") for one in stack.get("Outputs", [])},
+            {one["ParameterKey"]: one.get("ParameterValue", "") for one in stack.get("Parameters", [])},
+        )
+
+    def parameter(self, name):
+        return self.parameters.get(name, "")
+
+    def bucket(self):
+        return self.parameter("LandingBucket")
+
+
+def stream(env):
+    name = env.parameter("StreamName")
+    found = env.client("kinesis").describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+    need(found["StreamStatus"] in ("ACTIVE", "UPDATING"), f"its status is {found['StreamStatus']}: wait until it is ACTIVE")
+    need(found["RetentionPeriodHours"] >= 24, "its retention is below a day")
+    shards = found["OpenShardCount"]
+    tasks = int(env.parameter("MaxTasks") or 0)
+    need(tasks <= shards, f"MaxTasks is {tasks} and there are {shards} shards: the other tasks get no lease")
+    return f"{name}, {shards} shards, {found['RetentionPeriodHours']} hours"
+
+
+def stream_encryption(env):
+    found = env.client("kinesis").describe_stream_summary(StreamName=env.parameter("StreamName"))["StreamDescriptionSummary"]
+    need(found.get("EncryptionType") == "KMS", "it is not encrypted: update the stack of data.yaml")
+    return "KMS"
+
+
+def record_distribution(env):
+    found = env.client("kinesis").describe_stream_summary(StreamName=env.parameter("StreamName"))["StreamDescriptionSummary"]
+    strategy = found.get("RecordDistributionStrategy", "not AUTO")
+    need(strategy != "AUTO", "AUTO ignores partition keys: records of one key are in several shards, without an order")
+    return strategy
+
+
+def table_view(env):
+    name = env.parameter("TableName")
+    if not name:
+        return None
+    view = env.client("dynamodb").describe_table(TableName=name)["Table"].get("StreamSpecification", {}).get("StreamViewType")
+    need(view in ("NEW_AND_OLD_IMAGES", "NEW_IMAGE", None), f"its stream view is {view}: rows need new images")
+    return view or "no DynamoDB stream, which Kinesis does not need"
+
+
+def table_destination(env):
+    name = env.parameter("TableName")
+    if not name:
+        return None
+    found = env.client("dynamodb").describe_kinesis_streaming_destination(TableName=name)["KinesisDataStreamDestinations"]
+    active = [one["StreamArn"] for one in found if one["DestinationStatus"] == "ACTIVE"]
+    right = [arn for arn in active if arn.endswith(f"stream/{env.parameter('StreamName')}")]
+    need(right, f"no active destination to the stream ({found}): enable it")
+    return "ACTIVE"
+
+
+def lease_table(env):
+    name = env.outputs["LeaseTable"]
+    table = env.client("dynamodb").describe_table(TableName=name)["Table"]
+    need([one["AttributeName"] for one in table["KeySchema"]] == ["leaseKey"], "its key is not leaseKey: it is another table")
+    indexes = {one["IndexName"] for one in table.get("GlobalSecondaryIndexes", [])}
+    need("LeaseOwnerToLeaseKeyIndex" in indexes, "it has no index LeaseOwnerToLeaseKeyIndex: update the stack")
+    need(table.get("DeletionProtectionEnabled"), "it can be deleted: set DeletionProtection=true")
+    return name
+
+
+def bucket_access(env):
+    s3, bucket = env.client("s3"), env.bucket()
+    block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    need(all(block.values()), "public access is not blocked")
+    return bucket
+
+
+def bucket_versions(env):
+    status = env.client("s3").get_bucket_versioning(Bucket=env.bucket()).get("Status")
+    need(status == "Enabled", "it keeps no versions: enable versioning")
+    return status
+
+
+def bucket_encryption(env):
+    rules = env.client("s3").get_bucket_encryption(Bucket=env.bucket())["ServerSideEncryptionConfiguration"]["Rules"]
+    algorithm = rules[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"]
+    need(algorithm.startswith("aws:kms"), f"objects are encrypted with {algorithm}")
+    return algorithm
+
+
+def bucket_lifecycle(env):
+    rules = env.client("s3").get_bucket_lifecycle_configuration(Bucket=env.bucket())["Rules"]
+    rules = [rule for rule in rules if rule["Status"] == "Enabled"]
+    need(any("AbortIncompleteMultipartUpload" in rule for rule in rules), "no rule aborts unfinished uploads")
+    summary = env.client("kinesis").describe_stream_summary(StreamName=env.parameter("StreamName"))["StreamDescriptionSummary"]
+    days = summary["RetentionPeriodHours"] / 24 + 1
+    for rule in rules:
+        prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
+        expires = rule.get("Expiration", {}).get("Days")
+        if expires and f"{env.parameter('Prefix')}/landing/".startswith(prefix):
+            need(expires >= days, f"landing objects are deleted after {expires} days; they must stay {days:g} (docs/DELIVERY.md)")
+    return f"{len(rules)} rules"
+
+
+def bucket_policy(env):
+    policy = json.loads(env.client("s3").get_bucket_policy(Bucket=env.bucket())["Policy"])
+    denies = [one for one in policy["Statement"] if one["Effect"] == "Deny"]
+    new = [one for one in denies if one.get("Condition", {}).get("Null", {}).get("s3:if-none-match") == "true"]
+    need(new, "objects can be replaced: no statement demands If-None-Match (docs/AWS-ACCESS.md)")
+    resources = [resource for one in new for resource in ([one["Resource"]] if isinstance(one["Resource"], str) else one["Resource"])]
+    for folder in ("landing", "errors"):
+        wanted = f"{env.parameter('Prefix')}/{folder}/"
+        covered = any((wanted + "*").startswith(one.split(":::", 1)[1].partition("/")[2].rstrip("*")) for one in resources)
+        need(covered, f"objects below {wanted} can be replaced")
+    need(any("aws:SecureTransport" in json.dumps(one) for one in denies), "plain HTTP is not denied")
+    return "no object can be replaced"
+
+
+def firehose(env):
+    name = env.parameter("FirehoseName")
+    if not name:
+        return None
+    found = env.client("firehose").describe_delivery_stream(DeliveryStreamName=name)["DeliveryStreamDescription"]
+    need(found["DeliveryStreamStatus"] == "ACTIVE", f"its status is {found['DeliveryStreamStatus']}")
+    need(found["DeliveryStreamType"] == "DirectPut", "its source is not Direct PUT")
+    return name
+
+
+def tasks(env):
+    cluster, service = env.outputs["Cluster"], env.outputs["Service"]
+    (found,) = env.client("ecs").describe_services(cluster=cluster, services=[service])["services"]
+    events = "; ".join(event["message"] for event in found.get("events", [])[:2])
+    running, desired = found["runningCount"], found["desiredCount"]
+    need(running >= desired > 0, f"{running} of {desired} tasks run. {events} (docs/runbooks/tasks-missing.md)")
+    return f"{running} tasks"
+
+
+def task_role(env):
+    role = env.outputs["TaskRoleArn"].rsplit("/", 1)[1]
+    policies = env.client("iam").list_role_policies(RoleName=role)["PolicyNames"]
+    need(policies, "it has no policy: update the stack")
+    return role
+
+
+def alarms(env):
+    prefix = env.parameter("Application")
+    found = env.client("cloudwatch").describe_alarms(AlarmNamePrefix=prefix, AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+    composite = " ".join(alarm["AlarmRule"] for alarm in found.get("CompositeAlarms", []))
+    every = found["MetricAlarms"] + found.get("CompositeAlarms", [])
+    need(every, "there are none: update the stack")
+    silent = [one["AlarmName"] for one in every if not one["AlarmActions"] and f'"{one["AlarmName"]}"' not in composite]
+    need(not silent, f"nobody is told of {', '.join(silent)}")
+    off = [one["AlarmName"] for one in every if not one["ActionsEnabled"]]
+    need(not off, f"actions are switched off: {', '.join(off)}")
+    firing = [one["AlarmName"] for one in every if one["StateValue"] == "ALARM"]
+    need(not firing, f"firing now: {', '.join(firing)}")
+    return f"{len(every)} alarms"
+
+
+def pages(env):
+    topic = env.outputs["PageTopicArn"]
+    found = env.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    confirmed = [one for one in found if one["SubscriptionArn"].startswith("arn:")]
+    need(confirmed, "nobody gets pages: subscribe to the topic, or confirm the subscription")
+    return f"{len(confirmed)} subscriptions"
+
+
+CHECKS = {
+    "stream": stream,
+    "stream encryption": stream_encryption,
+    "record distribution": record_distribution,
+    "table view": table_view,
+    "table destination": table_destination,
+    "lease table": lease_table,
+    "bucket access": bucket_access,
+    "bucket versions": bucket_versions,
+    "bucket encryption": bucket_encryption,
+    "bucket lifecycle": bucket_lifecycle,
+    "bucket policy": bucket_policy,
+    "firehose": firehose,
+    "tasks": tasks,
+    "task role": task_role,
+    "alarms": alarms,
+    "pages": pages,
+}
+
+
+def checked(env):
+    for name, check in CHECKS.items():
+        try:
+            said = check(env)
+            yield {"check": name, "state": "not used" if said is None else "ok", "text": said or ""}
+        except Wrong as wrong:
+            yield {"check": name, "state": "wrong", "text": str(wrong)}
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            yield {"check": name, "state": "unknown", "text": f"could not be read: {error}"}
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--service", default="kinetide", help="name of the stack of service.yaml [default: kinetide]")
+    arguments.add_argument("--region", help="AWS region [default: from the environment]")
+    arguments.add_argument("--endpoint-url", help="endpoint of all services [default: AWS]")
+    arguments.add_argument("--json", action="store_true", help="print an array of objects: check, state, text")
+    arguments = arguments.parse_args()
+    try:
+        env = Environment(arguments.service, arguments.region, arguments.endpoint_url)
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        print(f"error: the stack {arguments.service} could not be read: {error}", file=sys.stderr)
+        sys.exit(1)
+    found = list(checked(env))
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+    else:
+        for one in found:
+            print(f"{one['state']:8}  {one['check']:20}  {one['text']}")
+    sys.exit(0 if all(one["state"] in ("ok", "not used") for one in found) else 1)
+
+
+if __name__ == "__main__":
+    main()
