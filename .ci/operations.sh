@@ -55,6 +55,7 @@ check_scrape() {
 # The templates, then what they deploy on an emulator, with a worker that runs with the settings of the task.
 check_templates() {
   timeout 300 "$operations" "$ci/operations/templates.py"
+  timeout 60 "$operations" "$ci/operations/alarms.py"
 }
 
 check_deploy() {
