@@ -1,4 +1,8 @@
-"""Draws the Grafana dashboards from scraped data. Not Grafana: the same queries, layout and units, with other means."""
+"""Draws the Grafana dashboards from scraped data. Not Grafana: the same queries, layout and units, with other means.
+
+Needs matplotlib. CI does not draw: run `scrape.py KINETIDE prometheus --calm 90 --pictures docs/dashboards` after a change of the
+dashboards, and look at the pictures.
+"""
 
 import io
 import json
