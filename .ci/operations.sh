@@ -88,6 +88,7 @@ check_terraform() {
 # The parts wait more than they compute, so they run side by side.
 check_operations() {
   local part failed=0 pids=()
+  export PYTHONDONTWRITEBYTECODE=1
   for part in alerts dashboards templates deploy scrape runbooks terraform; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
