@@ -6,6 +6,7 @@
 //! Does not own: what the clients do. `docs/AWS-ACCESS.md` has the table.
 
 mod arn;
+mod cloudwatch;
 mod credentials;
 mod kinesis;
 mod network;
@@ -30,6 +31,7 @@ use credentials::OnThisMachine;
 use network::Network;
 
 pub use arn::{BadArn, RoleArn, StreamAddress, StreamArn};
+pub use cloudwatch::{CloudWatch, NotPut};
 pub use credentials::{Kept, NoCredentials};
 pub use kinesis::{OfStream, stream_config};
 pub use role::{AssumeRole, ExternalId, SessionName};

@@ -20,12 +20,13 @@ use crate::deliver::{LakeUrl, S3Settings, Sink};
 use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
+use crate::telemetry::cloudwatch::Level;
 use crate::transform::Transform;
 
 #[cfg(feature = "cli")]
 pub use access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 #[cfg(feature = "cli")]
-pub use args::{FirehoseGzip, PendingFormatSetting, RunArgs};
+pub use args::{CloudWatchSetting, FirehoseGzip, PendingFormatSetting, RunArgs};
 #[cfg(feature = "local")]
 pub use check::local_folder;
 pub use check::{application, folder, lake, layout, stream, table_name};
@@ -74,8 +75,19 @@ pub struct Config {
     pub ecs_metadata_uri: Option<String>,
     /// AWS region, if set.
     pub region: Option<String>,
+    /// Metrics for CloudWatch, if any are sent.
+    pub cloudwatch: Option<CloudWatchConfig>,
     /// Endpoints, if set.
     pub endpoints: Endpoints,
+}
+
+/// Metrics for CloudWatch.
+#[derive(Clone, Debug)]
+pub struct CloudWatchConfig {
+    /// How much is sent.
+    pub level: Level,
+    /// Where to; none: the application.
+    pub namespace: Option<String>,
 }
 
 /// Where rows land, and how.
@@ -131,6 +143,8 @@ pub struct Endpoints {
     pub s3: Option<String>,
     /// Of Firehose.
     pub firehose: Option<String>,
+    /// Of CloudWatch.
+    pub cloudwatch: Option<String>,
 }
 
 /// A setting that cannot be used.
@@ -176,6 +190,7 @@ impl Config {
             stop_with_parent: false,
             ecs_metadata_uri: None,
             region: None,
+            cloudwatch: None,
             endpoints: Endpoints::default(),
         }
     }

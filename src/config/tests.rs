@@ -60,6 +60,9 @@ fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
         ("--firehose", "a/b"),
         ("--settings", "/does/not/exist.toml"),
         ("--s3-sse", "kms"),
+        ("--cloudwatch-namespace", "AWS/Kinesis"),
+        ("--cloudwatch-namespace", "a b"),
+        ("--cloudwatch-endpoint", "localhost:1"),
     ] {
         let text = match setting {
             "--stream" | "--lake" => {

@@ -20,7 +20,7 @@ use crate::deliver::{Backoff, Created, MayCreate, SinkError, calls, retry_until}
 use crate::fetch::BytePermit;
 use crate::shard::{Checkpoint, Position};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow};
-use crate::telemetry::status::Side;
+use crate::telemetry::status::{ShardHandle, Side};
 use crate::transform::ErrorCode;
 
 /// Objects of one batch that are under way at the same time.
@@ -50,7 +50,8 @@ struct Landed {
     dead_letters: Vec<(ErrorCode, u64)>,
 }
 
-fn report_landed(landed: &Landed) {
+fn report_landed(landed: &Landed, status: &ShardHandle) {
+    status.landed(landed.records, landed.bytes, landed.dead_letters.iter().map(|(_, letters)| letters).sum());
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     metrics::batch_delivered(size(landed.records), size(landed.bytes));
     for (reason, letters) in &landed.dead_letters {
@@ -116,7 +117,7 @@ impl Steps {
                 }
                 Step::Read(checkpoint) => {
                     if let Some(landed) = landed {
-                        report_landed(&landed);
+                        report_landed(&landed, &self.row.status);
                     }
                     if rebuilt {
                         let how = if repaired { RecoveredHow::Repaired } else { RecoveredHow::Finished };
@@ -130,7 +131,7 @@ impl Steps {
                 }
                 Step::Finished => {
                     if let Some(landed) = landed {
-                        report_landed(&landed);
+                        report_landed(&landed, &self.row.status);
                     }
                     return Outcome::Finished;
                 }
@@ -385,6 +386,7 @@ impl Steps {
         started: Instant,
     ) {
         metrics::deliver_retried();
+        self.row.status.deliver_failed();
         if tries.is_power_of_two() {
             let shard = self.row.lease.key();
             tracing::warn!(%shard, sink, action, tries, ?wait, reason, "delivery failed, retrying");

@@ -294,6 +294,7 @@ impl Run {
         }
         if matches!(call, Call::Done) {
             self.status.delivered(records.len());
+            self.status.landed(records.len() as u64, records.page.bytes() as u64, 0);
         }
         call
     }

@@ -2,6 +2,7 @@
 //! knows every module.
 
 mod builder;
+mod cloudwatch;
 mod streams;
 
 use std::net::SocketAddr;
@@ -112,6 +113,10 @@ pub async fn run_until(
         warnings: warnings(&config),
     };
     let status = Status::new(facts, config.failover * 2);
+    let exporter = match &config.cloudwatch {
+        Some(cloudwatch) => Some(cloudwatch::exporter(cloudwatch, &config, &status).await?),
+        None => None,
+    };
     let address = listener.as_ref().map(|(_, address)| tracing::field::display(address));
     tracing::info!(
         worker = %config.worker, application = config.application,
@@ -173,6 +178,9 @@ pub async fn run_until(
         });
     }
     edge.spawn(streams.follow(Arc::clone(&shared), served.clone()));
+    if let Some(exporter) = exporter {
+        edge.spawn(exporter.run(served.clone()));
+    }
     let mut parent = JoinSet::new();
     if config.stop_with_parent {
         let stop = stop.clone();

@@ -180,6 +180,13 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
     ),
     ("kinetide_lease_table_lost", Gauge, Unit::Count, "1 while the lease table is gone."),
     ("kinetide_shards_ended_total", Counter, Unit::Count, "Closed shards read to their end."),
+    ("kinetide_cloudwatch_calls_total", Counter, Unit::Count, "PutMetricData calls, by outcome: ok, failed."),
+    (
+        "kinetide_cloudwatch_dropped_total",
+        Counter,
+        Unit::Count,
+        "Metrics for CloudWatch given up: they could not be sent in time, or were refused.",
+    ),
     (
         "kinetide_log_lines_dropped_total",
         Counter,
@@ -192,6 +199,7 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
 const LABELS: &[(&str, &str, &[&str])] = &[
     ("kinetide_objects_delivered_total", "outcome", &["created", "existed", "foreign"]),
     ("kinetide_firehose_calls_total", "outcome", &["accepted", "partial", "throttled", "failed"]),
+    ("kinetide_cloudwatch_calls_total", "outcome", &["ok", "failed"]),
     ("kinetide_leases_assigned_total", "how", &["new", "unowned", "expired", "hand_off", "stuck"]),
     ("kinetide_checkpoints_total", "outcome", &["done", "not_held", "unavailable"]),
     ("kinetide_batches_recovered_total", "how", &["finished", "repaired"]),
@@ -384,7 +392,26 @@ pub fn batch_delivered(records: usize, bytes: usize) {
 /// A shard's checkpoint had left the stream's retention when reading started, or the whole shard had: records may be
 /// lost.
 pub fn checkpoint_trimmed() {
+    CHECKPOINTS_TRIMMED.fetch_add(1, Ordering::Relaxed);
     counter!("kinetide_checkpoints_trimmed_total").increment(1);
+}
+
+/// How often that was so in this process.
+pub(super) fn checkpoints_trimmed() -> u64 {
+    CHECKPOINTS_TRIMMED.load(Ordering::Relaxed)
+}
+
+static CHECKPOINTS_TRIMMED: AtomicU64 = AtomicU64::new(0);
+
+/// A call to CloudWatch came to an end.
+pub(super) fn cloudwatch_called(ok: bool) {
+    let outcome = if ok { "ok" } else { "failed" };
+    counter!("kinetide_cloudwatch_calls_total", "outcome" => outcome).increment(1);
+}
+
+/// So many metrics for CloudWatch were given up.
+pub(super) fn cloudwatch_dropped(data: u64) {
+    counter!("kinetide_cloudwatch_dropped_total").increment(data);
 }
 
 /// An object is in the lake.

@@ -3,6 +3,7 @@
 //! Owns: every metric name, the log format, the HTTP endpoints, how busy this process is.
 //! Does not own: the facts; modules report them by calling functions of `metrics`.
 
+pub mod cloudwatch;
 pub mod cpu;
 pub mod fleet;
 pub mod health;
@@ -18,5 +19,6 @@ pub mod pulse;
 pub mod scrape;
 pub mod snapshot;
 pub mod status;
+mod tally;
 pub mod trouble;
 pub mod waiting;

@@ -98,6 +98,8 @@ fn head(text: &mut String, name: &str, help: &str) {
 /// What Prometheus expects of every process, and what only the process knows of itself.
 fn process(snapshot: &Snapshot) -> String {
     let fleet = snapshot.fleet.as_ref();
+    let cloudwatch = snapshot.cloudwatch.as_ref();
+    let failing_ms = cloudwatch.map(|export| export.trouble.as_ref().map_or(0, |trouble| trouble.for_ms));
     #[expect(clippy::cast_precision_loss, reason = "a time in seconds, exact to the microsecond for ages")]
     let started = snapshot.started_us as f64 / 1e6;
     let gauges = [
@@ -116,6 +118,11 @@ fn process(snapshot: &Snapshot) -> String {
             "kinetide_leader_overdue_seconds",
             "How long the fleet has been without a leader although it should have one, in seconds; 0 while it has one.",
             fleet.and_then(|fleet| fleet.leader_overdue_ms).map(|ms| as_f64(ms) / 1000.0),
+        ),
+        (
+            "kinetide_cloudwatch_trouble_seconds",
+            "How long metrics could not be sent to CloudWatch, in seconds; 0 without trouble.",
+            failing_ms.map(|ms| as_f64(ms) / 1000.0),
         ),
     ];
     let mut text = String::new();

@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 
+use super::cloudwatch::ExportSnapshot;
 use super::fleet::FleetSnapshot;
 use super::trouble::TroubleSnapshot;
 
@@ -83,6 +84,8 @@ pub struct Snapshot {
     pub delivered_age_ms: Option<u64>,
     /// Calls of the lease coordinator that fail, the longest first.
     pub troubles: Vec<TroubleSnapshot>,
+    /// How metrics are sent to CloudWatch, if they are.
+    pub cloudwatch: Option<ExportSnapshot>,
     /// The fleet, as far as this worker sees it.
     pub fleet: Option<FleetSnapshot>,
     /// One entry for each shard that this process has a consumer for, by id.

@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::cloudwatch::Export;
 use super::fleet::FleetSnapshot;
 use super::health::{HALTED, Phase, Readiness, readiness};
 use super::pulse::Pulse;
 pub use super::snapshot::{Delivery, ProcessFacts, ShardSnapshot, ShardState, Snapshot};
+use super::tally::{ByShard, Tallies, Tally};
 use super::trouble::{TroubleSnapshot, Troubles};
 use super::waiting::Waits;
 use crate::clock;
@@ -52,6 +54,8 @@ pub struct Status {
     table_lost: AtomicBool,
     fleet: OnceLock<FleetSource>,
     coordinator: OnceLock<(Arc<Troubles>, Arc<Pulse>)>,
+    export: OnceLock<Arc<Export>>,
+    done: Tallies,
     streams: Mutex<Vec<String>>,
     settings_problem: Mutex<Option<String>>,
     shards: Mutex<BTreeMap<ShardName, Arc<Mutex<ShardFacts>>>>,
@@ -110,6 +114,8 @@ impl Status {
             clock_off_us: AtomicI64::new(0),
             fleet: OnceLock::new(),
             coordinator: OnceLock::new(),
+            export: OnceLock::new(),
+            done: Tallies::default(),
             streams: Mutex::default(),
             settings_problem: Mutex::default(),
             shards: Mutex::default(),
@@ -139,6 +145,17 @@ impl Status {
     /// Shows the troubles of the lease coordinator, and whether its loops go round. Only the first ones count.
     pub fn watch(&self, troubles: Arc<Troubles>, pulse: Arc<Pulse>) {
         self.coordinator.get_or_init(|| (troubles, pulse));
+    }
+
+    /// Shows how metrics are sent to CloudWatch, and counts for it from now on what is done. Only the first counts.
+    pub(super) fn exports(&self, export: Arc<Export>) {
+        self.export.get_or_init(|| export);
+        self.done.begin();
+    }
+
+    /// What was done by each shard since the last time.
+    pub(super) fn take_done(&self) -> ByShard {
+        self.done.take()
     }
 
     /// What a restart would mend, if anything: a loop of the process that does not come back.
@@ -227,6 +244,7 @@ impl Status {
             millis_behind_latest: shards.iter().filter_map(|s| s.millis_behind_latest).max(),
             delivered_age_ms: shards.iter().filter_map(|s| s.delivered_age_ms).max(),
             troubles,
+            cloudwatch: self.export.get().map(|export| export.snapshot()),
             fleet: self.fleet.get().map(|source| source()),
             shards,
         }
@@ -435,6 +453,17 @@ impl ShardHandle {
     /// Records landed and committed just now.
     pub fn delivered(&self, records: usize) {
         self.facts().records_delivered += records as u64;
+    }
+
+    /// So much is in the lake and committed, or done by a processor.
+    pub fn landed(&self, records: u64, bytes: u64, dead_letters: u64) {
+        let landed = Tally { records, bytes, dead_letters, deliver_failures: 0 };
+        self.status.done.add(&self.name, landed);
+    }
+
+    /// A try to deliver failed.
+    pub fn deliver_failed(&self) {
+        self.status.done.add(&self.name, Tally { deliver_failures: 1, ..Tally::default() });
     }
 
     /// Something went wrong on one side, which goes on all the same. Never holds values of records.

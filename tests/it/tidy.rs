@@ -154,6 +154,8 @@ const PURE: &[&str] = &[
     "src/shard/graph.rs",
     "src/shard/position.rs",
     "src/shard/stream.rs",
+    "src/telemetry/cloudwatch/pack.rs",
+    "src/telemetry/cloudwatch/series.rs",
     "src/telemetry/health.rs",
     "src/transform/",
     "src/trial/scene/reshard.rs",

@@ -236,7 +236,7 @@ pub(super) struct Worker {
     pub(super) id: String,
     child: Child,
     http: String,
-    log: PathBuf,
+    pub(super) log: PathBuf,
 }
 
 impl Worker {

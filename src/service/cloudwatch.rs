@@ -1,0 +1,42 @@
+//! Metrics for CloudWatch: settings and a client of AWS → the task that sends them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{StartError, seed};
+use crate::aws::{CloudWatch, sdk_config};
+use crate::clock::wall_clock_us;
+use crate::config::{CloudWatchConfig, Config};
+use crate::telemetry::cloudwatch::{Exporter, ExporterSettings, PutFailed};
+use crate::telemetry::status::Status;
+
+/// Alarms of standard metrics look at whole minutes.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// What sends the metrics of `status`. CloudWatch itself is not asked: it may be out of reach for as long as it likes.
+pub(super) async fn exporter(
+    cloudwatch: &CloudWatchConfig,
+    config: &Config,
+    status: &Arc<Status>,
+) -> Result<Exporter, StartError> {
+    let sdk = sdk_config(config.endpoints.cloudwatch.as_deref(), config.region.as_deref()).await;
+    let client = CloudWatch::new(&sdk).await.map_err(|problem| StartError::new("CloudWatch", problem))?;
+    let client = Arc::new(client);
+    let settings = ExporterSettings {
+        level: cloudwatch.level,
+        namespace: cloudwatch.namespace.clone().unwrap_or_else(|| config.application.clone()),
+        application: config.application.clone(),
+        several: config.streams.several,
+        every: EVERY,
+        seed: seed(),
+        wall_clock: Box::new(wall_clock_us),
+        put: Box::new(move |metrics| {
+            let client = Arc::clone(&client);
+            Box::pin(async move {
+                let put = client.put(metrics).await;
+                put.map_err(|refused| PutFailed { cause: refused.to_string(), for_ever: refused.for_ever })
+            })
+        }),
+    };
+    Ok(Exporter::new(settings, Arc::clone(status)))
+}

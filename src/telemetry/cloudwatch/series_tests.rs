@@ -1,0 +1,170 @@
+//! What is sent of a process, and what is left out.
+
+use super::*;
+use crate::telemetry::fleet::{FleetSnapshot, LedSnapshot, ReasonSnapshot, WorkerSnapshot};
+use crate::telemetry::snapshot::ShardState;
+
+fn snapshot(streams: &[&str], fleet: Option<FleetSnapshot>, shards: Vec<ShardSnapshot>) -> Snapshot {
+    let status = crate::telemetry::status::Status::new(
+        crate::telemetry::status::tests::facts("w"),
+        std::time::Duration::from_secs(20),
+    );
+    status.set_streams(streams.iter().map(ToString::to_string).collect());
+    Snapshot { fleet, shards, ..status.snapshot() }
+}
+
+fn shard(stream: &str, shard: &str, behind_ms: Option<u64>, age_ms: Option<u64>) -> ShardSnapshot {
+    ShardSnapshot {
+        stream: stream.to_owned(),
+        millis_behind_latest: behind_ms,
+        delivered_age_ms: age_ms,
+        ..ShardSnapshot::of(shard, ShardState::Reading)
+    }
+}
+
+fn reason(shards: usize, longest_ms: Option<u64>) -> ReasonSnapshot {
+    ReasonSnapshot { shards, longest_ms }
+}
+
+fn moment<'a>(level: Level, snapshot: Option<&'a Snapshot>, done: &'a ByShard) -> Moment<'a> {
+    Moment { level, several: false, snapshot, application: "app", done, trimmed: 0, seconds: 60.0 }
+}
+
+/// Name and dimensions in one spelling → values.
+fn shown(moment: &Moment<'_>) -> BTreeMap<String, Vec<f64>> {
+    let mut all = BTreeMap::new();
+    for datum in data(moment) {
+        let dimensions = datum.dimensions.iter().map(|(name, value)| format!("{name}={value}"));
+        let name = format!("{} {}", datum.name, dimensions.collect::<Vec<_>>().join(","));
+        assert!(all.insert(name, datum.values).is_none(), "each metric once");
+    }
+    all
+}
+
+fn expected(metrics: &[(&str, &[f64])]) -> BTreeMap<String, Vec<f64>> {
+    metrics.iter().map(|(name, values)| ((*name).to_owned(), values.to_vec())).collect()
+}
+
+#[test]
+fn a_leader_sends_all_there_is() {
+    let led = LedSnapshot {
+        workers: vec![
+            WorkerSnapshot { worker: "a".to_owned(), active: true, leases: 2 },
+            WorkerSnapshot { worker: "b".to_owned(), active: false, leases: 0 },
+        ],
+        reasons: [
+            ("owner_silent", reason(2, Some(9_000))),
+            ("unowned", reason(1, None)),
+            ("waiting_for_parents", reason(5, Some(90_000))),
+        ]
+        .into(),
+        ..LedSnapshot::default()
+    };
+    let fleet = FleetSnapshot { leader_overdue_ms: Some(0), led: Some(led), ..FleetSnapshot::default() };
+    let shards = vec![shard("trades", "1", Some(250), Some(1_500)), shard("trades", "2", None, None)];
+    let snapshot = snapshot(&["trades"], Some(fleet), shards);
+    // A shard that has left counts too.
+    let tally = Tally { records: 60, bytes: 6_000, dead_letters: 1, deliver_failures: 2 };
+    let done = ["2", "gone"].map(|shard| (("trades".to_owned(), shard.to_owned()), tally)).into();
+    let mut moment = moment(Level::Summary, Some(&snapshot), &done);
+    moment.trimmed = 3;
+    let (app, stream) = ("Application=app", "Application=app,Stream=trades");
+    let named = |name: &str, of: &str| format!("{name} {of}");
+    let summary = expected(&[
+        (&named("CheckpointsTrimmed", app), &[3.0]),
+        (&named("LeaderOverdueSeconds", app), &[0.0]),
+        (&named("ShardsNotRead", app), &[3.0]),
+        (&named("ShardsNotReadSeconds", app), &[9.0]),
+        ("NumWorkers Operation=LeaseAssignmentManager", &[1.0]),
+        ("MillisBehindLatest Operation=ApplicationTracker", &[250.0]),
+        (&named("DeliveredAge", stream), &[1.5]),
+        (&named("MillisBehindLatest", stream), &[250.0]),
+        (&named("RecordsDelivered", stream), &[120.0]),
+        (&named("BytesDelivered", stream), &[12_000.0]),
+        (&named("RecordsPerSecond", stream), &[2.0]),
+        (&named("DeadLetters", stream), &[2.0]),
+        (&named("DeliverFailures", stream), &[4.0]),
+        (&named("LeasesHeld", stream), &[2.0]),
+    ]);
+    assert_eq!(summary.len(), 6 + 8, "as the help and docs/OPERATING.md say");
+    assert_eq!(shown(&moment), summary);
+
+    moment.level = Level::Detailed;
+    let mut detailed = shown(&moment);
+    detailed.retain(|name, _| name.contains("ShardId"));
+    let of_kcl = |shard: &str| format!("Operation=ProcessTask,ShardId={shard}");
+    let of_ours = |shard: &str| format!("Application=app,Stream=trades,ShardId={shard}");
+    let per_shard = expected(&[
+        (&named("RecordsProcessed", &of_kcl("1")), &[0.0]),
+        (&named("DataBytesProcessed", &of_kcl("1")), &[0.0]),
+        (&named("MillisBehindLatest", &of_kcl("1")), &[250.0]),
+        (&named("DeliveredAge", &of_ours("1")), &[1.5]),
+        (&named("RecordsProcessed", &of_kcl("2")), &[60.0]),
+        (&named("DataBytesProcessed", &of_kcl("2")), &[6_000.0]),
+        (&named("RecordsProcessed", &of_kcl("gone")), &[60.0]),
+        (&named("DataBytesProcessed", &of_kcl("gone")), &[6_000.0]),
+    ]);
+    assert_eq!(detailed, per_shard);
+    moment.several = true;
+    assert!(shown(&moment).contains_key("RecordsProcessed Operation=ProcessTask,ShardId=1,StreamId=trades"));
+}
+
+#[test]
+fn what_is_unknown_is_left_out_and_never_zero() {
+    let done = ByShard::new();
+    let follower = FleetSnapshot::default();
+    let snapshot = snapshot(&["trades"], Some(follower), vec![shard("trades", "1", None, None)]);
+    let names = |moment: &Moment<'_>| -> Vec<String> { shown(moment).into_keys().collect() };
+    assert_eq!(
+        names(&moment(Level::Detailed, Some(&snapshot), &done)),
+        [
+            "BytesDelivered Application=app,Stream=trades",
+            "CheckpointsTrimmed Application=app",
+            "DataBytesProcessed Operation=ProcessTask,ShardId=1",
+            "DeadLetters Application=app,Stream=trades",
+            "DeliverFailures Application=app,Stream=trades",
+            "LeasesHeld Application=app,Stream=trades",
+            "RecordsDelivered Application=app,Stream=trades",
+            "RecordsPerSecond Application=app,Stream=trades",
+            "RecordsProcessed Operation=ProcessTask,ShardId=1",
+        ]
+    );
+    // After the end there are counts only.
+    let tally = Tally { records: 1, ..Tally::default() };
+    let done = [(("trades".to_owned(), "1".to_owned()), tally)].into();
+    assert_eq!(
+        names(&moment(Level::Summary, None, &done)),
+        [
+            "BytesDelivered Application=app,Stream=trades",
+            "CheckpointsTrimmed Application=app",
+            "DeadLetters Application=app,Stream=trades",
+            "DeliverFailures Application=app,Stream=trades",
+            "RecordsDelivered Application=app,Stream=trades",
+        ]
+    );
+}
+
+#[test]
+fn that_no_shard_waits_is_known_and_for_how_long_may_not_be() {
+    let done = ByShard::new();
+    for (reasons, shards, seconds) in [
+        (vec![], 0.0, Some(0.0)),
+        (vec![("waiting_for_parents", reason(1, Some(5_000)))], 0.0, Some(0.0)),
+        (vec![("unowned", reason(2, None))], 2.0, None),
+    ] {
+        let led = LedSnapshot { reasons: reasons.into_iter().collect(), ..LedSnapshot::default() };
+        let fleet = FleetSnapshot { led: Some(led), ..FleetSnapshot::default() };
+        let snapshot = snapshot(&["trades"], Some(fleet), Vec::new());
+        let shown = shown(&moment(Level::Summary, Some(&snapshot), &done));
+        assert_eq!(shown["ShardsNotRead Application=app"], [shards]);
+        assert_eq!(shown.get("ShardsNotReadSeconds Application=app").map(|values| values[0]), seconds);
+    }
+}
+
+#[test]
+fn a_dimension_is_what_cloudwatch_takes() {
+    for (text, taken) in [("trades", "trades"), ("håll\n", "h?ll?"), ("  ", "?"), ("", "?")] {
+        assert_eq!(ascii(text), taken);
+    }
+    assert_eq!(ascii(&"x".repeat(2000)).len(), 1024);
+}

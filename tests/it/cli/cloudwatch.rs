@@ -1,0 +1,212 @@
+//! Metrics that go to CloudWatch: what a worker sends at its end, a CloudWatch that does not take them, and alarms of one
+//! that is not ours.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode};
+use kinetide::internals::aws::{CloudWatch, sdk_config};
+use kinetide::internals::clock::wall_clock_us;
+use kinetide::internals::telemetry::cloudwatch::{Exporter, ExporterSettings, Level, PutFailed};
+use kinetide::internals::telemetry::status::{Delivery, ProcessFacts, ShardState, Status};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::endpoints::{Endpoint, black_hole, serve};
+use super::eventually;
+use super::stage::Stage;
+
+/// A CloudWatch that takes everything, with what it was told.
+async fn taking() -> (Endpoint, Arc<Mutex<Vec<(HeaderMap, Value)>>>) {
+    let told = Arc::<Mutex<Vec<(HeaderMap, Value)>>>::default();
+    let keep = Arc::clone(&told);
+    let router = Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
+        keep.lock().unwrap().push((headers, serde_json::from_slice(&body).unwrap()));
+        async { "{}" }
+    });
+    (serve(router).await, told)
+}
+
+/// The counts of a worker that ends before its first minute are told with its last words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_tells_cloudwatch_what_it_did() {
+    let stage = Stage::new(2).await;
+    let (endpoint, told) = taking().await;
+    let worker = stage
+        .worker(&[
+            ("--cloudwatch", "detailed"),
+            ("--cloudwatch-namespace", "Trades/Prod"),
+            ("--cloudwatch-endpoint", &endpoint.url),
+        ])
+        .await;
+    let status = worker.status().await;
+    assert_eq!(status["cloudwatch"]["namespace"], "Trades/Prod");
+    stage.put(0..100);
+    stage.all_delivered().await;
+    worker.drain().await;
+
+    let told = told.lock().unwrap();
+    assert!(!told.is_empty(), "it was told something");
+    let mut sums = std::collections::BTreeMap::<String, f64>::new();
+    for (headers, body) in told.iter() {
+        let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+        assert_eq!(header("x-amz-target"), "GraniteServiceVersion20100801.PutMetricData");
+        assert_eq!(header("content-type"), "application/x-amz-json-1.0");
+        let signature = header("authorization");
+        assert!(signature.starts_with("AWS4-HMAC-SHA256 Credential="), "{signature}");
+        assert!(signature.contains("/monitoring/aws4_request, SignedHeaders="), "{signature}");
+        assert_eq!(body["Namespace"], "Trades/Prod");
+        for datum in body["MetricData"].as_array().unwrap() {
+            let name = datum["MetricName"].as_str().unwrap();
+            *sums.entry(name.to_owned()).or_default() += datum["Value"].as_f64().unwrap_or(0.0);
+        }
+    }
+    for (name, sum) in [("RecordsDelivered", 100.0), ("RecordsProcessed", 100.0), ("DeadLetters", 0.0)] {
+        assert_eq!(sums[name], sum, "{name}");
+    }
+    assert!(sums["BytesDelivered"] > 1000.0 && sums["BytesDelivered"] == sums["DataBytesProcessed"]);
+}
+
+/// Data are delivered, the worker is ready and drains clean, whatever CloudWatch does.
+#[tokio::test(flavor = "multi_thread")]
+async fn trouble_with_cloudwatch_touches_no_data() {
+    let throttling = Router::new().fallback(|| async {
+        let body = json!({"__type": "com.amazonaws.cloudwatch#ThrottlingException", "message": "slow down"});
+        (StatusCode::BAD_REQUEST, body.to_string())
+    });
+    let refusing = Router::new().fallback(|| async {
+        let body = json!({"__type": "InvalidParameterValueException", "message": "no"});
+        (StatusCode::BAD_REQUEST, body.to_string())
+    });
+    let (hangs, throttles, refuses) = (black_hole().await, serve(throttling).await, serve(refusing).await);
+    // A port that nobody listens on: it was ours.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = format!("http://{closed}");
+    for (endpoint, said) in [
+        (hangs.url.as_str(), "the process ends"),
+        (&throttles.url, "slow down"),
+        (&refuses.url, "CloudWatch refused them"),
+        (&closed, "check the endpoint"),
+    ] {
+        let stage = Stage::new(1).await;
+        let worker = stage.worker(&[("--cloudwatch", "summary"), ("--cloudwatch-endpoint", endpoint)]).await;
+        stage.put(0..50);
+        stage.all_delivered().await;
+        assert_eq!(worker.get("/readyz").await.0, 200);
+        let log = worker.log.clone();
+        let begun = Instant::now();
+        worker.drain().await;
+        assert!(begun.elapsed() < Duration::from_secs(15), "a drain waits two seconds at most");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains(said), "{said} is not in\n{log}");
+        assert!(log.contains("the data are not affected"), "{log}");
+    }
+}
+
+/// `KINETIDE_TEST_MINISTACK` is the endpoint of ministack 1.5.33. Its alarms look at the points of the last periods, of all
+/// dimensions together.
+#[tokio::test(flavor = "multi_thread")]
+async fn ministack_turns_an_alarm_on_and_off_again() {
+    #[expect(clippy::disallowed_methods, reason = "the switch of this test, not a setting")]
+    let Ok(endpoint) = std::env::var("KINETIDE_TEST_MINISTACK") else {
+        println!("skipped: alarms on ministack because KINETIDE_TEST_MINISTACK names no endpoint");
+        return;
+    };
+    let namespace = format!("app-{}", uuid::Uuid::new_v4());
+    let alarm = json!({
+        "AlarmName": namespace, "Namespace": namespace, "MetricName": "DeliveredAge", "Statistic": "Maximum",
+        "Dimensions": [{"Name": "Application", "Value": "app"}, {"Name": "Stream", "Value": "trades"}],
+        "Period": 10, "EvaluationPeriods": 1, "Threshold": 60, "ComparisonOperator": "GreaterThanThreshold",
+    });
+    ask(&endpoint, "PutMetricAlarm", &alarm).await;
+
+    let facts = ProcessFacts {
+        worker: "w".to_owned(),
+        application: "app".to_owned(),
+        delivery: Delivery::ExactlyOnce,
+        warnings: Vec::new(),
+    };
+    let status = Status::new(facts, Duration::from_secs(20));
+    status.set_streams(vec!["trades".to_owned()]);
+    let shard = status.shard("trades", "shardId-000000000000", ShardState::Reading, 1);
+    let client = CloudWatch::new(&sdk_config(Some(&endpoint), Some("us-east-1")).await).await.unwrap();
+    let client = Arc::new(client);
+    let settings = ExporterSettings {
+        level: Level::Detailed,
+        namespace: namespace.clone(),
+        application: "app".to_owned(),
+        several: false,
+        every: Duration::from_secs(1),
+        seed: 0,
+        wall_clock: Box::new(wall_clock_us),
+        put: Box::new(move |body| {
+            let client = Arc::clone(&client);
+            Box::pin(async move {
+                let put = client.put(body).await;
+                put.map_err(|error| PutFailed { cause: error.to_string(), for_ever: error.for_ever })
+            })
+        }),
+    };
+    let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
+    task.spawn(Exporter::new(settings, Arc::clone(&status)).run(stop.clone()));
+
+    let becomes = async |state: &str| {
+        eventually(&format!("the alarm is {state}"), || async {
+            // A page keeps the age known.
+            shard.page_fetched(Some(0));
+            shard.landed(3, 300, 0);
+            let alarms = ask(&endpoint, "DescribeAlarms", &json!({"AlarmNames": [namespace]})).await;
+            (alarms["MetricAlarms"][0]["StateValue"] == state).then_some(())
+        })
+        .await;
+    };
+    becomes("OK").await;
+    shard.oldest_undelivered(Some(wall_clock_us() - 90_000_000));
+    becomes("ALARM").await;
+    shard.oldest_undelivered(None);
+    becomes("OK").await;
+    stop.cancel();
+    task.join_next().await.unwrap().unwrap();
+    let export = status.snapshot().cloudwatch.unwrap();
+    assert!(export.trouble.is_none() && export.dropped == 0, "{export:?}");
+
+    let now = wall_clock_us() / 1_000_000;
+    let asked = json!({
+        "Namespace": namespace, "MetricName": "DeliveredAge", "StartTime": now - 300, "EndTime": now + 60,
+        "Period": 300, "Statistics": ["Maximum", "Minimum"],
+        "Dimensions": [{"Name": "Application", "Value": "app"}, {"Name": "Stream", "Value": "trades"}],
+    });
+    let found = ask(&endpoint, "GetMetricStatistics", &asked).await;
+    let points = found["Datapoints"].as_array().unwrap();
+    let most = points.iter().map(|point| point["Maximum"].as_f64().unwrap()).fold(0.0, f64::max);
+    assert!((90.0..200.0).contains(&most) && points[0]["Unit"] == "Seconds", "{found}");
+    let listed = ask(&endpoint, "ListMetrics", &json!({"Namespace": namespace})).await;
+    let listed = listed["Metrics"].as_array().unwrap();
+    let has = |name: &str, dimensions: Value| {
+        listed.iter().any(|metric| metric["MetricName"] == name && metric["Dimensions"] == dimensions)
+    };
+    let dimension = |name: &str, value: &str| json!({"Name": name, "Value": value});
+    let process_task = [dimension("Operation", "ProcessTask"), dimension("ShardId", "shardId-000000000000")];
+    assert!(has("RecordsProcessed", json!(process_task)), "{listed:?}");
+    assert!(has("CheckpointsTrimmed", json!([dimension("Application", "app")])), "{listed:?}");
+}
+
+/// One call to CloudWatch by its JSON protocol.
+async fn ask(endpoint: &str, operation: &str, input: &Value) -> Value {
+    let credential = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/monitoring/aws4_request, \
+        SignedHeaders=host, Signature=0";
+    let request = reqwest::Client::new()
+        .post(endpoint)
+        .header("x-amz-target", format!("GraniteServiceVersion20100801.{operation}"))
+        .header("content-type", "application/x-amz-json-1.0")
+        .header("authorization", credential)
+        .body(input.to_string());
+    let response = request.send().await.unwrap();
+    let (status, body) = (response.status(), response.bytes().await.unwrap());
+    assert!(status.is_success(), "{operation}: {status} {}", String::from_utf8_lossy(&body));
+    if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() }
+}
