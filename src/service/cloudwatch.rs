@@ -25,7 +25,6 @@ pub(super) async fn exporter(
     let settings = ExporterSettings {
         level: cloudwatch.level,
         namespace: cloudwatch.namespace.clone().unwrap_or_else(|| config.application.clone()),
-        application: config.application.clone(),
         several: config.streams.several,
         every: EVERY,
         seed: seed(),

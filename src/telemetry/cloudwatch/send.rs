@@ -56,8 +56,6 @@ pub struct ExporterSettings {
     pub level: Level,
     /// Namespace in CloudWatch.
     pub namespace: String,
-    /// The application.
-    pub application: String,
     /// It has, or may get, several streams.
     pub several: bool,
     /// Time between two of each metric; the workers of a fleet tell the same time of those in the same interval.
@@ -207,7 +205,6 @@ impl Exporter {
             level: self.settings.level,
             several: self.settings.several,
             snapshot: snapshot.as_ref(),
-            application: &self.settings.application,
             done: &done,
             trimmed: trimmed.saturating_sub(self.trimmed),
             seconds: (now - self.told).as_secs_f64(),

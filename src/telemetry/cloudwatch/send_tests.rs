@@ -47,7 +47,6 @@ impl Stage {
         let settings = ExporterSettings {
             level: Level::Summary,
             namespace: "app".to_owned(),
-            application: "app".to_owned(),
             several: false,
             every: Duration::from_secs(60),
             seed: 100,
@@ -203,7 +202,6 @@ async fn a_clock_that_is_set_back_does_not_silence_it() {
             ExporterSettings {
                 level: Level::Summary,
                 namespace: String::new(),
-                application: String::new(),
                 several: false,
                 every: Duration::from_secs(60),
                 seed: 100,

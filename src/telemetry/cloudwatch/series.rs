@@ -2,7 +2,7 @@
 //!
 //! Each worker sends each metric once a minute, so that Sum over a minute is the fleet where numbers add up, and Maximum is
 //! the fleet's worst where they are ages. What is unknown is left out. Names and dimensions are those of KCL where it has
-//! the metric; its namespace is the application, so that these have no dimension for it.
+//! the metric. The namespace is the application, as there: no dimension names it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,7 +37,6 @@ pub(super) struct Moment<'a> {
     pub(super) several: bool,
     /// The process now; none after its end, when only counts are left to be told.
     pub(super) snapshot: Option<&'a Snapshot>,
-    pub(super) application: &'a str,
     /// What was done since the last time.
     pub(super) done: &'a ByShard,
     /// Gaps found since the last time.
@@ -48,13 +47,16 @@ pub(super) struct Moment<'a> {
 
 pub(super) fn data(moment: &Moment<'_>) -> Vec<Datum> {
     let mut data = Vec::new();
-    of_application(moment, &mut data);
-    let known = moment.snapshot.iter().flat_map(|snapshot| &snapshot.streams);
-    let mut streams: BTreeSet<&str> = known.map(String::as_str).collect();
-    streams.extend(moment.done.keys().map(|(stream, _)| stream.as_str()));
-    streams.extend(shards(moment).map(|shard| shard.stream.as_str()));
-    for stream in streams {
-        of_stream(moment, stream, &mut data);
+    of_fleet(moment, &mut data);
+    of_work(moment, None, &mut data);
+    if moment.several {
+        let known = moment.snapshot.iter().flat_map(|snapshot| &snapshot.streams);
+        let mut streams: BTreeSet<&str> = known.map(String::as_str).collect();
+        streams.extend(moment.done.keys().map(|(stream, _)| stream.as_str()));
+        streams.extend(shards(moment).map(|shard| shard.stream.as_str()));
+        for stream in streams {
+            of_work(moment, Some(stream), &mut data);
+        }
     }
     if moment.level == Level::Detailed {
         of_shards(moment, &mut data);
@@ -67,8 +69,12 @@ fn shards<'a>(moment: &Moment<'a>) -> impl Iterator<Item = &'a ShardSnapshot> + 
     moment.snapshot.into_iter().flat_map(|snapshot| &snapshot.shards)
 }
 
-fn of_application(moment: &Moment<'_>, data: &mut Vec<Datum>) {
-    let of_kcl = |operation: &str| vec![("Operation", operation.to_owned())];
+fn of_kcl(operation: &str) -> Vec<(&'static str, String)> {
+    vec![("Operation", operation.to_owned())]
+}
+
+/// What this worker says of the fleet, and of what the leader does.
+fn of_fleet(moment: &Moment<'_>, data: &mut Vec<Datum>) {
     let fleet = moment.snapshot.and_then(|snapshot| snapshot.fleet.as_ref());
     let led = fleet.and_then(|fleet| fleet.led.as_ref());
     let late = led.map(|led| led.reasons.iter().filter(|(word, _)| **word != IN_ORDER));
@@ -81,52 +87,47 @@ fn of_application(moment: &Moment<'_>, data: &mut Vec<Datum>) {
     });
     let overdue_ms = fleet.and_then(|fleet| fleet.leader_overdue_ms);
     let seconds = |ms: Option<u64>| ms.map(|ms| as_f64(ms) / 1000.0);
-    for (name, unit, value) in [
-        ("CheckpointsTrimmed", COUNT, Some(as_f64(moment.trimmed))),
-        ("LeaderOverdueSeconds", SECONDS, seconds(overdue_ms)),
-        ("ShardsNotRead", COUNT, not_read.map(as_f64)),
-        ("ShardsNotReadSeconds", SECONDS, seconds(longest_ms)),
+    let workers = led.map(|led| led.workers.iter().filter(|worker| worker.active).count() as u64);
+    for (name, dimensions, unit, value) in [
+        ("CheckpointsTrimmed", Vec::new(), COUNT, Some(as_f64(moment.trimmed))),
+        ("LeaderOverdueSeconds", Vec::new(), SECONDS, seconds(overdue_ms)),
+        ("ShardsNotRead", Vec::new(), COUNT, not_read.map(as_f64)),
+        ("ShardsNotReadSeconds", Vec::new(), SECONDS, seconds(longest_ms)),
+        ("NumWorkers", of_kcl("LeaseAssignmentManager"), COUNT, workers.map(as_f64)),
     ] {
-        let dimensions = vec![("Application", moment.application.to_owned())];
         data.push(Datum { name, dimensions, unit, values: value.into_iter().collect() });
     }
-    let workers = led.map(|led| led.workers.iter().filter(|worker| worker.active).count() as u64);
-    data.push(Datum {
-        name: "NumWorkers",
-        dimensions: of_kcl("LeaseAssignmentManager"),
-        unit: COUNT,
-        values: workers.map(as_f64).into_iter().collect(),
-    });
-    data.push(Datum {
-        name: "MillisBehindLatest",
-        dimensions: of_kcl("ApplicationTracker"),
-        unit: MILLISECONDS,
-        values: shards(moment).filter_map(|shard| shard.millis_behind_latest).map(as_f64).collect(),
-    });
 }
 
-fn of_stream(moment: &Moment<'_>, stream: &str, data: &mut Vec<Datum>) {
-    let shards: Vec<&ShardSnapshot> = shards(moment).filter(|shard| shard.stream == stream).collect();
+/// What this worker does, for all streams or for one of several.
+fn of_work(moment: &Moment<'_>, stream: Option<&str>, data: &mut Vec<Datum>) {
+    let is_of = |of: &str| stream.is_none_or(|stream| stream == of);
+    let shards: Vec<&ShardSnapshot> = shards(moment).filter(|shard| is_of(&shard.stream)).collect();
     let mut done = Tally::default();
-    moment.done.iter().filter(|((of, _), _)| of == stream).for_each(|(_, tally)| done.add(*tally));
+    moment.done.iter().filter(|((of, _), _)| is_of(of)).for_each(|(_, tally)| done.add(*tally));
     let running = moment.snapshot.is_some();
     let rate = (running && moment.seconds > 0.0).then(|| as_f64(done.records) / moment.seconds);
     let one = |value: u64| vec![as_f64(value)];
-    for (name, unit, values) in [
-        ("DeliveredAge", SECONDS, shards.iter().filter_map(|shard| age_seconds(shard)).collect()),
+    let ours = || stream.map(|stream| ("Stream", ascii(stream))).into_iter().collect::<Vec<_>>();
+    let behind = match stream {
+        Some(_) => ours(),
+        None => of_kcl("ApplicationTracker"),
+    };
+    for (name, dimensions, unit, values) in [
+        ("DeliveredAge", ours(), SECONDS, shards.iter().filter_map(|shard| age_seconds(shard)).collect()),
         (
             "MillisBehindLatest",
+            behind,
             MILLISECONDS,
             shards.iter().filter_map(|shard| shard.millis_behind_latest).map(as_f64).collect(),
         ),
-        ("RecordsDelivered", COUNT, one(done.records)),
-        ("BytesDelivered", BYTES, one(done.bytes)),
-        ("RecordsPerSecond", "Count/Second", rate.into_iter().collect()),
-        ("DeadLetters", COUNT, one(done.dead_letters)),
-        ("DeliverFailures", COUNT, one(done.deliver_failures)),
-        ("LeasesHeld", COUNT, if running { one(shards.len() as u64) } else { Vec::new() }),
+        ("RecordsDelivered", ours(), COUNT, one(done.records)),
+        ("BytesDelivered", ours(), BYTES, one(done.bytes)),
+        ("RecordsPerSecond", ours(), "Count/Second", rate.into_iter().collect()),
+        ("DeadLetters", ours(), COUNT, one(done.dead_letters)),
+        ("DeliverFailures", ours(), COUNT, one(done.deliver_failures)),
+        ("LeasesHeld", ours(), COUNT, if running { one(shards.len() as u64) } else { Vec::new() }),
     ] {
-        let dimensions = vec![("Application", moment.application.to_owned()), ("Stream", ascii(stream))];
         data.push(Datum { name, dimensions, unit, values });
     }
 }
@@ -143,12 +144,9 @@ fn of_shards(moment: &Moment<'_>, data: &mut Vec<Datum>) {
         let mut of_kcl = vec![("Operation", "ProcessTask".to_owned()), ("ShardId", ascii(shard))];
         if moment.several {
             of_kcl.push(("StreamId", ascii(stream)));
+            ours.push(("Stream", ascii(stream)));
         }
-        let ours = vec![
-            ("Application", moment.application.to_owned()),
-            ("Stream", ascii(stream)),
-            ("ShardId", ascii(shard)),
-        ];
+        let mut ours = vec![("ShardId", ascii(shard))];
         for (name, dimensions, unit, value) in [
             ("RecordsProcessed", of_kcl.clone(), COUNT, Some(as_f64(tally.records))),
             ("DataBytesProcessed", of_kcl.clone(), BYTES, Some(as_f64(tally.bytes))),

@@ -27,7 +27,7 @@ fn reason(shards: usize, longest_ms: Option<u64>) -> ReasonSnapshot {
 }
 
 fn moment<'a>(level: Level, snapshot: Option<&'a Snapshot>, done: &'a ByShard) -> Moment<'a> {
-    Moment { level, several: false, snapshot, application: "app", done, trimmed: 0, seconds: 60.0 }
+    Moment { level, several: false, snapshot, done, trimmed: 0, seconds: 60.0 }
 }
 
 /// Name and dimensions in one spelling → values.
@@ -36,6 +36,7 @@ fn shown(moment: &Moment<'_>) -> BTreeMap<String, Vec<f64>> {
     for datum in data(moment) {
         let dimensions = datum.dimensions.iter().map(|(name, value)| format!("{name}={value}"));
         let name = format!("{} {}", datum.name, dimensions.collect::<Vec<_>>().join(","));
+        let name = name.trim_end().to_owned();
         assert!(all.insert(name, datum.values).is_none(), "each metric once");
     }
     all
@@ -68,45 +69,49 @@ fn a_leader_sends_all_there_is() {
     let done = ["2", "gone"].map(|shard| (("trades".to_owned(), shard.to_owned()), tally)).into();
     let mut moment = moment(Level::Summary, Some(&snapshot), &done);
     moment.trimmed = 3;
-    let (app, stream) = ("Application=app", "Application=app,Stream=trades");
-    let named = |name: &str, of: &str| format!("{name} {of}");
     let summary = expected(&[
-        (&named("CheckpointsTrimmed", app), &[3.0]),
-        (&named("LeaderOverdueSeconds", app), &[0.0]),
-        (&named("ShardsNotRead", app), &[3.0]),
-        (&named("ShardsNotReadSeconds", app), &[9.0]),
+        ("CheckpointsTrimmed", &[3.0]),
+        ("LeaderOverdueSeconds", &[0.0]),
+        ("ShardsNotRead", &[3.0]),
+        ("ShardsNotReadSeconds", &[9.0]),
         ("NumWorkers Operation=LeaseAssignmentManager", &[1.0]),
         ("MillisBehindLatest Operation=ApplicationTracker", &[250.0]),
-        (&named("DeliveredAge", stream), &[1.5]),
-        (&named("MillisBehindLatest", stream), &[250.0]),
-        (&named("RecordsDelivered", stream), &[120.0]),
-        (&named("BytesDelivered", stream), &[12_000.0]),
-        (&named("RecordsPerSecond", stream), &[2.0]),
-        (&named("DeadLetters", stream), &[2.0]),
-        (&named("DeliverFailures", stream), &[4.0]),
-        (&named("LeasesHeld", stream), &[2.0]),
+        ("DeliveredAge", &[1.5]),
+        ("RecordsDelivered", &[120.0]),
+        ("BytesDelivered", &[12_000.0]),
+        ("RecordsPerSecond", &[2.0]),
+        ("DeadLetters", &[2.0]),
+        ("DeliverFailures", &[4.0]),
+        ("LeasesHeld", &[2.0]),
     ]);
-    assert_eq!(summary.len(), 6 + 8, "as the help and docs/OPERATING.md say");
+    assert_eq!(summary.len(), 13, "as the help and docs/OPERATING.md say");
     assert_eq!(shown(&moment), summary);
 
-    moment.level = Level::Detailed;
+    moment.several = true;
+    let mut of_streams = shown(&moment);
+    of_streams.retain(|name, _| name.contains("Stream="));
+    assert_eq!(of_streams.len(), 8, "as the help and docs/OPERATING.md say");
+    assert_eq!(of_streams["RecordsDelivered Stream=trades"], [120.0]);
+    assert_eq!(of_streams["MillisBehindLatest Stream=trades"], [250.0]);
+
+    (moment.several, moment.level) = (false, Level::Detailed);
     let mut detailed = shown(&moment);
     detailed.retain(|name, _| name.contains("ShardId"));
-    let of_kcl = |shard: &str| format!("Operation=ProcessTask,ShardId={shard}");
-    let of_ours = |shard: &str| format!("Application=app,Stream=trades,ShardId={shard}");
     let per_shard = expected(&[
-        (&named("RecordsProcessed", &of_kcl("1")), &[0.0]),
-        (&named("DataBytesProcessed", &of_kcl("1")), &[0.0]),
-        (&named("MillisBehindLatest", &of_kcl("1")), &[250.0]),
-        (&named("DeliveredAge", &of_ours("1")), &[1.5]),
-        (&named("RecordsProcessed", &of_kcl("2")), &[60.0]),
-        (&named("DataBytesProcessed", &of_kcl("2")), &[6_000.0]),
-        (&named("RecordsProcessed", &of_kcl("gone")), &[60.0]),
-        (&named("DataBytesProcessed", &of_kcl("gone")), &[6_000.0]),
+        ("RecordsProcessed Operation=ProcessTask,ShardId=1", &[0.0]),
+        ("DataBytesProcessed Operation=ProcessTask,ShardId=1", &[0.0]),
+        ("MillisBehindLatest Operation=ProcessTask,ShardId=1", &[250.0]),
+        ("DeliveredAge ShardId=1", &[1.5]),
+        ("RecordsProcessed Operation=ProcessTask,ShardId=2", &[60.0]),
+        ("DataBytesProcessed Operation=ProcessTask,ShardId=2", &[6_000.0]),
+        ("RecordsProcessed Operation=ProcessTask,ShardId=gone", &[60.0]),
+        ("DataBytesProcessed Operation=ProcessTask,ShardId=gone", &[6_000.0]),
     ]);
     assert_eq!(detailed, per_shard);
     moment.several = true;
-    assert!(shown(&moment).contains_key("RecordsProcessed Operation=ProcessTask,ShardId=1,StreamId=trades"));
+    let several = shown(&moment);
+    assert!(several.contains_key("RecordsProcessed Operation=ProcessTask,ShardId=1,StreamId=trades"));
+    assert!(several.contains_key("DeliveredAge ShardId=1,Stream=trades"));
 }
 
 #[test]
@@ -118,14 +123,14 @@ fn what_is_unknown_is_left_out_and_never_zero() {
     assert_eq!(
         names(&moment(Level::Detailed, Some(&snapshot), &done)),
         [
-            "BytesDelivered Application=app,Stream=trades",
-            "CheckpointsTrimmed Application=app",
+            "BytesDelivered",
+            "CheckpointsTrimmed",
             "DataBytesProcessed Operation=ProcessTask,ShardId=1",
-            "DeadLetters Application=app,Stream=trades",
-            "DeliverFailures Application=app,Stream=trades",
-            "LeasesHeld Application=app,Stream=trades",
-            "RecordsDelivered Application=app,Stream=trades",
-            "RecordsPerSecond Application=app,Stream=trades",
+            "DeadLetters",
+            "DeliverFailures",
+            "LeasesHeld",
+            "RecordsDelivered",
+            "RecordsPerSecond",
             "RecordsProcessed Operation=ProcessTask,ShardId=1",
         ]
     );
@@ -134,13 +139,7 @@ fn what_is_unknown_is_left_out_and_never_zero() {
     let done = [(("trades".to_owned(), "1".to_owned()), tally)].into();
     assert_eq!(
         names(&moment(Level::Summary, None, &done)),
-        [
-            "BytesDelivered Application=app,Stream=trades",
-            "CheckpointsTrimmed Application=app",
-            "DeadLetters Application=app,Stream=trades",
-            "DeliverFailures Application=app,Stream=trades",
-            "RecordsDelivered Application=app,Stream=trades",
-        ]
+        ["BytesDelivered", "CheckpointsTrimmed", "DeadLetters", "DeliverFailures", "RecordsDelivered",]
     );
 }
 
@@ -156,8 +155,8 @@ fn that_no_shard_waits_is_known_and_for_how_long_may_not_be() {
         let fleet = FleetSnapshot { led: Some(led), ..FleetSnapshot::default() };
         let snapshot = snapshot(&["trades"], Some(fleet), Vec::new());
         let shown = shown(&moment(Level::Summary, Some(&snapshot), &done));
-        assert_eq!(shown["ShardsNotRead Application=app"], [shards]);
-        assert_eq!(shown.get("ShardsNotReadSeconds Application=app").map(|values| values[0]), seconds);
+        assert_eq!(shown["ShardsNotRead"], [shards]);
+        assert_eq!(shown.get("ShardsNotReadSeconds").map(|values| values[0]), seconds);
     }
 }
 
