@@ -39,7 +39,7 @@ AWS_METRICS = {
 }
 # Metrics Insights, over every value of DelegatedOperation.
 AWS_QUERIES = {"AgeOfOldestUnreplicatedRecord", "FailedToReplicateRecordCount"}
-# Metrics of the workers, which no version publishes yet.
+# Metrics of the workers (`src/telemetry/cloudwatch/series.rs`).
 OWN_METRICS = {
     "CheckpointsTrimmed", "DeadLetters", "DeliveredAge", "DeliverFailures", "LeaderOverdueSeconds", "LeasesHeld",
     "ShardsNotReadSeconds",

@@ -22,7 +22,7 @@ pub use send::{Exporter, ExporterSettings, PutFailed};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// A constant number of metrics for the application and for each of its streams.
+    /// A constant number of metrics for the application and for each of several streams.
     Summary,
     /// Beside them some for each shard.
     Detailed,

@@ -142,11 +142,11 @@ fn of_shards(moment: &Moment<'_>, data: &mut Vec<Datum>) {
         let snapshot = now.get(&(stream, shard));
         let behind = snapshot.and_then(|snapshot| snapshot.millis_behind_latest).map(as_f64);
         let mut of_kcl = vec![("Operation", "ProcessTask".to_owned()), ("ShardId", ascii(shard))];
+        let mut ours = vec![("ShardId", ascii(shard))];
         if moment.several {
             of_kcl.push(("StreamId", ascii(stream)));
             ours.push(("Stream", ascii(stream)));
         }
-        let mut ours = vec![("ShardId", ascii(shard))];
         for (name, dimensions, unit, value) in [
             ("RecordsProcessed", of_kcl.clone(), COUNT, Some(as_f64(tally.records))),
             ("DataBytesProcessed", of_kcl.clone(), BYTES, Some(as_f64(tally.bytes))),
