@@ -202,7 +202,7 @@ async fn the_snapshot_is_plain_json() {
             "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 0,
             "ready": false, "not_ready": ["starting: the lease table has not answered yet"],
                 "draining": false, "healthy": true, "troubles": [],
-            "millis_behind_latest": 0, "delivered_age_ms": 1500, "fleet": null,
+            "millis_behind_latest": 0, "delivered_age_ms": 1500, "cloudwatch": null, "fleet": null,
             "shards": [{
                 "stream": "trades", "shard": "shardId-7", "state": "stalled", "reason": "refused", "state_for_ms": 0, "stalled_for_ms": 0,
                 "checkpoint": "4959", "lease_counter": 4, "millis_behind_latest": 0,
