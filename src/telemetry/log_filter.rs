@@ -29,6 +29,7 @@ const MODULES: &[&str] = &[
     "nearest",
     "preflight",
     "processor",
+    "produce",
     "service",
     "shard",
     "shutdown",
