@@ -10,6 +10,7 @@
 //!                             └── the next one fills meanwhile; one is under way at a time
 //! ```
 
+mod done;
 mod halted;
 mod reader;
 mod rebuild;
@@ -17,6 +18,7 @@ mod row;
 mod steps;
 mod stream;
 
+pub(crate) use done::Done;
 pub(crate) use reader::{Fetched, Purpose, read_shard};
 pub(crate) use row::Row;
 pub use stream::{Retention, RunShard, Shared, StopReason, StreamSetup, StreamSetups};
@@ -33,9 +35,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, each_record};
 use crate::checkpoint::{BatchPlan, Event, PendingFormat, Protocol};
-use crate::decode::packed_records;
 use crate::deliver::{DeliveryStream, Sink};
-use crate::fetch::{ByteBudget, BytePermit, Payload, Record, StartAt};
+use crate::fetch::{ByteBudget, BytePermit, StartAt};
 use crate::lease::HeldLease;
 use crate::shard::{Checkpoint, ChildShard, Position};
 use crate::shutdown::joined;
@@ -345,8 +346,7 @@ struct Open {
     since: Option<Instant>,
     permit: BytePermit,
     page: Option<(Fetched, usize)>,
-    /// Records up to here are done already: reading starts at the checkpoint, not after it.
-    done: Option<Position>,
+    done: Done,
     /// Why going on from there would lose records.
     unread: Option<String>,
     end: bool,
@@ -362,7 +362,7 @@ impl Open {
             since: None,
             permit: budget.empty(),
             page: None,
-            done,
+            done: Done::up_to(done),
             unread: None,
             end: false,
             gone: false,
@@ -431,15 +431,14 @@ impl Open {
                     return ControlFlow::Break(());
                 }
                 index += 1;
-                if let Some(done) = self.done.take_if(|done| record.position() <= *done) {
-                    self.unread = rest_of_aggregate(record, &done);
-                    self.done = Some(done);
-                    return match self.unread {
-                        Some(_) => ControlFlow::Break(()),
-                        None => ControlFlow::Continue(()),
-                    };
+                match self.done.has(record) {
+                    Ok(false) => {}
+                    Ok(true) => return ControlFlow::Continue(()),
+                    Err(reason) => {
+                        self.unread = Some(reason);
+                        return ControlFlow::Break(());
+                    }
                 }
-                self.done = None;
             }
             // A compressor for each hour and kind of row may take more than the page that brings them: it is asked for
             // before it is there. Without it the rows take the place of the page, and the batch is closed.
@@ -460,30 +459,6 @@ impl Open {
         }
         self.permit.set(self.batcher.held_bytes());
     }
-}
-
-/// Why the record at a checkpoint cannot be passed over: the checkpoint, left by a reader that unpacks aggregates, is
-/// inside it, and records behind it were not delivered. To deliver it whole, as the dead letter that it is here, would
-/// double those before, and the checkpoint would have to move back into it.
-pub(crate) fn rest_of_aggregate(record: &Record<'_>, done: &Position) -> Option<String> {
-    if done.sub == 0 || record.sub_sequence.is_some() || record.position().sequence != done.sequence {
-        return None;
-    }
-    let packed = match record.payload {
-        Payload::Plain(data) => packed_records(data),
-        Payload::Base64(text) => {
-            base64_simd::STANDARD.decode_to_vec(text).ok().and_then(|data| packed_records(&data))
-        }
-    };
-    let (sequence, sub) = (&done.sequence, done.sub);
-    packed.filter(|packed| sub + 1 < *packed).map(|packed| {
-        format!(
-            "the checkpoint {sequence}/{sub} is inside a record that packs {packed} (KPL aggregation), which this \
-             version does not unpack: let the application that wrote the checkpoint deliver the other {}, or accept \
-             that they are left out with `kinetide leases set-checkpoint SHARD {sequence} --force`",
-            packed - sub - 1
-        )
-    })
 }
 
 /// Does `work` on `value` for a page or for rows of `bytes`: here when that is little, else off the async threads, as it

@@ -25,7 +25,7 @@ use super::call::{Call, Caller, message};
 use super::{Checkpointer, Processor, ProcessorFactory, Records, ShardStart};
 use crate::checkpoint::PendingBatch;
 use crate::consumer::{
-    Fetched, Purpose, Row, RunShard, Shared, StopReason, StreamSetup, read_shard, rest_of_aggregate, start_at,
+    Done, Fetched, Purpose, Row, RunShard, Shared, StopReason, StreamSetup, read_shard, start_at,
 };
 use crate::fetch::Payload;
 use crate::lease::{HeldLease, Lease, LeaseKey, LeaseWrite};
@@ -222,7 +222,7 @@ impl Run {
             self.row.lock().await.fork_rng(),
             sender,
         ));
-        let mut done = done.position().cloned();
+        let mut done = Done::up_to(done.position().cloned());
         loop {
             let fetched: Fetched = tokio::select! {
                 biased;
@@ -247,14 +247,9 @@ impl Run {
                 {
                     return Ended::Failed(format!("record {} is not base64", record.sequence_number));
                 }
-                if let Some(last) = done.take_if(|done| record.position() <= *done) {
-                    if let Some(reason) = rest_of_aggregate(&record, &last) {
-                        return Ended::Failed(reason);
-                    }
-                    from += 1;
-                    done = Some(last);
-                } else {
-                    done = None;
+                match done.has(&record) {
+                    Ok(done) => from += usize::from(done),
+                    Err(reason) => return Ended::Failed(reason),
                 }
             }
             if from < page.len() {
