@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use aws_sdk_kinesis::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use bytes::Bytes;
-use object_store::aws::{AwsAuthorizer, AwsCredential};
+use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpClient, HttpRequest};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::tls::Certificate;
@@ -81,12 +81,8 @@ impl CloudWatch {
     /// # Errors
     /// When CloudWatch did not take them, or nobody knows whether it did.
     pub async fn put(&self, metrics: Bytes) -> Result<(), NotPut> {
-        let credentials = self.credentials.get().await.map_err(|nobody| NotPut::now(nobody.to_string()))?;
-        let credentials = AwsCredential {
-            key_id: credentials.access_key_id().to_owned(),
-            secret_key: credentials.secret_access_key().to_owned(),
-            token: credentials.session_token().map(str::to_owned),
-        };
+        let credentials = self.credentials.for_signing().await;
+        let credentials = credentials.map_err(|nobody| NotPut::now(nobody.to_string()))?;
         let mut request = HttpRequest::new(metrics.into());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.url.parse().map_err(|_| bad_endpoint(&self.url))?;

@@ -16,6 +16,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_smithy_types::error::ErrorMetadata;
+use object_store::aws::AwsCredential;
 use tokio::time::{Instant, timeout};
 
 use super::role::AssumeRole;
@@ -189,6 +190,19 @@ impl Kept {
     /// Keeps the credentials of a role.
     pub(super) fn in_role(provider: SharedCredentialsProvider, role: AssumeRole) -> Self {
         Self { role: Some(role), ..Self::new(provider) }
+    }
+
+    /// As [`Kept::get`], for clients that sign as `object_store` does.
+    ///
+    /// # Errors
+    /// As [`Kept::get`].
+    pub async fn for_signing(&self) -> Result<AwsCredential, NoCredentials> {
+        let credentials = self.get().await?;
+        Ok(AwsCredential {
+            key_id: credentials.access_key_id().to_owned(),
+            secret_key: credentials.secret_access_key().to_owned(),
+            token: credentials.session_token().map(str::to_owned),
+        })
     }
 
     /// The credentials of now. One asks for new ones; the others go on with the old ones while these count, else they wait

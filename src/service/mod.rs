@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::streams::{Streams, Surroundings, open_all, readable};
 use crate::aws::sdk_config;
 use crate::cause::chain;
-use crate::clock::wall_clock_us;
+use crate::clock::wall_clock_s;
 use crate::config::{Config, LakePlace};
 use crate::consumer::{ConsumerSettings, Lake, Shared, StreamSetups};
 use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink, S3Settings, Sink};
@@ -148,7 +148,7 @@ pub async fn run_until(
             shard_sync_interval: config.shard_sync_interval,
             rules: config.rules,
             cpu: Arc::new(move || cpu.sample()),
-            wall_clock: Arc::new(|| u64::try_from(wall_clock_us() / 1_000_000).unwrap_or(0)),
+            wall_clock: Arc::new(wall_clock_s),
             seed: seed(),
         },
         Arc::new(table),

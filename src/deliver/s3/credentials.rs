@@ -24,14 +24,10 @@ impl CredentialProvider for SdkCredentials {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let credentials = self.0.get().await.map_err(|problem| object_store::Error::Unauthenticated {
+        let credentials = self.0.for_signing().await;
+        credentials.map(Arc::new).map_err(|problem| object_store::Error::Unauthenticated {
             path: String::new(),
             source: Box::new(problem),
-        })?;
-        Ok(Arc::new(AwsCredential {
-            key_id: credentials.access_key_id().to_owned(),
-            secret_key: credentials.secret_access_key().to_owned(),
-            token: credentials.session_token().map(str::to_owned),
-        }))
+        })
     }
 }
