@@ -24,6 +24,7 @@ from pathlib import Path
 
 import boto3
 from cloudformation import DATA, ROOT, SERVICE, load
+from processes import free_ports, until
 
 ACCOUNT, REGION = "000000000000", "eu-north-1"
 
@@ -310,7 +311,7 @@ def verified(url, data):
     lifecycle(s3, bucket, 30)
     arn = kinesis.describe_stream_summary(StreamName=data["StreamName"])["StreamDescriptionSummary"]["StreamARN"]
     dynamodb.enable_kinesis_streaming_destination(TableName=data["TableName"], StreamArn=arn)
-    until("the destination is active", lambda: verify(url)["table destination"]["state"] == "ok")
+    until("the destination is active", lambda: verify(url)["table destination"]["state"] == "ok", 60)
     found = verify(url)
     for name, one in found.items():
         if one["state"] not in ("ok", "not used") and name != "alarms":
@@ -344,14 +345,6 @@ def lifecycle(s3, bucket, days):
     s3.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": rules})
 
 
-def until(what, condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"did not happen in {seconds} s: {what}")
-        time.sleep(0.25)
-
-
 def objects(s3, bucket, prefix):
     return [one["Key"] for one in s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])]
 
@@ -378,8 +371,8 @@ def work(kinetide, url, task, bucket, folder, firehose):
             generate += ["--kinesis-endpoint", url, "--records", "300", "--bad-rate", "0.1", "--seed", str(7 + firehose)]
             environment = {key: settings[key] for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED")}
             subprocess.run(generate, env=environment, check=True, capture_output=True, timeout=60)
-            until(f"objects below {prefix}", lambda: len(objects(s3, bucket, prefix)) > before or worker.poll() is not None)
-            until("dead letters", lambda: objects(s3, bucket, "raw/errors/") or worker.poll() is not None)
+            until(f"objects below {prefix}", lambda: len(objects(s3, bucket, prefix)) > before or worker.poll() is not None, 60)
+            until("dead letters", lambda: objects(s3, bucket, "raw/errors/") or worker.poll() is not None, 60)
             time.sleep(3)
             worker.terminate()
             if worker.wait(timeout=60) != 0:
@@ -398,8 +391,7 @@ def main():
     arguments.add_argument("kinetide")
     arguments.add_argument("ministack")
     arguments = arguments.parse_args()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="kinetide-deploy-") as folder:
         folder = Path(folder)
@@ -409,7 +401,7 @@ def main():
         with (folder / "ministack.log").open("wb") as log:
             server = subprocess.Popen([arguments.ministack], env=environment, stdout=log, stderr=log, cwd=folder)
         try:
-            until("ministack answers", lambda: answers(port))
+            until("ministack answers", lambda: answers(port), 60)
             play(str(Path(arguments.kinetide).resolve()), url, folder)
         finally:
             server.kill()

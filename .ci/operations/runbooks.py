@@ -20,7 +20,7 @@ from pathlib import Path
 
 import boto3
 from botocore import xform_name
-from scrape import Processes, free_ports, until
+from processes import Processes, free_ports, until
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "runbooks"

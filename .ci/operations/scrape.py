@@ -8,10 +8,8 @@ Usage: scrape.py KINETIDE PROMETHEUS [--calm SECONDS] [--pictures FOLDER]
 
 import argparse
 import json
-import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ import urllib.request
 from pathlib import Path
 
 import yaml
+from processes import Processes, free_ports, until
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = ROOT / "dashboards"
@@ -37,35 +36,6 @@ FIRING = {
     "KinetideDeadLetters": "one record in fifty is broken on purpose",
     "KinetideDeadLetterShare": "the same, if it happens to be more than its threshold",
 }
-
-
-class Processes:
-    """What this script has started, stopped at the end by process id."""
-
-    def __init__(self, folder):
-        self.folder, self.started = folder, []
-
-    def start(self, name, *command, **options):
-        log = open(self.folder / f"{name}.log", "wb")
-        environment = dict(os.environ, AWS_EC2_METADATA_DISABLED="true")
-        process = subprocess.Popen(command, stderr=log, env=environment, **({"stdout": log} | options))
-        self.started.append(process)
-        return process
-
-    def stop_all(self):
-        for process in self.started:
-            process.kill()
-        for process in self.started:
-            process.wait()
-
-    def logs(self):
-        for log in sorted(self.folder.glob("*.log")):
-            yield f"-- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    return [each.getsockname()[1] for each in sockets]
 
 
 class Prometheus:
@@ -92,14 +62,6 @@ class Prometheus:
 
     def range(self, expression, start, end, step=1):
         return self.get("/api/v1/query_range", query=expression, start=start, end=end, step=step)["result"]
-
-
-def until(what, condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"did not happen in {seconds} s: {what}")
-        time.sleep(0.25)
 
 
 def rules():
