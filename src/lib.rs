@@ -117,7 +117,6 @@ mod clock;
 mod config;
 mod nearest;
 mod preflight;
-mod report;
 mod service;
 mod telemetry;
 mod terminal;

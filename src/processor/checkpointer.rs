@@ -58,8 +58,6 @@ pub struct Checkpointer {
 struct Given {
     first: Option<Position>,
     last: Option<Position>,
-    /// When the last one arrived.
-    arrived_us: Option<i64>,
     end: bool,
 }
 
@@ -69,11 +67,6 @@ impl Given {
         let Some(to) = to.position() else { return self.end };
         let inside = (self.first.as_ref()..=self.last.as_ref()).contains(&Some(to));
         inside || done.position() == Some(to)
-    }
-
-    /// When the record at this checkpoint arrived; known of the last one.
-    fn arrived_us_of(&self, to: &Checkpoint) -> Option<i64> {
-        self.arrived_us.filter(|_| self.last.as_ref() == to.position())
     }
 }
 
@@ -140,10 +133,9 @@ impl Checkpointer {
                 },
             });
         }
-        let arrived_us = self.given().arrived_us_of(&to);
         tokio::select! {
             biased;
-            () = row.write(LeaseWrite::Commit { to, arrived_us }) => Ok(()),
+            () = row.write(LeaseWrite::Commit(to)) => Ok(()),
             () = self.lease.lost().cancelled() => self.still_ours(),
         }
     }
@@ -158,10 +150,10 @@ impl Checkpointer {
         Ok(())
     }
 
-    pub(super) fn gives(&self, first: Position, last: Position, arrived_us: i64) {
+    pub(super) fn gives(&self, first: Position, last: Position) {
         let mut given = self.given();
         given.first.get_or_insert(first);
-        (given.last, given.arrived_us) = (Some(last), Some(arrived_us));
+        given.last = Some(last);
     }
 
     pub(super) fn gives_end(&self) {

@@ -30,7 +30,6 @@ const MODULES: &[&str] = &[
     "preflight",
     "processor",
     "produce",
-    "report",
     "service",
     "shard",
     "shutdown",
