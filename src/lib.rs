@@ -117,6 +117,7 @@ mod clock;
 mod config;
 mod nearest;
 mod preflight;
+mod report;
 mod service;
 mod telemetry;
 mod terminal;

@@ -512,7 +512,7 @@ fn deliver(batch: PendingBatch) -> (Phase, Step) {
 }
 
 fn commit(checkpoint: Checkpoint) -> (Phase, Step) {
-    let step = Step::Write(LeaseWrite::Commit(checkpoint.clone()));
+    let step = Step::Write(LeaseWrite::commit(checkpoint.clone()));
     (Phase::Committing(checkpoint), step)
 }
 

@@ -142,7 +142,7 @@ impl Model for Starts {
                     Step::Write(LeaseWrite::Pin { .. }) if !self.pinned => Event::Written,
                     Step::Write(write) => {
                         let from = number(&world.row.checkpoint);
-                        if let LeaseWrite::Commit(to) = write {
+                        if let LeaseWrite::Commit { to, .. } = write {
                             // At LATEST the row does not say where it began.
                             let from = from.max(world.began.unwrap_or(0));
                             world.delivered.extend(from + 1..=number(to));

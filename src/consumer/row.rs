@@ -123,7 +123,7 @@ impl Row {
     /// Writes to the lease row until the table has it. A lost lease makes this wait for ever; whoever waits for it watches
     /// the lease.
     pub(crate) async fn write(&mut self, write: LeaseWrite) {
-        let commit = matches!(write, LeaseWrite::Commit(_));
+        let commit = matches!(write, LeaseWrite::Commit { .. });
         let mut refused = false;
         let started = Instant::now();
         loop {

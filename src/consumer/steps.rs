@@ -18,6 +18,7 @@ use crate::cause::chain;
 use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sought, Step};
 use crate::deliver::{Backoff, Created, MayCreate, SinkError, calls, retry_until};
 use crate::fetch::BytePermit;
+use crate::lease::LeaseWrite;
 use crate::shard::{Checkpoint, Position};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow};
 use crate::telemetry::status::{ShardHandle, Side};
@@ -48,6 +49,18 @@ struct Landed {
     records: u64,
     bytes: u64,
     dead_letters: Vec<(ErrorCode, u64)>,
+    /// When the last of its records arrived.
+    arrived_us: Option<i64>,
+}
+
+/// A commit of what landed says when its last record arrived.
+fn with_arrival(write: LeaseWrite, landed: Option<&Landed>) -> LeaseWrite {
+    match write {
+        LeaseWrite::Commit { to, .. } => {
+            LeaseWrite::Commit { to, arrived_us: landed.and_then(|landed| landed.arrived_us) }
+        }
+        other => other,
+    }
 }
 
 fn report_landed(landed: &Landed, status: &ShardHandle) {
@@ -101,7 +114,7 @@ impl Steps {
                     Event::Sealed
                 }
                 Step::Write(write) => {
-                    self.row.write(write).await;
+                    self.row.write(with_arrival(write, landed.as_ref())).await;
                     Event::Written
                 }
                 Step::Deliver(keys) => match self.deliver(&keys).await {
@@ -269,7 +282,12 @@ impl Steps {
         }
         self.send(batch.packed).await;
         self.row.status.recovered(Side::Delivering);
-        Some(Landed { records: batch.records, bytes: batch.rows_bytes, dead_letters: batch.dead_letters })
+        Some(Landed {
+            records: batch.records,
+            bytes: batch.rows_bytes,
+            dead_letters: batch.dead_letters,
+            arrived_us: Some(batch.newest_arrival_us),
+        })
     }
 
     /// Creates an object; one that exists counts when it holds the same rows. It may have been made by a former owner, or

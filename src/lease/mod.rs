@@ -5,6 +5,7 @@
 
 mod caught_up;
 pub mod coordinator;
+mod delivered;
 pub mod dynamodb;
 pub mod explain;
 pub mod fleet;
@@ -26,6 +27,7 @@ pub mod whose;
 mod write;
 
 pub use caught_up::{CaughtUp, Gap, RETENTION_HOURS_MIN, gap};
+pub use delivered::Delivered;
 pub use fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
 pub use held::{HeldLease, LeaseWriteError};
 pub use key::LeaseKey;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::explain::{Explained, Sight, StreamSight, explain};
 use super::{FleetView, LeaderRow, Lease, LeaseKey, LeaseTable, TableError};
@@ -19,6 +19,8 @@ use crate::shard::{ListError, Shard, ShardLister, StreamId};
 const SLACK: Duration = Duration::from_millis(300);
 /// A stream is not listed more often, however often the leases are looked at.
 const LIST_EVERY: Duration = Duration::from_secs(30);
+/// A stream that does not answer within this time is not waited for: the leases are there all the same.
+const LIST_MAX: Duration = Duration::from_secs(8);
 
 /// What was seen of a fleet so far.
 pub struct Observer {
@@ -89,7 +91,7 @@ impl Observer {
         if !self.unheard(&matters) {
             return Ok(());
         }
-        let beat = failover / 3 + SLACK;
+        let beat = self.beat();
         waits(format!(
             "watching the lease table for {:.1} s to see which owners renew …",
             beat.as_secs_f64()
@@ -105,6 +107,16 @@ impl Observer {
             self.look().await?;
         }
         Ok(())
+    }
+
+    /// Two looks this far apart show who renews.
+    pub fn beat(&self) -> Duration {
+        self.fleet.failover() / 3 + SLACK
+    }
+
+    /// True while it is not known of every owner, and of the leader where one is needed, whether it is alive.
+    pub fn is_undecided(&self) -> bool {
+        self.unheard(|_| true)
     }
 
     /// Looks once.
@@ -144,8 +156,13 @@ impl Observer {
         let due = self.listed.is_none_or(|listed| listed.elapsed() >= LIST_EVERY);
         let one = |stream: &Observed| {
             let lister = Arc::clone(&stream.lister);
+            let name = stream.named.name().to_owned();
             async move {
-                let (shards, stream) = tokio::join!(lister.list(), lister.stream());
+                let both = async { tokio::join!(lister.list(), lister.stream()) };
+                let (shards, stream) = timeout(LIST_MAX, both).await.map_err(|_| ListError::Unavailable {
+                    stream: name,
+                    source: format!("no response within {} s", LIST_MAX.as_secs()).into(),
+                })?;
                 // What a stream is called helps; an operator may list shards and not describe.
                 shards.map(|shards| (shards, stream.ok().flatten()))
             }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::caught_up::CaughtUp;
+use super::delivered::Delivered;
 use super::key::LeaseKey;
 use crate::shard::{Checkpoint, HashKeyRange, Shard, ShardId};
 
@@ -107,6 +108,9 @@ pub struct Lease {
     /// `kinetideCaughtUp`, an attribute of our own that Java leaves alone: when the shard was last read to its tip. It says
     /// something of the checkpoint that it names only.
     pub caught_up: Option<CaughtUp>,
+    /// `kinetideDelivered`, an attribute of our own that Java leaves alone: when the record at the checkpoint had arrived. It
+    /// says something of the checkpoint that it names only.
+    pub delivered: Option<Delivered>,
     /// `checkpointOwner`: present only during a graceful hand-off, the old owner that may still checkpoint.
     pub checkpoint_owner: Option<WorkerId>,
 }
@@ -130,6 +134,7 @@ impl Lease {
             stream: None,
             start_us: None,
             caught_up: None,
+            delivered: None,
             checkpoint_owner: None,
         }
     }

@@ -355,7 +355,7 @@ async fn finished_leases_go_without_a_listing() {
     let seen = scene.table.rows().remove(0);
     scene.lease(&shard(1, &[0], false, ALL), at(1010)).await;
     let seen = scene.table.write(&seen, &LeaseWrite::SetChildren(vec![id(1)])).await.unwrap();
-    let finished = scene.table.write(&seen, &LeaseWrite::Commit(Checkpoint::ShardEnd)).await.unwrap();
+    let finished = scene.table.write(&seen, &LeaseWrite::commit(Checkpoint::ShardEnd)).await.unwrap();
     // Its owner has renewed it since it was seen.
     let seen = scene.table.rows();
     let finished =
@@ -575,7 +575,7 @@ async fn an_application_begins_on_all_shards_or_not_yet() {
 async fn what_is_deleted_is_looked_at_once_more() {
     let scene = Scene::new(Checkpoint::TrimHorizon);
     let seen = scene.lease(&shard(0, &[], true, ALL), at(5)).await;
-    scene.table.write(&seen, &LeaseWrite::Commit(at(6))).await.unwrap();
+    scene.table.write(&seen, &LeaseWrite::commit(at(6))).await.unwrap();
     scene.sync.give_up(&seen).await.unwrap();
     // Of an older row of this key, which was deleted since.
     delete(scene.table.as_ref(), &Lease { checkpoint: Checkpoint::ShardEnd, ..seen.clone() }).await;

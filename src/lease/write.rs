@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::caught_up::CaughtUp;
+use super::delivered::Delivered;
 use super::row::{LastPrepared, Lease, Pending, WorkerId};
 use crate::shard::{Checkpoint, HashKeyRange, ShardId};
 
@@ -29,7 +30,12 @@ pub enum LeaseWrite {
     Prepare(Pending),
     /// Move the checkpoint and remove the pending trio; counter + 1, owner switches back to 0. A batch that is remembered is
     /// forgotten when the checkpoint is at or after its end.
-    Commit(Checkpoint),
+    Commit {
+        /// The new checkpoint.
+        to: Checkpoint,
+        /// When its record arrived, by the stream's clock, µs since the epoch; noted where it is known.
+        arrived_us: Option<i64>,
+    },
     /// Say where reading begins, in place of a symbolic checkpoint that each owner would interpret anew; counter + 1.
     /// `pendingCheckpoint` stays.
     Pin {
@@ -49,6 +55,11 @@ pub enum LeaseWrite {
 }
 
 impl LeaseWrite {
+    /// [`LeaseWrite::Commit`] by somebody who does not know when the record arrived.
+    pub fn commit(to: Checkpoint) -> Self {
+        Self::Commit { to, arrived_us: None }
+    }
+
     /// True when the counter grows: a heartbeat, and the end of every older write that is still on its way.
     pub fn moves_counter(&self) -> bool {
         !matches!(
@@ -119,12 +130,13 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
             next.pending = Some(pending.clone());
             next.last_prepared = LastPrepared::of(pending, &row.checkpoint);
         }
-        LeaseWrite::Commit(checkpoint) => {
+        LeaseWrite::Commit { to, arrived_us } => {
             next.owner_switches = 0;
-            next.checkpoint = checkpoint.clone();
+            next.checkpoint = to.clone();
             next.pending = None;
-            next.last_prepared.take_if(|last| *checkpoint >= last.pending.checkpoint);
+            next.last_prepared.take_if(|last| *to >= last.pending.checkpoint);
             next.start_us = None;
+            next.delivered = Delivered::of(to, *arrived_us).or(next.delivered);
         }
         LeaseWrite::Pin { checkpoint, start_us } => {
             next.checkpoint = checkpoint.clone();

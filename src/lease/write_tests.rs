@@ -33,6 +33,7 @@ fn row() -> Lease {
         stream: Some("1:trades:1000".into()),
         start_us: Some(5),
         caught_up: Some(caught_up(10)),
+        delivered: Delivered::of(&at(10), Some(6)),
         checkpoint_owner: None,
     }
 }
@@ -71,10 +72,12 @@ fn each_write_changes_what_it_says_and_nothing_else() {
     expect(LeaseWrite::Prepare(batch(30)), prepared);
     let committed =
         |at| Lease { checkpoint: at, pending: None, owner_switches: 0, start_us: None, ..moved() };
-    expect(LeaseWrite::Commit(at(19)), committed(at(19)));
+    expect(LeaseWrite::commit(at(19)), committed(at(19)));
     for end in [at(20), at(21), Checkpoint::ShardEnd] {
-        expect(LeaseWrite::Commit(end.clone()), Lease { last_prepared: None, ..committed(end) });
+        expect(LeaseWrite::commit(end.clone()), Lease { last_prepared: None, ..committed(end) });
     }
+    let noted = Lease { delivered: Delivered::of(&at(19), Some(11)), ..committed(at(19)) };
+    expect(LeaseWrite::Commit { to: at(19), arrived_us: Some(11) }, noted);
     let pin = LeaseWrite::Pin { checkpoint: Checkpoint::TrimHorizon, start_us: Some(9) };
     expect(pin, Lease { checkpoint: Checkpoint::TrimHorizon, start_us: Some(9), ..moved() });
     let pin = LeaseWrite::Pin { checkpoint: at(4), start_us: None };
@@ -125,7 +128,7 @@ fn a_write_holds_on_the_row_that_was_seen() {
         (&handed, assign(), false),
         (&handed, LeaseWrite::Evict, false),
         (&handed, hand_off(), false),
-        (&handed, LeaseWrite::Commit(at(20)), true),
+        (&handed, LeaseWrite::commit(at(20)), true),
         (&handed, LeaseWrite::Prepare(batch(30)), true),
         (&other, assign(), false),
         (&other, LeaseWrite::Evict, false),

@@ -58,6 +58,8 @@ pub struct Checkpointer {
 struct Given {
     first: Option<Position>,
     last: Option<Position>,
+    /// When the last one arrived.
+    arrived_us: Option<i64>,
     end: bool,
 }
 
@@ -67,6 +69,11 @@ impl Given {
         let Some(to) = to.position() else { return self.end };
         let inside = (self.first.as_ref()..=self.last.as_ref()).contains(&Some(to));
         inside || done.position() == Some(to)
+    }
+
+    /// When the record at this checkpoint arrived; known of the last one.
+    fn arrived_us_of(&self, to: &Checkpoint) -> Option<i64> {
+        self.arrived_us.filter(|_| self.last.as_ref() == to.position())
     }
 }
 
@@ -133,9 +140,10 @@ impl Checkpointer {
                 },
             });
         }
+        let arrived_us = self.given().arrived_us_of(&to);
         tokio::select! {
             biased;
-            () = row.write(LeaseWrite::Commit(to)) => Ok(()),
+            () = row.write(LeaseWrite::Commit { to, arrived_us }) => Ok(()),
             () = self.lease.lost().cancelled() => self.still_ours(),
         }
     }
@@ -150,10 +158,10 @@ impl Checkpointer {
         Ok(())
     }
 
-    pub(super) fn gives(&self, first: Position, last: Position) {
+    pub(super) fn gives(&self, first: Position, last: Position, arrived_us: i64) {
         let mut given = self.given();
         given.first.get_or_insert(first);
-        given.last = Some(last);
+        (given.last, given.arrived_us) = (Some(last), Some(arrived_us));
     }
 
     pub(super) fn gives_end(&self) {

@@ -279,7 +279,7 @@ impl Run {
         if checkpointer.is_done() {
             self.status.oldest_undelivered(Some(first.arrival_us));
         }
-        checkpointer.gives(first.position(), last.position());
+        checkpointer.gives(first.position(), last.position(), last.arrival_us);
         self.status.in_flight_bytes(records.page.bytes());
         let call = self.caller.call("records", processor.records(&records, checkpointer)).await;
         self.status.in_flight_bytes(0);

@@ -3,6 +3,7 @@
 
 mod builder;
 mod cloudwatch;
+mod endpoints;
 mod streams;
 
 use std::net::SocketAddr;
@@ -28,9 +29,9 @@ use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseTable, TableError};
 pub use crate::preflight::StartError;
 use crate::preflight::{check_lake, check_table, open_firehose};
+use crate::report::LiveSettings;
 use crate::shutdown;
 use crate::telemetry::cpu::CpuMeter;
-use crate::telemetry::http::{self, HttpState};
 use crate::telemetry::metrics::{self, Words};
 use crate::telemetry::status::{Delivery, ProcessFacts, Status};
 use crate::transform::ErrorCode;
@@ -139,6 +140,7 @@ pub async fn run_until(
     let streams = Streams::new(config.streams, surroundings, streams, lake);
     streams.tell(&status);
 
+    let table: Arc<dyn LeaseTable> = Arc::new(table);
     let cpu = CpuMeter::new(config.ecs_metadata_uri.as_deref()).await;
     let coordinator = Coordinator::new(
         CoordinatorSettings {
@@ -151,7 +153,7 @@ pub async fn run_until(
             wall_clock: Arc::new(wall_clock_s),
             seed: seed(),
         },
-        Arc::new(table),
+        Arc::clone(&table),
         streams.leases(),
     );
     let told = Arc::clone(&coordinator);
@@ -169,13 +171,13 @@ pub async fn run_until(
     let served = CancellationToken::new();
     let mut edge = JoinSet::new();
     if let (Some((listener, _)), Some(recorder)) = (listener, recorder) {
-        let router = http::router(HttpState { status, metrics: recorder.clone() });
-        let server_stop = served.clone();
-        edge.spawn(async move {
-            if let Err(error) = http::serve(listener, router, recorder, server_stop).await {
-                tracing::error!(%error, "the HTTP endpoints stopped; the worker continues without them");
-            }
-        });
+        let fleet = LiveSettings {
+            application: application.clone(),
+            failover: config.failover,
+            table,
+            streams: endpoints::listers(&shared),
+        };
+        endpoints::spawn(&mut edge, listener, recorder, status, fleet, &served);
     }
     edge.spawn(streams.follow(Arc::clone(&shared), served.clone()));
     if let Some(exporter) = exporter {

@@ -9,22 +9,28 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::history::History;
 use super::scrape;
 use super::status::Status;
 
 /// Every path with what it gives, as the answer to an unknown path lists them.
-const PATHS: [(&str, &str); 4] = [
+const PATHS: [(&str, &str); 6] = [
     ("/metrics", "metrics in the Prometheus text format"),
     ("/healthz", "200, or 503 when a restart would help: for liveness probes"),
     ("/readyz", "200 while the worker does its part of the work, else 503 with the reasons"),
     ("/api/status", "state of the process and its shards as JSON"),
+    ("/api/leases", "the whole fleet from the lease table, as `kinetide leases --json --no-lag` prints it"),
+    ("/api/history", "what this worker saw in the last hours as JSON"),
 ];
 
 /// How often histograms are folded, so that they do not grow between scrapes.
@@ -40,7 +46,25 @@ pub struct HttpState {
     pub status: Arc<Status>,
     /// The recorder's handle, from `metrics::install`.
     pub metrics: PrometheusHandle,
+    /// What this worker saw.
+    pub history: Arc<History>,
+    /// Asks the lease table.
+    pub fleet: AskFleet,
 }
+
+/// The fleet as the lease table had it a moment ago.
+#[derive(Clone)]
+pub struct FleetReport {
+    /// The report; where the table was not read, why.
+    pub json: Bytes,
+    /// The table was read.
+    pub read: bool,
+    /// When.
+    pub at: Instant,
+}
+
+/// Asks for the fleet; answers within seconds.
+pub type AskFleet = Arc<dyn Fn() -> BoxFuture<'static, FleetReport> + Send + Sync>;
 
 /// The routes, for a server that has more of them.
 pub fn router(state: HttpState) -> Router {
@@ -49,6 +73,8 @@ pub fn router(state: HttpState) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/status", get(status))
+        .route("/api/leases", get(leases))
+        .route("/api/history", get(history))
         .fallback(not_found)
         .with_state(state)
 }
@@ -105,6 +131,23 @@ async fn status(State(state): State<HttpState>) -> impl IntoResponse {
     ([(header::CACHE_CONTROL, "no-store")], Json(state.status.snapshot()))
 }
 
+async fn leases(State(state): State<HttpState>) -> Response {
+    let report = (state.fleet)().await;
+    let code = if report.read { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let age = report.at.elapsed().as_secs().to_string();
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::AGE, age.as_str()),
+    ];
+    (code, headers, report.json).into_response()
+}
+
+async fn history(State(state): State<HttpState>) -> impl IntoResponse {
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (headers, state.history.json())
+}
+
 async fn not_found() -> (StatusCode, String) {
     let mut text = String::from("no such path; there are:\n");
     for (path, what) in PATHS {
@@ -139,7 +182,13 @@ mod tests {
         let status = Status::new(facts("w"), Duration::from_millis(300));
         let recorder = PrometheusBuilder::new().build_recorder();
         ::metrics::with_local_recorder(&recorder, || metrics::leases_held(2));
-        let state = HttpState { status: Arc::clone(&status), metrics: recorder.handle() };
+        let report = FleetReport { json: "{}".into(), read: true, at: Instant::now() };
+        let state = HttpState {
+            status: Arc::clone(&status),
+            metrics: recorder.handle(),
+            history: History::new(Arc::clone(&status)),
+            fleet: Arc::new(move || Box::pin(std::future::ready(report.clone()))),
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();

@@ -30,6 +30,7 @@ const MODULES: &[&str] = &[
     "preflight",
     "processor",
     "produce",
+    "report",
     "service",
     "shard",
     "shutdown",

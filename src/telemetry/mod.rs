@@ -7,6 +7,7 @@ pub mod cloudwatch;
 pub mod cpu;
 pub mod fleet;
 pub mod health;
+pub mod history;
 pub mod http;
 #[cfg(feature = "cli")]
 mod log_filter;

@@ -55,7 +55,10 @@ pub struct Status {
     fleet: OnceLock<FleetSource>,
     coordinator: OnceLock<(Arc<Troubles>, Arc<Pulse>)>,
     export: OnceLock<Arc<Export>>,
+    /// For CloudWatch.
     done: Tallies,
+    /// For the history.
+    steps: Tallies,
     streams: Mutex<Vec<String>>,
     settings_problem: Mutex<Option<String>>,
     shards: Mutex<BTreeMap<ShardName, Arc<Mutex<ShardFacts>>>>,
@@ -116,6 +119,7 @@ impl Status {
             coordinator: OnceLock::new(),
             export: OnceLock::new(),
             done: Tallies::default(),
+            steps: Tallies::default(),
             streams: Mutex::default(),
             settings_problem: Mutex::default(),
             shards: Mutex::default(),
@@ -156,6 +160,16 @@ impl Status {
     /// What was done by each shard since the last time.
     pub(super) fn take_done(&self) -> ByShard {
         self.done.take()
+    }
+
+    /// Counts for the history from now on what is done.
+    pub(super) fn count_for_history(&self) {
+        self.steps.begin();
+    }
+
+    /// What was done by each shard since the last step of the history.
+    pub(super) fn take_history(&self) -> ByShard {
+        self.steps.take()
     }
 
     /// What a restart would mend, if anything: a loop of the process that does not come back.
@@ -459,6 +473,7 @@ impl ShardHandle {
     pub fn landed(&self, records: u64, bytes: u64, dead_letters: u64) {
         let landed = Tally { records, bytes, dead_letters, deliver_failures: 0 };
         self.status.done.add(&self.name, landed);
+        self.status.steps.add(&self.name, landed);
     }
 
     /// A try to deliver failed.

@@ -65,6 +65,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "transform",
         ],
     ),
+    // The fleet as the lease table has it, for who asks a worker and for the command.
+    ("report", &["batch", "checkpoint", "clock", "lease", "shard", "telemetry"]),
     ("preflight", &["aws", "batch", "config", "deliver", "lease"]),
     // Servers and generator share no logic with the pipeline, so that they cannot share its mistakes; nor does the judge.
     ("local", &["clock", "generate", "shard"]),

@@ -145,7 +145,7 @@ impl WriteKind {
     fn to_write(&self) -> LeaseWrite {
         match self {
             Self::Prepare(pending) => LeaseWrite::Prepare(pending.clone()),
-            Self::Commit(checkpoint) => LeaseWrite::Commit(checkpoint.clone()),
+            Self::Commit(checkpoint) => LeaseWrite::commit(checkpoint.clone()),
         }
     }
 }
@@ -237,7 +237,9 @@ impl Bounds {
                 assert!(all.clone().all(|key| keys.insert(key)), "a key twice: {batch:?}");
                 Todo::Write(WriteKind::Prepare(pending))
             }
-            Step::Write(LeaseWrite::Commit(checkpoint)) => Todo::Write(WriteKind::Commit(checkpoint)),
+            Step::Write(LeaseWrite::Commit { to: checkpoint, .. }) => {
+                Todo::Write(WriteKind::Commit(checkpoint))
+            }
             Step::Write(other) => panic!("the protocol never asks for {other:?}"),
             Step::Deliver(keys) => Todo::Deliver(keys),
             Step::CreateChildren => Todo::CreateChildren,

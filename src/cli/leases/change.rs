@@ -188,7 +188,7 @@ pub(super) fn set_checkpoint(
     // During a hand-off the first one only ends it.
     let owners = lease.owner.iter().chain(&lease.checkpoint_owner).count();
     let evictions = std::iter::repeat_n(LeaseWrite::Evict, owners);
-    let steps = evictions.chain([LeaseWrite::Commit(target.clone())]);
+    let steps = evictions.chain([LeaseWrite::commit(target.clone())]);
     let from =
         lease.actual_owner().map(|owner| format!("remove its owner {owner}, then ")).unwrap_or_default();
     let does = format!("{from}move its checkpoint from {before} to {}", Written(target));
@@ -411,7 +411,7 @@ mod tests {
             let mut row = owned;
             for step in &plan.steps {
                 let Step::Write(write) = step else { panic!("{step:?}") };
-                if let LeaseWrite::Commit(_) = write {
+                if let LeaseWrite::Commit { .. } = write {
                     assert_eq!(row.actual_owner(), None);
                 }
                 row = apply(&row, write);

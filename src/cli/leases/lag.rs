@@ -3,29 +3,16 @@
 use std::collections::BTreeMap;
 
 use futures::stream::{self, StreamExt};
-use serde::Serialize;
 
 use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::fetch::{Ahead, Behind, FetchError, RecordSource, StartAt};
 use crate::lease::{CaughtUp, Gap, Lease, LeaseKey, gap};
+use crate::report::Lag;
 use crate::shard::Checkpoint;
 
 /// Shards asked at the same time. Each costs one of the five reads a second that the shard allows.
 const CONCURRENCY: usize = 20;
-
-/// What the stream says of one checkpoint.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Lag {
-    /// Age of the last record that is done, ms.
-    pub(super) checkpoint_age_ms: Option<i64>,
-    /// How far the next record is behind the tip, ms.
-    pub(super) millis_behind_latest: Option<u64>,
-    /// The record at the checkpoint has left the stream, and what followed it may be lost.
-    pub(super) trimmed: bool,
-    /// Why nothing is known, in short.
-    pub(super) lag_problem: Option<String>,
-}
 
 /// Asks for the checkpoints of these leases; those that cannot be asked for are left out.
 pub(super) async fn lags<'a>(

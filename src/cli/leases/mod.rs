@@ -4,7 +4,6 @@ mod act;
 mod change;
 mod convert;
 mod lag;
-mod report;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,7 +18,6 @@ use clap::{Args, Subcommand};
 use rustix::termios::tcgetwinsize;
 use tokio::time::{sleep, timeout};
 
-use self::report::Report;
 use self::table::Screen;
 use super::Exit;
 use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config, stream_config};
@@ -29,6 +27,7 @@ use crate::fetch::kinesis::KinesisSource;
 use crate::fetch::{Polling, RecordSource, Starts};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseKey, LeaseTable, Observer, TableError};
+use crate::report::Report;
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shard::{FindStart, ShardLister, StreamId};
 use crate::shutdown::Signals;

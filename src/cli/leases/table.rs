@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{LeaderReport, LeaseReport, Report, State, WorkerReport};
+use crate::report::{LeaderReport, LeaseReport, Report, State, WorkerReport};
 
 /// Where no terminal says another.
 const WIDTH: usize = 100;

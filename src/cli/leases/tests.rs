@@ -8,8 +8,6 @@ use tokio::time::{Instant, sleep};
 
 use super::act::{self, Done};
 use super::change::{self, Allowed};
-use super::lag::Lag;
-use super::report::{Report, State, pending_report};
 use super::table::{self, Screen};
 use crate::batch::Content;
 use crate::checkpoint::{PendingBatch, Proof, Stage};
@@ -18,6 +16,7 @@ use crate::lease::explain::Reason;
 use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
 use crate::lease::memory::{Faults, MemoryLeaseTable};
 use crate::lease::{LeaderRow, Lease, LeaseTable, LeaseWrite, Observer, Pending, WorkerId};
+use crate::report::{Lag, Report, State, pending_report};
 use crate::shard::{
     Checkpoint, HashKeyRange, ListError, Position, SequenceNumber, Shard, ShardId, ShardLister, StreamId,
 };
@@ -292,7 +291,7 @@ async fn heartbeats_of_a_live_owner_are_no_change() {
     let table = filled(&[lease(0, Some("b"))], &[]).await;
     let seen = table.rows().remove(0);
     let planned = change::evict(&seen, true);
-    let moved = table.write(&seen, &LeaseWrite::Commit(at(100))).await.unwrap();
+    let moved = table.write(&seen, &LeaseWrite::commit(at(100))).await.unwrap();
     assert!(matches!(act::write(&*table, &planned).await, Done::MovedOn { steps_before: 0, .. }));
     assert_eq!(table.rows(), [moved]);
 }

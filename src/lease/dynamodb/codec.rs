@@ -7,10 +7,10 @@ use super::item::{
     ENTITY_LEASE, ENTITY_TYPE, Item, LEASE_KEY, NotUnderstood, Update, b, measured, n, number, s, text,
 };
 use super::layout::Layout;
-use crate::lease::CaughtUp;
 use crate::lease::key::LeaseKey;
 use crate::lease::row::{LastPrepared, Lease, Pending, WorkerId};
 use crate::lease::write::{LeaseWrite, counts_as_switch, moves_with};
+use crate::lease::{CaughtUp, Delivered};
 use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, ShardId};
 
 pub(super) const LEASE_OWNER: &str = "leaseOwner";
@@ -36,6 +36,8 @@ const STREAM: &str = "kinetideStream";
 const START: &str = "kinetideStart";
 /// A map: the checkpoint, `at` (µs since the epoch), `retentionHours`.
 const CAUGHT_UP: &str = "kinetideCaughtUp";
+/// A map: the checkpoint, `at` (µs since the epoch).
+const DELIVERED: &str = "kinetideDelivered";
 const AT: &str = "at";
 const RETENTION: &str = "retentionHours";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
@@ -64,6 +66,7 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
         moves: number(item, MOVES).ok().flatten().unwrap_or(0),
         start_us: item.get(START).and_then(|value| value.as_n().ok()?.parse().ok()),
         caught_up: caught_up(item),
+        delivered: delivered(item),
         throughput_kbps: item.get(THROUGHPUT).and_then(|value| value.as_n().ok()?.parse().ok()),
         stream: text(item, STREAM)?.map(Into::into),
         checkpoint_owner: text(item, CHECKPOINT_OWNER)?.map(WorkerId::new),
@@ -123,6 +126,9 @@ pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
     }
     if let Some(seen) = &lease.caught_up {
         put(CAUGHT_UP, at_the_tip(seen));
+    }
+    if let Some(delivered) = &lease.delivered {
+        put(DELIVERED, arrived(delivered));
     }
     if let Some(throughput) = lease.throughput_kbps {
         put(THROUGHPUT, measured(throughput));
@@ -212,13 +218,16 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
                 None => remove.push(LAST_PREPARED),
             }
         }
-        LeaseWrite::Commit(at) => {
+        LeaseWrite::Commit { to: at, arrived_us } => {
             set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0u64))));
             set.push(format!("{CHECKPOINT} = {}", out.value("checkpoint", s(at.as_str()))));
             set.push(format!("{CHECKPOINT_SUB} = {}", out.value("checkpointSub", n(at.sub()))));
             remove.extend([PENDING, PENDING_SUB, PENDING_STATE]);
             if seen.last_prepared.as_ref().is_some_and(|last| *at >= last.pending.checkpoint) {
                 remove.push(LAST_PREPARED);
+            }
+            if let Some(delivered) = Delivered::of(at, *arrived_us) {
+                set.push(format!("{DELIVERED} = {}", out.value("delivered", arrived(&delivered))));
             }
             // What a pin said of a start is over.
             if seen.start_us.is_some() {
@@ -322,6 +331,22 @@ fn caught_up(item: &Item) -> Option<CaughtUp> {
     })
 }
 
+fn arrived(delivered: &Delivered) -> AttributeValue {
+    AttributeValue::M(Item::from([
+        (CHECKPOINT.to_owned(), s(delivered.upto.as_str())),
+        (AT.to_owned(), n(delivered.at_us)),
+    ]))
+}
+
+/// What is malformed is taken for nothing noted.
+fn delivered(item: &Item) -> Option<Delivered> {
+    let item = item.get(DELIVERED)?.as_m().ok()?;
+    Some(Delivered {
+        upto: SequenceNumber::parse(item.get(CHECKPOINT)?.as_s().ok()?)?,
+        at_us: item.get(AT)?.as_n().ok()?.parse().ok()?,
+    })
+}
+
 fn shard_ids(item: &Item, name: &'static str) -> Result<Vec<ShardId>, NotUnderstood> {
     match item.get(name) {
         None => Ok(Vec::new()),
@@ -405,6 +430,8 @@ mod tests {
                             at_us: i64::from(n) - 1000,
                             retention_hours: n,
                         }),
+                        delivered: kbps
+                            .map(|n| Delivered { upto: u128::from(n).into(), at_us: i64::from(n) }),
                         throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
                         checkpoint_owner: other,
                     }
@@ -454,9 +481,10 @@ mod tests {
             "kinetideCaughtUp".into(),
             AttributeValue::M(item(&[("checkpoint", s("5")), ("at", s("now"))])),
         );
+        row.insert("kinetideDelivered".into(), AttributeValue::M(item(&[("checkpoint", s("5"))])));
         let lease = decode(&row).unwrap();
         assert_eq!(lease.pending.unwrap().state, None);
-        assert_eq!((lease.throughput_kbps, lease.caught_up), (None, None));
+        assert_eq!((lease.throughput_kbps, lease.caught_up, lease.delivered), (None, None, None));
     }
 
     /// As `DynamoDBMultiStreamLeaseSerializer` reads it; a row of one stream has neither attribute.

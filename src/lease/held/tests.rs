@@ -20,7 +20,7 @@ fn me() -> WorkerId {
 }
 
 fn commit(number: u128) -> LeaseWrite {
-    LeaseWrite::Commit(Checkpoint::At(Position::new(SequenceNumber::from(number))))
+    LeaseWrite::commit(Checkpoint::At(Position::new(SequenceNumber::from(number))))
 }
 
 fn unowned() -> Lease {
@@ -479,7 +479,7 @@ async fn the_tip_is_told_by_a_heartbeat_once_what_was_read_is_committed() {
     assert_eq!(row(&table).caught_up, Some(seen(5, 1)), "what was noted stays true");
     // Inside an aggregate, of which more may be to come.
     let inside = Position { sequence: SequenceNumber::from(7), sub: 2 };
-    held.write(LeaseWrite::Commit(Checkpoint::At(inside))).await.unwrap();
+    held.write(LeaseWrite::commit(Checkpoint::At(inside))).await.unwrap();
     held.renew().await.unwrap();
     assert_eq!(row(&table).caught_up, Some(seen(5, 1)));
 }

@@ -51,7 +51,7 @@ async fn leases_have_kcls_attributes(table: &Table, rows: &Items, single: bool) 
     assert_eq!(item["pendingCheckpointSubSequenceNumber"], n(3));
     assert_eq!(item["pendingCheckpointState"], AttributeValue::B(Blob::new([0u8, 255, 10])));
 
-    let row = table.write(&row, &LeaseWrite::Commit(at(77, 3))).await.unwrap();
+    let row = table.write(&row, &LeaseWrite::commit(at(77, 3))).await.unwrap();
     let item = rows.get(key).await;
     assert_eq!((&item["checkpoint"], &item["checkpointSubSequenceNumber"]), (&s("77"), &n(3)));
     assert!(item.keys().all(|name| !name.starts_with("pending")));
@@ -105,7 +105,7 @@ async fn rows_from_before_kcl_3_5_are_leases(table: &Table, rows: &Items) {
     assert_eq!((row.counter, row.owner_switches, row.hash_range), (41, 2, None));
     let row = table.write(&row, &LeaseWrite::Assign(worker("rust"))).await.unwrap();
     assert_eq!((row.counter, row.owner_switches), (42, 3));
-    table.write(&row, &LeaseWrite::Commit(at(5, 1))).await.unwrap();
+    table.write(&row, &LeaseWrite::commit(at(5, 1))).await.unwrap();
     assert!(!rows.get("legacy").await.contains_key("entityType"), "updates never add the entity type");
 }
 
@@ -283,7 +283,7 @@ async fn attributes_of_newer_versions_survive(
         LeaseWrite::Assign(worker("a")),
         LeaseWrite::Renew { kbps: Some(1.0), caught_up: None },
         LeaseWrite::Prepare(Pending { checkpoint: at(1, 0), state: None }),
-        LeaseWrite::Commit(at(1, 0)),
+        LeaseWrite::commit(at(1, 0)),
         LeaseWrite::SetChildren(vec![ShardId::new("c")]),
         LeaseWrite::SetHashRange(kinetide::internals::shard::HashKeyRange { start: 0, end: 1 }),
         LeaseWrite::SetStream("1:trades:1000".into()),

@@ -80,12 +80,12 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
         LeaseWrite::Renew { kbps: Some(0.000_5), caught_up: None },
         LeaseWrite::Prepare(pending(Some(Arc::clone(&state)))),
         // The batch is remembered until a checkpoint passes it.
-        LeaseWrite::Commit(at(1, 0)),
-        LeaseWrite::Commit(at(2, 0)),
+        LeaseWrite::commit(at(1, 0)),
+        LeaseWrite::commit(at(2, 0)),
         LeaseWrite::Prepare(pending(Some(state))),
         LeaseWrite::Renew { kbps: None, caught_up: None },
         LeaseWrite::Prepare(pending(None)),
-        LeaseWrite::Commit(at(2u128.pow(100), 7)),
+        LeaseWrite::commit(at(2u128.pow(100), 7)),
         LeaseWrite::Renew { kbps: Some(2048.75), caught_up: None },
         LeaseWrite::Renew { kbps: None, caught_up: Some(caught_up(7)) },
         LeaseWrite::Renew { kbps: Some(1.0), caught_up: None },
@@ -96,7 +96,7 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
         LeaseWrite::SetStream("1:trades:1000".into()),
         LeaseWrite::HandOff(worker("c")),
         LeaseWrite::Renew { kbps: Some(0.0), caught_up: None },
-        LeaseWrite::Commit(at(2u128.pow(100), 8)),
+        LeaseWrite::commit(at(2u128.pow(100), 8)),
         LeaseWrite::Assign(worker("c")),
         LeaseWrite::HandOff(worker("d")),
         LeaseWrite::Assign(worker("c")),
@@ -106,7 +106,7 @@ async fn every_write_has_the_effect_of_apply(table: &Table) {
         LeaseWrite::Evict,
         LeaseWrite::Assign(worker("b")),
         LeaseWrite::Assign(worker("b")),
-        LeaseWrite::Commit(Checkpoint::ShardEnd),
+        LeaseWrite::commit(Checkpoint::ShardEnd),
     ] {
         let expected = apply(&row, &write);
         row = table.write(&row, &write).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_conflict_shows_the_row(table: &Table) {
         LeaseWrite::HandOff(worker("b")),
         LeaseWrite::Evict,
         LeaseWrite::Prepare(Pending { checkpoint: at(9, 0), state: None }),
-        LeaseWrite::Commit(at(9, 0)),
+        LeaseWrite::commit(at(9, 0)),
         LeaseWrite::SetChildren(vec![ShardId::new("child")]),
         LeaseWrite::SetHashRange(HashKeyRange { start: 0, end: 1 }),
         LeaseWrite::SetStream("1:trades:1000".into()),
@@ -188,14 +188,14 @@ async fn a_hand_off_leaves_the_old_owner_its_checkpoints(table: &Table) {
     // The old owner does not know yet: it cannot renew, and learns why.
     refused(table, &row, &LeaseWrite::Renew { kbps: None, caught_up: None }, &handed).await;
     // Neither write is about owners.
-    let row = table.write(&row, &LeaseWrite::Commit(at(3, 0))).await.unwrap();
+    let row = table.write(&row, &LeaseWrite::commit(at(3, 0))).await.unwrap();
     assert_eq!((row.owner.as_ref(), row.checkpoint_owner.as_ref()), (Some(&worker("b")), Some(&worker("a"))));
     let row = table.write(&row, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.unwrap();
     let done = table.write(&row, &LeaseWrite::Assign(worker("b"))).await.unwrap();
     assert_eq!((done.owner.as_ref(), done.checkpoint_owner.as_ref()), (Some(&worker("b")), None));
     assert_eq!(done.owner_switches, 0, "the switch was decided before the last checkpoint");
     // A zombie.
-    refused(table, &row, &LeaseWrite::Commit(at(4, 0)), &done).await;
+    refused(table, &row, &LeaseWrite::commit(at(4, 0)), &done).await;
 }
 
 async fn the_leader_race_for_a_lease_has_one_winner(table: &Table) {

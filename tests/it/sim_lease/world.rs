@@ -524,11 +524,11 @@ async fn consume(
         let children = stream.children(lease.key().shard());
         let write = if children.is_empty() || records_left > 0 {
             records_left -= 1;
-            LeaseWrite::Commit(Checkpoint::At(Position::new(SequenceNumber::from(done + 1))))
+            LeaseWrite::commit(Checkpoint::At(Position::new(SequenceNumber::from(done + 1))))
         } else if coordinator.create_children(&lease, &children).await.is_err() {
             continue;
         } else {
-            LeaseWrite::Commit(Checkpoint::ShardEnd)
+            LeaseWrite::commit(Checkpoint::ShardEnd)
         };
         match lease.write(write).await {
             Ok(row) if row.finished() => return,

@@ -307,7 +307,7 @@ impl Storm {
         let last = row.pending.as_ref().and_then(|pending| pending.checkpoint.position().cloned());
         let (Some(last), true) = (last, self.rng.random()) else {
             self.world.note(format_args!("{}: what is pending is forgotten", row.key));
-            return drop(table.write(&row, &LeaseWrite::Commit(row.checkpoint.clone())).await);
+            return drop(table.write(&row, &LeaseWrite::commit(row.checkpoint.clone())).await);
         };
         let done = row.checkpoint.position().cloned();
         let checkpoint = {
@@ -319,7 +319,7 @@ impl Storm {
             landed.last().map_or(row.checkpoint.clone(), |(_, at)| Checkpoint::At(at))
         };
         self.world.note(format_args!("{}: another worker checkpoints {}", row.key, checkpoint.as_str()));
-        drop(table.write(&row, &LeaseWrite::Commit(checkpoint)).await);
+        drop(table.write(&row, &LeaseWrite::commit(checkpoint)).await);
     }
 
     /// A lease whose batch is prepared, which is so for a moment now and then.

@@ -128,7 +128,7 @@ async fn what_is_noted_counts_for_its_own_checkpoint_only() {
         let read_by_java = put_unseen(&world);
         let seen = row(&world).await;
         let checkpoint = Checkpoint::At(Position::new(read_by_java.into()));
-        let seen = world.outside.table.write(&seen, &LeaseWrite::Commit(checkpoint)).await.unwrap();
+        let seen = world.outside.table.write(&seen, &LeaseWrite::commit(checkpoint)).await.unwrap();
         assert_eq!(seen.caught_up.unwrap().after, last_read(&world).into(), "left alone");
         if lost {
             let lost = put_unseen(&world);

@@ -192,7 +192,7 @@ async fn a_batch_that_is_not_pending_any_more_is_not_delivered_twice() {
         let seen = world.log.lock().unwrap().rows[&lease()].clone();
         let inside = Checkpoint::At(Position::new(sequence(&world, 1).into()));
         let checkpoint = if amid { inside } else { seen.checkpoint.clone() };
-        let row = world.outside.table.write(&seen, &LeaseWrite::Commit(checkpoint)).await.unwrap();
+        let row = world.outside.table.write(&seen, &LeaseWrite::commit(checkpoint)).await.unwrap();
         assert!(row.pending.is_none() && row.last_prepared.is_some());
         put(&world, later);
         world.start_worker(&transforms()[next]);
@@ -214,7 +214,7 @@ async fn what_java_has_done_of_a_batch_is_not_delivered_again() {
         world.log.lock().unwrap().landed.extend(landed);
         let seen = world.log.lock().unwrap().rows[&lease()].clone();
         let checkpoint = Checkpoint::At(Position::new(done[1].into()));
-        world.outside.table.write(&seen, &LeaseWrite::Commit(checkpoint)).await.unwrap();
+        world.outside.table.write(&seen, &LeaseWrite::commit(checkpoint)).await.unwrap();
         world.start_worker(next);
         world.until_done(MINUTE * 10).await;
         // The log has looked for records that are there twice.

@@ -1,39 +1,46 @@
-//! What is known of a fleet, as `--json` prints it and the table shows it. `docs/LEASES.md` documents the members.
+//! What is known of a fleet, as `kinetide leases` prints it and `/api/leases` shows it. `docs/LEASES.md` documents the
+//! members.
+//!
+//! Owns: the form, and the reading that all who ask a worker share (`live`).
+//! Does not own: the words for a shard that is not read (`lease`), what the stream says of a checkpoint (`cli`).
+
+mod live;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::lag::Lag;
 use crate::batch::Content;
 use crate::checkpoint::{PendingBatch, Stage};
-use crate::clock::wall_clock_s;
+use crate::clock::{utc, wall_clock_s, wall_clock_us};
 use crate::lease::explain::{Explained, Reason, Standing};
 use crate::lease::fleet::{CPU, Reads, THROUGHPUT};
 use crate::lease::{Lease, LeaseKey, Observer, Pending, WorkerId};
 use crate::shard::ShardId;
 
+pub(crate) use live::{Live, LiveSettings};
+
 /// A fleet at one moment.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
-    pub(super) application: String,
-    pub(super) stream: Option<String>,
+pub(crate) struct Report {
+    pub(crate) application: String,
+    pub(crate) stream: Option<String>,
     /// For how long it was watched.
-    pub(super) watched_seconds: f64,
-    pub(super) leader: Option<LeaderReport>,
+    pub(crate) watched_seconds: f64,
+    pub(crate) leader: Option<LeaderReport>,
     /// Not read first, then by key.
-    pub(super) leases: Vec<LeaseReport>,
-    pub(super) workers: Vec<WorkerReport>,
-    pub(super) odd_rows: Vec<OddReport>,
+    pub(crate) leases: Vec<LeaseReport>,
+    pub(crate) workers: Vec<WorkerReport>,
+    pub(crate) odd_rows: Vec<OddReport>,
     /// What could not be looked at, and why.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// How a shard stands, in the order of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum State {
+pub(crate) enum State {
     NotRead,
     Unheard,
     Read,
@@ -41,111 +48,128 @@ pub(super) enum State {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct LeaseReport {
+pub(crate) struct LeaseReport {
     /// The key of the lease, as commands take it.
-    pub(super) lease: String,
+    pub(crate) lease: String,
     /// Its stream, in an application of several streams.
-    pub(super) stream: Option<String>,
-    pub(super) shard: String,
-    pub(super) state: State,
+    pub(crate) stream: Option<String>,
+    pub(crate) shard: String,
+    pub(crate) state: State,
     /// A fixed word: why it is not read, or why the lease of a finished shard is kept.
-    pub(super) reason: Option<&'static str>,
-    pub(super) why: Option<String>,
-    pub(super) next_step: Option<&'static str>,
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) why: Option<String>,
+    pub(crate) next_step: Option<&'static str>,
     /// For how long it has been so; for a shard that is read, since the last sign of life.
-    pub(super) for_seconds: Option<f64>,
+    pub(crate) for_seconds: Option<f64>,
     /// It was so from the first look on, perhaps for longer.
-    pub(super) at_least: bool,
-    pub(super) owner: Option<String>,
+    pub(crate) at_least: bool,
+    pub(crate) owner: Option<String>,
     /// Who gets it, during a hand-off.
-    pub(super) next_owner: Option<String>,
-    pub(super) counter: Option<u64>,
-    pub(super) checkpoint: Option<String>,
-    pub(super) checkpoint_sub: u64,
+    pub(crate) next_owner: Option<String>,
+    pub(crate) counter: Option<u64>,
+    pub(crate) checkpoint: Option<String>,
+    pub(crate) checkpoint_sub: u64,
     #[serde(flatten)]
-    pub(super) lag: Lag,
-    pub(super) pending: Option<PendingReport>,
+    pub(crate) lag: Lag,
+    /// What arrived until this time is delivered, as the row says it, UTC.
+    pub(crate) delivered_until: Option<String>,
+    /// How long ago that was, ms: no record that is not delivered is older.
+    pub(crate) delivered_age_ms: Option<u64>,
+    pub(crate) pending: Option<PendingReport>,
     /// The batch that was prepared last, as long as no checkpoint has passed it.
-    pub(super) last_prepared: Option<PendingReport>,
-    pub(super) parents: Vec<String>,
-    pub(super) children: Vec<String>,
-    pub(super) owner_switches: u64,
-    pub(super) throughput_kbps: Option<f64>,
+    pub(crate) last_prepared: Option<PendingReport>,
+    pub(crate) parents: Vec<String>,
+    pub(crate) children: Vec<String>,
+    pub(crate) owner_switches: u64,
+    pub(crate) throughput_kbps: Option<f64>,
+}
+
+/// What the stream says of one checkpoint, where it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Lag {
+    /// Age of the last record that is done, ms.
+    pub(crate) checkpoint_age_ms: Option<i64>,
+    /// How far the next record is behind the tip, ms.
+    pub(crate) millis_behind_latest: Option<u64>,
+    /// The record at the checkpoint has left the stream, and what followed it may be lost.
+    pub(crate) trimmed: bool,
+    /// Why nothing is known, in short.
+    pub(crate) lag_problem: Option<String>,
 }
 
 /// A batch that was prepared and not committed.
 #[derive(Debug, Serialize)]
-pub(super) struct PendingReport {
-    pub(super) last: String,
+pub(crate) struct PendingReport {
+    pub(crate) last: String,
     /// Prepared by kinetide; else by another application, whose batch is not continued.
-    pub(super) ours: bool,
-    pub(super) first: Option<String>,
-    pub(super) stage: Option<Stage>,
-    pub(super) transform: Option<String>,
+    pub(crate) ours: bool,
+    pub(crate) first: Option<String>,
+    pub(crate) stage: Option<Stage>,
+    pub(crate) transform: Option<String>,
     /// Where its objects are, in format 2.
-    pub(super) lake: Option<String>,
+    pub(crate) lake: Option<String>,
     /// Keys below the lake.
-    pub(super) objects: Vec<String>,
+    pub(crate) objects: Vec<String>,
     /// What each of `objects` must hold, in format 2.
-    pub(super) proof: Option<Vec<ContentReport>>,
+    pub(crate) proof: Option<Vec<ContentReport>>,
     /// Keys of earlier attempts: rows found there are not written again.
-    pub(super) sealed: Vec<String>,
+    pub(crate) sealed: Vec<String>,
     /// Why no worker of this version can go on with it.
-    pub(super) problem: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 /// What proves an object.
 #[derive(Debug, Serialize)]
-pub(super) struct ContentReport {
-    pub(super) rows: u64,
+pub(crate) struct ContentReport {
+    pub(crate) rows: u64,
     /// Of the rows before compression, in hexadecimal digits as the lease row has it.
-    pub(super) hash: String,
+    pub(crate) hash: String,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct LeaderReport {
-    pub(super) worker: String,
-    pub(super) lease_seconds: f64,
+pub(crate) struct LeaderReport {
+    pub(crate) worker: String,
+    pub(crate) lease_seconds: f64,
     /// How long its lock has not moved.
-    pub(super) unmoved_seconds: f64,
-    pub(super) at_least: bool,
-    pub(super) released: bool,
-    pub(super) expired: bool,
+    pub(crate) unmoved_seconds: f64,
+    pub(crate) at_least: bool,
+    pub(crate) released: bool,
+    pub(crate) expired: bool,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct WorkerReport {
-    pub(super) worker: String,
-    pub(super) leader: bool,
+pub(crate) struct WorkerReport {
+    pub(crate) worker: String,
+    pub(crate) leader: bool,
     /// It may be given leases.
-    pub(super) active: bool,
+    pub(crate) active: bool,
     /// The streams that it reads; none for a worker that may be given leases of any.
-    pub(super) streams: Option<Vec<String>>,
+    pub(crate) streams: Option<Vec<String>>,
     /// Open leases that it may renew.
-    pub(super) leases: usize,
+    pub(crate) leases: usize,
     /// Share of its processors in use.
-    pub(super) cpu_percent: Option<f64>,
+    pub(crate) cpu_percent: Option<f64>,
     /// Throughput in percent of its fair share.
-    pub(super) throughput_percent: Option<f64>,
+    pub(crate) throughput_percent: Option<f64>,
     /// The youngest sign of life: a renewed lease, or its row, by its own clock.
-    pub(super) seen_seconds_ago: Option<f64>,
-    pub(super) has_row: bool,
+    pub(crate) seen_seconds_ago: Option<f64>,
+    pub(crate) has_row: bool,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct OddReport {
-    pub(super) key: String,
-    pub(super) problem: String,
+pub(crate) struct OddReport {
+    pub(crate) key: String,
+    pub(crate) problem: String,
 }
 
 impl Report {
     /// False when it is not known whether there should be leases: there are none, and the stream did not answer.
-    pub(super) fn looked(&self) -> bool {
+    pub(crate) fn looked(&self) -> bool {
         !self.leases.is_empty() || self.notes.is_empty()
     }
 
     /// What `observer` has seen, with what the stream said of checkpoints.
-    pub(super) fn new(
+    pub(crate) fn new(
         application: &str,
         stream: Option<String>,
         observer: &Observer,
@@ -203,6 +227,7 @@ fn lease_report(explained: Explained, row: Option<&Lease>, lag: Lag) -> LeaseRep
     };
     let texts = |ids: &[ShardId]| ids.iter().map(|id| id.as_str().to_owned()).collect();
     let handing_off = row.is_some_and(|row| row.checkpoint_owner.is_some());
+    let delivered_us = row.and_then(Lease::delivered_until_us);
     let name = |worker: Option<&WorkerId>| worker.map(|worker| worker.as_str().to_owned());
     LeaseReport {
         lease: explained.key.as_str().to_owned(),
@@ -220,6 +245,8 @@ fn lease_report(explained: Explained, row: Option<&Lease>, lag: Lag) -> LeaseRep
         checkpoint: row.map(|row| row.checkpoint.as_str().to_owned()),
         checkpoint_sub: row.map_or(0, |row| row.checkpoint.sub()),
         lag,
+        delivered_until: delivered_us.map(utc),
+        delivered_age_ms: delivered_us.map(|us| u64::try_from(wall_clock_us() - us).unwrap_or(0) / 1000),
         pending: row.and_then(|row| row.pending.as_ref()).map(pending_report),
         last_prepared: row
             .and_then(|row| row.last_prepared.as_ref())
@@ -231,7 +258,7 @@ fn lease_report(explained: Explained, row: Option<&Lease>, lag: Lag) -> LeaseRep
     }
 }
 
-pub(super) fn pending_report(pending: &Pending) -> PendingReport {
+pub(crate) fn pending_report(pending: &Pending) -> PendingReport {
     let last = pending.checkpoint.as_str().to_owned();
     let unknown = PendingReport {
         last,
