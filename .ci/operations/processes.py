@@ -35,9 +35,9 @@ def free_ports(count):
     return [each.getsockname()[1] for each in sockets]
 
 
-def until(what, condition, seconds=90):
+def until(what, condition, seconds=90, pause=0.25):
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise SystemExit(f"did not happen in {seconds} s: {what}")
-        time.sleep(0.25)
+        time.sleep(pause)

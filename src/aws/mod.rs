@@ -152,6 +152,10 @@ fn allow(text: &str) -> &'static str {
 
 const CHECK_NETWORK: &str = "check the endpoint, the network and the region";
 
+/// What to do when the certificate of a server is not trusted.
+pub const TRUST_ITS_CA: &str =
+    "set AWS_CA_BUNDLE to the certificates of the CA that signed the server's certificate";
+
 /// Credentials are looked for before a request is sent.
 fn dispatch_advice<E: Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R>) -> &'static str {
     let about_credentials = |error: &dyn Error| error.to_string().contains("credentials");
@@ -159,6 +163,9 @@ fn dispatch_advice<E: Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R
     while let Some(error) = below {
         if about_credentials(error) {
             return "give this process a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID";
+        }
+        if error.to_string().contains("UnknownIssuer") {
+            return TRUST_ITS_CA;
         }
         below = error.source();
     }

@@ -5,7 +5,7 @@
 
 use object_store::Error;
 
-use crate::aws::NoCredentials;
+use crate::aws::{NoCredentials, TRUST_ITS_CA};
 use crate::cause::{chain, one_line};
 
 /// The error for people.
@@ -19,15 +19,20 @@ pub fn said(error: &Error) -> String {
     let Some(code) = between(&whole, "<Code>", "</Code>") else {
         let advice = match error {
             Error::PermissionDenied { .. } => {
-                "; allow it in the role that makes the call and in the policy of the bucket"
+                Some("allow it in the role that makes the call and in the policy of the bucket")
             }
-            Error::Unauthenticated { .. } => "; check the credentials of this process",
-            _ if whole.contains("UnknownIssuer") => {
-                "; set AWS_CA_BUNDLE to the certificates of the CA that signed the server's certificate"
+            Error::Unauthenticated { .. } => Some("check the credentials of this process"),
+            // Nobody's certificate is trusted where the system has none.
+            _ if whole.contains("UnknownIssuer") || whole.contains("No CA certificates") => {
+                Some(TRUST_ITS_CA)
             }
-            _ => "",
+            _ => None,
         };
-        return format!("{}{advice}", brief(&whole));
+        return format!(
+            "{}{}",
+            brief(&whole),
+            advice.map_or_else(String::new, |advice| format!("; {advice}"))
+        );
     };
     let message =
         between(&whole, "<Message>", "</Message>").map_or_else(String::new, |text| format!(": {text}"));
@@ -110,5 +115,10 @@ mod tests {
         let refused = "Error performing PUT http://s3/lake/x in 1ms, after 2 retries, max_retries: 2, retry_timeout: 5s  - \
                        HTTP error: error sending request";
         assert!(said(&generic(refused)).contains("PUT http://s3/lake/x"), "the address says where");
+        for untrusted in
+            ["invalid peer certificate: UnknownIssuer", "No CA certificates were loaded from the system"]
+        {
+            assert!(said(&generic(untrusted)).ends_with(TRUST_ITS_CA));
+        }
     }
 }

@@ -181,6 +181,7 @@ const ROOT: &[&str] = &[
     "ecs",
     "examples",
     "glue",
+    "image",
     "loadtest",
     "proptest-regressions",
     "src",
@@ -440,6 +441,22 @@ fn the_image_is_small_locked_and_unprivileged() {
     assert!(all("ENV").contains(&"KINETIDE_HTTP=0.0.0.0:8080"), "health checks come from outside");
     assert_eq!(all("EXPOSE"), ["8080"]);
     assert!(all("ADD").is_empty(), "COPY does all we need");
+    let version = manifest["package"]["version"].as_str().unwrap();
+    let arguments = all("ARG");
+    assert!(
+        arguments.contains(&format!("VERSION={version}").as_str()),
+        "the version of Cargo.toml: {arguments:?}"
+    );
+    let labels = all("LABEL").join(" ");
+    for (label, value) in [("version", "$VERSION"), ("revision", "$REVISION"), ("licenses", "Apache-2.0")] {
+        assert!(
+            labels.contains(&format!("org.opencontainers.image.{label}=\"{value}\"")),
+            "{label}: {labels}"
+        );
+    }
+    // Bill of materials and licences, made by the build itself.
+    assert!(build.contains("python3 image/about.py /usr/share/doc/kinetide"));
+    assert!(all("COPY").contains(&"--from=build /usr/share/doc/kinetide /usr/share/doc/kinetide"));
 }
 
 pub(super) fn root() -> &'static Path {

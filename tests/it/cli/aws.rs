@@ -317,6 +317,9 @@ async fn a_ca_bundle_counts_for_every_client() {
         finish(count.spawn().unwrap()).await
     };
     count(&[]).await.says(1, &["UnknownIssuer", "AWS_CA_BUNDLE"]);
+    let mut leases = command(&["leases", "--stream", "trades"]);
+    leases.envs(env);
+    finish(leases.spawn().unwrap()).await.says(1, &["UnknownIssuer", "set AWS_CA_BUNDLE"]);
     let nowhere = [("AWS_CA_BUNDLE", "/nowhere/ca.pem")];
     let ran = count(&nowhere).await;
     ran.says(2, &["AWS_CA_BUNDLE /nowhere/ca.pem", "No such file"]);
