@@ -9,6 +9,7 @@ mod documents;
 mod examples;
 #[cfg(feature = "local")]
 mod fuzz;
+mod image;
 mod interop;
 mod kinesis_conformance;
 mod lease_table;
