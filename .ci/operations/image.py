@@ -120,7 +120,8 @@ def unlike_the_image(pid, root, user, names):
     status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
     uid, gid = user.split(":")
     if status["Uid"].split() != [uid] * 4 or status["Gid"].split() != [gid] * 4 or status["Groups"].split():
-        yield f"it runs as {status['Uid'].split()}, {status['Gid'].split()} with groups {status['Groups'].split()}, not as {user}"
+        found = {name: status[name].split() for name in ("Uid", "Gid", "Groups")}
+        yield f"it runs as {found}, not as {user}"
     if uid == "0" or int(status["CapEff"], 16) or int(status["CapPrm"], 16):
         yield f"it has privileges: user {uid}, capabilities {status['CapEff']}"
     if os.readlink(proc / "root") != str(root):
