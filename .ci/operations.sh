@@ -8,9 +8,11 @@ cfn_guard=0.3.3
 boto3=1.44.8
 grafana_schema=13.2.3
 typescript=5.9.3
+playwright=1.65.2
+axe_core=4.14.1
 
 # Sets `operations` to a Python with the tools of these checks, `grafana` to a folder with Grafana's types, `prometheus` and
-# `promtool`.
+# `promtool`; for the console `console` to a Python with Playwright, `axe` to axe, `chromium` and the folders of its libraries.
 install_operations() {
   local name=operations-$pyyaml-$cfn_lint-$cfn_guard-$boto3
   install_once "$name" install_operations_tools
@@ -25,6 +27,20 @@ install_operations() {
     install_once prometheus-debian install_prometheus
     prometheus=$cache/prometheus-debian/usr/bin/prometheus promtool=$cache/prometheus-debian/usr/bin/promtool
   fi
+  install_once "playwright-$playwright" install_playwright
+  console=$cache/playwright-$playwright/venv/bin/python
+  name=axe-core-$axe_core
+  install_once "$name" timeout 300 npm install --no-save --no-audit --no-fund --ignore-scripts --loglevel=error \
+    --prefix . "axe-core@$axe_core"
+  axe=$cache/$name/node_modules/axe-core/axe.min.js
+  if command -v chromium >/dev/null; then
+    chromium=$(command -v chromium) chromium_libraries=
+  else
+    install_once chromium-debian install_chromium
+    local root=$cache/chromium-debian/usr/lib
+    chromium=$root/chromium/chromium-headless-shell
+    chromium_libraries=$(find "$root" -name '*.so*' -not -path '*/chromium/*' -printf '%h\n' | sort --unique | paste --serial --delimiters=:)
+  fi
 }
 
 install_operations_tools() {
@@ -37,6 +53,22 @@ install_operations_tools() {
 install_prometheus() {
   timeout 300 apt-get --quiet --quiet update || true
   timeout 300 apt-get --quiet --quiet download prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+}
+
+install_playwright() {
+  timeout 120 python3 -m venv venv &&
+    timeout 600 venv/bin/pip install --quiet --disable-pip-version-check "playwright==$playwright"
+}
+
+# Debian's packages, with the libraries that are not here, unpacked only.
+install_chromium() {
+  local packages package
+  timeout 300 apt-get --quiet --quiet update || true
+  packages=$(apt-get install --simulate --no-install-recommends chromium-headless-shell | awk '/^Inst/ { print $2 }') || return
+  # shellcheck disable=SC2086 # One word for each package.
+  timeout 600 apt-get --quiet --quiet download $packages || return
+  for package in *.deb; do dpkg-deb --extract "$package" . || return; done
+  rm ./*.deb
 }
 
 # Rules and their tests, then every expression on what running workers say.
@@ -68,6 +100,13 @@ check_runbooks() {
   timeout 600 "$operations" "$ci/operations/runbooks.py" "$PWD/target/release/kinetide"
 }
 
+# What the console says, then how it looks and works in a browser.
+check_console() {
+  timeout 60 node --test "$ci/operations/console_model.test.mjs" >"$work/console-model.log" 2>&1 ||
+    { cat "$work/console-model.log"; return 1; }
+  timeout 300 "$console" "$ci/operations/console.py" "$PWD/target/release/kinetide" "$chromium" "$chromium_libraries" "$axe"
+}
+
 # Terraform and its provider come from no package registry: where they are, the module is checked.
 check_terraform() {
   local plugins
@@ -89,7 +128,7 @@ check_terraform() {
 check_operations() {
   local part failed=0 pids=()
   export PYTHONDONTWRITEBYTECODE=1
-  for part in alerts dashboards templates deploy scrape runbooks terraform; do
+  for part in alerts dashboards templates deploy scrape runbooks console terraform; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
   done

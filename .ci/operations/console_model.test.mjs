@@ -206,6 +206,10 @@ test("shards of several streams are told apart", () => {
   Object.assign(status.shards[0], { state: "stalled", reason: "lake", stalled_for_ms: 9000 });
   const { shards, stuck } = view(facts({ leases, status }));
   assert.deepEqual([shards[0].stream, shards[0].state, stuck], ["orders", "read", 0]);
+  leases.leases[1].stream = "444455556666:orders:1751328000";
+  Object.assign(status.shards[1], { stream: "arn:aws:kinesis:us-east-1:444455556666:stream/orders", state: "stalled", reason: "lake", stalled_for_ms: 9000 });
+  const alike = view(facts({ leases, status }));
+  assert.deepEqual(alike.shards.slice(0, 2).map((row) => [row.stream, row.state]), [["111122223333:orders", "read"], ["444455556666:orders", "stalled: lake"]]);
 });
 
 test("charts have gaps where nothing is known, and say what they show", () => {

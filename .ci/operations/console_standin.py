@@ -4,6 +4,7 @@ import json
 import re
 import threading
 import urllib.request
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,8 +21,9 @@ def from_sources(path):
 
 
 def from_worker(address):
-    """The same from a running worker."""
+    """The same from a running worker; what it gave once is kept for when it is dead."""
 
+    @cache
     def get(path):
         with urllib.request.urlopen(f"{address}{path}", timeout=10) as response:
             drop = ("transfer-encoding", "content-length", "connection", "date")

@@ -74,7 +74,7 @@ def healthy(shards=12, workers=3, hours=3):
         "application": "kinetide-trades", "stream": "trades", "watched_seconds": 42.0,
         "leader": {"worker": names[0], "lease_seconds": 15.0, "unmoved_seconds": 1.1, "at_least": False, "released": False, "expired": False},
         "leases": leases,
-        "workers": [worker(name, owners.count(name), cpu_percent=31.0 + 9 * index, throughput_percent=88.0 + 6 * index) for index, name in enumerate(names)],
+        "workers": [worker(name, owners.count(name), cpu_percent=31.0 + 9 * (index % 7), throughput_percent=88.0 + 6 * (index % 5)) for index, name in enumerate(names)],
         "odd_rows": [], "notes": [],
     }  # fmt: skip
     fleet["workers"][0]["leader"] = True
@@ -138,7 +138,10 @@ def no_leader():
             state="not_read", reason="no_leader", owner=None, for_seconds=212.0 - number, at_least=True,
             why=f"it has no owner, and the lock of the leader {state.leases['leader']['worker']} has expired",
             next_step="start a worker, or read the workers' logs: one of them becomes leader when the old lock expires",
+            delivered_until=utc(now() - timedelta(seconds=218)), delivered_age_ms=218000,
         )  # fmt: skip
+    own = [one["shard"] for one in state.leases["leases"] if one["owner"] == state.status["worker"]]
+    state.status["shards"] = [shard for shard in state.status["shards"] if shard["shard"] in own]
     return state
 
 
@@ -151,7 +154,9 @@ def many(shards=1000):
         one["stream"] = streams[number % 3]
         one["lease"] = f"{one['stream']}:{one['shard']}"
         if number % 97 == 13:
-            one.update(state="not_read", reason="owner_silent", for_seconds=200.0 + number, why=f"its owner {one['owner']} is silent",
+            gone = 200.0 + number
+            one.update(state="not_read", reason="owner_silent", for_seconds=gone, delivered_until=utc(now() - timedelta(seconds=gone + 9)),
+                       delivered_age_ms=int(gone * 1000) + 9000, why=f"its owner {one['owner']} is silent",
                        next_step="the leader assigns it to another worker within two failover times; if not, read the leader's log, "
                                  "or remove the owner with `kinetide leases evict`")  # fmt: skip
         elif number % 50 == 7:

@@ -19,12 +19,14 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::console;
 use super::history::History;
 use super::scrape;
 use super::status::Status;
 
 /// Every path with what it gives, as the answer to an unknown path lists them.
-const PATHS: [(&str, &str); 6] = [
+const PATHS: [(&str, &str); 7] = [
+    ("/", "the console, for people"),
     ("/metrics", "metrics in the Prometheus text format"),
     ("/healthz", "200, or 503 when a restart would help: for liveness probes"),
     ("/readyz", "200 while the worker does its part of the work, else 503 with the reasons"),
@@ -75,6 +77,7 @@ pub fn router(state: HttpState) -> Router {
         .route("/api/status", get(status))
         .route("/api/leases", get(leases))
         .route("/api/history", get(history))
+        .merge(console::routes())
         .fallback(not_found)
         .with_state(state)
 }

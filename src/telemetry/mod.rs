@@ -4,6 +4,7 @@
 //! Does not own: the facts; modules report them by calling functions of `metrics`.
 
 pub mod cloudwatch;
+mod console;
 pub mod cpu;
 pub mod fleet;
 pub mod health;

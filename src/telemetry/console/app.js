@@ -184,7 +184,7 @@ function drawChart(figure, chart) {
     label.textContent = says;
     return label;
   });
-  const gaps = chart.gaps.map(({ x, width }) => makeSvg("rect", { class: "gap", x, y: 0, width, height: HEIGHT }));
+  const gaps = chart.gaps.map(({ x, width }) => makeSvg("rect", { fill: "url(#hatch)", x, y: 0, width, height: HEIGHT }));
   const bars = chart.bars.map(({ x, y, height }) => makeSvg("rect", { class: "bars", x, y, width: 3, height }));
   const lines = chart.lines.map((d, index) => makeSvg("path", { class: `line line-${index}`, d })).reverse();
   svg.replaceChildren(...gaps, ...grid, ...labels, ...bars, ...lines, makeSvg("line", { class: "cursor", y1: 0, y2: HEIGHT, visibility: "hidden" }));
@@ -293,7 +293,7 @@ function drawNotes(now) {
 }
 
 function drawTime() {
-  const read = Math.max(facts.leases.atMs ?? 0, facts.status.atMs ?? 0);
+  const read = Math.min(facts.leases.atMs ?? 0, facts.status.atMs ?? 0);
   const old = (Date.now() - read) / 1000;
   text($("#as-of"), read === 0 ? "not read yet" : `${paused ? "paused, as of" : "as of"} ${time(read, Date.now())}${old > 8 || shown?.banners.length > 0 ? `, ${duration(old)} ago` : ""}`);
 }

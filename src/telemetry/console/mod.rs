@@ -69,7 +69,15 @@ mod tests {
                 text(&part.replacen("./", "/console/", 1));
                 named += 1;
             }
-            let foreign = ["src=\"http", "url(", "@import", "innerHTML", "outerHTML", "insertAdjacentHTML", "eval("];
+            let foreign = [
+                "src=\"http",
+                "url(http",
+                "@import",
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "eval(",
+            ];
             for word in foreign {
                 assert!(!content.contains(word), "{path} has {word}");
             }
@@ -78,9 +86,26 @@ mod tests {
     }
 
     #[test]
+    fn each_file_comes_with_the_policy() {
+        for (path, kind, text) in FILES {
+            let response = file(kind, text).into_response();
+            assert_eq!(response.headers()[CONTENT_TYPE], kind, "{path}");
+            assert_eq!(response.headers()[CACHE_CONTROL], "no-cache", "{path}");
+            let policy = response.headers()[CONTENT_SECURITY_POLICY].to_str().unwrap();
+            assert!(
+                policy.starts_with("default-src 'none'; script-src 'self';") && !policy.contains("unsafe")
+            );
+            assert!(!policy.contains("  "), "{policy}");
+        }
+    }
+
+    #[test]
     fn nothing_of_the_page_is_inline() {
         let page = text("/");
         assert!(!page.contains(" style=") && !page.contains("<style") && !page.contains(" onclick="));
-        assert_eq!(page.matches("<script").count(), page.matches("<script type=\"module\" src=\"/console/").count());
+        assert_eq!(
+            page.matches("<script").count(),
+            page.matches("<script type=\"module\" src=\"/console/").count()
+        );
     }
 }

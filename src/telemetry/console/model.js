@@ -16,14 +16,14 @@ export const NOT_READ_SECONDS = 120;
 /** The fleet may be without a leader for this long; as in the alert KinetideLeaderOverdue. */
 export const NO_LEADER_SECONDS = 60;
 /** A source that was not answered for so long is old, even if no request has failed yet. */
-export const OLD_SECONDS = 20;
+const OLD_SECONDS = 20;
 
 /** So much of the past says whether the age falls or grows. */
 const TREND_SECONDS = 600;
 
 /** From good to bad. `none` is what needs no judgement. */
 const LEVELS = ["none", "ok", "unknown", "warn", "bad"];
-export const worse = (one, other) => (LEVELS.indexOf(one) >= LEVELS.indexOf(other) ? one : other);
+const worse = (one, other) => (LEVELS.indexOf(one) >= LEVELS.indexOf(other) ? one : other);
 
 /** The fleet mends these by itself, in time. */
 const PASSING = new Set(["unowned", "not_picked_up", "owner_silent", "handing_off", "no_lease"]);
@@ -42,7 +42,7 @@ const STALL_PAGES = {
   lease_table: "coordinator-trouble", stream_recreated: "stream-recreated", not_found: "stream-recreated",
 };
 
-export const words = (reason) => String(reason).replaceAll("_", " ");
+const words = (reason) => String(reason).replaceAll("_", " ");
 
 /** Ids of shards, a few by name. */
 function named(ids, most = 3) {
@@ -63,27 +63,41 @@ function notRead(lease) {
 }
 
 /** A stream by the name that people know: of an ARN, or of what lease keys have. */
-export function streamName(text) {
+function streamName(text) {
   if (typeof text !== "string") return "";
   if (text.startsWith("arn:")) return text.slice(text.lastIndexOf("/") + 1);
   return /^\d+:[^:]+:\d+$/.test(text) ? text.split(":")[1] : text;
+}
+
+/** Account and name of a stream, where the text has the account. */
+function streamOfAccount(text) {
+  const parts = /^arn:[^:]*:kinesis:[^:]*:(\d+):stream\/(.+)$/.exec(text ?? "") ?? /^(\d+):([^:]+):\d+$/.exec(text ?? "");
+  return parts ? `${parts[1]}:${parts[2]}` : "";
 }
 
 /** Shards that the asked worker reads, to be found by a lease. */
 function own(status) {
   const shards = new Map();
   for (const shard of status?.shards ?? []) {
-    shards.set(`${streamName(shard.stream)}/${shard.shard}`, shard);
-    shards.set(`/${shard.shard}`, shard);
+    // A lease of an application with one stream does not name it.
+    for (const stream of [streamOfAccount(shard.stream) || shard.stream, ""]) shards.set(`${stream}/${shard.shard}`, shard);
   }
   return (lease) => {
-    const shard = shards.get(`${streamName(lease.stream)}/${lease.shard}`);
-    return lease.owner === status?.worker ? shard : undefined;
+    const streams = lease.stream === null ? [""] : [streamOfAccount(lease.stream), streamName(lease.stream)];
+    const found = streams.map((stream) => shards.get(`${stream}/${lease.shard}`)).find((shard) => shard !== undefined);
+    return lease.owner === status?.worker ? found : undefined;
   };
 }
 
+/** Streams by their names; with the account where several have the same. */
+function streamNames(leases) {
+  const all = new Map();
+  for (const { stream } of leases) all.set(streamName(stream), (all.get(streamName(stream)) ?? new Set()).add(stream));
+  return (stream) => (all.get(streamName(stream)).size > 1 ? streamOfAccount(stream) : streamName(stream));
+}
+
 /** The row of one lease, with what to sort by. */
-function shardRow(lease, mine, nowMs) {
+function shardRow(lease, mine, stream, nowMs) {
   const finished = lease.state === "finished";
   const stalled = mine?.state === "stalled" ? mine : null;
   const ageMs = finished ? null : mine?.delivered_age_ms ?? lease.delivered_age_ms ?? null;
@@ -91,7 +105,7 @@ function shardRow(lease, mine, nowMs) {
   const row = {
     key: lease.lease ?? lease.shard,
     shard: lease.shard,
-    stream: streamName(lease.stream),
+    stream,
     owner: lease.owner ?? (finished ? "" : "nobody"),
     nextOwner: lease.next_owner ?? "",
     level: "ok",
@@ -428,7 +442,8 @@ export function view(facts) {
   const old = banners({ ...facts, worker });
   const fleetKnown = facts.leases.data !== null;
   const find = own(status);
-  const rows = report.leases.map((lease) => shardRow(lease, find(lease), nowMs));
+  const nameOf = streamNames(report.leases);
+  const rows = report.leases.map((lease) => shardRow(lease, find(lease), nameOf(lease.stream), nowMs));
   const found = [
     ...(fleetKnown ? [leaderProblem(report.leader)] : []),
     ...shardProblems(report.leases, rows),
@@ -468,7 +483,7 @@ const SORTS = {
   owner: (row) => row.owner,
   checkpoint: (row) => row.checkpoint,
 };
-export const SORT_KEYS = Object.keys(SORTS);
+const SORT_KEYS = Object.keys(SORTS);
 const collator = new Intl.Collator("en", { numeric: true });
 
 /** The rows that are asked for, in the order that is asked for. What is unknown comes last, both ways. */
