@@ -76,6 +76,14 @@ class Console:
     def verdict(self):
         return self.page.get_attribute("#verdict", "data-level"), self.text("#word")
 
+    def refresh(self):
+        """It asks at once when it goes on after a pause."""
+        drawn = "performance.getEntriesByName('draw')[0]?.startTime ?? 0"
+        before = self.page.evaluate(drawn)
+        self.page.click("#pause")
+        self.page.click("#pause")
+        until("the page refreshes", lambda: self.page.evaluate(drawn) > before, 60)
+
     def shows(self, level, word, seconds=30):
         self.page.wait_for_selector(f'#verdict[data-level="{level}"]:has(#word:text-is("{word}"))', timeout=seconds * 1000)
         must(self.page.title().startswith(f"{word} – "), f"the title is {self.page.title()}")
@@ -151,6 +159,7 @@ def check_old(browser, server, axe, folder):
     console.shows("ok", "Healthy")
     cause = "lease table kinetide-trades: ResourceNotFoundException: Requested resource not found"
     good, server.state.leases = server.state.leases, (503, {"error": cause, "at": states.utc(states.now()), "since": states.utc(states.now())})
+    console.refresh()
     console.shows("unknown", "Unknown")
     must(cause in console.text("#banners"), f"the banner is {console.text('#banners')}")
     must(console.page.evaluate("document.body.classList.contains('old-fleet')"), "old data look like new ones")
@@ -158,11 +167,13 @@ def check_old(browser, server, axe, folder):
     console.axe(axe, "the table does not answer")
     whole = server.state
     server.state = states.State(None, None, None)
+    console.refresh()
     console.page.wait_for_selector('#banners :text("does not answer.")')
     console.shows("unknown", "Unknown")
     must(console.page.locator(".banner").count() == 1, "one banner is enough")
     whole.leases = good
     server.state = whole
+    console.refresh()
     console.shows("ok", "Healthy")
     must(console.page.locator(".banner").count() == 0, "the banner stays")
     # No answer at all, from the beginning.
@@ -226,11 +237,7 @@ def check_many(browser, server, axe, folder):
         for one in server.state.leases["leases"]:
             if one["delivered_age_ms"] is not None:
                 one["delivered_age_ms"] += 2000 + turn
-        before = page.evaluate("performance.getEntriesByName('draw')[0].startTime")
-        # It asks at once when it goes on.
-        page.click("#pause")
-        page.click("#pause")
-        until("the page refreshes", lambda: page.evaluate("performance.getEntriesByName('draw')[0]?.startTime ?? 0") > before, 30)
+        console.refresh()
         page.wait_for_timeout(200)
         times.append(page.evaluate("Math.max(performance.getEntriesByName('draw')[0].duration, ...window.slow.splice(0))"))
     must(statistics.median(times) < REFRESH_MS / 2, f"a refresh takes {statistics.median(times):.0f} ms")
@@ -293,9 +300,11 @@ def check_keyboard(browser, server):
     must(page.get_attribute("#headline", "role") == "status", "the verdict is not read out")
     page.evaluate("""() => { window.said = []; new MutationObserver((all) => window.said.push(...all.map((one) => one.target.textContent)))
         .observe(document.querySelector('#headline'), {subtree: true, childList: true, characterData: true}); }""")
-    page.wait_for_timeout(6000)
+    console.refresh()
+    console.refresh()
     must(page.evaluate("window.said.length") == 0, f"read out although nothing changed: {page.evaluate('window.said')}")
     server.state = states.healthy()
+    console.refresh()
     console.shows("ok", "Healthy")
     must(page.evaluate("window.said.length") > 0, "the change is not read out")
     console.close()
