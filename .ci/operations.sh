@@ -128,7 +128,7 @@ check_terraform() {
 check_operations() {
   local part failed=0 pids=()
   export PYTHONDONTWRITEBYTECODE=1
-  for part in alerts dashboards templates deploy scrape runbooks console terraform; do
+  for part in alerts dashboards templates deploy scrape runbooks terraform; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
   done
