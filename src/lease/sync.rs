@@ -13,7 +13,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -87,7 +87,18 @@ pub(super) struct ShardSync {
     troubles: Arc<Troubles>,
     /// What this worker remembers between its looks as the leader; none while it does not lead.
     watch: tokio::sync::Mutex<Option<Watch>>,
+    /// The same for all who ask.
+    found: Mutex<Found>,
     interval: Duration,
+}
+
+/// What the leader's last look at a stream has found; nothing on other workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// Hash key ranges without an unfinished lease.
+    pub(super) holes: Option<usize>,
+    /// The leases are of another stream.
+    pub(super) recreated: Option<bool>,
 }
 
 impl ShardSync {
@@ -105,6 +116,7 @@ impl ShardSync {
             lister: Watched::about(Arc::clone(&stream.lister), troubles, about.clone()),
             starts: Watched::about(Arc::clone(&stream.starts), troubles, about),
             watch: tokio::sync::Mutex::default(),
+            found: Mutex::default(),
             stream,
             named_by_keys,
             id: OnceLock::new(),
@@ -146,7 +158,6 @@ impl ShardSync {
 
     /// The stream is none of this application any more.
     pub(super) fn is_gone(&self) {
-        self.shows_nothing();
         watched::compares_no_more(&self.troubles, self.named_by_keys.then(|| Arc::clone(&self.stream.name)));
     }
 
@@ -154,7 +165,7 @@ impl ShardSync {
     /// leader makes goes on when it leads again and meets it again.
     pub(super) async fn stand_by(&self) {
         if self.watch.lock().await.take().is_some() {
-            self.shows_nothing();
+            self.finds(|found| *found = Found::default());
             watched::compares_not_now(
                 &self.troubles,
                 self.named_by_keys.then(|| Arc::clone(&self.stream.name)),
@@ -166,9 +177,13 @@ impl ShardSync {
         watch.get_or_insert_with(|| Watch::new(self.interval, self.lister.lineage()))
     }
 
-    fn shows_nothing(&self) {
-        metrics::shard_holes(&self.stream.name, 0);
-        metrics::stream_recreated(&self.stream.name, false);
+    /// What the last look as the leader has found.
+    pub(super) fn found(&self) -> Found {
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn finds(&self, note: impl FnOnce(&mut Found)) {
+        note(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// The time until the leader's next look.
@@ -230,7 +245,7 @@ impl ShardSync {
         let seen: Vec<&Lease> = seen.iter().filter(|row| self.is_key_of_ours(&row.key)).collect();
         let leases = leases_of(seen.iter().copied());
         let due = watch.look(&leases);
-        metrics::shard_holes(&self.stream.name, watch.holes().len());
+        self.finds(|found| found.holes = Some(watch.holes().len()));
         for hole in watch.holes().iter().filter(|hole| hole.findings == TELL_FINDINGS) {
             tracing::warn!(stream = %self.stream.name, hash_keys = %hole.range, "no lease covers these hash keys");
         }
@@ -273,7 +288,7 @@ impl ShardSync {
                 }
             },
         };
-        metrics::stream_recreated(&self.stream.name, found.is_err());
+        self.finds(|seen| seen.recreated = Some(found.is_err()));
         if let Err(not_ours) = found {
             tracing::error!(stream = %self.stream.name, "no lease is created or deleted: {not_ours}");
             return Ok(());

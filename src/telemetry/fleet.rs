@@ -44,6 +44,10 @@ pub struct LedSnapshot {
     pub leases: LeaseCounts,
     /// Every worker that has a row or a lease, by id.
     pub workers: Vec<WorkerSnapshot>,
+    /// Leases that no worker has room for; unknown until the leader has planned once.
+    pub unplaced: Option<usize>,
+    /// The streams as the leader compares them with the leases.
+    pub streams: Vec<StreamSnapshot>,
     /// Shards that nobody reads, by the reason's fixed word.
     pub reasons: BTreeMap<&'static str, ReasonSnapshot>,
     /// The shards that nobody reads, the longest waiting first; not more than a few hundred.
@@ -72,6 +76,17 @@ pub struct WorkerSnapshot {
     pub active: bool,
     /// Open leases that it may renew.
     pub leases: usize,
+}
+
+/// A stream as the leader sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamSnapshot {
+    /// By name or ARN, as the settings have it.
+    pub stream: String,
+    /// Hash key ranges that no unfinished lease covers; unknown until the leader has looked.
+    pub holes: Option<usize>,
+    /// The leases are of an earlier stream of this name; unknown until the leader has listed it.
+    pub recreated: Option<bool>,
 }
 
 /// The shards that nobody reads for one reason.

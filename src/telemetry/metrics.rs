@@ -126,14 +126,6 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "Leases that this worker assigned as the leader, by how: new, unowned, expired, hand_off, stuck.",
     ),
     (
-        "kinetide_leases_unplaced",
-        Gauge,
-        Unit::Count,
-        "Leases without an owner that no worker has room for, on the leader.",
-    ),
-    ("kinetide_workers_active", Gauge, Unit::Count, "Workers that can be assigned leases, on the leader."),
-    ("kinetide_leader", Gauge, Unit::Count, "1 while this worker is the leader."),
-    (
         "kinetide_worker_id_collisions_total",
         Counter,
         Unit::Count,
@@ -165,18 +157,6 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         Counter,
         Unit::Count,
         "Pending batches of a previous owner that this worker completed, by how: finished (as prepared) or repaired.",
-    ),
-    (
-        "kinetide_shard_holes",
-        Gauge,
-        Unit::Count,
-        "Hash key ranges that no unfinished lease covers, on the leader; normal for moments around a reshard.",
-    ),
-    (
-        "kinetide_stream_recreated",
-        Gauge,
-        Unit::Count,
-        "1 while the leader finds that the leases belong to an earlier stream of the same name.",
     ),
     ("kinetide_lease_table_lost", Gauge, Unit::Count, "1 while the lease table is gone."),
     ("kinetide_shards_ended_total", Counter, Unit::Count, "Closed shards read to their end."),
@@ -244,7 +224,6 @@ fn start_at_zero(words: &Words<'_>) {
             (Gauge | Histogram(_), _) => {}
         }
     }
-    leader(false);
     leases_held(0);
     bytes_in_flight(0);
     lease_table_lost(false);
@@ -490,21 +469,6 @@ pub fn lease_assigned(how: AssignedHow) {
     counter!("kinetide_leases_assigned_total", "how" => how).increment(1);
 }
 
-/// The leader found no room for so many leases.
-pub fn leases_unplaced(leases: usize) {
-    gauge!("kinetide_leases_unplaced").set(as_f64(leases as u64));
-}
-
-/// The leader counted the workers that can be given leases.
-pub fn workers_active(workers: usize) {
-    gauge!("kinetide_workers_active").set(as_f64(workers as u64));
-}
-
-/// Whether this worker leads.
-pub fn leader(leads: bool) {
-    gauge!("kinetide_leader").set(f64::from(u8::from(leads)));
-}
-
 /// Another process writes the row of this worker id.
 pub fn worker_id_twice() {
     counter!("kinetide_worker_id_collisions_total").increment(1);
@@ -542,16 +506,6 @@ pub fn batch_recovered(how: RecoveredHow) {
         RecoveredHow::Repaired => "repaired",
     };
     counter!("kinetide_batches_recovered_total", "how" => how).increment(1);
-}
-
-/// The leader counted the ranges of hash keys without a lease.
-pub fn shard_holes(stream: &str, holes: usize) {
-    gauge!("kinetide_shard_holes", "stream" => stream.to_owned()).set(as_f64(holes as u64));
-}
-
-/// Whether the leases are of a former stream, as the leader sees it.
-pub fn stream_recreated(stream: &str, recreated: bool) {
-    gauge!("kinetide_stream_recreated", "stream" => stream.to_owned()).set(f64::from(u8::from(recreated)));
 }
 
 /// Whether the lease table is gone.

@@ -42,9 +42,6 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
             lease_assigned(how);
         }
         lease_begun();
-        leases_unplaced(1);
-        workers_active(2);
-        leader(true);
         worker_id_twice();
         lease_lost();
         lease_released();
@@ -55,8 +52,6 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
         checkpoint_trimmed();
         batch_recovered(RecoveredHow::Finished);
         batch_recovered(RecoveredHow::Repaired);
-        shard_holes("trades", 1);
-        stream_recreated("trades", false);
         lease_table_lost(true);
         shard_ended();
         log_lines_dropped(3);

@@ -78,7 +78,7 @@ pub struct Snapshot {
     pub draining: bool,
     /// Its loops go round: a restart would mend nothing.
     pub healthy: bool,
-    /// The largest of all shards; unknown without shards.
+    /// The largest of all shards of which it is known; unknown without any.
     pub millis_behind_latest: Option<u64>,
     /// The largest of all shards; unknown without shards.
     pub delivered_age_ms: Option<u64>,
@@ -110,12 +110,13 @@ pub struct ShardSnapshot {
     pub checkpoint: Option<String>,
     /// Lease counter of the last write.
     pub lease_counter: u64,
-    /// How far the reader was behind the tip when the stream last answered, ms.
+    /// How far the reader was behind the tip when the stream last answered, ms. Unknown when that is more than two
+    /// minutes ago.
     pub millis_behind_latest: Option<u64>,
     /// Arrival time of the oldest record fetched and not yet in the lake, µs since the epoch.
     pub oldest_undelivered_arrival_us: Option<i64>,
     /// Age of the oldest record not yet in the lake, ms. 0 when nothing is outstanding and the reader is at
-    /// the tip; at least `millis_behind_latest` when it is not; counted on while the stream does not answer. Unknown
+    /// the tip; at least what the stream said that the reader is behind when it is not; counted on while the stream does not answer. Unknown
     /// until the stream has answered, and while the shard waits for its parents.
     pub delivered_age_ms: Option<u64>,
     /// Records landed and committed by this consumer.

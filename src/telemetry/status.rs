@@ -25,6 +25,9 @@ use crate::clock;
 /// A reader at the tip asks at least about once a second. After this much silence nobody knows whether the tip
 /// has moved, and the age counts from the last answer.
 const SILENCE: Duration = Duration::from_secs(10);
+/// What the stream said of the reader is forgotten after so long without an answer: nobody knows where the tip is. Longer
+/// than the slowest poll.
+const FORGET: Duration = Duration::from_secs(120);
 /// Clocks agree when they are no further apart: an answer is exact to a second, and may take as long as its time limits.
 const CLOCK_GRAIN_US: i64 = 15_000_000;
 
@@ -306,7 +309,7 @@ impl ShardFacts {
             stalled_for_ms: stalled_since.map(|since| millis(now - since)),
             checkpoint: self.checkpoint.clone(),
             lease_counter: self.lease_counter,
-            millis_behind_latest: self.millis_behind_latest,
+            millis_behind_latest: self.millis_behind_latest.filter(|_| now - self.last_page <= FORGET),
             oldest_undelivered_arrival_us: self.oldest_undelivered_arrival_us,
             delivered_age_ms: self.delivered_age_ms(now, now_us),
             records_delivered: self.records_delivered,

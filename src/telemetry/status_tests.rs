@@ -125,6 +125,22 @@ async fn the_age_of_nothing_is_unknown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_far_a_reader_is_behind_is_unknown_when_the_stream_has_not_answered_for_long() {
+    let status = status();
+    let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);
+    shard.page_fetched(Some(700));
+    advance(Duration::from_secs(120)).await;
+    assert_eq!(status.snapshot().millis_behind_latest, Some(700), "the slowest poll is not late");
+    shard.stalled(Side::Reading, "unavailable", "no response");
+    advance(Duration::from_secs(1)).await;
+    let snapshot = status.snapshot();
+    assert_eq!((snapshot.millis_behind_latest, snapshot.shards[0].millis_behind_latest), (None, None));
+    assert_eq!(snapshot.delivered_age_ms, Some(121_700), "which is known to grow");
+    shard.page_fetched(Some(800));
+    assert_eq!(status.snapshot().millis_behind_latest, Some(800));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_sides_of_a_shard_are_in_trouble_each_for_itself() {
     let status = status();
     let shard = status.shard("trades", "shardId-7", ShardState::Reading, 3);

@@ -159,11 +159,12 @@ impl Coordinator {
             let State { view, rng, .. } = &mut *state;
             let fleet = fleet(view, now, (self.settings.wall_clock)(), |row| self.streams.check(row).is_ok());
             let workers: BTreeSet<WorkerId> = fleet.workers.iter().map(|worker| worker.id.clone()).collect();
-            metrics::workers_active(workers.len());
             let due = balance.due(workers, self.settings.failover, now);
             (plan(&fleet, &self.settings.rules, due, rng), due)
         };
-        metrics::leases_unplaced(plan.spillover);
+        if let Some(told) = self.state().told.as_mut() {
+            told.unplaced = Some(plan.spillover);
+        }
         let moves = plan.moves.len();
         // Not while leaving: this worker may be among those that are given leases, and the next leader plans anew.
         let moves_now = plan.moves.into_iter().take_while(|_| !leave.is_cancelled());

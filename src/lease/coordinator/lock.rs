@@ -12,7 +12,6 @@ use crate::cause::chain;
 use crate::lease::fleet::LeaderRow;
 use crate::lease::leader::Step;
 use crate::lease::table::TableError;
-use crate::telemetry::metrics;
 
 /// No call about the lock may take longer than this share of the failover time.
 const CALL_SHARE: u32 = 6;
@@ -109,7 +108,6 @@ impl Coordinator {
             let state = self.state();
             (state.watch.leading(now).is_some(), state.watch.overdue(now))
         };
-        metrics::leader(leads);
         if leads != led {
             let what = if leads { "elected leader" } else { "no longer leader" };
             tracing::info!(worker = %self.settings.worker, "{what}");

@@ -2,6 +2,7 @@
 //! why a shard is not read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,8 +10,10 @@ use tokio::time::Instant;
 use super::{Coordinator, State};
 use crate::lease::explain::{Explained, Sight, Standing, StreamSight, explain};
 use crate::lease::row::WorkerId;
+use crate::lease::sync::{Found, ShardSync};
 use crate::telemetry::fleet::{
-    FleetSnapshot, LeaderSnapshot, LeaseCounts, LedSnapshot, NotReadSnapshot, ReasonSnapshot, WorkerSnapshot,
+    FleetSnapshot, LeaderSnapshot, LeaseCounts, LedSnapshot, NotReadSnapshot, ReasonSnapshot, StreamSnapshot,
+    WorkerSnapshot,
 };
 
 /// So many shards that are not read are named; the others are counted.
@@ -21,6 +24,8 @@ pub(super) struct Told {
     at: Instant,
     leases: LeaseCounts,
     workers: Vec<WorkerSnapshot>,
+    /// Leases that no worker has room for, by the last plan.
+    pub(super) unplaced: Option<usize>,
     /// For each reason how many shards, and since when the longest of them is not read.
     reasons: BTreeMap<&'static str, (usize, Option<Instant>)>,
     /// The longest first.
@@ -85,7 +90,9 @@ impl Coordinator {
             leases,
         };
         let workers = workers.into_iter().map(named).collect();
-        state.told = Some(Told { at: now, leases, workers, reasons, not_read });
+        // Until this look's plan the last one counts.
+        let unplaced = state.told.as_ref().and_then(|told| told.unplaced);
+        state.told = Some(Told { at: now, leases, workers, unplaced, reasons, not_read });
     }
 
     /// How the fleet stands, as far as this worker can tell.
@@ -105,13 +112,21 @@ impl Coordinator {
             leader_overdue_ms: state.watch.overdue(now).map(millis),
             worker_id_collisions: state.collisions.count,
             worker_id_collision_ms_ago: state.collisions.last.map(ago),
-            led: told.map(|told| told.snapshot(ago)),
+            led: told.map(|told| told.snapshot(self.streams_led(), ago)),
         }
+    }
+
+    fn streams_led(&self) -> Vec<StreamSnapshot> {
+        let snapshot = |stream: &Arc<ShardSync>| {
+            let Found { holes, recreated } = stream.found();
+            StreamSnapshot { stream: stream.name().to_string(), holes, recreated }
+        };
+        self.streams.all().iter().map(snapshot).collect()
     }
 }
 
 impl Told {
-    fn snapshot(&self, ago: impl Fn(Instant) -> u64) -> LedSnapshot {
+    fn snapshot(&self, streams: Vec<StreamSnapshot>, ago: impl Fn(Instant) -> u64) -> LedSnapshot {
         let counted = |(word, (shards, longest)): (&&'static str, &(usize, Option<Instant>))| {
             (*word, ReasonSnapshot { shards: *shards, longest_ms: longest.map(&ago) })
         };
@@ -131,6 +146,8 @@ impl Told {
             looked_ms_ago: ago(self.at),
             leases: self.leases,
             workers: self.workers.clone(),
+            unplaced: self.unplaced,
+            streams,
             reasons: self.reasons.iter().map(counted).collect(),
             not_read: self.not_read.iter().filter_map(named).collect(),
         }

@@ -233,6 +233,26 @@ async fn the_leader_names_the_shards_of_a_dead_worker_and_nobody_at_rest() {
     assert_eq!(not_read(&fleet), []);
 }
 
+/// A leader that stands still is none after its lock has run out, and says nothing of the fleet from then on.
+#[tokio::test(start_paused = true)]
+async fn a_former_leader_says_nothing_of_fleet_and_streams() {
+    let mut fleet = Fleet::at_rest(5, 10, 3, SCAN * 60).await;
+    let former = fleet.leader();
+    let led = |fleet: &Fleet, number: usize| fleet.workers[number].coordinator.fleet_status().led;
+    let seen = led(&fleet, former).unwrap();
+    let [stream] = &seen.streams[..] else { panic!("{seen:?}") };
+    assert_eq!((seen.unplaced, stream.holes, stream.recreated), (Some(0), Some(0), Some(false)));
+    fleet.stall(former, FAILOVER * 5);
+    fleet.run(FAILOVER).await;
+    assert_eq!(led(&fleet, former), None);
+    fleet.run(FAILOVER * 3).await;
+    let next = fleet.leader();
+    assert_ne!(next, former);
+    let seen = led(&fleet, next).unwrap();
+    let active = seen.workers.iter().filter(|worker| worker.active).count();
+    assert_eq!((active, seen.streams[0].holes, led(&fleet, former)), (2, Some(0), None));
+}
+
 /// Each look costs a read of the whole table, so in a large fleet only some watch a leader that has fallen silent.
 #[tokio::test(start_paused = true)]
 async fn few_look_at_the_table_of_a_dead_leader() {
