@@ -30,6 +30,8 @@ EXPECTED = {
     "DeliveredAge": (300, 1_000, 8, "ALARM", "page"),
     "ShardsNotRead": (0, 400, 5, "OK", "page"),
     "LeaderOverdue": (0, 100, 3, "OK", "page"),
+    "CoordinatorTrouble": (0, 150, 3, "OK", "page"),
+    "NoRoom": (0, 1, 10, "OK", "ticket"),
     "CheckpointsTrimmed": (0, 1, 1, "OK", "page"),
     "DeliverFailures": (0, 20, 10, "OK", "page"),
     "DeadLetters": (0, 1, 1, "OK", "ticket"),

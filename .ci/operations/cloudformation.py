@@ -141,7 +141,10 @@ DATA = {
 }
 NETWORK = {"VpcId": "vpc-0123456789abcdef0", "SubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]}
 SERVICE = {
-    "plain": NETWORK | {"StreamName": "trades", "LandingBucket": "my-lake", "Image": "registry.example/kinetide:1"},
+    "plain": NETWORK
+    | {
+        "StreamName": "trades", "LandingBucket": "my-lake", "Image": "registry.example/kinetide:1", "OwnMetrics": "no",
+    },  # fmt: skip
     "whole": NETWORK
     | {
         "StreamName": "kinetide-changes",
@@ -154,7 +157,6 @@ SERVICE = {
         "MetricsSecurityGroup": "sg-0123456789abcdef1",
         "Spot": "yes",
         "PageEmail": "on-call@example.com",
-        "OwnMetrics": "yes",
     },
 }
 

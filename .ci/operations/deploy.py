@@ -209,6 +209,8 @@ def called(method, path, headers, body, status):
     if service == "firehose":
         arn = f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{request['DeliveryStreamName']}"
         return [(f"firehose:{operation}", arn, False, False)]
+    if operation == "PutMetricData":
+        return [("cloudwatch:PutMetricData", "*", False, False)]
     assert service == "dynamodb", target
     index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
     arn = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{request['TableName']}{index}"
@@ -419,7 +421,7 @@ def answers(port):
 def play(kinetide, url, folder):
     data, _ = create(url, "data", DATA["whole"])
     handed = {key: data[key] for key in ("StreamName", "KeyArn", "LandingBucket", "Prefix", "TableName", "FirehoseName")}
-    service, names = create(url, "service", SERVICE["whole"] | handed | {"OwnMetrics": "no", "MaxTasks": 2})
+    service, names = create(url, "service", SERVICE["whole"] | handed | {"MaxTasks": 2})
     wrong = list(looked_at(url, data, service, names))
     wrong += verified(url, data)
     lease_table_again(url, service["LeaseTable"])

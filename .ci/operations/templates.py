@@ -39,11 +39,14 @@ AWS_METRICS = {
 }
 # Metrics Insights, over every value of DelegatedOperation.
 AWS_QUERIES = {"AgeOfOldestUnreplicatedRecord", "FailedToReplicateRecordCount"}
-# Metrics of the workers (`src/telemetry/cloudwatch/series.rs`).
-OWN_METRICS = {
-    "CheckpointsTrimmed", "DeadLetters", "DeliveredAge", "DeliverFailures", "LeaderOverdueSeconds", "LeasesHeld",
-    "ShardsNotReadSeconds",
-}  # fmt: skip
+# Metrics of the workers that alarms, scaling and dashboard use, with their dimensions.
+OWN_METRICS = dict.fromkeys(
+    [
+        "CheckpointsTrimmed", "CoordinatorTroubleSeconds", "DeadLetters", "DeliveredAge", "DeliverFailures",
+        "LeaderOverdueSeconds", "LeasesHeld", "RecordsDelivered", "ShardsNotReadSeconds",
+    ],
+    set(),
+) | dict.fromkeys(["LeaseSpillover", "NumWorkers"], {"Operation"})  # fmt: skip
 
 MODELS = botocore.session.Session()
 
@@ -191,7 +194,7 @@ def alarms(place, stack):
             if used - ids:
                 yield f"{place} {name}: its expression uses {sorted(used - ids)}"
         for namespace, metric, dimensions in metrics(alarm):
-            own = namespace == application and metric in OWN_METRICS and not dimensions
+            own = namespace == application and OWN_METRICS.get(metric) == dimensions
             query = namespace == "query" and any(f"({one})" in metric for one in AWS_QUERIES)
             if not own and not query and AWS_METRICS.get((namespace, metric)) != dimensions:
                 yield f"{place} {name}: {namespace} has no {metric} by {sorted(dimensions)}"
@@ -231,8 +234,17 @@ def dashboards(place, stack):
                 yield f"{where}: {widget['properties']['title']} is no question"
             for namespace, metric, *rest in widget["properties"].get("metrics", []):
                 dimensions = {one for one in rest[:-1:2]} if isinstance(rest[-1], dict) else set(rest[::2])
-                if AWS_METRICS.get((namespace, metric)) != dimensions:
+                own = namespace == stack.parameters["Application"] and OWN_METRICS.get(metric) == dimensions
+                if not own and AWS_METRICS.get((namespace, metric)) != dimensions:
                     yield f"{where}: {namespace} has no {metric} by {sorted(dimensions)}"
+
+
+def published():
+    """Metrics that templates and dashboard use, and no worker sends."""
+    source = (ROOT / "src" / "telemetry" / "cloudwatch" / "series.rs").read_text()
+    for name in OWN_METRICS:
+        if f'("{name}", ' not in source:
+            yield f"series.rs does not have {name}"
 
 
 def seconds(text):
@@ -353,6 +365,8 @@ PLANTED = [
     ("by ['Stream']", lambda stack: change(stack, "Stream", "ReadThrottled", "Properties", "Dimensions", 0, "Name")),
     ("'Mean' is none of", lambda stack: change(stack, "Mean", "ReadThrottled", "Properties", "Statistic")),
     ("'Above' is none of", lambda stack: change(stack, "Above", "ReadThrottled", "Properties", "ComparisonOperator")),
+    ("has no DeliveredAges", lambda stack: change(stack, "DeliveredAges", "DeliveredAge", "Properties", "MetricName")),
+    ("has no LeaseSpillover by []", lambda stack: change(stack, [], "NoRoom", "Properties", "Dimensions")),
     ("its expression uses", lambda stack: change(stack, "desired - runing", "TasksMissing", "Properties", "Metrics", 2, "Expression")),
     ("returns 2 series", lambda stack: change(stack, True, "TasksMissing", "Properties", "Metrics", 1, "ReturnData")),
     ("never fires", lambda stack: change(stack, 16, "TasksMissing", "Properties", "DatapointsToAlarm")),
@@ -397,7 +411,7 @@ def main():
         count += len(stack.resources)
         wrong += faults(place, stack)
     wrong += blind()
-    wrong += [*typed(), *sizes()]
+    wrong += [*typed(), *sizes(), *published()]
     wrong += [fault for path in files for fault in explained(Path(path).name)]
     if wrong:
         sys.exit("\n".join(wrong))

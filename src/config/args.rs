@@ -159,7 +159,7 @@ pub struct RunArgs {
           default_value = "127.0.0.1:8080", value_parser = address)]
     pub http: SocketAddr,
 
-    /// Metrics to send to CloudWatch once a minute. summary: 13 for the application and, with several streams, 8 for each;
+    /// Metrics to send to CloudWatch once a minute. summary: 16 for the application and, with several streams, 8 for each;
     /// detailed: also 4 for each shard. CloudWatch bills each metric (about $0.30 a month).
     #[arg(long, help_heading = CLOUDWATCH, env = "KINETIDE_CLOUDWATCH", value_name = "LEVEL", value_enum,
           default_value_t = CloudWatchSetting::None)]

@@ -14,6 +14,9 @@ use crate::telemetry::tally::{ByShard, Tally};
 /// Shards that wait for their parents are not read, and nothing is wrong.
 const IN_ORDER: &str = "waiting_for_parents";
 
+/// What KCL's leader calls its part.
+const ASSIGNING: &str = "LeaseAssignmentManager";
+
 const COUNT: &str = "Count";
 const BYTES: &str = "Bytes";
 const SECONDS: &str = "Seconds";
@@ -88,12 +91,23 @@ fn of_fleet(moment: &Moment<'_>, data: &mut Vec<Datum>) {
     let overdue_ms = fleet.and_then(|fleet| fleet.leader_overdue_ms);
     let seconds = |ms: Option<u64>| ms.map(|ms| as_f64(ms) / 1000.0);
     let workers = led.map(|led| led.workers.iter().filter(|worker| worker.active).count() as u64);
+    let leases =
+        led.map(|led| led.leases.read + led.leases.unheard + led.leases.not_read + led.leases.finished);
+    let unplaced = led.and_then(|led| led.unplaced);
+    let count = |number: Option<usize>| number.map(|number| as_f64(number as u64));
+    // What fails now, so none is none.
+    let trouble_ms =
+        moment.snapshot.map(|snapshot| snapshot.troubles.iter().map(|trouble| trouble.for_ms).max());
+    let trouble_ms = trouble_ms.map(|longest| longest.unwrap_or(0));
     for (name, dimensions, unit, value) in [
         ("CheckpointsTrimmed", Vec::new(), COUNT, Some(as_f64(moment.trimmed))),
         ("LeaderOverdueSeconds", Vec::new(), SECONDS, seconds(overdue_ms)),
+        ("CoordinatorTroubleSeconds", Vec::new(), SECONDS, seconds(trouble_ms)),
         ("ShardsNotRead", Vec::new(), COUNT, not_read.map(as_f64)),
         ("ShardsNotReadSeconds", Vec::new(), SECONDS, seconds(longest_ms)),
-        ("NumWorkers", of_kcl("LeaseAssignmentManager"), COUNT, workers.map(as_f64)),
+        ("NumWorkers", of_kcl(ASSIGNING), COUNT, workers.map(as_f64)),
+        ("TotalLeases", of_kcl(ASSIGNING), COUNT, count(leases)),
+        ("LeaseSpillover", of_kcl(ASSIGNING), COUNT, count(unplaced)),
     ] {
         data.push(Datum { name, dimensions, unit, values: value.into_iter().collect() });
     }

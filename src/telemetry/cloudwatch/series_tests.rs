@@ -1,8 +1,9 @@
 //! What is sent of a process, and what is left out.
 
 use super::*;
-use crate::telemetry::fleet::{FleetSnapshot, LedSnapshot, ReasonSnapshot, WorkerSnapshot};
+use crate::telemetry::fleet::{FleetSnapshot, LeaseCounts, LedSnapshot, ReasonSnapshot, WorkerSnapshot};
 use crate::telemetry::snapshot::ShardState;
+use crate::telemetry::trouble::TroubleSnapshot;
 
 fn snapshot(streams: &[&str], fleet: Option<FleetSnapshot>, shards: Vec<ShardSnapshot>) -> Snapshot {
     let status = crate::telemetry::status::Status::new(
@@ -28,6 +29,19 @@ fn reason(shards: usize, longest_ms: Option<u64>) -> ReasonSnapshot {
 
 fn moment<'a>(level: Level, snapshot: Option<&'a Snapshot>, done: &'a ByShard) -> Moment<'a> {
     Moment { level, several: false, snapshot, done, trimmed: 0, seconds: 60.0 }
+}
+
+fn trouble(for_ms: u64) -> TroubleSnapshot {
+    TroubleSnapshot {
+        call: "UpdateItem",
+        purpose: "renewing",
+        stream: None,
+        cause: "denied".to_owned(),
+        since: String::new(),
+        for_ms,
+        failures: 3,
+        lasting: true,
+    }
 }
 
 /// Name and dimensions in one spelling → values.
@@ -59,11 +73,14 @@ fn a_leader_sends_all_there_is() {
             ("waiting_for_parents", reason(5, Some(90_000))),
         ]
         .into(),
+        leases: LeaseCounts { read: 4, unheard: 1, not_read: 8, finished: 2 },
+        unplaced: Some(7),
         ..LedSnapshot::default()
     };
     let fleet = FleetSnapshot { leader_overdue_ms: Some(0), led: Some(led), ..FleetSnapshot::default() };
     let shards = vec![shard("trades", "1", Some(250), Some(1_500)), shard("trades", "2", None, None)];
-    let snapshot = snapshot(&["trades"], Some(fleet), shards);
+    let mut snapshot = snapshot(&["trades"], Some(fleet), shards);
+    snapshot.troubles = [4_000, 130_000].map(trouble).into();
     // A shard that has left counts too.
     let tally = Tally { records: 60, bytes: 6_000, dead_letters: 1, deliver_failures: 2 };
     let done = ["2", "gone"].map(|shard| (("trades".to_owned(), shard.to_owned()), tally)).into();
@@ -72,9 +89,12 @@ fn a_leader_sends_all_there_is() {
     let summary = expected(&[
         ("CheckpointsTrimmed", &[3.0]),
         ("LeaderOverdueSeconds", &[0.0]),
+        ("CoordinatorTroubleSeconds", &[130.0]),
         ("ShardsNotRead", &[3.0]),
         ("ShardsNotReadSeconds", &[9.0]),
         ("NumWorkers Operation=LeaseAssignmentManager", &[1.0]),
+        ("TotalLeases Operation=LeaseAssignmentManager", &[15.0]),
+        ("LeaseSpillover Operation=LeaseAssignmentManager", &[7.0]),
         ("MillisBehindLatest Operation=ApplicationTracker", &[250.0]),
         ("DeliveredAge", &[1.5]),
         ("RecordsDelivered", &[120.0]),
@@ -84,7 +104,7 @@ fn a_leader_sends_all_there_is() {
         ("DeliverFailures", &[4.0]),
         ("LeasesHeld", &[2.0]),
     ]);
-    assert_eq!(summary.len(), 13, "as the help and docs/OPERATING.md say");
+    assert_eq!(summary.len(), 16, "as the help and docs/OPERATING.md say");
     assert_eq!(shown(&moment), summary);
 
     moment.several = true;
@@ -125,6 +145,7 @@ fn what_is_unknown_is_left_out_and_never_zero() {
         [
             "BytesDelivered",
             "CheckpointsTrimmed",
+            "CoordinatorTroubleSeconds",
             "DataBytesProcessed Operation=ProcessTask,ShardId=1",
             "DeadLetters",
             "DeliverFailures",

@@ -1,6 +1,7 @@
 //! Metrics that go to CloudWatch: what a worker sends at its end, a CloudWatch that does not take them, and alarms of one
 //! that is not ours.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use kinetide::internals::aws::{CloudWatch, sdk_config};
 use kinetide::internals::clock::wall_clock_us;
 use kinetide::internals::telemetry::cloudwatch::{Exporter, ExporterSettings, Level, PutFailed};
+use kinetide::internals::telemetry::fleet::{FleetSnapshot, LedSnapshot, ReasonSnapshot};
 use kinetide::internals::telemetry::status::{Delivery, ProcessFacts, ShardState, Status};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -110,19 +112,22 @@ async fn trouble_with_cloudwatch_touches_no_data() {
 /// `KINETIDE_TEST_MINISTACK` is the endpoint of ministack 1.5.33. Its alarms look at the points of the last periods, of all
 /// dimensions together.
 #[tokio::test(flavor = "multi_thread")]
-async fn ministack_turns_an_alarm_on_and_off_again() {
+async fn ministack_turns_alarms_on_and_off_again() {
     #[expect(clippy::disallowed_methods, reason = "the switch of this test, not a setting")]
     let Ok(endpoint) = std::env::var("KINETIDE_TEST_MINISTACK") else {
         println!("skipped: alarms on ministack because KINETIDE_TEST_MINISTACK names no endpoint");
         return;
     };
     let namespace = format!("app-{}", uuid::Uuid::new_v4());
-    let alarm = json!({
-        "AlarmName": namespace, "Namespace": namespace, "MetricName": "DeliveredAge", "Statistic": "Maximum",
-        "Dimensions": [],
-        "Period": 10, "EvaluationPeriods": 1, "Threshold": 60, "ComparisonOperator": "GreaterThanThreshold",
-    });
-    ask(&endpoint, "PutMetricAlarm", &alarm).await;
+    let named = |metric: &str| format!("{namespace}-{metric}");
+    for (metric, threshold) in [("DeliveredAge", 60), ("ShardsNotRead", 0)] {
+        let alarm = json!({
+            "AlarmName": named(metric), "Namespace": namespace, "MetricName": metric, "Statistic": "Maximum",
+            "Dimensions": [], "Period": 10, "EvaluationPeriods": 1, "Threshold": threshold,
+            "ComparisonOperator": "GreaterThanThreshold",
+        });
+        ask(&endpoint, "PutMetricAlarm", &alarm).await;
+    }
 
     let facts = ProcessFacts {
         worker: "w".to_owned(),
@@ -133,6 +138,13 @@ async fn ministack_turns_an_alarm_on_and_off_again() {
     let status = Status::new(facts, Duration::from_secs(20));
     status.set_streams(vec!["trades".to_owned()]);
     let shard = status.shard("trades", "shardId-000000000000", ShardState::Reading, 1);
+    let not_read = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&not_read);
+    status.fleet_from(move || {
+        let reason = ReasonSnapshot { shards: told.load(Ordering::Relaxed), longest_ms: Some(1_000) };
+        let led = LedSnapshot { reasons: [("owner_silent", reason)].into(), ..LedSnapshot::default() };
+        FleetSnapshot { led: Some(led), ..FleetSnapshot::default() }
+    });
     let client = CloudWatch::new(&sdk_config(Some(&endpoint), Some("us-east-1")).await).await.unwrap();
     let client = Arc::new(client);
     let settings = ExporterSettings {
@@ -153,21 +165,26 @@ async fn ministack_turns_an_alarm_on_and_off_again() {
     let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
     task.spawn(Exporter::new(settings, Arc::clone(&status)).run(stop.clone()));
 
-    let becomes = async |state: &str| {
-        eventually(&format!("the alarm is {state}"), || async {
+    let becomes = async |metric: &str, state: &str| {
+        eventually(&format!("the alarm on {metric} is {state}"), || async {
             // A page keeps the age known.
             shard.page_fetched(Some(0));
             shard.landed(3, 300, 0);
-            let alarms = ask(&endpoint, "DescribeAlarms", &json!({"AlarmNames": [namespace]})).await;
+            let alarms = ask(&endpoint, "DescribeAlarms", &json!({"AlarmNames": [named(metric)]})).await;
             (alarms["MetricAlarms"][0]["StateValue"] == state).then_some(())
         })
         .await;
     };
-    becomes("OK").await;
+    becomes("DeliveredAge", "OK").await;
+    becomes("ShardsNotRead", "OK").await;
     shard.oldest_undelivered(Some(wall_clock_us() - 90_000_000));
-    becomes("ALARM").await;
+    not_read.store(2, Ordering::Relaxed);
+    becomes("DeliveredAge", "ALARM").await;
+    becomes("ShardsNotRead", "ALARM").await;
     shard.oldest_undelivered(None);
-    becomes("OK").await;
+    not_read.store(0, Ordering::Relaxed);
+    becomes("DeliveredAge", "OK").await;
+    becomes("ShardsNotRead", "OK").await;
     stop.cancel();
     task.join_next().await.unwrap().unwrap();
     let export = status.snapshot().cloudwatch.unwrap();
