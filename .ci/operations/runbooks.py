@@ -28,6 +28,9 @@ PAGES = ROOT / "docs" / "runbooks"
 # Pages whose commands need a fleet that is stopped, after all others.
 STOPPED = ("lease-table-lost.md", "stream-recreated.md")
 
+# A page about a table that is older than the lake.
+RESTORED = "lease-table-lost.md"
+
 # Pages that change the shards: each has a fleet of its own.
 RESHARD = ("hot-shard.md", "scale-in.md", "scale-out.md")
 
@@ -83,10 +86,26 @@ class Fleet:
         # The first one leads.
         self.start("w-1")
         until("w-1 leads", lambda: (self.leases().get("leader") or {}).get("worker") == "w-1")
+        until("every shard has a lease", lambda: len(self.leases()["leases"]) == 4)
+        self.table = self.client("dynamodb")
+        self.backup = self.table.scan(TableName="kinetide-trades")["Items"]
         self.start("w-2")
         generate = [kinetide, "generate", "--stream", "trades", "--records", "1000", "--bad-rate", "0.02"]
         written = json.loads(subprocess.run([*generate, "--json"], check=True, capture_output=True, timeout=120).stdout)
         until("all records are in the lake", lambda: self.delivered() >= written["written"])
+
+    def client(self, service):
+        return boto3.client(
+            service, endpoint_url=self.endpoints[service], region_name=self.endpoints["region"],
+            aws_access_key_id="test", aws_secret_access_key="test",
+        )  # fmt: skip
+
+    def restore(self):
+        """Makes the lease table what it was before anything was delivered."""
+        for row in self.table.scan(TableName="kinetide-trades")["Items"]:
+            self.table.delete_item(TableName="kinetide-trades", Key={"leaseKey": row["leaseKey"]})
+        for row in self.backup:
+            self.table.put_item(TableName="kinetide-trades", Item=row)
 
     def start(self, worker):
         (port,) = free_ports(1)
@@ -218,10 +237,7 @@ class Page:
         if service in ELSEWHERE:
             return
         self.played += 1
-        client = boto3.client(
-            service, endpoint_url=self.fleet.endpoints[service], region_name=self.fleet.endpoints["region"],
-            aws_access_key_id="test", aws_secret_access_key="test",
-        )  # fmt: skip
+        client = self.fleet.client(service)
         name = next(one for one in client.meta.service_model.operation_names if xform_name(one, "-") == operation)
         members = client.meta.service_model.operation_model(name).input_shape.members
         given = dict(zip((word[2:] for word in words[3::2]), words[4::2]))
@@ -252,6 +268,8 @@ def main():
                     fleet, restless = Fleet(kinetide, Path(tempfile.mkdtemp(dir=folder)), processes), True
                 if path.name in STOPPED and fleet.workers:
                     fleet.stop()
+                if path.name == RESTORED:
+                    fleet.restore()
                 elif restless:
                     fleet.calm(path.name)
                 page = Page(fleet, path)

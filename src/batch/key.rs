@@ -88,11 +88,17 @@ pub fn name_start(stream: &str, shard: Option<&ShardId>) -> String {
 
 /// First and last sequence number of the batch that an object belongs to, where its name says them.
 pub fn range_of_name(name: &str) -> Option<(SequenceNumber, SequenceNumber)> {
+    batch_of_name(name).map(|(_, first, last)| (first, last))
+}
+
+/// The same after how its name starts ([`name_start`] of its shard, without the last hyphen).
+pub fn batch_of_name(name: &str) -> Option<(&str, SequenceNumber, SequenceNumber)> {
     let digits = |part: &str| SequenceNumber::parse(part.split('.').next()?);
-    let mut parts = name.strip_suffix(ENDING)?.rsplit('-').peekable();
-    parts.next_if(|part| part.starts_with('r'));
-    let last = digits(parts.next()?)?;
-    Some((digits(parts.next()?)?, last))
+    let name = name.strip_suffix(ENDING)?;
+    let repaired = name.rsplit_once('-').filter(|(_, repair)| repair.starts_with('r'));
+    let (rest, last) = repaired.map_or(name, |(batch, _)| batch).rsplit_once('-')?;
+    let (head, first) = rest.rsplit_once('-')?;
+    Some((head, digits(first)?, digits(last)?))
 }
 
 /// Name of the objects of rows that were made from the dead letters of one object: of `reason`, in the hour

@@ -14,7 +14,7 @@ mod row_objects;
 
 pub use batcher::{Batcher, each_record};
 pub use content::Content;
-pub use key::{folder_of, hour_folder, is_hidden, name_start, range_of_name, replay_name};
+pub use key::{batch_of_name, folder_of, hour_folder, is_hidden, name_start, range_of_name, replay_name};
 pub use pack::Packing;
 pub use repair::{RecordsThere, UnreadableObject, read_content, read_records, seal_object};
 pub use row_objects::RowObjects;

@@ -439,7 +439,7 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
         }
         if let Some(undo) = undo {
             // On one line, to be copied.
-            text.push_str(&format!("  To undo: {}\n", command(fleet, undo)));
+            text.push_str(&format!("  To undo: {}\n", fleet.command(undo)));
         }
     }
     if planned.is_empty() {
@@ -455,13 +455,6 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
         print_text(&printable_lines(&text))?;
     }
     Ok(())
-}
-
-/// A command line of `kinetide leases` for this fleet.
-fn command(fleet: &Fleet, arguments: &str) -> String {
-    let streams: String =
-        fleet.streams.iter().map(|stream| format!(" --stream {}", stream.address)).collect();
-    format!("kinetide leases {arguments} --application {}{streams}", fleet.application)
 }
 
 pub(super) fn asked() -> io::Result<bool> {
@@ -569,7 +562,7 @@ fn outcome<'a>(fleet: &Fleet, dry_run: bool, planned: &'a Planned, done: &'a Don
         outcome: word,
         does: &planned.does,
         warnings: &planned.warnings,
-        undo: planned.undo.as_ref().map(|undo| command(fleet, undo)),
+        undo: planned.undo.as_ref().map(|undo| fleet.command(undo)),
         before: Row::new(&planned.seen),
         after: after.map(Row::new),
         problem,

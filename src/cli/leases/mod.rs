@@ -3,6 +3,7 @@
 mod act;
 mod change;
 mod convert;
+mod delivered;
 mod lag;
 mod table;
 #[cfg(test)]
@@ -125,13 +126,17 @@ enum Command {
     Change(Change),
     /// Move an application between leases of one stream and of several, with its checkpoints.
     Convert(convert::ConvertArgs),
+    /// Show up to where each shard is in the lake, for leases that are older than the lake.
+    Delivered(delivered::DeliveredArgs),
 }
 
 impl Command {
-    fn confirm(&self) -> &act::Confirm {
+    /// How a person agrees, where something is written.
+    fn confirm(&self) -> Option<&act::Confirm> {
         match self {
-            Self::Change(change) => change.confirm(),
-            Self::Convert(args) => &args.confirm,
+            Self::Change(change) => Some(change.confirm()),
+            Self::Convert(args) => Some(&args.confirm),
+            Self::Delivered(_) => None,
         }
     }
 }
@@ -160,6 +165,7 @@ impl LeasesArgs {
 struct Fleet {
     application: String,
     streams: Vec<Stream>,
+    region: Option<String>,
     failover: Duration,
     table: Arc<dyn LeaseTable>,
     json: bool,
@@ -204,7 +210,7 @@ pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
         }
     };
     let LeasesArgs { fleet, show, command } = args;
-    if let Some(problem) = command.as_ref().and_then(|command| act::unconfirmed(command.confirm())) {
+    if let Some(problem) = command.as_ref().and_then(Command::confirm).and_then(act::unconfirmed) {
         say_error(problem);
         return Ok(Exit::BadSettings);
     }
@@ -212,6 +218,7 @@ pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
     match command {
         Some(Command::Change(change)) => act::run(&fleet, change).await,
         Some(Command::Convert(args)) => convert::run(&fleet, &args).await,
+        Some(Command::Delivered(args)) => delivered::run(&fleet, args).await,
         None => show_fleet(&fleet, &show).await,
     }
 }
@@ -275,7 +282,14 @@ async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fleet> {
     let located = timeout(START_TIMEOUT, table.locate()).await;
     let located = located.with_context(|| format!("{}: its other tables are not ready", what()))?;
     located.map_err(|error| table_trouble(&application, error))?;
-    Ok(Fleet { table: Arc::new(table), application, streams, failover: args.failover_time, json: args.json })
+    Ok(Fleet {
+        application,
+        streams,
+        region: args.region,
+        failover: args.failover_time,
+        table: Arc::new(table),
+        json: args.json,
+    })
 }
 
 /// What is wrong with a lease table, named once: some errors name it themselves.
@@ -289,6 +303,13 @@ fn table_trouble(application: &str, error: TableError) -> anyhow::Error {
 impl Fleet {
     fn table_trouble(&self, error: TableError) -> anyhow::Error {
         table_trouble(&self.application, error)
+    }
+
+    /// A command line of `kinetide leases` for this fleet.
+    fn command(&self, arguments: &str) -> String {
+        let streams: String =
+            self.streams.iter().map(|stream| format!(" --stream {}", stream.address)).collect();
+        format!("kinetide leases {arguments} --application {}{streams}", self.application)
     }
 
     /// The stream of a lease, among those that were named.

@@ -16,6 +16,7 @@ mod overload;
 mod permissions;
 mod position;
 mod replay;
+mod restored;
 mod roles;
 mod settings;
 mod shutdown;
