@@ -266,10 +266,11 @@ def main():
                 if fleet is None or path.name in RESHARD:
                     processes.stop_all()
                     fleet, restless = Fleet(kinetide, Path(tempfile.mkdtemp(dir=folder)), processes), True
-                if path.name in STOPPED and fleet.workers:
-                    fleet.stop()
-                if path.name == RESTORED:
-                    fleet.restore()
+                if path.name in STOPPED:
+                    if fleet.workers:
+                        fleet.stop()
+                    if path.name == RESTORED:
+                        fleet.restore()
                 elif restless:
                     fleet.calm(path.name)
                 page = Page(fleet, path)
