@@ -88,7 +88,7 @@ class Fleet:
         until("w-1 leads", lambda: (self.leases().get("leader") or {}).get("worker") == "w-1")
         until("every shard has a lease", lambda: len(self.leases()["leases"]) == 4)
         self.table = self.client("dynamodb")
-        self.backup = self.table.scan(TableName="kinetide-trades")["Items"]
+        self.backup = self.rows()
         self.start("w-2")
         generate = [kinetide, "generate", "--stream", "trades", "--records", "1000", "--bad-rate", "0.02"]
         written = json.loads(subprocess.run([*generate, "--json"], check=True, capture_output=True, timeout=120).stdout)
@@ -100,11 +100,14 @@ class Fleet:
             aws_access_key_id="test", aws_secret_access_key="test",
         )  # fmt: skip
 
-    def restore(self):
-        """Makes the lease table what it was before anything was delivered."""
-        for row in self.table.scan(TableName="kinetide-trades")["Items"]:
+    def rows(self):
+        return self.table.scan(TableName="kinetide-trades")["Items"]
+
+    def restore(self, rows):
+        """The lease table has these rows and no others."""
+        for row in self.rows():
             self.table.delete_item(TableName="kinetide-trades", Key={"leaseKey": row["leaseKey"]})
-        for row in self.backup:
+        for row in rows:
             self.table.put_item(TableName="kinetide-trades", Item=row)
 
     def start(self, worker):
@@ -151,7 +154,7 @@ class Fleet:
 
 class Page:
     def __init__(self, fleet, path):
-        self.fleet, self.path, self.played, self.wrong = fleet, path, 0, []
+        self.fleet, self.path, self.played, self.wrong, self.at = fleet, path, 0, [], None
 
     def writes(self):
         """Whether a command of the page moves leases."""
@@ -201,6 +204,8 @@ class Page:
             self.wrong.append(f"{self.path.name}: {command}\n  {'succeeds after all' if done else 'fails'}: {said}")
 
     def checkpoint(self):
+        if self.at:
+            return self.at
         (lease,) = [lease for lease in self.fleet.leases()["leases"] if lease["shard"] == SHARD]
         return lease["checkpoint"]
 
@@ -269,13 +274,18 @@ def main():
                 if path.name in STOPPED:
                     if fleet.workers:
                         fleet.stop()
-                    if path.name == RESTORED:
-                        fleet.restore()
                 elif restless:
                     fleet.calm(path.name)
                 page = Page(fleet, path)
                 restless = page.writes()
+                rows = fleet.rows()
+                if path.name == RESTORED:
+                    # Where the lake is, which the rows do not say any more.
+                    page.at = page.checkpoint()
+                    fleet.restore(fleet.backup)
                 wrong += page.play()
+                if path.name == RESTORED:
+                    fleet.restore(rows)
                 played += page.played
             if wrong:
                 sys.exit("\n".join(wrong))
