@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
+use super::token::http_token;
 use super::{
     BadSetting, CloudWatchConfig, Config, DEFAULT_TRANSFORM, Endpoints, LakeConfig, LakePlace, duration,
     endpoint, lake, name, streams, worker_id,
@@ -33,6 +34,8 @@ const AWS: &str = "AWS";
 #[command(
     after_help = "Every setting is a flag or an environment variable; the flag wins. TIME is written like 500ms, 30s or \
     5m, SIZE like 64MiB.\n\n\
+    The token for the console and /api/* over HTTP has no flag: KINETIDE_HTTP_TOKEN, or a file that \
+    KINETIDE_HTTP_TOKEN_FILE names. Without one they are served on a loopback address only.\n\n\
     On SIGTERM, SIGINT (Ctrl-C) or SIGHUP the worker drains: it stops reading, delivers and commits what it has read, \
     releases its leases and exits.\n\n\
     Exit code: 0 after a clean drain, 1 when it could not start or could not drain in time, 2 for wrong settings.\n\n\
@@ -154,7 +157,8 @@ pub struct RunArgs {
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_WORKER_ID", value_name = "ID")]
     pub worker_id: Option<String>,
 
-    /// Address for /metrics, /healthz, /readyz and /api/status; port 0 picks a free port.
+    /// Address for /metrics, /healthz and /readyz; and for /api/*, which off the loopback address needs a token. Port 0
+    /// picks a free port.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_HTTP", value_name = "ADDRESS",
           default_value = "127.0.0.1:8080", value_parser = address)]
     pub http: SocketAddr,
@@ -334,6 +338,7 @@ impl TryFrom<RunArgs> for Config {
             rules: Rules { leases_max: args.leases_max.unwrap_or(usize::MAX), kbps_max },
             poll_idle_max: args.poll_idle_max,
             http: Some(args.http),
+            http_token: http_token(|name| std::env::var_os(name))?,
             shutdown_budget: args.shutdown_budget,
             stop_with_parent: args.stop_with_parent,
             ecs_metadata_uri: args.ecs_metadata_uri,

@@ -7,6 +7,8 @@ mod args;
 mod check;
 mod streams;
 #[cfg(feature = "cli")]
+mod token;
+#[cfg(feature = "cli")]
 pub mod variables;
 
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
 use crate::telemetry::cloudwatch::Level;
+use crate::telemetry::http::Token;
 use crate::transform::Transform;
 
 #[cfg(feature = "cli")]
@@ -38,6 +41,9 @@ const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"
 
 /// What makes rows of records when nobody says it, in every command.
 pub const DEFAULT_TRANSFORM: &str = "dynamodb-cdc";
+
+/// Settings that have a variable and no flag: the token of the HTTP endpoints, and the file that holds it.
+pub const WITHOUT_FLAG: [&str; 2] = ["KINETIDE_HTTP_TOKEN", "KINETIDE_HTTP_TOKEN_FILE"];
 
 /// Bytes of a worker's id: it is the key of a row, and is shown in tables.
 const WORKER_ID_MAX: usize = 256;
@@ -67,6 +73,8 @@ pub struct Config {
     pub poll_idle_max: Duration,
     /// Address of the HTTP endpoints, where there are to be any.
     pub http: Option<SocketAddr>,
+    /// What opens those that not everybody may ask, off this host.
+    pub http_token: Option<Token>,
     /// Time for a drain.
     pub shutdown_budget: Duration,
     /// Drain when stdin ends.
@@ -149,7 +157,7 @@ pub struct Endpoints {
 
 /// A setting that cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} {value:?}: {allowed}", shown(setting))]
+#[error("{}{}: {allowed}", shown(setting), given(setting, value))]
 pub struct BadSetting {
     setting: &'static str,
     value: String,
@@ -163,8 +171,17 @@ impl BadSetting {
     }
 }
 
+/// The value as it was given; a secret is not shown.
+fn given(setting: &str, value: &str) -> String {
+    let secret = value.is_empty() && WITHOUT_FLAG.contains(&setting);
+    if secret { String::new() } else { format!(" {value:?}") }
+}
+
 /// How people set this setting; a builder's method has the name of the flag.
 fn shown(setting: &str) -> String {
+    if WITHOUT_FLAG.contains(&setting) {
+        return setting.to_owned();
+    }
     #[cfg(feature = "cli")]
     return variables::shown(setting);
     #[cfg(not(feature = "cli"))]
@@ -186,6 +203,7 @@ impl Config {
             rules: Rules { leases_max: usize::MAX, kbps_max: f64::INFINITY },
             poll_idle_max: Duration::from_secs(1),
             http: None,
+            http_token: None,
             shutdown_budget: Duration::from_secs(20),
             stop_with_parent: false,
             ecs_metadata_uri: None,

@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use super::WITHOUT_FLAG;
 use crate::nearest::nearest;
 
 const OURS: &str = "KINETIDE_";
@@ -64,7 +65,7 @@ pub fn prepared(command: Command, value: &impl Fn(&str) -> Option<OsString>) -> 
 
 /// Those of the environment's names that no command knows.
 pub fn unknown(command: &Command, names: impl Iterator<Item = OsString>) -> Vec<Unknown> {
-    let mut known = BTreeSet::new();
+    let mut known = BTreeSet::from(WITHOUT_FLAG.map(str::to_owned));
     collect(command, &mut known);
     let names = names.filter_map(|name| name.into_string().ok());
     let ours = names.filter(|name| {
@@ -160,6 +161,7 @@ mod tests {
     fn unknown_variables_are_named_with_what_was_meant() {
         let names = [
             "KINETIDE_STREAM",
+            "KINETIDE_HTTP_TOKEN_FILE",
             "KINETIDE_BATCHAGE",
             "kinetide_stream",
             "KINETIDE_COLOUR",

@@ -15,6 +15,7 @@ use crate::config::{
 use crate::deliver::Sink;
 use crate::processor::ProcessorFactory;
 use crate::shard::Checkpoint;
+use crate::telemetry::http::Token;
 use crate::transform::Transform;
 use crate::worker::Drain;
 
@@ -48,6 +49,7 @@ impl Worker {
             initial_position: InitialPosition::default(),
             kinesis_endpoint: None,
             dynamodb_endpoint: None,
+            http_token: None,
             source: None,
             changes: Vec::new(),
         }
@@ -85,7 +87,7 @@ impl Worker {
 type Change = Box<dyn FnOnce(&mut Config) + Send>;
 
 /// Settings that every worker has. Finished by what is to be done with the records: [`WorkerBuilder::processor`] or
-/// [`WorkerBuilder::transform`]. Each method has the name of a flag of `kinetide run`, its default and its limits; messages
+/// [`WorkerBuilder::transform`]. Each method has the name of a flag (or, as `http_token`, of a variable) of `kinetide run`, its default and its limits; messages
 /// about settings name the flag.
 #[must_use = "a builder does nothing until processor or transform is called"]
 pub struct WorkerBuilder {
@@ -95,6 +97,7 @@ pub struct WorkerBuilder {
     initial_position: InitialPosition,
     kinesis_endpoint: Option<String>,
     dynamodb_endpoint: Option<String>,
+    http_token: Option<String>,
     source: Option<Source>,
     changes: Vec<Change>,
 }
@@ -151,6 +154,13 @@ impl WorkerBuilder {
     /// the program has installed for the crate `metrics`, if any.
     pub fn http(self, address: SocketAddr) -> Self {
         self.change(move |config| config.http = Some(address))
+    }
+
+    /// The secret that opens `/api/status` and the other endpoints but `/metrics`, `/healthz` and `/readyz`, as bearer token or
+    /// password. Default: none; then they are served on a loopback address only. The environment is not looked at.
+    pub fn http_token(mut self, token: impl Into<String>) -> Self {
+        self.http_token = Some(token.into());
+        self
     }
 
     /// AWS region. Default: from the environment. A stream given by its ARN is read in the ARN's region.
@@ -233,6 +243,8 @@ impl WorkerBuilder {
             StreamConfig { address, role: None, source: self.source, work, initial, initial_timestamp_us };
         let mut config = Config::new(application, worker_id(self.worker_id)?, StreamsConfig::one(stream));
         self.changes.into_iter().for_each(|change| change(&mut config));
+        let token = self.http_token.map(|token| Token::new(&token)).transpose();
+        config.http_token = token.map_err(|allowed| BadSetting::new("http-token", "(secret)", allowed))?;
         config.endpoints = Endpoints {
             kinesis: endpoint("kinesis-endpoint", self.kinesis_endpoint)?,
             dynamodb: endpoint("dynamodb-endpoint", self.dynamodb_endpoint)?,
@@ -335,6 +347,7 @@ mod tests {
             ),
             (landing(trades().byte_budget(1)).build(), "--byte-budget"),
             (landing(trades().leases_max(0)).build(), "--leases-max"),
+            (landing(trades().http_token("short")).build(), "--http-token \"(secret)\": must be 16"),
             (landing(trades().kinesis_endpoint("localhost")).build(), "--kinesis-endpoint \"localhost\""),
             (landing(trades()).batch_age(Duration::from_secs(7200)).build(), "--batch-age \"2h\""),
             (landing(trades()).landing("../x").build(), "--landing \"../x\""),

@@ -11,7 +11,7 @@ use crate::consumer::Shared;
 use crate::report::{Live, LiveSettings};
 use crate::shard::{ShardLister, StreamId};
 use crate::telemetry::history::History;
-use crate::telemetry::http::{self, HttpState};
+use crate::telemetry::http::{self, Guard, HttpState};
 use crate::telemetry::status::Status;
 
 /// The streams that a worker reads now, each with who lists it.
@@ -32,6 +32,7 @@ pub(super) fn spawn(
     metrics: PrometheusHandle,
     status: Arc<Status>,
     fleet: LiveSettings,
+    guard: Guard,
     stop: &CancellationToken,
 ) {
     let history = History::new(Arc::clone(&status));
@@ -42,7 +43,7 @@ pub(super) fn spawn(
         let live = Arc::clone(&live);
         Box::pin(async move { live.ask().await }) as _
     });
-    let router = http::router(HttpState { status, metrics: metrics.clone(), history, fleet });
+    let router = http::router(HttpState { status, metrics: metrics.clone(), history, fleet }, guard);
     let stop = stop.clone();
     edge.spawn(async move {
         if let Err(error) = http::serve(listener, router, metrics, stop).await {

@@ -32,6 +32,7 @@ use crate::preflight::{check_lake, check_table, open_firehose};
 use crate::report::LiveSettings;
 use crate::shutdown;
 use crate::telemetry::cpu::CpuMeter;
+use crate::telemetry::http::Guard;
 use crate::telemetry::metrics::{self, Words};
 use crate::telemetry::status::{Delivery, ProcessFacts, Status};
 use crate::transform::ErrorCode;
@@ -170,14 +171,15 @@ pub async fn run_until(
     let application = config.application;
     let served = CancellationToken::new();
     let mut edge = JoinSet::new();
-    if let (Some((listener, _)), Some(recorder)) = (listener, recorder) {
+    if let (Some((listener, bound)), Some(recorder)) = (listener, recorder) {
+        let guard = Guard { bound, token: config.http_token };
         let fleet = LiveSettings {
             application: application.clone(),
             failover: config.failover,
             table,
             streams: endpoints::listers(&shared),
         };
-        endpoints::spawn(&mut edge, listener, recorder, status, fleet, &served);
+        endpoints::spawn(&mut edge, listener, recorder, status, fleet, guard, &served);
     }
     edge.spawn(streams.follow(Arc::clone(&shared), served.clone()));
     if let Some(exporter) = exporter {

@@ -4,6 +4,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::kinetide;
+use super::secrecy::nothing_of_a_load_test_is_shown;
 
 /// A number of a verdict.
 fn number(verdict: &Value, name: &str) -> u64 {
@@ -67,6 +68,8 @@ async fn a_short_run_with_faults_ends_exactly_once_and_says_what_it_measured() {
     }
     let page = std::fs::read_to_string(report).unwrap();
     assert!(page.contains("exactly once") && page.contains("--seed 7") && page.contains("<svg"));
+
+    nothing_of_a_load_test_is_shown(dir.as_ref(), &[&ran.out, &ran.err, &page]);
 
     let again = kinetide(&["loadtest", "--dir", &dir]).await;
     again.says(1, &[&dir, "not empty", "--dir"]);

@@ -18,6 +18,7 @@ mod position;
 mod replay;
 mod restored;
 mod roles;
+mod secrecy;
 mod settings;
 mod shutdown;
 mod signals;

@@ -245,8 +245,14 @@ impl Worker {
     }
 
     pub(super) async fn get(&self, path: &str) -> (u16, String) {
+        self.ask(path, "").await
+    }
+
+    /// The same with these lines in the head.
+    pub(super) async fn ask(&self, path: &str, headers: &str) -> (u16, String) {
         let mut connection = TcpStream::connect(&self.http).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
+        let host = &self.http;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Connection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await.unwrap();
@@ -266,9 +272,12 @@ impl Worker {
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    pub(super) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id().unwrap()).unwrap()
+    }
+
     pub(super) fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        kill(Pid::from_raw(pid), signal).unwrap();
+        kill(Pid::from_raw(self.pid()), signal).unwrap();
     }
 
     /// The most memory that the process has held so far (`VmHWM`), where the system tells.
