@@ -157,7 +157,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_WORKER_ID", value_name = "ID")]
     pub worker_id: Option<String>,
 
-    /// Address for /metrics, /healthz and /readyz; and for /api/*, which off the loopback address needs a token. Port 0
+    /// Address for /metrics, /healthz and /readyz; and for the console and /api/*, which off loopback need a token. Port 0
     /// picks a free port.
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_HTTP", value_name = "ADDRESS",
           default_value = "127.0.0.1:8080", value_parser = address)]
