@@ -6,6 +6,8 @@ pyyaml=6.0.3
 cfn_lint=1.58.0
 cfn_guard=0.3.3
 boto3=1.44.8
+jsonschema=4.26.0
+keda=2.20.2
 grafana_schema=13.2.3
 typescript=5.9.3
 playwright=1.65.2
@@ -14,13 +16,14 @@ axe_core=4.14.1
 # Sets `operations` to a Python with the tools of these checks, `grafana` to a folder with Grafana's types, `prometheus` and
 # `promtool`; for the console `console` to a Python with Playwright, `axe` to axe, `chromium` and the folders of its libraries.
 install_operations() {
-  local name=operations-$pyyaml-$cfn_lint-$cfn_guard-$boto3
+  local name=operations-$pyyaml-$cfn_lint-$cfn_guard-$boto3-$jsonschema
   install_once "$name" install_operations_tools
   operations=$cache/$name/venv/bin/python
   name=grafana-schema-$grafana_schema-$typescript
   install_once "$name" timeout 300 npm install --no-save --no-audit --no-fund --ignore-scripts --loglevel=error \
     --prefix . "@grafana/schema@$grafana_schema" "typescript@$typescript"
   grafana=$cache/$name
+  install_once "keda-$keda" install_keda
   if command -v prometheus promtool >/dev/null; then
     prometheus=$(command -v prometheus) promtool=$(command -v promtool)
   else
@@ -46,7 +49,12 @@ install_operations() {
 install_operations_tools() {
   timeout 120 python3 -m venv venv &&
     timeout 900 venv/bin/pip install --quiet --disable-pip-version-check \
-      "pyyaml==$pyyaml" "cfn-lint==$cfn_lint" "cfn-guard-rs==$cfn_guard" "boto3==$boto3"
+      "pyyaml==$pyyaml" "cfn-lint==$cfn_lint" "cfn-guard-rs==$cfn_guard" "boto3==$boto3" "jsonschema==$jsonschema"
+}
+
+# KEDA's Go module holds its resource definitions.
+install_keda() {
+  timeout 300 env GOFLAGS=-modcacherw GOMODCACHE="$PWD/modules" go mod download "github.com/kedacore/keda/v2@v$keda"
 }
 
 # Debian's package, unpacked only: installed it would start a service.
@@ -78,6 +86,10 @@ check_alerts() {
 
 check_dashboards() {
   timeout 300 "$operations" "$ci/operations/dashboards.py" "$grafana"
+}
+
+check_keda() {
+  timeout 60 "$operations" "$ci/operations/keda.py" "$cache/keda-$keda/modules/github.com/kedacore/keda/v2@v$keda"
 }
 
 check_scrape() {
@@ -128,7 +140,7 @@ check_terraform() {
 check_operations() {
   local part failed=0 pids=()
   export PYTHONDONTWRITEBYTECODE=1
-  for part in alerts dashboards templates deploy scrape runbooks terraform; do
+  for part in alerts dashboards keda templates deploy scrape runbooks terraform; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
   done

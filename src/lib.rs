@@ -118,6 +118,7 @@ mod config;
 mod nearest;
 mod preflight;
 mod report;
+mod scale;
 mod service;
 mod telemetry;
 mod terminal;
@@ -189,7 +190,7 @@ macro_rules! hidden {
 pub mod internals {
     hidden! {
         aws, batch, cause, checkpoint, clock, config, consumer, decode, deliver, fetch, lease, nearest, preflight,
-        processor, service, shard, shutdown, telemetry, terminal, transform, worker,
+        processor, scale, service, shard, shutdown, telemetry, terminal, transform, worker,
         #[cfg(feature = "cli")] cli,
         #[cfg(feature = "cli")] dead_letters,
         #[cfg(feature = "cli")] generate,

@@ -94,7 +94,7 @@ def judged(suite, rules):
 
 def main():
     must(promtool("check", "rules", "recording.yml", "alerts.yml"))
-    must(promtool("test", "rules", "alerts_test.yml"))
+    must(promtool("test", "rules", "alerts_test.yml", "recording_test.yml"))
     rules = alerts((FOLDER / "alerts.yml").read_text())
     suite = yaml.safe_load((FOLDER / "alerts_test.yml").read_text())
     wrong = complete(rules, suite["tests"])

@@ -109,6 +109,9 @@ def expressions():
                 yield rule["alert"], name + matchers
     for file, panel, target in panels():
         yield f"{file}: {panel['title']}", played(target["expr"])
+    for path in sorted((DASHBOARDS / "keda").glob("*.yaml")):
+        for trigger in yaml.safe_load(path.read_text())["spec"]["triggers"]:
+            yield f"keda: {path.stem}", trigger["metadata"]["query"]
 
 
 def play(prometheus, processes, servers, workers, generate, calm):

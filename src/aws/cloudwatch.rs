@@ -1,4 +1,4 @@
-//! Calls to CloudWatch's `PutMetricData`, by the JSON protocol and the signature of AWS.
+//! Calls to CloudWatch's `PutMetricData` and `GetMetricData`, by the JSON protocol and the signature of AWS.
 //!
 //! Not the SDK's client: with it another gzip implementation comes into the program, and the bytes of objects depend on
 //! which one there is. `docs/adr/0024-cloudwatch.md` has the whole reason.
@@ -22,7 +22,9 @@ use crate::cause::{chain, one_line};
 
 /// As signatures and host names know the service.
 const SERVICE: &str = "monitoring";
-const TARGET: &str = "GraniteServiceVersion20100801.PutMetricData";
+const TARGET: &str = "GraniteServiceVersion20100801.";
+const PUT: &str = "PutMetricData";
+const GET: &str = "GetMetricData";
 const JSON: &str = "application/x-amz-json-1.0";
 /// An answer's text for people is not longer than this.
 const SAID_MAX: usize = 64 << 10;
@@ -81,24 +83,39 @@ impl CloudWatch {
     /// # Errors
     /// When CloudWatch did not take them, or nobody knows whether it did.
     pub async fn put(&self, metrics: Bytes) -> Result<(), NotPut> {
+        self.call(PUT, metrics).await.map(drop)
+    }
+
+    /// Asks for metrics: input and output of the call as JSON. Has no time limit of its own beyond connecting.
+    ///
+    /// # Errors
+    /// When CloudWatch did not answer, in one line for people.
+    pub async fn get(&self, query: Bytes) -> Result<Bytes, String> {
+        self.call(GET, query).await.map_err(|refused| refused.to_string())
+    }
+
+    async fn call(&self, operation: &'static str, input: Bytes) -> Result<Bytes, NotPut> {
         let credentials = self.credentials.for_signing().await;
         let credentials = credentials.map_err(|nobody| NotPut::now(nobody.to_string()))?;
-        let mut request = HttpRequest::new(metrics.into());
+        let target = HeaderValue::from_str(&format!("{TARGET}{operation}"));
+        let target = target.expect("names of operations are letters");
+        let mut request = HttpRequest::new(input.into());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.url.parse().map_err(|_| bad_endpoint(&self.url))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
-        request.headers_mut().insert("x-amz-target", HeaderValue::from_static(TARGET));
+        request.headers_mut().insert("x-amz-target", target);
         let signer = AwsAuthorizer::new(&credentials, SERVICE, &self.region);
         signer.try_authorize(&mut request, None).map_err(|error| NotPut::now(chain(&error)))?;
-        let response = self.client.execute(request).await;
-        let response =
-            response.map_err(|error| NotPut::now(format!("{}; {CHECK_NETWORK}", chain(&error))))?;
+        let unreached = |error: &(dyn std::error::Error + 'static)| {
+            NotPut::now(format!("{}; {CHECK_NETWORK}", chain(error)))
+        };
+        let response = self.client.execute(request).await.map_err(|error| unreached(&error))?;
         let status = response.status();
         if status.is_success() {
-            return Ok(());
+            return response.into_body().bytes().await.map_err(|error| unreached(&error));
         }
         let body = response.into_body().bytes().await.unwrap_or_default();
-        Err(refused(status, &body[..body.len().min(SAID_MAX)]))
+        Err(refused(operation, status, &body[..body.len().min(SAID_MAX)]))
     }
 }
 
@@ -126,7 +143,7 @@ async fn of_region(sdk: &SdkConfig, region: &str) -> Result<String, String> {
 }
 
 /// What CloudWatch said, and what to do about it.
-fn refused(status: StatusCode, body: &[u8]) -> NotPut {
+fn refused(operation: &str, status: StatusCode, body: &[u8]) -> NotPut {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let word = |names: [&str; 2]| names.iter().find_map(|name| json[*name].as_str());
     // `com.amazonaws.cloudwatch#InvalidParameterValueException`
@@ -144,18 +161,19 @@ fn refused(status: StatusCode, body: &[u8]) -> NotPut {
     let wrong =
         is(&["InvalidParameter", "MissingParameter", "MissingRequired", "Validation", "InvalidFormat"])
             || status == StatusCode::PAYLOAD_TOO_LARGE;
+    let quota = format!("if it lasts, raise the quota for {operation}");
     let advice = if is(&["AccessDenied"]) {
         allow(&text)
     } else if is(&["Throttl", "LimitExceeded", "RequestLimitExceeded"])
         || status == StatusCode::TOO_MANY_REQUESTS
     {
-        "if it lasts, raise the quota for PutMetricData"
+        quota.as_str()
     } else if is(&["ExpiredToken", "RequestExpired"]) {
         "the credentials of this process have expired: renew them"
     } else if is(&["UnrecognizedClient", "InvalidClientTokenId", "InvalidSignature", "SignatureDoesNotMatch"])
     {
         "check the credentials and the clock of this process"
-    } else if wrong {
+    } else if wrong && operation == PUT {
         "these metrics are dropped"
     } else {
         "check the CloudWatch endpoint"
@@ -201,7 +219,7 @@ mod tests {
             (413, "", "HTTP status 413", true),
             (503, "<html>Busy</html>", "HTTP status 503: <html>Busy</html>; check", false),
         ] {
-            let said = refused(StatusCode::from_u16(status).unwrap(), body.as_bytes());
+            let said = refused(PUT, StatusCode::from_u16(status).unwrap(), body.as_bytes());
             assert!(said.text.contains(words) && said.for_ever == for_ever, "{said:?}");
         }
     }

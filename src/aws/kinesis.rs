@@ -6,6 +6,7 @@ use aws_sdk_kinesis::operation::get_records::builders::GetRecordsFluentBuilder;
 use aws_sdk_kinesis::operation::get_shard_iterator::builders::GetShardIteratorFluentBuilder;
 use aws_sdk_kinesis::operation::list_shards::builders::ListShardsFluentBuilder;
 use aws_sdk_kinesis::operation::put_records::builders::PutRecordsFluentBuilder;
+use aws_sdk_kinesis::operation::update_shard_count::builders::UpdateShardCountFluentBuilder;
 
 use super::arn::StreamAddress;
 use super::role::AssumeRole;
@@ -51,6 +52,7 @@ of_stream!(
     GetShardIteratorFluentBuilder,
     ListShardsFluentBuilder,
     PutRecordsFluentBuilder,
+    UpdateShardCountFluentBuilder,
 );
 
 impl OfStream for GetRecordsFluentBuilder {

@@ -47,7 +47,8 @@ pub struct LocalArgs {
     #[arg(long = "forward", value_name = "TABLE:STREAM")]
     forwards: Vec<Named<String>>,
 
-    /// Enforce the throughput limits of real shards: 5 reads/s and 2 MiB/s, 1,000 records/s and 1 MiB/s written.
+    /// Enforce the throughput limits of real shards: 5 reads/s and 2 MiB/s, 1,000 records/s and 1 MiB/s written; and ten
+    /// UpdateShardCount in 24 hours.
     #[arg(long, env = "KINETIDE_LOCAL_REAL_LIMITS")]
     real_limits: bool,
 

@@ -12,6 +12,7 @@ pub mod loadtest;
 pub mod local;
 pub mod panics;
 pub mod run;
+pub mod scale;
 pub mod schema;
 pub mod transform;
 
@@ -52,6 +53,8 @@ enum Command {
     Run(Box<run::RunArgs>),
     /// Show which worker reads which shard, and why a shard is not read; release, evict or delete leases, set checkpoints.
     Leases(Box<leases::LeasesArgs>),
+    /// Plan how many shards and tasks there should be, and change the number of shards.
+    Scale(Box<scale::ScaleArgs>),
     /// Check whether a worker is alive, as a container health check.
     Health(health::HealthArgs),
     /// List, count, show, replay or export dead letters.
@@ -145,6 +148,7 @@ impl Command {
             #[cfg(feature = "local")]
             Self::Demo(_) | Self::Loadtest(_) | Self::Local(_) => true,
             Self::Leases(args) => args.watches(),
+            Self::Scale(args) => args.ends_by_itself(),
             Self::DeadLetters(_) | Self::Transform(_) | Self::Health(_) | Self::Schema(_) => false,
         }
     }
@@ -153,6 +157,7 @@ impl Command {
         match self {
             Command::Run(args) => run::run(*args, unknown).await,
             Command::Leases(args) => leases::run(*args).await,
+            Command::Scale(args) => Box::pin(scale::run(*args)).await,
             Command::Health(args) => health::run(args).await,
             Command::DeadLetters(args) => Box::pin(dead_letters::run(*args)).await,
             #[cfg(feature = "local")]

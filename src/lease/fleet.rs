@@ -60,6 +60,14 @@ impl WorkerRow {
         self.properties.contains_key(SESSION)
     }
 
+    /// The share of its processors that the worker uses, percent: the mean of what its row holds.
+    pub fn mean_cpu(&self) -> Option<f64> {
+        let measured: Vec<f64> =
+            self.samples.get(CPU)?.iter().copied().filter(|percent| *percent >= 0.0).collect();
+        let count = u32::try_from(measured.len()).ok().filter(|count| *count > 0)?;
+        Some(measured.iter().sum::<f64>() / f64::from(count))
+    }
+
     /// The newest format of a pending batch that the worker is known to read.
     pub fn pending_format(&self) -> u64 {
         let said = self.properties.get(PENDING).and_then(|format| format.parse().ok());

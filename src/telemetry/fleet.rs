@@ -42,6 +42,8 @@ pub struct LedSnapshot {
     pub looked_ms_ago: u64,
     /// How many leases there are, by how they stand.
     pub leases: LeaseCounts,
+    /// How many workers there should be, where that is known.
+    pub workers_wanted: Option<u32>,
     /// Every worker that has a row or a lease, by id.
     pub workers: Vec<WorkerSnapshot>,
     /// Leases that no worker has room for; unknown until the leader has planned once.

@@ -31,6 +31,7 @@ const MODULES: &[&str] = &[
     "processor",
     "produce",
     "report",
+    "scale",
     "service",
     "shard",
     "shutdown",

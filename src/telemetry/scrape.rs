@@ -170,6 +170,11 @@ fn process(snapshot: &Snapshot) -> String {
             fleet.and_then(|fleet| fleet.leader_overdue_ms).map(|ms| as_f64(ms) / 1000.0),
         ),
         (
+            "kinetide_workers_wanted",
+            "How many workers the fleet should have, on the leader: docs/SCALING.md has the rule.",
+            fleet.and_then(|fleet| fleet.led.as_ref()?.workers_wanted).map(f64::from),
+        ),
+        (
             "kinetide_cloudwatch_trouble_seconds",
             "How long metrics could not be sent to CloudWatch, in seconds; 0 without trouble.",
             failing_ms.map(|ms| as_f64(ms) / 1000.0),

@@ -11,7 +11,8 @@ use clap::CommandFactory;
 /// one after. `cli` and `service` know everything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("shard", &[]),
-    ("lease", &["shard", "telemetry"]),
+    // The leader tells how many workers are wanted.
+    ("lease", &["scale", "shard", "telemetry"]),
     ("fetch", &["shard", "telemetry"]),
     ("decode", &[]),
     ("transform", &["decode", "shard"]),
@@ -67,6 +68,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     // The fleet as the lease table has it, for who asks a worker and for the command.
     ("report", &["batch", "checkpoint", "clock", "lease", "shard", "telemetry"]),
+    ("scale", &[]),
     ("preflight", &["aws", "batch", "config", "deliver", "lease"]),
     // Servers and generator share no logic with the pipeline, so that they cannot share its mistakes; nor does the judge.
     ("local", &["clock", "generate", "shard"]),
@@ -122,6 +124,7 @@ const PURE: &[&str] = &[
     "src/checkpoint/",
     "src/cli/leases/change.rs",
     "src/cli/leases/table.rs",
+    "src/cli/scale/text.rs",
     "src/dead_letters/build.rs",
     "src/dead_letters/letter.rs",
     "src/dead_letters/lines.rs",
@@ -152,6 +155,7 @@ const PURE: &[&str] = &[
     "src/loadtest/readers.rs",
     "src/loadtest/report.rs",
     "src/loadtest/verdict.rs",
+    "src/scale/",
     "src/shard/audit.rs",
     "src/shard/graph.rs",
     "src/shard/position.rs",

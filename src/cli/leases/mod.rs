@@ -5,6 +5,7 @@ mod change;
 mod convert;
 mod delivered;
 mod lag;
+mod readers;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,9 @@ use clap::{Args, Subcommand};
 use rustix::termios::tcgetwinsize;
 use tokio::time::{sleep, timeout};
 
+pub(super) use self::readers::Readers;
 use self::table::Screen;
+pub(super) use self::table::wrapped;
 use super::Exit;
 use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config, stream_config};
 use crate::cause::chain;
@@ -72,40 +75,40 @@ pub struct LeasesArgs {
 }
 
 #[derive(Debug, Args)]
-struct FleetArgs {
+pub(super) struct FleetArgs {
     /// Name of the application and of its lease table [default: kinetide-STREAM].
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_APPLICATION", value_name = "NAME")]
-    application: Option<String>,
+    pub(super) application: Option<String>,
 
     /// Stream that the application reads [default: NAME if the application is kinetide-NAME]. Of an application of
     /// several streams those to look at: several times, or with commas.
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_STREAM", value_name = "NAME|ARN",
           value_delimiter = ',')]
-    stream: Vec<String>,
+    pub(super) stream: Vec<String>,
 
     /// Failover time of the workers, 1s to 10m. Must be the value that the workers run with.
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
           default_value = "10s", value_parser = duration)]
-    failover_time: Duration,
+    pub(super) failover_time: Duration,
 
     /// AWS region [default: from the environment]. A stream named by its ARN is in the ARN's region.
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
-    region: Option<String>,
+    pub(super) region: Option<String>,
 
     /// Kinesis endpoint URL [default: AWS].
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
-    kinesis_endpoint: Option<String>,
+    pub(super) kinesis_endpoint: Option<String>,
 
     /// DynamoDB endpoint URL [default: AWS].
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
-    dynamodb_endpoint: Option<String>,
+    pub(super) dynamodb_endpoint: Option<String>,
 
     #[command(flatten)]
-    stream_role: StreamRoleArgs,
+    pub(super) stream_role: StreamRoleArgs,
 
     /// Print JSON: the fleet as one object, or the changes as one array.
     #[arg(long, global = true)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -162,7 +165,7 @@ impl LeasesArgs {
 }
 
 /// What to talk to.
-struct Fleet {
+pub(super) struct Fleet {
     application: String,
     streams: Vec<Stream>,
     region: Option<String>,
@@ -224,7 +227,7 @@ pub async fn run(args: LeasesArgs) -> anyhow::Result<Exit> {
 }
 
 /// Application, streams, and in whose role the streams are asked.
-type Named = (String, Vec<StreamAddress>, Option<AssumeRole>);
+pub(super) type Named = (String, Vec<StreamAddress>, Option<AssumeRole>);
 
 fn settings(args: &LeasesArgs) -> Result<Named, String> {
     let text = |problem: BadSetting| problem.to_string();
@@ -249,7 +252,7 @@ fn settings(args: &LeasesArgs) -> Result<Named, String> {
     Ok((application, streams, role))
 }
 
-async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fleet> {
+pub(super) async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fleet> {
     let (application, addresses, role) = named;
     let (region, endpoint) = (args.region.as_deref(), args.kinesis_endpoint.as_deref());
     let dynamodb = sdk_config(args.dynamodb_endpoint.as_deref(), region).await;

@@ -315,7 +315,7 @@ fn workers(workers: &[WorkerReport], width: usize) -> String {
 }
 
 /// Broken between words, with `first` before the first line and `rest` before the others.
-pub(super) fn wrapped(text: &str, first: &str, rest: &str) -> String {
+pub(in crate::cli) fn wrapped(text: &str, first: &str, rest: &str) -> String {
     wrapped_to(WIDTH, text, first, rest)
 }
 

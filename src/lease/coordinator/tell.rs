@@ -11,6 +11,7 @@ use super::{Coordinator, State};
 use crate::lease::explain::{Explained, Sight, Standing, StreamSight, explain};
 use crate::lease::row::WorkerId;
 use crate::lease::sync::{Found, ShardSync};
+use crate::scale;
 use crate::telemetry::fleet::{
     FleetSnapshot, LeaderSnapshot, LeaseCounts, LedSnapshot, NotReadSnapshot, ReasonSnapshot, StreamSnapshot,
     WorkerSnapshot,
@@ -23,6 +24,7 @@ const NAMED_MAX: usize = 300;
 pub(super) struct Told {
     at: Instant,
     leases: LeaseCounts,
+    workers_wanted: Option<u32>,
     workers: Vec<WorkerSnapshot>,
     /// Leases that no worker has room for, by the last plan.
     pub(super) unplaced: Option<usize>,
@@ -76,10 +78,16 @@ impl Coordinator {
 
         let mut workers: BTreeMap<&WorkerId, (bool, usize)> =
             view.workers().map(|seen| (&seen.row.id, (false, 0))).collect();
+        let mut load = scale::Fleet::default();
         for worker in view.active_workers(now, host_clock) {
             workers.entry(&worker.row.id).or_default().0 = true;
+            load.cpu_percent.push(worker.row.mean_cpu());
         }
         for seen in view.leases().filter(|seen| !seen.lease.finished()) {
+            if view.is_ready(&seen.lease) {
+                load.shards += 1;
+                load.kbps.push(seen.lease.throughput_kbps);
+            }
             if let Some(owner) = seen.lease.actual_owner() {
                 workers.entry(owner).or_default().1 += 1;
             }
@@ -92,7 +100,8 @@ impl Coordinator {
         let workers = workers.into_iter().map(named).collect();
         // Until this look's plan the last one counts.
         let unplaced = state.told.as_ref().and_then(|told| told.unplaced);
-        state.told = Some(Told { at: now, leases, workers, unplaced, reasons, not_read });
+        let workers_wanted = scale::wanted(&load);
+        state.told = Some(Told { at: now, leases, workers_wanted, workers, unplaced, reasons, not_read });
     }
 
     /// How the fleet stands, as far as this worker can tell.
@@ -145,6 +154,7 @@ impl Told {
         LedSnapshot {
             looked_ms_ago: ago(self.at),
             leases: self.leases,
+            workers_wanted: self.workers_wanted,
             workers: self.workers.clone(),
             unplaced: self.unplaced,
             streams,

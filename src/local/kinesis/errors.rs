@@ -52,6 +52,14 @@ impl ApiError {
         Self::new("ValidationException", message)
     }
 
+    pub(crate) fn on_demand(stream: &str) -> Self {
+        let message = format!(
+            "Request is invalid. Stream {stream} under account {ACCOUNT} is in On-Demand mode. UpdateShardCount is only \
+             supported for data streams with the provisioned capacity mode."
+        );
+        Self::new("ValidationException", message)
+    }
+
     pub(crate) fn stream_not_found(stream: &str, account: &str) -> Self {
         Self::new("ResourceNotFoundException", format!("Stream {stream} under account {account} not found."))
     }

@@ -1,7 +1,17 @@
-//! The throughput limits of a shard, as token buckets. Time comes in as an argument.
+//! The throughput limits of a shard, as token buckets, and how often a stream may change its number of shards. Time comes
+//! in as an argument.
 //!
 //! Source: <https://docs.aws.amazon.com/streams/latest/dev/service-sizes-and-limits.html>: writes 1 MiB/s and
 //! 1,000 records/s, reads 5 calls/s and 2 MiB/s; a read may overdraw, later reads wait for it.
+
+/// `UpdateShardCount` of one stream in 24 hours
+/// ([UpdateShardCount](https://docs.aws.amazon.com/kinesis/latest/APIReference/API_UpdateShardCount.html)).
+pub(crate) const RESIZES_A_DAY: usize = 10;
+
+/// When a use of `UpdateShardCount` counts no more, µs.
+pub(crate) fn free_again(used_us: i64) -> i64 {
+    used_us.saturating_add(24 * 3_600_000_000)
+}
 
 const MIB: f64 = 1024.0 * 1024.0;
 

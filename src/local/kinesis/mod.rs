@@ -47,8 +47,10 @@ use crate::shard::{Checkpoint, SequenceNumber, ShardId};
 pub struct KinesisSettings {
     /// Region in ARNs.
     pub region: String,
-    /// Enforce the service's throughput limits per shard.
+    /// Enforce the service's throughput limits per shard, and that of `UpdateShardCount` in a day.
     pub real_limits: bool,
+    /// How long a stream is `UPDATING` after `UpdateShardCount`. Its shards change at once.
+    pub resize_time: Duration,
     /// How long a shard iterator lives.
     pub iterator_ttl: Duration,
     /// Faults from the start.
@@ -62,6 +64,7 @@ impl Default for KinesisSettings {
         Self {
             region: "us-east-1".to_owned(),
             real_limits: false,
+            resize_time: Duration::ZERO,
             iterator_ttl: Duration::from_secs(300),
             faults: Vec::new(),
             fault_seed: 0,

@@ -1,14 +1,16 @@
 //! One stream: its shards now and before, and the operations that change them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio_util::sync::CancellationToken;
 
+use super::SHARDS_MAX;
 use super::arn::stream_arn;
 use super::consumers::Consumers;
 use super::errors::{ACCOUNT, ApiError};
 use super::hash_key;
+use super::limits::{RESIZES_A_DAY, free_again};
 use super::reshard::{self, Step};
 use super::shard::{Shard, shard_index};
 use crate::shard::HashKeyRange;
@@ -35,6 +37,10 @@ pub(crate) struct Layout {
     open: BTreeMap<u128, Arc<Shard>>,
     /// When the newest generation of shards was made.
     generation_us: i64,
+    /// The stream is `UPDATING` before this time.
+    updating_until_us: i64,
+    /// When its shards were counted anew in the last 24 hours, the oldest first.
+    resized_us: VecDeque<i64>,
     pub(crate) retention_hours: u32,
     pub(crate) max_record_kib: u32,
     pub(crate) on_demand: bool,
@@ -48,6 +54,8 @@ impl Stream {
             shards: Vec::new(),
             open: BTreeMap::new(),
             generation_us: now_us,
+            updating_until_us: now_us,
+            resized_us: VecDeque::new(),
             retention_hours: 24,
             max_record_kib: 1024,
             on_demand: false,
@@ -92,10 +100,12 @@ impl Stream {
     /// Splits an open shard at `key`, the start of the upper child.
     ///
     /// # Errors
-    /// As `SplitShard`: `ResourceInUseException` for a closed shard, `InvalidArgumentException` for a key outside.
+    /// As `SplitShard`: `ResourceInUseException` for a closed shard, and while the stream is `UPDATING`;
+    /// `InvalidArgumentException` for a key outside.
     pub(crate) fn split(&self, id: &str, key: u128, now_us: i64) -> Result<[Arc<Shard>; 2], ApiError> {
         let shard = self.shard(id, now_us)?;
         let mut layout = self.layout_mut();
+        self.check_active(&layout, now_us)?;
         self.check_open(&layout, &shard)?;
         let HashKeyRange { start, end } = shard.range;
         if key <= start.saturating_add(1) || key >= end {
@@ -112,11 +122,12 @@ impl Stream {
     /// Merges two adjacent open shards.
     ///
     /// # Errors
-    /// As `MergeShards`: `ResourceInUseException` for a closed shard, `InvalidArgumentException` when they are not
-    /// adjacent.
+    /// As `MergeShards`: `ResourceInUseException` for a closed shard, and while the stream is `UPDATING`;
+    /// `InvalidArgumentException` when they are not adjacent.
     pub(crate) fn merge(&self, id: &str, adjacent: &str, now_us: i64) -> Result<Arc<Shard>, ApiError> {
         let (first, second) = (self.shard(id, now_us)?, self.shard(adjacent, now_us)?);
         let mut layout = self.layout_mut();
+        self.check_active(&layout, now_us)?;
         self.check_open(&layout, &first)?;
         self.check_open(&layout, &second)?;
         let touches = |low: &Shard, high: &Shard| low.range.end.checked_add(1) == Some(high.range.start);
@@ -130,13 +141,30 @@ impl Stream {
         Ok(layout.merge(&first, &second, now_us))
     }
 
-    /// Goes to `target` even shards by splits and merges; answers the count before.
+    /// Goes to `target` even shards by splits and merges; answers the count before. The stream is `UPDATING` for
+    /// `takes_us`; `limited`: ten times in 24 hours.
     ///
     /// # Errors
-    /// As `UpdateShardCount`: at most double, at least half of the open shards, and a new count.
-    pub(crate) fn resize(&self, target: u32, now_us: i64) -> Result<u32, ApiError> {
+    /// As `UpdateShardCount`: of a provisioned stream that is `ACTIVE`, at most double, at least half of the open
+    /// shards, and a new count.
+    pub(crate) fn resize(
+        &self,
+        target: u32,
+        takes_us: i64,
+        limited: bool,
+        now_us: i64,
+    ) -> Result<u32, ApiError> {
         let mut layout = self.layout_mut();
+        if layout.on_demand {
+            return Err(ApiError::on_demand(&self.name));
+        }
+        self.check_active(&layout, now_us)?;
         let current = layout.open_count();
+        if target > SHARDS_MAX {
+            return Err(ApiError::limit_exceeded(format!(
+                "TargetShardCount {target} is above the limit of {SHARDS_MAX} shards in a stream."
+            )));
+        }
         let refused = match target {
             0 => Some(format!("TargetShardCount {target} must be at least 1")),
             t if t == current => {
@@ -153,6 +181,18 @@ impl Stream {
                 "{reason}. Current open shard count: {current} Target shard count: {target}"
             )));
         }
+        while layout.resized_us.front().is_some_and(|at| free_again(*at) <= now_us) {
+            layout.resized_us.pop_front();
+        }
+        if limited && layout.resized_us.len() >= RESIZES_A_DAY {
+            return Err(ApiError::limit_exceeded(format!(
+                "UpdateShardCount was called {RESIZES_A_DAY} times for stream {} under account {ACCOUNT} in the last \
+                 24 hours, which is the limit.",
+                self.name
+            )));
+        }
+        layout.resized_us.push_back(now_us);
+        layout.updating_until_us = now_us.saturating_add(takes_us);
         let ranges: Vec<HashKeyRange> = layout.open().map(|shard| shard.range).collect();
         for step in reshard::steps(&ranges, target) {
             match step {
@@ -167,6 +207,16 @@ impl Stream {
             }
         }
         Ok(current)
+    }
+
+    fn check_active(&self, layout: &Layout, now_us: i64) -> Result<(), ApiError> {
+        if !layout.updating(now_us) {
+            return Ok(());
+        }
+        Err(ApiError::resource_in_use(format!(
+            "Stream {} under account {ACCOUNT} not ACTIVE, instead in state UPDATING",
+            self.name
+        )))
     }
 
     fn check_open(&self, layout: &Layout, shard: &Shard) -> Result<(), ApiError> {
@@ -195,6 +245,11 @@ impl Layout {
 
     pub(crate) fn open_count(&self) -> u32 {
         u32::try_from(self.open.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a change of the shards is not over yet.
+    pub(crate) fn updating(&self, now_us: i64) -> bool {
+        now_us < self.updating_until_us
     }
 
     /// Arrival time before which records are gone.

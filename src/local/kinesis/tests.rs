@@ -98,7 +98,7 @@ fn at_every_time_the_open_shards_cover_all_hash_keys() {
     let stream = Stream::new("s", "us-east-1", 3, 1_000);
     // Several generations within one tick of the clock.
     for target in [4, 2, 3, 6, 5] {
-        stream.resize(target, 1_000).unwrap();
+        stream.resize(target, 0, false, 1_000).unwrap();
     }
     let layout = stream.layout();
     assert_eq!(layout.open_count(), 5);
@@ -120,10 +120,38 @@ fn at_every_time_the_open_shards_cover_all_hash_keys() {
 fn a_stream_grows_to_double_and_shrinks_to_half() {
     let stream = Stream::new("s", "us-east-1", 4, 0);
     for target in [0, 1, 4, 9] {
-        assert_eq!(stream.resize(target, 0).unwrap_err().kind, "InvalidArgumentException", "{target}");
+        assert_eq!(
+            stream.resize(target, 0, false, 0).unwrap_err().kind,
+            "InvalidArgumentException",
+            "{target}"
+        );
     }
-    assert_eq!(stream.resize(8, 0), Ok(4));
-    assert_eq!(stream.resize(4, 0), Ok(8));
+    assert_eq!(stream.resize(8, 0, false, 0), Ok(4));
+    assert_eq!(stream.resize(4, 0, false, 0), Ok(8));
+}
+
+#[test]
+fn a_stream_changes_its_shards_one_use_after_the_other_and_ten_times_a_day() {
+    const HOUR: i64 = 3_600_000_000;
+    let stream = Stream::new("s", "us-east-1", 1, 0);
+    assert_eq!(stream.resize(2, 50, true, 0), Ok(1));
+    assert!(stream.layout().updating(49) && !stream.layout().updating(50));
+    for refused in [
+        stream.resize(4, 0, true, 49).unwrap_err(),
+        stream.split("shardId-000000000001", 7, 49).unwrap_err(),
+        stream.merge("shardId-000000000001", "shardId-000000000002", 49).unwrap_err(),
+    ] {
+        assert_eq!(refused.kind, "ResourceInUseException", "{refused}");
+    }
+    for hour in 1..10 {
+        stream.resize(if hour % 2 == 0 { 2 } else { 4 }, 0, true, hour * HOUR).unwrap();
+    }
+    assert_eq!(stream.resize(2, 0, true, 24 * HOUR - 1).unwrap_err().kind, "LimitExceededException");
+    assert_eq!(stream.resize(2, 0, true, 24 * HOUR), Ok(4), "the first use is a day ago");
+    assert_eq!(stream.resize(4, 0, true, 24 * HOUR).unwrap_err().kind, "LimitExceededException");
+    assert_eq!(stream.resize(4, 0, false, 24 * HOUR), Ok(2), "without limits");
+    stream.layout_mut().on_demand = true;
+    assert_eq!(stream.resize(2, 0, false, 24 * HOUR).unwrap_err().kind, "ValidationException");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod replay;
 mod restored;
 mod roles;
 mod secrecy;
+mod scale;
 mod settings;
 mod shutdown;
 mod signals;

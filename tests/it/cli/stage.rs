@@ -9,6 +9,7 @@ use std::time::Duration;
 use kinetide::internals::aws::sdk_config;
 use kinetide::internals::lease::dynamodb::DynamoDbLeaseTable;
 use kinetide::internals::lease::{Lease, LeaseTable};
+use kinetide::internals::local::kinesis::KinesisSettings;
 use kinetide::internals::local::{LocalAws, LocalSettings};
 use kinetide::internals::shard::Checkpoint;
 use kinetide::internals::trial::{LakeCheck, Put, Puts, verify};
@@ -40,7 +41,12 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) async fn new(shards: u32) -> Self {
-        let aws = LocalAws::start(LocalSettings::default()).await.unwrap();
+        Self::on(KinesisSettings::default(), shards).await
+    }
+
+    /// A stage on a Kinesis that behaves like this.
+    pub(super) async fn on(kinesis: KinesisSettings, shards: u32) -> Self {
+        let aws = LocalAws::start(LocalSettings { kinesis, ..LocalSettings::default() }).await.unwrap();
         aws.kinesis().create_stream(STREAM, shards).unwrap();
         let sdk = sdk_config(Some(aws.dynamodb_url()), Some(aws.region())).await;
         let leases = DynamoDbLeaseTable::new(aws_sdk_dynamodb::Client::new(&sdk), APPLICATION);

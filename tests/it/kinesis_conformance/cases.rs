@@ -9,7 +9,7 @@ use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use aws_sdk_kinesis::types::error::SubscribeToShardEventStreamError;
 use aws_sdk_kinesis::types::{
     ConsumerStatus, PutRecordsRequestEntry, ScalingType, ShardFilter, ShardFilterType, ShardIteratorType,
-    StartingPosition, SubscribeToShardEvent, SubscribeToShardEventStream,
+    StartingPosition, StreamMode, StreamModeDetails, SubscribeToShardEvent, SubscribeToShardEventStream,
 };
 use kinetide::internals::clock::wall_clock_us;
 
@@ -372,6 +372,27 @@ pub(super) async fn a_resize_keeps_the_lineage(server: &Server, name: &str) {
             "every later shard has a parent"
         );
     }
+}
+
+pub(super) async fn bad_resizes_are_refused(server: &Server, name: &str) {
+    server.create(name, 4).await;
+    let resize = |stream: &str, target| {
+        let update = server.client.update_shard_count().stream_name(stream).target_shard_count(target);
+        update.scaling_type(ScalingType::UniformScaling).send()
+    };
+    assert_eq!(kind(&resize("no-such-stream", 2).await.unwrap_err()), "ResourceNotFoundException");
+    for target in [9, 1] {
+        let refused = resize(name, target).await.unwrap_err();
+        assert_eq!(kind(&refused), "InvalidArgumentException", "{target}");
+    }
+    server.active(name).await;
+    assert_eq!(open(&server.shards(name).await).len(), 4, "nothing changed");
+    let demand = format!("{name}-demand");
+    let mode = StreamModeDetails::builder().stream_mode(StreamMode::OnDemand).build().unwrap();
+    server.client.create_stream().stream_name(&demand).stream_mode_details(mode).send().await.unwrap();
+    server.active(&demand).await;
+    let refused = resize(&demand, 8).await;
+    assert!(!server.can.refuses_on_demand || kind(&refused.unwrap_err()) == "ValidationException");
 }
 
 pub(super) async fn registrations_come_and_go(server: &Server, name: &str) {

@@ -35,6 +35,8 @@ struct Capabilities {
     refuses_bad_iterators: bool,
     /// Refuses a second subscription within five seconds.
     refuses_early_resubscribe: bool,
+    /// UpdateShardCount refuses a stream in on-demand mode.
+    refuses_on_demand: bool,
     /// UpdateShardCount splits and merges towards even ranges.
     resizes_evenly: bool,
     /// Ends a subscription to a closed shard with its children.
@@ -51,6 +53,7 @@ const OURS: Capabilities = Capabilities {
     numbers_children_above_parents: true,
     refuses_bad_iterators: true,
     refuses_early_resubscribe: true,
+    refuses_on_demand: true,
     resizes_evenly: true,
     subscription_ends_with_children: true,
     checks_split_keys: true,
@@ -65,6 +68,7 @@ const KINESIS_LOCAL: Capabilities = Capabilities {
     numbers_children_above_parents: false,
     refuses_bad_iterators: false,
     refuses_early_resubscribe: false,
+    refuses_on_demand: false,
     resizes_evenly: false,
     subscription_ends_with_children: false,
     checks_split_keys: false,
@@ -102,6 +106,7 @@ async fn run_all(server: &Server) {
         a_merge_has_two_parents,
         bad_reshards_are_refused,
         a_resize_keeps_the_lineage,
+        bad_resizes_are_refused,
         registrations_come_and_go,
         subscriptions_push_records,
         a_subscription_ends_with_the_shard,

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType, StartingPosition};
+use aws_sdk_kinesis::types::{
+    PutRecordsRequestEntry, ScalingType, ShardIteratorType, StartingPosition, StreamStatus,
+};
 use kinetide::internals::local::kinesis::KinesisSettings;
 use kinetide::internals::local::{LocalAws, LocalSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -240,4 +242,29 @@ async fn escaped_texts_survive() {
     assert_eq!(records[0].partition_key.as_deref(), Some("a\"\\\né"));
     assert_eq!(records[1].partition_key.as_deref(), Some("ключ"));
     assert!(records.iter().all(|record| record.data.as_ref() == [255, 255]));
+}
+
+/// While its shards change a stream is `UPDATING`; it takes ten such changes in a day.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_number_of_shards_changes_one_use_after_the_other_and_ten_times_a_day() {
+    let settings = KinesisSettings {
+        real_limits: true,
+        resize_time: Duration::from_millis(300),
+        ..KinesisSettings::default()
+    };
+    let (_aws, server) = start(settings).await;
+    let resize = |target| {
+        let update = server.client.update_shard_count().stream_name("s").target_shard_count(target);
+        update.scaling_type(ScalingType::UniformScaling).send()
+    };
+    for use_ in 0..10 {
+        let done = resize(2 - use_ % 2).await.unwrap();
+        assert_eq!(done.current_shard_count, Some(1 + use_ % 2));
+        let summary = server.client.describe_stream_summary().stream_name("s").send().await.unwrap();
+        let summary = summary.stream_description_summary.unwrap();
+        assert_eq!((summary.stream_status, summary.open_shard_count), (StreamStatus::Updating, 2 - use_ % 2));
+        assert_eq!(kind(&resize(2).await.unwrap_err()), "ResourceInUseException");
+        server.active("s").await;
+    }
+    assert_eq!(kind(&resize(2).await.unwrap_err()), "LimitExceededException");
 }

@@ -260,7 +260,9 @@ pub(super) fn update_shard_count(kinesis: &Kinesis, body: &Bytes, now_us: i64) -
         return Err(ApiError::validation(&format!("'{}'", request.scaling_type), "scalingType", constraint));
     }
     let stream = request.stream.find(kinesis)?;
-    let current = stream.resize(request.target_shard_count, now_us)?;
+    let settings = kinesis.settings();
+    let takes_us = i64::try_from(settings.resize_time.as_micros()).unwrap_or(i64::MAX);
+    let current = stream.resize(request.target_shard_count, takes_us, settings.real_limits, now_us)?;
     Ok(json(&json!({
         "StreamName": stream.name,
         "StreamARN": stream.arn,

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::super::Kinesis;
 use super::super::errors::ApiError;
-use super::super::stream::Stream;
+use super::super::stream::{Layout, Stream};
 use super::shards::description;
 use super::{StreamRef, json, parse, seconds, within};
 
@@ -115,7 +115,7 @@ pub(super) fn describe_stream(kinesis: &Kinesis, body: &Bytes, now_us: i64) -> R
     let limit = within(request.limit.unwrap_or(100), 1..=10_000, "limit")?.min(100);
     let stream = request.stream.find(kinesis)?;
     let after = request.exclusive_start_shard_id;
-    let mut value = properties(&stream);
+    let mut value = properties(&stream, now_us);
     let layout = stream.layout();
     let mut shards =
         layout.known(now_us).filter(|shard| after.as_ref().is_none_or(|after| shard.id > *after)).peekable();
@@ -124,9 +124,13 @@ pub(super) fn describe_stream(kinesis: &Kinesis, body: &Bytes, now_us: i64) -> R
     Ok(json(&json!({"StreamDescription": value})))
 }
 
-pub(super) fn describe_stream_summary(kinesis: &Kinesis, body: &Bytes) -> Result<Vec<u8>, ApiError> {
+pub(super) fn describe_stream_summary(
+    kinesis: &Kinesis,
+    body: &Bytes,
+    now_us: i64,
+) -> Result<Vec<u8>, ApiError> {
     let stream = parse::<StreamRef>(body)?.find(kinesis)?;
-    let mut value = properties(&stream);
+    let mut value = properties(&stream, now_us);
     value["OpenShardCount"] = stream.layout().open_count().into();
     value["ConsumerCount"] = stream.consumers().iter().len().into();
     value["MaxRecordSizeInKiB"] = stream.layout().max_record_kib.into();
@@ -134,18 +138,22 @@ pub(super) fn describe_stream_summary(kinesis: &Kinesis, body: &Bytes) -> Result
 }
 
 /// What every description of a stream holds.
-fn properties(stream: &Stream) -> serde_json::Value {
+fn properties(stream: &Stream, now_us: i64) -> serde_json::Value {
     let layout = stream.layout();
     json!({
         "StreamName": stream.name,
         "StreamARN": stream.arn,
-        "StreamStatus": "ACTIVE",
+        "StreamStatus": status(&layout, now_us),
         "StreamModeDetails": {"StreamMode": mode(layout.on_demand)},
         "RetentionPeriodHours": layout.retention_hours,
         "StreamCreationTimestamp": seconds(stream.created_us),
         "EnhancedMonitoring": [{"ShardLevelMetrics": []}],
         "EncryptionType": "NONE",
     })
+}
+
+fn status(layout: &Layout, now_us: i64) -> &'static str {
+    if layout.updating(now_us) { "UPDATING" } else { "ACTIVE" }
 }
 
 fn mode(on_demand: bool) -> &'static str {
@@ -160,7 +168,7 @@ struct ListStreams {
     next_token: Option<String>,
 }
 
-pub(super) fn list_streams(kinesis: &Kinesis, body: &Bytes) -> Result<Vec<u8>, ApiError> {
+pub(super) fn list_streams(kinesis: &Kinesis, body: &Bytes, now_us: i64) -> Result<Vec<u8>, ApiError> {
     let request: ListStreams = parse(body)?;
     let limit = within(request.limit.unwrap_or(100), 1..=10_000, "limit")?;
     // The token is the last name shown.
@@ -175,7 +183,7 @@ pub(super) fn list_streams(kinesis: &Kinesis, body: &Bytes) -> Result<Vec<u8>, A
             json!({
                 "StreamName": stream.name,
                 "StreamARN": stream.arn,
-                "StreamStatus": "ACTIVE",
+                "StreamStatus": status(&stream.layout(), now_us),
                 "StreamModeDetails": {"StreamMode": mode(stream.layout().on_demand)},
                 "StreamCreationTimestamp": seconds(stream.created_us),
             })

@@ -1,0 +1,55 @@
+//! What the readers of a stream do now, for those who plan how many there should be.
+
+use super::{Fleet, Progress, lag};
+use crate::clock::wall_clock_s;
+use crate::shard::ShardId;
+
+/// The fleet of one stream at one moment.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Readers {
+    /// Leases that are not finished.
+    pub(in crate::cli) shards: Vec<Reading>,
+    /// Active workers, and the share of its processors that each uses, percent.
+    pub(in crate::cli) workers: Vec<(String, Option<f64>)>,
+}
+
+/// How one shard is read.
+#[derive(Debug)]
+pub(in crate::cli) struct Reading {
+    pub(in crate::cli) shard: ShardId,
+    /// KB/s; none where nobody reads it.
+    pub(in crate::cli) kbps: Option<f64>,
+    /// How far its checkpoint is behind the tip, ms.
+    pub(in crate::cli) behind_ms: Option<u64>,
+}
+
+impl Fleet {
+    /// Looks at the readers of the first stream, and asks the stream how far they are.
+    ///
+    /// # Errors
+    /// When the lease table cannot be read.
+    pub(in crate::cli) async fn readers(&self) -> anyhow::Result<Readers> {
+        let Some(stream) = self.streams.first() else { return Ok(Readers::default()) };
+        let mut observer = self.observer(true);
+        let mut progress = Progress::default();
+        let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
+        progress.done();
+        watched.map_err(|error| self.table_trouble(error))?;
+        let fleet = &observer.fleet;
+        let open = || {
+            let all = fleet.leases().filter(|seen| !seen.lease.finished() && stream.has(&seen.lease.key));
+            all.filter(|seen| observer.lists(&seen.lease.key))
+        };
+        let lags = lag::lags(stream.records.as_ref(), open().map(|seen| &seen.lease)).await;
+        let shards = open().map(|seen| Reading {
+            shard: seen.lease.key.shard().clone(),
+            // The row keeps what its last owner read.
+            kbps: seen.lease.throughput_kbps.filter(|_| fleet.is_live(seen, observer.now)),
+            behind_ms: lags.get(&seen.lease.key).and_then(|lag| lag.millis_behind_latest),
+        });
+        let shards = shards.collect();
+        let active = fleet.active_workers(observer.now, wall_clock_s());
+        let workers = active.map(|seen| (seen.row.id.to_string(), seen.row.mean_cpu())).collect();
+        Ok(Readers { shards, workers })
+    }
+}
