@@ -245,7 +245,8 @@ impl Load {
 }
 
 fn fill(shards: u32) -> String {
-    format!("{shards} shard{} at {:.0} % of their limit", if shards == 1 { "" } else { "s" }, FILLED * 100.0)
+    let (plural, whose) = if shards == 1 { ("", "its") } else { ("s", "their") };
+    format!("{shards} shard{plural} at {:.0} % of {whose} limit", FILLED * 100.0)
 }
 
 /// What readers at the tip read is what is written: bytes a second, where it is known of every open shard.
