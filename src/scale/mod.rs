@@ -21,7 +21,7 @@ mod uses;
 #[cfg(feature = "cli")]
 pub use observed::{Mode, Observed, Shard, Stream, Worker, Written};
 #[cfg(feature = "cli")]
-pub use plan::{Part, Plan, plan};
+pub use plan::{Cost, Part, Plan, plan};
 #[cfg(feature = "cli")]
 pub use steps::{SHARDS_MAX, USES_A_DAY, next, steps};
 pub use tasks::{Fleet, wanted};

@@ -2,10 +2,10 @@
 //! `kinetide scale plan` says the same.
 
 /// The processors of a worker are to be used so much, percent: as the service template in `ecs/` tracks it.
-pub const CPU_TARGET: f64 = 60.0;
+pub(super) const CPU_TARGET: f64 = 60.0;
 /// What one worker is given to read where its processors are not known, KB/s: 16 MiB/s, a third of what half a processor
 /// reads at [`CPU_TARGET`] (`docs/PERFORMANCE.md`).
-pub const WORKER_KBPS: f64 = 16.0 * 1024.0;
+const WORKER_KBPS: f64 = 16.0 * 1024.0;
 
 /// What is known of a fleet.
 #[derive(Clone, Debug, Default, PartialEq)]
