@@ -23,7 +23,7 @@ install_operations() {
   install_once "$name" timeout 300 npm install --no-save --no-audit --no-fund --ignore-scripts --loglevel=error \
     --prefix . "@grafana/schema@$grafana_schema" "typescript@$typescript"
   grafana=$cache/$name
-  install_once "keda-$keda" install_keda
+  if command -v go >/dev/null; then install_once "keda-$keda" install_keda; fi
   if command -v prometheus promtool >/dev/null; then
     prometheus=$(command -v prometheus) promtool=$(command -v promtool)
   else
@@ -52,7 +52,7 @@ install_operations_tools() {
       "pyyaml==$pyyaml" "cfn-lint==$cfn_lint" "cfn-guard-rs==$cfn_guard" "boto3==$boto3" "jsonschema==$jsonschema"
 }
 
-# KEDA's Go module holds its resource definitions.
+# Downloaded only, nothing is built; go compares the checksum with the public one.
 install_keda() {
   timeout 300 env GOFLAGS=-modcacherw GOMODCACHE="$PWD/modules" go mod download "github.com/kedacore/keda/v2@v$keda"
 }
@@ -88,7 +88,12 @@ check_dashboards() {
   timeout 300 "$operations" "$ci/operations/dashboards.py" "$grafana"
 }
 
+# The resource definitions come as a Go module: where Go is, the example is checked.
 check_keda() {
+  if ! command -v go >/dev/null; then
+    echo 'SKIPPED: there is no go here'
+    return
+  fi
   timeout 60 "$operations" "$ci/operations/keda.py" "$cache/keda-$keda/modules/github.com/kedacore/keda/v2@v$keda"
 }
 
