@@ -34,7 +34,7 @@ const SHARD_GAUGES: [ShardGauge; 3] = [
 type LedGauge = (&'static str, &'static str, fn(&LedSnapshot) -> Option<usize>);
 
 /// What the leader says of the fleet, written at the scrape: the view of a former leader goes with its lead.
-const LED_GAUGES: [LedGauge; 2] = [
+const LED_GAUGES: [LedGauge; 3] = [
     ("kinetide_workers_active", "Workers that can be assigned leases, on the leader.", |led| {
         Some(led.workers.iter().filter(|worker| worker.active).count())
     }),
@@ -42,6 +42,11 @@ const LED_GAUGES: [LedGauge; 2] = [
         "kinetide_leases_unplaced",
         "Leases without an owner that no worker has room for, on the leader.",
         |led| led.unplaced,
+    ),
+    (
+        "kinetide_workers_wanted",
+        "How many workers the fleet should have, on the leader: docs/SCALING.md has the rule.",
+        |led| led.workers_wanted.and_then(|wanted| wanted.try_into().ok()),
     ),
 ];
 
@@ -170,11 +175,6 @@ fn process(snapshot: &Snapshot) -> String {
             fleet.and_then(|fleet| fleet.leader_overdue_ms).map(|ms| as_f64(ms) / 1000.0),
         ),
         (
-            "kinetide_workers_wanted",
-            "How many workers the fleet should have, on the leader: docs/SCALING.md has the rule.",
-            fleet.and_then(|fleet| fleet.led.as_ref()?.workers_wanted).map(f64::from),
-        ),
-        (
             "kinetide_cloudwatch_trouble_seconds",
             "How long metrics could not be sent to CloudWatch, in seconds; 0 without trouble.",
             failing_ms.map(|ms| as_f64(ms) / 1000.0),
@@ -215,6 +215,7 @@ mod tests {
             "kinetide_leader",
             "kinetide_workers_active",
             "kinetide_leases_unplaced",
+            "kinetide_workers_wanted",
             "kinetide_shard_holes",
             "kinetide_stream_recreated",
         ];
@@ -238,6 +239,7 @@ mod tests {
         let led = LedSnapshot {
             workers: workers.into(),
             unplaced: Some(4),
+            workers_wanted: Some(3),
             streams: vec![stream("trades", Some(2), Some(true)), stream("orders", Some(0), Some(false))],
             ..LedSnapshot::default()
         };
@@ -247,6 +249,7 @@ mod tests {
             "kinetide_leader 1",
             "kinetide_workers_active 1",
             "kinetide_leases_unplaced 4",
+            "kinetide_workers_wanted 3",
             r#"kinetide_shard_holes{stream="trades"} 2"#,
             r#"kinetide_shard_holes{stream="orders"} 0"#,
             r#"kinetide_stream_recreated{stream="trades"} 1"#,
@@ -255,6 +258,7 @@ mod tests {
         assert_eq!(said(Some(leads)), seen);
         let led = new.led.as_mut().unwrap();
         (led.unplaced, led.streams) = (None, vec![stream("trades", None, None)]);
+        led.workers_wanted = None;
         assert_eq!(said(Some(new)), seen[..2], "it has looked, and neither planned nor listed");
         assert_eq!(said(Some(FleetSnapshot::default())), ["kinetide_leader 0"]);
         assert_eq!(said(None), ["kinetide_leader 0"], "it has not looked at the lock");
