@@ -11,7 +11,8 @@ use kinetide::internals::transform::ErrorCode;
 use super::tidy::{assert_none, read, root, texts, words};
 
 /// Where Markdown is.
-const PLACES: [&str; 7] = ["README.md", "CHANGELOG.md", "docs", "benches", "dashboards", "ecs", ".ci"];
+const PLACES: [&str; 8] =
+    ["README.md", "CHANGELOG.md", "docs", "athena", "benches", "dashboards", "ecs", ".ci"];
 
 /// Flags of other programs that documents mention.
 const FOREIGN_FLAGS: [&str; 14] = [

@@ -1,0 +1,7 @@
+-- Rows that are in the lake twice: the same position in the stream. There are none. Parameters: year, month.
+SELECT shard_id, sequence_number, count(*) AS copies
+FROM crypto.landing_transactions
+WHERE year = ? AND month = ?
+GROUP BY 1, 2
+HAVING count(*) > 1
+ORDER BY 1, 2;

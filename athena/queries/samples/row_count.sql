@@ -1,0 +1,1 @@
+select count(*) from crypto.processed_crypto_txn limit 10
