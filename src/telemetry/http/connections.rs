@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 /// Connections at a time. Probes, scrapers and some people need a handful; a process has 1,024 descriptors by default.
 pub(super) const OPEN_MAX: usize = 256;
 /// A request's line and headers have this long, and a connection without a request is kept for as long.
-const HEAD_TIME: Duration = Duration::from_secs(15);
+pub(super) const HEAD_TIME: Duration = Duration::from_secs(15);
 /// Bytes of a request's line and headers.
 const HEAD_BYTES: usize = 16 << 10;
 /// Its headers.

@@ -246,11 +246,12 @@ async fn nothing_is_written_and_no_path_leads_to_a_file() {
 #[tokio::test]
 async fn a_huge_head_is_refused_and_the_next_request_answered() {
     let server = server().await;
-    let long = "x".repeat(1 << 20);
-    let many: String = (0..500).map(|n| format!("X-{n}: y\r\n")).collect();
+    let (long, huge) = ("x".repeat(32 << 10), "x".repeat(1 << 20));
+    let many: String = (0..80).map(|n| format!("X-{n}: y\r\n")).collect();
     for request in [
         format!("GET /{long} HTTP/1.1\r\nHost: x\r\n\r\n"),
         format!("GET /healthz HTTP/1.1\r\nX: {long}\r\n\r\n"),
+        format!("GET /healthz HTTP/1.1\r\nX: {huge}\r\n\r\n"),
         format!("GET /healthz HTTP/1.1\r\n{many}\r\n"),
         format!("GET /healthz HTTP/1.1\r\n{long}"),
         format!("{long} / HTTP/1.1\r\n\r\n"),
@@ -274,7 +275,8 @@ async fn a_request_that_does_not_come_to_its_end_is_given_up() {
     let began = Instant::now();
     let mut answer = Vec::new();
     let ended = timeout(Duration::from_secs(600), slow.read_to_end(&mut answer)).await;
-    assert!(ended.is_ok() && began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    let limit = connections::HEAD_TIME..connections::HEAD_TIME + Duration::from_secs(1);
+    assert!(ended.is_ok() && limit.contains(&began.elapsed()), "{:?}", began.elapsed());
 }
 
 /// Ten thousand, or as many as this process may have descriptors for.
