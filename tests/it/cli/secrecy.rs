@@ -164,7 +164,9 @@ async fn no_value_of_an_item_and_no_secret_is_in_any_output() {
     stage.all_delivered().await;
     silent("what a worker serves afterwards", &served(&one).await);
 
-    for arguments in [&["leases"][..], &["leases", "--json"], &["dead-letters", "count"]] {
+    for arguments in
+        [&["leases"][..], &["leases", "--json"], &["dead-letters", "count"], &["dead-letters", "list"]]
+    {
         let fleet = ["--stream", STREAM, "--failover-time", "3s"];
         let lake = stage.lake().display().to_string();
         let endpoints =
