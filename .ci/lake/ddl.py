@@ -142,5 +142,5 @@ def changed(table, columns=None, serde=None, drop=(), **properties):
 
 def keys_of(lake, folder):
     """Objects of a lake on disk, as keys. Names that begin with _ or . are hidden, as they are in Athena."""
-    paths = (path for path in (lake / folder).rglob("*") if path.is_file() and path.name[0] not in "._")
-    return sorted(path.relative_to(lake).as_posix() for path in paths)
+    keys = (path.relative_to(lake) for path in (lake / folder).rglob("*") if path.is_file())
+    return sorted(key.as_posix() for key in keys if not any(part[0] in "._" for part in key.parts))

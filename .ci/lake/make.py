@@ -6,9 +6,9 @@ Usage: make.py KINETIDE FOLDER
 choice, which decide the folders. Needs only Python. In FOLDER afterwards:
 
   lake/landing/transactions/year=…/…   rows of the transform crypto-transactions, several objects
-  lake/errors/REASON/year=…/…          dead letters
+  lake/errors/REASON/year=…/…          dead letters; one of them is replayed, so its row is in landing too
   made.json                            what is in them, worked out from the records here and not by the service:
-    records, rows, dead_letters        counts; dead letters by reason
+    records, rows, dead_letters        counts, rows with that of the replay; dead letters by reason
     now_hour                           the hour of the few rows that are not late, like 2026-01-05T03
     state                              by transaction_id the newest image, numbers as text, with `cdc_ts_us` and
                                        `is_deleted`; a row without transaction_id is not among them
@@ -197,7 +197,28 @@ def late(changes):
     text = datetime.fromtimestamp(now / 1e6, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
     for number in range(3):
         changes.put(now + number, "INSERT", f"now-{number}", image(f"now-{number}", timestamp=text))
+    # Two names that give one column: a dead letter until one of them is renamed.
+    replayed = image("replayed", timestamp=text)
+    changes.put(now, "INSERT", "replayed", replayed | {"url": "a", "URL": "b"})
+    changes.state["replayed"] = replayed | {"cdc_ts_us": now, "is_deleted": False, "url": "a", "address": "b"}
+    changes.dead["ambiguous_names"] += 1
     return text[:13]
+
+
+RENAMED = """[columns.rename]
+URL = "address"
+"""
+
+
+def replay(kinetide, folder):
+    """Lands the dead letter that can be a row now."""
+    settings = folder / "replay.toml"
+    settings.write_text(RENAMED)
+    flags = ["--lake", str(folder / "lake"), "--transform", "crypto-transactions", "--settings", str(settings)]
+    # Others still fail, and it says so with its exit code.
+    run = subprocess.run([kinetide, "dead-letters", "replay", *flags, "--yes", "--json"], capture_output=True, text=True)
+    if json.loads(run.stdout)["landed"] != 1:
+        raise SystemExit(f"the replay did not land one row: {run.stdout} {run.stderr}")
 
 
 def call(endpoint, operation, body):
@@ -218,7 +239,8 @@ def put_records(endpoint, records):
 
 def lines(folder):
     """Lines in whole objects; the service writes an object under another name first."""
-    return sum(len(gzip.decompress(path.read_bytes()).splitlines()) for path in folder.rglob("*.ndjson.gz"))
+    objects = (path for path in folder.rglob("*.ndjson.gz") if path.is_file())
+    return sum(len(gzip.decompress(path.read_bytes()).splitlines()) for path in objects)
 
 
 def make(kinetide, folder):
@@ -251,6 +273,7 @@ def make(kinetide, folder):
         worker.send_signal(signal.SIGTERM)
         if worker.wait(timeout=60) != 0:
             raise SystemExit("the worker did not end well")
+        replay(kinetide, folder)
     except BaseException:
         print(*processes.logs(), sep="\n", file=sys.stderr)
         raise

@@ -113,8 +113,9 @@ def set_up(trino, tables, folder):
     # As the Glue job writes it: whole hours, folders by hour.
     columns, rows = trino.run("SELECT * FROM crypto.hourly_trades_computed")
     schema = arrow_schema(tables["hourly_trades"].columns)
-    if list(columns) != schema.names:
-        raise SystemExit(f"hourly_trades has {schema.names}, hourly_trades_computed {list(columns)}")
+    computed = [(name, {"varchar": "string"}.get(kind, kind)) for name, kind in columns.items()]
+    if computed != tables["hourly_trades"].columns:
+        raise SystemExit(f"hourly_trades has {tables['hourly_trades'].columns}, hourly_trades_computed {computed}")
     hours = {}
     for row in rows:
         hours.setdefault(row[0], []).append({n: typed(v, k.type) for n, v, k in zip(columns, row, schema)})
