@@ -1,7 +1,8 @@
 """Makes the image's bill of materials and licences from what the Dockerfile copies, and checks them.
 
-The same bytes at each run, valid by the schema of CycloneDX, and every crate that the binary names is in it. What must be
-noticed is played: a licence that is not allowed, a licence without its text, a document that the schema refuses.
+The same bytes at each run, valid by the schema of CycloneDX, and every crate that the binary names is in it. Every file
+that the compiler has read is copied by the Dockerfile. What must be noticed is played: a licence that is not allowed, a
+licence without its text, a document that the schema refuses, a file that is not copied.
 
 Usage: sbom.py KINETIDE (production build)
 """
@@ -53,6 +54,16 @@ def copied(context):
                     shutil.copytree(ROOT / source, context / target, ignore=shutil.ignore_patterns("__pycache__"))
                 else:
                     shutil.copy(ROOT / source, context / target)
+
+
+def not_copied(context, read):
+    """Files of this repository that the compiler has read, and that are not there when the image is built."""
+    files = [path.relative_to(ROOT) for path in read if path.is_relative_to(ROOT) and not path.is_relative_to(ROOT / "target")]
+    if len(files) < 100:
+        yield f"the compiler has read only {len(files)} files of this repository"
+    for path in files:
+        if not (context / path).is_file():
+            yield f"{path} is compiled in, and the Dockerfile does not copy it"
 
 
 def refused(bill):
@@ -107,14 +118,19 @@ def unnoticed(bill, binary):
 
 def main():
     binary = Path(sys.argv[1]).read_bytes()
+    # Written by cargo beside it.
+    read = [Path(one) for one in Path(sys.argv[1]).with_suffix(".d").read_text().split(": ", 1)[1].split()]
     with tempfile.TemporaryDirectory(prefix="kinetide-sbom-") as folder:
         folder = Path(folder)
         (folder / "context").mkdir()
         copied(folder / "context")
         files = made(folder / "context", folder / "first", "1")
         again = made(ROOT, folder / "second", "2")
+        wrong = list(not_copied(folder / "context", read))
+        if not any("README.md" in one for one in not_copied(folder / "context", [*read, ROOT / "README.md"])):
+            wrong.append("a file that is not copied is not noticed")
     bill = json.loads(files["sbom.cdx.json"])
-    wrong = [f"{name} differs from run to run" for name in files if files[name] != again.get(name)]
+    wrong += [f"{name} differs from run to run" for name in files if files[name] != again.get(name)]
     wrong += filter(None, [refused(bill)])
     wrong += disagrees(bill, binary)
     wrong += [f"not noticed: {one}" for one in unnoticed(bill, binary)]
