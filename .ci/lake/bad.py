@@ -101,7 +101,24 @@ FINDINGS = {
 }
 
 
-def check(trino):
+def appearing(trino, folder):
+    """An object that appears while a query runs: it is in the result as a whole or not at all."""
+    schema, times, rows = schema_of("gzip of nothing"), 3_000_000, 50
+    query = f"SELECT count(*) FROM {schema}.landing_transactions CROSS JOIN UNNEST(sequence(1, 10000)) CROSS JOIN UNNEST(sequence(1, 300))"
+    trino.ask(query)
+    object_ = folder / schema / HOUR / "late.ndjson.gz"
+    hidden = object_.with_name("_late")
+    hidden.write_bytes(zipped(*[line()] * rows))
+    hidden.rename(object_)
+    found = int(trino.answer(query)[1][0][0])
+    if found not in (times, times * (1 + rows)):
+        yield f"an object that appears while a query runs: {found} rows, not {times} or {times * (1 + rows)}"
+    found = trino.run(f"SELECT count(*) FROM {schema}.landing_transactions")[1]
+    if found != [[str(1 + rows)]]:
+        yield f"an object that appeared: {found} rows"
+
+
+def check(trino, folder):
     """What is otherwise."""
     if stated() != {case: list(expected) for case, (_, _, *expected) in CASES.items()}:
         yield f"{README.name} does not state what is expected here: {stated()}"
@@ -118,3 +135,4 @@ def check(trino):
         found = [row[1:] if query == "unreadable_values" else row for row in rows]
         if found != expected:
             yield f"{query}, {case}: {found}, not {expected}"
+    yield from appearing(trino, folder)

@@ -72,15 +72,21 @@ class Trino:
 
     def run(self, statement):
         """Column types by name, and rows of text."""
+        self.ask(statement)
+        return self.answer(statement)
+
+    def ask(self, statement):
         text = statement.strip().removesuffix(";")
         self.process.stdin.write(text.replace("\\", "\\\\").replace("\n", "\\n") + "\n")
         self.process.stdin.flush()
+
+    def answer(self, statement):
         answer = self.process.stdout.readline()
         if not answer:
             raise SystemExit(f"Trino is gone:\n{Path(self.log.name).read_text()[-3000:]}")
         answer = json.loads(answer)
         if "error" in answer:
-            raise Failed(f"{answer['error']}, of {text[:200]!r}")
+            raise Failed(f"{answer['error']}, of {statement[:200]!r}")
         return answer["columns"], answer["rows"]
 
     def stop(self):
