@@ -178,7 +178,8 @@ def check_old(browser, server, axe, folder):
     must(console.page.locator(".banner").count() == 0, "the banner stays")
     # No answer at all, from the beginning.
     console.close()
-    server.state = states.State((403, {"error": "set KINETIDE_HTTP_TOKEN"}), (403, {"error": "set KINETIDE_HTTP_TOKEN"}), None)
+    refused = (403, "this worker has no token; start it with KINETIDE_HTTP_TOKEN\n")
+    server.state = states.State(refused, refused, refused)
     context = browser.new_context()
     page = context.new_page()
     page.goto(server.address)
@@ -258,6 +259,28 @@ def check_many(browser, server, axe, folder):
     must(page.input_value("#text") == "fills" and not page.is_checked("#stuck"), "the address is not followed")
     console.close()
     return statistics.median(times)
+
+
+def check_names(browser, server):
+    """What a screen reader finds, also where rows are cards."""
+    server.state = states.healthy()
+    for size in (DESK, PHONE):
+        console = Console(browser, server.address, size)
+        role = console.page.get_by_role
+        shards = role("table", name="Shards", exact=True)
+        for what, number, found in (
+            ("landmarks", 3, role("banner").or_(role("main")).or_(role("contentinfo"))),
+            ("filter", 1, role("searchbox", name="Filter", exact=True)),
+            ("box", 1, role("checkbox", name=re.compile("^Stuck only"))),
+            ("table of workers", 1, role("table", name="Workers", exact=True)),
+            ("columns of shards", 7, shards.get_by_role("columnheader")),
+            ("shards by name", 12, shards.get_by_role("rowheader", name=re.compile("^shardId-"))),
+            ("rows with their headers", 13, shards.get_by_role("row")),
+            ("charts in words", 3, role("img", name=re.compile("^(Lag|Throughput|Dead letters) since .* as worker kinetide-a7f2 saw it"))),
+            ("headings", 4, role("heading")),
+        ):
+            must(found.count() == number, f"{what}: {found.count()} where {number} should be, {size[0]} wide")
+        console.close()
 
 
 def check_keyboard(browser, server):
@@ -429,6 +452,7 @@ def main():
             check_old(browser, server, axe, arguments.pictures)
             check_hostile(browser, server)
             refresh = check_many(browser, server, axe, arguments.pictures)
+            check_names(browser, server)
             check_keyboard(browser, server)
             if fleet:
                 check_workers(browser, fleet)

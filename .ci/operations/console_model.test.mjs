@@ -142,6 +142,9 @@ test("old data are never shown as current", () => {
   const gone = view({ ...good, leases: failed(good.leases, "x", false), status: failed(good.status, "it cannot be reached", false), history: failed(good.history, "x", false) });
   assert.deepEqual([gone.banners.length, gone.verdict.sentence], [1, "Worker w-1 does not answer."]);
   assert.deepEqual(gone.old, { fleet: true, history: true });
+  const refused = { data: null, atMs: null, error: { answered: false, refused: true, cause: "wrong or missing token", since: null } };
+  const banner = view({ leases: refused, status: refused, history: refused, nowMs: NOW }).banners[0];
+  assert.deepEqual([banner.title, banner.text], ["The worker refuses the request.", "wrong or missing token. Nothing was read yet."]);
   const silent = view({ ...good, leases: answered(fixture("healthy"), 21), status: answered(fixture("status"), 21) });
   assert.equal(silent.verdict.level, "unknown", "also when no request has failed yet");
   assert.equal(view({ ...good, status: failed(good.status, "500", true) }).verdict.level, "unknown");

@@ -33,7 +33,7 @@ def from_worker(address):
 
 
 class Standin(ThreadingHTTPServer):
-    """Answers as `state` says: JSON, `(code, JSON)`, or nothing for None."""
+    """Answers as `state` says: JSON, `(code, JSON or text)`, or nothing for None."""
 
     daemon_threads = True
 
@@ -61,7 +61,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self.connection.close()
         code, body = said if isinstance(said, tuple) else (200, said)
-        return self.answer(code, {"Content-Type": "application/json"}, json.dumps(body).encode())
+        text = body if isinstance(body, str) else json.dumps(body)
+        return self.answer(code, {"Content-Type": "text/plain" if isinstance(body, str) else "application/json"}, text.encode())
 
     def answer(self, code, headers, body):
         self.send_response(code)

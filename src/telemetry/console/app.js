@@ -35,16 +35,18 @@ async function ask(name) {
   const source = facts[name];
   try {
     const response = await fetch(`/api/${name}`, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS) });
-    const json = read(await response.text());
+    const body = await response.text();
+    const json = read(body);
     if (response.ok && json !== null) {
       const ageMs = Number(response.headers.get("age") ?? 0) * 1000;
       Object.assign(source, { data: json, atMs: Date.now() - ageMs, error: null });
     } else {
-      source.error = { answered: json !== null, cause: json?.error ?? `${response.status} ${response.statusText}`.trim(), since: json?.since ?? null };
+      const cause = json?.error ?? (printable(body.trim()).slice(0, 300) || `${response.status} ${response.statusText}`.trim());
+      source.error = { answered: json !== null, refused: [401, 403].includes(response.status), cause, since: json?.since ?? null };
     }
   } catch (error) {
     const cause = error.name === "TimeoutError" ? `no response within ${TIMEOUT_MS / 1000} s` : "it cannot be reached";
-    source.error = { answered: false, cause, since: null };
+    source.error = { answered: false, refused: false, cause, since: null };
   }
 }
 

@@ -352,14 +352,18 @@ function calmSince(history) {
 /** For each source that did not answer, or was not asked for long, what of the page is old, and why. */
 function banners({ leases, status, history, worker, nowMs, paused }) {
   const asOf = (source) => (source.data === null ? "was never read" : `is from ${time(source.atMs, nowMs)}, ${duration((nowMs - source.atMs) / 1000)} ago`);
+  const allOf = (source) => (source.data === null ? "Nothing was read yet." : `All that is shown ${asOf(source)}.`);
   const isOld = (source) => source.error !== null || (source.data !== null && nowMs - source.atMs > OLD_SECONDS * 1000);
   const silent = (source) => isOld(source) && source.error?.answered !== true;
   const who = worker ? `Worker ${worker}` : "The worker";
   if (silent(leases) && silent(status)) {
-    if (paused) return [{ about: "all", short: "Paused: what is shown is old.", title: "Paused.", text: `All that is shown ${asOf(leases)}.`, next: "" }];
+    if (status.error?.refused) {
+      return [{ about: "all", short: `${who} refuses the request.`, title: `${who} refuses the request.`, text: `${status.error.cause}. ${allOf(leases)}`, next: "open this page again, with the token as password" }];
+    }
+    if (paused) return [{ about: "all", short: "Paused: what is shown is old.", title: "Paused.", text: `${allOf(leases)}`, next: "" }];
     return [{
       about: "all", short: `${who} does not answer.`, title: `${who} does not answer.`,
-      text: `${status.error?.cause ?? leases.error?.cause ?? "no response"}. All that is shown ${asOf(leases)}.`,
+      text: `${status.error?.cause ?? leases.error?.cause ?? "no response"}. ${allOf(leases)}`,
       next: "check that the worker runs and that you can reach it, or open the console of another worker",
     }];
   }
