@@ -17,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -35,6 +36,8 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 PICTURE_BYTES_MAX = 100 * 1024
 # The page asks so often: with 1,000 shards it must be done long before. How long it takes is printed.
 REFRESH_MS = 5000
+# w-2 answers only who knows it.
+TOKEN = "a-token-of-this-check"
 # What the browser says when a request fails on purpose.
 FAILED = re.compile(r"^Failed to load resource: ")
 
@@ -51,16 +54,19 @@ def must(condition, what):
 class Console:
     """The page in a browser of its own, which notes what must not happen."""
 
-    def __init__(self, browser, address, size=DESK, dark=False, path="/"):
+    def __init__(self, browser, address, size=DESK, dark=False, token=None):
         self.address, self.wrong, self.asked = address, [], set()
         options = {"width": size[0], "height": size[1]}
-        self.context = browser.new_context(viewport=options, color_scheme="dark" if dark else "light", reduced_motion="reduce")
+        credentials = {"username": "somebody", "password": token} if token else None
+        self.context = browser.new_context(
+            viewport=options, color_scheme="dark" if dark else "light", reduced_motion="reduce", http_credentials=credentials
+        )
         self.page = self.context.new_page()
         self.page.on("console", lambda said: FAILED.match(said.text) or self.wrong.append(f"the browser says: {said.text}"))
         self.page.on("pageerror", lambda error: self.wrong.append(f"an error in the script: {error}"))
         self.page.on("dialog", lambda dialog: self.wrong.append(f"a dialog: {dialog.message}"))
         self.page.on("request", lambda request: self.asked.add((request.method, request.url)))
-        self.page.goto(address + path)
+        self.page.goto(address)
         self.page.wait_for_selector("#figures > div")
 
     def close(self):
@@ -353,7 +359,9 @@ class Fleet:
         self.workers, self.addresses = {}, {}
         self.start("w-1")
         until("w-1 leads", lambda: (self.leases().get("leader") or {}).get("worker") == "w-1")
+        os.environ["KINETIDE_HTTP_TOKEN"] = TOKEN
         self.start("w-2")
+        del os.environ["KINETIDE_HTTP_TOKEN"]
         processes.start("generate", kinetide, "generate", "--stream", "trades", "--records", "100000", "--rate", "100", "--bad-rate", "0.02")
         until("each worker reads two shards", lambda: sorted(self.owners()) == ["w-1", "w-1", "w-2", "w-2"], 120)
 
@@ -389,7 +397,12 @@ def members(json_):
 
 def check_workers(browser, fleet):
     """Healthy, then a worker dies and nobody has room, then nobody leads, each as running workers say it."""
-    console = Console(browser, fleet.addresses["w-2"])
+    try:
+        fleet.get("w-2", "/")
+        raise Wrong("the console is served to who has no token")
+    except urllib.error.HTTPError as error:
+        must(error.code == 401, f"without a token: {error.code}")
+    console = Console(browser, fleet.addresses["w-2"], token=TOKEN)
     console.shows("ok", "Healthy")
     # Whichever worker is asked, the fleet is the same.
     must("w-1 leads" in console.text("#figures"), f"who leads? {console.text('#figures')}")

@@ -79,6 +79,15 @@ test("what the fleet mends by itself is no alarm, until it takes too long", () =
   assert.deepEqual([waits.verdict.level, waits.verdict.sentence, waits.stuck, waits.figures[1].value], ["ok", "3 shards are read, 1 waits for parents.", 0, "3 of 4"]);
 });
 
+test("a leader that is asked has watched for longer than the page", () => {
+  const status = fixture("status");
+  status.fleet.not_read = [{ stream: null, shard: "shardId-000000000000", reason: "owner_silent", for_ms: 3600e3, at_least: false }];
+  const { verdict, shards } = view(facts({ status, leases: changed(unread("owner_silent", 4, { at_least: true })) }));
+  assert.deepEqual([verdict.level, shards[0].since], ["bad", "1h 00m"]);
+  status.fleet.not_read[0].reason = "unowned";
+  assert.equal(view(facts({ status, leases: changed(unread("owner_silent", 4, { at_least: true })) })).shards[0].since, "≥ 4 s");
+});
+
 test("every reason of the documents has a runbook that exists", () => {
   const reasons = [...readFileSync(new URL("docs/LEASES.md", root), "utf8").split("## Shards and leases")[0].matchAll(/^\| `([a-z_]+)` \|/gm)].map((found) => found[1]).filter((word) => word !== "reason");
   assert.equal(reasons.length, 16);
@@ -169,6 +178,7 @@ test("no leader is told even while every shard is read", () => {
   const leader = fixture("healthy").leader;
   assert.deepEqual([led(null).word, led(null).level], ["No leader", "bad"]);
   assert.equal(led({ ...leader, expired: true, unmoved_seconds: 90 }).level, "bad");
+  assert.deepEqual([led({ ...leader, expired: true, unmoved_seconds: 9 }).level, led({ ...leader, expired: true, unmoved_seconds: 9, at_least: true }).level], ["warn", "bad"]);
   assert.equal(led({ ...leader, released: true, unmoved_seconds: 3 }).level, "warn");
   assert.equal(led({ ...leader, released: true, unmoved_seconds: NO_LEADER_SECONDS }).level, "bad");
 });

@@ -55,11 +55,21 @@ function since(seconds, atLeast) {
   return seconds === null || seconds === undefined ? UNKNOWN : `${atLeast ? "≥ " : ""}${duration(seconds)}`;
 }
 
-/** How bad it is that nobody reads this shard. */
-function notRead(lease) {
-  if (lease.reason === WAITING) return "none";
-  const passing = PASSING.has(lease.reason) && !((lease.for_seconds ?? 0) > NOT_READ_SECONDS);
-  return passing ? "warn" : "bad";
+/** How bad it is that nobody has read a shard for so long. */
+function notRead(reason, seconds) {
+  if (reason === WAITING) return "none";
+  return PASSING.has(reason) && !(seconds > NOT_READ_SECONDS) ? "warn" : "bad";
+}
+
+/** For how long nobody has read the shard of a lease. A leader has watched for longer than who looks at the page. */
+function unreadFor(status) {
+  const of = (stream, shard) => `${streamOfAccount(stream)}/${shard}`;
+  const led = new Map((status?.fleet?.not_read ?? []).map((one) => [of(one.stream, one.shard), one]));
+  return (lease) => {
+    const watched = led.get(of(lease.stream, lease.shard));
+    const longer = watched?.reason === lease.reason && watched.for_ms / 1000 > (lease.for_seconds ?? 0);
+    return longer ? { seconds: watched.for_ms / 1000, atLeast: watched.at_least } : { seconds: lease.for_seconds, atLeast: lease.at_least === true };
+  };
 }
 
 /** A stream by the name that people know: of an ARN, or of what lease keys have. */
@@ -97,7 +107,7 @@ function streamNames(leases) {
 }
 
 /** The row of one lease, with what to sort by. */
-function shardRow(lease, mine, stream, nowMs) {
+function shardRow(lease, mine, unread, stream, nowMs) {
   const finished = lease.state === "finished";
   const stalled = mine?.state === "stalled" ? mine : null;
   const ageMs = finished ? null : mine?.delivered_age_ms ?? lease.delivered_age_ms ?? null;
@@ -113,6 +123,7 @@ function shardRow(lease, mine, stream, nowMs) {
     why: "",
     stuck: false,
     forSeconds: null,
+    atLeast: false,
     since: "",
     behind: finished ? "" : ageMs === null ? UNKNOWN : duration(ageMs / 1000),
     behindMs: ageMs,
@@ -123,10 +134,10 @@ function shardRow(lease, mine, stream, nowMs) {
   };
   if (finished) return { ...row, level: "none", state: "finished", why: lease.why ?? "" };
   if (lease.state === "not_read") {
-    const level = notRead(lease);
+    const level = notRead(lease.reason, unread.seconds);
     return {
       ...row, level, state: words(lease.reason), why: lease.why ?? "", stuck: level !== "none",
-      forSeconds: lease.for_seconds, since: since(lease.for_seconds, lease.at_least),
+      forSeconds: unread.seconds, atLeast: unread.atLeast, since: since(unread.seconds, unread.atLeast),
     };
   }
   if (stalled) {
@@ -169,7 +180,7 @@ function shardProblems(leases, rows) {
     if (row.forSeconds !== null && row.forSeconds !== undefined && row.forSeconds >= (group.seconds ?? 0)) {
       group.seconds = row.forSeconds;
       group.worst = { shard: row.shard, why: row.why };
-      group.atLeast = !isStalled && lease.at_least === true;
+      group.atLeast = row.atLeast;
     }
     groups.set(id, group);
   });
@@ -207,7 +218,8 @@ function leaderProblem(leader) {
   if (!leader.expired && !leader.released) return null;
   const seconds = Math.max(0, leader.unmoved_seconds - (leader.released ? 0 : leader.lease_seconds));
   const why = leader.released ? `${leader.worker} released the leader lock; ${assigned}` : `the lock of the leader ${leader.worker} has expired; ${assigned}`;
-  const level = leader.released && seconds < NO_LEADER_SECONDS ? "warn" : "bad";
+  // Another worker takes it, in time. What was so at the first look may have been so for long.
+  const level = seconds < NO_LEADER_SECONDS && leader.at_least !== true ? "warn" : "bad";
   return { ...problem, level, why, seconds, since: since(seconds, leader.at_least), atLeast: leader.at_least === true };
 }
 
@@ -447,7 +459,8 @@ export function view(facts) {
   const fleetKnown = facts.leases.data !== null;
   const find = own(status);
   const nameOf = streamNames(report.leases);
-  const rows = report.leases.map((lease) => shardRow(lease, find(lease), nameOf(lease.stream), nowMs));
+  const unread = unreadFor(status);
+  const rows = report.leases.map((lease) => shardRow(lease, find(lease), unread(lease), nameOf(lease.stream), nowMs));
   const found = [
     ...(fleetKnown ? [leaderProblem(report.leader)] : []),
     ...shardProblems(report.leases, rows),
