@@ -20,6 +20,8 @@ const OLD_SECONDS = 20;
 
 /** So much of the past says whether the age falls or grows. */
 const TREND_SECONDS = 600;
+/** Shards and causes that are named one by one where several have the same trouble. */
+const NAMED_MAX = 3;
 
 /** From good to bad. `none` is what needs no judgement. */
 const LEVELS = ["none", "ok", "unknown", "warn", "bad"];
@@ -44,10 +46,10 @@ const STALL_PAGES = {
 
 const words = (reason) => String(reason).replaceAll("_", " ");
 
-/** Ids of shards, a few by name. */
-function named(ids, most = 3) {
-  const more = ids.length - most;
-  return more > 0 ? `${ids.slice(0, most).join(", ")} and ${count(more)} more` : ids.join(", ");
+/** A few of them, and how many more. */
+function named(all, mark = ", ") {
+  const more = all.length - NAMED_MAX;
+  return more > 0 ? `${all.slice(0, NAMED_MAX).join(mark)} and ${count(more)} more` : all.join(mark);
 }
 
 /** "12 s", or "≥ 12 s" for what was so at the first look. */
@@ -192,7 +194,7 @@ function shardProblems(leases, rows) {
     does: group.isStalled ? "makes no progress" : "is not read",
     title: group.shards.length === 1 ? `1 shard ${group.isStalled ? "makes no progress" : "is not read"}` : `${plural(group.shards.length, "shard")} ${group.isStalled ? "make no progress" : "are not read"}`,
     what: named(group.shards),
-    why: named(group.whys),
+    why: named(group.whys, "; "),
     worst: group.worst,
     seconds: group.seconds,
     since: since(group.seconds, group.atLeast),
