@@ -348,7 +348,7 @@ class Fleet:
         endpoints = json.loads(servers.stdout.readline())
         os.environ.update(
             KINETIDE_KINESIS_ENDPOINT=endpoints["kinesis"], KINETIDE_DYNAMODB_ENDPOINT=endpoints["dynamodb"],
-            KINETIDE_REGION=endpoints["region"], KINETIDE_FAILOVER_TIME="5s",
+            KINETIDE_REGION=endpoints["region"], KINETIDE_FAILOVER_TIME="10s",
         )  # fmt: skip
         self.workers, self.addresses = {}, {}
         self.start("w-1")
@@ -411,7 +411,7 @@ def check_workers(browser, fleet):
         must(set(one) <= members(asked), f"the made-up answers have more: {set(one) - members(asked)}")
     console = Console(browser, fleet.addresses[leader])
     fleet.kill(follower)
-    console.page.wait_for_selector("#problems:not([hidden]) h3", timeout=25000)
+    console.page.wait_for_selector("#problems:not([hidden]) h3", timeout=90000)
     reasons = {lease["reason"].replace("_", " ") for lease in fleet.leases()["leases"] if lease["state"] == "not_read"}
     console.page.wait_for_selector('#problems h3:has-text("2 shards are not read")', timeout=60000)
     must(reasons and any(reason in console.text("#problems") for reason in reasons), f"the page does not say {reasons}")
