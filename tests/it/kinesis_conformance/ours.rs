@@ -247,24 +247,22 @@ async fn escaped_texts_survive() {
 /// While its shards change a stream is `UPDATING`; it takes ten such changes in a day.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_number_of_shards_changes_one_use_after_the_other_and_ten_times_a_day() {
-    let settings = KinesisSettings {
-        real_limits: true,
-        resize_time: Duration::from_millis(300),
-        ..KinesisSettings::default()
-    };
-    let (_aws, server) = start(settings).await;
-    let resize = |target| {
+    let resize = async |server: &Server, target| {
         let update = server.client.update_shard_count().stream_name("s").target_shard_count(target);
-        update.scaling_type(ScalingType::UniformScaling).send()
+        update.scaling_type(ScalingType::UniformScaling).send().await
     };
+    let slow = KinesisSettings { resize_time: Duration::from_secs(600), ..KinesisSettings::default() };
+    let (_aws, server) = start(slow).await;
+    assert_eq!(resize(&server, 2).await.unwrap().current_shard_count, Some(1));
+    let summary = server.client.describe_stream_summary().stream_name("s").send().await.unwrap();
+    let summary = summary.stream_description_summary.unwrap();
+    assert_eq!((summary.stream_status, summary.open_shard_count), (StreamStatus::Updating, 2));
+    assert_eq!(kind(&resize(&server, 4).await.unwrap_err()), "ResourceInUseException");
+
+    let limited = KinesisSettings { real_limits: true, ..KinesisSettings::default() };
+    let (_aws, server) = start(limited).await;
     for use_ in 0..10 {
-        let done = resize(2 - use_ % 2).await.unwrap();
-        assert_eq!(done.current_shard_count, Some(1 + use_ % 2));
-        let summary = server.client.describe_stream_summary().stream_name("s").send().await.unwrap();
-        let summary = summary.stream_description_summary.unwrap();
-        assert_eq!((summary.stream_status, summary.open_shard_count), (StreamStatus::Updating, 2 - use_ % 2));
-        assert_eq!(kind(&resize(2).await.unwrap_err()), "ResourceInUseException");
-        server.active("s").await;
+        resize(&server, 2 - use_ % 2).await.unwrap();
     }
-    assert_eq!(kind(&resize(2).await.unwrap_err()), "LimitExceededException");
+    assert_eq!(kind(&resize(&server, 2).await.unwrap_err()), "LimitExceededException");
 }
