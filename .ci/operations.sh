@@ -121,7 +121,7 @@ check_runbooks() {
 check_console() {
   timeout 60 node --test "$ci/operations/console_model.test.mjs" >"$work/console-model.log" 2>&1 ||
     { cat "$work/console-model.log"; return 1; }
-  timeout 300 "$console" "$ci/operations/console.py" "$PWD/target/release/kinetide" "$chromium" "$chromium_libraries" "$axe"
+  timeout 600 "$console" "$ci/operations/console.py" "$PWD/target/release/kinetide" "$chromium" "$chromium_libraries" "$axe"
 }
 
 # Terraform and its provider come from no package registry: where they are, the module is checked.
@@ -145,7 +145,7 @@ check_terraform() {
 check_operations() {
   local part failed=0 pids=()
   export PYTHONDONTWRITEBYTECODE=1
-  for part in alerts dashboards keda templates deploy scrape runbooks terraform; do
+  for part in alerts dashboards keda templates deploy scrape runbooks console terraform; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
   done
