@@ -3,7 +3,8 @@
 //! Probes and scrapers are always answered. Everything else is closed unless this says that it is open, so a path that is
 //! added later is closed too.
 
-use std::net::{IpAddr, SocketAddr};
+// Addresses without sockets.
+use core::net::{IpAddr, SocketAddr};
 
 use axum::http::header::{
     ALLOW, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, WWW_AUTHENTICATE,
