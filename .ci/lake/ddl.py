@@ -22,11 +22,16 @@ class Table:
 
     @property
     def folder(self):
-        return self.location.removeprefix("s3://BUCKET/").rstrip("/")
+        return at_bucket(self.location).rstrip("/")
 
     @property
     def projected(self):
         return self.properties.get("projection.enabled") == "true"
+
+
+def at_bucket(text, folder=""):
+    """URLs of the statements, below a folder instead of their bucket."""
+    return re.sub("s3://[A-Z]+/", folder, text)
 
 
 def statement(text):
@@ -108,7 +113,7 @@ def projection(table):
 
 def folder_pattern(table):
     """What folders of a template look like: one group for each column."""
-    template = table.properties["storage.location.template"].removeprefix("s3://BUCKET/")
+    template = at_bucket(table.properties["storage.location.template"])
     parts = re.split(r"\$\{(\w+)\}", template)
     named = [re.escape(part) if at % 2 == 0 else f"(?P<{part}>[^/]+)" for at, part in enumerate(parts)]
     return re.compile("".join(named) + r"[^/]+")

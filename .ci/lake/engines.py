@@ -53,7 +53,7 @@ class Trino:
     @staticmethod
     def description(table, lake):
         def at_lake(text):
-            return text.replace("s3://BUCKET/", f"file://{lake}/")
+            return ddl.at_bucket(text, f"file://{lake}/")
 
         def named(pairs):
             return [{"name": name, "type": kind} for name, kind in pairs]

@@ -24,12 +24,12 @@ CREATE EXTERNAL TABLE crypto.hourly_trades (
 )
 PARTITIONED BY (year int, month int, day int, hour int)
 STORED AS PARQUET
-LOCATION 's3://BUCKET/analytics/hourly_trades/'
+LOCATION 's3://ANALYTICS/analytics/hourly_trades/'
 TBLPROPERTIES (
   'classification'='parquet', 'projection.enabled'='true',
   'projection.year.type'='integer', 'projection.year.range'='2024,2035', 'projection.year.digits'='4',
   'projection.month.type'='integer', 'projection.month.range'='1,12', 'projection.month.digits'='2',
   'projection.day.type'='integer', 'projection.day.range'='1,31', 'projection.day.digits'='2',
   'projection.hour.type'='integer', 'projection.hour.range'='0,23', 'projection.hour.digits'='2',
-  'storage.location.template'='s3://BUCKET/analytics/hourly_trades/year=${year}/month=${month}/day=${day}/hour=${hour}/'
+  'storage.location.template'='s3://ANALYTICS/analytics/hourly_trades/year=${year}/month=${month}/day=${day}/hour=${hour}/'
 );

@@ -44,5 +44,5 @@ PARTITIONED BY (exchange_part string)
 ROW FORMAT SERDE 'org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe'
 STORED AS INPUTFORMAT 'org.apache.hudi.hadoop.HoodieParquetInputFormat'
 OUTPUTFORMAT 'org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat'
-LOCATION 's3://BUCKET/processed/processed_crypto_txn/'
+LOCATION 's3://ANALYTICS/lake/processed_crypto_txn/'
 TBLPROPERTIES ('athena_enable_native_hudi_connector_implementation'='true');
