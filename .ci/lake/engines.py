@@ -33,7 +33,7 @@ class Trino:
     replaced by a folder."""
 
     def __init__(self, jars, folder, schemas):
-        """`schemas` has by name tables, each with the folder of its lake."""
+        """`schemas`: by schema name the tables, each with the folder of its lake."""
         self.log = open(folder / "trino.log", "w")
         catalog = folder / "catalog"
         for name, tables in schemas.items():
@@ -118,7 +118,7 @@ def arrow_table(table, lake):
     """What is in the objects, exactly: DuckDB itself would read decimals through doubles."""
     schema, pattern, parts = arrow_schema(table.columns), ddl.folder_pattern(table), []
     read = pyarrow.json.ReadOptions(block_size=64 << 20)
-    # Athena does not tell upper case from lower case in names.
+    # Athena ignores the case of names.
     for key in ddl.keys_of(lake, table.folder):
         lines = [json.loads(line, parse_int=Number, parse_float=Number) for line in gzip.open(lake / key, "rt", encoding="utf-8")]
         text = "".join(dumped({name.lower(): value for name, value in line.items()}) + "\n" for line in lines)

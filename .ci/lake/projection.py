@@ -1,4 +1,4 @@
-"""Every object that the service delivered lies in a folder that the table projects: else Athena shows no rows, and no error.
+"""Every object that the service delivered lies in a projected folder: Athena reads no other, and reports no error.
 
 Usage: projection.py LAKE
 """

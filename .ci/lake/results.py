@@ -1,4 +1,4 @@
-"""Runs every view and query of athena/ on the lake of make.py, with Trino and with DuckDB: both give the rows of expected.json.
+"""Runs every view and query of athena/ on the lake of make.py, with Trino and DuckDB: both must give the rows of expected.json.
 
 Usage: results.py FOLDER_OF_MAKE FOLDER_OF_TRINO_JARS [--write]
 
@@ -200,9 +200,9 @@ def written(results):
     """One row on a line: differences are to be read."""
     parts = []
     for name, result in results.items():
-        rows = ",\n".join("   " + json.dumps(row, ensure_ascii=False) for row in result["rows"])
+        rows = ",".join("\n   " + json.dumps(row, ensure_ascii=False) for row in result["rows"])
         columns = json.dumps(result["columns"])
-        parts.append(f' {json.dumps(name)}: {{\n  "columns": {columns},\n  "rows": [\n{rows}\n  ]}}')
+        parts.append(f' {json.dumps(name)}: {{\n  "columns": {columns},\n  "rows": [{rows}]}}')
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
