@@ -475,7 +475,7 @@ def catalog(chain):
     assert {found[name] for name in ("note", "score", "vip", "more")} == {"string", "decimal(38,18)", "boolean"}
     partitions = {row[0] for row in chain.spark.sql(f"SHOW PARTITIONS crypto.{NAME}").collect()}
     assert partitions == {path.name for path in chain.hudi.glob("exchange_part=*")}, partitions
-    assert f"s3://BUCKET/{chain.hudi.relative_to(chain.root)}/" in ddl
+    assert f"LOCATION 's3://ANALYTICS/{chain.hudi.relative_to(chain.root)}/'" in ddl
     print(f"the catalog has {len(found)} columns, {len(shipped)} of them as athena/ declares, and {len(partitions)} partitions")
 
 
