@@ -19,10 +19,11 @@ install_image_tools() {
 }
 
 # The build of the Dockerfile. It shares with the release build the dependencies that have the same features in both, and
-# puts the program elsewhere: that of the release build stays.
+# puts the program elsewhere: that of the release build stays. A warning is an error, as in the lints of the other builds.
 build_production() {
   CARGO_BUILD_BUILD_DIR=$PWD/target CARGO_TARGET_DIR=$PWD/target/production \
-    timeout 1800 cargo build --release --locked --no-default-features --features cli
+    timeout 1800 cargo build --release --locked --no-default-features --features cli 2>&1 | tee "$work/production.log"
+  ! grep '^warning' "$work/production.log"
 }
 
 check_image() {
