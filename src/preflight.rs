@@ -1,20 +1,28 @@
 //! Looks, before anything is read, whether the service can work: one check for each kind of client.
 //!
-//! Owns: what is asked at the start, and what to do when the answer is no.
+//! Owns: what is asked at the start, and what to do when the answer is no. `kinetide check` asks the same, so that it says
+//! what a start would say.
 //! Does not own: what is made of the clients afterwards (`service`).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::types::TableDescription;
 use aws_sdk_firehose::error::ProvideErrorMetadata;
-use aws_sdk_firehose::types::{CompressionFormat, DeliveryStreamStatus, DeliveryStreamType};
-use aws_sdk_kinesis::types::StreamStatus;
+use aws_sdk_firehose::types::{
+    CompressionFormat, DeliveryStreamDescription, DeliveryStreamStatus, DeliveryStreamType,
+};
+use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamDescriptionSummary, StreamStatus};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::aws::{OfStream, StreamAddress, explain, sdk_config};
 use crate::batch::Packing;
+use crate::cause::chain;
 use crate::config::{Config, LakeConfig, LakePlace};
-use crate::deliver::{DeliveryStream, LakeUrl, ObjectSink};
-use crate::lease::RETENTION_HOURS_MIN;
+use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink, S3Settings};
+use crate::lease::{NotOurs, RETENTION_HOURS_MIN, TableError};
 
 /// Each thing that the service needs must answer within this time at the start.
 const START_TIMEOUT: Duration = Duration::from_secs(8);
@@ -37,17 +45,43 @@ impl StartError {
         Self { wrong_setting, ..self }
     }
 
+    /// What cannot be used.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Why, and what to do.
+    pub(crate) fn problem(&self) -> &str {
+        &self.problem
+    }
+
     /// True when a setting is wrong, beyond doubt: the same start will never succeed.
     pub fn is_wrong_setting(&self) -> bool {
         self.wrong_setting
     }
 }
 
-/// Whether the stream can be read; answers for how many hours it keeps records.
+/// The region of the lease table and the lake: a stream's ARN says where the stream is, not where they are.
+pub(crate) fn region(sdk: &SdkConfig) -> Result<String, StartError> {
+    let region = sdk.region().map(|region| region.as_ref().to_owned());
+    region.ok_or_else(|| StartError::new("AWS region", "not set; set --region or AWS_REGION"))
+}
+
+/// Takes the address of the HTTP endpoints.
+pub(crate) async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listener = TcpListener::bind(address).await;
+    let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
+    let (address, listener) = bound.map_err(|error| {
+        StartError::new(format!("--http {address}"), format!("{error}; choose another address or port"))
+    })?;
+    Ok((listener, address))
+}
+
+/// Whether the stream can be read; answers how it is.
 pub(crate) async fn check_stream(
     client: &aws_sdk_kinesis::Client,
     stream: &StreamAddress,
-) -> Result<u32, StartError> {
+) -> Result<StreamDescriptionSummary, StartError> {
     let what = || format!("stream {stream}");
     let call = client.describe_stream_summary().of(stream).send();
     let answer =
@@ -61,31 +95,76 @@ pub(crate) async fn check_stream(
         }
         Err(error) => return Err(StartError::new(what(), explain(&error))),
     };
-    match summary.map(|summary| (summary.stream_status, summary.retention_period_hours)) {
-        Some((StreamStatus::Active | StreamStatus::Updating, hours)) => {
-            Ok(u32::try_from(hours).unwrap_or(0).max(RETENTION_HOURS_MIN))
-        }
-        Some((other, _)) => {
+    let Some(summary) = summary else {
+        return Err(StartError::new(what(), "the response has no status"));
+    };
+    match &summary.stream_status {
+        StreamStatus::Active | StreamStatus::Updating => Ok(summary),
+        other => {
             Err(StartError::new(what(), format!("its status is {other}; start again when it is ACTIVE")))
         }
-        None => Err(StartError::new(what(), "the response has no status")),
     }
 }
 
+/// For how many hours a stream keeps records.
+pub(crate) fn retention_hours(stream: &StreamDescriptionSummary) -> u32 {
+    u32::try_from(stream.retention_period_hours).unwrap_or(0).max(RETENTION_HOURS_MIN)
+}
+
+/// What people should know of a stream that can be read.
+pub(crate) fn oddity(stream: &StreamDescriptionSummary) -> Option<&'static str> {
+    (stream.record_distribution_strategy() == Some(&RecordDistributionStrategy::Auto)).then_some(
+        "its record distribution is AUTO: records of one partition key are spread over all shards, so that rows of \
+         one key are in no order; order them by the ordering key",
+    )
+}
+
 /// Whether DynamoDB answers and lets us look. A missing table is made later.
-pub(crate) async fn check_table(client: &aws_sdk_dynamodb::Client, table: &str) -> Result<(), StartError> {
-    let what = || format!("lease table {table}");
+pub(crate) async fn check_table(
+    client: &aws_sdk_dynamodb::Client,
+    table: &str,
+) -> Result<Option<TableDescription>, StartError> {
+    let what = || lease_table(table);
     let call = client.describe_table().table_name(table).send();
     match timeout(START_TIMEOUT, call).await {
         Err(_) => Err(StartError::new(what(), out_of_reach("DynamoDB"))),
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(answer)) => Ok(answer.table),
         Ok(Err(error))
             if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) =>
         {
-            Ok(())
+            Ok(None)
         }
         Ok(Err(error)) => Err(StartError::new(what(), explain(&error))),
     }
+}
+
+fn lease_table(table: &str) -> String {
+    format!("lease table {table}")
+}
+
+/// Why an application's tables cannot be used.
+pub(crate) fn not_usable(application: &str, error: TableError) -> StartError {
+    match error {
+        TableError::Unusable { table, reason } => StartError::new(lease_table(&table), reason),
+        TableError::NotOurs(not_ours) => not_our_leases(application, &not_ours),
+        error => StartError::new(lease_table(application), chain(&error)),
+    }
+}
+
+/// The leases in an application's table are not those of its stream.
+pub(crate) fn not_our_leases(application: &str, not_ours: &NotOurs) -> StartError {
+    StartError::new(lease_table(application), not_ours).of_a_setting(not_ours.is_wrong_setting())
+}
+
+/// Opens the lake.
+pub(crate) async fn open_lake(
+    url: &LakeUrl,
+    s3: &S3Settings,
+    config: &Config,
+) -> Result<ObjectSink, StartError> {
+    let (region, endpoint) = (config.region.as_deref(), config.endpoints.s3.as_deref());
+    let sink = deliver::open_to_write(url, region, endpoint, s3).await;
+    sink.map_err(|error| StartError::new(format!("lake {url}"), error))
 }
 
 /// Whether the lake takes objects, and never replaces one.
@@ -117,19 +196,23 @@ pub(crate) async fn open_firehose(config: &Config) -> Result<Option<DeliveryStre
     let firehose = config.lake.as_ref().and_then(|lake| lake.firehose.as_ref());
     let Some((name, packing)) = firehose else { return Ok(None) };
     let sdk = sdk_config(config.endpoints.firehose.as_deref(), config.region.as_deref()).await;
-    check_firehose(&sdk, name, *packing).await?;
+    if check_firehose(&aws_sdk_firehose::Client::new(&sdk), name, *packing).await?.is_none() {
+        tracing::warn!(delivery_stream = name, "not checked: {MAY_NOT_LOOK}");
+    }
     Ok(Some(DeliveryStream::new(&sdk, name, *packing)))
 }
 
-/// Whether the delivery stream is there, takes our calls, and compresses as we expect. A process may be allowed to put and
-/// not to look.
-async fn check_firehose(
-    config: &aws_config::SdkConfig,
+/// What to do where it cannot be looked at, which keeps nobody from putting.
+pub(crate) const MAY_NOT_LOOK: &str = "allow firehose:DescribeDeliveryStream in the role of this process";
+
+/// Whether the delivery stream is there, takes our calls, and compresses as we expect; answers how it is, or nothing where
+/// this process may put and not look.
+pub(crate) async fn check_firehose(
+    client: &aws_sdk_firehose::Client,
     name: &str,
     packing: Packing,
-) -> Result<(), StartError> {
+) -> Result<Option<DeliveryStreamDescription>, StartError> {
     let wrong = |problem: &str| Err(StartError::new(format!("delivery stream {name}"), problem));
-    let client = aws_sdk_firehose::Client::new(config);
     let call = client.describe_delivery_stream().delivery_stream_name(name).send();
     let found = match timeout(START_TIMEOUT, call).await {
         Err(_) => return wrong(&out_of_reach("Firehose")),
@@ -138,13 +221,7 @@ async fn check_firehose(
             Some("ResourceNotFoundException") => {
                 return wrong("does not exist; check --firehose, --region and the account");
             }
-            Some("AccessDeniedException") => {
-                tracing::warn!(
-                    delivery_stream = name,
-                    "not checked: allow firehose:DescribeDeliveryStream in the role of this process"
-                );
-                return Ok(());
-            }
+            Some("AccessDeniedException") => return Ok(None),
             _ => return wrong(&explain(&error)),
         },
     };
@@ -165,8 +242,8 @@ async fn check_firehose(
     }
     let to_s3 = found.destinations.iter().find_map(|each| each.extended_s3_destination_description.as_ref());
     match to_s3.map(|s3| &s3.compression_format) {
-        Some(CompressionFormat::Uncompressed) | None => Ok(()),
-        Some(_) if packing == Packing::Lines => Ok(()),
+        Some(CompressionFormat::Uncompressed) | None => Ok(Some(found)),
+        Some(_) if packing == Packing::Lines => Ok(Some(found)),
         Some(other) => wrong(&format!(
             "compresses its objects ({other}), so they would be compressed twice; set its compression to \
              UNCOMPRESSED, or use --firehose-gzip firehose"

@@ -3,21 +3,18 @@
 //! Not the SDK's client: with it another gzip implementation comes into the program, and the bytes of objects depend on
 //! which one there is. `docs/adr/0024-cloudwatch.md` has the whole reason.
 
-use std::time::Duration;
-
 use aws_config::SdkConfig;
 use aws_sdk_kinesis::config::endpoint::{DefaultResolver, Params, ResolveEndpoint};
 use bytes::Bytes;
 use object_store::aws::AwsAuthorizer;
 use object_store::client::{HttpClient, HttpRequest};
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
-use reqwest::tls::Certificate;
 use reqwest::{Method, StatusCode};
 
 use super::credentials::Kept;
 use super::network::Network;
 use super::s3::endpoint;
-use super::{CHECK_NETWORK, CONNECT_TIMEOUT, allow};
+use super::{CHECK_NETWORK, allow};
 use crate::cause::{chain, one_line};
 
 /// As signatures and host names know the service.
@@ -65,17 +62,14 @@ impl CloudWatch {
             Some(url) => url,
             None => of_region(sdk, &region).await?,
         };
-        let mut client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .pool_idle_timeout(Duration::from_secs(30))
-            .redirect(reqwest::redirect::Policy::none());
-        if let Some(pem) = Network::of_environment().ca_bundle()? {
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
-            client = client.tls_certs_only(certificates);
-        }
-        let client = client.build().map_err(|error| chain(&error))?;
+        let client = Network::of_environment().web_client()?;
         let provider = sdk.credentials_provider().ok_or("no AWS credentials provider is configured")?;
         Ok(Self { url, region, credentials: Kept::new(provider), client: HttpClient::new(client) })
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Sends these metrics: the call's input as JSON. Has no time limit of its own beyond connecting.

@@ -2,15 +2,15 @@
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_config::Region;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
+use aws_config::{Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
@@ -126,6 +126,27 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
         let error: &'a (dyn Error + 'static) = *error;
         error.source()
     })
+}
+
+/// Whether there are credentials, in this role if there is one; answers when they run out, if they do.
+///
+/// # Errors
+/// When there are none, with what to do.
+pub async fn credentials(
+    sdk: &SdkConfig,
+    role: Option<&AssumeRole>,
+) -> Result<Option<SystemTime>, NoCredentials> {
+    let missing = NoCredentials {
+        what: "no AWS credentials".to_owned(),
+        problem: "no provider is configured".to_owned(),
+        advice: own_advice("").to_owned(),
+    };
+    let provider = sdk.credentials_provider().ok_or(missing)?;
+    match timeout(LOAD_TIMEOUT, provider.provide_credentials()).await {
+        Ok(Ok(credentials)) => Ok(credentials.expiry()),
+        Ok(Err(error)) => Err(NoCredentials::of(&error, role)),
+        Err(_) => Err(NoCredentials::of(&NoResponse, role)),
+    }
 }
 
 /// Credentials of a provider, asked for once and again before they run out. For who has no cache of the SDK, or needs

@@ -8,6 +8,7 @@
 mod arn;
 mod cloudwatch;
 mod credentials;
+mod heard;
 mod kinesis;
 mod network;
 mod role;
@@ -32,7 +33,8 @@ use network::Network;
 
 pub use arn::{BadArn, RoleArn, StreamAddress, StreamArn};
 pub use cloudwatch::{CloudWatch, NotPut};
-pub use credentials::{Kept, NoCredentials};
+pub use credentials::{Kept, NoCredentials, credentials};
+pub use heard::{Ear, Heard, reach};
 pub use kinesis::{OfStream, stream_config};
 pub use role::{AssumeRole, ExternalId, SessionName};
 pub use s3::{BadBucket, Bucket, bucket, bucket_config};

@@ -1,6 +1,8 @@
 //! How AWS is reached: whose certificates count. Proxies (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`) are found by
 //! the HTTP clients themselves, all of them by the same rules.
 
+use std::time::Duration;
+
 use aws_smithy_http_client::{Builder, proxy::ProxyConfig, tls};
 use aws_smithy_runtime_api::client::http::{
     HttpConnector, HttpConnectorFuture, SharedHttpClient, SharedHttpConnector, http_client_fn,
@@ -9,6 +11,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_types::os_shim_internal::Env;
 use reqwest::tls::Certificate;
+
+use super::CONNECT_TIMEOUT;
+use crate::cause::chain;
 
 /// The variable by which all AWS tools find a bundle of certificates.
 const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
@@ -32,6 +37,22 @@ impl Network {
     /// When the bundle cannot be used, with its name.
     pub(super) fn ca_bundle(self) -> Result<Option<Vec<u8>>, String> {
         self.ca_bundle
+    }
+
+    /// A client for services without one of the SDK's. It follows no redirect: what it sends is meant for one host.
+    ///
+    /// # Errors
+    /// When the bundle cannot be used.
+    pub(super) fn web_client(self) -> Result<reqwest::Client, String> {
+        let mut client = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(Duration::from_secs(30))
+            .redirect(reqwest::redirect::Policy::none());
+        if let Some(pem) = self.ca_bundle()? {
+            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
+            client = client.tls_certs_only(certificates);
+        }
+        client.build().map_err(|error| chain(&error))
     }
 
     /// The client of the SDKs; none: their default one. With a bundle that cannot be used, each call fails and says so: to

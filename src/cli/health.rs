@@ -40,11 +40,21 @@ pub async fn run(args: HealthArgs) -> anyhow::Result<Exit> {
             "could not reach the worker at {address}: {error}; check --http, and that the worker runs"
         )
     })?;
-    if answer.split(' ').nth(1) == Some("200") {
+    if is_good(&answer) {
         return Ok(Exit::Done);
     }
     let why = answer.split_once("\r\n\r\n").map_or(answer.as_str(), |(_, body)| body);
     anyhow::bail!("the worker at {address} is not healthy: {}", why.trim());
+}
+
+/// Whether a worker listens at this address, and is alive.
+pub(super) async fn is_alive(address: SocketAddr) -> bool {
+    let asked = timeout(ANSWER_TIMEOUT, ask(reachable(address))).await;
+    matches!(asked, Ok(Ok(answer)) if is_good(&answer))
+}
+
+fn is_good(answer: &str) -> bool {
+    answer.split(' ').nth(1) == Some("200")
 }
 
 /// A worker that listens on all addresses is asked on loopback.

@@ -1,5 +1,6 @@
 //! The command line: one file or folder per subcommand. Each holds its flags and what it prints; the work is elsewhere.
 
+pub mod check;
 pub mod dead_letters;
 #[cfg(feature = "local")]
 pub mod demo;
@@ -51,6 +52,9 @@ pub struct Cli {
 enum Command {
     /// Run a worker: lease shards, transform records, land rows in the lake, checkpoint.
     Run(Box<run::RunArgs>),
+    /// Check everything that a worker with these settings needs, item by item, and show where each setting comes from.
+    #[command(after_help = check::AFTER_HELP)]
+    Check(Box<check::CheckArgs>),
     /// Show which worker reads which shard, and why a shard is not read; release, evict or delete leases, set checkpoints.
     Leases(Box<leases::LeasesArgs>),
     /// Plan how many shards and tasks there should be, and change the number of shards.
@@ -119,7 +123,8 @@ impl Cli {
     /// # Errors
     /// When the command fails.
     pub async fn run(self) -> anyhow::Result<Exit> {
-        if !matches!(self.command, Command::Run(_)) {
+        // These say it themselves.
+        if !matches!(self.command, Command::Run(_) | Command::Check(_)) {
             self.unknown.iter().for_each(|variable| say(format!("warning: {variable}")));
         }
         let mut signals = JoinSet::new();
@@ -149,13 +154,18 @@ impl Command {
             Self::Demo(_) | Self::Loadtest(_) | Self::Local(_) => true,
             Self::Leases(args) => args.watches(),
             Self::Scale(args) => args.ends_by_itself(),
-            Self::DeadLetters(_) | Self::Transform(_) | Self::Health(_) | Self::Schema(_) => false,
+            Self::Check(_)
+            | Self::DeadLetters(_)
+            | Self::Transform(_)
+            | Self::Health(_)
+            | Self::Schema(_) => false,
         }
     }
 
     async fn run(self, unknown: &[Unknown]) -> anyhow::Result<Exit> {
         match self {
             Command::Run(args) => run::run(*args, unknown).await,
+            Command::Check(args) => Box::pin(check::run(*args, unknown)).await,
             Command::Leases(args) => leases::run(*args).await,
             Command::Scale(args) => Box::pin(scale::run(*args)).await,
             Command::Health(args) => health::run(args).await,

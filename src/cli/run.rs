@@ -19,12 +19,7 @@ use crate::worker::Drain;
 pub async fn run(args: RunArgs, unknown: &[Unknown]) -> anyhow::Result<Exit> {
     let format = args.log_format;
     clock::be_wrong_by(args.clock_offset);
-    let checked = || {
-        let filter: LogFilter =
-            args.log.parse().map_err(|reason| BadSetting::new("log", &args.log, reason))?;
-        Ok::<_, BadSetting>((filter, Config::try_from(args)?))
-    };
-    let (filter, config) = match checked() {
+    let (filter, config) = match checked(args) {
         Ok(checked) => checked,
         Err(error) => {
             unknown.iter().for_each(|variable| say(format!("warning: {variable}")));
@@ -52,4 +47,10 @@ pub async fn run(args: RunArgs, unknown: &[Unknown]) -> anyhow::Result<Exit> {
     // Not for long: nobody may read the log.
     log.flush();
     Ok(exit)
+}
+
+/// The settings, where they can be used.
+pub(super) fn checked(args: RunArgs) -> Result<(LogFilter, Config), BadSetting> {
+    let filter = args.log.parse().map_err(|reason| BadSetting::new("log", &args.log, reason))?;
+    Ok((filter, Config::try_from(args)?))
 }

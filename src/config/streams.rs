@@ -138,6 +138,8 @@ pub struct StreamsConfig {
     pub several: bool,
     /// The streams stand in this file, and may change there.
     pub file: Option<PathBuf>,
+    /// For each stream that stands in the file, which of its settings stand there too.
+    pub in_file: Vec<Vec<&'static str>>,
     /// Where they were read from; `None` where a program named them.
     given: Option<Given>,
 }
@@ -192,6 +194,7 @@ impl Given {
     pub(super) fn checked(self) -> Result<StreamsConfig, BadSetting> {
         let file = self.settings.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let in_file = !file.streams.is_empty();
+        let said = file.streams.iter().map(StreamTable::says).collect();
         let (streams, several) = match (self.streams.as_slice(), in_file) {
             ([], true) => (self.of_file(file)?, true),
             ([], false) => {
@@ -211,7 +214,7 @@ impl Given {
         };
         apart(&streams)?;
         let file = self.settings.clone().filter(|_| in_file);
-        Ok(StreamsConfig { streams, several, file, given: Some(self) })
+        Ok(StreamsConfig { streams, several, file, in_file: said, given: Some(self) })
     }
 
     fn of_file(&self, file: SettingsFile) -> Result<Vec<StreamConfig>, BadSetting> {
@@ -247,6 +250,19 @@ impl Given {
 }
 
 impl StreamTable {
+    /// The settings that stand in it, by their flags.
+    fn says(&self) -> Vec<&'static str> {
+        let all = [
+            ("stream", true),
+            ("stream-role", self.role.is_some()),
+            ("transform", self.transform.is_some()),
+            ("landing", self.landing.is_some()),
+            ("errors", self.errors.is_some()),
+            ("initial-position", self.initial_position.is_some()),
+        ];
+        all.into_iter().filter_map(|(flag, there)| there.then_some(flag)).collect()
+    }
+
     fn named(stream: &str) -> Self {
         Self {
             stream: stream.to_owned(),
@@ -265,7 +281,7 @@ impl StreamTable {
 impl StreamsConfig {
     /// One stream, which a program has named.
     pub fn one(stream: StreamConfig) -> Self {
-        Self { streams: vec![stream], several: false, file: None, given: None }
+        Self { streams: vec![stream], several: false, file: None, in_file: Vec::new(), given: None }
     }
 
     /// The same from the settings file as it is now.

@@ -1,7 +1,7 @@
 //! `KINETIDE_*` variables: empty ones are unset, unknown ones are named with what was probably meant, and a message about
 //! a value names the variable that it came from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::sync::OnceLock;
 
@@ -25,8 +25,30 @@ const OTHERS: [&str; 6] = [
     "KINETIDE_PORT_",
 ];
 
-/// For each flag that has its value from a variable: the variable.
-static ORIGINS: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+/// The settings of this process's command.
+static GIVEN: OnceLock<Vec<Given>> = OnceLock::new();
+
+/// Where a setting has its value from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody typed it.
+    Flag,
+    /// This variable says it.
+    Variable(String),
+    /// Nobody says it.
+    Default,
+}
+
+/// A setting of the command, as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its flag, without hyphens.
+    pub flag: String,
+    /// As people write it; none where it has no value.
+    pub value: Option<String>,
+    /// Where from.
+    pub origin: Origin,
+}
 
 /// A variable that no command knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,19 +134,25 @@ fn variable_of(command: &Command, long: &str) -> Option<String> {
         .or_else(|| command.get_subcommands().find_map(|command| variable_of(command, long)))
 }
 
-/// Remembers which flags have their values from variables, for the messages of this process. The first call counts.
+/// Remembers the settings of this process, for its messages. The first call counts.
 pub fn remember(command: &Command, matches: &ArgMatches) {
-    let mut origins = BTreeMap::new();
+    let mut all = Vec::new();
     let (mut command, mut matches) = (command, matches);
     loop {
-        for arg in command.get_arguments() {
-            let (id, long, variable) = (arg.get_id().as_str(), arg.get_long(), arg.get_env());
-            let set = matches.try_contains_id(id).unwrap_or(false)
-                && matches.value_source(id) == Some(ValueSource::EnvVariable);
-            if let (true, Some(long), Some(variable)) = (set, long, variable.and_then(|name| name.to_str())) {
-                origins.insert(long.to_owned(), variable.to_owned());
-            }
-        }
+        all.extend(command.get_arguments().filter(|arg| !arg.is_hide_set()).filter_map(|arg| {
+            let (id, flag) = (arg.get_id().as_str(), arg.get_long()?.to_owned());
+            let raw = matches.try_get_raw(id).ok().flatten();
+            let value = raw
+                .map(|raw| raw.map(|text| text.to_string_lossy().into_owned()).collect::<Vec<_>>().join(","));
+            let origin = match (value.as_ref().and(matches.value_source(id)), arg.get_env()) {
+                (Some(ValueSource::EnvVariable), Some(name)) => {
+                    Origin::Variable(name.to_string_lossy().into_owned())
+                }
+                (Some(ValueSource::CommandLine), _) => Origin::Flag,
+                _ => Origin::Default,
+            };
+            Some(Given { flag, value, origin })
+        }));
         let below =
             matches.subcommand().and_then(|(name, found)| Some((command.find_subcommand(name)?, found)));
         match below {
@@ -132,14 +160,19 @@ pub fn remember(command: &Command, matches: &ArgMatches) {
             None => break,
         }
     }
-    let _ = ORIGINS.set(origins);
+    let _ = GIVEN.set(all);
+}
+
+/// The settings of this process's command; hidden ones are not among them.
+pub fn given() -> &'static [Given] {
+    GIVEN.get().map_or(&[], Vec::as_slice)
 }
 
 /// How people set this setting: by its flag or by its variable.
 pub(super) fn shown(setting: &str) -> String {
-    match ORIGINS.get().and_then(|origins| origins.get(setting)) {
-        Some(variable) => format!("{variable} (--{setting})"),
-        None => format!("--{setting}"),
+    match given().iter().find(|given| given.flag == setting).map(|given| &given.origin) {
+        Some(Origin::Variable(name)) => format!("{name} (--{setting})"),
+        _ => format!("--{setting}"),
     }
 }
 

@@ -99,6 +99,15 @@ impl Folder {
         Ok(created)
     }
 
+    /// Whether files could be made in a folder, by one that is removed at once, in what there is of it. Blocks.
+    pub(super) fn rehearse<'a>(&self, parts: impl Iterator<Item = &'a str>) -> io::Result<()> {
+        let path = parts.fold(self.root.clone(), |path, part| path.join(part));
+        let there = path.ancestors().find(|folder| folder.exists()).unwrap_or(&self.root);
+        let file = there.join(format!("{BESIDE}{}", Uuid::new_v4()));
+        File::create_new(&file)?;
+        fs::remove_file(file)
+    }
+
     fn staging(&self) -> PathBuf {
         self.root.join(OWN_FOLDER).join(STAGING)
     }

@@ -110,6 +110,28 @@ impl ObjectSink {
         Ok(())
     }
 
+    /// Whether objects may be made and looked for below a folder, as [`ObjectSink::probe`] shows for its own. Leaves nothing.
+    ///
+    /// # Errors
+    /// When they may not.
+    pub async fn rehearse(&self, folder: &str) -> Result<(), SinkError> {
+        match &self.way {
+            Way::S3(uploads) => {
+                let key = format!("{folder}/{PROBE}");
+                self.exists(&key).await?;
+                let begun = uploads.begin_and_abort(&self.path(&key), self.attributes()).await;
+                begun.map_err(|error| failed("create", &key, &error))
+            }
+            Way::Folder(of) => {
+                let (of, path) = (Arc::clone(of), self.path(folder));
+                let made = spawn_blocking(move || of.rehearse(path.as_ref().split('/'))).await;
+                made.map_err(Into::into)
+                    .and_then(|made| made.map_err(Into::into))
+                    .map_err(|source| SinkError { action: "create", key: format!("{folder}/…"), source })
+            }
+        }
+    }
+
     /// S3 keeps a content type; a folder cannot. No Content-Encoding: clients would decompress on the fly and break on the
     /// `.gz` they expect.
     fn attributes(&self) -> Attributes {

@@ -33,7 +33,7 @@ pub use held::{HeldLease, LeaseWriteError};
 pub use key::LeaseKey;
 pub use observe::Observer;
 pub use row::{LastPrepared, Lease, Pending, WorkerId};
-pub use streams::{StreamLeases, StreamSet};
+pub use streams::{StreamLeases, StreamSet, prove};
 pub use sync::SyncError;
 pub use table::{LeaseTable, TableError, WriteError};
 pub use view::FleetView;

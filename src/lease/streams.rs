@@ -13,6 +13,7 @@ use super::key::LeaseKey;
 use super::row::Lease;
 use super::sync::{ShardSync, SyncError};
 use super::table::LeaseTable;
+use super::watched;
 use super::whose::{self, NotOurs};
 use crate::shard::{Checkpoint, FindStart, ShardLister, StreamId};
 use crate::telemetry::trouble::Troubles;
@@ -40,6 +41,15 @@ pub enum StreamSet {
     One(StreamLeases),
     /// Any number of streams; their leases name stream and shard (KCL's multi-stream mode).
     Several(Vec<StreamLeases>),
+}
+
+/// Looks once whose leases these are, as a worker of these streams does before it takes part.
+///
+/// # Errors
+/// [`SyncError::NotOurs`] when it would not take part; otherwise when it could not look, or would look again.
+pub async fn prove(set: StreamSet, table: Arc<dyn LeaseTable>) -> Result<(), SyncError> {
+    let troubles = watched::troubles(Duration::ZERO, Duration::ZERO);
+    Streams::new(set, table, troubles, Duration::ZERO).prove().await
 }
 
 pub(super) struct Streams {

@@ -6,12 +6,10 @@ mod cloudwatch;
 mod endpoints;
 mod streams;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -22,13 +20,15 @@ use crate::cause::chain;
 use crate::clock::wall_clock_s;
 use crate::config::{Config, LakePlace};
 use crate::consumer::{ConsumerSettings, Lake, Shared, StreamSetups};
-use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink, S3Settings, Sink};
+use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, FetchError};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseTable, TableError};
 pub use crate::preflight::StartError;
-use crate::preflight::{check_lake, check_table, open_firehose};
+use crate::preflight::{
+    self, check_lake, check_table, listen, not_our_leases, not_usable, open_firehose, open_lake,
+};
 use crate::report::LiveSettings;
 use crate::shutdown;
 use crate::telemetry::cpu::CpuMeter;
@@ -69,14 +69,11 @@ pub async fn run_until(
     };
     let region = config.region.as_deref();
     let dynamodb = sdk_config(config.endpoints.dynamodb.as_deref(), region).await;
-    // A stream's ARN says where the stream is, not where the lease table and the lake are.
-    if dynamodb.region().is_none() {
-        return Err(StartError::new("AWS region", "not set; set --region or AWS_REGION"));
-    }
+    preflight::region(&dynamodb)?;
     let dynamodb = aws_sdk_dynamodb::Client::new(&dynamodb);
     // A program's own sink is open.
     let sink = match config.lake.as_ref().map(|lake| (&lake.place, &lake.s3)) {
-        Some((LakePlace::Url(url), s3)) => Some(open_lake(url, s3, &config).await?),
+        Some((LakePlace::Url(url), s3)) => Some(Arc::new(open_lake(url, s3, &config).await?)),
         Some((LakePlace::Sink(..), _)) | None => None,
     };
     let listener = match config.http {
@@ -98,12 +95,9 @@ pub async fn run_until(
         open_firehose(&config),
     );
     let streams = readable(streams)?;
-    let firehose = leases.and(lake).and(firehose)?;
+    let firehose = leases.map(drop).and(lake).and(firehose)?;
     // Adding the index to a large table of an older application takes a while; the log says so meanwhile.
-    table.ensure_exists().await.map_err(|error| match error {
-        TableError::Unusable { table, reason } => StartError::new(format!("lease table {table}"), reason),
-        error => StartError::new(format!("lease table {}", config.application), chain(&error)),
-    })?;
+    table.ensure_exists().await.map_err(|error| not_usable(&config.application, error))?;
 
     // A program's own processor sees again what it had not checkpointed.
     let exactly_once = config.lake.is_some() && firehose.is_none();
@@ -197,11 +191,7 @@ pub async fn run_until(
     let drain = tokio::select! {
         drain = worker::run(shared, stop.clone(), config.shutdown_budget) => {
             drain.map_err(|error| match error {
-                TableError::NotOurs(not_ours) => {
-                    let wrong_setting = not_ours.is_wrong_setting();
-                    StartError::new(format!("lease table {application}"), not_ours)
-                        .of_a_setting(wrong_setting)
-                }
+                TableError::NotOurs(not_ours) => not_our_leases(&application, &not_ours),
                 error => StartError::new("coordinator", chain(&error)),
             })?
         }
@@ -228,22 +218,6 @@ fn record_metrics() -> Result<PrometheusHandle, StartError> {
     let words =
         Words { dead_letters: &ErrorCode::ALL.map(ErrorCode::as_str), fetch_errors: &FetchError::KINDS };
     metrics::install(&words).map_err(|error| StartError::new("metrics", error))
-}
-
-async fn open_lake(url: &LakeUrl, s3: &S3Settings, config: &Config) -> Result<Arc<ObjectSink>, StartError> {
-    let (region, endpoint) = (config.region.as_deref(), config.endpoints.s3.as_deref());
-    let sink = deliver::open_to_write(url, region, endpoint, s3).await;
-    sink.map(Arc::new).map_err(|error| StartError::new(format!("lake {url}"), error))
-}
-
-/// Takes the address of the HTTP endpoints.
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let listener = TcpListener::bind(address).await;
-    let bound = listener.and_then(|listener| Ok((listener.local_addr()?, listener)));
-    let (address, listener) = bound.map_err(|error| {
-        StartError::new(format!("--http {address}"), format!("{error}; choose another address or port"))
-    })?;
-    Ok((listener, address))
 }
 
 /// What people should know of these settings, also where they look later only.

@@ -13,7 +13,7 @@ use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
 use crate::fetch::kinesis::KinesisSource;
 use crate::fetch::{ByteBudget, Polling, Starts};
 use crate::lease::{StreamLeases, StreamSet};
-use crate::preflight::{StartError, check_stream};
+use crate::preflight::{StartError, check_stream, oddity, retention_hours};
 use crate::processor::Process;
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown::joined;
@@ -165,8 +165,8 @@ impl Streams {
                 () = sleep(FOLLOW_EVERY) => {}
             }
             for stream in self.open.iter_mut().filter(|stream| !stream.checked) {
-                if let Ok(hours) = check_stream(&stream.client, &stream.config.address).await {
-                    stream.setup.retention.set(hours);
+                if let Ok(found) = check_stream(&stream.client, &stream.config.address).await {
+                    stream.setup.retention.set(retention_hours(&found));
                     stream.checked = true;
                     tracing::info!(stream = &*stream.setup.address, "the stream is there");
                 }
@@ -257,7 +257,12 @@ async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Opti
         // Only the program knows how to look at it.
         Some(_) => (None, None),
         None => match check_stream(&client, address).await {
-            Ok(hours) => (Some(hours), None),
+            Ok(found) => {
+                if let Some(oddity) = oddity(&found) {
+                    tracing::warn!(stream = %address, "{oddity}");
+                }
+                (Some(retention_hours(&found)), None)
+            }
             Err(problem) => (None, Some(problem)),
         },
     };

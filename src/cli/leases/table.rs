@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::report::{LeaderReport, LeaseReport, Report, State, WorkerReport};
+use crate::terminal;
 
 /// Where no terminal says another.
 const WIDTH: usize = 100;
@@ -59,13 +60,13 @@ pub(super) fn text(report: &Report, screen: Screen) -> String {
     let mut notes = String::new();
     for row in &report.odd_rows {
         let text = format!("{}: {}", row.key, row.problem);
-        notes.push_str(&wrapped_to(screen.width, &text, "Row not understood: ", "  "));
+        notes.push_str(&terminal::wrapped(screen.width, &text, "Row not understood: ", "  "));
     }
     for note in &report.notes {
-        notes.push_str(&wrapped_to(screen.width, note, "Note: ", "      "));
+        notes.push_str(&terminal::wrapped(screen.width, note, "Note: ", "      "));
     }
     below.push_str(&screen.cut(notes, 5));
-    let summary = wrapped_to(screen.width, &summary(report), "", "  ");
+    let summary = terminal::wrapped(screen.width, &summary(report), "", "  ");
     let table = if !report.leases.is_empty() {
         // A blank line, the header, the line for what is left out, and the cursor's.
         let taken = summary.lines().count() + below.lines().count() + 4;
@@ -226,16 +227,16 @@ fn troubles(leases: &[LeaseReport], width: usize) -> String {
     }
     for (next_step, sentences) in &whys {
         for (why, shards) in sentences.iter().take(NAMED_MAX) {
-            out.push_str(&wrapped_to(width, &format!("{}: {why}", named(shards)), "  ", "    "));
+            out.push_str(&terminal::wrapped(width, &format!("{}: {why}", named(shards)), "  ", "    "));
         }
         if sentences.len() > NAMED_MAX {
             let more: usize = sentences.values().skip(NAMED_MAX).map(Vec::len).sum();
             out.push_str(&format!("  … and {more} more shards\n"));
         }
-        out.push_str(&wrapped_to(width, next_step, "    → ", "      "));
+        out.push_str(&terminal::wrapped(width, next_step, "    → ", "      "));
     }
     let mut other = |lease: &LeaseReport, text: &str| {
-        out.push_str(&wrapped_to(width, &format!("{}: {text}", lease.lease), "  ", "    "));
+        out.push_str(&terminal::wrapped(width, &format!("{}: {text}", lease.lease), "  ", "    "));
     };
     for lease in leases {
         if let Some(problem) = lease.pending.as_ref().and_then(|pending| pending.problem.as_ref()) {
@@ -284,7 +285,7 @@ fn leader(leader: Option<&LeaderReport>, width: usize) -> String {
     } else {
         format!("{}, renewed the leader lock {unmoved}; it expires after {lock}", leader.worker)
     };
-    wrapped_to(width, &text, "Leader: ", "        ")
+    terminal::wrapped(width, &text, "Leader: ", "        ")
 }
 
 fn workers(workers: &[WorkerReport], width: usize) -> String {
@@ -316,25 +317,5 @@ fn workers(workers: &[WorkerReport], width: usize) -> String {
 
 /// Broken between words, with `first` before the first line and `rest` before the others.
 pub(in crate::cli) fn wrapped(text: &str, first: &str, rest: &str) -> String {
-    wrapped_to(WIDTH, text, first, rest)
-}
-
-fn wrapped_to(width: usize, text: &str, first: &str, rest: &str) -> String {
-    let mut out = String::new();
-    let mut line = first.to_owned();
-    let mut empty = true;
-    for word in text.split_whitespace() {
-        if !empty && line.chars().count() + 1 + word.chars().count() > width {
-            out.push_str(&line);
-            out.push('\n');
-            line = rest.to_owned();
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    out + &line + "\n"
+    terminal::wrapped(WIDTH, text, first, rest)
 }

@@ -295,6 +295,13 @@ impl Uploads {
         Ok(())
     }
 
+    /// Begins an upload and aborts it, so that nothing is left: whether objects may be made there.
+    pub(super) async fn begin_and_abort(&self, path: &Path, attributes: Attributes) -> Result<(), Error> {
+        let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
+        let id = self.parts.create_multipart_opts(path, options).await?;
+        self.parts.abort_multipart(path, &id).await
+    }
+
     /// One part. It is tried again by itself: giving up costs all parts.
     async fn part(
         &self,

@@ -10,6 +10,7 @@
 mod codec;
 mod item;
 mod layout;
+mod rehearse;
 mod rows;
 mod tables;
 
@@ -37,6 +38,9 @@ use super::row::{Lease, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
 use crate::aws::explain;
+
+pub use rehearse::Rehearsed;
+pub use tables::{Lacks, Sight};
 
 /// The index by which Java workers find the leases given to them.
 const OWNER_INDEX: &str = "LeaseOwnerToLeaseKeyIndex";

@@ -33,6 +33,30 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 const INDEX_BY_HAND: &str = "or add the index LeaseOwnerToLeaseKeyIndex yourself: hash key leaseOwner, range key \
                              leaseKey, both strings, projection KEYS_ONLY";
 
+/// What a worker would meet at its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// What the lease table lacks.
+    pub lacks: Lacks,
+    /// Leader and workers have their rows in two more tables, as in KCL 3.0 to 3.4.
+    pub three_tables: bool,
+    /// The fleet has said that it works by the rules of KCL 3.x; else its first worker says so.
+    pub declared: bool,
+}
+
+/// What a lease table lacks until it can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacks {
+    /// Nothing.
+    Nothing,
+    /// Time: this is being made.
+    Time(&'static str),
+    /// The index of lease owners, which the first worker adds.
+    Index,
+    /// All of it: the first worker makes it.
+    Table,
+}
+
 /// What is still missing before the lease table can be used.
 enum Missing {
     Nothing,
@@ -69,10 +93,44 @@ impl DynamoDbLeaseTable {
         layout::layout(legacy, migration.as_ref()).map_err(|reason| unusable(&coordinator.table, reason))
     }
 
+    /// What a worker would meet here at its start. Changes nothing, and waits as long as the worker would to see whether
+    /// somebody works by the rules of KCL 2.x.
+    ///
+    /// # Errors
+    /// When the worker would refuse to start, with its words, or when the tables cannot be looked at.
+    pub async fn look(&self) -> Result<Sight, TableError> {
+        let layout = self.find_layout().await?;
+        let lacks = match self.describe(&self.table).await? {
+            None => Lacks::Table,
+            Some(table) => match missing(&self.table, &table)? {
+                Missing::Nothing => Lacks::Nothing,
+                Missing::Time(what) => Lacks::Time(what),
+                Missing::Index => Lacks::Index,
+            },
+        };
+        let fleet = matches!(lacks, Lacks::Nothing | Lacks::Index);
+        let declared = fleet && self.may_join(layout).await?;
+        if fleet && !declared {
+            self.nobody_is_2x(layout).await?;
+        }
+        self.layout.get_or_init(|| layout);
+        Ok(Sight { lacks, three_tables: layout == Layout::Three, declared })
+    }
+
     /// Everything behind `ensure_exists`: the tables, the layout, the fleet.
     pub(super) async fn join(&self) -> Result<Layout, TableError> {
         let layout = self.find_layout().await?;
         self.lease_table().await?;
+        if !self.may_join(layout).await? {
+            self.nobody_is_2x(layout).await?;
+            self.declare_3x(layout).await?;
+        }
+        tracing::debug!(table = %self.table, ?layout, "lease table ready");
+        Ok(layout)
+    }
+
+    /// Whether the fleet has said that it works by the rules of KCL 3.x; its tables are whole.
+    async fn may_join(&self, layout: Layout) -> Result<bool, TableError> {
         let known = self.fleet_is_3x(layout).await?;
         let metrics = self.worker_place(layout);
         if layout == Layout::Three && !self.legacy_exists(&metrics).await? {
@@ -85,11 +143,7 @@ impl DynamoDbLeaseTable {
                 ),
             ));
         }
-        if !known {
-            self.declare_3x(layout).await?;
-        }
-        tracing::debug!(table = %self.table, ?layout, "lease table ready");
-        Ok(layout)
+        Ok(known)
     }
 
     /// Looks for one of the tables of KCL 3.0 to 3.4, which are never created here; waits until it can be used.
@@ -215,18 +269,23 @@ impl DynamoDbLeaseTable {
         }
     }
 
-    /// An application that has not said by which rules it works is one of KCL 3.x from now on, unless somebody works
-    /// on it by those of 2.x: that takes a failover time to see, where an owner has no worker's row.
-    async fn declare_3x(&self, layout: Layout) -> Result<(), TableError> {
+    /// An application that has not said by which rules it works may be one of KCL 2.x: that takes a failover time to see,
+    /// where an owner has no worker's row.
+    async fn nobody_is_2x(&self, layout: Layout) -> Result<(), TableError> {
         let suspects = layout::unreported(&self.scan_all(layout).await?);
-        if !suspects.is_empty() {
-            tracing::info!(
-                table = %self.table, leases = suspects.len(), seconds = self.failover.as_secs_f64(),
-                "some leases belong to a worker without a metrics row; waiting one failover time to see \
-                 whether it renews"
-            );
-            self.watch(layout, &suspects).await?;
+        if suspects.is_empty() {
+            return Ok(());
         }
+        tracing::info!(
+            table = %self.table, leases = suspects.len(), seconds = self.failover.as_secs_f64(),
+            "some leases belong to a worker without a metrics row; waiting one failover time to see \
+             whether it renews"
+        );
+        self.watch(layout, &suspects).await
+    }
+
+    /// From now on the application is one of KCL 3.x, unless somebody has said something else in the meantime.
+    async fn declare_3x(&self, layout: Layout) -> Result<(), TableError> {
         let place = self.leader_place(layout);
         let row = rows::client_version(layout::CLIENT_VERSION_3X, wall_clock_us() / 1000, place.key);
         let call = self.client.put_item().table_name(&place.table).set_item(Some(row));

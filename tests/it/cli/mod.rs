@@ -1,6 +1,7 @@
 //! The product as its users meet it: real processes of the real binary, against an AWS in this process.
 
 mod aws;
+mod check;
 mod cloudwatch;
 mod dead_letters;
 mod demo;

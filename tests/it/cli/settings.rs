@@ -202,9 +202,10 @@ async fn variables_that_nobody_knows_are_named_and_empty_ones_are_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_explains_every_command_within_100_columns() {
     let help = |args: &'static [&'static str]| async move { (args, kinetide(args).await) };
-    let pages: [&[&str]; 17] = [
+    let pages: [&[&str]; 18] = [
         &["--help"],
         &["run", "--help"],
+        &["check", "--help"],
         &["leases", "--help"],
         &["leases", "release", "--help"],
         &["leases", "evict", "--help"],

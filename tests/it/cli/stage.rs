@@ -241,7 +241,7 @@ pub(super) fn change(number: u64) -> Vec<u8> {
 pub(super) struct Worker {
     pub(super) id: String,
     child: Child,
-    http: String,
+    pub(super) http: String,
     pub(super) log: PathBuf,
 }
 

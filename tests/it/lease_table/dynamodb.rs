@@ -8,7 +8,8 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
-use kinetide::internals::lease::dynamodb::DynamoDbLeaseTable;
+use futures::future::join_all;
+use kinetide::internals::lease::dynamodb::{DynamoDbLeaseTable, Lacks, Sight};
 use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite, TableError, WriteError};
 use kinetide::internals::shard::Checkpoint;
 
@@ -25,9 +26,14 @@ async fn conforms_as_dynamodb(endpoint: &str) {
 
 async fn single_table(client: &Client) {
     let place = Items::new(client, &unused_name("single"), "leaseKey");
-    let table: Table = Arc::new(DynamoDbLeaseTable::new(client.clone(), &place.table));
+    let table = Arc::new(DynamoDbLeaseTable::new(client.clone(), &place.table));
     assert!(matches!(table.snapshot().await, Err(TableError::NotFound(_))));
+    let sight = Sight { lacks: Lacks::Table, three_tables: false, declared: false };
+    assert_eq!(table.look().await.unwrap(), sight);
+    let table: Table = table;
     conforms(&table).await;
+    let sight = Sight { lacks: Lacks::Nothing, declared: true, ..sight };
+    rehearsals_leave_nothing(sight, &[&place]).await;
     items::conform(&table, &place, &place, &place).await;
     place.delete_table().await;
     its_absence_is_noticed(&table, &Lease::new(&shard(0), Checkpoint::Latest)).await;
@@ -40,11 +46,33 @@ async fn three_tables(client: &Client) {
     metrics.create_table().await;
     let table: Table = Arc::new(DynamoDbLeaseTable::new(client.clone(), &leases.table));
     conforms(&table).await;
+    let sight = Sight { lacks: Lacks::Nothing, three_tables: true, declared: true };
+    rehearsals_leave_nothing(sight, &[&leases, &coordinator, &metrics]).await;
     items::conform(&table, &leases, &coordinator, &metrics).await;
     for place in [&leases, &coordinator, &metrics] {
         place.delete_table().await;
     }
     its_absence_is_noticed(&table, &Lease::new(&shard(0), Checkpoint::Latest)).await;
+}
+
+/// Who may write is told so, and no table has another row than before.
+async fn rehearsals_leave_nothing(sight: Sight, places: &[&Items]) {
+    let counts =
+        async || {
+            join_all(places.iter().map(|place| async {
+                place.client.scan().table_name(&place.table).send().await.unwrap().count
+            }))
+            .await
+        };
+    let before = counts().await;
+    let table = DynamoDbLeaseTable::new(places[0].client.clone(), &places[0].table);
+    assert_eq!(table.look().await.unwrap(), sight);
+    let rehearsed = table.rehearse().await;
+    assert_eq!(rehearsed.len(), 3 * places.len());
+    for each in rehearsed {
+        assert!(each.outcome.is_ok(), "{each:?}");
+    }
+    assert_eq!(counts().await, before);
 }
 
 pub(super) fn unused_name(what: &str) -> String {

@@ -113,16 +113,16 @@ const AT_START: [(Service, &str, &str, &[Fault]); 10] = [
 ];
 
 /// A stage whose services are behind gates.
-struct Gated {
-    stage: Stage,
-    s3: S3,
+pub(super) struct Gated {
+    pub(super) stage: Stage,
+    pub(super) s3: S3,
     firehose: Firehose,
     _sts: Sts,
     gates: [Gate; 5],
 }
 
 impl Gated {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let mut stage = Stage::new(1).await;
         let s3 = S3::start(&[]).await;
         let firehose = Firehose::start([]).await;
@@ -138,7 +138,7 @@ impl Gated {
         Self { stage, s3, firehose, _sts: sts, gates }
     }
 
-    fn gate(&self, service: Service) -> &Gate {
+    pub(super) fn gate(&self, service: Service) -> &Gate {
         &self.gates[service as usize]
     }
 
@@ -157,7 +157,7 @@ impl Gated {
     }
 
     /// Settings of a worker whose calls to this service are to be seen.
-    fn settings_for(&self, service: Service) -> Vec<(&str, &str)> {
+    pub(super) fn settings_for(&self, service: Service) -> Vec<(&str, &str)> {
         let mut settings = self.settings();
         if service == Service::Firehose {
             let endpoint = self.gate(Service::Firehose).endpoint.url.as_str();

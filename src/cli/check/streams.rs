@@ -1,0 +1,154 @@
+//! One stream: whether it is there and can be read, and how it is.
+
+use std::sync::Arc;
+
+use aws_sdk_kinesis::types::StreamDescriptionSummary;
+use serde_json::json;
+
+use super::look::{bounded, credentials, endpoint};
+use super::report::Item;
+use crate::aws::{Ear, Heard, stream_config};
+use crate::cause::chain;
+use crate::config::{Config, StreamConfig};
+use crate::fetch::kinesis::KinesisSource;
+use crate::fetch::{FetchError, Polled, StartAt, Starts};
+use crate::lease::StreamLeases;
+use crate::preflight::{check_stream, oddity, retention_hours};
+use crate::shard::kinesis::KinesisShardLister;
+use crate::shard::{Shard, ShardLister};
+
+/// What was found of a stream.
+pub(super) struct Looked {
+    pub(super) items: Vec<Item>,
+    pub(super) heard: Heard,
+    /// It can be compared with leases.
+    pub(super) leases: Option<StreamLeases>,
+}
+
+pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
+    let about = format!("stream {}", stream.address);
+    let (region, url) = (config.region.as_deref(), config.endpoints.kinesis.as_deref());
+    let sdk = stream_config(&stream.address, stream.role.as_ref(), url, region).await;
+    let mut items = Vec::new();
+    if stream.role.is_some() {
+        items.push(credentials(&about, &sdk, stream.role.as_ref()).await);
+    }
+    let rest = ["endpoint", "stream", "shards", "reading"];
+    if items.iter().any(|role| !role.is_ok()) {
+        items.extend(rest.map(|item| Item::not_looked_at(&about, item, "the role cannot be assumed")));
+        return Looked { items, heard: Heard::default(), leases: None };
+    }
+    let ear = Ear::default();
+    let client = aws_sdk_kinesis::config::Builder::from(&sdk).interceptor(ear.clone()).build();
+    let client = aws_sdk_kinesis::Client::from_conf(client);
+    let found = check_stream(&client, &stream.address).await;
+    let heard = ear.heard();
+    items.push(endpoint(&about, &heard, found.as_ref().err().map(|error| error.problem())));
+    if !heard.answered {
+        let why = "the endpoint does not answer";
+        items.extend(rest[1..].iter().map(|item| Item::not_looked_at(&about, *item, why)));
+        return Looked { items, heard, leases: None };
+    }
+    match &found {
+        Ok(summary) => items.push(described(&about, summary)),
+        Err(error) => {
+            items.push(Item::refused("stream", error));
+        }
+    }
+    // Each needs a permission of its own, so that each is tried, whatever became of the other.
+    let lister = Arc::new(KinesisShardLister::new(client.clone(), stream.address.clone()));
+    let source = Arc::new(KinesisSource::new(client, stream.address.clone()));
+    let listed = match bounded(lister.list()).await {
+        Ok(listed) => listed.map_err(|error| chain(&error)),
+        Err(late) => Err(late),
+    };
+    match listed {
+        Ok(shards) => {
+            items.push(counted(&about, &shards));
+            items.push(read(&about, &source, &shards).await);
+        }
+        Err(problem) => {
+            items.push(Item::failed(&about, "shards", problem));
+            items.push(Item::not_looked_at(&about, "reading", "the shards are not known"));
+        }
+    }
+    let leases = found.is_ok().then(|| StreamLeases {
+        name: stream.address.to_string().into(),
+        lister,
+        starts: Arc::new(Starts::new(source)),
+        initial: stream.initial.clone(),
+        initial_timestamp_us: stream.initial_timestamp_us,
+    });
+    Looked { items, heard, leases }
+}
+
+fn described(about: &str, stream: &StreamDescriptionSummary) -> Item {
+    let mode = stream.stream_mode_details().map(|details| details.stream_mode().as_str());
+    let distribution = stream.record_distribution_strategy().map(|strategy| strategy.as_str());
+    let encryption = stream.encryption_type().map(|kind| kind.as_str());
+    let hours = retention_hours(stream);
+    let mut said = vec![stream.stream_status().as_str().to_owned()];
+    said.push(match mode {
+        Some("ON_DEMAND") => "on-demand".to_owned(),
+        Some(mode) => mode.to_lowercase(),
+        None => "mode not said".to_owned(),
+    });
+    said.extend(distribution.map(|distribution| format!("record distribution {distribution}")));
+    said.push(format!("keeps records for {hours} h"));
+    said.push(match (encryption, stream.key_id()) {
+        (Some("KMS"), Some(key)) => format!("encrypted with KMS key {key}"),
+        (Some("NONE"), _) => "not encrypted by KMS".to_owned(),
+        (Some(kind), _) => format!("encryption {kind}"),
+        (None, _) => "encryption not said".to_owned(),
+    });
+    said.push(match stream.consumer_count() {
+        Some(1) => "1 consumer with enhanced fan-out".to_owned(),
+        Some(count) => format!("{count} consumers with enhanced fan-out"),
+        None => "consumers not said".to_owned(),
+    });
+    let said = said.join(", ");
+    let item = match oddity(stream) {
+        Some(oddity) => Item::warning(about, "stream", format!("{said}; {oddity}")),
+        None => Item::ok(about, "stream", said),
+    };
+    item.with(json!({
+        "arn": stream.stream_arn(),
+        "status": stream.stream_status().as_str(),
+        "mode": mode,
+        "record_distribution": distribution,
+        "retention_hours": hours,
+        "encryption": encryption,
+        "kms_key": stream.key_id(),
+        "consumers": stream.consumer_count(),
+        "created": crate::clock::utc(stream.stream_creation_timestamp().secs().saturating_mul(1_000_000)),
+    }))
+}
+
+fn counted(about: &str, shards: &[Shard]) -> Item {
+    let open = shards.iter().filter(|shard| !shard.closed).count();
+    let closed = shards.len() - open;
+    let item = Item::ok(about, "shards", format!("{open} open, {closed} closed"));
+    item.with(json!({ "open": open, "closed": closed }))
+}
+
+/// Asks for one record of one shard: that takes the permissions to read, and that for the key of an encrypted stream.
+async fn read(about: &str, source: &KinesisSource, shards: &[Shard]) -> Item {
+    const ITEM: &str = "reading";
+    let Some(Shard { id, .. }) = shards.iter().find(|shard| !shard.closed) else {
+        return Item::not_looked_at(about, ITEM, "no shard is open");
+    };
+    let one_record = async {
+        let iterator = source.iterator(id, &StartAt::TrimHorizon).await?;
+        source.fetch(id, &iterator, 1).await
+    };
+    match bounded(one_record).await {
+        Ok(Ok(_)) => Item::ok(about, ITEM, format!("{id} can be read")),
+        // Only who may read is told to do so more slowly.
+        Ok(Err(error @ FetchError::Throttled)) => {
+            let text = format!("{id}: {}; others read it at the same time", chain(&error));
+            Item::warning(about, ITEM, text)
+        }
+        Ok(Err(error)) => Item::failed(about, ITEM, format!("{id}: {}", chain(&error))),
+        Err(late) => Item::failed(about, ITEM, late),
+    }
+}
