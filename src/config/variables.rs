@@ -170,9 +170,14 @@ pub fn given() -> &'static [Given] {
 
 /// How people set this setting: by its flag or by its variable.
 pub(super) fn shown(setting: &str) -> String {
-    match given().iter().find(|given| given.flag == setting).map(|given| &given.origin) {
-        Some(Origin::Variable(name)) => format!("{name} (--{setting})"),
-        _ => format!("--{setting}"),
+    let variable =
+        given().iter().filter(|given| given.flag == setting).find_map(|given| match &given.origin {
+            Origin::Variable(name) => Some(name),
+            Origin::Flag | Origin::Default => None,
+        });
+    match variable {
+        Some(name) => format!("{name} (--{setting})"),
+        None => format!("--{setting}"),
     }
 }
 
