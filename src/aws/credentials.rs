@@ -33,6 +33,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(10);
 const TRY_AGAIN_SOON: Duration = Duration::from_secs(1);
 /// How long the credentials of a role live, as nothing else is asked for.
 const ROLE_LIFE: Duration = Duration::from_secs(3600);
+/// Key and secret of made-up credentials.
+const MADE_UP: &str = "local";
 /// How long made-up credentials count.
 const MADE_UP_FOR: Duration = Duration::from_secs(600);
 
@@ -128,14 +130,20 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     })
 }
 
-/// Whether there are credentials, in this role if there is one; answers when they run out, if they do.
+/// Credentials that were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// When they run out, if they do.
+    pub until: Option<SystemTime>,
+    /// There are none, and an endpoint on this machine takes any.
+    pub made_up: bool,
+}
+
+/// Whether there are credentials, in this role if there is one.
 ///
 /// # Errors
 /// When there are none, with what to do.
-pub async fn credentials(
-    sdk: &SdkConfig,
-    role: Option<&AssumeRole>,
-) -> Result<Option<SystemTime>, NoCredentials> {
+pub async fn credentials(sdk: &SdkConfig, role: Option<&AssumeRole>) -> Result<Found, NoCredentials> {
     let missing = NoCredentials {
         what: "no AWS credentials".to_owned(),
         problem: "no provider is configured".to_owned(),
@@ -143,7 +151,9 @@ pub async fn credentials(
     };
     let provider = sdk.credentials_provider().ok_or(missing)?;
     match timeout(LOAD_TIMEOUT, provider.provide_credentials()).await {
-        Ok(Ok(credentials)) => Ok(credentials.expiry()),
+        Ok(Ok(credentials)) => {
+            Ok(Found { until: credentials.expiry(), made_up: credentials.access_key_id() == MADE_UP })
+        }
         Ok(Err(error)) => Err(NoCredentials::of(&error, role)),
         Err(_) => Err(NoCredentials::of(&NoResponse, role)),
     }
@@ -333,7 +343,7 @@ impl OnThisMachine {
             tracing::warn!(%problem, "no credentials found: using made-up ones for an endpoint on this machine");
         }
         let soon = UNIX_EPOCH + now() + MADE_UP_FOR;
-        Credentials::new("local", "local", None, Some(soon), "kinetide")
+        Credentials::new(MADE_UP, MADE_UP, None, Some(soon), "kinetide")
     }
 }
 

@@ -89,9 +89,12 @@ pub(super) async fn credentials(about: &str, sdk: &aws_config::SdkConfig, role: 
         None => "found".to_owned(),
     };
     match bounded(aws::credentials(sdk, role)).await {
-        Ok(Ok(expiry)) => {
-            let seconds = expiry.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-            let us = seconds.and_then(|seconds| i64::try_from(seconds.as_micros()).ok());
+        Ok(Ok(kept)) if kept.made_up => {
+            Item::ok(about, item, "none; made up, as an endpoint on this machine needs none")
+        }
+        Ok(Ok(kept)) => {
+            let since_epoch = kept.until.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+            let us = since_epoch.and_then(|time| i64::try_from(time.as_micros()).ok());
             let until = us.map(|us| format!("; valid until {}", utc(us)));
             Item::ok(about, item, format!("{found}{}", until.unwrap_or_default()))
         }
