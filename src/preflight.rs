@@ -46,11 +46,13 @@ impl StartError {
     }
 
     /// What cannot be used.
+    #[cfg(feature = "cli")]
     pub(crate) fn what(&self) -> &str {
         &self.what
     }
 
     /// Why, and what to do.
+    #[cfg(feature = "cli")]
     pub(crate) fn problem(&self) -> &str {
         &self.problem
     }
