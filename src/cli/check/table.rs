@@ -55,7 +55,7 @@ pub(super) async fn look(config: &Config, sdk: &SdkConfig) -> Looked {
         }
         Ok(described) => {
             // It watches for a failover time where somebody may work by the rules of KCL 2.x.
-            let sight = within(config.failover + LOOK_MAX, table.look()).await;
+            let sight = within(config.failover + LOOK_MAX, Box::pin(table.look())).await;
             let sight = sight.map_err(|late| Item::failed(&about, "table", late));
             let sight = sight.and_then(|sight| {
                 sight.map_err(|error| Item::refused("table", &not_usable(application, error)))
@@ -104,7 +104,7 @@ async fn whole(
     let protected = table.deletion_protection_enabled();
     let name = table.table_name().unwrap_or_default();
     // A worker does not need this permission, so that nothing follows where it is missing.
-    let backups = bounded(client.describe_continuous_backups().table_name(name).send()).await;
+    let backups = bounded(Box::pin(client.describe_continuous_backups().table_name(name).send())).await;
     let recovery = backups.ok().and_then(Result::ok).and_then(|answer| {
         let described = answer.continuous_backups_description?.point_in_time_recovery_description?;
         Some(described.point_in_time_recovery_status? == PointInTimeRecoveryStatus::Enabled)
@@ -160,7 +160,7 @@ async fn permissions(config: &Config, about: &str, table: &DynamoDbLeaseTable, s
         };
         (owned, table.rehearse().await)
     };
-    let (owned, writes) = match bounded(tried).await {
+    let (owned, writes) = match bounded(Box::pin(tried)).await {
         Ok(tried) => tried,
         Err(late) => return Item::failed(about, ITEM, late),
     };

@@ -42,7 +42,9 @@ impl DynamoDbLeaseTable {
             let update = update.expression_attribute_names("#key", place.key);
             let delete = client.delete_item().table_name(&place.table).key(place.key, s(KEY));
             let delete = delete.condition_expression(NEVER).expression_attribute_names("#key", place.key);
-            let (put, update, delete) = tokio::join!(put.send(), update.send(), delete.send());
+            // The SDK's futures are large.
+            let (put, update, delete) =
+                tokio::join!(Box::pin(put.send()), Box::pin(update.send()), Box::pin(delete.send()));
             let mut note = |operation, outcome| {
                 all.push(Rehearsed { table: place.table.clone(), operation, outcome });
             };
