@@ -1,7 +1,10 @@
 //! What the readers of a stream do now, for those who plan how many there should be.
 
+use std::collections::BTreeSet;
+
 use super::{Fleet, Progress, lag};
 use crate::clock::wall_clock_s;
+use crate::lease::WorkerId;
 use crate::shard::ShardId;
 
 /// The fleet of one stream at one moment.
@@ -9,7 +12,7 @@ use crate::shard::ShardId;
 pub(in crate::cli) struct Readers {
     /// Leases that are not finished.
     pub(in crate::cli) shards: Vec<Reading>,
-    /// Active workers, and the share of its processors that each uses, percent.
+    /// Workers that are active or renew a lease of the stream, and the share of its processors that each uses, percent.
     pub(in crate::cli) workers: Vec<(String, Option<f64>)>,
 }
 
@@ -40,6 +43,13 @@ impl Fleet {
             let all = fleet.leases().filter(|seen| !seen.lease.finished() && stream.has(&seen.lease.key));
             all.filter(|seen| observer.lists(&seen.lease.key))
         };
+        // Before the stream is asked: that takes a while, and rows of workers grow old soon. Who renews leases works, too.
+        let active = fleet.active_workers(observer.now, wall_clock_s()).map(|seen| &seen.row.id);
+        let renewing = open().filter(|seen| fleet.is_live(seen, observer.now));
+        let renewing = renewing.filter_map(|seen| seen.lease.actual_owner());
+        let names: BTreeSet<&WorkerId> = active.chain(renewing).collect();
+        let cpu = |id: &WorkerId| fleet.workers().find(|seen| seen.row.id == *id)?.row.mean_cpu();
+        let workers = names.into_iter().map(|id| (id.to_string(), cpu(id))).collect();
         let lags = lag::lags(stream.records.as_ref(), open().map(|seen| &seen.lease)).await;
         let shards = open().map(|seen| Reading {
             shard: seen.lease.key.shard().clone(),
@@ -48,8 +58,6 @@ impl Fleet {
             behind_ms: lags.get(&seen.lease.key).and_then(|lag| lag.millis_behind_latest),
         });
         let shards = shards.collect();
-        let active = fleet.active_workers(observer.now, wall_clock_s());
-        let workers = active.map(|seen| (seen.row.id.to_string(), seen.row.mean_cpu())).collect();
         Ok(Readers { shards, workers })
     }
 }

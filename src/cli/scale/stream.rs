@@ -77,6 +77,12 @@ impl Stream {
         let summary = answer.stream_description_summary;
         let summary =
             summary.with_context(|| format!("stream {}: its description is empty", self.address))?;
+        let known =
+            [StreamStatus::Active, StreamStatus::Updating, StreamStatus::Creating, StreamStatus::Deleting];
+        if !known.contains(&summary.stream_status) {
+            let status = &summary.stream_status;
+            return Err(anyhow!("stream {}: its status {status:?} is not understood", self.address));
+        }
         let mode = summary.stream_mode_details.as_ref().map(|details| &details.stream_mode);
         Ok(Seen {
             mode: if mode == Some(&StreamMode::OnDemand) { Mode::OnDemand } else { Mode::Provisioned },
