@@ -6,9 +6,12 @@ session.py run JAR ARGUMENT...   one run of the job in a process of its own
 import contextlib
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
+# hudi-defaults.conf
+os.environ["HUDI_CONF_DIR"] = str(Path(__file__).resolve().parent)
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "glue"))
 
@@ -37,7 +40,7 @@ SETTINGS = {
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "2",
     "spark.default.parallelism": "2",
-    # Compiling takes longer than small objects do, Java too.
+    # Planning and compiling take longer than small objects do.
     "spark.driver.extraJavaOptions": " ".join(
         [
             "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
@@ -45,6 +48,7 @@ SETTINGS = {
             "-Dderby.stream.error.file=/dev/null",
         ]
     ),
+    "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.files.openCostInBytes": "65536",
