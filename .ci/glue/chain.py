@@ -482,7 +482,10 @@ def catalog(chain):
 def readme(chain):
     """The code of glue/README.md, on this table."""
     commits = [name.split(".")[0] for name in chain.commits()]
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "glue/README.md").read_text(), re.MULTILINE | re.DOTALL)
+    text = (ROOT / "glue/README.md").read_text()
+    settings = dict(re.findall(r"(spark\.[A-Za-z_.]+)=([\w.]+)", text))
+    assert len(settings) == 5 and settings.items() <= session.SETTINGS.items(), settings
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert blocks, "glue/README.md has no example"
     for block in blocks:
         scope = {"spark": chain.spark, "since": commits[-2]}

@@ -20,12 +20,14 @@ import awsglue.job
 import awsglue.utils
 from pyspark.sql import SparkSession
 
-# As Glue's own, where there is a reason to be otherwise it is said.
 SETTINGS = {
+    # As glue/README.md has them for Glue; chain.py compares.
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.kryo.registrator": "org.apache.spark.HoodieSparkKryoRegistrar",
     "spark.sql.extensions": "org.apache.spark.sql.hudi.HoodieSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.hudi.catalog.HoodieCatalog",
+    "spark.sql.hive.convertMetastoreParquet": "false",
+    # As it is in Glue.
     "spark.sql.session.timeZone": "UTC",
     # A catalog in memory in the place of Glue's.
     "spark.sql.catalogImplementation": "hive",
