@@ -1,5 +1,6 @@
 """A table, its stream and a worker that lands it: what the job reads here is what the service wrote."""
 
+import base64
 import gzip
 import json
 import os
@@ -122,8 +123,6 @@ class Scene:
 
     def broken(self):
         """Keys of items that no row can have: their records are dead letters."""
-        import base64
-
         records = (json.loads(base64.b64decode(json.loads(line)["rawData"])) for line in self.lines("errors"))
         return {record["dynamodb"]["Keys"]["transaction_id"]["S"] for record in records}
 
