@@ -31,6 +31,10 @@ def alerts(text):
     return {rule["alert"]: rule for group in yaml.safe_load(text)["groups"] for rule in group["rules"]}
 
 
+def groups(file):
+    return yaml.safe_load((FOLDER / file).read_text())["groups"]
+
+
 def complete(rules, tests):
     """What is missing: a label, a runbook, a test or one of its four times."""
     wrong = []
@@ -74,7 +78,7 @@ def group(name, rules):
 
 def judged(suite, rules):
     """Whether the test of each of these rules passes, each alone with the recording rules."""
-    recordings = yaml.safe_load((FOLDER / "recording.yml").read_text())["groups"][0]["rules"]
+    recordings = groups("recording.yml")[0]["rules"]
     with tempfile.TemporaryDirectory() as folder:
         for number, rule in enumerate(rules):
             place = Path(folder) / str(number)
@@ -84,7 +88,7 @@ def judged(suite, rules):
             (place / "recording.yml").write_text(json.dumps(group("kinetide-recording", used)))
             (place / "alerts.yml").write_text(json.dumps(group("one", [rule])))
             only = [test for test in suite["tests"] if test["name"] == rule["alert"]]
-            (place / "test.yml").write_text(json.dumps(dict(suite, tests=only)))
+            (place / "test.yml").write_text(json.dumps(dict(suite, tests=only, group_eval_order=["kinetide-recording", "one"])))
         run = promtool("test", "rules", *(f"{number}/test.yml" for number in range(len(rules))), folder=folder)
         parts = re.split(r"Unit Testing:  (\d+)/test.yml\n", run.stdout + run.stderr)[1:]
     found = {int(number): "SUCCESS" in result for number, result in zip(parts[::2], parts[1::2])}
@@ -98,6 +102,8 @@ def main():
     rules = alerts((FOLDER / "alerts.yml").read_text())
     suite = yaml.safe_load((FOLDER / "alerts_test.yml").read_text())
     wrong = complete(rules, suite["tests"])
+    if suite["group_eval_order"] != [group["name"] for file in suite["rule_files"] for group in groups(file)]:
+        wrong.append("alerts_test.yml: group_eval_order does not name every group, the recordings first")
     if wrong:
         sys.exit("\n".join(wrong))
     planted = [(rule, what, text) for rule in rules.values() for what, text in mutants(rule["expr"])]
