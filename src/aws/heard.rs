@@ -28,6 +28,13 @@ pub struct Heard {
     pub ahead_us: Option<i64>,
 }
 
+impl Heard {
+    /// An endpoint that did not answer.
+    pub fn silent(url: &str) -> Self {
+        Self { url: Some(origin(url)), ..Self::default() }
+    }
+}
+
 /// Listens to the calls of a client; clones listen together.
 #[derive(Clone, Debug, Default)]
 pub struct Ear(Arc<Mutex<State>>);
@@ -89,7 +96,7 @@ pub async fn reach(url: &str) -> Result<Heard, String> {
     let client = Network::of_environment().web_client()?;
     let sent_us = wall_clock_us();
     let answer = client.head(url).send().await;
-    let answer = answer.map_err(|error| format!("{}; {CHECK_NETWORK}", chain(&error)))?;
+    let answer = answer.map_err(|error| format!("{}; {CHECK_NETWORK}", chain(&error.without_url())))?;
     let date = answer.headers().get("date").and_then(|date| date.to_str().ok());
     let ahead_us = date.and_then(|date| ahead_us(sent_us, wall_clock_us(), date));
     Ok(Heard { url: Some(origin(url)), answered: true, ahead_us })
@@ -131,6 +138,8 @@ mod tests {
 
     #[test]
     fn an_origin_tells_no_secrets() {
+        let silent = Heard::silent("http://me:secret@127.0.0.1:1/lake");
+        assert_eq!(silent.url.as_deref(), Some("http://127.0.0.1:1"));
         assert_eq!(
             origin("https://me:secret@kinesis.example.com:8443/?x=1"),
             "https://kinesis.example.com:8443"

@@ -41,7 +41,7 @@ pub(super) async fn look(config: &Config) -> Part {
             let answer = bounded(reach(&bucket.url)).await.and_then(|answer| answer);
             part.heard = match &answer {
                 Ok(heard) => heard.clone(),
-                Err(_) => Heard { url: Some(bucket.url), ..Heard::default() },
+                Err(_) => Heard::silent(&bucket.url),
             };
             part.items.push(endpoint(&about, &part.heard, answer.as_ref().err().map(String::as_str)));
             if answer.is_err() {

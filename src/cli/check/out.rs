@@ -58,7 +58,7 @@ pub(super) async fn cloudwatch(config: &Config) -> Part {
     let answer = bounded(reach(client.url())).await.and_then(|answer| answer);
     let heard = match &answer {
         Ok(heard) => heard.clone(),
-        Err(_) => Heard { url: Some(client.url().to_owned()), ..Heard::default() },
+        Err(_) => Heard::silent(client.url()),
     };
     let mut items = vec![endpoint(ABOUT, &heard, answer.as_ref().err().map(String::as_str))];
     if answer.is_err() {

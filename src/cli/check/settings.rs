@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::config::variables::{Given, Origin};
 use crate::config::{Config, StreamConfig};
 
+/// Flags that are no settings of a worker.
+const OWN: [&str; 3] = ["help", "json", "version"];
 /// Flags whose values are nobody's business.
 const SECRET: [&str; 4] = ["external-id", "password", "secret", "token"];
 const HIDDEN: &str = "(hidden)";
@@ -33,7 +35,7 @@ pub(super) enum From {
     Variable,
     /// The settings file.
     File,
-    /// The variables and files of AWS, or the instance.
+    /// As the clients of AWS found it.
     Aws,
     Default,
 }
@@ -43,7 +45,7 @@ pub(super) fn effective(given: &[Given], config: &Config, region: Option<String>
     let of_streams = ["stream", "stream-role", "transform", "landing", "errors", "initial-position"];
     let file = config.streams.file.as_ref().map(|file| file.display().to_string());
     let mut all = Vec::new();
-    for given in given.iter().filter(|given| given.flag != "json") {
+    for given in given.iter().filter(|given| !OWN.contains(&given.flag.as_str())) {
         if file.is_none() || !of_streams.contains(&given.flag.as_str()) {
             all.push(one(given, config, region.as_deref()));
             continue;

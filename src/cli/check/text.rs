@@ -38,7 +38,7 @@ fn settings(settings: &[Setting], out: &mut String) {
             let from = match (setting.from, setting.source.as_deref()) {
                 (From::Flag, _) => "flag",
                 (From::Variable | From::File, source) => source.unwrap_or("-"),
-                (From::Aws, _) => "AWS variable, profile or instance",
+                (From::Aws, _) => "as the AWS clients found it",
                 (From::Default, _) => "default",
             };
             let value = setting.value.as_deref().unwrap_or("-");

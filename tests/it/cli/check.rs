@@ -358,6 +358,8 @@ async fn settings_are_shown_with_where_they_come_from_and_secrets_never() {
         ("--application", "kinetide-trades"),
         ("--stream-role", "arn:aws:iam::111122223333:role/reader"),
         ("--kinesis-endpoint", &endpoint),
+        ("--lake", "s3://lake/raw"),
+        ("--s3-endpoint", "http://me:pass-secret@127.0.0.1:1"),
     ];
     let mut all = arguments(&stage, &more);
     let at = all.iter().position(|word| word == "--stream").unwrap();
@@ -393,6 +395,9 @@ async fn settings_are_shown_with_where_they_come_from_and_secrets_never() {
     assert_eq!((&from_flag["value"], &from_flag["from"]), (&json!("crypto-transactions"), &json!("flag")));
     assert_eq!((&in_file["value"], &in_file["from"]), (&json!("json"), &json!("file")));
     assert_eq!(in_file["source"], file);
+    let shown = found.json["settings"].as_array().unwrap().iter().map(|each| &each["setting"]);
+    assert!(shown.clone().all(|name| name != "help" && name != "version"), "only what is a setting");
+    found.says("lake s3://lake/raw", "endpoint", "failed", &["http://127.0.0.1:1: ", "refused"]);
     found.says("settings", "variables", "warning", &["KINETIDE_BATCHAGE", "did you mean"]);
 
     // Lines fit a terminal, but for words that are longer.
