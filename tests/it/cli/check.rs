@@ -231,7 +231,8 @@ async fn each_permission_that_is_missing_is_one_failed_item() {
     const READ: &str = "stream trades";
     let gated = Gated::new().await;
     gated.stage.table().ensure_exists().await.unwrap();
-    let cases: [(Service, &'static str, &[(&str, &str)]); 14] = [
+    type Case = (Service, &'static str, &'static [(&'static str, &'static str)]);
+    let cases: [Case; 14] = [
         (Service::Kinesis, "DescribeStreamSummary", &[(READ, "stream")]),
         (Service::Kinesis, "ListShards", &[(READ, "shards")]),
         (Service::Kinesis, "GetShardIterator", &[(READ, "reading")]),
