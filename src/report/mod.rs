@@ -164,6 +164,7 @@ pub(crate) struct OddReport {
 
 impl Report {
     /// False when it is not known whether there should be leases: there are none, and the stream did not answer.
+    #[cfg(feature = "cli")]
     pub(crate) fn looked(&self) -> bool {
         !self.leases.is_empty() || self.notes.is_empty()
     }
