@@ -18,7 +18,7 @@ pub struct Fleet {
     pub shards: u32,
 }
 
-/// Workers wanted: as many as bring the mean of the processors to [`CPU_TARGET`], and as can read what is read now; one at
+/// Workers wanted: as many as bring the mean of the processors to `CPU_TARGET`, and as can read what is read now; one at
 /// least, and no more than there are shards. `None` where neither the processors nor the reading are known.
 ///
 /// What is behind is no part of it: how far a worker can catch up depends on its processors, and shows there. The
