@@ -43,11 +43,8 @@ class Scene:
         self.kinetide, self.folder = kinetide, folder
         self.processes = Processes(folder)
         self.lake = folder / "lake"
-        server = self.processes.start(
-            "local", kinetide, "local", "--kinesis-port", "0", "--dynamodb-port", "0", "--stream", "trades:2", "--table",
-            f"{TABLE}:transaction_id", "--forward", f"{TABLE}:trades", "--json", stdout=subprocess.PIPE,
-        )  # fmt: skip
-        endpoints = json.loads(server.stdout.readline())
+        table = ("--table", f"{TABLE}:transaction_id", "--forward", f"{TABLE}:trades")
+        endpoints = self.processes.local(kinetide, "--stream", "trades:2", *table)
         os.environ.update(
             KINETIDE_KINESIS_ENDPOINT=endpoints["kinesis"], KINETIDE_DYNAMODB_ENDPOINT=endpoints["dynamodb"],
             KINETIDE_REGION=endpoints["region"], AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test",

@@ -250,13 +250,8 @@ def make(kinetide, folder):
         time.sleep(left)
     lake, logs = folder / "lake", folder / "logs"
     logs.mkdir(parents=True)
-    processes = Processes(logs)
-    try:
-        local = processes.start(
-            "local", kinetide, "local", "--kinesis-port", "0", "--dynamodb-port", "0", "--stream", "trades:2", "--json",
-            stdout=subprocess.PIPE,
-        )
-        endpoints = json.loads(local.stdout.readline())
+    with Processes(logs) as processes:
+        endpoints = processes.local(kinetide, "--stream", "trades:2")
         os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_REGION="us-east-1")
         worker = processes.start(
             "worker", kinetide, "run", "--stream", "trades", "--lake", str(lake), "--transform", "crypto-transactions",
@@ -274,11 +269,6 @@ def make(kinetide, folder):
         if worker.wait(timeout=60) != 0:
             raise SystemExit("the worker did not end well")
         replay(kinetide, folder)
-    except BaseException:
-        print(*processes.logs(), sep="\n", file=sys.stderr)
-        raise
-    finally:
-        processes.stop_all()
     made = {
         "records": len(changes.records),
         "rows": changes.rows,

@@ -341,11 +341,7 @@ class Fleet:
 
     def __init__(self, kinetide, folder, processes):
         self.kinetide, self.folder, self.processes = kinetide, folder, processes
-        servers = processes.start(
-            "local", kinetide, "local", "--kinesis-port", "0", "--dynamodb-port", "0", "--stream", "trades:4", "--json",
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-        endpoints = json.loads(servers.stdout.readline())
+        endpoints = processes.local(kinetide, "--stream", "trades:4")
         os.environ.update(
             KINETIDE_KINESIS_ENDPOINT=endpoints["kinesis"], KINETIDE_DYNAMODB_ENDPOINT=endpoints["dynamodb"],
             KINETIDE_REGION=endpoints["region"], KINETIDE_FAILOVER_TIME="10s",
@@ -447,8 +443,11 @@ def main():
     axe = arguments.axe.read_text()
     if arguments.pictures:
         arguments.pictures.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="kinetide-console-") as folder, sync_playwright() as playwright:
-        processes = Processes(Path(folder))
+    with (
+        tempfile.TemporaryDirectory(prefix="kinetide-console-") as folder,
+        sync_playwright() as playwright,
+        Processes(folder) as processes,
+    ):
         browser = None
         try:
             fleet = None if arguments.sources else Fleet(str(Path(arguments.kinetide).resolve()), Path(folder), processes)
@@ -466,12 +465,10 @@ def main():
                 check_no_leader(browser, server, fleet)
             print(f"the console in Chromium {browser.version}: a refresh with 1,000 shards takes {refresh:.0f} ms")
         except Wrong as wrong:
-            print("\n".join(processes.logs()), file=sys.stderr)
             sys.exit(str(wrong))
         finally:
             if browser:
                 browser.close()
-            processes.stop_all()
 
 
 if __name__ == "__main__":

@@ -222,13 +222,9 @@ def play(kinetide, production, ministack, folder, processes):
         if not list(unlike_the_template(image, container | {name: value})):
             sys.exit(f"{name}: {value} in the template is not noticed")
     aws_port, http = free_ports(2)
-    local = processes.start(
-        "local", kinetide, "local", "--kinesis-port", "0", "--dynamodb-port", "0", "--stream", "trades:2", "--region", REGION,
-        "--json", stdout=subprocess.PIPE,
-    )  # fmt: skip
+    endpoints = processes.local(kinetide, "--stream", "trades:2", "--region", REGION)
     os.environ |= {"GATEWAY_PORT": str(aws_port), "BIND_HOST": "127.0.0.1", "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0"}
     processes.start("ministack", ministack)
-    endpoints = json.loads(local.stdout.readline())
     until("ministack answers", lambda: answer(f"http://127.0.0.1:{aws_port}/")[0])
     s3 = boto3.client(
         "s3", endpoint_url=f"http://127.0.0.1:{aws_port}", region_name=REGION, aws_access_key_id="test",
@@ -331,14 +327,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="kinetide-image-") as folder:
         # Nobody but root could enter it otherwise.
         os.chmod(folder, 0o755)
-        processes = Processes(Path(folder))
-        try:
+        with Processes(folder) as processes:
             play(kinetide, production, ministack, Path(folder).resolve(), processes)
-        except BaseException:
-            print("\n".join(processes.logs()), file=sys.stderr)
-            raise
-        finally:
-            processes.stop_all()
 
 
 if __name__ == "__main__":

@@ -1,16 +1,27 @@
 """Processes that a check starts, and waiting for what they do."""
 
+import json
 import os
 import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 
 class Processes:
-    """What this script has started, stopped at the end by process id."""
+    """What this script has started, stopped at the end of `with` by process id; after a failure with the ends of the logs."""
 
     def __init__(self, folder):
-        self.folder, self.started = folder, []
+        self.folder, self.started, self.aws = Path(folder), [], None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is not None:
+            print(*self.logs(), sep="\n", file=sys.stderr)
+        self.stop_all()
 
     def start(self, name, *command, **options):
         log = open(self.folder / f"{name}.log", "wb")
@@ -18,6 +29,12 @@ class Processes:
         process = subprocess.Popen(command, stderr=log, env=environment, **({"stdout": log} | options))
         self.started.append(process)
         return process
+
+    def local(self, kinetide, *flags):
+        """Starts the embedded AWS on free ports, as `aws`; answers its endpoints and region."""
+        ports = ("--kinesis-port", "0", "--dynamodb-port", "0")
+        self.aws = self.start("local", kinetide, "local", *ports, *flags, "--json", stdout=subprocess.PIPE)
+        return json.loads(self.aws.stdout.readline())
 
     def stop_all(self):
         for process in self.started:

@@ -73,11 +73,7 @@ class Fleet:
 
     def __init__(self, kinetide, folder, processes):
         self.kinetide, self.folder, self.processes = kinetide, folder, processes
-        server = processes.start(
-            "local", kinetide, "local", "--kinesis-port", "0", "--dynamodb-port", "0", "--stream", "trades:4", "--json",
-            stdout=subprocess.PIPE,
-        )  # fmt: skip
-        self.endpoints = json.loads(server.stdout.readline())
+        self.endpoints = processes.local(kinetide, "--stream", "trades:4")
         os.environ.update(
             KINETIDE_KINESIS_ENDPOINT=self.endpoints["kinesis"], KINETIDE_DYNAMODB_ENDPOINT=self.endpoints["dynamodb"],
             KINETIDE_REGION=self.endpoints["region"], KINETIDE_FAILOVER_TIME="3s", AWS_EC2_METADATA_DISABLED="true",
@@ -262,39 +258,32 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("kinetide")
     kinetide = str(Path(arguments.parse_args().kinetide).resolve())
-    with tempfile.TemporaryDirectory(prefix="kinetide-runbooks-") as folder:
-        processes = Processes(Path(folder))
-        try:
-            fleet, wrong, played = None, [], 0
-            pages = sorted(PAGES.glob("*.md"), key=lambda path: (path.name in RESHARD, path.name in STOPPED, path.name))
-            for path in pages:
-                if fleet is None or path.name in RESHARD:
-                    processes.stop_all()
-                    fleet, restless = Fleet(kinetide, Path(tempfile.mkdtemp(dir=folder)), processes), True
-                if path.name in STOPPED:
-                    if fleet.workers:
-                        fleet.stop()
-                elif restless:
-                    fleet.calm(path.name)
-                page = Page(fleet, path)
-                restless = page.writes()
-                rows = fleet.rows()
-                if path.name == RESTORED:
-                    # Where the lake is, which the rows do not say any more.
-                    page.at = page.checkpoint()
-                    fleet.restore(fleet.backup)
-                wrong += page.play()
-                if path.name == RESTORED:
-                    fleet.restore(rows)
-                played += page.played
-            if wrong:
-                sys.exit("\n".join(wrong))
-            print(f"{played} commands of {len(pages)} pages run")
-        except BaseException:
-            print("\n".join(processes.logs()), file=sys.stderr)
-            raise
-        finally:
-            processes.stop_all()
+    with tempfile.TemporaryDirectory(prefix="kinetide-runbooks-") as folder, Processes(folder) as processes:
+        fleet, wrong, played = None, [], 0
+        pages = sorted(PAGES.glob("*.md"), key=lambda path: (path.name in RESHARD, path.name in STOPPED, path.name))
+        for path in pages:
+            if fleet is None or path.name in RESHARD:
+                processes.stop_all()
+                fleet, restless = Fleet(kinetide, Path(tempfile.mkdtemp(dir=folder)), processes), True
+            if path.name in STOPPED:
+                if fleet.workers:
+                    fleet.stop()
+            elif restless:
+                fleet.calm(path.name)
+            page = Page(fleet, path)
+            restless = page.writes()
+            rows = fleet.rows()
+            if path.name == RESTORED:
+                # Where the lake is, which the rows do not say any more.
+                page.at = page.checkpoint()
+                fleet.restore(fleet.backup)
+            wrong += page.play()
+            if path.name == RESTORED:
+                fleet.restore(rows)
+            played += page.played
+        if wrong:
+            sys.exit("\n".join(wrong))
+        print(f"{played} commands of {len(pages)} pages run")
 
 
 if __name__ == "__main__":

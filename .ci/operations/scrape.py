@@ -10,8 +10,6 @@ import argparse
 import json
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
@@ -114,7 +112,7 @@ def expressions():
             yield f"keda: {path.stem}", trigger["metadata"]["query"]
 
 
-def play(prometheus, processes, servers, workers, generate, calm):
+def play(prometheus, processes, workers, generate, calm):
     """Plays the run; gives when it began, when the trouble began, and when it ended."""
     began = time.time()
     until("workers are scraped", lambda: len(prometheus.now("kinetide_build_info")) == len(workers))
@@ -135,7 +133,7 @@ def play(prometheus, processes, servers, workers, generate, calm):
     until("they are read again", lambda: not prometheus.now("sum(kinetide_shards_not_read) > 0"))
     time.sleep(5)
     generator.kill()
-    servers.kill()
+    processes.aws.kill()
     until("the other worker is stalled", lambda: prometheus.now("kinetide_shard_stalled"))
     until("its calls fail", lambda: prometheus.now("kinetide_coordinator_trouble_seconds > 5"))
     time.sleep(3)
@@ -171,23 +169,13 @@ def main():
     arguments = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="kinetide-scrape-") as folder:
         folder = Path(folder)
-        processes = Processes(folder)
-        try:
+        with Processes(folder) as processes:
             run(arguments, folder, processes)
-        except BaseException:
-            print("\n".join(processes.logs()), file=sys.stderr)
-            raise
-        finally:
-            processes.stop_all()
 
 
 def run(arguments, folder, processes):
     kinetide = str(Path(arguments.kinetide).resolve())
-    servers = processes.start(
-        "local", kinetide, "local", "--kinesis-port", "0", "--dynamodb-port", "0", "--stream", "trades:3", "--json",
-        stdout=subprocess.PIPE,
-    )
-    endpoints = json.loads(servers.stdout.readline())
+    endpoints = processes.local(kinetide, "--stream", "trades:3")
     own, first, second = free_ports(3)
     workers = {}
     for port in (first, second):
@@ -224,7 +212,7 @@ def run(arguments, folder, processes):
             "--kinesis-endpoint", endpoints["kinesis"], "--records", "1000000", "--rate", "300", "--bad-rate", "0.02",
         )  # fmt: skip
 
-    began, trouble, ended = play(prometheus, processes, servers, workers, generate, arguments.calm)
+    began, trouble, ended = play(prometheus, processes, workers, generate, arguments.calm)
     count = judge(prometheus, began, ended)
     print(f"{count} expressions run on {ended - began:.0f} s of scraped data, {len(EMPTY)} of them rightly find nothing")
     if arguments.pictures:
