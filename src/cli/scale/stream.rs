@@ -70,7 +70,7 @@ impl Stream {
         let call = self.client.describe_stream_summary().of(&self.address);
         let answer = call.send().await.map_err(|error| match error.code() {
             Some("ResourceNotFoundException") => {
-                anyhow!("stream {}: does not exist; check --stream, --region and the account", self.address)
+                anyhow!("stream {}: does not exist; {}", self.address, self.address.check())
             }
             _ => anyhow!("stream {}: {}", self.address, explain(&error)),
         })?;
