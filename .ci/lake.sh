@@ -24,7 +24,7 @@ install_lake_tools() {
       "sqlfluff==$sqlfluff" "sqlglot==$sqlglot" "duckdb==$duckdb" "pyarrow==$pyarrow"
 }
 
-# Columns, grammar, folders, results. Hive's parser is in the jars of Spark.
+# Columns, grammar, folders, results, and what Quick Sight shows of it. Hive's parser is in the jars of Spark.
 check_athena() {
   local kinetide=$PWD/target/release/kinetide made=$work/lake spark
   spark=$("$readers" -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "jars")')
@@ -33,5 +33,6 @@ check_athena() {
   timeout 120 "$lake_python" "$ci/lake/make.py" "$kinetide" "$made"
   timeout 60 "$lake_python" "$ci/lake/projection.py" "$made/lake"
   timeout 300 "$lake_python" "$ci/lake/grammar.py" "$spark"
+  timeout 120 "$lake_python" "$ci/lake/visuals.py" "$made"
   timeout 600 "$lake_python" "$ci/lake/results.py" "$made" "$trino_jars"
 }

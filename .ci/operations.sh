@@ -101,6 +101,11 @@ check_scrape() {
   timeout 300 "$operations" "$ci/operations/scrape.py" "$PWD/target/release/kinetide" "$prometheus"
 }
 
+# Definitions of Quick Sight; what they show of a lake is looked at where the lake is.
+check_quicksight() {
+  timeout 300 "$operations" "$ci/operations/quicksight.py"
+}
+
 # The templates, then what they deploy on an emulator, with a worker that runs with the settings of the task.
 check_templates() {
   timeout 300 "$operations" "$ci/operations/templates.py"
@@ -145,7 +150,7 @@ check_terraform() {
 check_operations() {
   local part failed=0 pids=()
   export PYTHONDONTWRITEBYTECODE=1
-  for part in alerts dashboards keda templates deploy scrape runbooks console terraform; do
+  for part in alerts dashboards keda templates quicksight deploy scrape runbooks console terraform; do
     "check_$part" >"$work/operations-$part.log" 2>&1 &
     pids+=("$!:$part")
   done

@@ -6,6 +6,8 @@ from pathlib import Path
 from cfnlint.decode import cfn_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+# By name: each lies beside what it deploys.
+TEMPLATES = {path.name: path for folder in ("ecs", "quicksight") for path in sorted((ROOT / folder).glob("*.yaml"))}
 PSEUDO = {
     "AWS::Partition": "aws",
     "AWS::Region": "eu-north-1",
@@ -17,7 +19,7 @@ NOTHING = object()
 
 
 def load(name):
-    return cfn_yaml.load(str(ROOT / "ecs" / name))
+    return cfn_yaml.load(str(TEMPLATES[name]))
 
 
 def text(value):

@@ -15,7 +15,7 @@ import botocore.session
 import cfn_guard_rs
 from botocore import xform_name
 from botocore.validate import ParamValidator
-from cloudformation import DATA, FAULTS, ROOT, SERVICE, stacks
+from cloudformation import DATA, FAULTS, ROOT, SERVICE, TEMPLATES, stacks
 
 HERE = Path(__file__).parent
 RUNBOOKS = "https://github.com/kinetide/kinetide/blob/main/"
@@ -284,7 +284,7 @@ def data(place, stack):
 
 def explained(name):
     """Each statement of a role has a line that says what it is for."""
-    lines = (ROOT / "ecs" / name).read_text().splitlines()
+    lines = TEMPLATES[name].read_text().splitlines()
     for number, line in enumerate(lines):
         if line.strip().startswith("- Sid:") and not lines[number - 1].strip().startswith("#"):
             yield f"{name}, line {number + 1}: {line.strip()} is not explained"
