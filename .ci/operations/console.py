@@ -22,6 +22,7 @@ from pathlib import Path
 
 import console_states as states
 from console_standin import Standin, from_sources, from_worker
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
 from processes import Processes, free_ports, until
 
@@ -35,6 +36,8 @@ FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 PICTURE_BYTES_MAX = 100 * 1024
 # The page asks so often: with 1,000 shards it must be done long before. How long it takes is printed.
 REFRESH_MS = 5000
+# The token of one of the workers.
+TOKEN = "correct-horse-battery-staple"
 # What the browser says when a request fails on purpose.
 FAILED = re.compile(r"^Failed to load resource: ")
 
@@ -51,10 +54,14 @@ def must(condition, what):
 class Console:
     """The page in a browser of its own, which notes what must not happen."""
 
-    def __init__(self, browser, address, size=DESK, dark=False):
+    def __init__(self, browser, address, size=DESK, dark=False, token=None):
         self.address, self.wrong, self.asked = address, [], set()
         options = {"width": size[0], "height": size[1]}
-        self.context = browser.new_context(viewport=options, color_scheme="dark" if dark else "light", reduced_motion="reduce")
+        # As who types the token where the browser asks for a password.
+        password = {"username": "", "password": token} if token else None
+        self.context = browser.new_context(
+            viewport=options, color_scheme="dark" if dark else "light", reduced_motion="reduce", http_credentials=password
+        )
         self.page = self.context.new_page()
         self.page.on("console", lambda said: FAILED.match(said.text) or self.wrong.append(f"the browser says: {said.text}"))
         self.page.on("pageerror", lambda error: self.wrong.append(f"an error in the script: {error}"))
@@ -346,17 +353,19 @@ class Fleet:
             KINETIDE_KINESIS_ENDPOINT=endpoints["kinesis"], KINETIDE_DYNAMODB_ENDPOINT=endpoints["dynamodb"],
             KINETIDE_REGION=endpoints["region"], KINETIDE_FAILOVER_TIME="10s",
         )  # fmt: skip
-        self.workers, self.addresses = {}, {}
-        self.start("w-1")
-        self.start("w-2")
+        self.workers, self.addresses, self.tokens = {}, {}, {"w-1": None, "w-2": TOKEN}
+        for worker in self.tokens:
+            self.start(worker)
         processes.start("generate", kinetide, "generate", "--stream", "trades", "--records", "100000", "--rate", "100", "--bad-rate", "0.02")
         until("each worker reads two shards", lambda: sorted(self.owners()) == ["w-1", "w-1", "w-2", "w-2"], 120)
 
     def start(self, worker):
         (port,) = free_ports(1)
         self.addresses[worker] = f"http://127.0.0.1:{port}"
+        token = self.tokens[worker]
+        environment = [f"KINETIDE_HTTP_TOKEN={token}"] if token else []
         self.workers[worker] = self.processes.start(
-            worker, self.kinetide, "run", "--stream", "trades", "--lake", str(self.folder / "lake"), "--transform",
+            worker, "env", *environment, self.kinetide, "run", "--stream", "trades", "--lake", str(self.folder / "lake"), "--transform",
             "crypto-transactions", "--batch-age", "1s", "--leases-max", "2", "--http", f"127.0.0.1:{port}", "--worker-id", worker,
         )  # fmt: skip
 
@@ -374,8 +383,14 @@ class Fleet:
         return [lease["owner"] or "" for lease in self.leases().get("leases", []) if lease["state"] == "read"]
 
     def get(self, worker, path):
-        with urllib.request.urlopen(self.addresses[worker] + path, timeout=20) as response:
+        request = urllib.request.Request(self.addresses[worker] + path)
+        if token := self.tokens[worker]:
+            request.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(request, timeout=20) as response:
             return json.load(response)
+
+    def console(self, browser, worker):
+        return Console(browser, self.addresses[worker], token=self.tokens[worker])
 
 
 def members(json_):
@@ -390,7 +405,7 @@ def check_workers(browser, fleet):
     """Healthy, then a worker dies and nobody has room, then nobody leads, each as running workers say it."""
     # Whichever worker is asked, the fleet is the same.
     for worker in ("w-1", "w-2"):
-        console = Console(browser, fleet.addresses[worker])
+        console = fleet.console(browser, worker)
         console.shows("ok", "Healthy", 60)
         until("the page says who leads", lambda: f"{fleet.leader()} leads" in console.text("#figures"), 60)
         must(console.page.locator("#workers tbody tr").count() == 2, "two workers")
@@ -405,7 +420,7 @@ def check_workers(browser, fleet):
         must(not differs, f"tests/fixtures/console/{name}.json is not what a worker says today: {sorted(differs)}")
     for one in (states.lease(1, "w", 1), states.worker("w", 1)):
         must(set(one) <= members(asked), f"the made-up answers have more: {set(one) - members(asked)}")
-    console = Console(browser, fleet.addresses[leader])
+    console = fleet.console(browser, leader)
     fleet.kill(follower)
     console.page.wait_for_selector("#problems:not([hidden]) h3", timeout=90000)
     reasons = {lease["reason"].replace("_", " ") for lease in fleet.leases()["leases"] if lease["state"] == "not_read"}
@@ -416,6 +431,22 @@ def check_workers(browser, fleet):
     console.page.wait_for_selector(f'.banner :text("Worker {leader} does not answer.")', timeout=60000)
     console.shows("unknown", "Unknown")
     console.close()
+
+
+def check_token(browser, fleet):
+    """Without the token, or with another, there is no page and no answer."""
+    for password in (None, TOKEN[:-1]):
+        context = browser.new_context(http_credentials={"username": "", "password": password} if password else None)
+        page = context.new_page()
+        for path in ("/", "/api/status", "/app.js"):
+            # A browser that was refused a password shows a page of its own.
+            try:
+                status = page.goto(fleet.addresses["w-2"] + path).status
+            except PlaywrightError as error:
+                must("ERR_INVALID_AUTH_CREDENTIALS" in error.message, error.message)
+                status = 401
+            must(status == 401, f"{path} answers {status} to who has not the token")
+        context.close()
 
 
 def check_no_leader(browser, server, fleet):
@@ -461,6 +492,7 @@ def main():
             check_names(browser, server)
             check_keyboard(browser, server)
             if fleet:
+                check_token(browser, fleet)
                 check_workers(browser, fleet)
                 check_no_leader(browser, server, fleet)
             print(f"the console in Chromium {browser.version}: a refresh with 1,000 shards takes {refresh:.0f} ms")

@@ -1,13 +1,15 @@
 //! The fleet as a running worker shows it to whoever asks.
 //!
 //! The lease table is read when somebody asks, for all who ask at the same time, and not more often than every few seconds.
-//! While somebody goes on asking, what was seen adds up as in `kinetide leases --watch`; after a pause it begins anew.
+//! For a while after the last question it is read on, so that what was seen adds up as in `kinetide leases --watch` for
+//! somebody who asks now and then; after a pause it begins anew.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -24,6 +26,8 @@ use crate::telemetry::http::FleetReport;
 const EVERY: Duration = Duration::from_secs(3);
 /// A larger table is read less often: a read costs capacity that the workers need.
 const ROWS_PER_SECOND: u32 = 1000;
+/// For so long after a question the reads go on: three refreshes of the console.
+const READ_ON: Duration = Duration::from_secs(15);
 /// A read has this long.
 const READ_MAX: Duration = Duration::from_secs(10);
 /// Who asks first waits for the second look, which shows who renews, but not longer than this.
@@ -85,9 +89,7 @@ impl Live {
         let since = Instant::now();
         let mut seen = self.seen.subscribe();
         let fresh = |seen: &Option<Sighting>| seen.as_ref().is_some_and(|seen| seen.fresh_until > since);
-        if !fresh(&seen.borrow()) {
-            self.asked.notify_one();
-        }
+        self.asked.notify_one();
         let answer = timeout(ANSWER_MAX, seen.wait_for(fresh)).await;
         match answer {
             Ok(Ok(seen)) => seen.as_ref().expect("it is fresh").report.clone(),
@@ -104,8 +106,20 @@ impl Live {
     async fn read_on(&self) {
         let mut eyes: Option<Eyes> = None;
         let mut failing_since: Option<i64> = None;
+        let mut asked_at: Option<Instant> = None;
         loop {
-            self.asked.notified().await;
+            let reads_on = asked_at.is_some_and(|asked_at| asked_at.elapsed() < READ_ON);
+            let asked = self.asked.notified();
+            if reads_on {
+                if asked.now_or_never().is_some() {
+                    asked_at = Some(Instant::now());
+                }
+            } else {
+                asked.await;
+                asked_at = Some(Instant::now());
+                // What was not looked at for so long may have lived and died meanwhile.
+                eyes.take_if(|eyes| eyes.observer.now.elapsed() >= self.settings.failover);
+            }
             let began = Instant::now();
             let read = self.look(&mut eyes).await;
             let pause = match &read {
@@ -129,9 +143,7 @@ impl Live {
     async fn look(&self, eyes: &mut Option<Eyes>) -> Result<(Bytes, usize), String> {
         let listers = (self.settings.streams)();
         let names: Vec<StreamId> = listers.iter().map(|(stream, _)| stream.clone()).collect();
-        // What was not looked at for so long may have lived and died meanwhile.
-        let known = eyes
-            .take_if(|eyes| eyes.streams == names && eyes.observer.now.elapsed() < self.settings.failover);
+        let known = eyes.take_if(|eyes| eyes.streams == names);
         let begins = known.is_none();
         let eyes = eyes.insert(known.unwrap_or_else(|| Eyes {
             observer: Observer::new(Arc::clone(&self.settings.table), listers, self.settings.failover),
@@ -184,6 +196,8 @@ mod tests {
     use crate::shard::{Checkpoint, ListError, Shard, ShardId};
 
     const FAILOVER: Duration = Duration::from_secs(10);
+    /// As the console asks.
+    const REFRESH: Duration = Duration::from_secs(5);
 
     fn shard() -> Shard {
         Shard {
@@ -215,6 +229,10 @@ mod tests {
     }
 
     async fn scene() -> Scene {
+        scene_with(FAILOVER).await
+    }
+
+    async fn scene_with(failover: Duration) -> Scene {
         let table = Arc::new(MemoryLeaseTable::new());
         let owner = Some(WorkerId::new("a"));
         table.create(&Lease { owner, ..Lease::new(&shard(), Checkpoint::TrimHorizon) }).await.unwrap();
@@ -222,7 +240,7 @@ mod tests {
         let listed: Arc<dyn ShardLister> = Arc::clone(&lister) as _;
         let live = Live::new(LiveSettings {
             application: "app".to_owned(),
-            failover: FAILOVER,
+            failover,
             table: Arc::clone(&table) as _,
             streams: Box::new(move || vec![(StreamId::named("trades"), Arc::clone(&listed))]),
         });
@@ -231,7 +249,7 @@ mod tests {
         let renewed = Arc::clone(&table);
         tasks.spawn(async move {
             loop {
-                sleep(Duration::from_secs(3)).await;
+                sleep(failover / 3).await;
                 for row in renewed.rows() {
                     let _ = renewed.write(&row, &LeaseWrite::Renew { kbps: None, caught_up: None }).await;
                 }
@@ -288,7 +306,8 @@ mod tests {
         sleep(Duration::from_secs(30)).await;
         assert_eq!(scene.ask().await.1["since"], since);
         scene.table.set_faults(None);
-        sleep(EVERY).await;
+        // The last read that failed has its time, and is shown for a while.
+        sleep(READ_MAX + EVERY).await;
         let (read, report) = scene.ask().await;
         assert!(read && report["leases"][0]["state"] == "read", "{report}");
     }
@@ -310,5 +329,30 @@ mod tests {
         let (_, report) = scene.ask().await;
         assert_eq!(report["leases"][0]["state"], "not_read", "{report}");
         assert_eq!(report["leases"][0]["reason"], "owner_silent");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_owner_is_seen_by_who_asks_less_often_than_the_failover_time() {
+        let mut scene = scene_with(Duration::from_secs(2)).await;
+        for _ in 0..4 {
+            assert_eq!(scene.ask().await.1["leases"][0]["state"], "read");
+            sleep(REFRESH).await;
+        }
+        scene._tasks.abort_all();
+        scene._tasks.spawn(Arc::clone(&scene.live).run(CancellationToken::new()));
+        for _ in 0..3 {
+            scene.ask().await;
+            sleep(REFRESH).await;
+        }
+        let (_, report) = scene.ask().await;
+        assert_eq!(report["leases"][0]["reason"], "owner_silent", "{report}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_reads_long_after_the_last_question() {
+        let scene = scene().await;
+        scene.ask().await;
+        sleep(Duration::from_secs(3600)).await;
+        assert_eq!(scene.lister.0.load(Ordering::Relaxed), 1, "who reads lists the stream every half minute");
     }
 }

@@ -152,3 +152,37 @@ async fn read(about: &str, source: &KinesisSource, shards: &[Shard]) -> Item {
         Err(late) => Item::failed(about, ITEM, late),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kinesis::primitives::DateTime;
+    use aws_sdk_kinesis::types::{RecordDistributionStrategy, StreamStatus};
+
+    use super::*;
+    use crate::cli::check::report::Verdict;
+
+    #[test]
+    fn who_needs_an_order_is_warned_of_a_stream_that_has_none() {
+        let described = |strategy| {
+            let stream = StreamDescriptionSummary::builder()
+                .stream_name("trades")
+                .stream_arn("arn:aws:kinesis:us-east-1:123456789012:stream/trades")
+                .stream_status(StreamStatus::Active)
+                .retention_period_hours(24)
+                .stream_creation_timestamp(DateTime::from_secs(0))
+                .set_enhanced_monitoring(Some(Vec::new()))
+                .open_shard_count(1)
+                .record_distribution_strategy(strategy);
+            described("stream trades", &stream.build().unwrap())
+        };
+        let auto = described(RecordDistributionStrategy::Auto);
+        assert!(matches!(auto.verdict, Verdict::Warning), "{}", auto.text);
+        assert!(
+            auto.text.contains("record distribution AUTO") && auto.text.contains("ordering key"),
+            "{}",
+            auto.text
+        );
+        let by_key = described(RecordDistributionStrategy::UserPartitionKey);
+        assert!(matches!(by_key.verdict, Verdict::Ok), "{}", by_key.text);
+    }
+}
