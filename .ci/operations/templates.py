@@ -297,7 +297,7 @@ CLI_OPTIONS = {"query", "output", "region", "profile"}
 
 def typed():
     """Commands of the AWS CLI in documents that nobody could type."""
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "quicksight" / "README.md"]:
         text = path.read_text().replace("\\\n", " ")
         for command in re.findall(r"^aws [^\n]+", text, re.MULTILINE) + re.findall(r"`(aws [a-z]+ [a-z-]+)[^`]*`", text):
             words = command.split(" | ")[0].split()

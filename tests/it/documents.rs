@@ -11,8 +11,8 @@ use kinetide::internals::transform::ErrorCode;
 use super::tidy::{assert_none, read, root, texts, words};
 
 /// Where Markdown is.
-const PLACES: [&str; 8] =
-    ["README.md", "CHANGELOG.md", "docs", "athena", "benches", "dashboards", "ecs", ".ci"];
+const PLACES: [&str; 9] =
+    ["README.md", "CHANGELOG.md", "docs", "athena", "benches", "dashboards", "ecs", "quicksight", ".ci"];
 
 /// Flags of other programs that documents mention.
 const FOREIGN_FLAGS: [&str; 14] = [

@@ -194,6 +194,7 @@ const ROOT: &[&str] = &[
     "image",
     "loadtest",
     "proptest-regressions",
+    "quicksight",
     "src",
     "target",
     "tests",
