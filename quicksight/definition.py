@@ -108,7 +108,8 @@ def filter_of(sheet, each):
     else:
         everything = {"MatchOperator": "CONTAINS", "SelectAllOptions": "FILTER_ALL_VALUES"}
         one = {"CategoryFilter": plain | {"Configuration": {"FilterListConfiguration": everything}}}
-    scope = {"SheetId": identifier(sheet["name"]), "Scope": "ALL_VISUALS"}
+    shown = [identifier(visual["title"]) for visual in sheet["visuals"] if visual["data"] == each["data"]]
+    scope = {"SheetId": identifier(sheet["name"]), "Scope": "SELECTED_VISUALS", "VisualIds": shown}
     return {
         "FilterGroupId": filter_id(sheet, each),
         "Filters": [one],

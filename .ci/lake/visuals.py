@@ -127,17 +127,17 @@ def statement(definition, template, visual, where=""):
         groups.append(str(len(shown)))
     view = data_sets(template)[arns[data].rsplit("/", 1)[1]][0]
     grouped = f" GROUP BY {', '.join(groups)}" if groups else ""
-    return data, names, f"SELECT {', '.join(shown)} FROM spice.{view}{where}{grouped}"
+    return names, f"SELECT {', '.join(shown)} FROM spice.{view}{where}{grouped}"
 
 
-def period(definition, sheet, data, now):
-    """What filters of the sheet leave of a data set until a reader chooses, at a time."""
+def period(definition, visual, now):
+    """What filters leave for a visual until a reader chooses, at a time."""
     left = []
     for group in definition["FilterGroups"]:
         (scope,) = group["ScopeConfiguration"]["SelectedSheets"]["SheetVisualScopingConfigurations"]
         for one in (each["RelativeDatesFilter"] for each in group["Filters"] if "RelativeDatesFilter" in each):
             assert one["TimeGranularity"] == "DAY" and one["RelativeDateType"] == "LAST", one
-            if scope["SheetId"] == sheet["SheetId"] and one["Column"]["DataSetIdentifier"] == data:
+            if visual["VisualId"] in scope["VisualIds"]:
                 since = now - timedelta(days=one["RelativeDateValue"])
                 left.append(f"{quoted(one['Column']['ColumnName'])} > TIMESTAMP '{since.isoformat(' ')}'")
     return " WHERE " + " AND ".join(left) if left else ""
@@ -153,13 +153,13 @@ def rows(found):
     return sorted(([cell(value) for value in row] for row in found), key=str)
 
 
-def check_visual(definition, template, sheet, visual, query, duck, now):
+def check_visual(definition, template, visual, query, duck, now):
     """`query`: the columns and rows of its query."""
-    data, names, asked = statement(definition, template, visual)
+    names, asked = statement(definition, template, visual)
     try:
         found = rows(duck.connection.execute(asked).fetchall())
-        where = period(definition, sheet, data, now)
-        seen = duck.connection.execute(statement(definition, template, visual, where)[2]).fetchall()
+        where = period(definition, visual, now)
+        seen = duck.connection.execute(statement(definition, template, visual, where)[1]).fetchall()
     except duckdb.Error as error:
         raise Fault(str(error).splitlines()[0]) from None
     at = [list(query[0]).index(QUERY_NAMES.get(name, name)) for name in names]
@@ -177,7 +177,7 @@ def check(template, queries, duck, now):
     for sheet in definition["Sheets"]:
         for (visual,) in (each.values() for each in sheet["Visuals"]):
             try:
-                check_visual(definition, template, sheet, visual, queries[visual["Title"]["FormatText"]["PlainText"]], duck, now)
+                check_visual(definition, template, visual, queries[visual["Title"]["FormatText"]["PlainText"]], duck, now)
             except Fault as fault:
                 yield f"{visual['VisualId']}: {fault}"
 

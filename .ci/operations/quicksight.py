@@ -230,9 +230,7 @@ def sheets(place, definition):
     for several in (ids, [one["FilterId"] for one in filters], [one["FilterGroupId"] for one in definition["FilterGroups"]]):
         for one in repeated(several):
             yield f"{place}: {one} is there twice"
-    scoped = {node["SheetId"] for node in nodes(definition["FilterGroups"]) if "SheetId" in node}
-    for one in sorted(scoped - {sheet["SheetId"] for sheet in definition["Sheets"]}):
-        yield f"{place}: a filter is for the sheet {one}, which is not there"
+    yield from scopes(place, definition)
     for one in controls:
         if one["SourceFilterId"] not in [each["FilterId"] for each in filters]:
             yield f"{place}: {one['FilterControlId']} is for no filter"
@@ -249,6 +247,25 @@ def sheets(place, definition):
             named = {node["FieldId"] for node in nodes(visual["ChartConfiguration"]) if "FieldId" in node}
             for one in sorted(named - own):
                 yield f"{where}: sorts or colours by {one}, which it does not show"
+
+
+def scopes(place, definition):
+    """A filter is for the visuals of its data set, of a sheet: Quick Sight refuses it for others."""
+    shown = {
+        (sheet["SheetId"], data): sorted({visual["VisualId"] for visual in visuals(sheet) for one in sources(visual) if one == data})
+        for sheet in definition["Sheets"]
+        for data in {one["Identifier"] for one in definition["DataSetIdentifierDeclarations"]}
+    }
+    for group in definition["FilterGroups"]:
+        for scope in group["ScopeConfiguration"]["SelectedSheets"]["SheetVisualScopingConfigurations"]:
+            for data in sources(group["Filters"]):
+                if sorted(scope["VisualIds"]) != shown.get((scope["SheetId"], data)):
+                    yield f"{place}: {group['FilterGroupId']} is not for the visuals of {data} in {scope['SheetId']}"
+
+
+def sources(value):
+    """The data sets of its fields."""
+    return {field["Column"]["DataSetIdentifier"] for _, field in fields(value)}
 
 
 def layout(place, sheet):
@@ -355,7 +372,8 @@ PLANTED = [
     ("overlaps", 20, *SHEET, "Layouts", 0, "Configuration", "GridLayout", "Elements", 1, "ColumnSpan"),
     ("37 is out of range", 37, *SHEET, "Layouts", 0, "Configuration", "GridLayout", "Elements", 1, "ColumnSpan"),
     ("is for no filter", "other", *SHEET, "FilterControls", 0, "Dropdown", "SourceFilterId"),
-    ("is for the sheet other", "other", *DEFINITION, "FilterGroups", 0, "ScopeConfiguration", "SelectedSheets", "SheetVisualScopingConfigurations", 0, "SheetId"),
+    ("is not for the visuals of trades in other", "other", *DEFINITION, "FilterGroups", 0, "ScopeConfiguration", "SelectedSheets", "SheetVisualScopingConfigurations", 0, "SheetId"),
+    ("is not for the visuals of trades in trades", ["volatility"], *DEFINITION, "FilterGroups", 0, "ScopeConfiguration", "SelectedSheets", "SheetVisualScopingConfigurations", 0, "VisualIds"),
     ("is a DECIMAL, not for a CategoryFilter", "quantity", *DEFINITION, "FilterGroups", 0, "Filters", 0, "CategoryFilter", "Column", "ColumnName"),
     ("does not match ^#[A-F0-9]{6}$", "#3b7dd8", "Theme", "Properties", "Configuration", "UIColorPalette", "Accent"),
     ("no set of Quick Sight", ["quicksight:DescribeDashboard"], "Dashboard", "Properties", "Permissions", 1, "Actions"),
