@@ -1,5 +1,5 @@
-"""What the dashboard of quicksight/ shows of the lake of make.py: columns of its data sets are columns of the views, and each visual
-has the figures of its query in athena/queries/dashboard/, and is not blank.
+"""What the dashboard of quicksight/ shows of the lake of make.py: columns of its data sets are columns of the views; each visual has
+the figures of its query in athena/queries/dashboard/, and is not blank; an incremental refresh leaves no row twice.
 
 Usage: visuals.py FOLDER_OF_MAKE
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import ddl
 import duckdb
+import refreshes
 import sqlglot
 import yaml
 from results import duck_of, view_texts
@@ -232,6 +233,7 @@ def main(folder):
         found = list(check(changed(template, value, *path), queries, duck, now))
         if not any(said in fault for fault in found):
             wrong.append(f"nothing says {said!r} of a planted fault: {found}")
+    wrong += refreshes.check(template, duck.connection)
     if wrong:
         raise SystemExit("\n".join(wrong))
     print(f"{len(queries)} visuals of Quick Sight have the figures of their queries, none is blank; {len(PLANTED)} planted faults noticed")
