@@ -1,5 +1,5 @@
 """Checks quicksight/: cfn-lint, cfn-guard, the models of the API, and all that refers to something else. What the columns are and
-what the visuals count is for .ci/lake/quicksight.py.
+what the visuals count is for .ci/lake/visuals.py.
 
 Usage: quicksight.py
 """
