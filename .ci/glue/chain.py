@@ -21,6 +21,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import session
+from compacting import compaction_job
 from scene import Scene, column, until
 from session import ROOT
 
@@ -588,7 +589,7 @@ def main(kinetide, jar):
             print(f"  [killed: {time.time() - at:.0f} s]", flush=True)
             chain.spark = session.spark_session(jar)
             for step in (first_state, nothing_new, changes, second_state, repeats, bad_objects, changed_type, died_between,
-                         aggregate, other_reader, limits, bookmark, catalog, readme, controls, metrics, partitions):  # fmt: skip
+                         aggregate, other_reader, limits, bookmark, catalog, readme, controls, metrics, partitions, compaction_job):  # fmt: skip
                 at = time.time()
                 step(chain)
                 print(f"  [{step.__name__}: {time.time() - at:.0f} s]", flush=True)
