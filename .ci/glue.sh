@@ -30,6 +30,6 @@ install_glue_packages() {
 check_glue() (
   export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$glue_packages
   timeout 60 "$readers" "$ci/glue/parity.py" "$PWD/target/release/kinetide"
-  timeout 180 "$readers" "$ci/glue/compacting.py" "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
+  timeout 180 "$readers" "$ci/glue/compacting.py" steps "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
   timeout 900 "$readers" "$ci/glue/chain.py" "$PWD/target/release/kinetide" "$hudi_jar"
 )

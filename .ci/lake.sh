@@ -24,13 +24,15 @@ install_lake_tools() {
       "sqlfluff==$sqlfluff" "sqlglot==$sqlglot" "duckdb==$duckdb" "pyarrow==$pyarrow"
 }
 
-# Columns, grammar, folders, results, and what Quick Sight shows of it. Hive's parser is in the jars of Spark.
+# Columns, grammar, folders, results, and what Quick Sight shows of it. Hive's parser is in the jars of Spark; the job that
+# compacts needs the packages of Glue.
 check_athena() {
   local kinetide=$PWD/target/release/kinetide made=$work/lake spark
   spark=$("$readers" -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "jars")')
   export PYTHONDONTWRITEBYTECODE=1
   timeout 60 "$lake_python" "$ci/lake/tables.py" "$kinetide"
   timeout 120 "$lake_python" "$ci/lake/make.py" "$kinetide" "$made"
+  PYTHONPATH=$glue_packages timeout 60 "$readers" "$ci/glue/compacting.py" lake "$made/lake"
   timeout 60 "$lake_python" "$ci/lake/projection.py" "$made/lake"
   timeout 300 "$lake_python" "$ci/lake/grammar.py" "$spark"
   timeout 120 "$lake_python" "$ci/lake/visuals.py" "$made"

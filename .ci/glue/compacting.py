@@ -1,6 +1,7 @@
 """The compaction job without Spark: killed at every step, two runs at once, late and bad objects, a bucket in S3.
 
-Usage: compacting.py MINISTACK
+compacting.py steps MINISTACK   all of that
+compacting.py lake LAKE         compacts a lake of landing/transactions into compacted/transactions
 """
 
 import collections
@@ -11,6 +12,7 @@ import http.client
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -27,6 +29,7 @@ import checks
 import compact
 import compaction
 import objects
+from botocore.stub import ANY, Stubber
 from processes import Processes, free_ports, until
 
 HOURS = [f"year=2026/month=01/day=05/hour={hour:02}" for hour in (3, 4)]
@@ -432,11 +435,44 @@ def compaction_job(chain):
     print(f"{taken} landing objects are {left} compacted ones, line by line")
 
 
+def guide():
+    """What COMPACTION.md says of arguments and metrics is so."""
+    text = (ROOT / "glue/COMPACTION.md").read_text()
+    arguments = dict(re.findall(r"^\| `([a-z_]+)` \| (\S+) \|", text, re.MULTILINE))
+    assert arguments == dict.fromkeys(compact.NEEDED[1:], "–") | {k: v or "none" for k, v in compact.OPTIONAL.items()}, arguments
+    counts = {"objects": 0, "rows": 0, "waiting": 0, "refused": {}, "oldest_waiting_seconds": 0}
+    names = {one["MetricName"] for one in compact.metric_data(counts, [], "f", 1)}
+    assert names == set(re.findall(r"^\| `([A-Z]\w+)` \|", text, re.MULTILINE)), names
+    given = json.loads(re.search(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1])
+    options = compact.arguments(["compact.py", "--JOB_NAME", "c", *(part for pair in given.items() for part in pair)])
+    assert options["stream"] == "trades" and options["metrics_namespace"], options
+    files = {part.rpartition("/")[2] for part in given["--extra-py-files"].split(",")}
+    needed = {"compact.py"} | files
+    imports = {name for file in needed for name in re.findall(r"^(?:import|from) (\w+)", (ROOT / "glue" / file).read_text(), re.MULTILINE)}
+    assert {f"{name}.py" for name in imports if (ROOT / "glue" / f"{name}.py").exists()} == files, imports
+
+
+def metrics():
+    """What CloudWatch gets passes the model of its API; where it fails, the run does not."""
+    client = boto3.client("cloudwatch", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
+    counts = {"objects": 2, "rows": 3, "waiting": 1, "refused": {"not_gzip": 1}, "oldest_waiting_seconds": 5}
+    options = {"JOB_NAME": "c", "compacted": "f", "metrics_namespace": "kinetide-lake"}
+    with Stubber(client) as stub, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:
+        stub.add_response("put_metric_data", {}, {"Namespace": "kinetide-lake", "MetricData": ANY})
+        compact.report(counts, ["one"], options, 1.5, client)
+        stub.assert_no_pending_responses()
+        stub.add_client_error("put_metric_data", "Throttling")
+        compact.report(counts, [], options, 1.5, client)
+    assert "Throttling" in err.getvalue()
+    values = {one["MetricName"]: one["Value"] for one in compact.metric_data(counts, ["one"], "f", 1.5)}
+    assert values["ObjectsRefused"] == values["Problems"] == 1 and values["OldestWaiting"] == 5, values
+
+
 def main(ministack):
     began = time.time()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        whole, compact.opened = compact.opened, Stepping
+        plain, compact.opened = compact.opened, Stepping
         lake = Lake(root / "first").fill()
         before = lake.landing_bytes()
         counts, problems = lake.run()
@@ -446,15 +482,30 @@ def main(ministack):
         found = controls(root)
         for check in (bad_objects, deleted, settling):
             check(root / check.__name__)
-        compact.opened = whole
+        compact.opened = plain
         lifecycle_rules()
         settings()
+        guide()
+        metrics()
         in_s3(root, ministack)
     print(f"compaction: killed, overtaken by another run, late objects, at each of {sum(steps)} steps: every line once, landing as it")
     print(f"was, in S3 too; {found} planted faults are noticed; {time.time() - began:.0f} s")
 
 
+def whole(root):
+    """Everything that is in a lake."""
+    lake = Lake(root)
+    lake.options |= {"landing": f"{root}/landing/transactions", "compacted": f"{root}/compacted/transactions"}
+    counts, problems = lake.run(int(time.time() * 1000) + 13 * compaction.HOUR_MS)
+    assert counts["objects"] > 0 and counts["waiting"] == 0 and not problems, (counts, problems)
+    print(f"compacted: {counts}")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(sys.argv[1])
+    match sys.argv[1:]:
+        case ["steps", ministack]:
+            main(ministack)
+        case ["lake", lake]:
+            whole(Path(lake).resolve())
+        case _:
+            sys.exit(__doc__)

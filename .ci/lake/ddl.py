@@ -74,8 +74,8 @@ def name(path):
 
 
 def filled(text, month):
-    """A query with its parameters: year and month, once or twice."""
-    assert text.count("?") in (2, 4), text
+    """A query with its parameters: year and month, once or more often."""
+    assert text.count("?") in (2, 4, 6), text
     for value in month * (text.count("?") // 2):
         text = text.replace("?", value, 1)
     return text

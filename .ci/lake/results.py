@@ -98,7 +98,7 @@ def trino_shown(trino, statement, now_hour):
 
 def view_texts():
     """Views in an order in which each has what it reads; those of the processed table last."""
-    order = ["landing_latest", "live_trades", "trends_15_minutes", "hourly_trades_computed"]
+    order = ["landing_all", "landing_latest", "live_trades", "trends_15_minutes", "hourly_trades_computed"]
     texts = {path.stem: path.read_text() for path in ddl.files("views")}
     assert set(order) == set(texts), "a view that is not looked at"
     return {name: texts[name] for name in order}
@@ -106,7 +106,8 @@ def view_texts():
 
 def set_up(trino, tables, folder):
     views = view_texts()
-    trino.run(views.pop("landing_latest"))
+    for name in ("landing_all", "landing_latest"):
+        trino.run(views.pop(name))
     trino.run(STAND_IN.replace("CREATE VIEW", "CREATE TABLE").replace(" AS ", " WITH (format = 'PARQUET') AS "))
     for text in views.values():
         trino.run(text)
@@ -136,8 +137,9 @@ def typed(text, kind):
 
 def duck_of(tables, lake, views):
     views = dict(views)
-    duck = Duck(lake, [tables["landing_transactions"], tables["dead_letters"]])
-    duck.run(views.pop("landing_latest"))
+    duck = Duck(lake, [tables[name] for name in ("landing_transactions", "landing_compacted", "dead_letters")])
+    for name in ("landing_all", "landing_latest"):
+        duck.run(views.pop(name))
     duck.run(STAND_IN)
     for text in views.values():
         duck.run(text)
@@ -249,6 +251,7 @@ def check_faults(wrong, trino, tables):
 
 # Mistakes in a view that only its rows can show.
 MISTAKES = [
+    ("landing_all", "UNION", "UNION ALL"),
     ("landing_latest", "ordering_key DESC", "ordering_key"),
     ("landing_latest", "ordering_key DESC", "sequence_number DESC"),
     ("landing_latest", "transaction_id <> ''", "true"),

@@ -20,8 +20,8 @@ NOT_LIVE, LIVE_TOO = {"is_deleted", "delete_reason", "is_valid", "invalid_reason
 COLUMN = re.compile(r"^  `(\w+)` (\w+(?:\([\d,]+\))?)", re.MULTILINE)
 
 
-def schema(kinetide, table, folder, *more):
-    command = [kinetide, "schema", "--format", "athena", "--table", f"crypto.{table}", "--location", f"s3://BUCKET/{folder}"]
+def schema(kinetide, table, folder, *more, bucket="BUCKET"):
+    command = [kinetide, "schema", "--format", "athena", "--table", f"crypto.{table}", "--location", f"s3://{bucket}/{folder}"]
     return subprocess.run([*command, *more], check=True, capture_output=True, text=True).stdout
 
 
@@ -37,6 +37,7 @@ def expected(kinetide):
     hudi = [(f"_hoodie_{name}", "string") for name in HOODIE] + columns(rows)
     return {
         "landing_transactions": rows,
+        "landing_compacted": schema(kinetide, "landing_compacted", "compacted/transactions", *TRANSFORM, bucket="ANALYTICS"),
         "landing_transactions_raw": texts.replace("crypto.landing_transactions ", "crypto.landing_transactions_raw "),
         "dead_letters": schema(kinetide, "dead_letters", "errors", "--dead-letters"),
     }, hudi
