@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What people need to operate the service: alert rules, dashboards, templates. `run` sources this file after servers.sh
-# and sets `ci`, `cache` and `work`.
+# and sets `ci`, `cache` and `work`; `sqlglot` comes from lake.sh.
 
 pyyaml=6.0.3
 cfn_lint=1.58.0
@@ -16,7 +16,7 @@ axe_core=4.14.1
 # Sets `operations` to a Python with the tools of these checks, `grafana` to a folder with Grafana's types, `prometheus` and
 # `promtool`; for the console `console` to a Python with Playwright, `axe` to axe, `chromium` and the folders of its libraries.
 install_operations() {
-  local name=operations-$pyyaml-$cfn_lint-$cfn_guard-$boto3-$jsonschema
+  local name=operations-$pyyaml-$cfn_lint-$cfn_guard-$boto3-$jsonschema-$sqlglot
   install_once "$name" install_operations_tools
   operations=$cache/$name/venv/bin/python
   name=grafana-schema-$grafana_schema-$typescript
@@ -49,7 +49,8 @@ install_operations() {
 install_operations_tools() {
   timeout 120 python3 -m venv venv &&
     timeout 900 venv/bin/pip install --quiet --disable-pip-version-check \
-      "pyyaml==$pyyaml" "cfn-lint==$cfn_lint" "cfn-guard-rs==$cfn_guard" "boto3==$boto3" "jsonschema==$jsonschema"
+      "pyyaml==$pyyaml" "cfn-lint==$cfn_lint" "cfn-guard-rs==$cfn_guard" "boto3==$boto3" "jsonschema==$jsonschema" \
+      "sqlglot==$sqlglot"
 }
 
 # Downloaded only, nothing is built; go compares the checksum with the public one.
@@ -108,6 +109,7 @@ check_quicksight() {
 
 # The templates, then what they deploy on an emulator, with a worker that runs with the settings of the task.
 check_templates() {
+  timeout 60 "$operations" "$ci/operations/catalog.py"
   timeout 300 "$operations" "$ci/operations/templates.py"
   timeout 60 "$operations" "$ci/operations/alarms.py"
 }

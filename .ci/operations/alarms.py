@@ -1,4 +1,4 @@
-"""Plays each CloudWatch alarm of ecs/service.yaml: well, in trouble, well again, without data, and at the edges.
+"""Plays each CloudWatch alarm of the templates: well, in trouble, well again, without data, and at the edges.
 
 CloudWatch cannot be had here, and the emulators do not evaluate M of N periods, dimensions and missing data. So this has the
 rules of its documentation: an alarm looks at the last N periods; missing ones count as breaching or as not breaching; M
@@ -10,13 +10,13 @@ Usage: alarms.py
 import re
 import sys
 
-from cloudformation import SERVICE, Stack, load
+from cloudformation import CASES, Stack, load
 
 MISSING = None
 
 # Alarm: values while all is well, values in trouble, minutes of trouble until it fires, what missing data means, who acts.
 # A value of several metrics is by their ids.
-EXPECTED = {
+SERVICE = {
     "CatchUpAlarm": (60_000, 400_000, 3, "OK", "scale"),
     "IteratorAge": (60_000, 1_000_000, 8, "ALARM", "page"),
     "ReadThrottled": (0, 0.5, 15, "OK", "ticket"),
@@ -35,6 +35,13 @@ EXPECTED = {
     "CheckpointsTrimmed": (0, 1, 1, "OK", "page"),
     "DeliverFailures": (0, 20, 10, "OK", "page"),
     "DeadLetters": (0, 1, 1, "OK", "ticket"),
+}
+JOB = {
+    "JobFailed": (0, 1, 5, "OK", "ticket"),
+    "NoRun": (120, MISSING, 30, "ALARM", "page"),
+    "Latency": (600, 1_000, 30, "OK", "page"),
+    "Behind": (0, 10, 60, "OK", "ticket"),
+    "Quarantine": ({"lines": 0, "objects": 0}, {"lines": 1, "objects": 0}, 5, "OK", "ticket"),
 }
 
 
@@ -86,9 +93,11 @@ def played(name, alarm, well, trouble, minutes, without):
 
 def acts(name, alarm, stack):
     """Who is told: the composite alarm pages."""
-    if f'ALARM("{alarm["AlarmName"]}")' in stack.resources["Page"]["Properties"]["AlarmRule"]:
+    if "Page" in stack.resources and f'ALARM("{alarm["AlarmName"]}")' in stack.resources["Page"]["Properties"]["AlarmRule"]:
         return "page"
     (action,) = alarm["AlarmActions"]
+    if "Page" not in stack.resources:
+        return {stack.ref("PageTopicArn"): "page", stack.ref("TicketTopicArn"): "ticket"}.get(action, action)
     return {stack.ref("TicketTopic"): "ticket", stack.ref("CatchUp"): "scale"}.get(action, action)
 
 
@@ -99,25 +108,30 @@ def pages(rule, states):
     return "True" in text
 
 
-def main():
-    stack = Stack(load("service.yaml"), **SERVICE["whole"])
+def judged(template, expected):
+    """What the alarms of a template do otherwise than expected."""
+    stack = Stack(load(template), **CASES[template]["whole"])
     found = stack.of("AWS::CloudWatch::Alarm")
-    wrong = [f"{name}: has no test" for name in sorted(set(found) - set(EXPECTED))]
-    wrong += [f"{name}: a test without an alarm" for name in sorted(set(EXPECTED) - set(found))]
-    rule = stack.resources["Page"]["Properties"]["AlarmRule"]
-    for name, (well, trouble, minutes, without, who) in EXPECTED.items():
+    yield from (f"{name}: has no test" for name in sorted(set(found) - set(expected)))
+    yield from (f"{name}: a test without an alarm" for name in sorted(set(expected) - set(found)))
+    rule = stack.resources["Page"]["Properties"]["AlarmRule"] if "Page" in stack.resources else None
+    for name, (well, trouble, minutes, without, who) in expected.items():
         alarm = found.get(name)
         if alarm is None:
             continue
-        wrong += played(name, alarm, well, trouble, minutes, without)
+        yield from played(name, alarm, well, trouble, minutes, without)
         if acts(name, alarm, stack) != who:
-            wrong.append(f"{name}: {acts(name, alarm, stack)}, not {who}")
+            yield f"{name}: {acts(name, alarm, stack)}, not {who}"
         calm = {one["AlarmName"]: "OK" for one in found.values()}
-        if pages(rule, calm) or pages(rule, calm | {alarm["AlarmName"]: "ALARM"}) != (who == "page"):
-            wrong.append(f"{name}: the composite alarm does not follow")
+        if rule and (pages(rule, calm) or pages(rule, calm | {alarm["AlarmName"]: "ALARM"}) != (who == "page")):
+            yield f"{name}: the composite alarm does not follow"
+
+
+def main():
+    wrong = [*judged("service.yaml", SERVICE), *judged("job.yaml", JOB)]
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"{len(EXPECTED)} alarms played, and the one that pages follows them")
+    print(f"{len(SERVICE) + len(JOB)} alarms played, and the one that pages follows those of the service")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from cfnlint.decode import cfn_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 # By name: each lies beside what it deploys.
-TEMPLATES = {path.name: path for folder in ("ecs", "quicksight") for path in sorted((ROOT / folder).glob("*.yaml"))}
+FOLDERS = ("ecs", "athena", "glue", "quicksight")
+TEMPLATES = {path.name: path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.yaml"))}
 PSEUDO = {
     "AWS::Partition": "aws",
     "AWS::Region": "eu-north-1",
@@ -103,6 +104,10 @@ class Stack:
             "AWS::Kinesis::Stream": "Name",
             "AWS::KinesisFirehose::DeliveryStream": "DeliveryStreamName",
             "AWS::Logs::LogGroup": "LogGroupName",
+            "AWS::Glue::Job": "Name",
+            "AWS::Glue::Workflow": "Name",
+            "AWS::Athena::WorkGroup": "Name",
+            "AWS::Events::Rule": "Name",
         }.get(resource["Type"])
         if named and named in properties:
             return self.resolved(properties[named])
@@ -162,12 +167,41 @@ SERVICE = {
     },
 }
 
-
+TOPICS = {
+    "PageTopicArn": "arn:aws:sns:eu-north-1:111122223333:pages",
+    "TicketTopicArn": "arn:aws:sns:eu-north-1:111122223333:tickets",
+}
+PLACES = {
+    "plain": {"LandingBucket": "my-landing", "LakeBucket": "my-lake"},
+    "whole": {
+        "LandingBucket": "landingbucket",
+        "LakeBucket": "lakebucket",
+        "KeyArn": "arn:aws:kms:eu-north-1:111122223333:key/11111111-2222-3333-4444-555555555555",
+        "Database": "trades",
+        "Table": "newest",
+    },
+}
+CATALOG = {"plain": PLACES["plain"] | {"HudiTable": "no"}, "whole": PLACES["whole"] | {"ProjectionYears": "2026,2027"}}
+JOB = {
+    "plain": PLACES["plain"] | TOPICS,
+    "whole": PLACES["whole"]
+    | TOPICS
+    | {
+        "EveryMinutes": 15,
+        "OnNewData": "yes",
+        "CrawlFolder": "market/coincap",
+        "CrawlJsonPath": "$[*]",
+        "LakeFormation": "yes",
+    },
+}
 FAULTS = {"whole": {"Cluster": "kinetide", "ServiceName": "kinetide", "StreamName": "kinetide-changes"}}
+
+
+CASES = {"data.yaml": DATA, "service.yaml": SERVICE, "catalog.yaml": CATALOG, "job.yaml": JOB, "faults.yaml": FAULTS}
 
 
 def stacks():
     """Each template with the fewest and with the most resources."""
-    for name, cases in (("data.yaml", DATA), ("service.yaml", SERVICE), ("faults.yaml", FAULTS)):
+    for name, cases in CASES.items():
         for case, parameters in cases.items():
             yield name, case, Stack(load(name), **parameters)

@@ -12,7 +12,8 @@ import sys
 
 import yaml
 from cloudformation import ROOT, Stack, load
-from templates import MODELS, against_model, change, explained, guard, lint
+from models import MODELS, against_model
+from templates import change, explained, guard, lint
 
 FOLDER = ROOT / "quicksight"
 AUTHOR = "arn:aws:quicksight:eu-north-1:111122223333:user/default/author"

@@ -1,4 +1,4 @@
-"""Checks the templates in ecs/: cfn-lint, cfn-guard, the models of the APIs they end in, and what ties them together.
+"""Checks the CloudFormation templates: cfn-lint, cfn-guard, the models of the APIs they end in, and what ties them together.
 
 Usage: templates.py
 """
@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import botocore.exceptions
-import botocore.session
+import catalog
 import cfn_guard_rs
+import job_contract
 from botocore import xform_name
-from botocore.validate import ParamValidator
-from cloudformation import DATA, FAULTS, ROOT, SERVICE, TEMPLATES, stacks
+from cloudformation import CASES, ROOT, TEMPLATES, stacks
+from models import MODELS, models
 
 HERE = Path(__file__).parent
 RUNBOOKS = "https://github.com/kinetide/kinetide/blob/main/"
@@ -34,6 +35,7 @@ AWS_METRICS = {
     ("AWS/ECS", "CPUUtilization"): {"ClusterName", "ServiceName"},
     ("AWS/ECS", "MemoryUtilization"): {"ClusterName", "ServiceName"},
     ("AWS/Firehose", "DeliveryToS3.DataFreshness"): {"DeliveryStreamName"},
+    ("AWS/Events", "TriggeredRules"): {"RuleName"},
     ("ECS/ContainerInsights", "DesiredTaskCount"): {"ClusterName", "ServiceName"},
     ("ECS/ContainerInsights", "RunningTaskCount"): {"ClusterName", "ServiceName"},
 }
@@ -48,112 +50,6 @@ OWN_METRICS = dict.fromkeys(
     set(),
 ) | dict.fromkeys(["LeaseSpillover", "NumWorkers"], {"Operation"})  # fmt: skip
 
-MODELS = botocore.session.Session()
-
-
-def shape_of(service, operation):
-    return MODELS.get_service_model(service).operation_model(operation).input_shape
-
-
-def strict(shape, value, place):
-    """What the model of an API forbids: also enumerations, patterns and limits, which botocore alone passes over."""
-    if shape.type_name == "structure":
-        for key, item in value.items():
-            if key in shape.members:
-                yield from strict(shape.members[key], item, f"{place}.{key}")
-    elif shape.type_name == "list":
-        yield from limits(shape, len(value), place)
-        for number, item in enumerate(value):
-            yield from strict(shape.member, item, f"{place}[{number}]")
-    elif shape.type_name == "map":
-        for key, item in value.items():
-            yield from strict(shape.value, item, f"{place}.{key}")
-    elif shape.type_name == "string":
-        if getattr(shape, "enum", None) and value not in shape.enum:
-            yield f"{place}: {value!r} is none of {shape.enum}"
-        pattern = shape.metadata.get("pattern")
-        if pattern and not matches(pattern, value):
-            yield f"{place}: {value!r} does not match {pattern}"
-        yield from limits(shape, len(value), place)
-    elif shape.type_name in ("integer", "long", "double", "float"):
-        yield from limits(shape, value, place)
-
-
-def matches(pattern, value):
-    """Patterns of Java that Python does not have pass."""
-    try:
-        return re.search(f"^(?:{pattern})$", value)
-    except re.error:
-        return True
-
-
-def limits(shape, size, place):
-    if size < shape.metadata.get("min", size) or size > shape.metadata.get("max", size):
-        yield f"{place}: {size} is out of range"
-
-
-def against_model(place, service, operation, value):
-    shape = shape_of(service, operation)
-    report = ParamValidator().validate(value, shape)
-    if report.has_errors():
-        yield f"{place}: {report.generate_report()}"
-    else:
-        yield from strict(shape, value, place)
-
-
-def like_api(value):
-    """Property names of CloudFormation as names of the ECS API."""
-    if isinstance(value, list):
-        return [like_api(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key if key == "Options" else key[0].lower() + key[1:]: like_api(item) for key, item in value.items()}
-
-
-def numbers(value, *names):
-    return value | {name: float(value[name]) for name in names if name in value}
-
-
-def models(place, stack):
-    """Each document as the request that CloudFormation makes of it."""
-    for name, alarm in stack.of("AWS::CloudWatch::Alarm").items():
-        alarm = json.loads(json.dumps(numbers(alarm, "Threshold")))
-        yield from against_model(f"{place} {name}", "cloudwatch", "PutMetricAlarm", alarm)
-    for name, alarm in stack.of("AWS::CloudWatch::CompositeAlarm").items():
-        yield from against_model(f"{place} {name}", "cloudwatch", "PutCompositeAlarm", alarm)
-    for name, policy in stack.of("AWS::ApplicationAutoScaling::ScalingPolicy").items():
-        target = stack.of("AWS::ApplicationAutoScaling::ScalableTarget")["ScalableTarget"]
-        policy = {key: item for key, item in policy.items() if key != "ScalingTargetId"}
-        policy |= {key: target[key] for key in ("ServiceNamespace", "ScalableDimension", "ResourceId")}
-        yield from against_model(f"{place} {name}", "application-autoscaling", "PutScalingPolicy", policy)
-    for name, task in stack.of("AWS::ECS::TaskDefinition").items():
-        task = like_api(task)
-        for container in task["containerDefinitions"]:
-            log = container["logConfiguration"]
-            log["options"] = log["options"] if "options" in log else log.pop("Options")
-            log["options"] = {key: str(item) for key, item in log["options"].items()}
-            container["healthCheck"]["command"] = [str(word) for word in container["healthCheck"]["command"]]
-        yield from against_model(f"{place} {name}", "ecs", "RegisterTaskDefinition", task)
-    for name, stream in stack.of("AWS::KinesisFirehose::DeliveryStream").items():
-        yield from against_model(f"{place} {name}", "firehose", "CreateDeliveryStream", stream)
-    for name, template in stack.of("AWS::FIS::ExperimentTemplate").items():
-        template = {key[0].lower() + key[1:]: item for key, item in template.items()}
-        template["targets"] = {key: like_api(item) for key, item in template["targets"].items()}
-        template["actions"] = {
-            key: like_api(item) | {"targets": item["Targets"]} for key, item in template["actions"].items()
-        }
-        template["stopConditions"] = like_api(template["stopConditions"])
-        yield from against_model(f"{place} {name}", "fis", "CreateExperimentTemplate", template | {"clientToken": "once"})
-    for name, table in stack.of("AWS::DynamoDB::Table").items():
-        table = {key: item for key, item in table.items() if key not in ("KinesisStreamSpecification", "PointInTimeRecoverySpecification")}
-        sse = table["SSESpecification"]
-        table["SSESpecification"] = {{"SSEEnabled": "Enabled"}.get(key, key): item for key, item in sse.items()}
-        if "StreamSpecification" in table:
-            table["StreamSpecification"] = table["StreamSpecification"] | {"StreamEnabled": True}
-        table["DeletionProtectionEnabled"] = str(table["DeletionProtectionEnabled"]).lower() == "true"
-        yield from against_model(f"{place} {name}", "dynamodb", "CreateTable", table)
-
-
 def metrics(alarm):
     """Namespace, name and dimensions of each metric of an alarm; a query of Metrics Insights by its text."""
     if "MetricName" in alarm:
@@ -166,8 +62,15 @@ def metrics(alarm):
             yield "query", metric["Expression"], set()
 
 
+def own_metrics(stack):
+    """Namespace and name to dimensions of what a stack's own processes publish: workers, the Glue job."""
+    if "Application" in stack.parameters:
+        return {(stack.parameters["Application"], name): dimensions for name, dimensions in OWN_METRICS.items()}
+    return {(stack.parameters.get("Name"), name): dimensions for name, dimensions in job_contract.metrics().items()}
+
+
 def alarms(place, stack):
-    application = stack.parameters.get("Application")
+    own = own_metrics(stack)
     found = stack.of("AWS::CloudWatch::Alarm")
     composite = stack.of("AWS::CloudWatch::CompositeAlarm")
     named = {alarm["AlarmName"]: name for name, alarm in found.items()}
@@ -194,11 +97,10 @@ def alarms(place, stack):
             if used - ids:
                 yield f"{place} {name}: its expression uses {sorted(used - ids)}"
         for namespace, metric, dimensions in metrics(alarm):
-            own = namespace == application and OWN_METRICS.get(metric) == dimensions
             query = namespace == "query" and any(f"({one})" in metric for one in AWS_QUERIES)
-            if not own and not query and AWS_METRICS.get((namespace, metric)) != dimensions:
+            if not query and (own | AWS_METRICS).get((namespace, metric)) != dimensions:
                 yield f"{place} {name}: {namespace} has no {metric} by {sorted(dimensions)}"
-            if own and stack.parameters["OwnMetrics"] != "yes":
+            if (namespace, metric) in own and stack.parameters.get("OwnMetrics", "yes") != "yes":
                 yield f"{place} {name}: waits for a metric that nobody publishes"
 
 
@@ -234,8 +136,7 @@ def dashboards(place, stack):
                 yield f"{where}: {widget['properties']['title']} is no question"
             for namespace, metric, *rest in widget["properties"].get("metrics", []):
                 dimensions = {one for one in rest[:-1:2]} if isinstance(rest[-1], dict) else set(rest[::2])
-                own = namespace == stack.parameters["Application"] and OWN_METRICS.get(metric) == dimensions
-                if not own and AWS_METRICS.get((namespace, metric)) != dimensions:
+                if (own_metrics(stack) | AWS_METRICS).get((namespace, metric)) != dimensions:
                     yield f"{where}: {namespace} has no {metric} by {sorted(dimensions)}"
 
 
@@ -291,7 +192,7 @@ def explained(name):
 
 
 # Commands of the AWS CLI that are not operations of an API.
-CUSTOM = {"s3 ls", "logs tail", "cloudformation deploy", "ecr get-login-password"}
+CUSTOM = {"s3 ls", "s3 cp", "logs tail", "cloudformation deploy", "ecr get-login-password"}
 CLI_OPTIONS = {"query", "output", "region", "profile"}
 
 
@@ -322,7 +223,7 @@ BODY_BYTES = 51_200
 
 
 def sizes():
-    for path in sorted((ROOT / "ecs").glob("*.yaml")):
+    for path in TEMPLATES.values():
         if path.stat().st_size > BODY_BYTES:
             yield f"{path.name}: {path.stat().st_size} bytes are too many for a request"
 
@@ -351,6 +252,13 @@ def change(stack, value, *path):
     place[last] = value
 
 
+def default(stack, name, value):
+    parameters = stack.template["Parameters"]
+    stack.template = stack.template | {"Parameters": parameters | {name: parameters[name] | {"Default": value}}}
+
+
+JOB = ("Job", "Properties")
+TABLE = ("LandingTransactions", "Properties", "TableInput")
 CONTAINER = ("TaskDefinition", "Properties", "ContainerDefinitions", 0)
 # Faults that the checks must notice: what is said of them, and how they are made.
 PLANTED = [
@@ -378,11 +286,34 @@ PLANTED = [
     ("BlockPublicPolicy", lambda stack: change(stack, False, "LakeBucket", "Properties", "PublicAccessBlockConfiguration", "BlockPublicPolicy")),
     ("forgets their records", lambda stack: stack.parameters.update(RetentionHours=1000)),
     ("'UNZIP' is none of", lambda stack: change(stack, "UNZIP", "Firehose", "Properties", "ExtendedS3DestinationConfiguration", "CompressionFormat")),
+    ("named, one by one", lambda stack: change(stack, "s3:*", "JobRole", "Properties", "Policies", 0, "PolicyDocument", "Statement", 0, "Action")),
+    ("MaxConcurrentRuns", lambda stack: change(stack, 2, *JOB, "ExecutionProperty", "MaxConcurrentRuns")),
+    ("'HOURLY' is none of", lambda stack: change(stack, "HOURLY", "Schedule", "Properties", "Type")),
+    ("does not parse, or are not given: ['errors']", lambda stack: stack.resources["Job"]["Properties"]["DefaultArguments"].pop("--errors")),
+    ("does not parse, or are not given: ['pace']", lambda stack: change(stack, "1", *JOB, "DefaultArguments", "--pace")),
+    ("does not import, or are not given", lambda stack: change(stack, "s3://lakebucket/code/lake.py", *JOB, "DefaultArguments", "--extra-py-files")),
+    ("is not where the service writes", lambda stack: change(stack, "s3://landingbucket/landing", *JOB, "DefaultArguments", "--landing")),
+    ("partitioned by", lambda stack: change(stack, "trade_date", *JOB, "DefaultArguments", "--partition_by")),
+    ("other names than the alarms", lambda stack: change(stack, "kinetide", *JOB, "DefaultArguments", "--metrics_namespace")),
+    ("has no RunTimes", lambda stack: change(stack, "RunTimes", "NoRun", "Properties", "MetricName")),
+    ("is about the table ['crypto']", lambda stack: change(stack, "crypto", "Latency", "Properties", "Dimensions", 0, "Value")),
+    ("does not say that it costs", lambda stack: default(stack, "Workers", 3)),
+    ("UpdateBehavior", lambda stack: change(stack, "UPDATE_IN_DATABASE", "Crawler", "Properties", "SchemaChangePolicy", "UpdateBehavior")),
+    ("a query has a limit", lambda stack: stack.resources["WorkGroup"]["Properties"]["WorkGroupConfiguration"].pop("BytesScannedCutoffPerQuery")),
+    ("landing_transactions: its columns differ", lambda stack: change(stack, "string", *TABLE, "StorageDescriptor", "Columns", 3, "Type")),
+    ("landing_transactions: its partitions differ", lambda stack: stack.resources["LandingTransactions"]["Properties"]["TableInput"]["PartitionKeys"].pop()),
+    ("landing_transactions: its serde differ", lambda stack: change(stack, "org.openx.data.jsonserde.JsonSerDe", *TABLE, "StorageDescriptor", "SerdeInfo", "SerializationLibrary")),
+    ("landing_transactions: its location differ", lambda stack: change(stack, "s3://landingbucket/landing/", *TABLE, "StorageDescriptor", "Location")),
+    ("landing_transactions: its properties differ", lambda stack: change(stack, "1", *TABLE, "Parameters", "projection.hour.digits")),
+    ("processed_crypto_txn: its format differ", lambda stack: change(stack, "org.apache.hadoop.mapred.TextInputFormat", "ProcessedCryptoTxn", "Properties", "TableInput", "StorageDescriptor", "InputFormat")),
+    ("dead_letters is not in the catalog", lambda stack: stack.resources.pop("DeadLetters")),
+    ("operators/duplicates is not saved", lambda stack: stack.resources.pop("QueryOperatorsDuplicates")),
+    ("samples/first_rows is not what its file says", lambda stack: change(stack, "select 1", "QuerySamplesFirstRows", "Properties", "QueryString")),
 ]  # fmt: skip
 
 
 def faults(place, stack):
-    return [fault for check in (guard, models, alarms, dashboards, service, data) for fault in check(place, stack)]
+    return [fault for check in (guard, models, alarms, dashboards, service, data, catalog.faults, job_contract.faults) for fault in check(place, stack)]
 
 
 def blind():
@@ -391,7 +322,8 @@ def blind():
     for said, plant in PLANTED:
         found = []
         for name, stack in whole.items():
-            ill = copy.deepcopy(stack)
+            ill = copy.copy(stack)
+            ill.resources, ill.parameters = copy.deepcopy(stack.resources), dict(stack.parameters)
             try:
                 plant(ill)
             except KeyError:
@@ -402,9 +334,10 @@ def blind():
 
 
 def main():
-    files = [str(path) for path in sorted((ROOT / "ecs").glob("*.yaml"))]
-    run = lint("--include-checks", "W", "--custom-rules", str(HERE / "templates.rules"), "--", *files)
+    files = list(TEMPLATES.values())
+    run = lint("--include-checks", "W", "--custom-rules", str(HERE / "templates.rules"), "--", *map(str, files))
     wrong = [run.stdout + run.stderr] if run.returncode else []
+    wrong += [f"{name}: is not checked" for name in sorted(TEMPLATES.keys() ^ CASES.keys())]
     count = 0
     for name, case, stack in stacks():
         place = f"{name} ({case})"
@@ -412,10 +345,11 @@ def main():
         wrong += faults(place, stack)
     wrong += blind()
     wrong += [*typed(), *sizes(), *published()]
-    wrong += [fault for path in files for fault in explained(Path(path).name)]
+    wrong += [fault for path in files for fault in explained(path)]
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"{len(files)} templates, {count} resources in {len(DATA) + len(SERVICE) + len(FAULTS)} cases; {len(PLANTED)} planted faults noticed")
+    cases = sum(map(len, CASES.values()))
+    print(f"{len(files)} templates, {count} resources in {cases} cases; {len(PLANTED)} planted faults noticed")
 
 
 if __name__ == "__main__":

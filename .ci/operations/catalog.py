@@ -1,0 +1,227 @@
+"""The tables and saved queries of athena/catalog.yaml are those of athena/: this writes them there, and compares one by one.
+
+Usage: catalog.py [--write]
+"""
+
+import dataclasses
+import difflib
+import functools
+import re
+import sys
+
+from cloudformation import CATALOG, ROOT, TEMPLATES, Stack, load
+
+sys.path.append(str(ROOT / ".ci" / "lake"))
+import ddl
+
+TEMPLATE = TEMPLATES["catalog.yaml"]
+MADE = re.compile(r"(?<=; do not edit\n)(.*)(?=  # ---- End of what is made\n)", re.DOTALL)
+HUDI = "processed_crypto_txn"
+
+# Input format, output format, and SerDe where the statement names none, by what a statement says of its files.
+FORMATS = {
+    "": ("org.apache.hadoop.mapred.TextInputFormat", "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat", None),
+    "PARQUET": (
+        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+        "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
+        "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+    ),
+    "HUDI": ("org.apache.hudi.hadoop.HoodieParquetInputFormat", "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat", None),
+}
+
+
+def logical(name):
+    return "".join(part.capitalize() for part in re.split(r"[/_.]", name))
+
+
+def comment(text):
+    """The first sentence above a statement, or nothing."""
+    lines = re.match(r"(?:-- .*\n)*", text)[0].replace("-- ", "").replace("\n", " ")
+    return re.split(r"(?<=[.:]) ", lines.strip())[0].rstrip(".:")
+
+
+# ---- What is written
+
+
+def place(text):
+    """A location with parameters in place of the names that statements have."""
+    text = text.replace("${", "${!")
+    text = text.replace("s3://BUCKET/", "s3://${LandingBucket}/${Prefix}/").replace("s3://ANALYTICS/", "s3://${LakeBucket}/")
+    return "!Sub " + text.replace(f"/{HUDI}/", "/${Table}/")
+
+
+def named(text):
+    """A statement with parameters in place of database and table."""
+    text = re.sub(rf"\bcrypto\.{HUDI}\b", "${Database}.${Table}", text)
+    return re.sub(r"\bcrypto\.", "${Database}.", text)
+
+
+def value(name, text):
+    if name.endswith(".location.template"):
+        return place(text)
+    if name == "projection.year.range":
+        return "!Ref ProjectionYears"
+    return text if re.fullmatch(r"[A-Za-z]\w*", text) and text not in ("true", "false") else f'"{text}"'
+
+
+def table_yaml(table, text):
+    reads, writes, serde = FORMATS[table.format]
+    lines = [
+        f"  {logical(table.name)}:",
+        "    Type: AWS::Glue::Table",
+        *(["    Condition: WithHudiTable"] if table.name == HUDI else []),
+        "    Properties:",
+        '      CatalogId: !Ref "AWS::AccountId"',
+        "      DatabaseName: !Ref Catalog",
+        "      TableInput:",
+        f"        Name: {'!Ref Table' if table.name == HUDI else table.name}",
+        f"        Description: {comment(text)}",
+        "        TableType: EXTERNAL_TABLE",
+        "        Parameters:",
+        '          EXTERNAL: "TRUE"',
+        *(f"          {name}: {value(name, one)}" for name, one in table.properties.items()),
+        "        PartitionKeys:",
+        *(f"          - {{Name: {name}, Type: {kind}}}" for name, kind in table.partitions),
+        "        StorageDescriptor:",
+        f"          Location: {place(table.location)}",
+        f"          InputFormat: {reads}",
+        f"          OutputFormat: {writes}",
+        "          SerdeInfo:",
+        f"            SerializationLibrary: {table.serde or serde}",
+        '            Parameters: {serialization.format: "1"}',
+        "          Columns:",
+        *(f"            - {{Name: {name}, Type: {kind if ',' not in kind else repr(kind)}}}" for name, kind in table.columns),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def query_yaml(name, text):
+    described = comment(text)
+    lines = [
+        f"  {logical('query/' + name)}:",
+        "    Type: AWS::Athena::NamedQuery",
+        "    Properties:",
+        f"      Name: {name}",
+        *([f'      Description: "{described}"'] if described else []),
+        "      Database: !Ref Catalog",
+        "      WorkGroup: !Ref WorkGroup",
+        "      QueryString: !Sub |-",
+        *(f"        {line}" for line in named(text).strip().splitlines()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@functools.cache
+def tables():
+    """The statements of tables, by name."""
+    return ddl.tables()
+
+
+@functools.cache
+def statements():
+    """Views and queries by the name under which they are saved."""
+    found = {f"views/{path.stem}": path.read_text() for path in ddl.files("views")}
+    return found | {ddl.name(path): path.read_text() for path in ddl.files("queries")}
+
+
+def section():
+    texts = [path.read_text() for path in ddl.files("tables")]
+    parts = [table_yaml(ddl.table(text), text) for text in texts]
+    return "\n".join(["", *parts, *(query_yaml(name, text) for name, text in statements().items())]) + "\n"
+
+
+# ---- What is compared
+
+
+def of_catalog(stack, found):
+    """A table of the catalog as the statements have it."""
+    storage = found["StorageDescriptor"]
+    formats = {(reads, writes): name for name, (reads, writes, _) in FORMATS.items()}
+    parameters = stack.parameters
+    folders = {
+        f"s3://{parameters['LandingBucket']}/{parameters['Prefix']}/": "s3://BUCKET/",
+        f"s3://{parameters['LakeBucket']}/": "s3://ANALYTICS/",
+    }
+
+    def plain(text):
+        for folder, bucket in folders.items():
+            text = text.replace(folder, bucket)
+        return text.replace(f"/{parameters['Table']}/", f"/{HUDI}/")
+
+    format_of = formats.get((storage["InputFormat"], storage["OutputFormat"]), "unknown")
+    serde = storage["SerdeInfo"]["SerializationLibrary"]
+    properties = {name: plain(one) for name, one in found["Parameters"].items() if name != "EXTERNAL"}
+    return ddl.Table(
+        HUDI if found["Name"] == parameters["Table"] else found["Name"],
+        [(one["Name"], one["Type"]) for one in storage["Columns"]],
+        [(one["Name"], one["Type"]) for one in found["PartitionKeys"]],
+        plain(storage["Location"]),
+        "" if FORMATS.get(format_of, (None,) * 3)[2] == serde else serde,
+        properties,
+        format_of,
+    )
+
+
+def differences(stack, found):
+    """What tables of a catalog have otherwise than the statements of athena/."""
+    wanted = {name: one for name, one in tables().items() if name != HUDI or stack.parameters["HudiTable"] == "yes"}
+    found = {one.name: one for one in (of_catalog(stack, each) for each in found)}
+    for name in sorted(wanted.keys() ^ found.keys()):
+        yield f"the table {name} is {'not in the catalog' if name in wanted else 'no statement of athena/tables'}"
+    years = stack.parameters["ProjectionYears"]
+    for name in sorted(wanted.keys() & found.keys()):
+        want = wanted[name]
+        if "projection.year.range" in want.properties:
+            want = ddl.changed(want, **{"projection.year.range": years})
+        for field in dataclasses.fields(ddl.Table):
+            left, right = getattr(want, field.name), getattr(found[name], field.name)
+            if left != right:
+                parts = sorted(set(left) ^ set(right)) if isinstance(left, list) else (left, right)
+                yield f"the table {name}: its {field.name} differ from athena/: {parts or 'their order'}"
+
+
+def queries(stack, saved):
+    """What saved queries, by name, have otherwise than the files of athena/."""
+    wanted = statements()
+    for name in sorted(wanted.keys() ^ saved.keys()):
+        yield f"the query {name} is {'not saved' if name in wanted else 'no file of athena/'}"
+    database, table = stack.parameters["Database"], stack.parameters["Table"]
+    for name in sorted(wanted.keys() & saved.keys()):
+        text = wanted[name].strip()
+        text = text.replace(f"crypto.{HUDI}", f"{database}.{table}").replace("crypto.", f"{database}.")
+        if text != saved[name]:
+            yield f"the query {name} is not what its file says"
+
+
+def faults(_, stack):
+    """For templates.py."""
+    found = [one["TableInput"] for one in stack.of("AWS::Glue::Table").values()]
+    saved = {one["Name"]: one["QueryString"] for one in stack.of("AWS::Athena::NamedQuery").values()}
+    if found or saved:
+        yield from differences(stack, found)
+        yield from queries(stack, saved)
+
+
+def main(write):
+    text = TEMPLATE.read_text()
+    wanted = MADE.sub(lambda _: section(), text)
+    if wanted == text:
+        stack = Stack(load("catalog.yaml"), **CATALOG["whole"])
+        found, saved = stack.of("AWS::Glue::Table"), stack.of("AWS::Athena::NamedQuery")
+        print(f"{len(found)} tables and {len(saved)} saved queries are those of athena/")
+    elif write:
+        TEMPLATE.write_text(wanted)
+        print("written: athena/catalog.yaml")
+    else:
+        lines = difflib.unified_diff(text.splitlines(), wanted.splitlines(), "athena/catalog.yaml", "athena/", "", "", 1, "")
+        sys.exit("\n".join([*lines, "not what athena/ says: run .ci/operations/catalog.py --write"]))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case []:
+            main(write=False)
+        case ["--write"]:
+            main(write=True)
+        case _:
+            sys.exit(__doc__)
