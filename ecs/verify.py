@@ -22,10 +22,13 @@ def need(condition, what):
 
 
 class Environment:
-    def __init__(self, service, region, endpoint):
+    """A stack: its outputs and parameters, and clients for what it made."""
+
+    def __init__(self, stack, region, endpoint):
         self.session = boto3.Session(region_name=region)
         self.endpoint = endpoint
-        self.outputs, self.parameters = self.stack(service)
+        self.name = stack
+        self.outputs, self.parameters = self.stack(stack)
 
     def client(self, name):
         return self.session.client(name, endpoint_url=self.endpoint)
@@ -40,6 +43,11 @@ class Environment:
 
     def parameter(self, name):
         return self.parameters.get(name, "")
+
+    def made(self, kind):
+        """Names of the resources of a type."""
+        found = self.client("cloudformation").describe_stack_resources(StackName=self.name)["StackResources"]
+        return [one["PhysicalResourceId"] for one in found if one["ResourceType"] == kind]
 
     def bucket(self):
         return self.parameter("LandingBucket")
@@ -174,7 +182,7 @@ def task_role(env):
 
 
 def alarms(env):
-    prefix = env.parameter("Application")
+    prefix = env.parameter("Application") or env.parameter("Name")
     found = env.client("cloudwatch").describe_alarms(AlarmNamePrefix=prefix, AlarmTypes=["MetricAlarm", "CompositeAlarm"])
     composite = " ".join(alarm["AlarmRule"] for alarm in found.get("CompositeAlarms", []))
     every = found["MetricAlarms"] + found.get("CompositeAlarms", [])
@@ -196,6 +204,104 @@ def pages(env):
     return f"{len(confirmed)} subscriptions"
 
 
+def tables(env):
+    glue, database = env.client("glue"), env.outputs["Database"]
+    places = [f"s3://{env.parameter('LandingBucket')}/{env.parameter('Prefix')}/", f"s3://{env.parameter('LakeBucket')}/"]
+    names = env.made("AWS::Glue::Table")
+    need(names, "there are none: update the stack of catalog.yaml")
+    for name in names:
+        # A name may come with its database in front.
+        name = name.rpartition("|")[2]
+        storage = glue.get_table(DatabaseName=database, Name=name)["Table"]["StorageDescriptor"]
+        place = storage["Location"]
+        need(any(place.startswith(one) for one in places), f"{name} is at {place}: update the stack of catalog.yaml")
+    return f"{len(names)} in {database}"
+
+
+def workgroup(env):
+    name = env.outputs["WorkGroup"]
+    found = env.client("athena").get_work_group(WorkGroup=name)["WorkGroup"]
+    config = found["Configuration"]
+    need(found["State"] == "ENABLED", f"it is {found['State']}")
+    need(config.get("EnforceWorkGroupConfiguration"), "callers can choose other settings: update the stack of catalog.yaml")
+    need(config.get("BytesScannedCutoffPerQuery"), "queries have no limit: update the stack of catalog.yaml")
+    place = config.get("ResultConfiguration", {}).get("OutputLocation", "")
+    need(place.startswith(f"s3://{env.parameter('LakeBucket')}/results/"), f"results go to {place or 'nowhere'}")
+    return name
+
+
+def job(env):
+    name = env.outputs["Job"]
+    found = env.client("glue").get_job(JobName=name)["Job"]
+    need(found["GlueVersion"] == "5.0", f"Glue {found['GlueVersion']} writes a table that Athena may not read: 5.0 is right")
+    need(found.get("ExecutionProperty", {"MaxConcurrentRuns": 1})["MaxConcurrentRuns"] == 1, "two runs could write at once: set MaxConcurrentRuns to 1")
+    env.client("iam").get_role(RoleName=found["Role"].rpartition("/")[2])
+    return f"{name}, {found['NumberOfWorkers']} workers {found['WorkerType']}"
+
+
+def job_code(env):
+    s3 = env.client("s3")
+    found = env.client("glue").get_job(JobName=env.outputs["Job"])["Job"]
+    files = [found["Command"]["ScriptLocation"], *found["DefaultArguments"]["--extra-py-files"].split(",")]
+    missing = []
+    for file in files:
+        bucket, _, key = file.removeprefix("s3://").partition("/")
+        try:
+            s3.head_object(Bucket=bucket, Key=key)
+        except botocore.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
+                raise
+            missing.append(key)
+    need(not missing, f"{', '.join(missing)} not in the bucket: copy glue/*.py there (docs/DEPLOY.md)")
+    return f"{len(files)} files"
+
+
+def schedule(env):
+    name = env.outputs["Schedule"]
+    found = env.client("glue").get_trigger(Name=name)["Trigger"]
+    need(found["State"] == "ACTIVATED", f"it is {found['State']}: aws glue start-trigger --name {name}")
+    return found["Schedule"]
+
+
+def new_data(env):
+    name = env.outputs.get("NewDataRule")
+    if not name:
+        return None
+    rule = env.client("events").describe_rule(Name=name.rpartition("/")[2])
+    need(rule["State"] == "ENABLED", f"the rule {rule['Name']} is {rule['State']}")
+    sent = env.client("s3").get_bucket_notification_configuration(Bucket=env.bucket())
+    need("EventBridgeConfiguration" in sent, "the landing bucket sends nothing to EventBridge: update the stack of data.yaml")
+    return rule["Name"]
+
+
+def last_run(env):
+    found = env.client("glue").get_job_runs(JobName=env.outputs["Job"], MaxResults=1)["JobRuns"]
+    need(found, "no run yet: wait for the schedule, or start one")
+    state, said = found[0]["JobRunState"], found[0].get("ErrorMessage", "")
+    need(state in ("STARTING", "RUNNING", "STOPPING", "SUCCEEDED"), f"{state}: {said} (docs/runbooks/lake-job.md)")
+    return state
+
+
+def hudi_table(env):
+    key = f"lake/{env.parameter('Table')}/.hoodie/hoodie.properties"
+    try:
+        env.client("s3").head_object(Bucket=env.parameter("LakeBucket"), Key=key)
+    except botocore.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] not in ("404", "NoSuchKey"):
+            raise
+        raise Wrong("no run has written it yet (docs/runbooks/lake-job.md)") from None
+    return env.parameter("Table")
+
+
+def crawler(env):
+    name = env.outputs.get("Crawler")
+    if not name:
+        return None
+    last = env.client("glue").get_crawler(Name=name)["Crawler"].get("LastCrawl", {})
+    need(last.get("Status") != "FAILED", f"its last crawl failed: {last.get('ErrorMessage')}")
+    return name
+
+
 CHECKS = {
     "stream": stream,
     "stream encryption": stream_encryption,
@@ -214,10 +320,21 @@ CHECKS = {
     "alarms": alarms,
     "pages": pages,
 }
+CATALOG_CHECKS = {"tables": tables, "workgroup": workgroup}
+JOB_CHECKS = {
+    "job": job,
+    "job code": job_code,
+    "job schedule": schedule,
+    "job on new data": new_data,
+    "job's last run": last_run,
+    "hudi table": hudi_table,
+    "crawler": crawler,
+    "job alarms": alarms,
+}
 
 
-def checked(env):
-    for name, check in CHECKS.items():
+def checked(env, checks):
+    for name, check in checks.items():
         try:
             said = check(env)
             yield {"check": name, "state": "not used" if said is None else "ok", "text": said or ""}
@@ -230,16 +347,22 @@ def checked(env):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--service", default="kinetide", help="name of the stack of service.yaml [default: kinetide]")
+    arguments.add_argument("--catalog", help="name of the stack of catalog.yaml [default: not looked at]")
+    arguments.add_argument("--job", help="name of the stack of job.yaml [default: not looked at]")
     arguments.add_argument("--region", help="AWS region [default: from the environment]")
     arguments.add_argument("--endpoint-url", help="endpoint of all services [default: AWS]")
     arguments.add_argument("--json", action="store_true", help="print an array of objects: check, state, text")
     arguments = arguments.parse_args()
-    try:
-        env = Environment(arguments.service, arguments.region, arguments.endpoint_url)
-    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-        print(f"error: the stack {arguments.service} could not be read: {error}", file=sys.stderr)
-        sys.exit(1)
-    found = list(checked(env))
+    found = []
+    for stack, checks in ((arguments.service, CHECKS), (arguments.catalog, CATALOG_CHECKS), (arguments.job, JOB_CHECKS)):
+        if stack is None:
+            continue
+        try:
+            env = Environment(stack, arguments.region, arguments.endpoint_url)
+        except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+            print(f"error: the stack {stack} could not be read: {error}", file=sys.stderr)
+            sys.exit(1)
+        found += checked(env, checks)
     if arguments.json:
         print(json.dumps(found, indent=2))
     else:

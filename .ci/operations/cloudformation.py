@@ -17,6 +17,22 @@ PSEUDO = {
     "AWS::StackName": "kinetide",
 }
 NOTHING = object()
+# Where resources have the name that Ref gives.
+NAMES = {
+    "AWS::CloudWatch::Alarm": "AlarmName",
+    "AWS::DynamoDB::Table": "TableName",
+    "AWS::Kinesis::Stream": "Name",
+    "AWS::KinesisFirehose::DeliveryStream": "DeliveryStreamName",
+    "AWS::Logs::LogGroup": "LogGroupName",
+    "AWS::Glue::Classifier": "JsonClassifier.Name",
+    "AWS::Glue::Crawler": "Name",
+    "AWS::Glue::Database": "DatabaseInput.Name",
+    "AWS::Glue::Job": "Name",
+    "AWS::Glue::Trigger": "Name",
+    "AWS::Glue::Workflow": "Name",
+    "AWS::Athena::WorkGroup": "Name",
+    "AWS::Events::Rule": "Name",
+}
 
 
 def load(name):
@@ -98,19 +114,11 @@ class Stack:
             return self.parameters[name]
         resource = self.template["Resources"][name]
         properties = resource.get("Properties", {})
-        named = {
-            "AWS::CloudWatch::Alarm": "AlarmName",
-            "AWS::DynamoDB::Table": "TableName",
-            "AWS::Kinesis::Stream": "Name",
-            "AWS::KinesisFirehose::DeliveryStream": "DeliveryStreamName",
-            "AWS::Logs::LogGroup": "LogGroupName",
-            "AWS::Glue::Job": "Name",
-            "AWS::Glue::Workflow": "Name",
-            "AWS::Athena::WorkGroup": "Name",
-            "AWS::Events::Rule": "Name",
-        }.get(resource["Type"])
-        if named and named in properties:
-            return self.resolved(properties[named])
+        path = NAMES.get(resource["Type"], "").split(".")
+        for step in path:
+            properties = properties.get(step, {})
+        if properties:
+            return self.resolved(properties)
         return self.attribute(name, "Arn") if resource["Type"].startswith("AWS::SNS") else name.lower()
 
     def attribute(self, name, attribute):

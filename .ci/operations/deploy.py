@@ -1,4 +1,4 @@
-"""Deploys both templates on ministack, looks at what is there, and runs a worker with the settings of the task definition.
+"""Deploys the templates on ministack, looks at what is there, and runs a worker with the settings of the task definition.
 
 Every call of the worker goes through a recorder. The deployed task role must allow each of them, no more than a few others,
 and every statement must be needed; the bucket policy must allow each write, and deny one that could replace an object.
@@ -22,20 +22,10 @@ import time
 import urllib.parse
 from pathlib import Path
 
-import boto3
-from cloudformation import DATA, ROOT, SERVICE, load
+import lake_deployed
+from cloudformation import DATA, SERVICE, load
+from emulator import ACCOUNT, REGION, client, create, plain, verify
 from processes import free_ports, until
-
-ACCOUNT, REGION = "000000000000", "eu-north-1"
-
-# Types that ministack 1.5.33 does not have; their properties are checked by templates.py.
-PASSED_OVER = {
-    "AWS::ApplicationAutoScaling::ScalableTarget",
-    "AWS::ApplicationAutoScaling::ScalingPolicy",
-    "AWS::CloudWatch::CompositeAlarm",
-    "AWS::EC2::SecurityGroupIngress",
-    "AWS::ECS::ClusterCapacityProviderAssociations",
-}
 
 # Actions of the role that this run does not need, and when they are needed.
 NOT_PLAYED = {
@@ -43,76 +33,6 @@ NOT_PLAYED = {
     "kms:Decrypt": "Kinesis and S3 use the key in the name of the caller",
     "kms:GenerateDataKey": "S3 uses the key in the name of the caller",
 }
-
-
-def client(service, url):
-    return boto3.client(
-        service, endpoint_url=url, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test"
-    )
-
-
-def plain(value):
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
-
-
-def without(template, parameters):
-    """The template without what the emulator does not have, and with values in place of parameters that are no texts."""
-    template = plain(template)
-    given = {name: parameters.get(name, one.get("Default")) for name, one in template["Parameters"].items()}
-    values = {name: int(given[name]) for name, one in template["Parameters"].items() if one["Type"] == "Number"}
-    values |= {name: value == "true" for name, value in given.items() if value in ("true", "false")}
-    # Nor alarms on metric math.
-    gone = {
-        name
-        for name, one in template["Resources"].items()
-        if one["Type"] in PASSED_OVER or one["Type"] == "AWS::CloudWatch::Alarm" and "Metrics" in one["Properties"]
-    }
-
-    def names(value):
-        return isinstance(value, dict) and value.get("Ref") in gone
-
-    def clean(value):
-        if isinstance(value, dict):
-            if value.get("Ref") in values:
-                return values[value["Ref"]]
-            return {key: clean(item) for key, item in value.items()}
-        return [clean(item) for item in value if not names(item)] if isinstance(value, list) else value
-
-    resources = {name: clean(one) for name, one in template["Resources"].items() if name not in gone}
-    for one in resources.values():
-        if one.get("DependsOn") in gone:
-            del one["DependsOn"]
-    return template | {"Resources": resources}, len(gone)
-
-
-def create(url, name, parameters):
-    """Deploys a template; gives its outputs and the physical names of its resources."""
-    cloudformation = client("cloudformation", url)
-    template, gone = without(load(f"{name}.yaml"), parameters)
-    cloudformation.create_stack(
-        StackName=name,
-        TemplateBody=json.dumps(template),
-        Parameters=[
-            {"ParameterKey": key, "ParameterValue": ",".join(value) if isinstance(value, list) else str(value)}
-            for key, value in parameters.items()
-        ],
-        Capabilities=["CAPABILITY_IAM"],
-    )
-    for _ in range(120):
-        stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-        if not stack["StackStatus"].endswith("IN_PROGRESS"):
-            break
-        time.sleep(0.25)
-    resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
-    if stack["StackStatus"] != "CREATE_COMPLETE":
-        events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
-        failed = [event for event in events if "FAILED" in event["ResourceStatus"]]
-        sys.exit(f"{name}: {stack['StackStatus']}\n" + "\n".join(map(str, failed)))
-    print(f"{name}: {len(resources)} resources created, {gone} left out that the emulator does not have")
-    outputs = {output["OutputKey"]: output.get("OutputValue", "") for output in stack["Outputs"]}
-    return outputs, {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in resources}
 
 
 def looked_at(url, data, service, names):
@@ -282,20 +202,6 @@ def judged(statements, policy, calls, bucket):
 NOT_KEPT = {"stream encryption", "bucket encryption", "bucket lifecycle", "table destination", "alarms"}
 
 
-def verify(url):
-    """What ecs/verify.py says: the state of each check."""
-    environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    run = subprocess.run(
-        [sys.executable, ROOT / "ecs" / "verify.py", "--service", "service", "--region", REGION, "--endpoint-url", url, "--json"],
-        capture_output=True, text=True, env=environment, timeout=60,
-    )  # fmt: skip
-    if run.returncode not in (0, 1) or not run.stdout:
-        raise SystemExit(f"verify.py: {run.stderr}")
-    found = json.loads(run.stdout)
-    assert run.returncode == (0 if all(one["state"] in ("ok", "not used") for one in found) else 1)
-    return {one["check"]: one for one in found}
-
-
 def verified(url, data):
     """What verify.py says of what was deployed, after what is missing is done, and after things are broken."""
     found = verify(url)
@@ -424,6 +330,7 @@ def play(kinetide, url, folder):
     service, names = create(url, "service", SERVICE["whole"] | handed | {"MaxTasks": 2})
     wrong = list(looked_at(url, data, service, names))
     wrong += verified(url, data)
+    wrong += lake_deployed.faults(url, data, service)
     lease_table_again(url, service["LeaseTable"])
     task = client("ecs", url).describe_task_definition(taskDefinition=names["TaskDefinition"])["taskDefinition"]
     bucket = data["LandingBucket"]

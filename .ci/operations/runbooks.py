@@ -42,7 +42,7 @@ FAILS = {
     "aws dynamodb describe-kinesis-streaming-destination": "there is no such table",
 }
 # Services that embedded AWS does not have. templates.py checks that their commands can be typed.
-ELSEWHERE = ("ecs", "logs", "cloudformation", "s3", "ecr")
+ELSEWHERE = ("ecs", "logs", "cloudformation", "s3", "ecr", "glue")
 
 WRITES = ("release", "evict", "set-checkpoint", "delete", "replay")
 SHARD = "shardId-000000000003"
@@ -234,24 +234,29 @@ class Page:
                 self.wrong.append(f"{self.path.name}: {url} does not have {members}")
 
     def aws(self, words, command):
-        service, operation = words[1:3]
+        service = words[1]
         if service in ELSEWHERE:
             return
         self.played += 1
         client = self.fleet.client(service)
-        name = next(one for one in client.meta.service_model.operation_names if xform_name(one, "-") == operation)
-        members = client.meta.service_model.operation_model(name).input_shape.members
-        given = dict(zip((word[2:] for word in words[3::2]), words[4::2]))
-        request = {}
-        for member, shape in members.items():
-            value = given.get(xform_name(member, "-"))
-            if value is not None:
-                request[member] = int(value) if shape.type_name in ("integer", "long") else value
         try:
-            getattr(client, xform_name(name))(**request)
+            call(client, words)
             self.expect(command, True, "")
         except client.exceptions.ClientError as error:
             self.expect(command, False, str(error))
+
+
+def call(client, words):
+    """A command of the AWS CLI by its words, through boto3."""
+    name = next(one for one in client.meta.service_model.operation_names if xform_name(one, "-") == words[2])
+    members = client.meta.service_model.operation_model(name).input_shape.members
+    given = dict(zip((word[2:] for word in words[3::2]), words[4::2]))
+    request = {}
+    for member, shape in members.items():
+        value = given.get(xform_name(member, "-"))
+        if value is not None:
+            request[member] = int(value) if shape.type_name in ("integer", "long") else value
+    return getattr(client, xform_name(name))(**request)
 
 
 def main():

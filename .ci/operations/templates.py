@@ -192,7 +192,7 @@ def explained(name):
 
 
 # Commands of the AWS CLI that are not operations of an API.
-CUSTOM = {"s3 ls", "s3 cp", "logs tail", "cloudformation deploy", "ecr get-login-password"}
+CUSTOM = {"s3 ls", "s3 cp", "s3 rm", "logs tail", "cloudformation deploy", "ecr get-login-password"}
 CLI_OPTIONS = {"query", "output", "region", "profile"}
 
 
