@@ -31,6 +31,7 @@ check_athena() {
   spark=$("$readers" -c 'import pathlib, pyspark; print(pathlib.Path(pyspark.__file__).parent / "jars")')
   export PYTHONDONTWRITEBYTECODE=1
   timeout 60 "$lake_python" "$ci/lake/tables.py" "$kinetide"
+  timeout 60 "$lake_python" "$ci/lake/bound.py"
   timeout 120 "$lake_python" "$ci/lake/make.py" "$kinetide" "$made"
   PYTHONPATH=$glue_packages timeout 60 "$readers" "$ci/glue/compacting.py" lake "$made/lake"
   timeout 60 "$lake_python" "$ci/lake/projection.py" "$made/lake"

@@ -140,7 +140,7 @@ check_terraform() {
     echo 'SKIPPED: there is no terraform with the AWS provider here'
     return
   fi
-  cp -r "$PWD/ecs" "$work/ecs"
+  cp -r "$PWD/ecs" "$PWD/athena" "$PWD/glue" "$work"
   cd "$work/ecs/terraform"
   export CHECKPOINT_DISABLE=1 TF_CLI_CONFIG_FILE=/dev/null
   terraform fmt -check -diff .

@@ -463,28 +463,33 @@ def bookmark(_):
 
 
 def catalog(chain):
-    """What the job registers is what the statement for Athena says, with the attributes behind; and its partitions."""
+    """The job takes over the table that the statement for Athena made, as athena/catalog.yaml does: it adds the attributes behind,
+    and its partitions."""
     chain.spark.sql(f"CREATE DATABASE crypto LOCATION '{chain.folder}/warehouse'")
+    ddl = (ROOT / "athena/tables/processed_crypto_txn.sql").read_text()
+    assert f"LOCATION 's3://ANALYTICS/{chain.hudi.relative_to(chain.root)}/'" in ddl
+    chain.spark.sql(ddl.replace("s3://ANALYTICS/", f"file://{chain.root}/").rstrip().removesuffix(";"))
     chain.scene.put("registered")
     chain.scene.landed()
     chain.run(database="crypto")
     described = chain.spark.sql(f"DESCRIBE crypto.{NAME}").collect()
     found = {row.col_name: row.data_type for row in described if not row.col_name.startswith("#")}
-    ddl = (ROOT / "athena/tables/processed_crypto_txn.sql").read_text()
     shipped = dict(re.findall(r"^  `(\w+)` ([a-z0-9(),]+?),?$", ddl, re.MULTILINE)) | {"exchange_part": "string"}
     assert {name: found.get(name) for name in shipped} == shipped, found
     assert {found[name] for name in ("note", "score", "vip", "more")} == {"string", "decimal(38,18)", "boolean"}
     partitions = {row[0] for row in chain.spark.sql(f"SHOW PARTITIONS crypto.{NAME}").collect()}
     assert partitions == {path.name for path in chain.hudi.glob("exchange_part=*")}, partitions
-    assert f"LOCATION 's3://ANALYTICS/{chain.hudi.relative_to(chain.root)}/'" in ddl
+    # What Athena needs to know stays.
+    kept = {row.key: row.value for row in chain.spark.sql(f"SHOW TBLPROPERTIES crypto.{NAME}").collect()}
+    assert kept.get("athena_enable_native_hudi_connector_implementation") == "true", kept
     print(f"the catalog has {len(found)} columns, {len(shipped)} of them as athena/ declares, and {len(partitions)} partitions")
 
 
 def readme(chain):
-    """The code of glue/README.md, on this table."""
+    """The settings of glue/job.yaml are those of this session, and the code of glue/README.md runs on this table."""
     commits = [name.split(".")[0] for name in chain.commits()]
     text = (ROOT / "glue/README.md").read_text()
-    settings = dict(re.findall(r"(spark\.[A-Za-z_.]+)=([\w.]+)", text))
+    settings = dict(re.findall(r"(spark\.[A-Za-z_.]+)=([\w.]+)", (ROOT / "glue/job.yaml").read_text()))
     assert len(settings) == 5 and settings.items() <= session.SETTINGS.items(), settings
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert blocks, "glue/README.md has no example"

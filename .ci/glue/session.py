@@ -21,7 +21,7 @@ import awsglue.utils
 from pyspark.sql import SparkSession
 
 SETTINGS = {
-    # As glue/README.md has them for Glue; chain.py compares.
+    # As glue/job.yaml has them; chain.py compares.
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.kryo.registrator": "org.apache.spark.HoodieSparkKryoRegistrar",
     "spark.sql.extensions": "org.apache.spark.sql.hudi.HoodieSparkSessionExtension",

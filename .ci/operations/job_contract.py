@@ -96,8 +96,19 @@ def faults(place, stack):
             folder = given.get(argument)
             if folder != f"s3://{stack.parameters['LandingBucket']}/{stack.parameters['Prefix']}/{end}":
                 yield f"{where}: {folder} is not where the service writes"
+    rules = {rule["Name"] for rule in stack.of("AWS::Events::Rule").values()}
+    for alarm, one in stack.of("AWS::CloudWatch::Alarm").items():
+        watched = {each["Value"] for each in one.get("Dimensions", []) if each["Name"] == "RuleName"}
+        if watched - rules:
+            yield f"{place} {alarm}: there is no rule {sorted(watched)}"
     if "EveryMinutes" in stack.parameters:
         defaults = {name: one.get("Default") for name, one in stack.template["Parameters"].items()}
-        dollars = f"${cost(defaults):.0f} a month"
-        if dollars not in stack.template["Parameters"]["EveryMinutes"]["Description"]:
-            yield f"{place}: EveryMinutes does not say that it costs {dollars}"
+        dollars = f"{cost(defaults):.0f}"
+        said = {
+            "EveryMinutes": (stack.template["Parameters"]["EveryMinutes"]["Description"], f"${dollars} a month"),
+            "glue/README.md": ((GLUE / "README.md").read_text(), f"**${dollars} a month**"),
+            "docs/DEPLOY.md": ((ROOT / "docs" / "DEPLOY.md").read_text(), f"| {dollars} |"),
+        }
+        for where, (text, price) in said.items():
+            if price not in text:
+                yield f"{place}: {where} does not say that it costs {price}"

@@ -1,5 +1,5 @@
--- The newest state of each transaction, deleted and invalid ones too: a Hudi table, copy on write. The Glue job registers
--- it by itself; this statement is for a catalog that the job may not write to. New partitions then need
+-- The newest state of each transaction, deleted and invalid ones too: a Hudi table, copy on write. The Glue job
+-- adds its partitions, and columns of new attributes. In a catalog that the job may not write to, new partitions need
 -- ALTER TABLE crypto.processed_crypto_txn ADD PARTITION (exchange_part = 'X') LOCATION '…/exchange_part=X'.
 CREATE EXTERNAL TABLE crypto.processed_crypto_txn (
   `_hoodie_commit_time` string,

@@ -1,5 +1,5 @@
-# The two CloudFormation stacks, for those who keep everything in Terraform. The templates say what a parameter means;
-# outputs of the first stack are parameters of the second.
+# The CloudFormation stacks, for those who keep everything in Terraform. The templates say what a parameter means; outputs of
+# a stack are parameters of the next.
 
 terraform {
   required_version = ">= 1.5"
@@ -49,6 +49,52 @@ resource "aws_cloudformation_stack" "service" {
       FirehoseName  = lookup(aws_cloudformation_stack.data.outputs, "FirehoseName", "")
     },
     var.service,
+  )
+}
+
+variable "catalog" {
+  description = "Parameters of athena/catalog.yaml that differ from their defaults. null, there is none."
+  type        = map(string)
+  default     = null
+}
+
+variable "job" {
+  description = "Parameters of glue/job.yaml that differ from their defaults. null, there is none. It needs the catalog."
+  type        = map(string)
+  default     = null
+}
+
+locals {
+  places = {
+    LandingBucket = aws_cloudformation_stack.data.outputs["LandingBucket"]
+    Prefix        = aws_cloudformation_stack.data.outputs["Prefix"]
+    LakeBucket    = aws_cloudformation_stack.data.outputs["LakeBucket"]
+    KeyArn        = aws_cloudformation_stack.data.outputs["KeyArn"]
+  }
+}
+
+resource "aws_cloudformation_stack" "catalog" {
+  count         = var.catalog == null ? 0 : 1
+  name          = "${var.name}-catalog"
+  template_body = file("${path.module}/../../athena/catalog.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters    = merge(local.places, var.catalog)
+}
+
+resource "aws_cloudformation_stack" "job" {
+  count         = var.job == null ? 0 : 1
+  name          = "${var.name}-job"
+  template_body = file("${path.module}/../../glue/job.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = merge(
+    local.places,
+    {
+      Database       = aws_cloudformation_stack.catalog[0].outputs["Database"]
+      Table          = aws_cloudformation_stack.catalog[0].outputs["Table"]
+      PageTopicArn   = aws_cloudformation_stack.service.outputs["PageTopicArn"]
+      TicketTopicArn = aws_cloudformation_stack.service.outputs["TicketTopicArn"]
+    },
+    var.job,
   )
 }
 
