@@ -5,6 +5,7 @@ Usage: catalog.py [--write]
 
 import dataclasses
 import difflib
+import fnmatch
 import functools
 import re
 import sys
@@ -193,6 +194,16 @@ def queries(stack, saved):
             yield f"the query {name} is not what its file says"
 
 
+def unreadable(stack, found):
+    """Tables whose files the policy for readers leaves out."""
+    for policy in stack.of("AWS::IAM::ManagedPolicy").values():
+        (allowed,) = [one["Resource"] for one in policy["PolicyDocument"]["Statement"] if one["Sid"] == "ReadTables"]
+        for table in found:
+            files = f"arn:aws:s3:::{table['StorageDescriptor']['Location'].removeprefix('s3://')}x"
+            if not any(fnmatch.fnmatchcase(files, one) for one in allowed):
+                yield f"the table {table['Name']}: its files are none that readers may read"
+
+
 def faults(_, stack):
     """For templates.py."""
     found = [one["TableInput"] for one in stack.of("AWS::Glue::Table").values()]
@@ -200,6 +211,7 @@ def faults(_, stack):
     if found or saved:
         yield from differences(stack, found)
         yield from queries(stack, saved)
+        yield from unreadable(stack, found)
 
 
 def main(write):
