@@ -59,10 +59,9 @@ def check_shape(dag):
     found = {task.task_id: task.downstream_task_ids for task in dag.tasks}
     assert found == DOWNSTREAM, found
     assert (dag.max_active_runs, dag.catchup, dag.schedule) == (1, False, "*/15 * * * *")
-    guides = (ROOT / "glue/README.md").read_text() + (ROOT / "glue/COMPACTION.md").read_text()
-    for task_id in ("etl", "compaction"):
+    for task_id, path, name in (("etl", "glue/job.yaml", "Default: {}\n"), ("compaction", "glue/COMPACTION.md", "--name {} ")):
         task = dag.get_task(task_id)
-        assert task.wait_for_completion and f"--name {task.job_name} " in guides, task.job_name
+        assert task.wait_for_completion and name.format(task.job_name) in (ROOT / path).read_text(), task.job_name
     assert dag.get_task("once_a_day").trigger_rule == "all_done"
     # Airflow gives the functions what they name.
     for task_id in ("quality", "freshness", "once_a_day"):

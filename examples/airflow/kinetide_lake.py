@@ -1,7 +1,7 @@
 """The lake from Airflow: the Glue job every quarter of an hour, its counts and its freshness, compaction once a day.
 
 For Airflow 3 with the Amazon provider. Put this file and lake_quality.py into the folder of DAGs, and deploy the two Glue jobs
-(glue/README.md, glue/COMPACTION.md) without their triggers: of each job there may be one run at a time.
+(glue/README.md, glue/COMPACTION.md) without their schedules: of each job there may be one run at a time.
 """
 
 import datetime
