@@ -43,6 +43,11 @@ JOB = {
     "Behind": (0, 10, 60, "OK", "ticket"),
     "Quarantine": ({"lines": 0, "objects": 0}, {"lines": 1, "objects": 0}, 5, "OK", "ticket"),
 }
+COMPACTION = {
+    "CompactionFailed": (0, 1, 5, "OK", "ticket"),
+    "CompactionRefused": (0, 1, 60, "OK", "ticket"),
+    "CompactionLate": (50_000, 200_000, 2 * 24 * 60, "ALARM", "ticket"),
+}
 
 
 def value(alarm, point):
@@ -97,7 +102,7 @@ def acts(name, alarm, stack):
         return "page"
     (action,) = alarm["AlarmActions"]
     if "Page" not in stack.resources:
-        return {stack.ref("PageTopicArn"): "page", stack.ref("TicketTopicArn"): "ticket"}.get(action, action)
+        return {stack.parameters.get("PageTopicArn"): "page", stack.parameters["TicketTopicArn"]: "ticket"}.get(action, action)
     return {stack.ref("TicketTopic"): "ticket", stack.ref("CatchUp"): "scale"}.get(action, action)
 
 
@@ -128,10 +133,10 @@ def judged(template, expected):
 
 
 def main():
-    wrong = [*judged("service.yaml", SERVICE), *judged("job.yaml", JOB)]
+    wrong = [*judged("service.yaml", SERVICE), *judged("job.yaml", JOB), *judged("compaction.yaml", COMPACTION)]
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"{len(SERVICE) + len(JOB)} alarms played, and the one that pages follows those of the service")
+    print(f"{len(SERVICE | JOB | COMPACTION)} alarms played, and the one that pages follows those of the service")
 
 
 if __name__ == "__main__":

@@ -202,10 +202,22 @@ JOB = {
         "LakeFormation": "yes",
     },
 }
+COMPACTION = {
+    case: {name: value for name, value in places.items() if name not in ("Database", "Table")}
+    | {"StreamName": "kinetide-changes", "TicketTopicArn": TOPICS["TicketTopicArn"]}
+    for case, places in PLACES.items()
+}
 FAULTS = {"whole": {"Cluster": "kinetide", "ServiceName": "kinetide", "StreamName": "kinetide-changes"}}
 
 
-CASES = {"data.yaml": DATA, "service.yaml": SERVICE, "catalog.yaml": CATALOG, "job.yaml": JOB, "faults.yaml": FAULTS}
+CASES = {
+    "data.yaml": DATA,
+    "service.yaml": SERVICE,
+    "catalog.yaml": CATALOG,
+    "job.yaml": JOB,
+    "compaction.yaml": COMPACTION,
+    "faults.yaml": FAULTS,
+}
 
 
 def stacks():

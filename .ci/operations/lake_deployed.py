@@ -1,4 +1,4 @@
-"""Deploys catalog and job beside the other stacks of deploy.py, and looks at what is there.
+"""Deploys catalog and jobs beside the other stacks of deploy.py, and looks at what is there.
 
 The tables are those of athena/, rules match the events that they should, ecs/verify.py notices what is broken, and the
 commands of the lake's runbooks can be given.
@@ -14,7 +14,7 @@ import runbooks
 from cloudformation import ROOT, Stack, load
 from emulator import ACCOUNT, REGION, client, create, verify
 
-PAGES = ("lake-job.md", "lake-late.md", "lake-quarantine.md")
+PAGES = ("lake-compaction.md", "lake-job.md", "lake-late.md", "lake-quarantine.md")
 # Clients of the AWS CLI that are no API, and what embedded AWS has: runbooks.py runs that.
 NOT_HERE = ("s3", "logs", "cloudformation")
 
@@ -151,5 +151,8 @@ def faults(url, data, service):
     outputs, names = create(url, "job", given)
     yield from new_data(url, data["LandingBucket"], re.sub(r".*/", "", names["NewDataRule"]))
     yield from job_failed(url, re.sub(r".*/", "", names["JobFailedRule"]), outputs["Job"])
+    given = shared | {"StreamName": data["StreamName"], "TicketTopicArn": topics["TicketTopicArn"]}
+    compaction, names = create(url, "compaction", given)
+    yield from job_failed(url, re.sub(r".*/", "", names["CompactionFailedRule"]), compaction["Job"])
     yield from verified(url, stack, outputs)
     commands(url)

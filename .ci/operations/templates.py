@@ -66,7 +66,7 @@ def own_metrics(stack):
     """Namespace and name to dimensions of what a stack's own processes publish: workers, the Glue job."""
     if "Application" in stack.parameters:
         return {(stack.parameters["Application"], name): dimensions for name, dimensions in OWN_METRICS.items()}
-    return {(stack.parameters.get("Name"), name): dimensions for name, dimensions in job_contract.metrics().items()}
+    return {(stack.parameters.get("Name"), name): dimensions for name, dimensions in job_contract.metrics(stack).items()}
 
 
 def alarms(place, stack):
@@ -258,6 +258,7 @@ def default(stack, name, value):
 
 
 JOB = ("Job", "Properties")
+ROLE = ("JobRole", "Properties", "Policies", 0, "PolicyDocument", "Statement")
 TABLE = ("LandingTransactions", "Properties", "TableInput")
 CONTAINER = ("TaskDefinition", "Properties", "ContainerDefinitions", 0)
 # Faults that the checks must notice: what is said of them, and how they are made.
@@ -286,7 +287,7 @@ PLANTED = [
     ("BlockPublicPolicy", lambda stack: change(stack, False, "LakeBucket", "Properties", "PublicAccessBlockConfiguration", "BlockPublicPolicy")),
     ("forgets their records", lambda stack: stack.parameters.update(RetentionHours=1000)),
     ("'UNZIP' is none of", lambda stack: change(stack, "UNZIP", "Firehose", "Properties", "ExtendedS3DestinationConfiguration", "CompressionFormat")),
-    ("named, one by one", lambda stack: change(stack, "s3:*", "JobRole", "Properties", "Policies", 0, "PolicyDocument", "Statement", 0, "Action")),
+    ("named, one by one", lambda stack: change(stack, "s3:*", *ROLE, 0, "Action")),
     ("MaxConcurrentRuns", lambda stack: change(stack, 2, *JOB, "ExecutionProperty", "MaxConcurrentRuns")),
     ("'HOURLY' is none of", lambda stack: change(stack, "HOURLY", "Schedule", "Properties", "Type")),
     ("does not parse, or are not given: ['errors']", lambda stack: stack.resources["Job"]["Properties"]["DefaultArguments"].pop("--errors")),
@@ -294,10 +295,12 @@ PLANTED = [
     ("does not import, or are not given", lambda stack: change(stack, "s3://lakebucket/code/lake.py", *JOB, "DefaultArguments", "--extra-py-files")),
     ("is not where the service writes", lambda stack: change(stack, "s3://landingbucket/landing", *JOB, "DefaultArguments", "--landing")),
     ("partitioned by", lambda stack: change(stack, "trade_date", *JOB, "DefaultArguments", "--partition_by")),
-    ("other names than the alarms", lambda stack: change(stack, "kinetide", *JOB, "DefaultArguments", "--metrics_namespace")),
+    ("does not allow s3:DeleteObject", lambda stack: change(stack, ["s3:GetObject", "s3:PutObject"], *ROLE, 4, "Action")),
+    ("does not allow s3:GetObject", lambda stack: change(stack, "Deny", *ROLE, 1, "Effect")),
+    ("another namespace than the alarms", lambda stack: change(stack, "kinetide", *JOB, "DefaultArguments", "--metrics_namespace")),
     ("there is no rule", lambda stack: change(stack, "failed", "JobFailedRule", "Properties", "Name")),
     ("has no RunTimes", lambda stack: change(stack, "RunTimes", "NoRun", "Properties", "MetricName")),
-    ("is about the table ['crypto']", lambda stack: change(stack, "crypto", "Latency", "Properties", "Dimensions", 0, "Value")),
+    ("is about ['crypto']", lambda stack: change(stack, "crypto", "Latency", "Properties", "Dimensions", 0, "Value")),
     ("does not say that it costs", lambda stack: default(stack, "Workers", 3)),
     ("UpdateBehavior", lambda stack: change(stack, "UPDATE_IN_DATABASE", "Crawler", "Properties", "SchemaChangePolicy", "UpdateBehavior")),
     ("a query has a limit", lambda stack: stack.resources["WorkGroup"]["Properties"]["WorkGroupConfiguration"].pop("BytesScannedCutoffPerQuery")),
