@@ -37,5 +37,6 @@ check_athena() {
   timeout 60 "$lake_python" "$ci/lake/projection.py" "$made/lake"
   timeout 300 "$lake_python" "$ci/lake/grammar.py" "$spark"
   timeout 120 "$lake_python" "$ci/lake/visuals.py" "$made"
+  timeout 120 "$lake_python" "$ci/lake/anomalies.py"
   timeout 600 "$lake_python" "$ci/lake/results.py" "$made" "$trino_jars"
 }

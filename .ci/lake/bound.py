@@ -47,7 +47,9 @@ def sources(name, select, schema, views):
     for column, node in lineage(None, select, schema={"crypto": schema}, sources=views, dialect="athena").items():
         leaves = [one for one in node.walk() if isinstance(one.source, exp.Table)]
         found[column] = {(one.source.name, one.name.rpartition(".")[2].strip('"')) for one in leaves}
-        if not found[column] and not isinstance(node.expression.unalias(), exp.Count):
+        # What a statement lists itself is no column of a table.
+        listed = any(isinstance(one.source, exp.Values) for one in node.walk())
+        if not found[column] and not listed and not isinstance(node.expression.unalias(), exp.Count):
             raise Unbound(f"views/{name}: {column} comes from no table")
     return found
 

@@ -99,6 +99,7 @@ def trino_shown(trino, statement, now_hour):
 def view_texts():
     """Views in an order in which each has what it reads; those of the processed table last."""
     order = ["landing_all", "landing_latest", "live_trades", "trends_15_minutes", "hourly_trades_computed"]
+    order += ["user_hours", "user_hour_scores"]
     texts = {path.stem: path.read_text() for path in ddl.files("views")}
     assert set(order) == set(texts), "a view that is not looked at"
     return {name: texts[name] for name in order}
@@ -262,6 +263,8 @@ MISTAKES = [
     ("trends_15_minutes", "CAST(price", "CAST(normalized_price"),
     ("hourly_trades_computed", "'BUY'", "'SELL'"),
     ("hourly_trades_computed", "DISTINCT user_id", "user_id"),
+    ("user_hours", "max(trade_value)", "min(trade_value)"),
+    ("user_hour_scores", "2 * place_by_level BETWEEN", "2 * place_by_level + 1 BETWEEN"),
 ]
 
 
