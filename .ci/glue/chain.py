@@ -1,9 +1,8 @@
 """The Glue job on what the service wrote, with Spark and Hudi of Glue 5.0: state after state it must be the source table.
 
-Usage: chain.py KINETIDE HUDI_BUNDLE
+Usage: chain.py KINETIDE HUDI_BUNDLE LAKE_OF_A_LOAD_TEST
 """
 
-import base64
 import collections
 import contextlib
 import decimal
@@ -22,16 +21,17 @@ from pathlib import Path
 
 import session
 from compacting import compaction_job
-from scene import Scene, column, until
+from compare import same_as_table, told
+from scene import Scene, until
 from session import ROOT
 
 import checks
 import job
 import table
 import transform
-from boto3.dynamodb.types import Binary
 from hudi import HudiTableBuilder
 from lake import Lake
+from lakes import Delivery, chaos, of_firehose
 
 NAME = "processed_crypto_txn"
 
@@ -82,57 +82,6 @@ class Chain:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
         return path
-
-
-def plain(value, nested=False):
-    """A value of boto3 as a row has it."""
-    if isinstance(value, Decimal):
-        return value if nested else value.normalize()
-    if isinstance(value, (dict, list, set)):
-        return json.dumps(nested_of(value), sort_keys=True)
-    return nested_of(value)
-
-
-def nested_of(value):
-    if isinstance(value, Decimal):
-        return str(value.normalize())
-    if isinstance(value, Binary):
-        return base64.b64encode(value.value).decode()
-    if isinstance(value, dict):
-        return {name: nested_of(one) for name, one in value.items()}
-    if isinstance(value, (list, set)):
-        found = [nested_of(one) for one in value]
-        return sorted(found, key=str) if isinstance(value, set) else found
-    return value
-
-
-def of_row(value, like):
-    if isinstance(value, Decimal):
-        return value.normalize()
-    if isinstance(like, (dict, list, set)) and isinstance(value, str):
-        found = json.loads(value, parse_int=Decimal, parse_float=Decimal)
-        return plain(set(found) if isinstance(like, set) else found)
-    return value
-
-
-def same_as_table(rows, items, but=()):
-    """Key by key and value by value: what is in the table, and nothing else."""
-    live = {key: row for key, row in rows.items() if not row["is_deleted"] and key not in but}
-    items = {key: item for key, item in items.items() if key not in but}
-    assert live.keys() == items.keys(), f"keys: {sorted(live.keys() ^ items.keys())[:5]}"
-    own = {"event_id", "event_name", "event_timestamp", "cdc_ts_us", "ordering_key", "source", "table_name", "shard_id",
-           "sequence_number", "is_deleted", "delete_reason", "trade_value", "risk_flag", "normalized_price",
-           "adjusted_trade_fee", "user_category", "hour_bucket", "ingestion_time", "is_valid", "invalid_reason",
-           "exchange_part"}  # fmt: skip
-    values = 0
-    for key, item in items.items():
-        item = {column(name): value for name, value in item.items()}
-        row = {name: value for name, value in live[key].items() if name not in own and not name.startswith("_hoodie")}
-        for name in row.keys() | item.keys():
-            expected, found = plain(item.get(name)), of_row(row.get(name), item.get(name))
-            assert found == expected, f"{key}: {name} is {found!r}, the table has {expected!r}"
-            values += 1
-    return values
 
 
 def first_run_killed(chain):
@@ -234,11 +183,6 @@ def repeats(chain):
     assert not differ, f"repeated and late rows changed {differ[:5]}"
     same_as_table(after, chain.scene.items())
     print(f"{counts['rows']} repeated and late rows change nothing")
-
-
-def told(row):
-    """A row without what Hudi says about its file."""
-    return row and {name: value for name, value in row.items() if not name.startswith("_hoodie")}
 
 
 def bad_objects(chain):
@@ -581,23 +525,30 @@ def partitions(chain):
         assert [row[0] for row in frame.select(folder).collect()] == list(expected.values()), partition
 
 
-def main(kinetide, jar):
+def main(kinetide, jar, load_test):
     began = time.time()
     with tempfile.TemporaryDirectory() as folder:
         chain = Chain(kinetide, jar, Path(folder))
-        try:
+
+        def timed(name, step, *arguments):
             at = time.time()
+            step(*arguments)
+            print(f"  [{name}: {time.time() - at:.0f} s]", flush=True)
+
+        try:
+            delivery = Delivery(chain.scene)
             chain.scene.generate("--records", "3000", "--live-keys", "600", "--ttl-rate", "0.05")
-            chain.scene.landed()
-            print(f"  [landed: {time.time() - at:.0f} s]", flush=True)
-            first_run_killed(chain)
-            print(f"  [killed: {time.time() - at:.0f} s]", flush=True)
+            timed("landed", chain.scene.landed)
+            delivery.killed()
+            timed("killed", first_run_killed, chain)
             chain.spark = session.spark_session(jar)
-            for step in (first_state, nothing_new, changes, second_state, repeats, bad_objects, changed_type, died_between,
-                         aggregate, other_reader, limits, bookmark, catalog, readme, controls, metrics, partitions, compaction_job):  # fmt: skip
-                at = time.time()
-                step(chain)
-                print(f"  [{step.__name__}: {time.time() - at:.0f} s]", flush=True)
+            for step in (first_state, nothing_new, changes, second_state, repeats):
+                timed(step.__name__, step, chain)
+            timed("firehose", of_firehose, chain, delivery)
+            for step in (bad_objects, changed_type, died_between, aggregate, other_reader, limits, bookmark, catalog, readme,
+                         controls, metrics, partitions, compaction_job):  # fmt: skip
+                timed(step.__name__, step, chain)
+            timed("chaos", chaos, chain, load_test)
         except BaseException:
             for log in chain.scene.processes.logs():
                 print(log, file=sys.stderr)
@@ -608,6 +559,6 @@ def main(kinetide, jar):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4:
         sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -33,6 +33,17 @@ TRADE = {
 }
 
 
+def newest(lines):
+    """The newest row of each key."""
+    found = {}
+    for line in lines:
+        row = json.loads(line, parse_float=Decimal, parse_int=Decimal)
+        key = row["transaction_id"]
+        if key not in found or row["ordering_key"] > found[key]["ordering_key"]:
+            found[key] = row
+    return found
+
+
 def column(name):
     """How the service spells an attribute, for the names in use here."""
     return re.sub("[^a-z0-9_]", "_", name.lower())
@@ -54,9 +65,13 @@ class Scene:
         self.table.meta.client.update_time_to_live(
             TableName=TABLE, TimeToLiveSpecification={"Enabled": True, "AttributeName": "expires_at"}
         )
-        self.worker = self.processes.start(
-            "worker", kinetide, "run", "--stream", "trades", "--lake", f"file://{self.lake}", "--transform",
-            "crypto-transactions", "--batch-age", "1s", "--http", "127.0.0.1:0", "--failover-time", "2s",
+        self.worker = self.run("worker", self.lake)
+
+    def run(self, name, lake, *flags):
+        """A worker of the stream."""
+        return self.processes.start(
+            name, self.kinetide, "run", "--stream", "trades", "--lake", f"file://{lake}", "--transform",
+            "crypto-transactions", "--batch-age", "1s", "--http", "127.0.0.1:0", "--failover-time", "2s", *flags,
         )  # fmt: skip
 
     def generate(self, *flags):
@@ -87,20 +102,11 @@ class Scene:
         for path in self.objects(folder):
             yield from gzip.open(path, "rt", encoding="utf-8")
 
-    def landed(self):
-        """Waits until the newest rows and dead letters are what the table has."""
-
-        def newest():
-            found = {}
-            for line in self.lines():
-                row = json.loads(line, parse_float=Decimal, parse_int=Decimal)
-                key = row["transaction_id"]
-                if key not in found or row["ordering_key"] > found[key]["ordering_key"]:
-                    found[key] = row
-            return found
+    def landed(self, lines=None):
+        """Waits until the newest rows, of landing or of `lines()`, and dead letters are what the table has."""
 
         def same():
-            rows = {key: row for key, row in newest().items() if not row["is_deleted"]}
+            rows = {key: row for key, row in newest((lines or self.lines)()).items() if not row["is_deleted"]}
             broken = self.broken()
             items = {key: item for key, item in self.items().items() if key not in broken}
             # What is to expire must have done so: nobody may change the table while it is compared.
