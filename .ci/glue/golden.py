@@ -78,8 +78,13 @@ def total(of, name):
     return sum((one[name] for one in of), Decimal(0))
 
 
-def counted(live, name):
-    return [(*key, len(of)) for key, of in groups(live, name)]
+def counted(live, *names):
+    return [(*key, len(of)) for key, of in groups(live, *names)]
+
+
+def users(of):
+    """A user is made of the id of a trade."""
+    return len({one["transaction_id"] for one in of})
 
 
 def deviation(of):
@@ -105,8 +110,7 @@ def hourly(live):
             float(total(of, "trade_value")) / float(total(of, "quantity")), min(prices), max(prices),
             float(total(of, "normalized_price") / len(of)), deviation(of), total(of, "trade_fee"),
             total(of, "adjusted_trade_fee"), *kinds,
-            # A trade's user is made of its id.
-            len({one["transaction_id"] for one in of}),
+            users(of),
         )  # fmt: skip
 
 
@@ -118,13 +122,20 @@ def answers(found):
         "dashboard/exchange_comparison": [
             (*key, total(of, "quantity"), total(of, "trade_fee")) for key, of in groups(live, "exchange")
         ],
+        "dashboard/normalized_price_by_exchange": [
+            (*key, statistics.fmean(one["normalized_price"] for one in of)) for key, of in groups(live, "hour_bucket", "exchange")
+        ],
         "dashboard/order_types": counted(live, "order_type"),
+        "dashboard/risk_by_hour": counted(live, "hour_bucket", "risk_flag"),
         "dashboard/risk_distribution": counted(live, "risk_flag"),
         "dashboard/trade_fee_collected": [(total(live, "trade_fee"),)],
         "dashboard/trades_by_status": counted(live, "trade_status"),
         "dashboard/trends": [
             (*key, statistics.fmean(one["normalized_price"] for one in of), deviation(of), total(of, "trade_value"), len(of))
             for key, of in pairs
+        ],
+        "dashboard/user_activity": [
+            (*key, len(of), users(of), len(of) / users(of)) for key, of in groups(live, "hour_bucket")
         ],
         "dashboard/user_categories": counted(live, "user_category"),
         "dashboard/volume_per_trading_pair": [(*key, total(of, "quantity")) for key, of in groups(live, "trading_pair")],

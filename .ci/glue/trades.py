@@ -1,6 +1,6 @@
 """Real trades, from their files to the views: each step must give what golden.py works out from the files.
 
-trades.py sample FOLDER FILE...                 some thousand trades of each file, spread over it
+trades.py sample FOLDER FILE...                 some thousand trades of each file
 trades.py views FOLDER LAKE TABLES TRINO_JARS   the shipped SQL: on the Hudi table in DuckDB, on landing in Trino
 """
 
@@ -15,8 +15,8 @@ import golden
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lake"))
 
-# Of each file, at most.
-TRADES = 6000
+# Of each file about so many, in runs of so many: neighbours share milliseconds, prices and hours.
+TRADES, RUN = 4000, 100
 
 
 def sample(folder, paths):
@@ -24,7 +24,8 @@ def sample(folder, paths):
     total = 0
     for path in paths:
         header, *lines = gzip.open(path, "rt", encoding="utf-8").readlines()
-        lines = lines[:: math.ceil(len(lines) / TRADES)]
+        share = math.ceil(len(lines) / TRADES)
+        lines = [line for number, line in enumerate(lines) if number // RUN % share == 0]
         with gzip.open(folder / path.name, "wt", encoding="utf-8") as file:
             file.writelines([header, *lines])
         total += len(lines)
