@@ -177,8 +177,8 @@ def alike(named):
         yield group, together
 
 
-def check_folders(pairs):
-    spark, checked = spark_session(), 0
+def check_folders(spark, pairs):
+    checked = 0
     for transform, folder in pairs:
         kinds = collections.defaultdict(list)
         for path in sorted(pathlib.Path(folder).rglob("*.ndjson.gz")):
@@ -204,11 +204,10 @@ def check_folders(pairs):
         raise SystemExit("there are no objects: nothing was checked")
 
 
-def control():
+def control(spark):
     """A judge that refuses nothing proves nothing."""
     good = '{"ordering_key":"k-1","shard_id":"s","sequence_number":"1","ingestion_time":"t","a":%s}\n'
     types = Types("json", False)
-    spark = spark_session()
     takes = lambda value: [gzip.compress((good % value).encode("utf-8", "surrogatepass"))]
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/object.ndjson.gz"
@@ -273,9 +272,9 @@ def guide(document, lake):
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["objects", *pairs] if pairs and len(pairs) % 2 == 0:
-            check_folders(list(zip(pairs[::2], pairs[1::2])))
+            check_folders(spark_session(), list(zip(pairs[::2], pairs[1::2])))
         case ["control"]:
-            control()
+            control(spark_session())
         case ["guide", document, lake]:
             guide(document, lake)
         case _:

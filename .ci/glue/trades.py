@@ -6,6 +6,7 @@ trades.py views FOLDER LAKE TABLES TRINO_JARS   the shipped SQL: on the Hudi tab
 
 import gzip
 import math
+import re
 import sys
 import tempfile
 from datetime import datetime
@@ -128,6 +129,19 @@ def check_duckdb(tables, expected, answers):
     print(f"trades: {len(expected)} rows for PyPI hudi, {rows} rows of {len(answers)} queries and the aggregate on DuckDB, as in the files")
 
 
+def check_folders(lake, tables):
+    """What is landed is projected. Trades have times of their own: their hours may be before the projected years."""
+    shipped = ddl.tables()
+    seen = projection.check(shipped, lake)
+    hourly = shipped["hourly_trades"]
+    keys = ddl.keys_of(tables, hourly.folder)
+    hidden = set(ddl.outside(hourly, keys))
+    assert hidden == {key for key in keys if int(re.search(r"year=(\d+)", key)[1]) < 2024}, sorted(hidden)[:3]
+    wider = ddl.changed(hourly, **{"projection.year.range": "2018,2035"})
+    assert 0 < len(hidden) < len(keys) and not list(ddl.outside(wider, keys)), f"{len(hidden)} of {len(keys)}"
+    print(f"trades: {seen} landed objects are projected; {len(hidden)} of {len(keys)} hours only with a wider range of years")
+
+
 def month(rows, year, number):
     return [row for row in rows if row[0].startswith(f"{year}-{number:02}")]
 
@@ -148,7 +162,7 @@ def check_trino(jars, lake, tables, answers):
                 trino.run(text)
             rows = sum(compare(f"Trino, {name}", trino.run(text)[1], answers[name]) for name, text in statements().items())
             text = (ddl.ATHENA / "queries/dashboard/hourly_trades.sql").read_text()
-            # Trades have times of their own: hours before the projected years are there, and are not seen.
+            # Hours before the projected years are there, and are not seen.
             for schema, year, number, seen in (("crypto", 2024, 8, True), ("crypto", 2019, 10, False), ("wider", 2019, 10, True)):
                 query = ddl.filled(text.replace("crypto.", f"{schema}."), (str(year), str(number)))
                 found, wanted = trino.run(query)[1], month(answers["hourly_trades_computed"], year, number)
@@ -168,6 +182,7 @@ if __name__ == "__main__":
         case ["views", folder, lake, tables, jars]:
             import ddl
             import engines
+            import projection
             import pyarrow
             import pyarrow.dataset
             import results
@@ -175,6 +190,7 @@ if __name__ == "__main__":
 
             expected = golden.rows(sorted(Path(folder).glob("*.csv.gz")))
             answers = golden.answers(expected)
+            check_folders(Path(lake), Path(tables))
             check_duckdb(Path(tables), expected, answers)
             check_trino(jars, Path(lake), Path(tables), answers)
         case _:
