@@ -39,6 +39,6 @@ check_glue() (
   timeout 900 "${offline[@]}" "$readers" "$ci/glue/spark.py" "$kinetide" "$hudi_jar" "$work"
   if [[ -e $work/trades ]]; then
     timeout 300 "${offline[@]}" \
-      "$lake_python" "$ci/glue/trades.py" views "$work/sample" "$work/trades/lake" "$work/trades/tables" "$trino_jars"
+      "$lake_python" "$ci/glue/views.py" "$work/sample" "$work/trades/lake" "$work/trades/tables" "$trino_jars"
   fi
 )
