@@ -38,7 +38,7 @@ check_glue() (
   timeout 180 "${offline[@]}" "$readers" "$ci/glue/compacting.py" steps "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
   timeout 900 "${offline[@]}" "$readers" "$ci/glue/spark.py" "$kinetide" "$hudi_jar" "$work"
   if [[ -e $work/trades ]]; then
-    timeout 300 "${offline[@]}" \
+    timeout 420 "${offline[@]}" \
       "$lake_python" "$ci/glue/views.py" "$work/sample" "$work/trades/lake" "$work/trades/tables" "$trino_jars"
   fi
 )
