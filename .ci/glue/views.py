@@ -61,6 +61,11 @@ def statements():
     return {name: texts[name] for name in asked} | {"hourly_trades_computed": "SELECT * FROM crypto.hourly_trades_computed"}
 
 
+def of_state():
+    """The views over the newest state of each trade."""
+    return {name: text for name, text in results.view_texts().items() if not name.startswith("landing_")}
+
+
 def hudi_rows(path):
     """The table for a reader that shares nothing with Spark."""
     return pyarrow.Table.from_batches(map(pyarrow.record_batch, HudiTableBuilder.from_base_uri(str(path)).build().read()))
@@ -79,7 +84,7 @@ def check_duckdb(tables, expected, answers):
     state = hudi_rows(tables / "lake/processed_crypto_txn")
     same_rows(state.to_pylist(), expected, "PyPI hudi")
     hourly = pyarrow.dataset.dataset(tables / "analytics/hourly_trades", partitioning="hive").to_table()
-    views = {name: text for name, text in results.view_texts().items() if name != "landing_latest"}
+    views = of_state()
     duck = in_duckdb(state, hourly, views)
     rows = sum(compare(f"DuckDB, {name}", duck.run(text)[1], answers[name]) for name, text in statements().items())
     columns = ", ".join(f'"{name}"' for name, _ in ddl.tables()["hourly_trades"].columns)
@@ -123,10 +128,9 @@ def check_trino(jars, lake, tables, answers):
         schemas = {"crypto": [(lake, landing), (tables, shipped["hourly_trades"])], "wider": [(tables, wider)]}
         trino = engines.Trino(jars, Path(folder), schemas)
         try:
-            views = results.view_texts()
-            trino.run(views.pop("landing_latest"))
+            trino.run(results.view_texts()["landing_latest"])
             trino.run(results.STAND_IN.replace("CREATE VIEW", "CREATE TABLE").replace(" AS ", " WITH (format = 'PARQUET') AS "))
-            for text in views.values():
+            for text in of_state().values():
                 trino.run(text)
             rows = sum(compare(f"Trino, {name}", trino.run(text)[1], answers[name]) for name, text in statements().items())
             text = (ddl.ATHENA / "queries/dashboard/hourly_trades.sql").read_text()
