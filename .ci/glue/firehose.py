@@ -13,8 +13,9 @@ import threading
 import uuid
 from pathlib import Path
 
-# What it does with one call after another: accept all, all but the first record (which it refuses), or accept and say nothing.
-MOODS = ("accept", "refuse the first", "accept", "lose the answer")
+# What it does with one call after another: accept and say nothing, accept all but the first record, accept. The sender's next
+# calls are the answer to the first two, so all are played whatever comes.
+MOODS = ("lose the answer", "refuse the first", "accept", "accept")
 COMPRESSION = {"lines": "GZIP", "members": "UNCOMPRESSED"}
 FOLDER = "landing/transactions/year=2026/month=01/day=05/hour=03"
 
