@@ -164,7 +164,11 @@ fn context(gzip_level: u32) -> Arc<BatchContext> {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
-        layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
+        layout: Layout {
+            landing: "landing/transactions".to_owned(),
+            errors: "errors".to_owned(),
+            alerts: false,
+        },
         limits: BatchLimits { gzip_level, ..BatchLimits::default() },
         transform: Arc::new(transform()),
         packing: None,

@@ -147,7 +147,7 @@ def bucket_policy(env):
     new = [one for one in denies if one.get("Condition", {}).get("Null", {}).get("s3:if-none-match") == "true"]
     need(new, "objects can be replaced: no statement demands If-None-Match (docs/AWS-ACCESS.md)")
     resources = [resource for one in new for resource in ([one["Resource"]] if isinstance(one["Resource"], str) else one["Resource"])]
-    for folder in ("landing", "errors"):
+    for folder in ("landing", "errors", "alerts"):
         wanted = f"{env.parameter('Prefix')}/{folder}/"
         covered = any((wanted + "*").startswith(one.split(":::", 1)[1].partition("/")[2].rstrip("*")) for one in resources)
         need(covered, f"objects below {wanted} can be replaced")

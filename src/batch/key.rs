@@ -57,7 +57,7 @@ fn hour_of(us: i64) -> i64 {
 
 /// The most bytes that a key of an object of this shard can have.
 pub(super) fn key_bytes_max(context: &BatchContext) -> usize {
-    let Layout { landing, errors } = &context.layout;
+    let Layout { landing, errors, .. } = &context.layout;
     let folder = landing.len().max(errors.len() + REASON_BYTES_MAX) + hour_folder(0).len() + 3;
     folder
         + name_start(&context.stream, Some(&context.shard)).len()
@@ -160,7 +160,11 @@ mod tests {
             stream: stream.to_owned(),
             shard: ShardId::new(shard),
             source: SourceKind::Kinesis,
-            layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
+            layout: Layout {
+                landing: "landing/transactions".to_owned(),
+                errors: "errors".to_owned(),
+                alerts: false,
+            },
             limits: BatchLimits::default(),
             transform: Arc::new(Builtin::json()),
             packing: None,

@@ -1,9 +1,11 @@
 //! Rows of one shard → gzip NDJSON objects, or records of a delivery stream.
 //!
 //! Owns: base64 of the payload, when a batch is full, the encoder, the partition and the key of an object, what proves
-//! that an object is the one meant, how rows are packed into records, reading positions back from an object.
+//! that an object is the one meant, how rows are packed into records, reading positions back from an object, which of its
+//! rows are copied for alerts.
 //! Does not own: how objects get to the store (`deliver`), when the batch is safe (`checkpoint`).
 
+mod alerts;
 mod batcher;
 mod content;
 mod encode;
@@ -12,6 +14,7 @@ mod pack;
 mod repair;
 mod row_objects;
 
+pub use alerts::{HIGH_RISK_ALERTS, high_risk_copy};
 pub use batcher::{Batcher, each_record};
 pub use content::Content;
 pub use key::{batch_of_name, folder_of, hour_folder, is_hidden, name_start, range_of_name, replay_name};
@@ -33,6 +36,8 @@ pub struct Layout {
     pub landing: String,
     /// Folder of the dead letters, for example `errors`.
     pub errors: String,
+    /// Valid rows of high risk are copied to [`HIGH_RISK_ALERTS`].
+    pub alerts: bool,
 }
 
 /// When a batch is full, and how hard it is packed.

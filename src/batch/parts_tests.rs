@@ -17,7 +17,7 @@ fn context(transform: impl Transform) -> Arc<BatchContext> {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
-        layout: Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() },
+        layout: Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned(), alerts: false },
         limits: BatchLimits::default(),
         transform: Arc::new(transform),
         packing: None,

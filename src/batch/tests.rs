@@ -26,7 +26,11 @@ fn unpacked(transform: impl Transform, limits: BatchLimits) -> BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
-        layout: Layout { landing: "landing/transactions".to_owned(), errors: "errors".to_owned() },
+        layout: Layout {
+            landing: "landing/transactions".to_owned(),
+            errors: "errors".to_owned(),
+            alerts: false,
+        },
         limits,
         transform: Arc::new(transform),
         packing: None,
@@ -226,7 +230,7 @@ fn hours_in_turn_share_few_objects_and_bounded_memory() {
 fn a_batch_has_no_more_objects_than_its_description_can_name() {
     let folder = "landing/".to_owned() + &"x".repeat(700);
     let context = BatchContext {
-        layout: Layout { landing: folder, errors: "errors".to_owned() },
+        layout: Layout { landing: folder, errors: "errors".to_owned(), alerts: false },
         ..unpacked(Builtin::json(), BatchLimits::default())
     };
     for (context, least) in [(context, 90), (unpacked(Builtin::json(), BatchLimits::default()), 400)] {

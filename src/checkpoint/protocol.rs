@@ -108,7 +108,8 @@ pub enum Event {
     ChildrenCreated,
 }
 
-/// What to do next. Each step is answered by one event, except the last four.
+/// What to do next. Each step is answered by one event, except the last four. Where rows are copied for alerts, the copies
+/// of every object that a step creates, finds or reads are there before it is answered, so that no checkpoint passes them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Read the records from `first` to `last` again and batch them, leaving out rows that stand in `without`.

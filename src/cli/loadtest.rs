@@ -37,6 +37,7 @@ const SERVERS: &str = "Your own servers";
     kinetide loadtest --rate 5000 --duration 10m --chaos all --report report.html\n  \
     kinetide loadtest --initial-position latest --chaos all --seed 5\n  \
     kinetide loadtest --streams 2 --rate 2000 --chaos all\n  \
+    kinetide loadtest --alerts --chaos all\n  \
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
 )]
 pub struct LoadtestArgs {
@@ -82,6 +83,10 @@ pub struct LoadtestArgs {
     /// trim-horizon, with all workers started before the first record].
     #[arg(long, value_name = "POSITION")]
     initial_position: Option<String>,
+
+    /// Workers have [alerts] high_risk = true, and every copy of a row must be in the lake exactly once too.
+    #[arg(long, conflicts_with = "worker_command")]
+    alerts: bool,
 
     /// Seed: the same seed gives the same records and the same order of faults.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -185,6 +190,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         chaos: args.chaos.unwrap_or_default(),
         chaos_every: args.chaos_every.max(Duration::from_millis(200)),
         initial,
+        alerts: args.alerts,
         seed: args.seed,
         dir,
         lake: args.lake,

@@ -77,7 +77,7 @@ pub struct RunArgs {
           default_value = DEFAULT_TRANSFORM)]
     pub transform: String,
 
-    /// TOML file for settings that are not flags: its tables are enrichment and columns.
+    /// TOML file for settings that are not flags: its tables are enrichment, columns, alerts and streams.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_SETTINGS", value_name = "FILE")]
     pub settings: Option<PathBuf>,
 
@@ -284,6 +284,7 @@ impl TryFrom<RunArgs> for Config {
             landing: args.landing,
             errors: args.errors,
             initial_position: args.initial_position,
+            firehose: args.firehose.is_some(),
         };
         let streams = given.checked()?;
         let application = streams.application(args.application.as_deref())?;

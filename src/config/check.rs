@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use super::{BadSetting, Config, LakeConfig, LakePlace, name, within};
 use crate::aws::{BadArn, StreamAddress};
-use crate::batch::{Layout, Packing};
+use crate::batch::{HIGH_RISK_ALERTS, Layout, Packing};
 use crate::deliver::{LakeUrl, mistaken_url};
 
 /// What KCL puts behind the name of an application to name its other tables; the longest that there is.
@@ -73,14 +73,25 @@ pub fn application(given: Option<&str>, stream: &str) -> Result<String, BadSetti
     Ok(application)
 }
 
-/// The folders of rows and of dead letters in the lake.
-pub fn layout(landing: &str, errors: &str) -> Result<Layout, BadSetting> {
+/// The folders of rows and of dead letters in the lake, apart from each other and, with `alerts`, from the folder of those.
+pub fn layout(landing: &str, errors: &str, alerts: bool) -> Result<Layout, BadSetting> {
     let layout = Layout {
         landing: landing.trim_end_matches('/').to_owned(),
         errors: folder("errors", errors)?.to_owned(),
+        alerts,
     };
     let is_in = |inner: &str, outer: &str| format!("{inner}/").starts_with(&format!("{outer}/"));
-    if is_in(&layout.errors, &layout.landing) || is_in(&layout.landing, &layout.errors) {
+    let meet = |a: &str, b: &str| is_in(a, b) || is_in(b, a);
+    for (setting, folder) in [("landing", &layout.landing), ("errors", &layout.errors)] {
+        if alerts && meet(folder, HIGH_RISK_ALERTS) {
+            let allowed = format!(
+                "must be apart from {HIGH_RISK_ALERTS}, where [alerts] of the settings file puts copies: neither folder \
+                 may be inside the other"
+            );
+            return Err(BadSetting::new(setting, folder, allowed));
+        }
+    }
+    if meet(&layout.errors, &layout.landing) {
         let allowed = format!(
             "must be apart from --landing {:?}: neither folder may be inside the other, or readers of rows would read \
              dead letters",
@@ -275,11 +286,26 @@ mod tests {
 
     #[test]
     fn rows_and_dead_letters_are_apart() {
+        let layout = |landing, errors| super::layout(landing, errors, false);
         assert!(layout("landing/x", "errors").is_ok() && layout("errors-of-x", "errors").is_ok());
         for (landing, errors) in [("x", "x"), ("x", "x/errors"), ("errors/x", "errors"), ("x", "x/")] {
             let refused = layout(landing, errors).unwrap_err().to_string();
             assert!(refused.starts_with("--errors") && refused.contains("--landing"), "{refused}");
         }
+    }
+
+    #[test]
+    fn copies_are_apart_from_what_they_are_copies_of() {
+        for (landing, errors, setting) in [
+            ("alerts", "errors", "--landing"),
+            ("alerts/high_risk", "errors", "--landing"),
+            ("landing/x", "alerts/high_risk/errors", "--errors"),
+        ] {
+            let refused = layout(landing, errors, true).unwrap_err().to_string();
+            assert!(refused.starts_with(setting) && refused.contains("[alerts]"), "{refused}");
+            assert!(layout(landing, errors, false).is_ok(), "nothing is copied");
+        }
+        assert!(layout("landing/alerts", "alerts/errors", true).unwrap().alerts);
     }
 
     #[test]

@@ -33,8 +33,8 @@ pub use args::{CloudWatchSetting, FirehoseGzip, PendingFormatSetting, RunArgs};
 #[cfg(feature = "local")]
 pub use check::local_folder;
 pub use check::{application, folder, lake, layout, stream, table_name};
-pub use streams::transform;
 pub use streams::{Landing, Source, StreamConfig, StreamsConfig, Work};
+pub use streams::{transform, transform_and_alerts};
 
 /// Row keys that KCL uses for itself in the lease table.
 const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"];

@@ -154,6 +154,8 @@ pub(super) struct Given {
     pub(super) landing: Option<String>,
     pub(super) errors: String,
     pub(super) initial_position: String,
+    /// Rows go to a delivery stream.
+    pub(super) firehose: bool,
 }
 
 /// The settings file.
@@ -162,7 +164,22 @@ pub(super) struct Given {
 struct SettingsFile {
     enrichment: Enrichment,
     columns: ColumnSettings,
+    alerts: Alerts,
     streams: Vec<StreamTable>,
+}
+
+/// Which rows are copied for alerts, of the streams that have them.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Alerts {
+    /// Valid rows with the flag `HIGH_RISK`, which `crypto-transactions` makes.
+    high_risk: bool,
+}
+
+impl Alerts {
+    fn of(self, transform: &Builtin) -> bool {
+        self.high_risk && transform.has_risk()
+    }
 }
 
 /// One table `[[streams]]`.
@@ -195,6 +212,7 @@ impl Given {
         let file = self.settings.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let in_file = !file.streams.is_empty();
         let said = file.streams.iter().map(StreamTable::says).collect();
+        let alerts = file.alerts;
         let (streams, several) = match (self.streams.as_slice(), in_file) {
             ([], true) => (self.of_file(file)?, true),
             ([], false) => {
@@ -208,11 +226,14 @@ impl Given {
             }
             (given, false) => {
                 let settings = TransformSettings { enrichment: file.enrichment, columns: file.columns };
-                let one = |text: &String| self.stream(&StreamTable::named(text), &settings);
+                let one = |text: &String| self.stream(&StreamTable::named(text), &settings, alerts);
                 (given.iter().map(one).collect::<Result<Vec<_>, _>>()?, given.len() > 1)
             }
         };
         apart(&streams)?;
+        if alerts.high_risk {
+            self.can_alert(&streams)?;
+        }
         let file = self.settings.clone().filter(|_| in_file);
         Ok(StreamsConfig { streams, several, file, in_file: said, given: Some(self) })
     }
@@ -223,12 +244,37 @@ impl Given {
                 enrichment: table.enrichment.clone().unwrap_or_else(|| file.enrichment.clone()),
                 columns: table.columns.clone().unwrap_or_else(|| file.columns.clone()),
             };
-            self.stream(table, &settings)
+            self.stream(table, &settings, file.alerts)
         };
         file.streams.iter().map(one).collect()
     }
 
-    fn stream(&self, table: &StreamTable, settings: &TransformSettings) -> Result<StreamConfig, BadSetting> {
+    /// Whether there are rows to copy. Who asks for alerts and would never get any is told so.
+    fn can_alert(&self, streams: &[StreamConfig]) -> Result<(), BadSetting> {
+        let refuse = |allowed: &str| {
+            let file = self.settings.as_deref().unwrap_or(Path::new("")).display();
+            Err(BadSetting::new("settings", file, format!("has [alerts] high_risk = true, which {allowed}")))
+        };
+        if self.firehose {
+            return refuse(
+                "copies rows that are in the lake: leave it out with --firehose, which takes them elsewhere",
+            );
+        }
+        let copied = |stream: &StreamConfig| stream.landing().is_some_and(|landing| landing.layout.alerts);
+        if !streams.iter().any(copied) {
+            return refuse(
+                "needs a stream with --transform crypto-transactions: only its rows have risk_flag and is_valid",
+            );
+        }
+        Ok(())
+    }
+
+    fn stream(
+        &self,
+        table: &StreamTable,
+        settings: &TransformSettings,
+        alerts: Alerts,
+    ) -> Result<StreamConfig, BadSetting> {
         let Kind::Kinesis = table.kind;
         let address = stream(&table.stream)?;
         let name = table.transform.as_deref().unwrap_or(&self.transform);
@@ -239,7 +285,8 @@ impl Given {
                 default_landing(&transform, Some(address.name())).expect("with a stream there is a default")
             }
         };
-        let layout = layout(&landing, table.errors.as_ref().unwrap_or(&self.errors))?;
+        let errors = table.errors.as_ref().unwrap_or(&self.errors);
+        let layout = layout(&landing, errors, alerts.of(&transform))?;
         let position = table.initial_position.as_ref().unwrap_or(&self.initial_position);
         let (initial, initial_timestamp_us) = initial_position(position)
             .map_err(|allowed| BadSetting::new("initial-position", position, allowed))?;
@@ -326,14 +373,17 @@ fn apart(streams: &[StreamConfig]) -> Result<(), BadSetting> {
                 return Err(BadSetting::new("stream", &stream.address, "is there twice"));
             }
             let (Some(a), Some(b)) = (other.landing(), stream.landing()) else { continue };
-            if a.layout.landing == b.layout.landing || a.layout.errors == b.layout.errors {
-                let allowed = format!(
-                    "has the name of {}, and object names hold only that: give each a landing and an errors folder of \
-                     its own, in tables [[streams]] of the settings file",
-                    other.address
-                );
-                return Err(BadSetting::new("stream", &stream.address, allowed));
-            }
+            let (a, b) = (&a.layout, &b.layout);
+            let allowed = if a.alerts && b.alerts {
+                "copies for alerts would meet in one folder: leave out [alerts] of the settings file, or one of them"
+            } else if a.landing == b.landing || a.errors == b.errors {
+                "give each a landing and an errors folder of its own, in tables [[streams]] of the settings file"
+            } else {
+                continue;
+            };
+            let allowed =
+                format!("has the name of {}, and object names hold only that: {allowed}", other.address);
+            return Err(BadSetting::new("stream", &stream.address, allowed));
         }
         others.push(stream);
     }
@@ -342,9 +392,16 @@ fn apart(streams: &[StreamConfig]) -> Result<(), BadSetting> {
 
 /// The transform of this name, with what the settings file says.
 pub fn transform(name: &str, settings: Option<&Path>) -> Result<Builtin, BadSetting> {
+    transform_and_alerts(name, settings).map(|(transform, _)| transform)
+}
+
+/// The same, and whether its rows are copied for alerts.
+pub fn transform_and_alerts(name: &str, settings: Option<&Path>) -> Result<(Builtin, bool), BadSetting> {
     let file = settings.map(read_file).transpose()?.unwrap_or_default();
     let read = TransformSettings { enrichment: file.enrichment, columns: file.columns };
-    named(name, &read, settings)
+    let transform = named(name, &read, settings)?;
+    let alerts = file.alerts.of(&transform);
+    Ok((transform, alerts))
 }
 
 fn named(name: &str, settings: &TransformSettings, file: Option<&Path>) -> Result<Builtin, BadSetting> {
@@ -391,6 +448,7 @@ mod tests {
             landing: None,
             errors: "errors".into(),
             initial_position: "latest".into(),
+            firehose: false,
         };
         given.checked().map_err(|error| error.to_string())
     }
@@ -439,5 +497,33 @@ mod tests {
              [[streams]]\nstream = \"{us}\"\nlanding = \"us\"\nerrors = \"bad/us\"\n"
         );
         assert_eq!(given(&[], Some(&apart)).unwrap().streams.len(), 2);
+        let crypto = apart.replace("landing", "transform = \"crypto-transactions\"\nlanding");
+        assert_eq!(given(&[], Some(&crypto)).unwrap().streams.len(), 2);
+        let problem = given(&[], Some(&format!("{ALERTS}{crypto}"))).unwrap_err();
+        assert!(problem.contains("copies for alerts would meet in one folder"), "{problem}");
+    }
+
+    const ALERTS: &str = "[alerts]\nhigh_risk = true\n";
+
+    #[test]
+    fn alerts_are_of_the_streams_that_have_the_rows() {
+        let alerts = |config: &StreamsConfig| -> Vec<bool> {
+            config.streams.iter().map(|stream| stream.landing().unwrap().layout.alerts).collect()
+        };
+        let tables = "[[streams]]\nstream = \"trades\"\ntransform = \"crypto-transactions\"\n\
+             [[streams]]\nstream = \"orders\"\n";
+        let (off, on) = (given(&[], Some(tables)).unwrap(), format!("{ALERTS}{tables}"));
+        let on = given(&[], Some(&on)).unwrap();
+        assert_eq!((alerts(&off), alerts(&on)), (vec![false; 2], vec![true, false]));
+        assert!(off.streams[0] != on.streams[0] && off.streams[1] == on.streams[1], "a change is noticed");
+        for (text, words) in [
+            (ALERTS, "needs a stream with --transform crypto-transactions"),
+            ("[alerts]\nhigh_risk = 1\n", "line 2"),
+            ("[alerts]\nrisk = true\n", "unknown field `risk`"),
+        ] {
+            let problem = given(&["trades"], Some(text)).unwrap_err();
+            assert!(problem.contains(words), "{problem}");
+        }
+        assert!(given(&["trades"], Some("[alerts]\nhigh_risk = false\n")).is_ok());
     }
 }

@@ -12,7 +12,8 @@ use super::Lake;
 use super::rebuild::Rebuild;
 use super::row::{RETRY_PAUSE, Row};
 use crate::batch::{
-    Batch, BatchContext, Content, LakeObject, RecordsThere, read_content, read_records, seal_object,
+    Batch, BatchContext, Content, LakeObject, RecordsThere, high_risk_copy, read_content, read_records,
+    seal_object,
 };
 use crate::cause::chain;
 use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sought, Step};
@@ -81,11 +82,13 @@ pub(super) struct Steps {
     pub(super) batch: Option<Batch>,
     /// The bytes of the batch in hand.
     pub(super) held: Option<BytePermit>,
+    /// Rows that were copied for alerts.
+    alerted: u64,
 }
 
 impl Steps {
     pub(super) fn new(row: Row, lake: Arc<Lake>, context: Arc<BatchContext>) -> Self {
-        Self { row, lake, context, batch: None, held: None }
+        Self { row, lake, context, batch: None, held: None, alerted: 0 }
     }
 
     /// Reports `event` and carries out what follows from it, until there is nothing to do but read. A lost lease
@@ -129,9 +132,7 @@ impl Steps {
                     Event::ChildrenCreated
                 }
                 Step::Read(checkpoint) => {
-                    if let Some(landed) = landed {
-                        report_landed(&landed, &self.row.status);
-                    }
+                    self.report(landed.as_ref());
                     if rebuilt {
                         let how = if repaired { RecoveredHow::Repaired } else { RecoveredHow::Finished };
                         metrics::batch_recovered(how);
@@ -143,15 +144,21 @@ impl Steps {
                     return Outcome::Read(checkpoint);
                 }
                 Step::Finished => {
-                    if let Some(landed) = landed {
-                        report_landed(&landed, &self.row.status);
-                    }
+                    self.report(landed.as_ref());
                     return Outcome::Finished;
                 }
                 Step::Halt(halt) => return Outcome::Halted(halt),
             };
             protocol.write_format(self.pending_format());
             step = protocol.on(event);
+        }
+    }
+
+    /// Counts what was committed.
+    fn report(&self, landed: Option<&Landed>) {
+        metrics::rows_alerted(self.alerted);
+        if let Some(landed) = landed {
+            report_landed(landed, &self.row.status);
         }
     }
 
@@ -172,6 +179,7 @@ impl Steps {
         without: &[String],
         done: Option<Position>,
     ) -> Event {
+        self.alerted = 0;
         let there = self.records_there(without).await;
         // A first rebuild whose objects are of no use: its bytes must not stand in the way of the second.
         (self.batch, self.held) = (None, None);
@@ -201,14 +209,18 @@ impl Steps {
         Event::Rebuilt { objects, streamed }
     }
 
-    /// The records whose rows are in these objects.
+    /// The records whose rows are in these objects, which nobody may write any more. Their alerts are there then.
     async fn records_there(&mut self, keys: &[String]) -> RecordsThere {
         let mut there = RecordsThere::default();
         for key in keys {
             loop {
                 let Some(object) = self.read("read", key).await else { break };
                 match read_records(&object) {
-                    Ok(records) => break there.extend(records),
+                    Ok(records) => {
+                        there.extend(records);
+                        let seed = self.row.rng.random();
+                        break self.alerted += self.alert(seed, key, &object).await;
+                    }
                     // Somebody changed an object of ours. Guessing would double its rows.
                     Err(error) => {
                         self.row.stalled("unreadable_object", &format!("{key}: {error}"), Instant::now());
@@ -220,14 +232,16 @@ impl Steps {
         there
     }
 
-    /// Whether every object is there, and holds what it must.
+    /// Whether every object is there, and holds what it must. Alerts of those that do are there then.
     async fn find(&mut self, objects: &[Sought]) -> bool {
         for Sought { key, content } in objects {
             let Some(found) = self.read("find", key).await else { return false };
-            if !holds(found, *content).await {
+            if !holds(found.clone(), *content).await {
                 tracing::error!(shard = %self.row.lease.key(), %key, "not the object that was prepared");
                 return false;
             }
+            let seed = self.row.rng.random();
+            self.alerted += self.alert(seed, key, &found).await;
         }
         true
     }
@@ -255,7 +269,7 @@ impl Steps {
         }
     }
 
-    /// Creates the objects of the batch in hand, and sends its other rows. `None` when an object exists that holds other
+    /// Creates the objects of the batch in hand, each with its alerts, and sends its other rows. `None` when an object exists that holds other
     /// rows: then nothing was sent, and the batch is not in hand any more.
     async fn deliver(&mut self, keys: &[String]) -> Option<Landed> {
         let Some(batch) = self.batch.take() else {
@@ -269,14 +283,18 @@ impl Steps {
         debug_assert!(batch.objects.iter().map(|object| &object.key).eq(keys));
         let seeds: Vec<u64> = batch.objects.iter().map(|_| self.row.rng.random()).collect();
         let this = &*self;
-        let ours: Vec<bool> = stream::iter(batch.objects.into_iter().zip(seeds))
-            .map(|(object, seed)| async move { this.deliver_object(seed, &object).await })
+        let alerted: Vec<Option<u64>> = stream::iter(batch.objects.into_iter().zip(seeds))
+            .map(|(object, seed)| async move {
+                if this.deliver_object(seed, &object).await {
+                    return Some(this.alert(seed, &object.key, &object.body).await);
+                }
+                this.foreign(&object.key);
+                None
+            })
             .buffer_unordered(UPLOADS)
             .collect()
             .await;
-        if ours.contains(&false) {
-            return None;
-        }
+        self.alerted += alerted.into_iter().sum::<Option<u64>>()?;
         if !keys.is_empty() {
             metrics::deliver_finished("objects", true, started.elapsed());
         }
@@ -303,8 +321,6 @@ impl Steps {
             let ours = found == object.body || holds(found, Some(object.content)).await;
             if ours {
                 metrics::object_delivered(ObjectOutcome::Existed);
-            } else {
-                self.foreign(&object.key);
             }
             return ours;
         }
@@ -330,6 +346,26 @@ impl Steps {
             }
         };
         self.retry(seed, action, key, create).await
+    }
+
+    /// Copies the rows of an object that alerts are for, where they are on: before the checkpoint passes the object,
+    /// whoever created it. It must be in the lake already, as it is now, for good. Answers how many rows that were.
+    async fn alert(&self, seed: u64, key: &str, object: &Bytes) -> u64 {
+        if !self.context.layout.alerts {
+            return 0;
+        }
+        let (of, bytes, level) = (key.to_owned(), object.clone(), self.context.limits.gzip_level);
+        let ((), copy) = super::sized(object.len(), (), move |()| high_risk_copy(&of, &bytes, level)).await;
+        let Some(copy) = copy.expect("an object that was made or read before") else { return 0 };
+        if self.deliver_object(seed, &copy).await {
+            return copy.content.rows;
+        }
+        metrics::object_delivered(ObjectOutcome::Foreign);
+        tracing::error!(
+            shard = %self.row.lease.key(), key = copy.key,
+            "an object with this key exists and holds other rows: the alerts that belong there are not written"
+        );
+        0
     }
 
     fn foreign(&self, key: &str) {

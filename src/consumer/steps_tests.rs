@@ -66,7 +66,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
     let work = Arc::new(Land {
         lake: Arc::clone(&lake),
         transform: Arc::new(Builtin::json()),
-        layout: Layout { landing: "landing".into(), errors: "errors".into() },
+        layout: Layout { landing: "landing".into(), errors: "errors".into(), alerts: false },
     });
     let budget = ByteBudget::new(1 << 20);
     let setup = Arc::new(StreamSetup {

@@ -10,7 +10,7 @@ use super::letter::{Letter, UnreadableLetter};
 use super::lines::{BrokenObject, each_letter};
 use super::object::LetterObject;
 use super::plan::{LineSet, Output};
-use crate::batch::{BatchLimits, Layout, RowObjects};
+use crate::batch::{BatchLimits, LakeObject, Layout, RowObjects, high_risk_copy};
 use crate::transform::{BadRecord, ErrorCode, RowInfo, RowMaker, Transform};
 
 /// What a replay goes by.
@@ -121,6 +121,15 @@ pub fn build(
         built.bodies.push(object.body);
     }
     Ok(built)
+}
+
+/// Copies of those rows of an object that alerts are for, where they are on.
+pub(super) fn alerts(job: &Job, key: &str, object: &[u8]) -> Option<LakeObject> {
+    if !job.layout.alerts {
+        return None;
+    }
+    // What cannot be read holds no rows of ours.
+    high_risk_copy(key, object, job.limits.gzip_level).ok().flatten()
 }
 
 /// As [`build`], but keeps no rows and knows no limits.

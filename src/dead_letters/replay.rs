@@ -6,7 +6,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 
-use super::build::{Built, Job, build};
+use super::build::{Built, Job, alerts, build};
 use super::letter::{Letter, UnreadableLetter};
 use super::lines::BrokenObject;
 use super::object::LetterObject;
@@ -162,7 +162,7 @@ pub async fn replay(
                 Some((ours, bodies)) if ours == plan => Some(bodies),
                 _ => rebuild(job, object, bytes, generation, &plan)?,
             };
-            let done = decide(lake, &plan, bodies.as_deref(), &mut replayed).await?;
+            let done = decide(lake, job, &plan, bodies.as_deref(), &mut replayed).await?;
             let key = object.done_key(errors, generation);
             create(lake, &key, &done.to_bytes().into()).await?;
             // Whoever wrote it has seen the same objects, which do not change; `go_on` reads what is there.
@@ -204,9 +204,11 @@ fn folder(key: &str) -> &str {
 }
 
 /// Sees to it that an object is under each key of the plan: its rows where we have them, else a seal, which keeps
-/// out whoever may still want to put rows there. What was there first decides.
+/// out whoever may still want to put rows there. What was there first decides. Alerts follow from the rows that are there
+/// then, before the plan counts as done.
 async fn decide(
     lake: &dyn Sink,
+    job: &Job,
     plan: &Plan,
     bodies: Option<&[Bytes]>,
     replayed: &mut Replayed,
@@ -215,14 +217,20 @@ async fn decide(
     let seal = seal_object();
     for (place, output) in plan.outputs.iter().enumerate() {
         let body = bodies.map_or(&seal, |bodies| &bodies[place]);
-        let (rows, ours) = match create(lake, &output.key, body).await? {
-            Created::New => (bodies.is_some(), true),
+        let (there, rows, ours) = match create(lake, &output.key, body).await? {
+            Created::New => (body.clone(), bodies.is_some(), true),
             // It may be a seal, though we come with rows: only a look tells.
             Created::Existed => match read(lake, &output.key).await? {
-                Some(there) => (holds_rows(output, &there)?, false),
+                Some(there) => {
+                    let rows = holds_rows(output, &there)?;
+                    (there, rows, false)
+                }
                 None => return Err(ReplayError::Foreign { key: output.key.clone() }),
             },
         };
+        if let Some(copy) = alerts(job, &output.key, &there) {
+            create(lake, &copy.key, &copy.body).await?;
+        }
         if rows && ours {
             *replayed.landed.entry(folder(&output.key).to_owned()).or_default() += output.lines.len();
         } else if rows {

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::batch::{BatchLimits, Layout, read_records, seal_object};
+use crate::batch::{BatchLimits, HIGH_RISK_ALERTS, Layout, high_risk_copy, read_records, seal_object};
 use crate::deliver::memory::{Faults, MemorySink};
 use crate::deliver::{Created, MayCreate, Sink, SinkError};
 use crate::transform::testing::copying;
@@ -63,7 +63,7 @@ fn letters() -> Bytes {
 }
 
 fn job(transform: impl Transform) -> Job {
-    let layout = Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() };
+    let layout = Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned(), alerts: false };
     Job { transform: Arc::new(transform), layout, limits: BatchLimits::default() }
 }
 
@@ -287,6 +287,36 @@ async fn killed_at_every_step_by_turns() {
         }
     }
     assert!(worlds > 500, "{worlds} worlds");
+}
+
+/// Alerts follow from the rows that landed, and are there when a replay has come to its end, wherever the one before it was
+/// killed, and whatever that knew of alerts.
+#[tokio::test]
+async fn copies_of_replayed_rows_survive_a_kill_at_every_step() {
+    let crypto = |alerts| {
+        let all = Enrichment { high_risk_above: 1000.into(), ..Enrichment::default() };
+        let job = job(Builtin::crypto_transactions(&all).unwrap());
+        Job { layout: Layout { alerts, ..job.layout }, ..job }
+    };
+    for (first, with_effect) in [(true, true), (true, false), (false, true)] {
+        for calls in 0.. {
+            let lake = Arc::new(MemorySink::new());
+            let ended = Mortal::new(&lake, calls, with_effect).carries(&crypto(first)).await;
+            if ended && !first {
+                break;
+            }
+            run(&*lake, &crypto(true)).await.unwrap();
+            settled(&lake, &crypto(true)).await;
+            let (copies, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                lake.objects().into_iter().partition(|(key, _)| key.starts_with(HIGH_RISK_ALERTS));
+            let of = others.iter().filter_map(|(key, body)| high_risk_copy(key, body, 1).ok().flatten());
+            let wanted: BTreeMap<_, _> = of.map(|copy| (copy.key, copy.body)).collect();
+            assert!(wanted.len() == 3 && copies == wanted, "{calls} calls: {:?}", copies.keys());
+            if ended {
+                break;
+            }
+        }
+    }
 }
 
 /// A build that makes the same objects of other rows does not finish the plan of another one; and who finishes a plan counts

@@ -128,7 +128,7 @@ mod tests {
                 stream: "trades".into(),
                 shard: ShardId::new("shardId-000000000000"),
                 source: SourceKind::Kinesis,
-                layout: Layout { landing: "landing".into(), errors: "errors".into() },
+                layout: Layout { landing: "landing".into(), errors: "errors".into(), alerts: false },
                 limits: BatchLimits::default(),
                 transform: Arc::new(Builtin::crypto_transactions(&Enrichment::default()).unwrap()),
                 packing: Some(packing),

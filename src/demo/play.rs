@@ -91,6 +91,7 @@ pub async fn play(
         region: servers.region.clone(),
         endpoints: servers.endpoints.clone(),
         initial_position: None,
+        settings: None,
         clock_offset_s: 0,
         full_disk_survivable: false,
         command: None,

@@ -27,7 +27,8 @@ pub(super) async fn judge(mut run: Run<'_>, totals: &[Totals], seconds: f64) -> 
     let Checked { all: lake, each } = match (&run.plan.worker_command, puts.pop()) {
         (Some(_), Some(puts)) => verify_foreign(store, &root, puts, shown).await?,
         (_, last) => {
-            let streams = puts.into_iter().chain(last).map(|puts| (puts, None));
+            let alerts = run.plan.alerts;
+            let streams = puts.into_iter().chain(last).map(|puts| (puts.with_alerts(alerts), None));
             verify_streams(store, &root, streams.collect(), shown).await?
         }
     };

@@ -69,6 +69,8 @@ pub struct LoadPlan {
     /// Where reading begins: as for `--initial-position` of the workers, and what it means. Their own default when
     /// `None`; then all of them start before the first record.
     pub initial: Option<(String, Checkpoint)>,
+    /// Workers copy valid rows of high risk, and the copies are checked too.
+    pub alerts: bool,
     /// Seed of records and faults, and of when the workers start.
     pub seed: u64,
     /// Empty folder for logs, and for the lake where none is given.

@@ -52,6 +52,19 @@ pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), TrialError> {
     Ok(())
 }
 
+/// What workers are set to that copy rows.
+const ALERTS: &str = "[alerts]\nhigh_risk = true\n";
+
+/// The settings file of the workers, where they have one.
+pub(super) fn settings(plan: &LoadPlan) -> Result<Option<PathBuf>, TrialError> {
+    if !plan.alerts {
+        return Ok(None);
+    }
+    let path = plan.dir.join("settings.toml");
+    std::fs::write(&path, ALERTS).map_err(|error| TrialError::server(path.display().to_string(), error))?;
+    Ok(Some(path))
+}
+
 /// Makes the folders; answers the lake and the folder of the logs.
 pub(super) fn prepare(plan: &LoadPlan, name: &str) -> Result<(LakeUrl, PathBuf), TrialError> {
     folder::prepare(&plan.dir, &["logs"])?;

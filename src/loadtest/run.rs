@@ -16,7 +16,7 @@ use super::follow::Follow;
 use super::judge::judge;
 use super::ledger::{Ledger, Since};
 use super::mischief::Mischief;
-use super::prepare::{Begin, check_wishes, prepare};
+use super::prepare::{Begin, check_wishes, prepare, settings};
 use super::producer::{self, Flow, Producer};
 use super::readers::{Held, Readers};
 use super::stage::Stage;
@@ -62,6 +62,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     }
     check_wishes(&plan)?;
     let (lake, logs) = prepare(&plan, &name)?;
+    let settings = settings(&plan)?;
     let full_disk_survivable = plan.chaos.0.contains(&Chaos::DiskFull) && matches!(lake, LakeUrl::Folder(_));
     let mut stage = Box::pin(Stage::set(&plan, &name, lake)).await?;
     let (store, root) = stage.lake_store().await?;
@@ -75,6 +76,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
         region: stage.region(),
         endpoints: WorkerEndpoints::default(),
         initial_position: plan.initial.as_ref().map(|(text, _)| text.clone()),
+        settings,
         clock_offset_s: 0,
         full_disk_survivable,
         command: plan.worker_command.clone(),

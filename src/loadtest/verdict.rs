@@ -210,6 +210,9 @@ impl Display for Verdict {
                 line(name, grouped(count))?;
             }
         }
+        if self.lake.alerts > 0 {
+            line("alerts", grouped(self.lake.alerts))?;
+        }
         if self.lake.unclear > 0 {
             line("puts without a response", grouped(self.lake.unclear))?;
         }

@@ -311,7 +311,7 @@ impl LakeWorkerBuilder {
         let name = stream(&self.worker.stream)?.name().to_owned();
         let landing = self.landing.or_else(|| default_landing(&*self.transform, Some(&name)));
         let landing = landing.expect("with a stream there is a default");
-        let layout = layout(folder("landing", &landing)?, &self.errors)?;
+        let layout = layout(folder("landing", &landing)?, &self.errors, false)?;
         let mut into = LakeConfig::new(match self.place {
             Place::Url(url) => LakePlace::Url(lake(&url)?),
             Place::Sink(name, sink) => LakePlace::Sink(name, sink),

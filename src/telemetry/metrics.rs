@@ -65,6 +65,12 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "Rows and dead letters delivered and committed.",
     ),
     (
+        "kinetide_rows_alerted_total",
+        Counter,
+        Unit::Count,
+        "Valid rows of high risk that were copied to alerts/high_risk, delivered and committed.",
+    ),
+    (
         "kinetide_batch_bytes",
         Histogram(&BATCH_BYTES_BUCKETS),
         Unit::Bytes,
@@ -358,6 +364,11 @@ pub fn records_transformed(rows: usize) {
 /// Records became dead letters; `reason` is one of a few fixed words.
 pub fn records_dead_lettered(reason: &'static str, records: u64) {
     counter!("kinetide_records_dead_lettered_total", "reason" => reason).increment(records);
+}
+
+/// Rows were copied for alerts, and the checkpoint has passed them.
+pub fn rows_alerted(rows: u64) {
+    counter!("kinetide_rows_alerted_total").increment(rows);
 }
 
 /// A batch was landed and its checkpoint committed. `records` are rows and dead letters; `bytes` uncompressed.

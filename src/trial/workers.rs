@@ -47,6 +47,8 @@ pub struct WorkerSettings {
     pub endpoints: WorkerEndpoints,
     /// As for `--initial-position`.
     pub initial_position: Option<String>,
+    /// As for `--settings`.
+    pub settings: Option<PathBuf>,
     /// What is added to its wall clock.
     pub clock_offset_s: i64,
     /// Whether a full disk may be played on it, by a limit on the size of its files: it is not ended by the signal that
@@ -319,6 +321,9 @@ fn own(settings: &WorkerSettings, id: &str, log: &File) -> io::Result<Command> {
         ("--initial-position", &settings.initial_position),
     ] {
         command.args(value.iter().flat_map(|value| [flag, value]));
+    }
+    if let Some(file) = &settings.settings {
+        command.arg("--settings").arg(file);
     }
     if settings.clock_offset_s != 0 {
         command.arg(format!("--clock-offset={}", settings.clock_offset_s));

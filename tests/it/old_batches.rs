@@ -184,7 +184,7 @@ async fn finish(
     let work = Land {
         lake: Arc::new(Lake { sink: Arc::clone(&sink) as _, firehose: None, settings }),
         transform,
-        layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into() },
+        layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into(), alerts: false },
     };
     let setup = StreamSetup {
         address: "trades".into(),
@@ -275,7 +275,7 @@ async fn a_batch_is_finished_inside_an_aggregate() {
         stream: "trades".into(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
-        layout: Layout { landing: "landing/trades".into(), errors: "errors".into() },
+        layout: Layout { landing: "landing/trades".into(), errors: "errors".into(), alerts: false },
         limits: BatchLimits::default(),
         transform: Arc::new(Builtin::json()),
         packing: None,

@@ -75,7 +75,7 @@ fn batch(transform: &Builtin, source: SourceKind, packing: Option<Packing>, base
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000003"),
         source,
-        layout: Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() },
+        layout: Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned(), alerts: false },
         limits: BatchLimits::default(),
         transform: Arc::new(transform.clone()),
         packing,

@@ -254,7 +254,7 @@ fn opened(
     let work = Land {
         lake: Arc::new(Lake { sink: Arc::<MemorySink>::clone(lake), firehose: None, settings }),
         transform: Arc::new(Builtin::json()),
-        layout: Layout { landing: format!("landing/{name}"), errors: "errors".into() },
+        layout: Layout { landing: format!("landing/{name}"), errors: "errors".into(), alerts: false },
     };
     let starts = Arc::new(Starts::new(Arc::<MemoryStream>::clone(&stream.stream)));
     let setup = StreamSetup {

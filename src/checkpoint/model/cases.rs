@@ -181,3 +181,45 @@ fn forgetting_what_was_prepared_doubles_records() {
     assert_fails(bounds(false), "no record is doubled");
     check(bounds(true)).assert_properties();
 }
+
+/// Each worker copies rows, over every way to bring a batch to its end: its own, another's, a repair, records that are gone,
+/// a batch that was forgotten.
+#[test]
+fn copies_survive_everything() {
+    let both = |bounds: Bounds| Bounds { copies: vec![true; bounds.transforms.len()], ..bounds };
+    for bounds in [
+        Bounds::default(),
+        Bounds { lost_answers: 0, ..Bounds { transforms: vec![One, Two], ..Bounds::default() } },
+        Bounds { crashes: 1, trims: 1, ..Bounds::takeovers(vec![One, Two]) },
+        Bounds { crashes: 1, ..Bounds::takeovers(vec![Two, TURNED]) },
+        Bounds { takes: 3, forgets: 1, ..Bounds::takeovers(vec![One, Two]) },
+        Bounds { format: PendingFormat::One, takes: 3, forgets: 1, ..Bounds::takeovers(vec![One, One]) },
+    ] {
+        let checked = check(both(bounds));
+        checked.assert_properties();
+        println!("{} states", checked.unique_state_count());
+    }
+}
+
+/// Beside workers that copy nothing, as while the setting is rolled out, a copy may be missing; none is doubled or of
+/// another row.
+#[test]
+fn copies_beside_workers_without_them_are_of_rows_that_are_there() {
+    for copies in [vec![true, false], vec![false, true]] {
+        let checked = check(Bounds { copies, ..Bounds { transforms: vec![One, Two], ..Bounds::default() } });
+        checked.assert_properties();
+        println!("{} states", checked.unique_state_count());
+    }
+}
+
+#[test]
+fn copies_that_are_left_out_once_are_missing() {
+    let both = |bounds: Bounds| Bounds { crashes: 1, trims: 1, copies: vec![true; 2], ..bounds };
+    for bounds in [
+        Bounds { copies_created: false, ..Bounds::takeovers(vec![One, One]) },
+        Bounds { copies_found: false, ..Bounds::takeovers(vec![One, One]) },
+        Bounds { copies_read: false, ..Bounds::takeovers(vec![One, Two]) },
+    ] {
+        assert_fails(both(bounds), "a copy below the checkpoint is there");
+    }
+}

@@ -80,3 +80,8 @@ pub(super) fn planned(contents: &BTreeMap<String, Vec<u8>>) -> Vec<PlannedObject
         |(key, records): (&String, &Vec<u8>)| PlannedObject { key: key.clone(), content: content(records) };
     contents.iter().map(object).collect()
 }
+
+/// Those of an object's records whose rows are copied.
+pub(super) fn copied(records: &[u8]) -> Vec<u8> {
+    records.iter().copied().filter(|record| !record.is_multiple_of(2)).collect()
+}

@@ -6,6 +6,9 @@
 //! new owner's is explored. What is checked: no record is in two rows, every record at or below the checkpoint is
 //! in a row, the checkpoint never moves back, and nobody gets stuck.
 //!
+//! Workers may also copy some rows, object by object: each copy is of rows that are there, none is there twice, and where all
+//! workers copy, none is missing below the checkpoint.
+//!
 //! Workers may also send rows to a delivery stream, which nobody can look into. There a record may be any number of
 //! times; below the checkpoint it must be in the lake or there.
 
@@ -13,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use made::{Made, build, content, planned};
+use made::{Made, build, content, copied, planned};
 use stateright::{Model, Property};
 
 use super::{BatchPlan, Event, PendingBatch, PendingFormat, Protocol, Sought, Step};
@@ -22,6 +25,7 @@ use crate::shard::{Checkpoint, HashKeyRange, Position, Shard, ShardId};
 
 mod cases;
 mod made;
+mod properties;
 
 /// What may happen, and how often; and which rule of the protocol is left out to see it fail.
 #[derive(Clone)]
@@ -50,6 +54,12 @@ struct Bounds {
     all_found: bool,
     /// The row remembers the batch that was prepared last.
     remembered: bool,
+    /// Which workers copy rows.
+    copies: Vec<bool>,
+    /// They copy those of objects that they create, find when records are gone, or read for a repair.
+    copies_created: bool,
+    copies_found: bool,
+    copies_read: bool,
 }
 
 /// How a batch is forgotten.
@@ -84,6 +94,10 @@ impl Default for Bounds {
             existing_checked: true,
             all_found: true,
             remembered: true,
+            copies: Vec::new(),
+            copies_created: true,
+            copies_found: true,
+            copies_read: true,
         }
     }
 }
@@ -116,6 +130,8 @@ struct Process {
     contents: BTreeMap<String, Vec<u8>>,
     /// Its records for the delivery stream that are not accepted yet.
     stream: Vec<u8>,
+    /// Objects of which rows are to be copied.
+    due: Vec<String>,
     /// The write was sent and no answer came.
     unanswered: bool,
 }
@@ -123,12 +139,20 @@ struct Process {
 /// `Step`, comparable and with the part of a list that is still to do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Todo {
-    Rebuild { first: u8, last: u8, generation: u32, without: Vec<String>, done: u8 },
+    Rebuild {
+        first: u8,
+        last: u8,
+        generation: u32,
+        without: Vec<String>,
+        done: u8,
+    },
     Find(Vec<Sought>),
     Compare(Vec<String>),
     Seal(Vec<String>),
     Write(WriteKind),
     Deliver(Vec<String>),
+    /// Copies are due before this event answers the step.
+    Copy(Event),
     CreateChildren,
     Read(u8),
     Done,
@@ -154,6 +178,8 @@ impl WriteKind {
 struct World {
     row: Row,
     objects: BTreeMap<String, Vec<u8>>,
+    /// Copies, by the key of the object that they are of.
+    copies: BTreeMap<String, Vec<u8>>,
     /// What the delivery stream has accepted.
     accepted: BTreeSet<u8>,
     /// The children of the shard have leases.
@@ -202,6 +228,16 @@ fn done_up_to(checkpoint: &Checkpoint, records: u8) -> u8 {
     }
 }
 
+/// Copies rows of one object, create-only. False when none is due any more.
+fn copy_one(world: &mut World, process: &mut Process) -> bool {
+    let Some(key) = process.due.pop() else { return false };
+    let rows = world.objects.get(&key).map(|records| copied(records)).unwrap_or_default();
+    if !rows.is_empty() {
+        world.copies.entry(key).or_insert(rows);
+    }
+    true
+}
+
 impl Bounds {
     fn process(&self, worker: usize, row: &Row) -> Process {
         let mut protocol = Protocol::new(self.transforms[worker].id(), "lake");
@@ -216,6 +252,7 @@ impl Bounds {
             step,
             contents: BTreeMap::new(),
             stream: Vec::new(),
+            due: Vec::new(),
             unanswered: false,
         }
     }
@@ -275,18 +312,21 @@ impl Bounds {
     fn perform(&self, world: &mut World, worker: usize, process: &mut Process) -> Option<Event> {
         match process.step.clone() {
             Todo::Rebuild { first, last, generation, without, done } => {
+                process.due = self.copies_of(worker, self.copies_read, without.clone()).collect();
                 if first.max(done) <= world.trimmed {
-                    return Some(Event::RecordsGone);
+                    process.step = Todo::Copy(Event::RecordsGone);
+                    return None;
                 }
                 let there: BTreeSet<u8> =
                     without.iter().filter_map(|key| world.objects.get(key)).flatten().copied().collect();
                 let rest = (first..=last).filter(|record| *record > done && !there.contains(record));
                 (process.contents, process.stream) =
                     build(self.transforms[worker], (first, last), generation, rest);
-                Some(Event::Rebuilt {
+                process.step = Todo::Copy(Event::Rebuilt {
                     objects: planned(&process.contents),
                     streamed: self.streamed_told && !process.stream.is_empty(),
-                })
+                });
+                None
             }
             Todo::Find(sought) => {
                 let number = if self.all_found { sought.len() } else { 1 };
@@ -296,7 +336,13 @@ impl Bounds {
                         sought.content.map_or(found.rows > 0, |content| content == found)
                     })
                 };
-                Some(Event::Found { all: sought.iter().take(number).all(holds) })
+                if !sought.iter().take(number).all(holds) {
+                    return Some(Event::Found { all: false });
+                }
+                let keys = sought.into_iter().map(|sought| sought.key);
+                process.due = self.copies_of(worker, self.copies_found, keys).collect();
+                process.step = Todo::Copy(Event::Found { all: true });
+                None
             }
             Todo::Compare(keys) => {
                 let ours =
@@ -312,25 +358,40 @@ impl Bounds {
                 keys.is_empty().then_some(Event::Sealed)
             }
             Todo::Deliver(mut keys) => {
-                if !keys.is_empty() {
+                if copy_one(world, process) {
+                } else if !keys.is_empty() {
                     let key = keys.remove(0);
                     let ours = &process.contents[&key];
                     self.put(world, &key, ours);
                     if self.existing_checked && world.objects[&key] != *ours {
                         return Some(Event::Foreign);
                     }
+                    process.due.extend(self.copies_of(worker, self.copies_created, [key]));
                 } else if !process.stream.is_empty() {
                     world.accepted.insert(process.stream.remove(0));
                 }
                 process.step = Todo::Deliver(keys.clone());
-                (keys.is_empty() && process.stream.is_empty()).then_some(Event::Delivered)
+                let over = keys.is_empty() && process.stream.is_empty() && process.due.is_empty();
+                over.then_some(Event::Delivered)
             }
+            Todo::Copy(event) => (!copy_one(world, process)).then_some(event),
             Todo::CreateChildren => {
                 world.children = true;
                 Some(Event::ChildrenCreated)
             }
             Todo::Write(_) | Todo::Read(_) | Todo::Done | Todo::Halted => unreachable!("not a step to do"),
         }
+    }
+
+    /// These objects, where this worker copies rows of them.
+    fn copies_of(
+        &self,
+        worker: usize,
+        rule: bool,
+        keys: impl IntoIterator<Item = String>,
+    ) -> impl Iterator<Item = String> {
+        let copies = rule && self.copies.get(worker).copied().unwrap_or_default();
+        keys.into_iter().filter(move |_| copies)
     }
 
     fn put_seal(&self, world: &mut World, key: &str) {
@@ -353,6 +414,7 @@ impl Model for Bounds {
         vec![World {
             row: Row(Lease::new(&shard, Checkpoint::TrimHorizon)),
             objects: BTreeMap::new(),
+            copies: BTreeMap::new(),
             accepted: BTreeSet::new(),
             children: false,
             workers: vec![None; self.transforms.len()],
@@ -530,43 +592,7 @@ impl Model for Bounds {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            // Where the whole row is deleted rows may be written again, in a batch of other ends; they are never lost.
-            Property::always("no record is doubled", |_, world: &World| {
-                let mut seen = BTreeSet::new();
-                world.deleted || world.objects.values().flatten().all(|record| seen.insert(*record))
-            }),
-            Property::always(
-                "a record below the checkpoint is delivered",
-                |model: &Bounds, world: &World| {
-                    let lake: BTreeSet<u8> = world.objects.values().flatten().copied().collect();
-                    let there = &lake | &world.accepted;
-                    let left_out = |record| model.transforms.iter().any(|made| made.leaves_out(record));
-                    (1..=done_up_to(&world.row.0.checkpoint, model.records))
-                        .all(|record| there.contains(&record) || left_out(record))
-                },
-            ),
-            Property::always("the checkpoint never moves back", |model: &Bounds, world: &World| {
-                done_up_to(&world.row.0.checkpoint, model.records) >= world.checkpoint_high
-            }),
-            Property::always("no shard ends before its children have leases", |_, world: &World| {
-                world.children || world.row.0.checkpoint != Checkpoint::ShardEnd
-            }),
-            Property::always("nobody is stuck", |model: &Bounds, world: &World| {
-                let mut acts = Vec::new();
-                model.actions(world, &mut acts);
-                !acts.is_empty() || model.done(world)
-            }),
-            Property::always("a shard halts only when its records are gone", |_, world: &World| {
-                world.trimmed > 0 || world.workers.iter().flatten().all(|p| p.step != Todo::Halted)
-            }),
-            Property::sometimes("a shard ends", |_, world: &World| {
-                world.row.0.checkpoint == Checkpoint::ShardEnd
-            }),
-            Property::sometimes("a batch is finished by another worker", |_, world: &World| {
-                world.workers.iter().flatten().any(|p| matches!(p.step, Todo::Rebuild { generation: 0, .. }))
-            }),
-        ]
+        properties::all()
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::look::{Part, bounded, credentials, endpoint};
 use super::report::Item;
 use crate::aws::{Heard, bucket, bucket_config, reach};
+use crate::batch::HIGH_RISK_ALERTS;
 use crate::cause::chain;
-use crate::config::{Config, LakeConfig, LakePlace, StreamConfig};
+use crate::config::{Config, LakeConfig, LakePlace, Landing, StreamConfig};
 use crate::deliver::{LakeUrl, ObjectSink};
 use crate::preflight::{check_lake, open_lake};
 
@@ -71,10 +72,14 @@ pub(super) async fn look(config: &Config) -> Part {
     part
 }
 
-/// Where rows and dead letters go.
+/// Where rows and dead letters go, and copies for alerts.
 fn folders(config: &Config) -> BTreeSet<String> {
     let layouts = config.streams.streams.iter().filter_map(StreamConfig::landing);
-    layouts.flat_map(|landing| [landing.layout.landing.clone(), landing.layout.errors.clone()]).collect()
+    let folders = layouts.flat_map(|Landing { layout, .. }| {
+        let alerts = layout.alerts.then(|| HIGH_RISK_ALERTS.to_owned());
+        [layout.landing.clone(), layout.errors.clone()].into_iter().chain(alerts)
+    });
+    folders.collect()
 }
 
 async fn in_folder(about: &str, sink: &ObjectSink, folder: &str) -> Item {

@@ -18,7 +18,7 @@ use super::text::{Problems, aligned, counted};
 use crate::batch::BatchLimits;
 use crate::cause::chain;
 use crate::config::{
-    BadSetting, DEFAULT_TRANSFORM, EncryptionArgs, default_landing, folder, layout, transform,
+    BadSetting, DEFAULT_TRANSFORM, EncryptionArgs, default_landing, folder, layout, transform_and_alerts,
 };
 use crate::dead_letters::{Job, Letter, LetterObject, ReplayError, Replayed, rehearse, replay};
 use crate::deliver::Sink;
@@ -125,13 +125,14 @@ pub(super) async fn run(lake: &Lake, which: &Which, args: ReplayArgs, json: bool
 
 fn job(lake: &Lake, which: &Which, args: &ReplayArgs) -> Result<Job, String> {
     let text = |problem: BadSetting| problem.to_string();
-    let transform = transform(&args.transform, args.settings.as_deref()).map_err(text)?;
+    let (transform, alerts) =
+        transform_and_alerts(&args.transform, args.settings.as_deref()).map_err(text)?;
     let landing = match &args.landing {
         Some(landing) => folder("landing", landing).map_err(text)?.to_owned(),
         None => default_landing(&transform, which.stream.as_deref())
             .ok_or("no folder for the rows: set --landing, or --stream for the default folder")?,
     };
-    let layout = layout(&landing, &lake.errors).map_err(text)?;
+    let layout = layout(&landing, &lake.errors, alerts).map_err(text)?;
     Ok(Job { transform: Arc::new(transform), layout, limits: BatchLimits::default() })
 }
 

@@ -103,6 +103,11 @@ impl Builtin {
         Self::named(cdc::NAME, &TransformSettings::default()).expect("works with the defaults")
     }
 
+    /// Whether its rows have `risk_flag` and `is_valid`.
+    pub fn has_risk(&self) -> bool {
+        matches!(self.kind, Kind::CryptoTransactions(_))
+    }
+
     /// Any JSON object, passed through.
     pub fn json() -> Self {
         Self::named(passthrough::NAME, &TransformSettings::default()).expect("works with the defaults")

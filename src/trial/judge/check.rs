@@ -78,6 +78,15 @@ pub struct LakeCheck {
     pub unclear: u64,
     /// The first defects in words, without item values.
     pub problems: Vec<String>,
+    /// Copies of rows of high risk.
+    #[serde(default)]
+    pub alerts: u64,
+    /// Valid rows of high risk that were to be copied, and are not.
+    #[serde(default)]
+    pub alerts_missing: u64,
+    /// Copies beyond the first of a row, or of no such row.
+    #[serde(default)]
+    pub alerts_unexpected: u64,
     /// From the put of a record to its object.
     #[serde(skip)]
     pub latencies: Latencies,
@@ -143,7 +152,7 @@ impl LakeCheck {
     }
 
     /// Every kind of defect with its count.
-    pub fn defects(&self) -> [(&'static str, u64); 9] {
+    pub fn defects(&self) -> [(&'static str, u64); 11] {
         [
             ("missing", self.missing),
             ("duplicated", self.duplicated),
@@ -154,6 +163,8 @@ impl LakeCheck {
             (UNLIKE_THE_TABLE, self.key_state_mismatches.unwrap_or(0)),
             ("broken objects", self.broken_objects),
             ("broken lines", self.broken_lines),
+            ("alerts missing", self.alerts_missing),
+            ("alerts beyond the rows", self.alerts_unexpected),
         ]
     }
 
@@ -211,6 +222,9 @@ impl LakeCheck {
         self.broken_lines += other.broken_lines;
         self.bytes_out += other.bytes_out;
         self.unclear += other.unclear;
+        self.alerts += other.alerts;
+        self.alerts_missing += other.alerts_missing;
+        self.alerts_unexpected += other.alerts_unexpected;
         self.latencies.merge(other.latencies);
         let room = PROBLEMS_SHOWN - self.problems.len();
         self.problems.extend(other.problems.into_iter().take(room));

@@ -16,6 +16,8 @@ pub(super) enum Zone {
     Landing(Option<i64>),
     /// Records that could not be made into rows.
     DeadLetters,
+    /// Copies of rows of one hour, likewise.
+    Alerts(Option<i64>),
     /// What another consumer wrote.
     Foreign,
 }
@@ -107,16 +109,20 @@ async fn has_lines(store: &dyn ObjectStore, path: &Path) -> Result<bool, object_
     }
 }
 
-/// All objects of the two zones. Other files (`_intents`, something half written) are not the lake's rows.
+/// Folder of the copies of rows.
+const ALERTS: &str = "alerts/high_risk";
+
+/// All objects of rows, dead letters and copies. Other files (`_intents`, something half written) are not the lake's rows.
 pub(super) async fn list(store: &dyn ObjectStore, root: &Path) -> Result<Vec<Object>, object_store::Error> {
     let mut objects = Vec::new();
-    for folder in ["landing", "errors"] {
-        let prefix = root.clone().join(folder);
+    for folder in ["landing", "errors", ALERTS] {
+        let prefix = root.parts().chain(Path::from(folder).parts()).collect::<Path>();
         let mut listing = store.list(Some(&prefix));
         while let Some(meta) = listing.try_next().await? {
             if meta.location.as_ref().ends_with(".ndjson.gz") {
                 let zone = match folder {
                     "landing" => Zone::Landing(hour(&meta.location)),
+                    ALERTS => Zone::Alerts(hour(&meta.location)),
                     _ => Zone::DeadLetters,
                 };
                 objects.push(Object { meta, zone });

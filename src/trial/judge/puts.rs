@@ -39,6 +39,8 @@ pub struct Puts {
     /// Payloads and event ids of records whose put was not answered, which may be in the stream, nobody knows where; and
     /// positions of records that may be in the lake or not.
     unclear: HashSet<u64>,
+    /// Rows of high risk are to be copied.
+    alerts: bool,
     len: u64,
     bytes: u64,
 }
@@ -142,6 +144,16 @@ impl Puts {
     /// None yet, of this stream among several.
     pub fn of(stream: impl Into<String>) -> Self {
         Self { stream: Some(stream.into()), ..Self::default() }
+    }
+
+    /// The same, of workers that copy valid rows of high risk or do not.
+    #[must_use]
+    pub fn with_alerts(self, alerts: bool) -> Self {
+        Self { alerts, ..self }
+    }
+
+    pub(super) fn alerts(&self) -> bool {
+        self.alerts
     }
 
     /// The stream; `None` where it is the only one.

@@ -101,6 +101,8 @@ pub(super) struct Row<'a> {
     pub(super) ordering_key: Option<OrderingKey>,
     pub(super) cdc_ts_us: Option<i64>,
     pub(super) is_deleted: bool,
+    /// It is valid, and its flag says `HIGH_RISK`.
+    pub(super) high_risk: bool,
     /// Hash of `event_id`.
     pub(super) event_id: u64,
     pub(super) facts: u64,
@@ -125,6 +127,13 @@ impl std::fmt::Display for Sequence {
             Self(0, lower) => write!(f, "{lower}"),
             Self(upper, lower) => write!(f, "{upper}{lower:038}"),
         }
+    }
+}
+
+impl Row<'_> {
+    /// The hour of the change, counted since the epoch.
+    pub(super) fn hour(&self) -> Option<i64> {
+        self.cdc_ts_us.map(|us| us.div_euclid(3_600_000_000))
     }
 }
 
@@ -251,6 +260,7 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
     let mut facts: [Json<'_>; FACTS.len()] = std::array::from_fn(|_| Json::Null);
     let mut position = [None, None];
     let (mut sub, mut behind) = (None, false);
+    let (mut flag, mut valid) = ("", "");
     let mut attributes = Attributes::with_capacity(members.0.len());
     let mut names = HashSet::with_capacity(members.0.len());
     for (name, raw) in members.0 {
@@ -267,6 +277,10 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
             sub = Some(raw.get().parse().map_err(|_| "an index inside an aggregate is not a number")?);
         } else if !COMPUTED.contains(&name.as_ref()) {
             attributes.push((name, json::plain(raw)?));
+        } else if name == "risk_flag" {
+            flag = raw.get();
+        } else if name == "is_valid" {
+            valid = raw.get();
         }
         behind = false;
     }
@@ -286,6 +300,7 @@ pub(super) fn row(line: &str) -> Result<Row<'_>, Malformed> {
             _ => None,
         },
         is_deleted: *is_deleted == Json::Bool(true),
+        high_risk: flag == "\"HIGH_RISK\"" && valid == "true",
         event_id: hash(event_id),
         facts: hash(&facts),
         item: item_hash(without_empty(attributes)),

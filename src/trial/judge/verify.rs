@@ -138,7 +138,7 @@ async fn judge(
     let check = |(puts, table): (Puts, Option<Table>)| {
         let key_parts = if table.is_some() { KEY_PARTS } else { 0 };
         let newest = (0..key_parts).map(|_| Mutex::default()).collect();
-        (Arc::new(Check { puts, replays: Arc::clone(&replays), newest }), table)
+        (Arc::new(Check { puts, replays: Arc::clone(&replays), newest, copies: Mutex::default() }), table)
     };
     let (checks, tables): (Vec<_>, Vec<_>) = streams.into_iter().map(check).unzip();
     let names: Vec<&str> = checks.iter().map(|check| check.puts.stream().unwrap_or_default()).collect();
@@ -195,6 +195,8 @@ struct Check {
     replays: Arc<Replays>,
     /// Empty when there is no table to compare with.
     newest: Vec<Mutex<HashMap<u64, Newest>>>,
+    /// Rows of high risk less their copies, by the hash of the line, and where the first of them was.
+    copies: Mutex<HashMap<u64, (i64, String)>>,
 }
 
 #[derive(Deserialize)]
@@ -233,8 +235,16 @@ impl Check {
                 let sent_us = self.dead_letter(line, at, replayed, &mut found);
                 took(&mut found, sent_us);
             }),
+            Zone::Alerts(hour) => {
+                // They are counted by their rows.
+                (found.objects, found.bytes_out) = (0, 0);
+                lake::each_line(gzip, |line| self.alert(line, hour, at, &mut found))
+            }
         };
         match lines {
+            Ok(0) if matches!(object.zone, Zone::Alerts(_)) => {
+                found.defect(|f| &mut f.broken_objects, format!("{at}: no copy in it"));
+            }
             Ok(0) if !gzip.is_empty() => found.empty_objects += 1,
             Ok(0) => found.defect(|f| &mut f.broken_objects, format!("{at}: no gzip at all")),
             Ok(_) => {}
@@ -253,6 +263,9 @@ impl Check {
                 return None;
             }
         };
+        if row.high_risk && self.puts.alerts() {
+            self.copied(line, &row, at, 1);
+        }
         let puts = self.puts.find(&row.shard_id, row.sequence, row.sub);
         let [put] = puts else {
             if let Some(first) = puts.first() {
@@ -284,7 +297,7 @@ impl Check {
             let what = format!("{at}: {} {what}", self.puts.position(&row.shard_id, put));
             found.defect(|f| &mut f.value_mismatches, what);
         }
-        if hour.is_none() || hour != row.cdc_ts_us.map(|us| us.div_euclid(3_600_000_000)) {
+        if hour.is_none() || hour != row.hour() {
             let what = format!("{at}: {} belongs to another hour", self.puts.position(&row.shard_id, put));
             found.defect(|f| &mut f.misplaced, what);
         }
@@ -292,6 +305,27 @@ impl Check {
             self.remember(&row);
         }
         Some(put.sent_us())
+    }
+
+    /// Checks a copy of a row.
+    fn alert(&self, line: &str, hour: Option<i64>, at: &str, found: &mut LakeCheck) {
+        found.alerts += 1;
+        match record::row(line) {
+            Err(reason) => found.defect(|f| &mut f.broken_lines, format!("{at}: {reason}")),
+            Ok(row) => {
+                self.copied(line, &row, at, -1);
+                if hour.is_none() || hour != row.hour() {
+                    let what = format!("{at}: {} {} belongs to another hour", row.shard_id, row.sequence);
+                    found.defect(|f| &mut f.misplaced, what);
+                }
+            }
+        }
+    }
+
+    fn copied(&self, line: &str, row: &Row<'_>, at: &str, more: i64) {
+        let mut copies = self.copies.lock().expect("nothing panics under this lock");
+        let place = || (0, format!("{at}: {} {}", row.shard_id, row.sequence));
+        copies.entry(hash(&line)).or_insert_with(place).0 += more;
     }
 
     fn remember(&self, row: &Row<'_>) {
@@ -369,6 +403,15 @@ impl Check {
         result.bytes_in = self.puts.bytes();
         for (shard_id, put) in self.puts.iter() {
             result.seen(put.seen(), || self.puts.position(shard_id, put));
+        }
+        for (count, at) in self.copies.lock().expect("nothing panics under this lock").values() {
+            for _ in 0..*count {
+                result.defect(|f| &mut f.alerts_missing, format!("{at} is of high risk and has no copy"));
+            }
+            for _ in *count..0 {
+                let what = format!("{at} is a copy of no row of high risk, or a second one");
+                result.defect(|f| &mut f.alerts_unexpected, what);
+            }
         }
         let Some(Table { mut items }) = table else { return };
         // What the table says of a key may stand in a dead letter.

@@ -30,6 +30,7 @@ async fn a_short_run_with_faults_ends_exactly_once_and_says_what_it_measured() {
         "kill,pause,5xx",
         "--chaos-every",
         "2500ms",
+        "--alerts",
         "--seed",
         "7",
         "--json",
@@ -49,6 +50,11 @@ async fn a_short_run_with_faults_ends_exactly_once_and_says_what_it_measured() {
     assert_eq!(number(&verdict, "put"), number(&verdict, "delivered"));
     assert!((4_000..6_500).contains(&number(&verdict, "put")), "{verdict}");
     assert!(number(&verdict, "workers_killed") >= 1, "{verdict}");
+    let lake = |name: &str| number(&verdict["lake"], name);
+    assert!(
+        lake("alerts") > 50 && lake("alerts_missing") == 0 && lake("alerts_unexpected") == 0,
+        "{verdict}"
+    );
     let latency = |name: &str| number(&verdict["latency_ms"], name);
     assert!(latency("p50") > 100 && latency("p50") <= latency("p99") && latency("p99") <= latency("max"));
 

@@ -1,5 +1,6 @@
 //! The product as its users meet it: real processes of the real binary, against an AWS in this process.
 
+mod alerts;
 mod aws;
 mod check;
 mod cloudwatch;

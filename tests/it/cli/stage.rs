@@ -35,6 +35,8 @@ pub(super) struct Stage {
     pub(super) dir: TempDir,
     /// What workers find in their environment.
     pub(super) env: Vec<(String, String)>,
+    /// Whether every row of high risk is to have a copy.
+    pub(super) alerts: bool,
     leases: DynamoDbLeaseTable,
     workers: AtomicUsize,
 }
@@ -50,7 +52,14 @@ impl Stage {
         aws.kinesis().create_stream(STREAM, shards).unwrap();
         let sdk = sdk_config(Some(aws.dynamodb_url()), Some(aws.region())).await;
         let leases = DynamoDbLeaseTable::new(aws_sdk_dynamodb::Client::new(&sdk), APPLICATION);
-        Self { aws, dir: TempDir::new().unwrap(), env: Vec::new(), leases, workers: AtomicUsize::new(0) }
+        Self {
+            aws,
+            dir: TempDir::new().unwrap(),
+            env: Vec::new(),
+            alerts: false,
+            leases,
+            workers: AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn lake(&self) -> PathBuf {
@@ -206,6 +215,7 @@ impl Stage {
             })
             .unwrap();
         let store = LocalFileSystem::new_with_prefix(lake).unwrap();
+        let puts = puts.with_alerts(self.alerts);
         verify(Arc::new(store), &object_store::path::Path::default(), puts, None, |_, _| {}).await.unwrap()
     }
 

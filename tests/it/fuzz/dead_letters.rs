@@ -21,7 +21,7 @@ fn a_line_is_a_dead_letter_or_is_counted_and_its_neighbours_are_replayed() {
         hour_us: 1_768_467_600_000_000,
         name: "trades-shardId-000000000000-1-9.ndjson.gz".to_owned(),
     };
-    let layout = Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned() };
+    let layout = Layout { landing: "landing/trades".to_owned(), errors: "errors".to_owned(), alerts: false };
     let jobs = Builtin::NAMES.map(|name| Job {
         transform: Arc::new(Builtin::named(name, &TransformSettings::default()).unwrap()),
         layout: layout.clone(),

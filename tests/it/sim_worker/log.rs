@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use kinetide::internals::batch::read_records;
+use kinetide::internals::batch::{HIGH_RISK_ALERTS, read_records};
 use kinetide::internals::deliver::Created;
 use kinetide::internals::lease::{Lease, LeaseKey, WorkerId};
 use kinetide::internals::shard::{Checkpoint, ShardId};
@@ -34,6 +34,8 @@ pub(super) struct Log {
     pub(super) landed: HashMap<Place, String>,
     /// A worker has run that makes copies of records, or none.
     pub(super) copied: bool,
+    /// Whether workers copied rows of high risk: each that has run says it.
+    pub(super) alerts: BTreeSet<bool>,
     /// Records of which it makes none.
     pub(super) without_copies: BTreeSet<Place>,
     /// Objects that are not to be looked into.
@@ -59,6 +61,7 @@ impl Log {
             starts: BTreeMap::new(),
             landed: HashMap::new(),
             copied: false,
+            alerts: BTreeSet::new(),
             without_copies: BTreeSet::new(),
             unseen: BTreeSet::new(),
             counts: BTreeMap::new(),
@@ -172,6 +175,9 @@ impl Log {
         }
         if self.unseen.contains(key) {
             return;
+        }
+        if key.starts_with(HIGH_RISK_ALERTS) {
+            return self.count("alerts");
         }
         let records = read_records(body).unwrap();
         if records.is_empty() {

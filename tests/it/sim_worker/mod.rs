@@ -6,6 +6,7 @@
 //! runs that seed alone, `KINETIDE_SIM_SEEDS=500` runs that many.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
+mod alerts;
 mod cases;
 mod copies;
 mod log;
@@ -70,7 +71,9 @@ fn secs(range: std::ops::Range<u64>, rng: &mut impl Rng) -> Duration {
 impl Storm {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let alerts = rng.random();
         let settings = Settings {
+            alerts,
             rows_bytes_max: rng.random_range(2..32) << 10,
             objects_max: rng.random_range(2..8),
             byte_budget: if rng.random() { 4 << 20 } else { 64 << 20 },
@@ -341,6 +344,10 @@ impl Storm {
         self.version =
             (self.version + self.rng.random_range(1..all_transforms().len())) % all_transforms().len();
         self.world.settings.pending_format = *PENDING_FORMATS.choose(&mut self.rng).unwrap();
+        // In two fleets of three the setting is what it was at the start.
+        if self.world.seed.is_multiple_of(3) {
+            self.world.settings.alerts = self.rng.random();
+        }
         let at_once: bool = self.rng.random();
         for old in self.world.working() {
             if self.rng.random() {
@@ -394,8 +401,9 @@ fn run_seed(seed: u64, time: Duration) -> Vec<String> {
             storm.live(time).await;
             storm.calm().await;
             let (rows, letters) = read_back(&storm.world, &storm.produced);
+            let alerts = verify::read_alerts(&storm.world);
             let log = storm.world.log.lock().unwrap();
-            println!("seed {seed}: {rows} rows, {letters} dead letters, {:?}", log.counts);
+            println!("seed {seed}: {rows} rows, {alerts} alerts, {letters} dead letters, {:?}", log.counts);
             log.lines.clone()
         })
     }));

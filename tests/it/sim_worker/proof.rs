@@ -22,9 +22,9 @@ use super::{Place, record};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR_US: i64 = 3_600_000_000;
-const FORMATS: [PendingFormat; 2] = [PendingFormat::One, PendingFormat::Two];
+pub(super) const FORMATS: [PendingFormat; 2] = [PendingFormat::One, PendingFormat::Two];
 
-fn shard() -> ShardId {
+pub(super) fn shard() -> ShardId {
     ShardId::new("shardId-000000000000")
 }
 
@@ -33,7 +33,7 @@ fn lease() -> LeaseKey {
 }
 
 /// One shard with rows of two hours and records that are dead letters of every transform, or of some.
-fn world(format: PendingFormat) -> (World, BTreeMap<Place, Produced>) {
+pub(super) fn world(format: PendingFormat) -> (World, BTreeMap<Place, Produced>) {
     let settings = Settings { pending_format: Some(format), objects_max: 9, ..Settings::default() };
     let world = World::new(1, 1, 3, settings);
     let good = [Good::Always, Good::Never, Good::Always, Good::Sometimes, Good::Always];
@@ -64,7 +64,7 @@ async fn prepared(
 }
 
 /// A worker finds the batch, or nothing of it where it was forgotten, with these objects in the lake.
-async fn found(
+pub(super) async fn found(
     pending: impl Into<Option<&Pending>>,
     objects: &BTreeMap<String, Bytes>,
     format: PendingFormat,
@@ -83,7 +83,9 @@ async fn found(
     (world, produced)
 }
 
-fn subsets(objects: &BTreeMap<String, Bytes>) -> impl Iterator<Item = BTreeMap<String, Bytes>> + '_ {
+pub(super) fn subsets(
+    objects: &BTreeMap<String, Bytes>,
+) -> impl Iterator<Item = BTreeMap<String, Bytes>> + '_ {
     (0..1u32 << objects.len()).map(|chosen| {
         let numbered = objects.iter().enumerate().filter(move |(n, _)| chosen >> n & 1 == 1);
         numbered.map(|(_, (key, body))| (key.clone(), body.clone())).collect()

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
+use kinetide::internals::batch::HIGH_RISK_ALERTS;
 use kinetide::internals::shard::ShardId;
 use serde_json::Value;
 
@@ -34,8 +35,10 @@ pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> 
     let mut seen: BTreeMap<Place, (String, u64)> = BTreeMap::new();
     let (mut rows, mut letters) = (0, 0);
     for (key, object) in world.outside.sink.objects() {
-        let mut text = String::new();
-        MultiGzDecoder::new(&object[..]).read_to_string(&mut text).unwrap();
+        if key.starts_with(HIGH_RISK_ALERTS) {
+            continue;
+        }
+        let text = text_of(&object);
         let dead = key.starts_with("errors/");
         assert!(dead || key.starts_with("landing/year=2026/month=01/day=1"), "{key}");
         let (first, last) = range_of(&key);
@@ -94,6 +97,38 @@ pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> 
         .partition(|(_, record)| copied && record.copies == 0 && record.good != Good::Never);
     assert!(lost.is_empty(), "{} records are not in the lake, the first is {:?}", lost.len(), lost[0].0);
     (rows + left_out.len(), letters)
+}
+
+/// Copies of rows: each object of them has those of one object of rows, all of them, in its order. Where every worker made
+/// copies none is missing, else those of whole objects may be.
+pub(super) fn read_alerts(world: &World) -> usize {
+    let objects = world.outside.sink.objects();
+    let mut wanted: BTreeMap<String, String> = BTreeMap::new();
+    for (key, object) in objects.iter().filter(|(key, _)| key.starts_with("landing/")) {
+        let high = |line: &&str| {
+            let row: Value = serde_json::from_str(line).unwrap();
+            row["risk_flag"] == "HIGH_RISK" && row["is_valid"] == true
+        };
+        let rows: String = text_of(object).lines().filter(high).map(|line| format!("{line}\n")).collect();
+        if !rows.is_empty() {
+            wanted.insert(key.replace("landing/", "alerts/high_risk/"), rows);
+        }
+    }
+    let mut found = 0;
+    for (key, object) in objects.iter().filter(|(key, _)| key.starts_with(HIGH_RISK_ALERTS)) {
+        let rows = wanted.remove(key).unwrap_or_else(|| panic!("{key} is of no object of rows"));
+        assert_eq!(text_of(object), rows, "{key}");
+        found += rows.lines().count();
+    }
+    let always = !world.log.lock().unwrap().alerts.contains(&false);
+    assert!(!always || wanted.is_empty(), "copies are missing: {:?}", wanted.keys());
+    found
+}
+
+fn text_of(object: &[u8]) -> String {
+    let mut text = String::new();
+    MultiGzDecoder::new(object).read_to_string(&mut text).unwrap();
+    text
 }
 
 /// First and last sequence number in the name of an object: `…-shardId-N-first-last[-rG].ndjson.gz`.

@@ -71,6 +71,8 @@ pub(super) struct Settings {
     pub(super) lake: &'static str,
     pub(super) pending_format: Option<PendingFormat>,
     pub(super) initial: Initial,
+    /// Rows of high risk are copied.
+    pub(super) alerts: bool,
 }
 
 impl Default for Settings {
@@ -84,6 +86,7 @@ impl Default for Settings {
             lake: "s3://lake/raw",
             pending_format: None,
             initial: Initial::TrimHorizon,
+            alerts: false,
         }
     }
 }
@@ -128,7 +131,7 @@ pub(super) struct World {
     processes: JoinSet<(usize, Result<Drain, TableError>)>,
     /// How the workers that were asked to stop did so.
     pub(super) drains: Vec<Drain>,
-    seed: u64,
+    pub(super) seed: u64,
     began: Instant,
     /// When every shard had a lease, µs since the epoch: what came before may be left out by those that start at LATEST.
     pub(super) began_us: i64,
@@ -247,7 +250,11 @@ impl World {
         let work = Land {
             lake: Arc::new(Lake { sink: Arc::<Wire>::clone(&wire), firehose: None, settings }),
             transform: Arc::clone(transform),
-            layout: Layout { landing: "landing".into(), errors: "errors".into() },
+            layout: Layout {
+                landing: "landing".into(),
+                errors: "errors".into(),
+                alerts: self.settings.alerts,
+            },
         };
         let setup = StreamSetup {
             address: "trades".into(),
@@ -273,7 +280,9 @@ impl World {
         let work = worker::run(Arc::new(shared), stop.clone(), self.settings.drain_budget);
         let process = Process { work: Box::pin(work), gate: Arc::clone(&gate), nap: None };
         let process = self.processes.spawn(async move { (number, process.await) });
-        self.note(format_args!("{id} starts with {}", transform.id()));
+        let alerts = self.settings.alerts;
+        self.note(format_args!("{id} starts with {}, alerts: {alerts}", transform.id()));
+        self.log.lock().unwrap().alerts.insert(alerts);
         self.workers.push(Worker {
             id,
             status,

@@ -11,6 +11,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::{LakeCheck, Put, Puts, Table, VerifyError, verify};
 
+mod alerts;
 mod streams;
 
 /// 2026-01-15T09:59:58Z: the first records fall into hour 09, the others into hour 10.
@@ -25,6 +26,8 @@ struct World {
     /// Objects whose bytes are given as they are.
     raw_objects: Vec<(String, Vec<u8>)>,
     items: Vec<String>,
+    /// Rows of high risk are to be copied.
+    alerts: bool,
 }
 
 /// One change: key, the attributes that change from one to the next, and whether it is a delete.
@@ -106,6 +109,7 @@ fn sound() -> World {
         ],
         raw_objects: Vec::new(),
         items,
+        alerts: true,
     }
 }
 
@@ -129,7 +133,7 @@ impl World {
         for (path, bytes) in &self.raw_objects {
             store.put(&Path::from(path.as_str()), bytes.clone().into()).await.unwrap();
         }
-        let mut puts = Puts::default();
+        let mut puts = Puts::default().with_alerts(self.alerts);
         for (shard, sequence, data) in &self.records {
             puts.add(shard, Put::new(shard, sequence, data, START_US)?)?;
         }

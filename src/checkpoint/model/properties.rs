@@ -1,0 +1,63 @@
+//! What must hold in every state.
+
+use std::collections::BTreeSet;
+
+use stateright::{Model, Property};
+
+use super::made::copied;
+use super::{Bounds, Todo, World, done_up_to};
+use crate::shard::Checkpoint;
+
+pub(super) fn all() -> Vec<Property<Bounds>> {
+    vec![
+        // Where the whole row is deleted rows may be written again, in a batch of other ends; they are never lost.
+        Property::always("no record is doubled", |_, world: &World| {
+            let mut seen = BTreeSet::new();
+            world.deleted || world.objects.values().flatten().all(|record| seen.insert(*record))
+        }),
+        Property::always("a record below the checkpoint is delivered", |model: &Bounds, world: &World| {
+            let lake: BTreeSet<u8> = world.objects.values().flatten().copied().collect();
+            let there = &lake | &world.accepted;
+            let left_out = |record| model.transforms.iter().any(|made| made.leaves_out(record));
+            (1..=done_up_to(&world.row.0.checkpoint, model.records))
+                .all(|record| there.contains(&record) || left_out(record))
+        }),
+        Property::always("every copy is of rows that are there", |_, world: &World| {
+            world
+                .copies
+                .iter()
+                .all(|(key, copy)| world.objects.get(key).is_some_and(|records| copied(records) == *copy))
+        }),
+        // Another worker may checkpoint what ours has prepared, and is repaired after that.
+        Property::always("a copy below the checkpoint is there", |model: &Bounds, world: &World| {
+            let done = done_up_to(&world.row.0.checkpoint, model.records);
+            let settled = world.forgot == 0 || world.row.0.checkpoint == Checkpoint::ShardEnd;
+            let all_copy = model.copies.len() == model.transforms.len() && !model.copies.contains(&false);
+            let copies: BTreeSet<u8> = world.copies.values().flatten().copied().collect();
+            !settled || !all_copy || {
+                let rows = world.objects.values().flat_map(|records| copied(records));
+                rows.filter(|record| *record <= done).all(|record| copies.contains(&record))
+            }
+        }),
+        Property::always("the checkpoint never moves back", |model: &Bounds, world: &World| {
+            done_up_to(&world.row.0.checkpoint, model.records) >= world.checkpoint_high
+        }),
+        Property::always("no shard ends before its children have leases", |_, world: &World| {
+            world.children || world.row.0.checkpoint != Checkpoint::ShardEnd
+        }),
+        Property::always("nobody is stuck", |model: &Bounds, world: &World| {
+            let mut acts = Vec::new();
+            model.actions(world, &mut acts);
+            !acts.is_empty() || model.done(world)
+        }),
+        Property::always("a shard halts only when its records are gone", |_, world: &World| {
+            world.trimmed > 0 || world.workers.iter().flatten().all(|p| p.step != Todo::Halted)
+        }),
+        Property::sometimes("a shard ends", |_, world: &World| {
+            world.row.0.checkpoint == Checkpoint::ShardEnd
+        }),
+        Property::sometimes("a batch is finished by another worker", |_, world: &World| {
+            world.workers.iter().flatten().any(|p| matches!(p.step, Todo::Rebuild { generation: 0, .. }))
+        }),
+    ]
+}
