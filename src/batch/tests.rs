@@ -26,11 +26,7 @@ fn unpacked(transform: impl Transform, limits: BatchLimits) -> BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
         source: SourceKind::Kinesis,
-        layout: Layout {
-            landing: "landing/transactions".to_owned(),
-            errors: "errors".to_owned(),
-            alerts: false,
-        },
+        layout: Layout { landing: "landing/transactions".into(), errors: "errors".into(), alerts: false },
         limits,
         transform: Arc::new(transform),
         packing: None,

@@ -2,7 +2,7 @@
 
 use stateright::{Checker, HasDiscoveries, Model};
 
-use super::Bounds;
+use super::bounds::Bounds;
 use super::made::Made::{self, LeavesOut, One, Streamed, Turned, Two};
 use crate::checkpoint::PendingFormat;
 

@@ -16,51 +16,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use made::{Made, build, content, copied, planned};
+use bounds::Bounds;
+use made::{build, content, copied, planned};
 use stateright::{Model, Property};
 
-use super::{BatchPlan, Event, PendingBatch, PendingFormat, Protocol, Sought, Step};
+use super::{BatchPlan, Event, PendingBatch, Protocol, Sought, Step};
 use crate::lease::{Lease, LeaseWrite, Pending, WorkerId, apply};
 use crate::shard::{Checkpoint, HashKeyRange, Position, Shard, ShardId};
 
+mod bounds;
 mod cases;
 mod made;
 mod properties;
-
-/// What may happen, and how often; and which rule of the protocol is left out to see it fail.
-#[derive(Clone)]
-struct Bounds {
-    /// Records in the shard, which is closed after them.
-    records: u8,
-    /// Transform of each worker.
-    transforms: Vec<Made>,
-    /// How they describe batches.
-    format: PendingFormat,
-    takes: u8,
-    crashes: u8,
-    lost_answers: u8,
-    late_requests: u8,
-    /// Records of a pending batch may leave the stream.
-    trims: u8,
-    /// An operator or a Java worker makes the row forget a pending batch.
-    forgets: u8,
-    create_only: bool,
-    conditional: bool,
-    seal_declared: bool,
-    streamed_told: bool,
-    /// An object that exists is looked at before it counts.
-    existing_checked: bool,
-    /// Every object is looked for when the records are gone, and not the first only.
-    all_found: bool,
-    /// The row remembers the batch that was prepared last.
-    remembered: bool,
-    /// Which workers copy rows.
-    copies: Vec<bool>,
-    /// They copy those of objects that they create, find when records are gone, or read for a repair.
-    copies_created: bool,
-    copies_found: bool,
-    copies_read: bool,
-}
 
 /// How a batch is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,40 +40,6 @@ enum Forgotten {
     Java,
     /// A Java worker takes the next record, checkpoints it and leaves.
     JavaTook,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            records: 2,
-            transforms: vec![Made::One, Made::One],
-            format: PendingFormat::Two,
-            takes: 2,
-            crashes: 1,
-            lost_answers: 1,
-            late_requests: 1,
-            trims: 0,
-            forgets: 0,
-            create_only: true,
-            conditional: true,
-            seal_declared: true,
-            streamed_told: true,
-            existing_checked: true,
-            all_found: true,
-            remembered: true,
-            copies: Vec::new(),
-            copies_created: true,
-            copies_found: true,
-            copies_read: true,
-        }
-    }
-}
-
-impl Bounds {
-    /// Takeovers and zombies only: enough for the planted bugs, and quick.
-    fn takeovers(transforms: Vec<Made>) -> Self {
-        Self { transforms, crashes: 0, lost_answers: 0, late_requests: 0, ..Self::default() }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use stateright::{Model, Property};
 
+use super::bounds::Bounds;
 use super::made::copied;
-use super::{Bounds, Todo, World, done_up_to};
+use super::{Todo, World, done_up_to};
 use crate::shard::Checkpoint;
 
 pub(super) fn all() -> Vec<Property<Bounds>> {
@@ -28,7 +29,7 @@ pub(super) fn all() -> Vec<Property<Bounds>> {
                 .iter()
                 .all(|(key, copy)| world.objects.get(key).is_some_and(|records| copied(records) == *copy))
         }),
-        // Another worker may checkpoint what ours has prepared, and is repaired after that.
+        // A Java worker may checkpoint what ours has prepared: what it took is its own, and the rest is repaired after that.
         Property::always("a copy below the checkpoint is there", |model: &Bounds, world: &World| {
             let done = done_up_to(&world.row.0.checkpoint, model.records);
             let settled = world.forgot == 0 || world.row.0.checkpoint == Checkpoint::ShardEnd;
@@ -36,7 +37,8 @@ pub(super) fn all() -> Vec<Property<Bounds>> {
             let copies: BTreeSet<u8> = world.copies.values().flatten().copied().collect();
             !settled || !all_copy || {
                 let rows = world.objects.values().flat_map(|records| copied(records));
-                rows.filter(|record| *record <= done).all(|record| copies.contains(&record))
+                let mut ours = rows.filter(|record| *record <= done && !world.accepted.contains(record));
+                ours.all(|record| copies.contains(&record))
             }
         }),
         Property::always("the checkpoint never moves back", |model: &Bounds, world: &World| {

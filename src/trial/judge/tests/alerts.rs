@@ -44,7 +44,11 @@ async fn copies_that_are_missing_repeated_or_of_other_rows_are_found() {
         ((|world| drop(world.objects.pop())) as fn(&mut World), 1, 0),
         (|world| world.objects[5].1 = world.objects[6].1.clone(), 1, 1),
         (|world| world.objects.push((copies("10", "c-r1"), world.objects[6].1.clone())), 0, 1),
-        (|world| world.objects[5].1.push(world.objects[0].1[7].clone()), 0, 1),
+        (
+            |world| world.objects[5].1 = vec![world.objects[5].1[0].clone(), world.objects[0].1[7].clone()],
+            0,
+            1,
+        ),
         (
             |world| world.objects[5].1[0] = world.objects[5].1[0].replace(r#""price":5.5"#, r#""price":5.6"#),
             1,

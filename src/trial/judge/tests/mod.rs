@@ -526,6 +526,7 @@ async fn the_documented_row_fits_its_record() {
         objects: vec![(hour_path("09", "a"), vec![row.into()])],
         raw_objects: Vec::new(),
         items: Vec::new(),
+        alerts: false,
     };
     let check = world.check().await;
     assert!(check.ok(), "{check:?}");
