@@ -21,6 +21,7 @@ from pathlib import Path
 import session
 from compacting import compaction_job
 from compare import same_as_table, told
+from registered import catalog
 from scene import Scene, until
 from session import ROOT
 
@@ -435,29 +436,6 @@ def bookmark(_):
             listed |= {"late": now - hour + 1, "o-3": now}
     assert read[-2:] == [("late", 35 * hour + 1), ("o-3", 36 * hour)] and len(read) == 202, read[-3:]
     assert not state.unread(listed.items(), 1) and len(state.recent) < 20, len(state.recent)
-
-
-def catalog(chain):
-    """The job takes over the table that the statement for Athena made, as athena/catalog.yaml does: it adds the attributes behind,
-    and its partitions."""
-    chain.spark.sql(f"CREATE DATABASE crypto LOCATION '{chain.folder}/warehouse'")
-    ddl = (ROOT / "athena/tables/processed_crypto_txn.sql").read_text()
-    assert f"LOCATION 's3://ANALYTICS/{chain.hudi.relative_to(chain.root)}/'" in ddl
-    chain.spark.sql(ddl.replace("s3://ANALYTICS/", f"file://{chain.root}/").rstrip().removesuffix(";"))
-    chain.scene.put("registered")
-    chain.scene.landed()
-    chain.run(database="crypto")
-    described = chain.spark.sql(f"DESCRIBE crypto.{NAME}").collect()
-    found = {row.col_name: row.data_type for row in described if not row.col_name.startswith("#")}
-    shipped = dict(re.findall(r"^  `(\w+)` ([a-z0-9(),]+?),?$", ddl, re.MULTILINE)) | {"exchange_part": "string"}
-    assert {name: found.get(name) for name in shipped} == shipped, found
-    assert {found[name] for name in ("note", "score", "vip", "more")} == {"string", "decimal(38,18)", "boolean"}
-    partitions = {row[0] for row in chain.spark.sql(f"SHOW PARTITIONS crypto.{NAME}").collect()}
-    assert partitions == {path.name for path in chain.hudi.glob("exchange_part=*")}, partitions
-    # What Athena needs to know stays.
-    kept = {row.key: row.value for row in chain.spark.sql(f"SHOW TBLPROPERTIES crypto.{NAME}").collect()}
-    assert kept.get("athena_enable_native_hudi_connector_implementation") == "true", kept
-    print(f"the catalog has {len(found)} columns, {len(shipped)} of them as athena/ declares, and {len(partitions)} partitions")
 
 
 def readme(chain):
