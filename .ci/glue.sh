@@ -36,7 +36,7 @@ check_glue() (
   timeout 60 "${offline[@]}"
   timeout 60 "${offline[@]}" "$readers" "$ci/glue/parity.py" "$kinetide"
   timeout 180 "${offline[@]}" "$readers" "$ci/glue/compacting.py" steps "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
-  timeout 900 "${offline[@]}" "$readers" "$ci/glue/spark.py" "$kinetide" "$hudi_jar" "$work"
+  timeout 1200 "${offline[@]}" "$readers" "$ci/glue/spark.py" "$kinetide" "$hudi_jar" "$work"
   if [[ -e $work/trades ]]; then
     timeout 420 "${offline[@]}" \
       "$lake_python" "$ci/glue/views.py" "$work/sample" "$work/trades/lake" "$work/trades/tables" "$trino_jars"
