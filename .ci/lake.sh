@@ -33,7 +33,7 @@ check_athena() {
   timeout 60 "$lake_python" "$ci/lake/tables.py" "$kinetide"
   timeout 60 "$lake_python" "$ci/lake/bound.py"
   timeout 120 "$lake_python" "$ci/lake/make.py" "$kinetide" "$made"
-  PYTHONPATH=$glue_packages timeout 60 "$readers" "$ci/glue/compacting.py" lake "$made/lake"
+  PYTHONPATH=$glue_packages timeout 120 "$readers" "$ci/glue/compacting.py" lake "$made/lake"
   timeout 60 "$lake_python" "$ci/lake/projection.py" "$made/lake"
   timeout 300 "$lake_python" "$ci/lake/grammar.py" "$spark"
   timeout 120 "$lake_python" "$ci/lake/visuals.py" "$made"
