@@ -35,7 +35,7 @@ check_glue() (
   local offline=(python3 "$ci/glue/offline.py")
   timeout 60 "${offline[@]}"
   timeout 60 "${offline[@]}" "$readers" "$ci/glue/parity.py" "$kinetide"
-  timeout 180 "${offline[@]}" "$readers" "$ci/glue/compacting.py" steps "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
+  timeout 300 "${offline[@]}" "$readers" "$ci/glue/compacting.py" steps "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
   timeout 1200 "${offline[@]}" "$readers" "$ci/glue/spark.py" "$kinetide" "$hudi_jar" "$work"
   if [[ -e $work/trades ]]; then
     timeout 420 "${offline[@]}" \
