@@ -17,5 +17,5 @@ install_airflow_packages() {
 }
 
 check_airflow() {
-  PYTHONDONTWRITEBYTECODE=1 timeout 400 "$airflow" "$ci/airflow/dag.py"
+  PYTHONDONTWRITEBYTECODE=1 timeout 400 python3 "$ci/glue/offline.py" "$airflow" "$ci/airflow/dag.py"
 }
