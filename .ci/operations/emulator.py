@@ -1,5 +1,6 @@
 """Deploys templates on ministack, without what that does not have."""
 
+import functools
 import json
 import os
 import re
@@ -26,6 +27,7 @@ PASSED_OVER = {
 BY_API = {"AWS::Athena::NamedQuery", "AWS::Glue::Classifier", "AWS::Glue::Workflow"}
 
 
+@functools.cache
 def client(service, url):
     return boto3.client(
         service, endpoint_url=url, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test"
