@@ -9,6 +9,7 @@ import fnmatch
 import functools
 import re
 import sys
+import textwrap
 
 from cloudformation import CATALOG, ROOT, TEMPLATES, Stack, load
 
@@ -65,6 +66,15 @@ def value(name, text):
     return text if re.fullmatch(r"[A-Za-z]\w*", text) and text not in ("true", "false") else f'"{text}"'
 
 
+def columns_yaml(key, columns, indent):
+    """Several on a line: CloudFormation counts every byte of a template."""
+    items = ", ".join(f"{{Name: {name}, Type: {kind if ',' not in kind else repr(kind)}}}" for name, kind in columns)
+    # A line ends between two columns, never within one.
+    lines = textwrap.wrap(items.replace(": ", ":\0").replace(", Type", ",\0Type"), 118 - indent, break_long_words=False, break_on_hyphens=False)
+    space = " " * indent
+    return [f"{space}{key}: [", *(f"{space}  {line}".replace("\0", " ") for line in lines), f"{space}]"]
+
+
 def table_yaml(table, text):
     reads, writes, serde = FORMATS[table.format]
     lines = [
@@ -81,8 +91,7 @@ def table_yaml(table, text):
         "        Parameters:",
         '          EXTERNAL: "TRUE"',
         *(f"          {name}: {value(name, one)}" for name, one in table.properties.items()),
-        "        PartitionKeys:",
-        *(f"          - {{Name: {name}, Type: {kind}}}" for name, kind in table.partitions),
+        *columns_yaml("PartitionKeys", table.partitions, 8),
         "        StorageDescriptor:",
         f"          Location: {place(table.location)}",
         f"          InputFormat: {reads}",
@@ -90,8 +99,7 @@ def table_yaml(table, text):
         "          SerdeInfo:",
         f"            SerializationLibrary: {table.serde or serde}",
         '            Parameters: {serialization.format: "1"}',
-        "          Columns:",
-        *(f"            - {{Name: {name}, Type: {kind if ',' not in kind else repr(kind)}}}" for name, kind in table.columns),
+        *columns_yaml("Columns", table.columns, 10),
     ]
     return "\n".join(lines) + "\n"
 
