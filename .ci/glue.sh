@@ -27,7 +27,7 @@ install_glue_packages() {
       "hudi==$hudi" "awsgluedataplanepython==$awsglue"
 }
 
-# Readers, job and trades in one Spark session; then the shipped SQL over what the job made of the trades.
+# Readers, job and trades in one Spark session. Athena's statements run on what the job made (lake.sh).
 check_glue() (
   export PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=$glue_packages
   local kinetide=$PWD/target/release/kinetide
@@ -37,8 +37,4 @@ check_glue() (
   timeout 60 "${offline[@]}" "$readers" "$ci/glue/parity.py" "$kinetide"
   timeout 300 "${offline[@]}" "$readers" "$ci/glue/compacting.py" steps "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
   timeout 1200 "${offline[@]}" "$readers" "$ci/glue/spark.py" "$kinetide" "$hudi_jar" "$work"
-  if [[ -e $work/trades ]]; then
-    timeout 420 "${offline[@]}" \
-      "$lake_python" "$ci/glue/views.py" "$work/sample" "$work/trades/lake" "$work/trades/tables" "$trino_jars"
-  fi
 )

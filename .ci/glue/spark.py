@@ -3,10 +3,12 @@ real trades.
 
 Usage: spark.py KINETIDE HUDI_BUNDLE WORK
 
-In WORK: readers/TRANSFORM has the objects of the fuzz tests, loadtest/lake that of a load test; sample has files of trades and
-trades/lake what a demo made of them, where there are trades. The tables of the trades are written to trades/tables.
+In WORK: readers/TRANSFORM has the objects of the fuzz tests, loadtest/lake that of a load test; lake is what make.py made; sample
+has files of trades and trades/lake what a demo made of them, where there are trades. For the checks of Athena's statements the
+job writes to lake/analytics and trades/tables.
 """
 
+import json
 import os
 import sys
 import tempfile
@@ -25,6 +27,15 @@ def timed(name, step, *arguments):
     at = time.time()
     step(*arguments)
     print(f"  [{name}: {time.time() - at:.0f} s]", flush=True)
+
+
+def for_athena(chain, folder):
+    """results.py compares the tables with the records of this lake."""
+    lake, made = folder / "lake", json.loads((folder / "made.json").read_text())
+    counts = chain.run(landing=lake / "landing/transactions", errors=lake / "errors", lake=folder / "analytics")
+    # One item is of a table with another key.
+    assert counts["reasons"] == {"missing_key": 1} and counts["rows"] == made["rows"] - 1, counts
+    assert counts["dead_letters"] == sum(made["dead_letters"].values()), counts
 
 
 def main(kinetide, jar, work):
@@ -50,6 +61,7 @@ def main(kinetide, jar, work):
             for step in glue.FROM_BAD_INPUT:
                 timed(step.__name__, step, chain)
             timed("load test", chaos, chain, load_test)
+            timed("lake of make.py", for_athena, chain, work / "lake")
             if real.exists():
                 timed("trades", trades.job, chain, work / "sample", real / "lake", real / "tables")
             timed("bad objects for readers", readers.control, chain.spark)

@@ -1,20 +1,17 @@
-"""The shipped SQL over real trades gives what golden.py works out from their files: on the Hudi table in DuckDB, on landing in
-Trino.
+"""The shipped SQL over real trades gives what golden.py works out from their files: on the Hudi table that the Glue job made of
+them, in DuckDB and in the Trino of results.py, which runs the rest of its checks beside.
 
-Usage: views.py FILES LAKE TABLES TRINO_JARS   the folder of the files, their lake, and where the Glue job wrote
+Usage: views.py FILES LAKE TABLES FOLDER_OF_MAKE TRINO   the folder of the files, their lake, where the job wrote; see results.py
 """
 
 import math
 import re
 import sys
-import tempfile
 from datetime import datetime
 from pathlib import Path
 
 import golden
-import pyarrow
 import pyarrow.dataset
-from hudi import HudiTableBuilder
 from trades import same_rows
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "lake"))
@@ -66,11 +63,6 @@ def of_state():
     return {name: text for name, text in results.view_texts().items() if not name.startswith("landing_")}
 
 
-def hudi_rows(path):
-    """The table for a reader that shares nothing with Spark."""
-    return pyarrow.Table.from_batches(map(pyarrow.record_batch, HudiTableBuilder.from_base_uri(str(path)).build().read()))
-
-
 def in_duckdb(state, hourly, views):
     duck = engines.Duck(None, [])
     duck.add("processed_crypto_txn", state)
@@ -81,7 +73,7 @@ def in_duckdb(state, hourly, views):
 
 
 def check_duckdb(tables, expected, answers):
-    state = hudi_rows(tables / "lake/processed_crypto_txn")
+    state = engines.hudi_rows(tables, ddl.tables()["processed_crypto_txn"])
     same_rows(state.to_pylist(), expected, "PyPI hudi")
     hourly = pyarrow.dataset.dataset(tables / "analytics/hourly_trades", partitioning="hive").to_table()
     views = of_state()
@@ -119,43 +111,49 @@ def month(rows, year, number):
     return [row for row in rows if row[0].startswith(f"{year}-{number:02}")]
 
 
-def check_trino(jars, lake, tables, answers):
-    shipped = ddl.tables()
-    landing = shipped["landing_transactions"]
-    landing = ddl.narrowed(landing, ddl.keys_of(lake, landing.folder))
-    wider = ddl.changed(shipped["hourly_trades"], **{"projection.year.range": "2018,2035"})
-    with tempfile.TemporaryDirectory() as folder:
-        schemas = {"crypto": [(lake, landing), (tables, shipped["hourly_trades"])], "wider": [(tables, wider)]}
-        trino = engines.Trino(jars, Path(folder), schemas)
-        try:
-            trino.run(results.view_texts()["landing_latest"])
-            trino.run(results.STAND_IN.replace("CREATE VIEW", "CREATE TABLE").replace(" AS ", " WITH (format = 'PARQUET') AS "))
-            for text in of_state().values():
-                trino.run(text)
-            rows = sum(compare(f"Trino, {name}", trino.run(text)[1], answers[name]) for name, text in statements().items())
-            text = (ddl.ATHENA / "queries/dashboard/hourly_trades.sql").read_text()
-            # Hours before the projected years are there, and are not seen.
-            for schema, year, number, seen in (("crypto", 2024, 8, True), ("crypto", 2019, 10, False), ("wider", 2019, 10, True)):
-                query = ddl.filled(text.replace("crypto.", f"{schema}."), (str(year), str(number)))
-                found, wanted = trino.run(query)[1], month(answers["hourly_trades_computed"], year, number)
-                if seen:
-                    rows += compare(f"Trino, hourly_trades of {year}", [row[: len(wanted[0])] for row in found], wanted)
-                else:
-                    assert wanted and not found, f"hours outside the projection: {len(found)} of {len(wanted)}"
-        finally:
-            trino.stop()
-    print(f"trades: {rows} rows of {len(answers)} queries on Trino, over landing, as in the files")
+class Trades:
+    """What results.py checks beside its own lake."""
 
+    def __init__(self, files, lake, tables):
+        self.lake, self.tables = lake, tables
+        self.expected = golden.rows(sorted(files.glob("*.csv.gz")))
+        self.answers = golden.answers(self.expected)
 
-def main(files, lake, tables, jars):
-    expected = golden.rows(sorted(files.glob("*.csv.gz")))
-    answers = golden.answers(expected)
-    check_folders(lake, tables)
-    check_duckdb(tables, expected, answers)
-    check_trino(jars, lake, tables, answers)
+    def schemas(self):
+        shipped = ddl.tables()
+        landing, hourly = shipped["landing_transactions"], shipped["hourly_trades"]
+        landing = ddl.narrowed(landing, ddl.keys_of(self.lake, landing.folder))
+        wider = ddl.changed(hourly, **{"projection.year.range": "2018,2035"})
+        of_job = [(self.tables, hourly), (self.tables, shipped["processed_crypto_txn"])]
+        return {"trades": [(self.lake, landing), *of_job], "wider": [(self.tables, wider)]}
+
+    def check_without_trino(self):
+        check_folders(self.lake, self.tables)
+        check_duckdb(self.tables, self.expected, self.answers)
+
+    def check(self, trino):
+        at_trades = lambda text: text.replace("crypto.", "trades.")
+        for text in [results.view_texts()["landing_latest"], *of_state().values()]:
+            trino.run(at_trades(text))
+        rows = 0
+        for name, text in statements().items():
+            rows += compare(f"Trino, {name}", trino.run(at_trades(text))[1], self.answers[name])
+        newest = trino.run("SELECT count(*), min(is_deleted) FROM trades.landing_latest")[1]
+        assert newest == [[str(len(self.expected)), "false"]], newest
+        text = (ddl.ATHENA / "queries/dashboard/hourly_trades.sql").read_text()
+        # Hours before the projected years are there, and are not seen.
+        for schema, year, number, seen in (("trades", 2024, 8, True), ("trades", 2019, 10, False), ("wider", 2019, 10, True)):
+            query = ddl.filled(text.replace("crypto.", f"{schema}."), (str(year), str(number)))
+            found, wanted = trino.run(query)[1], month(self.answers["hourly_trades_computed"], year, number)
+            if seen:
+                rows += compare(f"Trino, hourly_trades of {year}", [row[: len(wanted[0])] for row in found], wanted)
+            else:
+                assert wanted and not found, f"hours outside the projection: {len(found)} of {len(wanted)}"
+        print(f"trades: {rows} rows of {len(self.answers)} queries on Trino as in the files")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 5:
+    if len(sys.argv) != 6:
         sys.exit(__doc__)
-    main(*map(Path, sys.argv[1:]))
+    files, lake, tables, made, trino = map(Path, sys.argv[1:])
+    results.main(made, trino, beside=Trades(files, lake, tables))

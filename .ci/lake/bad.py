@@ -23,6 +23,11 @@ def zipped(*lines):
     return gzip.compress("".join(each + "\n" for each in lines).encode(), mtime=0)
 
 
+def damaged(body):
+    """The checksum is in the eighth byte from the end, and before."""
+    return body[:-5] + bytes([body[-5] ^ 1]) + body[-4:]
+
+
 GOOD = zipped(line(transaction_id="good"))
 # Rows of as many members.
 MANY = 3000
@@ -32,6 +37,7 @@ MEMBERS = b"".join(zipped(line(sequence_number=str(number))) for number in range
 FAILS, FEWER = "fails", "rows are missing"
 CASES = {
     "truncated gzip": (f"{HOUR}/x.ndjson.gz", zipped(line())[:-6], FAILS, FAILS),
+    "wrong checksum": (f"{HOUR}/x.ndjson.gz", damaged(zipped(line())), FAILS, FAILS),
     "object of zero bytes": (f"{HOUR}/x.ndjson.gz", b"", 0, 0),
     "gzip of nothing": (f"{HOUR}/x.ndjson.gz", gzip.compress(b""), 0, 0),
     "many gzip members": (f"{HOUR}/x.ndjson.gz", MEMBERS, FEWER, FEWER),
@@ -44,6 +50,8 @@ CASES = {
     "half a line": (f"{HOUR}/x.ndjson.gz", zipped(line()[:40]), FAILS, FAILS),
     "text in a decimal": (f"{HOUR}/x.ndjson.gz", zipped(line(price="abc")), 1, 1),
     "text in a bigint": (f"{HOUR}/x.ndjson.gz", zipped(line(cdc_ts_us="abc")), FAILS, 1),
+    "text in a boolean": (f"{HOUR}/x.ndjson.gz", zipped(line(is_valid="yes")), 1, 1),
+    "number in a text": (f"{HOUR}/x.ndjson.gz", zipped(line(user_id=7)), 1, 1),
     "number in quotes": (f"{HOUR}/x.ndjson.gz", zipped(line(cdc_ts_us="12")), FAILS, 1),
     "number too large": (f"{HOUR}/x.ndjson.gz", zipped(line(price=10**30)), FAILS, 1),
     "too many decimals": (f"{HOUR}/x.ndjson.gz", zipped(line().replace('"price": 1,', '"price": 0.1234567890123456786,')), 1, 1),
@@ -124,6 +132,9 @@ def check(trino, folder):
         yield f"{README.name} does not state what is expected here: {stated()}"
     for case, (path, _, *expected) in CASES.items():
         found = [outcome(trino, schema_of(case), table, path) for table in LANDING]
+        # The fault is of Java 17.
+        if trino.has_hudi and FEWER in expected:
+            expected = [MANY, MANY]
         if found != expected:
             yield f"{case}: {found}, not {expected}"
     rounded = trino.run(f"SELECT price FROM {schema_of('too many decimals')}.landing_transactions WHERE transaction_id = 'bad'")[1]

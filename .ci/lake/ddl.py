@@ -1,6 +1,7 @@
 """The statements of athena/ as data: what every check of tables starts from."""
 
 import dataclasses
+import math
 import re
 from pathlib import Path
 
@@ -18,11 +19,16 @@ class Table:
     location: str
     serde: str
     properties: dict
-    format: str = ""
+    input: str = ""  # classes of the formats, where the statement names them
+    output: str = ""
 
     @property
     def folder(self):
         return at_bucket(self.location).rstrip("/")
+
+    @property
+    def hudi(self):
+        return self.input == "org.apache.hudi.hadoop.HoodieParquetInputFormat"
 
     @property
     def projected(self):
@@ -58,7 +64,8 @@ def table(text):
             case exp.RowFormatSerdeProperty():
                 found.serde = each.this.name
             case exp.FileFormatProperty():
-                found.format = each.this.name.upper() if isinstance(each.this, exp.Expression) and each.this.name else "HUDI"
+                if isinstance(each.this, exp.InputOutputFormat):
+                    found.input, found.output = each.this.args["input_format"].name, each.this.args["output_format"].name
             case exp.Property() if type(each) is exp.Property:
                 found.properties[each.this.name] = each.args["value"].name
     return found
@@ -95,7 +102,8 @@ def projection(table):
             values[column] = of["values"].split(",")
         elif of["type"] == "integer" and re.fullmatch(r"\d+,\d+", of["range"] or ""):
             first, last = map(int, of["range"].split(","))
-            values[column] = [str(value).zfill(int(of["digits"] or 0)) for value in range(first, last + 1)]
+            step = int(of["interval"] or 1)
+            values[column] = [str(value).zfill(int(of["digits"] or 0)) for value in range(first, last + 1, step)]
         else:
             raise ValueError(f"{table.name}: the partition column {column} has no projection: {of}")
     for key in table.properties:
@@ -136,6 +144,7 @@ def narrowed(table, keys):
         if table.properties[f"projection.{column}.type"] == "integer" and found:
             seen = [int(each[column]) for each in found]
             ranges[f"projection.{column}.range"] = f"{min(seen)},{max(seen)}"
+            ranges[f"projection.{column}.interval"] = str(math.gcd(*(value - min(seen) for value in seen)) or 1)
     return changed(table, **ranges)
 
 

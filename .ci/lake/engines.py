@@ -1,5 +1,6 @@
 """The two engines that run what Athena will: Trino, from which Athena comes, and DuckDB, which shares nothing with it."""
 
+import dataclasses
 import gzip
 import io
 import json
@@ -10,8 +11,11 @@ from pathlib import Path
 import ddl
 import duckdb
 import pyarrow
+import pyarrow.dataset
 import pyarrow.json
+import pyarrow.parquet
 import sqlglot
+from hudi import HudiTableBuilder
 from sqlglot import exp
 from sqlglot.optimizer.annotate_types import annotate_types
 from sqlglot.optimizer.qualify import qualify
@@ -30,43 +34,85 @@ class Failed(Exception):
 
 class Trino:
     """Trino in a process of its own. Each table has the columns, SerDe and properties of its statement; only the bucket is
-    replaced by a folder."""
+    replaced by a folder. 483 reads the Hudi table itself, as Athena does: its connector takes the place of Hive's for tables of
+    that input format. 411 has no such connector, and gets the rows as Parquet from the other reader."""
 
-    def __init__(self, jars, folder, schemas):
-        """`schemas`: by schema name the tables, each with the folder of its lake."""
+    def __init__(self, home, folder, schemas):
+        """`home`: what install_lake made. `schemas`: by schema name the tables, each with the folder of its lake."""
+        home, jars = Path(home), Path(home, "jars")
+        self.version = next(int(found[1]) for path in jars.iterdir() if (found := re.fullmatch(r"trino-main-(\d+)\.jar", path.name)))
+        self.has_hudi = any(jars.glob("trino-hudi-*.jar"))
+        self.scheme = "local" if self.has_hudi else "file"
         self.log = open(folder / "trino.log", "w")
-        catalog = folder / "catalog"
+        catalogs, catalog = folder / "catalogs", folder / "catalog"
         for name, tables in schemas.items():
             self.describe(catalog / f".{name}.trinoSchema", {"ownerName": "user", "ownerType": "USER", "parameters": {}})
             for lake, table in tables:
+                if table.hudi and not self.has_hudi:
+                    lake, table = as_parquet(lake, table, folder / "parquet" / name)
                 self.describe(catalog / name / table.name / ".trinoSchema", self.description(table, lake))
-        # Compiled little: it runs for seconds.
-        options = ["-Xmx1500m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        java = ["java", *options, "-cp", f"{jars}/*", str(Path(__file__).parent / "trino" / "Lake.java"), str(catalog)]
+                if table.hudi:
+                    for path in (lake / table.folder).glob("*=*"):
+                        self.describe(catalog / name / table.name / path.name / ".trinoSchema", self.partition(table, path))
+        self.write_catalogs(catalogs, catalog)
+        # Compiled little, and a heap that need not grow: it runs for seconds.
+        options = ["-Xms1g", "-Xmx1500m", "-XX:MetaspaceSize=256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        options += ["--add-modules", "jdk.incubator.vector"] if self.has_hudi else []
+        java = [home / "java", *options, "-cp", f"{home}:{jars}/*", "Lake", catalogs]
         self.process = subprocess.Popen(java, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, cwd=folder)
+
+    def write_catalogs(self, folder, metadata):
+        """What a server has in etc/catalog."""
+        shared = {"hive.metastore": "file", "hive.metastore.catalog.dir": f"{self.scheme}://{metadata}"}
+        hive = {
+            "connector.name": "hive",
+            "hive.security": "allow-all",
+            "hive.partition-projection-enabled": "true",
+            "hive.table-statistics-enabled": "false",
+            "hive.ignore-absent-partitions": "true",
+        }
+        catalogs = {"hive": shared | hive}
+        if self.has_hudi:
+            shared |= {"fs.local.enabled": "true", "local.location": "/"}
+            catalogs = {"hive": shared | hive | {"hive.hudi-catalog-name": "hudi"}, "hudi": shared | {"connector.name": "hudi"}}
+        folder.mkdir()
+        for name, properties in catalogs.items():
+            (folder / f"{name}.properties").write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
 
     @staticmethod
     def describe(path, description):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"writerVersion": "testversion"} | description))
 
-    @staticmethod
-    def description(table, lake):
+    def description(self, table, lake):
         def at_lake(text):
-            return ddl.at_bucket(text, f"file://{lake}/")
+            return ddl.at_bucket(text, f"{self.scheme}://{lake}/")
 
-        def named(pairs):
-            return [{"name": name, "type": kind} for name, kind in pairs]
-
+        if table.hudi:
+            classes = {"serde": table.serde, "inputFormat": table.input, "outputFormat": table.output}
+            stored = {"originalStorageFormat": classes}
+        else:
+            stored = {"storageFormat": FORMATS[table.serde]}
         return {
             "owner": "user",
             "tableType": "EXTERNAL_TABLE",
             "dataColumns": named(table.columns),
             "partitionColumns": named(table.partitions),
             "parameters": {key: at_lake(value) for key, value in table.properties.items()} | {"EXTERNAL": "TRUE"},
-            "storageFormat": FORMATS[table.serde],
             "serdeParameters": {},
-            "externalLocation": at_lake(table.location),
+            # The reader of Hudi refuses a slash at the end.
+            "externalLocation": at_lake(table.location).rstrip("/"),
+            "columnStatistics": {},
+        } | stored
+
+    def partition(self, table, path):
+        """As the job registers each: the connector asks for the names, and reads the folder."""
+        return {
+            "columns": [column | {"properties": {}} for column in named(table.columns)],
+            "parameters": {},
+            "storageFormat": "PARQUET",
+            "serdeParameters": {},
+            "externalLocation": f"{self.scheme}://{path}",
             "columnStatistics": {},
         }
 
@@ -94,6 +140,31 @@ class Trino:
         self.process.kill()
         self.process.wait()
         self.log.close()
+
+
+def named(pairs):
+    return [{"name": name, "type": kind} for name, kind in pairs]
+
+
+def hudi_rows(lake, table):
+    """A Hudi table for a reader that shares nothing with Spark or Trino."""
+    batches = [pyarrow.record_batch(batch) for batch in HudiTableBuilder.from_base_uri(str(lake / table.folder)).build().read()]
+    columns = table.columns + table.partitions
+    return pyarrow.Table.from_batches(batches).select([name for name, _ in columns]).cast(arrow_schema(columns))
+
+
+def parquet_rows(lake, table):
+    schema = pyarrow.schema([*arrow_schema(table.columns + table.partitions)])
+    parts = pyarrow.dataset.partitioning(arrow_schema(table.partitions), flavor="hive")
+    return pyarrow.dataset.dataset(lake / table.folder, schema=schema, partitioning=parts).to_table()
+
+
+def as_parquet(lake, table, folder):
+    """The same table with its rows in one file of Parquet, in a lake of its own."""
+    at = folder / table.folder
+    at.mkdir(parents=True)
+    pyarrow.parquet.write_table(hudi_rows(lake, table), at / "rows.parquet")
+    return folder, dataclasses.replace(table, columns=table.columns + table.partitions, partitions=[], serde="", input="", properties={})
 
 
 def arrow_type(kind):
@@ -146,6 +217,7 @@ class Duck:
 
     def __init__(self, lake, tables):
         self.connection = duckdb.connect()
+        self.known, self.translations = None, {}
         # A missing table must not be found among the variables of this script.
         self.connection.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'; CREATE SCHEMA crypto")
         for table in tables:
@@ -154,21 +226,32 @@ class Duck:
     def add(self, name, content):
         self.connection.register(f"{name}_arrow", content)
         self.connection.execute(f"CREATE TABLE crypto.{name} AS SELECT * FROM {name}_arrow")
+        self.known = None
 
     def columns(self):
         """By table the types of its columns, so that 7 / 2 becomes a division of integers where it is one."""
+        if self.known:
+            return self.known
         rows = self.connection.execute(
             "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'crypto'"
         )
         found = {}
         for table, column, kind in rows.fetchall():
             found.setdefault(table, {})[column] = kind
-        return {"crypto": found}
+        self.known = {"crypto": found}
+        return self.known
 
     def translated(self, statement):
+        schema = self.columns()
+        key = statement, str(schema)
+        if key not in self.translations:
+            self.translations[key] = self.translation(statement, schema)
+        return self.translations[key]
+
+    @staticmethod
+    def translation(statement, schema):
         tree = ddl.statement(statement)
         query = tree.expression if isinstance(tree, exp.Create) else tree
-        schema = self.columns()
         query = annotate_types(qualify(query, schema=schema, dialect="athena"), schema=schema, dialect="athena")
         if isinstance(tree, exp.Create):
             return f"CREATE OR REPLACE VIEW crypto.{tree.this.name} AS {query.sql('duckdb')}"
@@ -176,7 +259,10 @@ class Duck:
 
     def run(self, statement):
         try:
-            done = self.connection.execute(self.translated(statement))
+            text = self.translated(statement)
+            if text.startswith("CREATE"):
+                self.known = None
+            done = self.connection.execute(text)
         except (duckdb.Error, sqlglot.errors.SqlglotError) as error:
             raise Failed(str(error)) from None
         return {each[0]: str(each[1]) for each in done.description or []}, done.fetchall()

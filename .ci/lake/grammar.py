@@ -1,8 +1,7 @@
-"""Every statement of athena/ is grammar: for sqlfluff in Athena's dialect, for sqlglot, and tables for Hive's own parser too.
+"""Every statement of athena/ is grammar: for sqlfluff in Athena's dialect, for sqlglot, and for the parsers that Athena comes
+from: Hive's for tables, Trino's for the rest.
 
-Trino's parser takes views and queries when results.py runs them.
-
-Usage: grammar.py FOLDER_OF_HIVE_JARS
+Usage: grammar.py FOLDER_OF_TRINO_PARSER_JARS FOLDER_OF_HIVE_JARS
 """
 
 import subprocess
@@ -23,23 +22,27 @@ BAD_TABLES = {
     "a reserved word without quotes": ("`timestamp`", "timestamp"),
     "a property without a value": ("'projection.enabled'='true'", "'projection.enabled'="),
 }
+# What newer versions of Trino take.
+NEWER_QUERIES = ["WITH FUNCTION f() RETURNS int RETURN 1 SELECT f()"]
 BAD_QUERIES = ["SELECT FROM x", "SELECT a b c FROM x", "SELECT a FROM x GROUP 1", "SELECT count(* FROM x"]
 
 
-def by_hive(jars, folder, statements):
-    """Which of the statements Hive refuses."""
-    paths = []
-    for name, text in statements.items():
-        paths.append(folder / name)
-        paths[-1].write_text(text)
-    # The class path of Spark has Hive's parser and what it needs.
-    source = Path(__file__).with_name("HiveParse.java")
-    java = ["java", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*", str(source), *map(str, paths)]
-    run = subprocess.run(java, capture_output=True, text=True)
-    if "taken: " not in run.stdout:
-        raise SystemExit(f"Hive's parser did not run:\n{run.stderr[-2000:]}")
-    refused = {line.split(": ")[0]: line for line in run.stdout.splitlines() if not line.startswith("taken: ")}
-    return {path.name: refused[str(path)] for path in paths if str(path) in refused}
+def by_engines(jars, hive, trino):
+    """What the two parsers refuse, with their words."""
+    with tempfile.TemporaryDirectory() as folder:
+        for parser, statements in (("hive", hive), ("trino", trino)):
+            Path(folder, parser).mkdir()
+            for name, text in statements.items():
+                Path(folder, parser, name).write_text(text)
+        # Trino's first: its libraries are the newer ones. The class path of Spark has Hive's parser and what it needs.
+        path = ":".join(f"{one}/*" for one in jars)
+        source = Path(__file__).with_name("Parse.java")
+        java = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", path, str(source), folder]
+        run = subprocess.run(java, capture_output=True, text=True)
+    *refused, taken = run.stdout.splitlines() or [""]
+    if taken != f"taken: {len(hive) + len(trino) - len(refused)}":
+        raise SystemExit(f"the parsers did not run:\n{run.stdout}{run.stderr[-2000:]}")
+    return dict(line.split(": ", 1) for line in refused)
 
 
 def by_others(text, sqlfluff_too=True):
@@ -54,25 +57,26 @@ def by_others(text, sqlfluff_too=True):
     return ""
 
 
-def main(jars):
+def main(*jars):
     tables = {path.name: path.read_text() for path in ddl.files("tables")}
-    rest = {str(path): path.read_text() for path in ddl.files("views") + ddl.files("queries")}
+    rest = {"-".join(path.parts[-2:]): path.read_text() for path in ddl.files("views") + ddl.files("queries")}
     wrong = [f"{name}: {said}" for name, text in rest.items() if (said := by_others(text))]
     wrong += [f"{name}: {said}" for name, text in tables.items() if (said := by_others(text, name not in NOT_FOR_SQLFLUFF))]
     landing = tables["landing_transactions.sql"]
-    planted = {f"{what}.sql": landing.replace(old, new, 1) for what, (old, new) in BAD_TABLES.items()}
-    assert landing not in planted.values(), "a fault that is not planted"
-    with tempfile.TemporaryDirectory() as folder:
-        refused = by_hive(jars, Path(folder), tables | planted)
-    wrong += [said for name, said in refused.items() if name in tables]
-    wrong += [f"Hive takes {name}" for name in planted if name not in refused]
-    wrong += [f"taken: {text}" for text in BAD_QUERIES if not by_others(text)]
+    bad_tables = {f"{what}.sql": landing.replace(old, new, 1) for what, (old, new) in BAD_TABLES.items()}
+    assert landing not in bad_tables.values(), "a fault that is not planted"
+    bad_queries = {f"{number}.sql": text for number, text in enumerate(BAD_QUERIES + NEWER_QUERIES)}
+    refused = by_engines(jars, tables | bad_tables, rest | bad_queries)
+    planted = {f"hive/{name}" for name in bad_tables} | {f"trino/{name}" for name in bad_queries}
+    wrong += [f"{name}: {said}" for name, said in refused.items() if name not in planted]
+    wrong += [f"taken: {name}" for name in planted - refused.keys()]
+    wrong += [f"taken by sqlglot and sqlfluff: {text}" for text in BAD_QUERIES if not by_others(text)]
     if wrong:
         raise SystemExit("\n".join(wrong))
-    print(f"{len(tables)} tables, {len(rest)} views and queries are grammar; {len(planted) + len(BAD_QUERIES)} faults are found")
+    print(f"{len(tables)} tables, {len(rest)} views and queries are grammar; {len(planted)} faults are found")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,24 +1,28 @@
-"""Runs every view and query of athena/ on the lake of make.py, with Trino and DuckDB: both must give the rows of expected.json.
+"""Runs every view and query of athena/ on the lake of make.py and on the Hudi table that the Glue job made of it, with Trino and
+DuckDB: both must give the rows of expected.json.
 
-Usage: results.py FOLDER_OF_MAKE FOLDER_OF_TRINO_JARS [--write]
+Usage: results.py FOLDER_OF_MAKE TRINO [--write]
 
-In the same Trino: cells are what objects have, digit for digit; faults in the statements are found; and bad objects have the
-outcome that athena/README.md states. --write makes expected.json from what Trino says: read the difference.
+TRINO is what lake.sh installs. The tables of the job are in FOLDER_OF_MAKE/analytics. In the same Trino: cells are what objects
+have, digit for digit; faults in the statements are found; and bad objects have the outcome that athena/README.md states.
+--write makes expected.json from what Trino says: read the difference.
 """
 
+import contextlib
 import decimal
 import gzip
 import json
 import re
 import sys
 import tempfile
+import time
 from datetime import datetime
 from pathlib import Path
 
 import bad
 import ddl
-import pyarrow.parquet
-from engines import Duck, Failed, Trino, arrow_schema
+import worked_out
+from engines import Duck, Failed, Trino, hudi_rows, parquet_rows
 
 EXPECTED = Path(__file__).with_name("expected.json")
 MONTH = ("2026", "1")
@@ -31,9 +35,20 @@ ABOUT = {
 }
 # It asks where a row is in the lake, which DuckDB does not know of these tables; bad.py has its rows.
 TRINO_ONLY = {"operators/unreadable_values"}
-# In the place of the Hudi table, which only its job makes: for DuckDB what README.md advises without the job; for Trino the
-# same as a table, which is faster.
+# Queries that are worked out in bad.py and anomalies.py.
+ELSEWHERE = {"operators/unreadable_values", "operators/anomalies"}
+OF_JOB = ("processed_crypto_txn", "hourly_trades")
+# What README.md advises without the job.
 STAND_IN = re.search(r"`(CREATE VIEW crypto.processed_crypto_txn AS [^`]+)`", bad.README.read_text())[1].replace("\n", " ")
+# Athena reads no newer one, nor one that must be merged while it is read.
+HUDI = {"hoodie.table.version": "6", "hoodie.table.type": "COPY_ON_WRITE"}
+
+
+@contextlib.contextmanager
+def lap(name):
+    began = time.time()
+    yield
+    print(f"  [{name}: {time.time() - began:.0f} s]", flush=True)
 
 
 class Wrong(list):
@@ -54,9 +69,13 @@ class Wrong(list):
             self.append(f"{engine}, {name}: {error}")
 
 
+def month_of(hour):
+    return hour[:4], str(int(hour[5:7]))
+
+
 def cases(now_hour):
     """Name, statement. Queries with parameters run for the month of most rows, and operators' for that of the run."""
-    now = (now_hour[:4], str(int(now_hour[5:7])))
+    now = month_of(now_hour)
     for path in ddl.files("queries"):
         name, text = ddl.name(path), path.read_text()
         bare = re.sub(r"(?m)^--.*\n", "", text).strip().removesuffix(";")
@@ -76,12 +95,13 @@ def plain(value, column, kind, now_hour):
     if column in VOLATILE:
         return VOLATILE[column](value)
     if kind.startswith("decimal"):
-        return format(decimal.Decimal(value), "f").rstrip("0").rstrip(".") if "." in str(value) else str(value)
+        text = format(decimal.Decimal(value), "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if kind == "double":
         return f"{float(value):.8g}"
     if kind.startswith("timestamp"):
         value = (value if isinstance(value, datetime) else datetime.fromisoformat(value)).isoformat(" ")
-    text = str(value)
+    text = str(value).lower() if kind == "boolean" else str(value)
     if text.replace("T", " ").startswith(now_hour.replace("T", " ")):
         return "NOW"
     return re.sub(r"\d{50,}", "N", text)
@@ -105,40 +125,38 @@ def view_texts():
     return {name: texts[name] for name in order}
 
 
-def set_up(trino, tables, folder):
-    views = view_texts()
-    for name in ("landing_all", "landing_latest"):
-        trino.run(views.pop(name))
-    trino.run(STAND_IN.replace("CREATE VIEW", "CREATE TABLE").replace(" AS ", " WITH (format = 'PARQUET') AS "))
-    for text in views.values():
+def set_up(trino, tables):
+    for text in view_texts().values():
         trino.run(text)
-    # As the Glue job writes it: whole hours, folders by hour.
-    columns, rows = trino.run("SELECT * FROM crypto.hourly_trades_computed")
-    schema = arrow_schema(tables["hourly_trades"].columns)
+    columns, _ = trino.run("SELECT * FROM crypto.hourly_trades_computed LIMIT 0")
     computed = [(name, {"varchar": "string"}.get(kind, kind)) for name, kind in columns.items()]
     if computed != tables["hourly_trades"].columns:
         raise SystemExit(f"hourly_trades has {tables['hourly_trades'].columns}, hourly_trades_computed {computed}")
-    hours = {}
-    for row in rows:
-        hours.setdefault(row[0], []).append({n: typed(v, k.type) for n, v, k in zip(columns, row, schema)})
-    for hour, of in hours.items():
-        year, month, day, at = re.split("[- :]", hour)[:4]
-        at_hour = folder / tables["hourly_trades"].folder / f"year={year}/month={month}/day={day}/hour={at}"
-        at_hour.mkdir(parents=True)
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(of, schema), at_hour / "part-0.parquet")
 
 
-def typed(text, kind):
-    if text is None or pyarrow.types.is_string(kind):
-        return text
-    if pyarrow.types.is_decimal(kind):
-        return decimal.Decimal(text)
-    return float(text) if pyarrow.types.is_floating(kind) else int(text)
+def landed(tables, lake):
+    return Duck(lake, [tables[name] for name in ("landing_transactions", "landing_compacted", "dead_letters")])
+
+
+def duck_with_job(tables, lake, analytics):
+    """The tables that the job wrote, and all views."""
+    duck = landed(tables, lake)
+    duck.add("processed_crypto_txn", hudi_rows(analytics, tables["processed_crypto_txn"]))
+    duck.add("hourly_trades", parquet_rows(analytics, tables["hourly_trades"]))
+    for text in view_texts().values():
+        duck.run(text)
+    return duck
 
 
 def duck_of(tables, lake, views):
+    """Views alone: two of them stand for the tables of the job."""
+    duck = landed(tables, lake)
+    replace_views(duck, views)
+    return duck
+
+
+def replace_views(duck, views):
     views = dict(views)
-    duck = Duck(lake, [tables[name] for name in ("landing_transactions", "landing_compacted", "dead_letters")])
     for name in ("landing_all", "landing_latest"):
         duck.run(views.pop(name))
     duck.run(STAND_IN)
@@ -146,8 +164,8 @@ def duck_of(tables, lake, views):
         duck.run(text)
     parts = "CAST(substr(hour_bucket, 1, 4) AS integer) AS year, CAST(substr(hour_bucket, 6, 2) AS integer) AS month"
     days = "CAST(substr(hour_bucket, 9, 2) AS integer) AS day, CAST(substr(hour_bucket, 12, 2) AS integer) AS hour"
-    duck.connection.execute(f"CREATE TABLE crypto.hourly_trades AS SELECT *, {parts}, {days} FROM crypto.hourly_trades_computed")
-    return duck
+    as_written = f"SELECT *, {parts}, {days} FROM crypto.hourly_trades_computed"
+    duck.connection.execute(f"CREATE OR REPLACE VIEW crypto.hourly_trades AS {as_written}")
 
 
 def objects(lake, folder):
@@ -181,6 +199,41 @@ def cell_text(value, kind):
     if kind.startswith("decimal"):
         return format(decimal.Decimal(value).normalize(decimal.Context(prec=76)), "f")
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def check_worked_out(wrong, results, lake, now_hour):
+    """Queries of operators, and trends, as worked out from the lines of the lake."""
+    months = {"2026-01": worked_out.Lake(lake, MONTH), "NOW": worked_out.Lake(lake, month_of(now_hour))}
+    answers = {f"operators/{of.__name__} {when}": of(lines) for when, lines in months.items() for of in worked_out.OPERATORS}
+    answers["dashboard/trends"] = worked_out.trends(months.values())
+    unasked = {name.split()[0] for name in results if name.startswith("operators/")} - {name.split()[0] for name in answers} - ELSEWHERE
+    assert not unasked, f"{unasked} are not worked out"
+    for name, answer in answers.items():
+        kinds = results[name]["columns"]
+        wrong.compare("Trino", f"{name}, worked out", results[name]["rows"], shown(kinds, answer, kinds.values(), now_hour))
+    return len(answers)
+
+
+def check_hudi(wrong, trino, duck, table, analytics, now_hour):
+    """The table is one that Athena reads; both engines read the same of it, and what landing comes to."""
+    text = (analytics / table.folder / ".hoodie/hoodie.properties").read_text()
+    found = {name: value for name, value in re.findall(r"(?m)^([^#=]+)=(.*)$", text) if name in HUDI}
+    wrong.compare("Hudi", "hoodie.properties", [found], [HUDI])
+    names = [f'"{name}"' for name, _ in table.columns + table.partitions]
+    statement = f"SELECT {', '.join(names)} FROM crypto.processed_crypto_txn ORDER BY transaction_id"
+    columns, rows = trino.run(statement)
+    kinds = list(columns.values())
+    read = shown(columns, duck.run(statement)[1], kinds, now_hour)
+    wrong.compare("PyPI hudi and Trino", "the Hudi table", read, shown(columns, rows, kinds, now_hour))
+    names = ", ".join(name for name in names if not name.startswith('"_hoodie') and name != '"exchange_part"')
+    for one, other in (("processed_crypto_txn", "landing_latest"), ("landing_latest", "processed_crypto_txn")):
+        more = trino.run(f"SELECT {names} FROM crypto.{one} EXCEPT SELECT {names} FROM crypto.{other}")[1]
+        wrong.compare("Trino", f"rows of {one} that are not in {other}", more, [])
+    for name, count in (("first_rows", 10), ("row_count", 1), ("medium_risk", 4)):
+        columns, rows = trino.run((ddl.ATHENA / f"queries/samples/{name}.sql").read_text())
+        wanted = ["_col0"] if name == "row_count" else [name for name, _ in table.columns + table.partitions]
+        wrong.compare("Trino", f"samples/{name} as it is", [len(rows), list(columns)], [count, wanted])
+    return len(read)
 
 
 def check_state(wrong, trino, state):
@@ -282,60 +335,76 @@ MISTAKES = [
 
 
 def check_mistakes(wrong, tables, lake, expected, now_hour):
-    """Each changes a row of a query."""
+    """Without the job the rows are the same, and each mistake changes one."""
+    duck = duck_of(tables, lake, view_texts())
+    check_duck(wrong, expected, duck, now_hour)
     for view, right, mistaken in MISTAKES:
         views = view_texts()
         assert right in views[view], right
-        seen = Wrong()
-        duck = duck_of(tables, lake, views | {view: views[view].replace(right, mistaken)})
-        check_duck(seen, expected, duck, now_hour)
-        if not seen:
+        replace_views(duck, views | {view: views[view].replace(right, mistaken)})
+        if not any(differs(expected, duck, now_hour)):
             wrong.append(f"{mistaken!r} in the view {view} changes no row")
     return len(MISTAKES)
 
 
-def main(folder, jars, write):
+def main(folder, home, write=False, beside=None):
+    """`beside`: another lake that is checked in the same Trino."""
     made = json.loads((folder / "made.json").read_text())
-    lake, now_hour = (folder / "lake").resolve(), made["now_hour"]
-    tables = ddl.tables()
-    of_jobs = ("hourly_trades", "processed_crypto_txn")
-    keys = {name: ddl.keys_of(lake, table.folder) for name, table in tables.items() if name not in of_jobs}
-    tables |= {name: ddl.narrowed(tables[name], of) for name, of in keys.items()}
-    # Trades are in the same hours as their changes here.
-    ranges = {key: tables["landing_transactions"].properties[key] for key in tables["landing_transactions"].properties if "range" in key}
-    tables["hourly_trades"] = ddl.changed(tables["hourly_trades"], **ranges)
+    lake, analytics, now_hour = (folder / "lake").resolve(), (folder / "analytics").resolve(), made["now_hour"]
+    if not analytics.exists():
+        raise SystemExit(f"{analytics} is not there: the Glue job has to run on {lake} first")
+    lakes = {name: analytics if name in OF_JOB else lake for name in ddl.tables()}
+    tables = {
+        name: ddl.narrowed(table, ddl.keys_of(lakes[name], table.folder)) if table.projected else table
+        for name, table in ddl.tables().items()
+    }
     wrong = Wrong()
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
-        at_home = [(lake, tables[name]) for name in tables if name not in of_jobs]
-        schemas = {"crypto": [*at_home, (work, tables["hourly_trades"])]}
+        schemas = {"crypto": [(lakes[name], table) for name, table in tables.items()]}
         schemas |= {schema: [(lake, table)] for schema, (table, _) in faults(tables).items()}
-        schemas |= bad.lakes(work / "bad", tables)
-        trino = Trino(jars, work, schemas)
+        schemas |= beside.schemas() if beside else {}
+        schemas |= bad.lakes(work / "bad", ddl.tables())
+        trino = Trino(home, work, schemas)
         try:
-            # While Trino starts.
-            duck = duck_of(tables, lake, view_texts())
-            mistakes = 0 if write else check_mistakes(wrong, tables, lake, json.loads(EXPECTED.read_text()), now_hour)
-            set_up(trino, tables, work)
+            with lap("DuckDB, while Trino starts"):
+                duck = duck_with_job(tables, lake, analytics)
+                mistakes = 0 if write else check_mistakes(wrong, tables, lake, json.loads(EXPECTED.read_text()), now_hour)
+            if beside:
+                with lap("the other lake on DuckDB"):
+                    beside.check_without_trino()
+            with lap("views"):
+                set_up(trino, tables)
             results = {}
-            for name, statement in cases(now_hour):
-                found = wrong.attempt("Trino", name, lambda: trino_shown(trino, statement, now_hour))
-                results |= {name: found} if found else {}
-            if write:
-                EXPECTED.write_text(written(results))
-            expected = json.loads(EXPECTED.read_text())
-            of_duck = check_results(wrong, results, expected, duck, now_hour)
-            cells = check_cells(wrong, trino, tables, lake, now_hour)
-            check_state(wrong, trino, made["state"])
-            check_scores(wrong, trino, duck)
-            found = check_faults(wrong, trino, tables) + mistakes
-            wrong += bad.check(trino, work / "bad")
+            with lap("queries"):
+                for name, statement in cases(now_hour):
+                    found = wrong.attempt("Trino", name, lambda: trino_shown(trino, statement, now_hour))
+                    results |= {name: found} if found else {}
+                if write:
+                    EXPECTED.write_text(written(results))
+                of_duck = check_results(wrong, results, json.loads(EXPECTED.read_text()), duck, now_hour)
+                answers = check_worked_out(wrong, results, lake, now_hour)
+            with lap("cells, states"):
+                cells = check_cells(wrong, trino, tables, lake, now_hour)
+                check_state(wrong, trino, made["state"])
+                check_scores(wrong, trino, duck)
+                keys = check_hudi(wrong, trino, duck, tables["processed_crypto_txn"], analytics, now_hour)
+            with lap("faults"):
+                found = check_faults(wrong, trino, tables) + mistakes
+            with lap("bad objects"):
+                wrong += bad.check(trino, work / "bad")
+            if beside:
+                with lap("the other lake"):
+                    beside.check(trino)
         finally:
             trino.stop()
     if wrong:
         raise SystemExit("\n".join(wrong))
-    print(f"{len(results)} queries have the expected rows on Trino, {of_duck} of them on DuckDB too; {cells} cells are exact;")
-    print(f"{found} faults are noticed; {len(bad.CASES)} kinds of bad objects have the stated outcome")
+    print(f"{len(results)} queries have the expected rows on Trino {trino.version}, {of_duck} of them on DuckDB too, {answers} are worked out;")
+    print(f"the Hudi table has {keys} keys, as landing and the records come to; {cells} cells are exact; {found} faults are noticed;")
+    print(f"{len(bad.CASES)} kinds of bad objects have the stated outcome")
+    if not trino.has_hudi:
+        print("SKIPPED: Trino's own reader of Hudi, as there is no Java 25 (JAVA_HOME_25 or /usr/lib/jvm): Trino had the rows as Parquet")
 
 
 def check_results(wrong, results, expected, duck, now_hour):
@@ -348,23 +417,28 @@ def check_results(wrong, results, expected, duck, now_hour):
     return check_duck(wrong, expected, duck, now_hour)
 
 
-def check_duck(wrong, expected, duck, now_hour):
-    checked = 0
+def differs(expected, duck, now_hour):
+    """What DuckDB has otherwise, query by query; None where nothing."""
     for name, statement in cases(now_hour):
         if name.split()[0] not in TRINO_ONLY:
-            found, kinds = wrong.attempt("DuckDB", name, lambda: duck.run(statement)), expected[name]["columns"]
+            seen, kinds = Wrong(), expected[name]["columns"]
+            found = seen.attempt("DuckDB", name, lambda: duck.run(statement))
             if found:
-                rows = shown(kinds, found[1], kinds.values(), now_hour)
-                wrong.compare("DuckDB", name, rows, expected[name]["rows"])
-                checked += 1
-    return checked
+                seen.compare("DuckDB", name, shown(kinds, found[1], kinds.values(), now_hour), expected[name]["rows"])
+            yield seen[0] if seen else None
+
+
+def check_duck(wrong, expected, duck, now_hour):
+    found = list(differs(expected, duck, now_hour))
+    wrong += filter(None, found)
+    return len(found)
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case [folder, jars, *more] if more in ([], ["--write"]):
+        case [folder, home, *more] if more in ([], ["--write"]):
             try:
-                main(Path(folder), jars, bool(more))
+                main(Path(folder), home, bool(more))
             except Failed as error:
                 sys.exit(str(error))
         case _:

@@ -1,26 +1,34 @@
 import io.trino.Session;
-import io.trino.plugin.hive.HiveConnectorFactory;
 import io.trino.spi.Plugin;
 import io.trino.spi.connector.ConnectorFactory;
 import io.trino.spi.type.TimeZoneKey;
-import io.trino.testing.DistributedQueryRunner;
 import io.trino.testing.MaterializedResult;
 import io.trino.testing.MaterializedRow;
+import io.trino.testing.QueryRunner;
+import io.trino.testing.StandaloneQueryRunner;
 import io.trino.testing.TestingSession;
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
+import java.io.Reader;
 import java.math.BigDecimal;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.DirectoryStream;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Properties;
 
 /**
  * Trino over a folder of table descriptions, as Athena runs over the Glue catalog.
  *
- * Usage: java -cp 'FOLDER_OF_JARS/*' Lake.java CATALOG_FOLDER < STATEMENTS
+ * Usage: java -cp 'FOLDER_OF_THIS_CLASS:FOLDER_OF_JARS/*' Lake FOLDER_OF_CATALOGS < STATEMENTS
+ *
+ * The folder has a file NAME.properties for each catalog, as etc/catalog of a Trino server has.
  *
  * Each line of the input is one statement, written as a JSON string without the quotes: \n and \\ stand for the two
  * characters. Each line of the output is the answer: {"columns": {name: type}, "rows": [[text or null]]} or {"error": text}.
@@ -36,16 +44,12 @@ public final class Lake {
                 .setSchema("crypto")
                 .setTimeZoneKey(TimeZoneKey.UTC_KEY)
                 .build();
-        try (DistributedQueryRunner runner = DistributedQueryRunner.builder(session).setNodeCount(1).build()) {
-            runner.installPlugin(new Hive());
-            runner.createCatalog("hive", "hive", Map.of(
-                    "hive.metastore", "file",
-                    "hive.metastore.catalog.dir", "file://" + args[0],
-                    "hive.security", "allow-all",
-                    "hive.partition-projection-enabled", "true",
-                    "hive.non-managed-table-writes-enabled", "true",
-                    "hive.table-statistics-enabled", "false",
-                    "hive.ignore-absent-partitions", "true"));
+        try (QueryRunner runner = new StandaloneQueryRunner(session)) {
+            try (DirectoryStream<Path> files = Files.newDirectoryStream(Path.of(args[0]), "*.properties")) {
+                for (Path file : files) {
+                    create(runner, file);
+                }
+            }
             BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
             for (String line = in.readLine(); line != null; line = in.readLine()) {
                 out.write((answer(runner, line.translateEscapes()) + "\n").getBytes(StandardCharsets.UTF_8));
@@ -56,19 +60,40 @@ public final class Lake {
         System.exit(0);
     }
 
-    private static final class Hive implements Plugin {
-        @Override
-        public Iterable<ConnectorFactory> getConnectorFactories() {
-            return List.of(new HiveConnectorFactory());
+    private static void create(QueryRunner runner, Path file) throws Exception {
+        Properties read = new Properties();
+        try (Reader reader = Files.newBufferedReader(file)) {
+            read.load(reader);
         }
+        Map<String, String> properties = new HashMap<>();
+        read.forEach((name, value) -> properties.put((String) name, (String) value));
+        String connector = properties.remove("connector.name");
+        // Not each version has each connector.
+        String type = Character.toUpperCase(connector.charAt(0)) + connector.substring(1) + "ConnectorFactory";
+        ConnectorFactory factory = (ConnectorFactory) Class.forName("io.trino.plugin." + connector + "." + type)
+                .getDeclaredConstructor()
+                .newInstance();
+        runner.installPlugin(new Plugin() {
+            @Override
+            public Iterable<ConnectorFactory> getConnectorFactories() {
+                return List.of(factory);
+            }
+        });
+        runner.createCatalog(file.getFileName().toString().replace(".properties", ""), connector, properties);
     }
 
-    private static String answer(DistributedQueryRunner runner, String statement) {
+    private static String answer(QueryRunner runner, String statement) {
         MaterializedResult result;
         try {
             result = runner.execute(statement);
         } catch (RuntimeException e) {
-            return "{\"error\":" + quoted(String.valueOf(e.getMessage())) + "}";
+            Throwable cause = e;
+            while (cause.getCause() != null) {
+                cause = cause.getCause();
+            }
+            // The message of a cause often says what the other does not.
+            String message = e.getMessage() + (cause == e ? "" : ": " + cause);
+            return "{\"error\":" + quoted(message) + "}";
         }
         List<String> columns = new ArrayList<>();
         for (int i = 0; i < result.getTypes().size(); i++) {
