@@ -74,6 +74,7 @@ check_athena() {
   export PYTHONDONTWRITEBYTECODE=1
   timeout 60 "$lake_python" "$ci/lake/tables.py" "$kinetide"
   timeout 60 "$lake_python" "$ci/lake/bound.py"
+  timeout 60 "$lake_python" "$ci/lake/insights.py" "$kinetide" "$made"
   timeout 60 "$lake_python" "$ci/lake/projection.py" "$made/lake"
   timeout 300 "$lake_python" "$ci/lake/grammar.py" "$trino_parser" "$spark"
   timeout 120 "$lake_python" "$ci/lake/visuals.py" "$made"

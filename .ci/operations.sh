@@ -124,11 +124,12 @@ check_runbooks() {
   timeout 600 "$operations" "$ci/operations/runbooks.py" "$PWD/target/release/kinetide"
 }
 
-# What the console says, then how it looks and works in a browser.
+# What the console says, then how it looks and works in a browser; the pages of the dashboard there too.
 check_console() {
   timeout 60 node --test "$ci/operations/console_model.test.mjs" >"$work/console-model.log" 2>&1 ||
     { cat "$work/console-model.log"; return 1; }
   timeout 600 "$console" "$ci/operations/console.py" "$PWD/target/release/kinetide" "$chromium" "$chromium_libraries" "$axe"
+  timeout 300 "$console" "$ci/operations/insights.py" "$PWD/target/release/kinetide" "$chromium" "$chromium_libraries" "$axe"
 }
 
 # Terraform and its provider come from no package registry: where they are, the module is checked.

@@ -115,6 +115,10 @@ mod cause;
 mod cli;
 mod clock;
 mod config;
+#[cfg(feature = "cli")]
+mod drawing;
+#[cfg(feature = "cli")]
+mod figures;
 mod nearest;
 mod preflight;
 mod report;
@@ -130,6 +134,8 @@ mod dead_letters;
 mod demo;
 #[cfg(feature = "cli")]
 mod generate;
+#[cfg(feature = "cli")]
+mod insights;
 #[cfg(feature = "local")]
 mod loadtest;
 #[cfg(feature = "local")]
@@ -194,6 +200,7 @@ pub mod internals {
         #[cfg(feature = "cli")] cli,
         #[cfg(feature = "cli")] dead_letters,
         #[cfg(feature = "cli")] generate,
+        #[cfg(feature = "cli")] insights,
         #[cfg(feature = "cli")] produce,
         #[cfg(feature = "local")] demo,
         #[cfg(feature = "local")] loadtest,

@@ -17,7 +17,8 @@ use crate::terminal::print;
 #[derive(Debug, Args)]
 #[command(
     after_help = "Writes trades to an embedded DynamoDB table, forwards its changes to an embedded Kinesis stream, and \
-    runs worker processes that land them in a folder. Then it looks for every record in the lake. Progress goes to \
+    runs worker processes that land them in a folder. Then it looks for every record in the lake, and writes a dashboard \
+    of the trades, insights.html, into the folder of --dir. Progress goes to \
     stderr, the result to stdout.\n\n\
     Exit code: 0 when every record is in the lake exactly once, 1 when not or when interrupted, 2 for wrong \
     settings.\n\nExamples:\n  \
@@ -114,7 +115,12 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
             let look =
                 format!("find {}/landing -name '*.gz' | head -n 1 | xargs zcat | head -n 3", lake.display());
             let place = lake.display();
-            print(format!("{summary}\n\nThe lake is {place}. To look at its first rows:\n  {look}"))
+            let dashboard = summary.dashboard.as_ref().map_or_else(String::new, |page| {
+                format!("\n\nThe dashboard of its trades, to open in a browser:\n  {page}")
+            });
+            print(format!(
+                "{summary}\n\nThe lake is {place}. To look at its first rows:\n  {look}{dashboard}"
+            ))
         };
     });
     let mut playing = Box::pin(playing);

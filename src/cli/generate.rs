@@ -229,6 +229,7 @@ fn source(args: &GenerateArgs) -> Source {
         ttl_deletes: args.stream.is_some(),
         bad_rate: args.bad_rate,
         odd_values: args.odd_values,
+        ..Mix::default()
     };
     Source::Synthetic(Box::new(Synthetic::new(args.seed, mix)))
 }

@@ -6,6 +6,7 @@ pub mod dead_letters;
 pub mod demo;
 pub mod generate;
 pub mod health;
+pub mod insights;
 pub mod leases;
 #[cfg(feature = "local")]
 pub mod loadtest;
@@ -63,6 +64,8 @@ enum Command {
     Health(health::HealthArgs),
     /// List, count, show, replay or export dead letters.
     DeadLetters(Box<dead_letters::DeadLettersArgs>),
+    /// Write a dashboard of the trades in a lake: one HTML file with charts, computed from the landed rows.
+    Insights(Box<insights::InsightsArgs>),
     /// Run the whole pipeline on this machine and check that no record was lost or duplicated.
     #[cfg(feature = "local")]
     Demo(Box<demo::DemoArgs>),
@@ -156,6 +159,7 @@ impl Command {
             Self::Scale(args) => args.ends_by_itself(),
             Self::Check(_)
             | Self::DeadLetters(_)
+            | Self::Insights(_)
             | Self::Transform(_)
             | Self::Health(_)
             | Self::Schema(_) => false,
@@ -170,6 +174,7 @@ impl Command {
             Command::Scale(args) => Box::pin(scale::run(*args)).await,
             Command::Health(args) => health::run(args).await,
             Command::DeadLetters(args) => Box::pin(dead_letters::run(*args)).await,
+            Command::Insights(args) => Box::pin(insights::run(*args)).await,
             #[cfg(feature = "local")]
             Command::Demo(args) => demo::run(*args).await,
             #[cfg(feature = "local")]

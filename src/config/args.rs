@@ -365,7 +365,11 @@ fn bytes(setting: &'static str, size: ByteSize) -> Result<usize, BadSetting> {
         .map_err(|_| BadSetting::new(setting, size, "is more than this machine can address"))
 }
 
-fn byte_size(text: &str) -> Result<ByteSize, String> {
+/// Reads a size like `64MiB`.
+///
+/// # Errors
+/// When it is none.
+pub fn byte_size(text: &str) -> Result<ByteSize, String> {
     text.parse().map_err(|_| "write it like 64MiB or 1GiB".to_owned())
 }
 

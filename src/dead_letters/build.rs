@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::letter::{Letter, UnreadableLetter};
-use super::lines::{BrokenObject, each_letter};
+use super::lines::each_letter;
 use super::object::LetterObject;
 use super::plan::{LineSet, Output};
-use crate::batch::{BatchLimits, LakeObject, Layout, RowObjects, high_risk_copy};
+use crate::batch::{BatchLimits, BrokenObject, LakeObject, Layout, RowObjects, high_risk_copy};
 use crate::transform::{BadRecord, ErrorCode, RowInfo, RowMaker, Transform};
 
 /// What a replay goes by.

@@ -20,7 +20,7 @@ mod walk;
 
 pub use build::{Built, Job, Rehearsal, build, rehearse};
 pub use letter::{Letter, UnreadableLetter};
-pub use lines::{BrokenObject, each_letter};
+pub use lines::each_letter;
 pub use object::LetterObject;
 pub use plan::{Chain, Damaged, Done, LineSet, Output, Plan};
 pub use replay::{ReplayError, Replayed, landed, read_chain, replay};

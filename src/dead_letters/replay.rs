@@ -8,10 +8,9 @@ use bytes::Bytes;
 
 use super::build::{Built, Job, alerts, build};
 use super::letter::{Letter, UnreadableLetter};
-use super::lines::BrokenObject;
 use super::object::LetterObject;
 use super::plan::{Chain, Damaged, Done, LineSet, Output, Plan};
-use crate::batch::{read_records, seal_object};
+use crate::batch::{BrokenObject, read_records, seal_object};
 use crate::deliver::{Created, Sink, SinkError};
 use crate::transform::ErrorCode;
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -17,6 +18,7 @@ use crate::cause::chain;
 use crate::generate::Source;
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::TradeFiles;
+use crate::insights::{Insights, Scope, html, read};
 use crate::local::LocalSettings;
 use crate::produce::{Ended, Event, Plan, ProduceError, Sink, Totals, run_to_end};
 use crate::shutdown::joined;
@@ -32,6 +34,8 @@ use crate::trial::{
 const TABLE: &str = "CryptoTransactions";
 const STREAM: &str = "crypto-transactions";
 const APPLICATION: &str = "kinetide-demo";
+/// Where workers land rows.
+const LANDING: &str = "landing/transactions";
 /// Share of new items that the table's TTL removes again.
 const TTL_RATE: f64 = 0.01;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -139,10 +143,15 @@ pub async fn play(
     say("reading the lake back");
     let store = LocalFileSystem::new_with_prefix(&lake).map_err(VerifyError::Store)?;
     let root = object_store::path::Path::default();
+    let store: Arc<dyn ObjectStore> = Arc::new(store);
     let Checked { all, each } =
-        verify_streams(Arc::new(store), &root, tables.read_back(streams.streams()).await?, |_, _| {}).await?;
+        verify_streams(Arc::clone(&store), &root, tables.read_back(streams.streams()).await?, |_, _| {})
+            .await?;
     (done.lake, done.streams) = (all, each);
+    let page = dashboard(&store, &lake, &plan.dir).await;
+    done.dashboard = page.as_ref().ok().map(|page| page.display().to_string());
     summary(&done);
+    page?;
     if plan.keep_running {
         say("servers and workers keep running; press Ctrl-C to stop them");
         cancel.cancelled().await;
@@ -282,6 +291,14 @@ impl Done {
     }
 }
 
+/// The trades are spread over a day or two, so that the dashboard has hours to show. About every third change is a new
+/// trade.
+fn trade_gap_ms(records: Option<u64>) -> i64 {
+    const DAY_MS: i64 = 24 * 3_600_000;
+    let trades = i64::try_from(records.unwrap_or(0) / 3).unwrap_or(i64::MAX).max(1);
+    (2 * DAY_MS / trades).clamp(1, DAY_MS / 24)
+}
+
 /// Changes to make in all tables, if that is known.
 fn records(plan: &DemoPlan) -> Option<u64> {
     Some(plan.records?.saturating_mul(u64::try_from(plan.streams).ok()?))
@@ -289,7 +306,12 @@ fn records(plan: &DemoPlan) -> Option<u64> {
 
 async fn generate(plan: DemoPlan, stream: usize, sink: Sink, cancel: CancellationToken) -> Ended {
     let source = if plan.trades.is_empty() {
-        let mix = Mix { ttl_rate: TTL_RATE, odd_values: plan.odd_values, ..Mix::default() };
+        let mix = Mix {
+            ttl_rate: TTL_RATE,
+            odd_values: plan.odd_values,
+            trade_gap_ms: trade_gap_ms(plan.records),
+            ..Mix::default()
+        };
         Source::Synthetic(Box::new(Synthetic::new(seed_of(plan.seed, stream), mix)))
     } else {
         Source::Trades(Box::new(TradeFiles::new(plan.trades.clone())))
@@ -304,6 +326,23 @@ async fn generate(plan: DemoPlan, stream: usize, sink: Sink, cancel: Cancellatio
         }
     };
     run_to_end(amount, source, sink, show, cancel).await
+}
+
+/// Writes the dashboard of the lake into the demo's folder.
+async fn dashboard(store: &Arc<dyn ObjectStore>, lake: &Path, dir: &Path) -> Result<PathBuf, TrialError> {
+    let scope = Scope {
+        landing: LANDING.to_owned(),
+        since_us: i64::MIN,
+        until_us: i64::MAX,
+        // The check of the lake, which came before, needs more.
+        memory: usize::MAX,
+    };
+    let (coverage, figures) = read(store, &object_store::path::Path::default(), &scope, |_, _| {}).await?;
+    let insights = Insights::new(lake.join(LANDING).display().to_string(), coverage, figures);
+    let page = dir.join("insights.html");
+    std::fs::write(&page, html(&insights))
+        .map_err(|source| TrialError::Page { page: page.clone(), source })?;
+    Ok(page)
 }
 
 /// Makes the folders of lake and logs.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::figures::{grouped, mebibytes};
 use crate::generate::trades::Place;
-use crate::trial::figures::{grouped, mebibytes};
 use crate::trial::{LakeCheck, StreamCheck, UNLIKE_THE_TABLE, write_streams};
 
 /// The result of a run.
@@ -33,6 +33,8 @@ pub struct Summary {
     pub reshards: u64,
     /// The largest age of the oldest record not yet in the lake, in milliseconds.
     pub max_delivered_age_ms: u64,
+    /// The dashboard of the lake, an HTML file.
+    pub dashboard: Option<String>,
 }
 
 impl Summary {

@@ -32,11 +32,20 @@ pub struct Mix {
     pub bad_rate: f64,
     /// Whether some attributes change their type from item to item, which readers without a schema refuse.
     pub odd_values: bool,
+    /// The next trade is made less than so many milliseconds later.
+    pub trade_gap_ms: i64,
 }
 
 impl Default for Mix {
     fn default() -> Self {
-        Self { live_keys_max: 10_000, ttl_rate: 0.0, ttl_deletes: false, bad_rate: 0.0, odd_values: false }
+        Self {
+            live_keys_max: 10_000,
+            ttl_rate: 0.0,
+            ttl_deletes: false,
+            bad_rate: 0.0,
+            odd_values: false,
+            trade_gap_ms: 40,
+        }
     }
 }
 
@@ -114,7 +123,7 @@ impl Synthetic {
 
     /// A new transaction.
     fn item(&mut self) -> Item {
-        self.trade_ms += self.rng.random_range(0..40);
+        self.trade_ms += self.rng.random_range(0..self.mix.trade_gap_ms.max(1));
         let rng = &mut self.rng;
         let mut item = Item::with_key(uuid(rng));
         item.set("timestamp", Value::S(timestamp(rng, self.trade_ms)));
@@ -267,8 +276,14 @@ mod tests {
 
     use super::*;
 
-    const MIX: Mix =
-        Mix { live_keys_max: 200, ttl_rate: 0.05, ttl_deletes: true, bad_rate: 0.01, odd_values: true };
+    const MIX: Mix = Mix {
+        live_keys_max: 200,
+        ttl_rate: 0.05,
+        ttl_deletes: true,
+        bad_rate: 0.01,
+        odd_values: true,
+        trade_gap_ms: 40,
+    };
 
     #[test]
     fn a_seed_repeats_its_changes() {

@@ -1,10 +1,10 @@
 //! The charts of a report, as SVG.
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::chaos::{ALL, Chaos};
 use super::verdict::{Fault, Sample, StreamSample};
+use crate::drawing::{Area, Drawn, svg};
 
 const SIZE: (u32, u32) = (1_000, 280);
 const BLUE: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
@@ -16,8 +16,6 @@ const GREY: RGBColor = RGBColor(0x66, 0x66, 0x66);
 /// Batches arrive in steps; this many seconds are averaged.
 const AVERAGED_SECONDS: f64 = 4.0;
 const FONT: (&str, u32) = ("sans-serif", 13);
-
-type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>>;
 
 /// A line with its name.
 struct Line {
@@ -42,7 +40,9 @@ pub(super) fn throughput(streams: &[&str], samples: &[Sample], faults: &[Fault])
             lines.push(Line { name, colour, width, points: rates(stream, samples, count) });
         }
     }
-    svg(|area| over_time(area, "records per second", &lines, faults))
+    svg(SIZE, "Throughput", "Records put and delivered, per second.", |area| {
+        over_time(area, "records per second", &lines, faults)
+    })
 }
 
 /// Age of the oldest record not in the lake, of these streams.
@@ -57,7 +57,9 @@ pub(super) fn lag(streams: &[&str], samples: &[Sample], faults: &[Fault]) -> Str
         }
     };
     let lines: Vec<Line> = streams.iter().enumerate().map(line).collect();
-    svg(|area| over_time(area, "seconds", &lines, faults))
+    svg(SIZE, "Lag", "Age of the oldest record that is not in the lake.", |area| {
+        over_time(area, "seconds", &lines, faults)
+    })
 }
 
 /// Shards without a reader.
@@ -65,14 +67,16 @@ pub(super) fn unread(samples: &[Sample], faults: &[Fault]) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a picture")]
     let points = samples.iter().map(|sample| (sample.seconds, sample.unread as f64)).collect();
     let line = Line { name: "without a reader".to_owned(), colour: GREY, width: 2, points };
-    svg(|area| over_time(area, "shards", &[line], faults))
+    svg(SIZE, "Shards without a reader", "How many there were.", |area| {
+        over_time(area, "shards", &[line], faults)
+    })
 }
 
 /// When which fault was played.
 pub(super) fn faults(faults: &[Fault], end: f64) -> String {
     let kinds: Vec<Chaos> =
         ALL.into_iter().rev().filter(|kind| faults.iter().any(|fault| fault.kind == *kind)).collect();
-    svg(|area| {
+    svg(SIZE, "Faults", "When which fault was played.", |area| {
         let rows = i32::try_from(kinds.len()).unwrap_or(i32::MAX).max(1);
         let mut chart = ChartBuilder::on(area)
             .margin(10)
@@ -137,12 +141,7 @@ fn rates(stream: usize, samples: &[Sample], count: fn(&StreamSample) -> u64) -> 
 }
 
 /// Lines over the time of the run; faults are faint uprights.
-fn over_time<'a>(
-    area: &DrawingArea<SVGBackend<'a>, Shift>,
-    unit: &str,
-    lines: &[Line],
-    faults: &[Fault],
-) -> Drawn<'a> {
+fn over_time<'a>(area: &Area<'a>, unit: &str, lines: &[Line], faults: &[Fault]) -> Drawn<'a> {
     let all = || lines.iter().flat_map(|line| &line.points);
     let end = all().map(|(x, _)| *x).fold(1.0, f64::max);
     // With room for the names of the lines.
@@ -183,17 +182,6 @@ fn over_time<'a>(
         .label_font(FONT)
         .draw()?;
     Ok(())
-}
-
-/// One picture.
-fn svg(draw: impl for<'a> FnOnce(&DrawingArea<SVGBackend<'a>, Shift>) -> Drawn<'a>) -> String {
-    let mut text = String::new();
-    {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
-        let drawn = draw(&area).and_then(|()| area.present());
-        drawn.expect("drawing into a string cannot fail");
-    }
-    text
 }
 
 const TRANSPARENT: RGBAColor = RGBAColor(0, 0, 0, 0.0);

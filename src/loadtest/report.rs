@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::charts;
 use super::verdict::Verdict;
-use crate::trial::figures::{grouped, mebibytes};
+use crate::drawing::escaped;
+use crate::figures::{grouped, mebibytes};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1060px;margin:2em auto;padding:0 1em}\
     h1{font-size:1.5em}h2{font-size:1.15em;margin:2em 0 .4em}.ok{color:#1d7a45}.bad{color:#b3261e}\
@@ -218,10 +219,6 @@ fn workers(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
 
 fn seconds(ms: u64) -> String {
     format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::chaos::Chaos;
 use super::crew::WorkerUse;
-use crate::trial::figures::{grouped, mebibytes};
+use crate::figures::{grouped, mebibytes};
 use crate::trial::{LakeCheck, Latencies, StreamCheck, UNLIKE_THE_TABLE, write_streams};
 
 /// The result of a run.

@@ -83,7 +83,14 @@ async fn refused_records_are_sent_again_and_only_these() {
     // Every third record of every other call is refused.
     let (client, script, _tasks) = server(|call, place| call % 2 == 1 || place % 3 > 0).await;
     let plan = Plan { records: Some(3000), ..Plan::default() };
-    let mix = Mix { live_keys_max: 300, ttl_rate: 0.2, ttl_deletes: true, bad_rate: 0.01, odd_values: true };
+    let mix = Mix {
+        live_keys_max: 300,
+        ttl_rate: 0.2,
+        ttl_deletes: true,
+        bad_rate: 0.01,
+        odd_values: true,
+        ..Mix::default()
+    };
     let totals =
         run(plan, synthetic(mix), writer(client, "trades"), |_| {}, CancellationToken::new()).await.unwrap();
     assert_eq!(totals.written, 3000);

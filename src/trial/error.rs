@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::folder::BadFolder;
 use super::judge::VerifyError;
 use super::workers::WorkerError;
+use crate::insights::ReadError;
 use crate::lease::TableError;
 use crate::local::LocalError;
 use crate::produce::ProduceError;
@@ -34,6 +35,17 @@ pub enum TrialError {
     /// The lease table, as seen from here.
     #[error("could not read the lease table")]
     Leases(#[from] TableError),
+    /// The dashboard of the lake.
+    #[error("could not make the dashboard")]
+    Dashboard(#[from] ReadError),
+    /// The file of the dashboard.
+    #[error("could not write {}", page.display())]
+    Page {
+        /// Which file.
+        page: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A server.
     #[error("{what}: {problem}")]
     Server {

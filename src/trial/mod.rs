@@ -7,7 +7,6 @@
 mod complaints;
 mod display;
 mod error;
-pub mod figures;
 pub mod folder;
 pub mod judge;
 mod peer;

@@ -120,7 +120,7 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 /// µs since the epoch.
-fn moment(text: &str) -> Result<i64, String> {
+pub(super) fn moment(text: &str) -> Result<i64, String> {
     let age = || {
         let us = i64::try_from(duration(text).ok()?.as_micros()).ok()?;
         Some(wall_clock_us().saturating_sub(us))

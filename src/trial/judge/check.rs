@@ -5,7 +5,7 @@ use std::fmt::{self, Display};
 use serde::{Deserialize, Serialize};
 
 use super::latency::Latencies;
-use crate::trial::figures::grouped;
+use crate::figures::grouped;
 
 /// Defects that are described one by one; the others are only counted.
 const PROBLEMS_SHOWN: usize = 20;

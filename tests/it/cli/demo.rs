@@ -47,6 +47,11 @@ async fn a_small_demo_with_every_mishap_ends_exactly_once() {
     assert_eq!((number("workers_killed"), number("reshards"), number("changes_made")), (1.0, 3.0, 3000.0));
     assert_eq!(number("records_put"), number("rows_delivered"));
     assert!((2700.0..3200.0).contains(&number("records_put")));
+    let page = std::fs::read_to_string(summary["dashboard"].as_str().unwrap()).unwrap();
+    assert!(
+        page.contains("Trading Volume per Trading Pair") && page.contains(&format!("{dir}/lake/landing"))
+    );
+    assert!(!page.contains("could not be read</h2>"), "the lake is whole");
     println!("demo: {} s, oldest {} ms", number("seconds"), number("max_delivered_age_ms"));
 
     let again = kinetide(&["demo", "--dir", &dir]).await;
@@ -223,6 +228,8 @@ async fn trades_that_end_early_have_a_summary() {
     assert!(summary["error"].as_str().unwrap().contains("half.csv.gz after line"), "{summary}");
 
     shown.says(1, &["half.csv.gz"]);
+    let last = shown.out.trim_end().rsplit("  ").next().unwrap();
+    assert!(last.ends_with("/for people/insights.html") && Path::new(last).is_file(), "{last}");
     for words in ["half.csv.gz, line ", "NOT ALL CHANGES WERE MADE", "is in the lake exactly once."] {
         assert!(shown.out.contains(words), "{words} is not in\n{}", shown.out);
     }

@@ -9,6 +9,7 @@ mod demo;
 mod endpoints;
 mod faults;
 mod firehose;
+mod insights;
 mod leases;
 mod loadtest;
 mod log;

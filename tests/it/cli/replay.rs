@@ -240,6 +240,13 @@ async fn a_lake_on_s3_is_no_different() {
     assert_eq!((&counts["open"], &counts["replayed"]), (&2.into(), &3.into()), "{counts}");
     let list = run(&["list", "--reason", "wrong_type"]).await;
     assert_eq!(list.out.matches(" yes").count(), 3, "{}", list.out);
+    // The dashboard of the same lake; what is no hour of rows lies beside them.
+    let dashboard = [&["insights", "--json"], &place[..]].concat();
+    let found: Value = serde_json::from_str(&kinetide(&dashboard).await.out).unwrap();
+    assert!(
+        found["coverage"]["objects"].as_u64() > Some(0) && found["coverage"]["unreadable"]["objects"] == 0,
+        "{found}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Figures for people.
 
 /// Digits in groups of three.
-pub fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -14,7 +14,8 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// Bytes as MiB with one digit.
-pub fn mebibytes(bytes: u64) -> String {
+#[cfg(any(test, feature = "local"))]
+pub(crate) fn mebibytes(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let mebibytes = bytes as f64 / f64::from(1 << 20);
     format!("{mebibytes:.1} MiB")

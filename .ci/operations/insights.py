@@ -1,0 +1,271 @@
+"""Opens pages of `kinetide insights` in headless Chromium: of a lake of some days, of one with names that want to be more than text
+and objects that cannot be read, and of an empty one.
+
+No request may leave the page, nothing may violate its security policy, axe may find nothing, a phone must not have to scroll
+sideways, and every figure of --json must be on the page.
+
+Usage: insights.py KINETIDE CHROMIUM LIBRARIES AXE [--picture FILE]
+LIBRARIES are folders for LD_LIBRARY_PATH, or empty; AXE is axe.min.js. After a change of the page run with
+`--picture docs/insights.png` and look at it; that needs Pillow.
+"""
+
+import argparse
+import gzip
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+DESK, PHONE = (1280, 900), (360, 780)
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+PICTURE_BYTES_MAX = 300_000
+VISUALS = [
+    "Trade Fee Collected", "Exchange Comparison", "Trading Volume per Trading Pair", "Risk Distribution",
+    "Number of Trades by Status", "Order Type Distribution", "User Category Distribution", "Risk by hour",
+    "Normalised price by exchange", "User activity", "What this covers",
+]  # fmt: skip
+HOSTILE = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "</title></svg>", "a\u202ecod.exe", "x" * 300, "", None]
+
+
+class Wrong(Exception):
+    """The page does not do what it should."""
+
+
+def must(condition, what):
+    if not condition:
+        raise Wrong(what)
+
+
+# ---- lakes
+
+
+def row(dice, number, names):
+    """As the service lands it, as far as the page looks."""
+    hour = number // 25
+    price, quantity = dice.randint(10_000, 7_000_000) / 100, dice.randint(10_000, 5_000_000) / 1_000_000
+    value = price * quantity * dice.choice([1, 1, 1, 1, 4])
+    return {
+        "transaction_id": f"{number}",
+        "ordering_key": f"{number:020}",
+        "cdc_ts_us": 1_767_571_200_000_000 + number,
+        "is_deleted": dice.random() < 0.03,
+        "is_valid": dice.random() < 0.93,
+        "exchange": dice.choice(names or ["Binance", "Binance", "Coinbase", "Kraken", "OKX", "Bitfinex"]),
+        "trading_pair": dice.choice(names or ["BTC/USD", "BTC/USD", "ETH/USDT", "SOL/USD", "ADA/USDT", "XRP/USD"]),
+        "order_type": dice.choice(names or ["BUY", "SELL"]),
+        "trade_status": dice.choice(names or ["SUCCESS", "SUCCESS", "SUCCESS", "PENDING"]),
+        "risk_flag": "HIGH_RISK" if value > 500_000 else "MEDIUM_RISK" if value > 100_000 else "LOW_RISK",
+        "user_category": "VIP Trader" if quantity > 2 else "Active Trader" if quantity > 1 else "Casual Trader",
+        "hour_bucket": f"2026-01-{5 + hour // 24:02} {hour % 24:02}:00:00",
+        "user_id": f"user-{dice.randint(1, 40)}",
+        "quantity": quantity,
+        "trade_fee": dice.randint(100, 10_000) / 10_000,
+        "normalized_price": round(price, 2),
+    }
+
+
+def put(lake, name, body):
+    path = lake / "landing/transactions/year=2026/month=01/day=05/hour=00" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(body)
+
+
+def lakes(folder):
+    dice = random.Random(7)
+    days, hostile, empty = folder / "days", folder / "hostile", folder / "empty"
+    for lake, names in ((days, None), (hostile, HOSTILE)):
+        rows = [json.dumps(row(dice, number, names)) + "\n" for number in range(900)]
+        put(lake, "1.ndjson.gz", gzip.compress("".join(rows).encode()))
+    put(hostile, "<b>cut.ndjson.gz", gzip.compress(b"{}\n")[:-3])
+    put(hostile, "lines.ndjson.gz", gzip.compress(b"rubbish\n"))
+    empty.mkdir()
+    return {"days": (days, 0), "hostile": (hostile, 1), "empty": (empty, 1)}
+
+
+def report(kinetide, lake, page, code):
+    """The figures, as --json has them."""
+    run = subprocess.run([kinetide, "insights", "--lake", str(lake), "--out", str(page), "--json"], capture_output=True, text=True, timeout=60)
+    must(run.returncode == code, f"{lake.name}: exit code {run.returncode}, not {code}: {run.stderr}")
+    return json.loads(run.stdout)
+
+
+# ---- pages
+
+
+def opened(browser, page, size, dark):
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
+    )
+    wrong, tab = [], context.new_page()
+    tab.on("console", lambda said: wrong.append(f"the browser says: {said.text}"))
+    tab.on("pageerror", lambda error: wrong.append(f"an error in a script: {error}"))
+    tab.on("dialog", lambda dialog: wrong.append(f"a dialog: {dialog.message}"))
+    tab.on("request", lambda request: request.url == page.as_uri() or wrong.append(f"a request that must not be: {request.url}"))
+    tab.goto(page.as_uri())
+    return context, tab, wrong
+
+
+def shown(name):
+    """As the page writes a name."""
+    if name is None:
+        return "(none)"
+    if name == "":
+        return "(empty)"
+    return (name if len(name) <= 80 else name[:80] + "…").replace("\u202e", "\\u{202e}")
+
+
+def grouped(text):
+    if text is None:
+        return "(none)"
+    whole, point, fraction = str(text).partition(".")
+    return f"{int(whole):,}{point}{fraction}"
+
+
+def cells(figures):
+    """Every line of a table that there must be: the title of its card, its cells."""
+    for of in figures["exchange_comparison"]:
+        yield "Exchange Comparison", [shown(of["exchange"]), grouped(of["quantity"]), grouped(of["trade_fee"]), grouped(of["trades"])]
+    for of in figures["volume_per_trading_pair"]:
+        yield "Trading Volume per Trading Pair", [shown(of["trading_pair"]), grouped(of["quantity"])]
+    shares = ("risk_distribution", "trades_by_status", "order_types", "user_categories")
+    titles = ("Risk Distribution", "Number of Trades by Status", "Order Type Distribution", "User Category Distribution")
+    for name, title in zip(shares, titles):
+        for of in figures[name]:
+            yield title, [shown(of["name"]), grouped(of["trades"])]
+    for of in figures["risk_by_hour"]:
+        yield "Risk by hour", [of["hour"], shown(of["risk_flag"]), grouped(of["trades"])]
+    for of in figures["normalized_price_by_hour"]:
+        price = grouped(of["normalized_price"])
+        yield "Normalised price by exchange", [of["hour"], shown(of["exchange"]), price, grouped(of["trades"])]
+    for of in figures["user_activity"]:
+        yield "User activity", [of["hour"], grouped(of["trades"]), grouped(of["users"])]
+
+
+TABLES = """[...document.querySelectorAll('section')].map(section => [
+    section.querySelector('h2').textContent,
+    [...section.querySelectorAll('tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))])"""
+
+
+def check_figures(tab, found, name):
+    tables = {title: [tuple(row) for row in rows] for title, rows in tab.evaluate(TABLES)}
+    figures, checked = found["figures"], 0
+    if figures["trades"] == 0:
+        must("No trades" in tables, f"{name}: an empty lake has no word for it")
+        return 0
+    must([title for title in tables if title in VISUALS] == VISUALS, f"{name}: the visuals are {list(tables)}")
+    must(tab.inner_text(".kpi") == grouped(figures["trade_fee"]), f"{name}: the fee is {tab.inner_text('.kpi')}")
+    kept = {title: set(rows) for title, rows in tables.items()}
+    for title, row in cells(figures):
+        # A table ends after 500 lines and says so.
+        if len(tables[title]) < 500:
+            must(tuple(row) in kept[title], f"{name}, {title}: {row} is not in {tables[title][:4]}")
+            checked += 1
+    must(tab.locator("svg[role=img] > title").count() == 8, f"{name}: a picture has no title")
+    must(tab.locator("svg > desc").count() == 8, f"{name}: a picture has no description")
+    return checked
+
+
+def check_fits(tab, name):
+    tab.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    wide = tab.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    must(wide[0] <= wide[1], f"{name}: the page is {wide[0]} wide where {wide[1]} are")
+    # The ring's own labels are empty.
+    texts = "[...document.querySelectorAll('svg text')].filter(text => text.textContent.trim())"
+    small = tab.evaluate(f"{texts}.map(text => text.getBoundingClientRect().height)")
+    must(all(height >= 9 for height in small), f"{name}: text of a picture is {min(small, default=0)} high")
+
+
+def check_axe(tab, script, name):
+    # The policy of the page forbids scripts; that of the tester comes from outside.
+    tab.evaluate(script)
+    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    must(found["passes"], "axe checked nothing")
+    wrong = [f"{name}: {one['id']}: {one['help']}: {node['target']} {node['failureSummary']}"
+             for one in found["violations"] for node in one["nodes"][:3]]  # fmt: skip
+    must(not wrong, "\n".join(wrong))
+
+
+def check_page(browser, page, found, name, axe):
+    checked = 0
+    for size, dark in ((DESK, False), (PHONE, True)):
+        at = f"{name}, {size[0]} wide, {'dark' if dark else 'light'}"
+        context, tab, wrong = opened(browser, page, size, dark)
+        checked += check_figures(tab, found, at)
+        check_fits(tab, at)
+        check_axe(tab, axe, at)
+        context.close()
+        must(not wrong, f"{at}: " + "\n".join(wrong))
+    return checked
+
+
+# Mistakes in a page that must be noticed: what is replaced, and by what.
+MISTAKES = {
+    "a figure": ("</td><td class=\"n\">", "</td><td class=\"n\">9"),
+    "a request": ("<main>", "<main><img alt=\"x\" src=\"http://127.0.0.1:9/x.png\">"),
+    "a script": ("<main>", "<main><script>alert(1)</script>"),
+    "a picture without a name": ("<title>Risk by hour</title>", ""),
+    "too wide": ("<main>", "<main><p style=\"width:2000px\">wide</p>"),
+    "a table without keys": ("tabindex=\"0\" role=\"region\"", "role=\"img\""),
+}
+
+
+def check_mistakes(browser, page, found, axe):
+    right = page.read_text()
+    for mistake, (part, other) in MISTAKES.items():
+        must(part in right, f"{part} is not in the page")
+        spoilt = page.with_name("spoilt.html")
+        spoilt.write_text(right.replace(part, other))
+        try:
+            check_page(browser, spoilt, found, mistake, axe)
+        except Wrong:
+            continue
+        raise Wrong(f"not noticed: {mistake}")
+
+
+def picture(browser, page, lake, file):
+    from PIL import Image
+
+    shown = page.with_name("shown.html")
+    shown.write_text(page.read_text().replace(lake, "s3://my-lake/crypto/landing/transactions"))
+    context, tab, _ = opened(browser, shown, DESK, False)
+    shot = Image.open(io.BytesIO(tab.screenshot(full_page=True))).convert("RGB")
+    shot.quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
+    context.close()
+    must(file.stat().st_size <= PICTURE_BYTES_MAX, f"{file} has {file.stat().st_size} bytes")
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    for name in ("kinetide", "chromium", "libraries", "axe"):
+        arguments.add_argument(name)
+    arguments.add_argument("--picture", type=Path)
+    given = arguments.parse_args()
+    axe = Path(given.axe).read_text()
+    environment = dict(os.environ) | ({"LD_LIBRARY_PATH": given.libraries} if given.libraries else {})
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        folder, checked = Path(folder), 0
+        browser = playwright.chromium.launch(executable_path=given.chromium, args=FLAGS, env=environment)
+        for name, (lake, code) in lakes(folder).items():
+            page = folder / f"{name}.html"
+            found = report(given.kinetide, lake, page, code)
+            checked += check_page(browser, page, found, name, axe)
+            if name == "days":
+                check_mistakes(browser, page, found, axe)
+                if given.picture:
+                    picture(browser, page, found["lake"], given.picture)
+        browser.close()
+    print(f"pages of a dashboard: {checked} figures are shown, light on a desk and dark on a phone; {len(MISTAKES)} mistakes are noticed")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Wrong as wrong:
+        sys.exit(f"insights: {wrong}")

@@ -1,0 +1,160 @@
+//! `kinetide insights`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use bytesize::ByteSize;
+use clap::Args;
+
+use super::Exit;
+use super::dead_letters::moment;
+use super::leases::Progress;
+use crate::config::{BadSetting, LakeRoleArgs, byte_size, endpoint, folder, lake};
+use crate::deliver::{LakeUrl, ObjectSink, S3Settings, open_existing};
+use crate::figures::grouped;
+use crate::insights::{Insights, ReadError, Scope, html, read};
+use crate::terminal::{print, say_error};
+
+const LAKE: &str = "Lake";
+
+/// Where the page goes when nobody says it.
+const PAGE: &str = "insights.html";
+
+/// Flags of `kinetide insights`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads the rows that the transform crypto-transactions landed, takes the newest state of each trade, and \
+    writes a dashboard of those that are valid and not deleted: one HTML file with charts and tables that needs no other \
+    file and no network. An existing file is replaced. Counts and sums are exact, and the same as those of the queries in \
+    athena/. With --since or --until it is the newest state among the changes of that time. TIME is a time like \
+    2026-01-15T09:30:00Z, or an age like 24h.\n\n\
+    Objects and lines that cannot be read are counted and named, on the page and on stderr; of a broken object nothing \
+    counts. Nothing in the lake is changed.\n\n\
+    Memory grows with the number of trades, about 400 bytes for each, and not with that of objects or rows.\n\n\
+    docs/INSIGHTS.md explains each chart.\n\n\
+    Exit code: 0 when done, 1 when there was no trade or something could not be read (the page is written all the same) or \
+    on failure, 2 for wrong settings.\n\nExamples:\n  \
+    kinetide insights --lake ./lake\n  \
+    kinetide insights --lake s3://my-lake/crypto --since 24h --out today.html\n  \
+    kinetide insights --lake s3://my-lake/crypto --json | jq .figures.trade_fee"
+)]
+pub struct InsightsArgs {
+    /// The lake to read: s3://bucket/prefix, file:///folder, or a folder like /folder or ./folder.
+    #[arg(long, help_heading = LAKE, env = "KINETIDE_LAKE", value_name = "URL")]
+    lake: Option<String>,
+
+    /// Folder in the lake for rows.
+    #[arg(long, help_heading = LAKE, env = "KINETIDE_LANDING", value_name = "FOLDER",
+          default_value = "landing/transactions")]
+    landing: String,
+
+    /// AWS region [default: from the environment].
+    #[arg(long, help_heading = LAKE, env = "KINETIDE_REGION", value_name = "REGION")]
+    region: Option<String>,
+
+    /// S3 endpoint URL, for a lake at s3:// [default: AWS].
+    #[arg(long, help_heading = LAKE, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
+    s3_endpoint: Option<String>,
+
+    #[command(flatten)]
+    role: LakeRoleArgs,
+
+    /// Only changes of this time or later.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<i64>,
+
+    /// Only changes of this time or earlier.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    until: Option<i64>,
+
+    /// Memory for the newest states of all trades; beyond it the command fails.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = byte_size)]
+    memory: ByteSize,
+
+    /// HTML file to write [default: insights.html; none with --json].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+
+    /// Print the figures as one JSON object. Sums are strings, so that no digit is lost.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where to read, what, and where the page goes.
+struct Job {
+    lake: String,
+    sink: ObjectSink,
+    scope: Scope,
+    out: Option<PathBuf>,
+}
+
+/// Reads a lake and writes its dashboard.
+///
+/// # Errors
+/// When the lake cannot be listed, there are too many trades, or the page cannot be written.
+pub async fn run(args: InsightsArgs) -> anyhow::Result<Exit> {
+    let (json, memory) = (args.json, args.memory);
+    let job = match settings(args).await {
+        Ok(job) => job,
+        Err(problem) => {
+            say_error(problem);
+            return Ok(Exit::BadSettings);
+        }
+    };
+    let mut progress = Progress::default();
+    let Job { lake, sink, scope, out } = job;
+    let reading = read(sink.store(), sink.prefix(), &scope, |objects, rows| {
+        progress.say(&format!("{} rows in {} objects …", grouped(rows), grouped(objects)));
+    });
+    let found = reading.await;
+    progress.done();
+    let (coverage, figures) = found.map_err(|error| match error {
+        ReadError::Full(full) => anyhow!(
+            "{} trades need more than --memory {memory}: raise it, choose a shorter time with --since, or use the queries \
+             of athena/",
+            grouped(full.trades as u64)
+        ),
+        error => anyhow!(error).context(format!("could not read {lake}")),
+    })?;
+    let insights = Insights::new(lake, coverage, figures);
+    if let Some(out) = &out {
+        std::fs::write(out, html(&insights)).with_context(|| format!("could not write {}", out.display()))?;
+    }
+    if json {
+        print(serde_json::to_string(&insights)?)?;
+    } else if let Some(out) = &out {
+        print(format!("{} trades in {}", grouped(insights.figures.trades), out.display()))?;
+    }
+    insights.coverage.unreadable.lines().iter().for_each(say_error);
+    if insights.figures.trades == 0 {
+        say_error(format!("no trades in {}: check --lake, --landing, --since and --until", insights.lake));
+    }
+    let whole = insights.coverage.unreadable.none() && insights.figures.trades > 0;
+    Ok(if whole { Exit::Done } else { Exit::Failed })
+}
+
+async fn settings(args: InsightsArgs) -> Result<Job, String> {
+    let text = |problem: BadSetting| problem.to_string();
+    let url = args.lake.ok_or("no lake: set --lake")?;
+    let url: LakeUrl = lake(&url).map_err(text)?;
+    let landing = folder("landing", &args.landing).map_err(text)?.to_owned();
+    let s3_endpoint = endpoint("s3-endpoint", args.s3_endpoint).map_err(text)?;
+    let (since_us, until_us) = (args.since.unwrap_or(i64::MIN), args.until.unwrap_or(i64::MAX));
+    if since_us > until_us {
+        return Err("--since is later than --until".to_owned());
+    }
+    let out = args.out.or_else(|| (!args.json).then(|| PathBuf::from(PAGE)));
+    if let Some(parent) = out.as_ref().and_then(|out| out.parent())
+        && !parent.as_os_str().is_empty()
+        && !parent.is_dir()
+    {
+        return Err(format!("--out: there is no folder {}", parent.display()));
+    }
+    let memory = usize::try_from(args.memory.as_u64()).unwrap_or(usize::MAX);
+    let settings = S3Settings { role: args.role.checked(&url, None).map_err(text)?, ..S3Settings::default() };
+    let sink = open_existing(&url, args.region.as_deref(), s3_endpoint.as_deref(), &settings)
+        .await
+        .map_err(|error| format!("--lake {:?}: {error}", url.to_string()))?;
+    let scope = Scope { landing, since_us, until_us, memory };
+    Ok(Job { lake: format!("{}/{}", url.place(), scope.landing), sink, scope, out })
+}
