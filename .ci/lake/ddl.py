@@ -19,6 +19,7 @@ class Table:
     location: str
     serde: str
     properties: dict
+    stored_as: str = ""  # PARQUET; lines of text where nothing is said
     input: str = ""  # classes of the formats, where the statement names them
     output: str = ""
 
@@ -66,6 +67,8 @@ def table(text):
             case exp.FileFormatProperty():
                 if isinstance(each.this, exp.InputOutputFormat):
                     found.input, found.output = each.this.args["input_format"].name, each.this.args["output_format"].name
+                else:
+                    found.stored_as = each.this.name.upper()
             case exp.Property() if type(each) is exp.Property:
                 found.properties[each.this.name] = each.args["value"].name
     return found

@@ -20,7 +20,7 @@ TEMPLATE = TEMPLATES["catalog.yaml"]
 MADE = re.compile(r"(?<=; do not edit\n)(.*)(?=  # ---- End of what is made\n)", re.DOTALL)
 HUDI = "processed_crypto_txn"
 
-# Input format, output format, and SerDe where the statement names none, by what a statement says of its files.
+# Input format, output format, and SerDe where the statement names none, by what it is stored as.
 FORMATS = {
     "": ("org.apache.hadoop.mapred.TextInputFormat", "org.apache.hadoop.hive.ql.io.HiveIgnoreKeyTextOutputFormat", None),
     "PARQUET": (
@@ -28,7 +28,6 @@ FORMATS = {
         "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat",
         "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
     ),
-    "HUDI": ("org.apache.hudi.hadoop.HoodieParquetInputFormat", "org.apache.hadoop.hive.ql.io.parquet.MapredParquetOutputFormat", None),
 }
 
 
@@ -76,7 +75,7 @@ def columns_yaml(key, columns, indent):
 
 
 def table_yaml(table, text):
-    reads, writes, serde = FORMATS[table.format]
+    reads, writes, serde = (table.input, table.output, None) if table.input else FORMATS[table.stored_as]
     lines = [
         f"  {logical(table.name)}:",
         "    Type: AWS::Glue::Table",
