@@ -156,7 +156,8 @@ def of_catalog(stack, found):
             text = text.replace(folder, bucket)
         return text.replace(f"/{parameters['Table']}/", f"/{HUDI}/")
 
-    format_of = formats.get((storage["InputFormat"], storage["OutputFormat"]), "unknown")
+    classes = (storage["InputFormat"], storage["OutputFormat"])
+    stored_as = formats.get(classes)
     serde = storage["SerdeInfo"]["SerializationLibrary"]
     properties = {name: plain(one) for name, one in found["Parameters"].items() if name != "EXTERNAL"}
     return ddl.Table(
@@ -164,9 +165,10 @@ def of_catalog(stack, found):
         [(one["Name"], one["Type"]) for one in storage["Columns"]],
         [(one["Name"], one["Type"]) for one in found["PartitionKeys"]],
         plain(storage["Location"]),
-        "" if FORMATS.get(format_of, (None,) * 3)[2] == serde else serde,
+        "" if stored_as and FORMATS[stored_as][2] == serde else serde,
         properties,
-        format_of,
+        stored_as or "",
+        *(("", "") if stored_as is not None else classes),
     )
 
 

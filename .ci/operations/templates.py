@@ -309,7 +309,7 @@ PLANTED = [
     ("landing_transactions: its serde differ", lambda stack: change(stack, "org.openx.data.jsonserde.JsonSerDe", *TABLE, "StorageDescriptor", "SerdeInfo", "SerializationLibrary")),
     ("landing_transactions: its location differ", lambda stack: change(stack, "s3://landingbucket/landing/", *TABLE, "StorageDescriptor", "Location")),
     ("landing_transactions: its properties differ", lambda stack: change(stack, "1", *TABLE, "Parameters", "projection.hour.digits")),
-    ("processed_crypto_txn: its format differ", lambda stack: change(stack, "org.apache.hadoop.mapred.TextInputFormat", "ProcessedCryptoTxn", "Properties", "TableInput", "StorageDescriptor", "InputFormat")),
+    ("processed_crypto_txn: its input differ", lambda stack: change(stack, "org.apache.hadoop.mapred.TextInputFormat", "ProcessedCryptoTxn", "Properties", "TableInput", "StorageDescriptor", "InputFormat")),
     ("hourly_trades: its files are none", lambda stack: change(stack, "s3://lakebucket/hours/", "HourlyTrades", "Properties", "TableInput", "StorageDescriptor", "Location")),
     ("dead_letters is not in the catalog", lambda stack: stack.resources.pop("DeadLetters")),
     ("operators/duplicates is not saved", lambda stack: stack.resources.pop("QueryOperatorsDuplicates")),
