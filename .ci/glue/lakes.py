@@ -13,7 +13,7 @@ from lake import Lake
 from scene import newest, until
 
 # Of how many objects of the load test one is taken: all of them take minutes.
-SHARE = 12
+SHARE = 16
 
 
 class Other:

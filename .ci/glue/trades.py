@@ -11,7 +11,7 @@ from pathlib import Path
 import golden
 
 # Of each file about so many, in runs of so many: neighbours share milliseconds, prices and hours.
-TRADES, RUN = 4000, 100
+TRADES, RUN = 3000, 100
 
 
 def sample(folder, paths):
