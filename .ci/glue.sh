@@ -38,3 +38,15 @@ check_glue() (
   timeout 300 "${offline[@]}" "$readers" "$ci/glue/compacting.py" steps "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
   timeout 1200 "${offline[@]}" "$readers" "$ci/glue/spark.py" "$kinetide" "$hudi_jar" "$work"
 )
+
+# The end of the chain for real trades: the page over their lake, in a browser.
+check_report() {
+  local kinetide=$PWD/target/release/kinetide
+  if [[ ! -e $work/trades ]]; then
+    echo 'SKIPPED: there are no trade files'
+    return
+  fi
+  export PYTHONDONTWRITEBYTECODE=1
+  timeout 180 python3 "$ci/glue/report.py" "$kinetide" "$work/sample" "$work/trades/lake"
+  timeout 300 "$console" "$ci/operations/insights.py" "$kinetide" "$chromium" "$chromium_libraries" "$axe" --lake "$work/trades/lake"
+}

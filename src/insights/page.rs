@@ -69,10 +69,10 @@ fn write_page(page: &mut String, insights: &Insights) -> Result {
         visuals(page, insights)?;
     }
     covered(page, insights)?;
-    write!(
+    writeln!(
         page,
         "</main><footer class=\"soft\"><p>Made by kinetide at {}. Counts and sums are of the newest state of each trade that \
-         is valid and not deleted; they are exact.</p></footer></body></html>\n",
+         is valid and not deleted; they are exact.</p></footer></body></html>",
         text(&insights.made_at)
     )
 }
