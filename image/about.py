@@ -54,11 +54,16 @@ ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEAL
 # This repository's own licence, without the copyright of anybody.
 APACHE = (ROOT / "LICENSE").read_text()
 
+PLOTTERS = MIT.format(copyright="Copyright (c) 2019 Hao Hou <haohou302@gmail.com>")
+
 # Crates that are published without the text of a licence that they have: where it is, and the text.
 TEXT_ELSEWHERE = {
     "base64-simd 0.8.0": ("LICENSE of github.com/Nugine/simd", MIT.format(copyright="Copyright (c) 2021 Nugine")),
     "dunce 1.0.5": ("has the text of CC0 only; used under Apache-2.0", APACHE),
     "metrics-exporter-prometheus 0.18.3": ("proto/metrics.proto is under Apache-2.0", APACHE),
+    "plotters 0.3.7": ("LICENSE of github.com/plotters-rs/plotters", PLOTTERS),
+    "plotters-backend 0.3.7": ("LICENSE of github.com/plotters-rs/plotters", PLOTTERS),
+    "plotters-svg 0.3.7": ("LICENSE of github.com/plotters-rs/plotters", PLOTTERS),
     "vsimd 0.8.0": ("LICENSE of github.com/Nugine/simd", MIT.format(copyright="Copyright (c) 2021 Nugine")),
 }
 
