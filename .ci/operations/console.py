@@ -21,6 +21,7 @@ import urllib.request
 from pathlib import Path
 
 import console_states as states
+from browser import FLAGS, Wrong, must, must_be_accessible
 from console_standin import Standin, from_sources, from_worker
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import sync_playwright
@@ -29,8 +30,6 @@ from processes import Processes, free_ports, until
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures" / "console"
 DESK, PHONE = (1280, 900), (400, 860)
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
 
 # A picture is not larger.
 PICTURE_BYTES_MAX = 100 * 1024
@@ -40,15 +39,6 @@ REFRESH_MS = 5000
 TOKEN = "correct-horse-battery-staple"
 # What the browser says when a request fails on purpose.
 FAILED = re.compile(r"^Failed to load resource: ")
-
-
-class Wrong(Exception):
-    """The page does not do what it should."""
-
-
-def must(condition, what):
-    if not condition:
-        raise Wrong(what)
 
 
 class Console:
@@ -102,12 +92,7 @@ class Console:
         must(wide[0] <= wide[1], f"the page is {wide[0]} wide where {wide[1]} are")
 
     def axe(self, script, what):
-        self.page.evaluate(script)
-        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations', 'incomplete']})")
-        must(found["passes"], "axe checked nothing")
-        wrong = [f"{what}: {one['id']}: {one['help']}: {node['target']} {node['failureSummary']}"
-                 for one in found["violations"] for node in one["nodes"][:3]]  # fmt: skip
-        must(not wrong, "\n".join(wrong))
+        must_be_accessible(self.page, script, what)
 
 
 def picture(console, folder, name):

@@ -20,11 +20,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from browser import FLAGS, Wrong, must, must_be_accessible
 from playwright.sync_api import sync_playwright
 
 DESK, PHONE = (1280, 900), (360, 780)
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
 PICTURE_BYTES_MAX = 300_000
 VISUALS = [
     "Trade Fee Collected", "Exchange Comparison", "Trading Volume per Trading Pair", "Risk Distribution",
@@ -34,15 +33,6 @@ VISUALS = [
 # Those of the newest hours.
 HOURLY, HOURS_MAX = ("Risk by hour", "Normalised price by exchange", "User activity"), 168
 HOSTILE = ["<script>alert(1)</script>", "\"><img src=x onerror=alert(1)>", "</title></svg>", "a\u202ecod.exe", "x" * 300, "", None]
-
-
-class Wrong(Exception):
-    """The page does not do what it should."""
-
-
-def must(condition, what):
-    if not condition:
-        raise Wrong(what)
 
 
 # ---- lakes
@@ -191,16 +181,6 @@ def check_fits(tab, name):
     must(all(height >= 9 for height in small), f"{name}: text of a picture is {min(small, default=0)} high")
 
 
-def check_axe(tab, script, name):
-    # The policy of the page forbids scripts; that of the tester comes from outside.
-    tab.evaluate(script)
-    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    must(found["passes"], "axe checked nothing")
-    wrong = [f"{name}: {one['id']}: {one['help']}: {node['target']} {node['failureSummary']}"
-             for one in found["violations"] for node in one["nodes"][:3]]  # fmt: skip
-    must(not wrong, "\n".join(wrong))
-
-
 def check_page(browser, page, found, name, axe):
     checked = 0
     for size, dark in ((DESK, False), (PHONE, True)):
@@ -208,7 +188,7 @@ def check_page(browser, page, found, name, axe):
         context, tab, wrong = opened(browser, page, size, dark)
         checked += check_figures(tab, found, at)
         check_fits(tab, at)
-        check_axe(tab, axe, at)
+        must_be_accessible(tab, axe, at)
         context.close()
         must(not wrong, f"{at}: " + "\n".join(wrong))
     return checked

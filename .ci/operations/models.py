@@ -114,18 +114,10 @@ def models(place, stack):
 
 
 def of_the_lake(place, stack):
-    for name, database in stack.of("AWS::Glue::Database").items():
-        yield from against_model(f"{place} {name}", "glue", "CreateDatabase", database)
-    for name, table in stack.of("AWS::Glue::Table").items():
-        yield from against_model(f"{place} {name}", "glue", "CreateTable", table)
-    for name, job in stack.of("AWS::Glue::Job").items():
-        yield from against_model(f"{place} {name}", "glue", "CreateJob", job)
-    for name, workflow in stack.of("AWS::Glue::Workflow").items():
-        yield from against_model(f"{place} {name}", "glue", "CreateWorkflow", workflow)
-    for name, trigger in stack.of("AWS::Glue::Trigger").items():
-        yield from against_model(f"{place} {name}", "glue", "CreateTrigger", trigger)
-    for name, classifier in stack.of("AWS::Glue::Classifier").items():
-        yield from against_model(f"{place} {name}", "glue", "CreateClassifier", classifier)
+    # The template has the members of the call.
+    for kind in ("Database", "Table", "Job", "Workflow", "Trigger", "Classifier"):
+        for name, resource in stack.of(f"AWS::Glue::{kind}").items():
+            yield from against_model(f"{place} {name}", "glue", f"Create{kind}", resource)
     for name, crawler in stack.of("AWS::Glue::Crawler").items():
         crawler = crawler | {"Schedule": crawler["Schedule"]["ScheduleExpression"]}
         yield from against_model(f"{place} {name}", "glue", "CreateCrawler", crawler)
