@@ -11,16 +11,28 @@ use kinetide::internals::transform::ErrorCode;
 use super::tidy::{assert_none, read, root, texts, words};
 
 /// Where Markdown is.
-const PLACES: [&str; 9] =
-    ["README.md", "CHANGELOG.md", "docs", "athena", "benches", "dashboards", "ecs", "quicksight", ".ci"];
+const PLACES: [&str; 11] = [
+    "README.md",
+    "CHANGELOG.md",
+    "docs",
+    "athena",
+    "benches",
+    "dashboards",
+    "ecs",
+    "examples",
+    "glue",
+    "quicksight",
+    ".ci",
+];
 
 /// Flags of other programs that documents mention.
-const FOREIGN_FLAGS: [&str; 14] = [
+const FOREIGN_FLAGS: [&str; 15] = [
     "--bench",
     "--calm", // benches/peers/run
     "--features",
     "--format", // aws configure export-credentials
     "--lib",
+    "--metrics_namespace", // jobs of Glue
     "--no-default-features",
     "--nocapture",
     "--only", // benches/peers/run
@@ -124,7 +136,9 @@ fn flags(command: &Command, found: &mut BTreeSet<String>) {
 fn without_other_programs(text: &str) -> String {
     let mut more = false;
     let ours = text.lines().filter(|line| {
-        let other = more || ["aws ", "docker ", "python3 "].iter().any(|program| line.starts_with(program));
+        // The last are arguments of a Glue job.
+        let starts = ["aws ", "docker ", "python3 ", "  \"--"];
+        let other = more || starts.iter().any(|start| line.starts_with(start));
         more = other && line.ends_with('\\');
         !other
     });
