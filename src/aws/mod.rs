@@ -8,6 +8,7 @@
 mod arn;
 mod cloudwatch;
 mod credentials;
+mod fan_out;
 mod heard;
 mod kinesis;
 mod network;
@@ -29,13 +30,14 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::cause::{chain, one_line};
 use credentials::OnThisMachine;
-use network::Network;
 
 pub use arn::{BadArn, RoleArn, StreamAddress, StreamArn};
 pub use cloudwatch::{CloudWatch, NotPut};
 pub use credentials::{Kept, NoCredentials, credentials};
+pub use fan_out::for_subscriptions;
 pub use heard::{Ear, Heard, reach};
 pub use kinesis::{OfStream, stream_config};
+pub use network::Network;
 pub use role::{AssumeRole, ExternalId, SessionName};
 pub use s3::{BadBucket, Bucket, bucket, bucket_config};
 

@@ -20,15 +20,20 @@ const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 
 /// What the environment says about the way to AWS.
 #[derive(Clone, Debug)]
-pub(super) struct Network {
+pub struct Network {
     /// Certificates, PEM, that count instead of the system's; or why they cannot be used.
     ca_bundle: Result<Option<Vec<u8>>, String>,
 }
 
 impl Network {
-    pub(super) fn of_environment() -> Self {
-        let path = Env::real().get(CA_BUNDLE).ok().filter(|path| !path.is_empty());
-        Self { ca_bundle: path.map(|path| read(&path)).transpose() }
+    /// That of this process.
+    pub fn of_environment() -> Self {
+        Self::with_ca_bundle(Env::real().get(CA_BUNDLE).ok().filter(|path| !path.is_empty()).as_deref())
+    }
+
+    /// One with this file of certificates instead of the system's.
+    pub fn with_ca_bundle(path: Option<&str>) -> Self {
+        Self { ca_bundle: path.map(read).transpose() }
     }
 
     /// The certificates that count instead of the system's, PEM.
@@ -44,6 +49,14 @@ impl Network {
     /// # Errors
     /// When the bundle cannot be used.
     pub(super) fn web_client(self) -> Result<reqwest::Client, String> {
+        self.web_client_builder()?.build().map_err(|error| chain(&error))
+    }
+
+    /// The same before it is built.
+    ///
+    /// # Errors
+    /// When the bundle cannot be used.
+    pub(super) fn web_client_builder(self) -> Result<reqwest::ClientBuilder, String> {
         let mut client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(Duration::from_secs(30))
@@ -52,12 +65,12 @@ impl Network {
             let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
             client = client.tls_certs_only(certificates);
         }
-        client.build().map_err(|error| chain(&error))
+        Ok(client)
     }
 
     /// The client of the SDKs; none: their default one. With a bundle that cannot be used, each call fails and says so: to
     /// go on with the system's certificates would hide it.
-    pub(super) fn http_client(&self) -> Option<SharedHttpClient> {
+    pub fn http_client(&self) -> Option<SharedHttpClient> {
         match &self.ca_bundle {
             Ok(None) => None,
             Ok(Some(pem)) => Some(trusting(pem.clone())),
@@ -102,7 +115,7 @@ fn trusting(pem: Vec<u8>) -> SharedHttpClient {
 
 /// Answers every request with the reason why there is no client.
 #[derive(Debug)]
-struct Unusable(String);
+pub(super) struct Unusable(pub(super) String);
 
 impl HttpConnector for Unusable {
     fn call(&self, _request: HttpRequest) -> HttpConnectorFuture {

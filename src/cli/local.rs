@@ -1,6 +1,7 @@
 //! `kinetide local`.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context;
@@ -20,12 +21,18 @@ use crate::terminal::Out;
     Examples:\n  \
     kinetide local --stream trades:4\n  \
     kinetide local --table CryptoTransactions:transaction_id --stream trades:2 --forward CryptoTransactions:trades\n  \
-    kinetide local --stream trades:1 --fault GetRecords:throttle:0.1 --fault '*:delay=50ms:0.5'"
+    kinetide local --stream trades:1 --fault GetRecords:throttle:0.1 --fault '*:delay=50ms:0.5'\n  \
+    kinetide local --stream trades:4 --tls test-ca.pem"
 )]
 pub struct LocalArgs {
     /// Port of Kinesis on loopback; 0 picks a free one.
     #[arg(long, env = "KINETIDE_LOCAL_KINESIS_PORT", default_value_t = 4567, value_name = "PORT")]
     kinesis_port: u16,
+
+    /// Let Kinesis speak TLS too, on the same port, with HTTP/2 as enhanced fan-out has it at AWS. The certificate of the
+    /// test CA, a new one with each start, is written to this file: clients trust it with AWS_CA_BUNDLE.
+    #[arg(long, env = "KINETIDE_LOCAL_TLS", value_name = "CA_FILE")]
+    tls: Option<PathBuf>,
 
     /// Port of DynamoDB on loopback; 0 picks a free one.
     #[arg(long, env = "KINETIDE_LOCAL_DYNAMODB_PORT", default_value_t = 8000, value_name = "PORT")]
@@ -99,6 +106,7 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
             ..KinesisSettings::default()
         },
         kinesis_port: args.kinesis_port,
+        ca_file: args.tls.clone(),
         dynamodb_port: args.dynamodb_port,
         ..LocalSettings::default()
     };
@@ -116,7 +124,10 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
         aws.forward(&forward.name, &forward.value);
     }
 
-    let text = if args.json { as_json(&aws) } else { as_text(&aws) };
+    // Whoever reads it may stand in another folder.
+    let ca_file = args.tls.map(std::path::absolute).transpose()?;
+    let ca_file = ca_file.as_ref().map(|path| path.display().to_string());
+    let text = if args.json { as_json(&aws, ca_file) } else { as_text(&aws, ca_file) };
     {
         Out.write_all(text.as_bytes())?;
         Out.flush()?;
@@ -126,17 +137,32 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn as_json(aws: &LocalAws) -> String {
-    let value = serde_json::json!({
+fn as_json(aws: &LocalAws, ca_file: Option<String>) -> String {
+    let mut value = serde_json::json!({
         "kinesis": aws.kinesis_url(),
         "dynamodb": aws.dynamodb_url(),
         "region": aws.region(),
     });
+    if let (Some(tls), Some(ca_file)) = (aws.kinesis_tls_url(), ca_file) {
+        value["kinesis_tls"] = tls.into();
+        value["ca_bundle"] = ca_file.into();
+    }
     format!("{value}\n")
 }
 
-fn as_text(aws: &LocalAws) -> String {
+fn as_text(aws: &LocalAws, ca_file: Option<String>) -> String {
     let (kinesis, dynamodb, region) = (aws.kinesis_url(), aws.dynamodb_url(), aws.region());
+    let tls = match (aws.kinesis_tls_url(), ca_file) {
+        (Some(tls), Some(ca_file)) => format!(
+            "
+For Kinesis over TLS, with HTTP/2 for clients that speak it:
+
+  export AWS_ENDPOINT_URL_KINESIS={tls}
+  export AWS_CA_BUNDLE={ca_file}
+"
+        ),
+        _ => String::new(),
+    };
     format!(
         "Kinesis   {kinesis}
 DynamoDB  {dynamodb}
@@ -148,7 +174,7 @@ To point the AWS CLI, boto3 or an SDK at them (any credentials are accepted):
   export AWS_ENDPOINT_URL_DYNAMODB_STREAMS={dynamodb}
   export AWS_REGION={region} AWS_DEFAULT_REGION={region}
   export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
-
+{tls}
 Java clients also need -Daws.cborEnabled=false. Ctrl-C stops everything; nothing is kept.
 "
     )

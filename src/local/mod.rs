@@ -11,11 +11,13 @@ pub(crate) mod accept;
 mod dynamodb;
 mod forward;
 pub mod kinesis;
+mod tls;
 
 pub use dynoxide::Database;
 pub use forward::Forwarder;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::kinesis::{Kinesis, KinesisSettings};
+use self::tls::Identity;
 
 /// How long running calls may take to finish at shutdown.
 const GRACE: Duration = Duration::from_secs(2);
@@ -35,6 +38,8 @@ pub struct LocalSettings {
     pub kinesis: KinesisSettings,
     /// Port of Kinesis; 0 takes a free one.
     pub kinesis_port: u16,
+    /// Where to write the certificate of a test CA. With it, Kinesis speaks TLS too, on the same port.
+    pub ca_file: Option<PathBuf>,
     /// Port of DynamoDB; 0 takes a free one.
     pub dynamodb_port: u16,
     /// How often items past their time to live are removed.
@@ -46,6 +51,7 @@ impl Default for LocalSettings {
         Self {
             kinesis: KinesisSettings::default(),
             kinesis_port: 0,
+            ca_file: None,
             dynamodb_port: 0,
             ttl_sweep: Duration::from_secs(10),
         }
@@ -66,6 +72,18 @@ pub enum LocalError {
         #[source]
         source: std::io::Error,
     },
+    /// No CA or certificate could be made.
+    #[error("could not make certificates for TLS")]
+    Certificates(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The CA's certificate could not be written.
+    #[error("could not write the CA's certificate to {path}: name another file")]
+    CaFile {
+        /// The file asked for.
+        path: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The database or a table could not be set up.
     #[error("the embedded DynamoDB refused")]
     Database(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -76,6 +94,7 @@ pub enum LocalError {
 pub struct LocalAws {
     kinesis: Kinesis,
     kinesis_url: String,
+    kinesis_tls_url: Option<String>,
     database: DatabaseHandle,
     dynamodb_url: String,
     region: String,
@@ -91,17 +110,21 @@ impl LocalAws {
     pub async fn start(settings: LocalSettings) -> Result<Self, LocalError> {
         let (kinesis_listener, kinesis_url) = listen("Kinesis", settings.kinesis_port).await?;
         let (dynamodb_listener, dynamodb_url) = listen("DynamoDB", settings.dynamodb_port).await?;
+        let identity = settings.ca_file.map(identity).transpose()?;
+        let kinesis_tls_url = identity.as_ref().map(|_| kinesis_url.replacen("http", "https", 1));
         let region = settings.kinesis.region.clone();
         let kinesis = Kinesis::new(settings.kinesis);
         let database = dynamodb::database()?;
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(kinesis::serve(kinesis_listener, kinesis.clone(), stop.clone()));
+        let tls = identity.map(|identity| identity.acceptor);
+        tasks.spawn(kinesis::serve(kinesis_listener, kinesis.clone(), tls, stop.clone()));
         tasks.spawn(dynamodb::serve(dynamodb_listener, database.clone(), stop.clone()));
         tasks.spawn(dynamodb::sweep_ttl(database.clone(), settings.ttl_sweep, stop.clone()));
         Ok(Self {
             kinesis,
             kinesis_url,
+            kinesis_tls_url,
             database: DatabaseHandle(database),
             dynamodb_url,
             region,
@@ -113,6 +136,11 @@ impl LocalAws {
     /// Endpoint of Kinesis, as in `http://127.0.0.1:4567`.
     pub fn kinesis_url(&self) -> &str {
         &self.kinesis_url
+    }
+
+    /// The same over TLS, where clients trust the test CA: `https://127.0.0.1:4567`.
+    pub fn kinesis_tls_url(&self) -> Option<&str> {
+        self.kinesis_tls_url.as_deref()
     }
 
     /// Endpoint of DynamoDB and DynamoDB Streams.
@@ -178,6 +206,14 @@ impl std::fmt::Debug for DatabaseHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Database")
     }
+}
+
+/// Who we are in TLS, for clients that trust the CA in this file.
+fn identity(ca_file: PathBuf) -> Result<Identity, LocalError> {
+    let identity = Identity::new().map_err(LocalError::Certificates)?;
+    let written = identity.write_ca(&ca_file);
+    written.map_err(|source| LocalError::CaFile { path: ca_file.display().to_string(), source })?;
+    Ok(identity)
 }
 
 async fn listen(service: &'static str, port: u16) -> Result<(TcpListener, String), LocalError> {

@@ -9,6 +9,8 @@ mod documents;
 mod examples;
 #[cfg(feature = "local")]
 mod fuzz;
+#[cfg(feature = "local")]
+mod http2;
 mod image;
 mod interop;
 mod kinesis_conformance;

@@ -1,4 +1,4 @@
-//! A Kinesis of our own, in this process, over HTTP on loopback and as a handle.
+//! A Kinesis of our own, in this process, over HTTP/1.1 and HTTP/2 on loopback and as a handle.
 //!
 //! Owns: streams, shards, records and their limits; the API on the wire; faults on purpose.
 //! Does not own: anything that outlives the process, signatures (any credentials do), encryption, quotas of an
@@ -267,6 +267,14 @@ impl Kinesis {
             Checkpoint::Latest | Checkpoint::ShardEnd => return Ok(None),
         };
         Ok(shard.oldest_above(covered))
+    }
+
+    /// Number of `SubscribeToShard` streams that somebody reads.
+    ///
+    /// # Errors
+    /// `ResourceNotFoundException`.
+    pub fn open_subscriptions(&self, stream: &str) -> Result<usize, ApiError> {
+        Ok(self.stream(stream)?.layout().all().iter().map(|shard| shard.watchers()).sum())
     }
 
     fn any_shard(&self, stream: &str, shard: &ShardId) -> Result<Arc<Shard>, ApiError> {

@@ -1,6 +1,7 @@
-//! HTTP on loopback: one task per connection, faults, and the headers that the service sends.
+//! HTTP/1.1 and HTTP/2 on loopback, over TLS too: one task per connection, faults, and the headers that the service sends.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -11,8 +12,11 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -29,30 +33,55 @@ const JSON: &str = "application/x-amz-json-1.1";
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// The connection is closed without an answer.
+/// The connection is closed without an answer; of one that carries other calls too, only this call's stream.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is cut")]
 struct Cut;
 
-/// Serves until `stop` is cancelled. Connections that are open then are closed.
-pub(crate) async fn serve(listener: TcpListener, kinesis: Kinesis, stop: CancellationToken) {
-    let serve = |socket| serve_connection(socket, kinesis.clone());
+/// The first byte of whoever wants to speak TLS: a record of a handshake.
+const HANDSHAKE: u8 = 22;
+
+/// Serves until `stop` is cancelled, with `tls` those too who speak it. Connections that are open then are closed.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    kinesis: Kinesis,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
+    let serve = |socket| serve_connection(socket, kinesis.clone(), tls.clone());
     accept::connections(listener, "the embedded Kinesis", stop, serve).await;
 }
 
-async fn serve_connection(socket: TcpStream, kinesis: Kinesis) {
+async fn serve_connection(socket: TcpStream, kinesis: Kinesis, tls: Option<TlsAcceptor>) {
+    let served = match tls {
+        Some(tls) if speaks_tls(&socket).await => match tls.accept(socket).await {
+            Ok(socket) => serve_calls(socket, kinesis).await,
+            Err(error) => Err(error.into()),
+        },
+        _ => serve_calls(socket, kinesis).await,
+    };
+    // An error is a client that went away or trusts somebody else, or a fault on purpose.
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to the embedded Kinesis ended");
+    }
+}
+
+async fn speaks_tls(socket: &TcpStream) -> bool {
+    let mut first = [0];
+    matches!(socket.peek(&mut first).await, Ok(1)) && first[0] == HANDSHAKE
+}
+
+async fn serve_calls<S>(socket: S, kinesis: Kinesis) -> Result<(), Box<dyn Error + Send + Sync>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let service = service_fn(move |request| {
         let kinesis = kinesis.clone();
         async move { handle(&kinesis, request).await }
     });
-    // An error is a client that went away, or a fault on purpose.
-    if let Err(error) = hyper::server::conn::http1::Builder::new()
-        .max_buf_size(1 << 20)
-        .serve_connection(TokioIo::new(socket), service)
-        .await
-    {
-        tracing::debug!(%error, "a connection to the embedded Kinesis ended");
-    }
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().max_buf_size(1 << 20);
+    server.serve_connection(TokioIo::new(socket), service).await
 }
 
 async fn handle(kinesis: &Kinesis, request: Request<Incoming>) -> Result<Response<Body>, Cut> {

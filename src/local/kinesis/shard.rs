@@ -175,6 +175,11 @@ impl Shard {
         self.changed.subscribe()
     }
 
+    /// How many wait for these signals: the subscriptions that are open.
+    pub(crate) fn watchers(&self) -> usize {
+        self.changed.receiver_count()
+    }
+
     /// True when the shard took records at `us`.
     pub(crate) fn open_at(&self, us: i64) -> bool {
         self.created_us <= us && self.closed_us().is_none_or(|closed| closed > us)

@@ -10,12 +10,16 @@ use super::{command, finish, kinetide};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn local_generate_and_forward_work_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem").display().to_string();
     let mut local = command(&[
         "local",
         "--kinesis-port",
         "0",
         "--dynamodb-port",
         "0",
+        "--tls",
+        &ca,
         "--json",
         "--stream",
         "trades:2",
@@ -35,12 +39,19 @@ async fn local_generate_and_forward_work_together() {
 
     let table = ["generate", "--dynamodb-endpoint", dynamodb, "--records", "50", "--table"];
     let stream = ["generate", "--kinesis-endpoint", kinesis, "--records", "50", "--stream"];
-    let (good, missing_table, good_stream, missing_stream, port) = tokio::join!(
+    let (tls, bundle) = (urls["kinesis_tls"].as_str().unwrap(), urls["ca_bundle"].as_str().unwrap());
+    assert!(tls == kinesis.replace("http", "https") && bundle == ca, "{urls}");
+    let over_tls = ["generate", "--kinesis-endpoint", tls, "--records", "50", "--stream", "trades"];
+    let trusting = command(&over_tls).env("AWS_CA_BUNDLE", bundle).spawn().unwrap();
+    let (good, missing_table, good_stream, missing_stream, port, trusting, stranger, foreign) = tokio::join!(
         async { kinetide(&[&table[..], &["CryptoTransactions"]].concat()).await },
         async { kinetide(&[&table[..], &["nope"]].concat()).await },
         async { kinetide(&[&stream[..], &["trades"]].concat()).await },
         async { kinetide(&[&stream[..], &["nope"]].concat()).await },
         async { kinetide(&["local", "--kinesis-port", "0", "--dynamodb-port", taken]).await },
+        finish(trusting),
+        kinetide(&over_tls),
+        kinetide(&["local", "--kinesis-port", "0", "--dynamodb-port", "0", "--tls", "/dev/null/ca"]),
     );
     good.says(0, &[]);
     assert!(good.out.starts_with("50 changes written to table CryptoTransactions"), "{}", good.out);
@@ -48,6 +59,9 @@ async fn local_generate_and_forward_work_together() {
     missing_table.says(1, &["table nope", "does not exist", "--create"]);
     missing_stream.says(1, &["stream nope", "does not exist", "--stream"]);
     port.says(1, &[taken, "DynamoDB", "choose another port"]);
+    trusting.says(0, &[]);
+    stranger.says(1, &["stream trades", "UnknownIssuer", "set AWS_CA_BUNDLE"]);
+    foreign.says(1, &["/dev/null/ca", "Not a directory", "name another file"]);
 
     kill(Pid::from_raw(i32::try_from(local.id().unwrap()).unwrap()), Signal::SIGINT).unwrap();
     finish(local).await.says(0, &[]);
