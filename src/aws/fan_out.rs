@@ -48,6 +48,8 @@ fn client(network: &Network) -> Result<Client, String> {
         .pool_max_idle_per_host(0)
         .http2_initial_stream_window_size(WINDOW)
         .http2_initial_connection_window_size(WINDOW)
+        // A connection of one call counts as idle as soon as the call is sent.
+        .http2_keep_alive_while_idle(true)
         .http2_keep_alive_interval(PING_AFTER)
         .http2_keep_alive_timeout(PING_TIMEOUT);
     builder.build().map_err(|error| crate::cause::chain(&error))

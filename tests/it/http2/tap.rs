@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 /// Dropping it closes everything.
@@ -59,9 +61,14 @@ impl Tap {
         self.line.open.load(Ordering::SeqCst)
     }
 
-    /// Bytes that the server has sent.
-    pub(super) fn answered(&self) -> usize {
-        self.line.answered.load(Ordering::SeqCst)
+    /// Waits until the server has sent something, and then sends no more.
+    pub(super) async fn quiet(&self) {
+        let answered = || self.line.answered.load(Ordering::SeqCst);
+        let mut before = 0;
+        while before == 0 || before != answered() {
+            before = answered();
+            sleep(Duration::from_millis(300)).await;
+        }
     }
 
     /// Nothing more comes through the connections of now, and they stay open. Later ones are as ever.
