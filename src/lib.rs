@@ -148,7 +148,7 @@ pub mod testing;
 mod trial;
 
 // What a program names. Nothing else of this crate is promised.
-pub use crate::config::BadSetting;
+pub use crate::config::{BadSetting, RetrievalSetting};
 pub use crate::fetch::{Payload, Record};
 pub use crate::lease::Pending as PendingCheckpoint;
 pub use crate::processor::{
@@ -168,7 +168,7 @@ pub mod source {
     pub use crate::config::Source;
     pub use crate::fetch::{
         Ahead, Behind, BytePermit, FetchError, Page, PageBuilder, Polled, Polling, Pulled, ReadsFor,
-        RecordSource, Room, ShardReader, StartAt, StartRecord, Starts,
+        RecordSource, Retrieval, Room, ShardReader, StartAt, StartRecord, Starts,
     };
     pub use crate::shard::{
         ChildShard, FindStart, HashKeyRange, Lineage, ListError, Shard, ShardLister, StartError, StartFound,

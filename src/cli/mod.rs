@@ -1,6 +1,7 @@
 //! The command line: one file or folder per subcommand. Each holds its flags and what it prints; the work is elsewhere.
 
 pub mod check;
+pub mod consumers;
 pub mod dead_letters;
 #[cfg(feature = "local")]
 pub mod demo;
@@ -60,6 +61,8 @@ enum Command {
     Leases(Box<leases::LeasesArgs>),
     /// Plan how many shards and tasks there should be, and change the number of shards.
     Scale(Box<scale::ScaleArgs>),
+    /// List the consumers for enhanced fan-out that a stream has, or deregister one.
+    Consumers(Box<consumers::ConsumersArgs>),
     /// Check whether a worker is alive, as a container health check.
     Health(health::HealthArgs),
     /// List, count, show, replay or export dead letters.
@@ -158,6 +161,7 @@ impl Command {
             Self::Leases(args) => args.watches(),
             Self::Scale(args) => args.ends_by_itself(),
             Self::Check(_)
+            | Self::Consumers(_)
             | Self::DeadLetters(_)
             | Self::Insights(_)
             | Self::Transform(_)
@@ -172,6 +176,7 @@ impl Command {
             Command::Check(args) => Box::pin(check::run(*args, unknown)).await,
             Command::Leases(args) => leases::run(*args).await,
             Command::Scale(args) => Box::pin(scale::run(*args)).await,
+            Command::Consumers(args) => Box::pin(consumers::run(*args)).await,
             Command::Health(args) => health::run(args).await,
             Command::DeadLetters(args) => Box::pin(dead_letters::run(*args)).await,
             Command::Insights(args) => Box::pin(insights::run(*args)).await,

@@ -10,8 +10,8 @@ use clap::Args;
 use super::access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 use super::token::http_token;
 use super::{
-    BadSetting, CloudWatchConfig, Config, DEFAULT_TRANSFORM, Endpoints, LakeConfig, LakePlace, duration,
-    endpoint, lake, name, streams, worker_id,
+    BadSetting, CloudWatchConfig, Config, DEFAULT_TRANSFORM, Endpoints, LakeConfig, LakePlace,
+    RetrievalSetting, duration, endpoint, lake, name, streams, worker_id,
 };
 use crate::batch::{BatchLimits, Packing};
 use crate::checkpoint::PendingFormat;
@@ -94,6 +94,16 @@ pub struct RunArgs {
     #[arg(long, help_heading = STREAM, env = "KINETIDE_INITIAL_POSITION", value_name = "POSITION",
           default_value = "trim-horizon")]
     pub initial_position: String,
+
+    /// How shards are read. fan-out: by enhanced fan-out as a registered consumer, sooner and with limits of its own; AWS
+    /// bills it by the shard hour and by the GB. auto: fan-out if the consumer exists or can be registered, else polling.
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_RETRIEVAL", value_name = "HOW", value_enum,
+          default_value_t = RetrievalSetting::Polling)]
+    pub retrieval: RetrievalSetting,
+
+    /// Name of the consumer for enhanced fan-out; it is registered if it does not exist [default: the application].
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_CONSUMER_NAME", value_name = "NAME")]
+    pub consumer_name: Option<String>,
 
     /// Close a batch when its rows reach this size before compression, 1KiB to 1GiB.
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_BATCH_BYTES", value_name = "SIZE",
@@ -284,6 +294,8 @@ impl TryFrom<RunArgs> for Config {
             landing: args.landing,
             errors: args.errors,
             initial_position: args.initial_position,
+            retrieval: args.retrieval,
+            consumer_name: args.consumer_name,
             firehose: args.firehose.is_some(),
         };
         let streams = given.checked()?;

@@ -5,6 +5,7 @@ mod access;
 #[cfg(feature = "cli")]
 mod args;
 mod check;
+mod retrieval;
 mod streams;
 #[cfg(feature = "cli")]
 mod token;
@@ -33,6 +34,7 @@ pub use args::{CloudWatchSetting, FirehoseGzip, PendingFormatSetting, RunArgs, b
 #[cfg(feature = "local")]
 pub use check::local_folder;
 pub use check::{application, folder, lake, layout, stream, table_name};
+pub use retrieval::{RetrievalConfig, RetrievalSetting};
 pub use streams::{Landing, Source, StreamConfig, StreamsConfig, Work};
 pub use streams::{transform, transform_and_alerts};
 
@@ -220,6 +222,7 @@ impl Config {
     pub fn checked(self) -> Result<Self, BadSetting> {
         check::limits(&self)?;
         check::relations(&self)?;
+        retrieval::fits(&self)?;
         Ok(self)
     }
 

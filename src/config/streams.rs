@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{BadSetting, application, default_landing, folder, initial_position, layout, stream};
+use super::{
+    BadSetting, RetrievalConfig, RetrievalSetting, application, default_landing, folder, initial_position,
+    layout, stream,
+};
 use crate::aws::{AssumeRole, StreamAddress};
 use crate::batch::Layout;
 use crate::fetch::{Polled, Polling, RecordSource, Starts};
@@ -34,6 +37,8 @@ pub struct StreamConfig {
     pub role: Option<AssumeRole>,
     /// What reads it; none: Kinesis.
     pub source: Option<Source>,
+    /// How its shards are read.
+    pub retrieval: RetrievalConfig,
     /// What is done with its records.
     pub work: Work,
     /// Where new leases start.
@@ -154,6 +159,8 @@ pub(super) struct Given {
     pub(super) landing: Option<String>,
     pub(super) errors: String,
     pub(super) initial_position: String,
+    pub(super) retrieval: RetrievalSetting,
+    pub(super) consumer_name: Option<String>,
     /// Rows go to a delivery stream.
     pub(super) firehose: bool,
 }
@@ -194,6 +201,8 @@ struct StreamTable {
     landing: Option<String>,
     errors: Option<String>,
     initial_position: Option<String>,
+    retrieval: Option<RetrievalSetting>,
+    consumer_name: Option<String>,
     enrichment: Option<Enrichment>,
     columns: Option<ColumnSettings>,
 }
@@ -292,7 +301,9 @@ impl Given {
             .map_err(|allowed| BadSetting::new("initial-position", position, allowed))?;
         let role = table.role.clone().or_else(|| self.role.clone());
         let work = Work::Land(Landing { transform: Arc::new(transform), layout });
-        Ok(StreamConfig { address, role, source: None, work, initial, initial_timestamp_us })
+        let consumer = table.consumer_name.clone().or_else(|| self.consumer_name.clone());
+        let retrieval = RetrievalConfig::new(table.retrieval.unwrap_or(self.retrieval), consumer)?;
+        Ok(StreamConfig { address, role, source: None, retrieval, work, initial, initial_timestamp_us })
     }
 }
 
@@ -306,6 +317,8 @@ impl StreamTable {
             ("landing", self.landing.is_some()),
             ("errors", self.errors.is_some()),
             ("initial-position", self.initial_position.is_some()),
+            ("retrieval", self.retrieval.is_some()),
+            ("consumer-name", self.consumer_name.is_some()),
         ];
         all.into_iter().filter_map(|(flag, there)| there.then_some(flag)).collect()
     }
@@ -319,6 +332,8 @@ impl StreamTable {
             landing: None,
             errors: None,
             initial_position: None,
+            retrieval: None,
+            consumer_name: None,
             enrichment: None,
             columns: None,
         }
@@ -448,6 +463,8 @@ mod tests {
             landing: None,
             errors: "errors".into(),
             initial_position: "latest".into(),
+            retrieval: RetrievalSetting::Polling,
+            consumer_name: None,
             firehose: false,
         };
         given.checked().map_err(|error| error.to_string())

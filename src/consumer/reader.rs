@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::StreamSetup;
 use crate::cause::chain;
-use crate::fetch::{Behind, ByteBudget, FetchError, Page, ReadsFor, Room, StartAt, StartRecord};
+use crate::fetch::{Behind, ByteBudget, FetchError, Page, ReadsFor, Retrieval, Room, StartAt, StartRecord};
 use crate::lease::{CaughtUp, Gap, HeldLease, gap};
 use crate::shard::{ChildShard, SequenceNumber, ShardId};
 use crate::telemetry::metrics;
@@ -79,6 +79,17 @@ impl ReadsFor for Held {
     fn calling(&self, call: &'static str) -> Waiting {
         Waiting::begin(&self.status, Side::Reading, NO_ANSWER, call, 0)
     }
+
+    async fn still_ours(&self) {
+        self.lease.renewed_from_now().await;
+    }
+
+    /// What is read again for a batch is no news of how the shard is read.
+    fn reads_by(&self, retrieval: Retrieval) {
+        if self.place.is_none() {
+            self.status.read_by(retrieval);
+        }
+    }
 }
 
 /// Reads the shard of `lease` from `start` on and sends every page that has records or ends the shard, until nobody receives
@@ -95,6 +106,7 @@ pub(crate) async fn read_shard(
     pages: mpsc::Sender<Fetched>,
 ) {
     let delivers = matches!(purpose, Purpose::Deliver);
+    let source = if delivers { &stream.source } else { &stream.again };
     let held = Arc::new(Held {
         lease: Arc::clone(&lease),
         budget: stream.budget.clone(),
@@ -111,7 +123,7 @@ pub(crate) async fn read_shard(
         _ => None,
     };
     let started_at = last.clone();
-    let mut reader = stream.source.open(&shard, start, held, rng.random());
+    let mut reader = source.open(&shard, start, held, rng.random());
     let mut trouble = Trouble::new();
     let mut not_found = 0;
     loop {
@@ -190,7 +202,7 @@ impl Trouble {
 
     fn report(&mut self, shard: &ShardId, status: &ShardHandle, error: &FetchError) {
         let cause = chain(error);
-        let passing = matches!(error, FetchError::Throttled | FetchError::ExpiredIterator);
+        let passing = matches!(error, FetchError::Throttled | FetchError::ExpiredIterator | FetchError::InUse(_));
         if passing && self.answered.elapsed() < THROTTLED_MAX {
             return status.failed(Side::Reading, cause);
         }

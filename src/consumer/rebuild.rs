@@ -178,7 +178,7 @@ impl Rebuild {
     }
 
     fn page_bytes(&self) -> usize {
-        self.stream.source.page_bytes_max()
+        self.stream.again.page_bytes_max()
     }
 }
 

@@ -74,6 +74,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
         name: "trades".into(),
         kind: SourceKind::Kinesis,
         source: Arc::new(Polling::new(Arc::clone(&stream) as _, FAILOVER)),
+        again: Arc::new(Polling::new(Arc::clone(&stream) as _, FAILOVER)),
         lister: stream,
         starts,
         work: Arc::clone(&work) as _,

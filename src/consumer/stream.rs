@@ -71,6 +71,9 @@ pub struct StreamSetup {
     pub kind: SourceKind,
     /// Reads records.
     pub source: Arc<dyn RecordSource>,
+    /// Reads records again that are known to be there, for a batch of a former owner or one that is repaired. It may be the
+    /// same; but not where each reader of a shard drives the others away.
+    pub again: Arc<dyn RecordSource>,
     /// Lists shards, for the children of one that does not name them.
     pub lister: Arc<dyn ShardLister>,
     /// Looks up what a symbolic checkpoint stands for.

@@ -1,4 +1,6 @@
-//! The JSON body of a `GetRecords` answer → a page over that body.
+//! The JSON body of a `GetRecords` answer, or of an event of `SubscribeToShard` → a page over that body.
+//!
+//! They differ in one member, which says where to go on.
 //!
 //! Two readers. The walker knows the members that Kinesis writes, in any order, and steps from quote to quote;
 //! at the first thing it does not expect it gives up, and serde_json reads the whole body instead. Both give
@@ -56,7 +58,9 @@ fn walk(body: &[u8]) -> Option<Walked> {
     loop {
         match cursor.key()? {
             b"Records" if records.is_none() => records = Some(cursor.records()?),
-            b"NextShardIterator" if next_iterator.is_none() => next_iterator = Some(cursor.nullable_text()?),
+            b"NextShardIterator" | b"ContinuationSequenceNumber" if next_iterator.is_none() => {
+                next_iterator = Some(cursor.nullable_text()?);
+            }
             b"MillisBehindLatest" if behind.is_none() => {
                 behind = Some(std::str::from_utf8(cursor.integer()?).ok()?.parse().ok()?);
             }
@@ -204,6 +208,7 @@ impl<'a> Cursor<'a> {
 struct Answer<'a> {
     #[serde(borrow)]
     records: Vec<AnswerRecord<'a>>,
+    #[serde(alias = "ContinuationSequenceNumber")]
     next_shard_iterator: Option<String>,
     millis_behind_latest: Option<i64>,
     child_shards: Option<Vec<AnswerChild>>,

@@ -31,18 +31,18 @@ use crate::aws::{OfStream, StreamAddress, explain};
 use crate::shard::ShardId;
 
 /// 10 MB of payload as base64, and 10,000 records with their members and keys of usual length.
-const PAGE_BYTES_MAX: usize = 18 * 1024 * 1024;
+pub(super) const PAGE_BYTES_MAX: usize = 18 * 1024 * 1024;
 
 /// Until the head of the answer has come.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Silence within a body.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Larger bodies are read on a blocking thread: this much takes the walker about 0.3 ms.
 const PARSE_HERE_MAX: usize = 2 * 1024 * 1024;
 
-const INVALID_ARGUMENT: &str = "InvalidArgumentException";
+pub(super) const INVALID_ARGUMENT: &str = "InvalidArgumentException";
 
 /// What the SDK reads in place of the body that was taken.
 const EMPTY_ANSWER: &str = r#"{"Records":[],"MillisBehindLatest":0}"#;
@@ -97,7 +97,7 @@ impl Polled for KinesisSource {
     }
 
     async fn fetch(&self, _shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError> {
-        let taken = TakeBody::default();
+        let taken = TakeBody::leaving(EMPTY_ANSWER);
         let settings = aws_sdk_kinesis::config::Builder::new()
             .retry_config(RetryConfig::disabled())
             .timeout_config(answer_timeout());
@@ -112,8 +112,7 @@ impl Polled for KinesisSource {
             .send()
             .await
             .map_err(fetch_error)?;
-        let taken = taken.slot().take();
-        let taken = taken.ok_or_else(|| FetchError::Unavailable("the response has no body".into()))?;
+        let taken = taken.body()?;
         let served_us = taken.served_us;
         let mut page = check_end(parse(collect(taken).await?).await?)?;
         page.served_us = served_us;
@@ -126,26 +125,39 @@ impl Polled for KinesisSource {
 }
 
 /// Tries of the SDK included: a shard that waits for longer without a word would look as if it were read.
-fn answer_timeout() -> TimeoutConfig {
+pub(super) fn answer_timeout() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build()
 }
 
 /// A good answer's body, not yet received, and what its head announces.
 #[derive(Debug)]
-struct Taken {
-    body: SdkBody,
+pub(super) struct Taken {
+    pub(super) body: SdkBody,
     length: Option<usize>,
     /// When it was sent, by the service's clock.
-    served_us: Option<i64>,
+    pub(super) served_us: Option<i64>,
 }
 
 /// Takes the body of one good answer; clones share it, one in the SDK and one with the caller.
-#[derive(Clone, Debug, Default)]
-struct TakeBody(Arc<Mutex<Option<Taken>>>);
+#[derive(Clone, Debug)]
+pub(super) struct TakeBody {
+    taken: Arc<Mutex<Option<Taken>>>,
+    /// What the SDK reads in its place.
+    instead: &'static str,
+}
 
 impl TakeBody {
+    pub(super) fn leaving(instead: &'static str) -> Self {
+        Self { taken: Arc::default(), instead }
+    }
+
+    /// What was taken.
+    pub(super) fn body(&self) -> Result<Taken, FetchError> {
+        self.slot().take().ok_or_else(|| FetchError::Unavailable("the response has no body".into()))
+    }
+
     fn slot(&self) -> MutexGuard<'_, Option<Taken>> {
-        self.0.lock().expect("no code panics while it holds this lock")
+        self.taken.lock().expect("no code panics while it holds this lock")
     }
 }
 
@@ -165,7 +177,7 @@ impl Intercept for TakeBody {
         if response.status().is_success() {
             let length = response.headers().get("content-length").and_then(|text| text.parse().ok());
             let served_us = response.headers().get("date").and_then(http_date_us);
-            let body = std::mem::replace(response.body_mut(), SdkBody::from(EMPTY_ANSWER));
+            let body = std::mem::replace(response.body_mut(), SdkBody::from(self.instead));
             *self.slot() = Some(Taken { body, length, served_us });
         }
         Ok(())
@@ -206,7 +218,7 @@ async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
     }
 }
 
-async fn parse(body: Bytes) -> Result<Page, FetchError> {
+pub(super) async fn parse(body: Bytes) -> Result<Page, FetchError> {
     let parsed = if body.len() > PARSE_HERE_MAX {
         let parsing = tokio::task::spawn_blocking(move || body::parse(body));
         parsing.await.map_err(|e| FetchError::Unavailable(e.into()))?
@@ -216,30 +228,36 @@ async fn parse(body: Bytes) -> Result<Page, FetchError> {
     parsed.map_err(|e| FetchError::Unavailable(e.into()))
 }
 
-/// The end of a shard is believed only when it is complete: no iterator, and children that name their parents
+/// The end of a shard is believed only when it is complete: nowhere to go on, and children that name their parents
 /// (KCL, `ShutdownTask` and `DataFetchingStrategy`: exactly one of both, else the call is repeated).
-fn check_end(page: Page) -> Result<Page, FetchError> {
+pub(super) fn check_end(page: Page) -> Result<Page, FetchError> {
     let orphan = page.children.iter().any(|child| child.parents.is_empty());
     if page.next_iterator.is_some() == page.children.is_empty() && !orphan {
         Ok(page)
     } else {
         Err(FetchError::Unavailable(
-            "the response has neither a next iterator nor complete child shards".into(),
+            "the response says neither where to go on nor completely which the child shards are".into(),
         ))
     }
 }
 
-fn fetch_error<E>(error: SdkError<E, aws_sdk_kinesis::config::http::HttpResponse>) -> FetchError
+pub(super) fn fetch_error<E>(error: SdkError<E, aws_sdk_kinesis::config::http::HttpResponse>) -> FetchError
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
 {
-    match error.code().unwrap_or_default() {
+    of_code(error.code().unwrap_or_default(), || explain(&error))
+}
+
+/// The error of a code, with what is to be said of it.
+pub(super) fn of_code(code: &str, explained: impl FnOnce() -> String) -> FetchError {
+    match code {
         "ExpiredIteratorException" => FetchError::ExpiredIterator,
         "ProvisionedThroughputExceededException"
         | "LimitExceededException"
         | "KMSThrottlingException"
         | "ThrottlingException" => FetchError::Throttled,
         "ResourceNotFoundException" => FetchError::NotFound,
+        "ResourceInUseException" => FetchError::InUse(explained()),
         "AccessDeniedException"
         | INVALID_ARGUMENT
         | "ValidationException"
@@ -248,8 +266,8 @@ where
         | "KMSDisabledException"
         | "KMSInvalidStateException"
         | "KMSNotFoundException"
-        | "KMSOptInRequired" => FetchError::Refused(explain(&error)),
-        _ => FetchError::Unavailable(explain(&error).into()),
+        | "KMSOptInRequired" => FetchError::Refused(explained()),
+        _ => FetchError::Unavailable(explained().into()),
     }
 }
 

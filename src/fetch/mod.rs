@@ -1,11 +1,12 @@
 //! Getting records of one shard, in pages.
 //!
-//! Owns: the source seam, the page, how a shard is polled, the byte budget of the process.
+//! Owns: the source seam, the page, how a shard is polled or subscribed to, the byte budget of the process.
 //! Does not own: what the bytes of a record mean (`decode`).
 
 mod body;
 mod budget;
 mod buffer;
+pub mod fanout;
 pub mod kinesis;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
@@ -15,12 +16,13 @@ mod polling;
 mod search;
 mod source;
 mod start;
+mod started;
 
 pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit, Turn};
 pub use page::{Behind, Page, PageBuilder, Payload, Record};
 pub use polling::{Polled, Polling};
 pub use source::{
-    Ahead, FetchError, Pulled, ReadsFor, RecordSource, Room, ShardReader, StartAt, StartRecord,
+    Ahead, FetchError, Pulled, ReadsFor, RecordSource, Retrieval, Room, ShardReader, StartAt, StartRecord,
 };
 pub use start::Starts;

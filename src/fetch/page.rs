@@ -137,7 +137,8 @@ pub struct Page {
     /// Indexes inside aggregates, one for each span; empty where no record has one, so that those of a plain stream cost
     /// nothing.
     subs: Vec<Option<u32>>,
-    /// Where to go on; absent at the end of a closed shard.
+    /// Where to go on: an iterator, or of a subscription the sequence number to go on after; absent at the end of a closed
+    /// shard.
     pub next_iterator: Option<String>,
     /// How far the end of this page is behind the tip, ms.
     pub millis_behind_latest: Option<i64>,

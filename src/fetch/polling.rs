@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::pacing::{Next, Pacing};
 use super::page::{Behind, Page};
-use super::source::{Ahead, FetchError, Pulled, ReadsFor, RecordSource, ShardReader, StartAt, StartRecord};
+use super::source::{Ahead, FetchError, Pulled, ReadsFor, RecordSource, Retrieval, ShardReader, StartAt};
+use super::started::StartLook;
 use crate::shard::{SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 
@@ -23,9 +24,9 @@ pub(super) const PAGE_RECORDS_MAX: usize = 10_000;
 /// larger is accounted for all the same, and others wait the longer.
 ///
 /// A small page holds it too, until it is in the batch: its rows may take more than its records do.
-const TIP_BYTES: usize = 512 << 10;
+pub(super) const TIP_BYTES: usize = 512 << 10;
 /// Between two questions after a shard that the stream does not know.
-const GONE_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const GONE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Pages until a lag is given up: there may be empty ones before the first record.
 const LAG_PAGES: u32 = 5;
@@ -85,6 +86,7 @@ impl RecordSource for Polling {
         reads_for: Arc<dyn ReadsFor>,
         seed: u64,
     ) -> Box<dyn ShardReader> {
+        reads_for.reads_by(Retrieval::Polling);
         Box::new(Poller {
             stream: Arc::clone(&self.stream),
             shard: shard.clone(),
@@ -94,10 +96,7 @@ impl RecordSource for Polling {
             iterator: None,
             not_before: Instant::now(),
             reserve: self.page_bytes_max(),
-            start_record: match &start {
-                StartAt::At(sequence) => Some(sequence.clone()),
-                _ => None,
-            },
+            look: StartLook::at(&start),
             start,
         })
     }
@@ -138,8 +137,7 @@ struct Poller {
     not_before: Instant,
     /// Bytes that the next page may take.
     reserve: usize,
-    /// The record at the start, until it is known whether it is there.
-    start_record: Option<SequenceNumber>,
+    look: StartLook,
 }
 
 impl Poller {
@@ -170,14 +168,6 @@ impl Poller {
             Next::ShardGone => (self.iterator, self.not_before) = (None, Instant::now() + GONE_PAUSE),
         }
     }
-
-    /// What the page says of the record at the start. One in its place means that it has been trimmed, and those between
-    /// them perhaps.
-    fn start_record(&mut self, page: &Page, behind: Behind) -> Option<StartRecord> {
-        let wanted = self.start_record.take_if(|_| !page.is_empty() || behind == Behind::Tip)?;
-        let first = page.records().next().and_then(|record| SequenceNumber::parse(record.sequence_number));
-        Some(if first.as_ref() == Some(&wanted) { StartRecord::There } else { StartRecord::Gone(first) })
-    }
 }
 
 #[async_trait]
@@ -196,7 +186,7 @@ impl ShardReader for Poller {
         };
         room.fit(if page.is_empty() { page.bytes() } else { page.bytes().max(TIP_BYTES) });
         let behind = page.behind();
-        let start = self.start_record(&page, behind);
+        let start = self.look.take(&page, behind);
         if let Some(last) = page.records().next_back() {
             self.start = StartAt::After(
                 SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"),

@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::budget::BytePermit;
 use super::page::{Behind, Page};
 use crate::shard::{ChildShard, SequenceNumber, ShardId};
+pub use crate::telemetry::status::Retrieval;
 use crate::telemetry::waiting::Waiting;
 
 /// Where reading of a shard starts.
@@ -47,6 +48,16 @@ pub enum FetchError {
          workers and run `kinetide leases delete --all`, or use another --application"
     )]
     Foreign(String),
+    /// Somebody else subscribes to the shard under the same consumer: another worker, as long as one of both has not noticed
+    /// that the lease has moved, or another application.
+    #[error(
+        "another subscription of this fan-out consumer took the shard: {0}; if it comes again and again, another \
+         application uses the consumer: give each its own --consumer-name"
+    )]
+    InUse(String),
+    /// There is no consumer for enhanced fan-out and none can be made, or it may not be used; retried slowly.
+    #[error("enhanced fan-out is not possible: {0}")]
+    NoFanOut(String),
     /// Anything else; keep the iterator and try again.
     #[error("could not read the shard")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -54,8 +65,15 @@ pub enum FetchError {
 
 impl FetchError {
     /// Every answer of [`FetchError::kind`] but that for throttling, which is counted apart.
-    pub const KINDS: [&'static str; 5] =
-        ["expired_iterator", "not_found", "refused", "stream_recreated", "unavailable"];
+    pub const KINDS: [&'static str; 7] = [
+        "expired_iterator",
+        "not_found",
+        "refused",
+        "stream_recreated",
+        "subscription_in_use",
+        "no_fan_out",
+        "unavailable",
+    ];
 
     /// The kind as a short word, for metrics and for the reason of a stalled shard.
     pub fn kind(&self) -> &'static str {
@@ -65,6 +83,8 @@ impl FetchError {
             Self::NotFound => "not_found",
             Self::Refused(_) => "refused",
             Self::Foreign(_) => "stream_recreated",
+            Self::InUse(_) => "subscription_in_use",
+            Self::NoFanOut(_) => "no_fan_out",
             Self::Unavailable(_) => "unavailable",
         }
     }
@@ -131,6 +151,13 @@ pub trait ReadsFor: Send + Sync {
 
     /// A call with this name begins; it is over when the answer is dropped.
     fn calling(&self, call: &'static str) -> Waiting;
+
+    /// Returns when it is proven that the shard is still ours to read, by something that was asked after this call; never
+    /// where it is not.
+    async fn still_ours(&self);
+
+    /// From now on the shard is read in this way.
+    fn reads_by(&self, retrieval: Retrieval);
 }
 
 /// The records of streams, shard by shard. One of the four seams: how a shard is read, by polling or by a subscription, at

@@ -184,6 +184,7 @@ impl World {
             name: "trades".into(),
             kind: SourceKind::Kinesis,
             source: Arc::new(Polling::new(Arc::clone(stream) as _, Duration::from_secs(1))),
+            again: Arc::new(Polling::new(Arc::clone(stream) as _, Duration::from_secs(1))),
             lister: Arc::clone(stream) as _,
             starts,
             work: Arc::new(Process::new(Arc::new(factory))),

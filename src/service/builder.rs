@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{StartError, run, run_until};
 use crate::config::{
-    BadSetting, Config, Endpoints, LakeConfig, LakePlace, Landing, Source, StreamConfig, StreamsConfig, Work,
-    application, default_landing, endpoint, folder, lake, layout, stream, time_position, worker_id,
+    BadSetting, Config, Endpoints, LakeConfig, LakePlace, Landing, RetrievalConfig, RetrievalSetting, Source,
+    StreamConfig, StreamsConfig, Work, application, default_landing, endpoint, folder, lake, layout, stream,
+    time_position, worker_id,
 };
 use crate::deliver::Sink;
 use crate::processor::ProcessorFactory;
@@ -51,6 +52,7 @@ impl Worker {
             dynamodb_endpoint: None,
             http_token: None,
             source: None,
+            retrieval: RetrievalConfig::default(),
             changes: Vec::new(),
         }
     }
@@ -99,6 +101,7 @@ pub struct WorkerBuilder {
     dynamodb_endpoint: Option<String>,
     http_token: Option<String>,
     source: Option<Source>,
+    retrieval: RetrievalConfig,
     changes: Vec<Change>,
 }
 
@@ -187,6 +190,18 @@ impl WorkerBuilder {
         self
     }
 
+    /// How shards are read. Default: by polling.
+    pub fn retrieval(mut self, by: RetrievalSetting) -> Self {
+        self.retrieval.by = by;
+        self
+    }
+
+    /// Name of the consumer for enhanced fan-out; it is registered if it does not exist. Default: the application.
+    pub fn consumer_name(mut self, name: impl Into<String>) -> Self {
+        self.retrieval.consumer = Some(name.into());
+        self
+    }
+
     /// Each shard's records go to a processor of its own, at least once. `factory`: makes one for a shard, as closures do.
     ///
     /// # Errors
@@ -239,8 +254,10 @@ impl WorkerBuilder {
                     .map_err(|allowed| BadSetting::new("initial-position", format!("{time:?}"), allowed))?
             }
         };
+        let retrieval = RetrievalConfig::new(self.retrieval.by, self.retrieval.consumer)?;
+        let source = self.source;
         let stream =
-            StreamConfig { address, role: None, source: self.source, work, initial, initial_timestamp_us };
+            StreamConfig { address, role: None, source, retrieval, work, initial, initial_timestamp_us };
         let mut config = Config::new(application, worker_id(self.worker_id)?, StreamsConfig::one(stream));
         self.changes.into_iter().for_each(|change| change(&mut config));
         let token = self.http_token.map(|token| Token::new(&token)).transpose();
@@ -351,6 +368,7 @@ mod tests {
             (landing(trades().kinesis_endpoint("localhost")).build(), "--kinesis-endpoint \"localhost\""),
             (landing(trades()).batch_age(Duration::from_secs(7200)).build(), "--batch-age \"2h\""),
             (landing(trades()).landing("../x").build(), "--landing \"../x\""),
+            (landing(trades().consumer_name("a b")).build(), "--consumer-name \"a b\""),
             (landing(trades()).errors("landing/trades").build(), "--errors"),
             (trades().transform(Builtin::json(), "gs://x").build(), "--lake \"gs://x\""),
             (

@@ -85,6 +85,7 @@ pub async fn run_until(
     let surroundings = Surroundings {
         region: config.region.clone(),
         endpoint: config.endpoints.kinesis.clone(),
+        application: config.application.clone(),
         poll_idle_max: config.poll_idle_max,
         budget: budget.clone(),
     };

@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::stream_config;
-use crate::config::{Source, StreamConfig, StreamsConfig, Work};
+use crate::aws::{StreamAddress, stream_config};
+use crate::cause::chain;
+use crate::config::{RetrievalSetting, Source, StreamConfig, StreamsConfig, Work};
 use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
+use crate::fetch::fanout::FanOut;
+use crate::fetch::fanout::kinesis::{Consumer, KinesisFanOut};
 use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{ByteBudget, Polling, Starts};
+use crate::fetch::{ByteBudget, FetchError, Polling, RecordSource, Starts};
 use crate::lease::{StreamLeases, StreamSet};
 use crate::preflight::{StartError, check_stream, oddity, retention_hours};
 use crate::processor::Process;
@@ -23,11 +26,15 @@ use crate::transform::SourceKind;
 /// How often the settings file is looked at, and a stream that could not be looked at is tried again.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 
+/// A consumer that is not there by then is waited for by its readers.
+const CONSUMER_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// What all streams of a process have in common.
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub(super) region: Option<String>,
     pub(super) endpoint: Option<String>,
+    pub(super) application: String,
     pub(super) poll_idle_max: Duration,
     pub(super) budget: ByteBudget,
 }
@@ -84,7 +91,7 @@ impl Streams {
 
     /// A stream with what is done with its records.
     fn opened(&self, stream: Found) -> Opened {
-        let Found { config, client, hours, checked } = stream;
+        let config = &stream.config;
         let work: Arc<dyn RunShard> = match &config.work {
             Work::Land(landing) => Arc::new(Land {
                 lake: self.lake.clone().expect("settings with rows that land name a lake"),
@@ -93,22 +100,21 @@ impl Streams {
             }),
             Work::Process(factory) => Arc::new(Process::new(Arc::clone(factory))),
         };
-        let source = config.source.clone().unwrap_or_else(|| {
-            let polled = Arc::new(KinesisSource::new(client.clone(), config.address.clone()));
-            let lister = Arc::new(KinesisShardLister::new(client.clone(), config.address.clone()));
-            Source::new(
-                SourceKind::Kinesis,
-                Arc::new(Polling::new(Arc::clone(&polled) as _, self.surroundings.poll_idle_max)),
-                lister,
-                Arc::new(Starts::new(polled)),
-            )
-        });
+        let (source, again) = match &config.source {
+            Some(source) => (source.clone(), None),
+            None => {
+                let (source, polling) = self.kinesis(&stream);
+                (source, Some(polling))
+            }
+        };
         let (kind, source, lister, starts) = source.parts();
+        let Found { config, client, hours, checked, .. } = stream;
         let name: Arc<str> = config.address.to_string().into();
         let setup = StreamSetup {
             address: Arc::clone(&name),
             name: config.address.name().to_owned(),
             kind,
+            again: again.unwrap_or_else(|| Arc::clone(&source)),
             source,
             lister: Arc::clone(&lister),
             starts: Arc::clone(&starts),
@@ -126,6 +132,29 @@ impl Streams {
             initial_timestamp_us: config.initial_timestamp_us,
         };
         Opened { config, setup: Arc::new(setup), leases, client, checked }
+    }
+
+    /// What reads a stream of Kinesis, and what polls it: the same, unless it is read by enhanced fan-out.
+    fn kinesis(&self, stream: &Found) -> (Source, Arc<dyn RecordSource>) {
+        let Found { config, client, consumer, .. } = stream;
+        let polled = Arc::new(KinesisSource::new(client.clone(), config.address.clone()));
+        let polling: Arc<dyn RecordSource> =
+            Arc::new(Polling::new(Arc::clone(&polled) as _, self.surroundings.poll_idle_max));
+        let records: Arc<dyn RecordSource> = match (config.retrieval.by, consumer) {
+            (RetrievalSetting::Polling, _) | (_, None) => Arc::clone(&polling),
+            (by, Some(consumer)) => {
+                let fan_out = Arc::new(KinesisFanOut::new(client.clone(), Arc::clone(consumer)));
+                let polling = Arc::clone(&polling);
+                Arc::new(match by {
+                    RetrievalSetting::Auto => {
+                        FanOut::or_polling(fan_out, polling, &config.address.to_string())
+                    }
+                    _ => FanOut::new(fan_out, polling),
+                })
+            }
+        };
+        let lister = Arc::new(KinesisShardLister::new(client.clone(), config.address.clone()));
+        (Source::new(SourceKind::Kinesis, records, lister, Arc::new(Starts::new(polled))), polling)
     }
 
     pub(super) fn leases(&self) -> StreamSet {
@@ -149,6 +178,7 @@ impl Streams {
                 transform = landing.map(|landing| tracing::field::display(landing.transform.id())),
                 landing = landing.map(|landing| landing.layout.landing.as_str()),
                 initial_position = stream.config.initial.as_str(),
+                retrieval = ?stream.config.retrieval.by,
                 "stream is read"
             );
         }
@@ -225,6 +255,8 @@ impl Streams {
 pub(super) struct Found {
     config: StreamConfig,
     client: aws_sdk_kinesis::Client,
+    /// As which it is subscribed to, if it is.
+    consumer: Option<Arc<Consumer>>,
     /// For how many hours it keeps records, if it was there to say so.
     hours: Option<u32>,
     /// There is no need to look again.
@@ -266,5 +298,26 @@ async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Opti
             Err(problem) => (None, Some(problem)),
         },
     };
-    (Found { config, client, hours, checked: problem.is_none() }, problem)
+    let consumer = (config.retrieval.by != RetrievalSetting::Polling).then(|| {
+        let name = config.retrieval.consumer_of(&surroundings.application);
+        Arc::new(Consumer::new(client.clone(), address.clone(), name))
+    });
+    let problem = match (problem, &consumer) {
+        (None, Some(consumer)) if config.retrieval.by == RetrievalSetting::FanOut => {
+            check_consumer(address, consumer).await.err()
+        }
+        (problem, _) => problem,
+    };
+    (Found { client, consumer, hours, checked: problem.is_none(), config }, problem)
+}
+
+/// Whether the stream can be subscribed to: its consumer is there, or is being made. What may pass by itself is left to the
+/// readers.
+async fn check_consumer(stream: &StreamAddress, consumer: &Consumer) -> Result<(), StartError> {
+    match timeout(CONSUMER_TIMEOUT, consumer.ready()).await {
+        Ok(Err(error @ FetchError::NoFanOut(_))) => {
+            Err(StartError::new(format!("stream {stream}"), chain(&error)))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
 }

@@ -38,13 +38,31 @@ use Kind::{Counter, Gauge, Histogram};
 const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("kinetide_records_fetched_total", Counter, Unit::Count, "Records fetched from the stream."),
     ("kinetide_fetch_bytes_total", Counter, Unit::Bytes, "Bytes of the pages fetched, as held in memory."),
-    ("kinetide_fetch_duration_seconds", Histogram(&SECONDS), Unit::Seconds, "Time of a fetch, by outcome."),
-    ("kinetide_fetch_throttled_total", Counter, Unit::Count, "Fetches that the stream throttled."),
+    ("kinetide_fetch_duration_seconds", Histogram(&SECONDS), Unit::Seconds, "Time of a fetch by polling, by outcome."),
+    ("kinetide_fetch_throttled_total", Counter, Unit::Count, "Fetches and subscriptions that the stream throttled."),
     (
         "kinetide_fetch_errors_total",
         Counter,
         Unit::Count,
-        "Fetches that failed for another reason than throttling, by kind.",
+        "Fetches and subscriptions that failed for another reason than throttling, by kind.",
+    ),
+    (
+        "kinetide_fan_out_subscriptions",
+        Gauge,
+        Unit::Count,
+        "Subscriptions of enhanced fan-out that are open.",
+    ),
+    (
+        "kinetide_fan_out_subscribed_total",
+        Counter,
+        Unit::Count,
+        "Subscriptions of enhanced fan-out that began; each is renewed before its five minutes end.",
+    ),
+    (
+        "kinetide_fan_out_events_total",
+        Counter,
+        Unit::Count,
+        "Events that subscriptions of enhanced fan-out brought, empty ones too.",
     ),
     (
         "kinetide_records_transformed_total",
@@ -230,6 +248,7 @@ fn start_at_zero(words: &Words<'_>) {
             (Gauge | Histogram(_), _) => {}
         }
     }
+    gauge!("kinetide_fan_out_subscriptions").set(0.0);
     leases_held(0);
     bytes_in_flight(0);
     lease_table_lost(false);
@@ -354,6 +373,34 @@ pub fn fetch_throttled(took: Duration) {
 pub fn fetch_failed(kind: &'static str, took: Duration) {
     counter!("kinetide_fetch_errors_total", "kind" => kind).increment(1);
     histogram!("kinetide_fetch_duration_seconds", "outcome" => "error").record(took);
+}
+
+/// A subscription of enhanced fan-out begins.
+pub fn subscribed() {
+    counter!("kinetide_fan_out_subscribed_total").increment(1);
+    gauge!("kinetide_fan_out_subscriptions").increment(1.0);
+}
+
+/// It is closed.
+pub fn unsubscribed() {
+    gauge!("kinetide_fan_out_subscriptions").decrement(1.0);
+}
+
+/// It brought an event; `bytes` as the page holds them in memory.
+pub fn event_received(records: usize, bytes: usize) {
+    counter!("kinetide_fan_out_events_total").increment(1);
+    counter!("kinetide_records_fetched_total").increment(records as u64);
+    counter!("kinetide_fetch_bytes_total").increment(bytes as u64);
+}
+
+/// There is none, as the stream refused it for rate.
+pub fn subscription_throttled() {
+    counter!("kinetide_fetch_throttled_total").increment(1);
+}
+
+/// There is none, or none any more; `kind` is `FetchError::kind`.
+pub fn subscription_failed(kind: &'static str) {
+    counter!("kinetide_fetch_errors_total", "kind" => kind).increment(1);
 }
 
 /// Records became rows.

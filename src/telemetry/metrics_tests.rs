@@ -22,6 +22,12 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
         let took = Duration::from_millis(30);
         page_fetched(2, 100, took);
         fetch_throttled(took);
+        subscribed();
+        event_received(2, 100);
+        subscription_throttled();
+        subscription_failed("unavailable");
+        subscribed();
+        unsubscribed();
         fetch_failed("unavailable", took);
         records_transformed(2);
         records_dead_lettered("not_json", 1);
@@ -66,7 +72,9 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
     assert_eq!(typed, described);
     assert_eq!(helped, described);
     for line in [
-        "kinetide_records_fetched_total 2",
+        "kinetide_records_fetched_total 4",
+        "kinetide_fan_out_subscriptions 1",
+        "kinetide_fan_out_subscribed_total 2",
         "kinetide_leases_assigned_total{how=\"hand_off\"} 1",
         "kinetide_batch_bytes_bucket{le=\"65536\"} 0",
         "kinetide_batch_bytes_bucket{le=\"262144\"} 1",

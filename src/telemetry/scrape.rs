@@ -8,13 +8,13 @@ use std::fmt::Write as _;
 
 use super::fleet::{LedSnapshot, ReasonSnapshot, StreamSnapshot};
 use super::metrics::as_f64;
-use super::status::{ShardSnapshot, Snapshot};
+use super::status::{Retrieval, ShardSnapshot, Snapshot};
 
 /// Name, meaning and value of a shard's gauge; no value, no line.
 type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> Option<f64>);
 
 /// The gauges of one shard, written at the scrape.
-const SHARD_GAUGES: [ShardGauge; 3] = [
+const SHARD_GAUGES: [ShardGauge; 4] = [
     (
         "kinetide_millis_behind_latest",
         "MillisBehindLatest of the last fetch: how far the reader is behind the tip of its shard, in milliseconds. No series when the stream has not answered for two minutes.",
@@ -24,6 +24,11 @@ const SHARD_GAUGES: [ShardGauge; 3] = [
         "kinetide_delivered_age_seconds",
         "Age of the oldest record of the shard that is not yet in the lake, in seconds.",
         |shard| shard.delivered_age_ms.map(|ms| as_f64(ms) / 1000.0),
+    ),
+    (
+        "kinetide_shard_fan_out",
+        "1 while the shard is read by a subscription of enhanced fan-out, 0 while it is polled.",
+        |shard| shard.retrieval.map(|retrieval| f64::from(u8::from(retrieval == Retrieval::FanOut))),
     ),
     ("kinetide_shard_stalled", "1 while the shard makes no progress, with the reason.", |shard| {
         shard.stalled_reason().map(|_| 1.0)

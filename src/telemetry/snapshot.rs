@@ -53,6 +53,16 @@ pub enum ShardState {
     Finished,
 }
 
+/// How a shard is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Retrieval {
+    /// By asking again and again: all readers of the shard share its limits.
+    Polling,
+    /// By a subscription of enhanced fan-out, with limits of its own.
+    FanOut,
+}
+
 /// The process at one moment, as `/api/status` shows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
@@ -110,6 +120,8 @@ pub struct ShardSnapshot {
     pub checkpoint: Option<String>,
     /// Lease counter of the last write.
     pub lease_counter: u64,
+    /// How it is read; unknown before it is, and of a source that does not say.
+    pub retrieval: Option<Retrieval>,
     /// How far the reader was behind the tip when the stream last answered, ms. Unknown when that is more than two
     /// minutes ago.
     pub millis_behind_latest: Option<u64>,

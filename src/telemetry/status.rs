@@ -16,7 +16,7 @@ use super::cloudwatch::Export;
 use super::fleet::FleetSnapshot;
 use super::health::{HALTED, Phase, Readiness, readiness};
 use super::pulse::Pulse;
-pub use super::snapshot::{Delivery, ProcessFacts, ShardSnapshot, ShardState, Snapshot};
+pub use super::snapshot::{Delivery, ProcessFacts, Retrieval, ShardSnapshot, ShardState, Snapshot};
 use super::tally::{ByShard, Tallies, Tally};
 use super::trouble::{TroubleSnapshot, Troubles};
 use super::waiting::Waits;
@@ -84,6 +84,7 @@ pub(super) struct ShardFacts {
     halted: bool,
     checkpoint: Option<String>,
     lease_counter: u64,
+    retrieval: Option<Retrieval>,
     millis_behind_latest: Option<u64>,
     last_page: Instant,
     /// The stream has answered at least once.
@@ -218,6 +219,7 @@ impl Status {
             halted: false,
             checkpoint: None,
             lease_counter,
+            retrieval: None,
             millis_behind_latest: None,
             last_page: now,
             page_seen: false,
@@ -309,6 +311,7 @@ impl ShardFacts {
             stalled_for_ms: stalled_since.map(|since| millis(now - since)),
             checkpoint: self.checkpoint.clone(),
             lease_counter: self.lease_counter,
+            retrieval: self.retrieval,
             millis_behind_latest: self.millis_behind_latest.filter(|_| now - self.last_page <= FORGET),
             oldest_undelivered_arrival_us: self.oldest_undelivered_arrival_us,
             delivered_age_ms: self.delivered_age_ms(now, now_us),
@@ -430,6 +433,11 @@ impl ShardHandle {
     /// The lease counter after a write.
     pub fn lease_counter(&self, counter: u64) {
         self.facts().lease_counter = counter;
+    }
+
+    /// It is read in this way from now on.
+    pub fn read_by(&self, retrieval: Retrieval) {
+        self.facts().retrieval = Some(retrieval);
     }
 
     /// The stream answered with a page, empty or not.

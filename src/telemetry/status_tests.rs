@@ -203,6 +203,7 @@ async fn the_snapshot_is_plain_json() {
     shard.lease_counter(4);
     shard.batch(10, 2000);
     shard.in_flight_bytes(3000);
+    shard.read_by(Retrieval::FanOut);
     shard.delivered(70);
     shard.delivered(7);
     shard.stalled(Side::Delivering, "refused", "access denied");
@@ -221,7 +222,7 @@ async fn the_snapshot_is_plain_json() {
             "millis_behind_latest": 0, "delivered_age_ms": 1500, "cloudwatch": null, "fleet": null,
             "shards": [{
                 "stream": "trades", "shard": "shardId-7", "state": "stalled", "reason": "refused", "state_for_ms": 0, "stalled_for_ms": 0,
-                "checkpoint": "4959", "lease_counter": 4, "millis_behind_latest": 0,
+                "checkpoint": "4959", "lease_counter": 4, "retrieval": "fan-out", "millis_behind_latest": 0,
                 "oldest_undelivered_arrival_us": NOW_US - 1_500_000, "delivered_age_ms": 1500,
                 "records_delivered": 77, "batch_records": 10, "batch_bytes": 2000,
                 "in_flight_bytes": 3000, "last_error": "access denied", "last_error_at": null, "last_error_over": false,

@@ -9,18 +9,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::clock::wall_clock_us;
-use crate::fetch::{FetchError, Page, Polled, StartAt};
+use crate::fetch::{FetchError, Page, Polled, Polling, RecordSource, StartAt};
 use crate::shard::{HashKeyRange, SequenceNumber, Shard, ShardId, ShardLister};
 
 /// A stream of one shard at first, as the checks see it from outside.
 #[async_trait]
 pub trait StreamScene: Send + Sync {
-    /// Reads it.
+    /// Reads it, a page a call.
     fn source(&self) -> Arc<dyn Polled>;
+    /// Reads it shard by shard: by polling, unless it is said otherwise. Another one each time, which no other reader can
+    /// drive away.
+    fn records(&self) -> Arc<dyn RecordSource> {
+        Arc::new(Polling::new(self.source(), Duration::from_secs(1)))
+    }
     /// Lists it.
     fn lister(&self) -> Arc<dyn ShardLister>;
     /// Puts a record with the number as its data into the only open shard, or into any.
     fn put(&self, number: usize) -> SequenceNumber;
+    /// Puts a record of so many bytes into the only open shard.
+    fn put_large(&self, bytes: usize);
     /// Splits an open shard in the middle: its children, the lower first.
     fn split(&self, shard: &ShardId) -> [ShardId; 2];
     /// Merges two open shards that lie side by side: their child.

@@ -257,11 +257,13 @@ fn opened(
         layout: Layout { landing: format!("landing/{name}"), errors: "errors".into(), alerts: false },
     };
     let starts = Arc::new(Starts::new(Arc::<MemoryStream>::clone(&stream.stream)));
+    let source = Arc::new(Polling::new(Arc::<MemoryStream>::clone(&stream.stream), Duration::from_secs(1)));
     let setup = StreamSetup {
         address: Arc::clone(&name),
         name: name.to_string(),
         kind: SourceKind::Kinesis,
-        source: Arc::new(Polling::new(Arc::<MemoryStream>::clone(&stream.stream), Duration::from_secs(1))),
+        again: Arc::clone(&source) as _,
+        source,
         lister: Arc::<Named>::clone(stream),
         starts: Arc::<Starts>::clone(&starts),
         work: Arc::new(work),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,55 +12,77 @@ use aws_sdk_kinesis::config::{BehaviorVersion, Region};
 use aws_sdk_kinesis::{Client, Config};
 use kinetide::internals::aws::StreamAddress;
 use kinetide::internals::clock::wall_clock_us;
-use kinetide::internals::fetch::Polled;
+use kinetide::internals::fetch::fanout::FanOut;
+use kinetide::internals::fetch::fanout::kinesis::{Consumer, KinesisFanOut};
+use kinetide::internals::fetch::fanout::memory::MemoryFanOut;
+use kinetide::internals::fetch::{Polled, Polling, RecordSource, Retrieval};
 use kinetide::internals::fetch::kinesis::KinesisSource;
 use kinetide::internals::fetch::memory::{Faults, MemoryStream};
 use kinetide::internals::local::kinesis::{Fault, FaultKind, KinesisSettings};
 use kinetide::internals::local::{LocalAws, LocalSettings};
 use kinetide::internals::shard::kinesis::KinesisShardLister;
 use kinetide::internals::shard::{SequenceNumber, ShardId, ShardLister};
-use kinetide::testing::{StreamScene, an_expired_iterator_says_so, stream_conforms};
+use kinetide::testing::{StreamScene, an_expired_iterator_says_so, reader_conforms, stream_conforms};
 
-struct InMemory(Arc<MemoryStream>);
+struct InMemory {
+    stream: Arc<MemoryStream>,
+    retrieval: Retrieval,
+}
 
 #[async_trait]
 impl StreamScene for InMemory {
     fn source(&self) -> Arc<dyn Polled> {
-        Arc::clone(&self.0) as Arc<dyn Polled>
+        Arc::clone(&self.stream) as Arc<dyn Polled>
+    }
+
+    fn records(&self) -> Arc<dyn RecordSource> {
+        let polling = Arc::new(Polling::new(self.source(), Duration::from_secs(1)));
+        match self.retrieval {
+            Retrieval::Polling => polling,
+            Retrieval::FanOut => {
+                let stream = Arc::clone(&self.stream);
+                let fan_out = MemoryFanOut::new(stream, Arc::default(), Duration::from_millis(100));
+                Arc::new(FanOut::new(Arc::new(fan_out), polling))
+            }
+        }
     }
 
     fn lister(&self) -> Arc<dyn ShardLister> {
-        Arc::clone(&self.0) as Arc<dyn ShardLister>
+        Arc::clone(&self.stream) as Arc<dyn ShardLister>
+    }
+
+    fn put_large(&self, bytes: usize) {
+        self.stream.put(0, "key", vec![b'x'; bytes]).unwrap();
     }
 
     fn put(&self, number: usize) -> SequenceNumber {
-        self.0.put(0, "key", number.to_string()).unwrap().1
+        self.stream.put(0, "key", number.to_string()).unwrap().1
     }
 
     fn split(&self, shard: &ShardId) -> [ShardId; 2] {
-        self.0.split(shard)
+        self.stream.split(shard)
     }
 
     fn merge(&self, lower: &ShardId, upper: &ShardId) -> ShardId {
-        self.0.merge(lower, upper)
+        self.stream.merge(lower, upper)
     }
 
     async fn trim(&self) {
-        for (shard, sequence, _) in self.0.records() {
-            self.0.trim(&shard, &sequence);
+        for (shard, sequence, _) in self.stream.records() {
+            self.stream.trim(&shard, &sequence);
         }
     }
 
     fn only_empty_pages(&self, on: bool) {
-        self.0.set_faults(1, Faults { empty: f64::from(u8::from(on)), ..Faults::default() });
+        self.stream.set_faults(1, Faults { empty: f64::from(u8::from(on)), ..Faults::default() });
     }
 
     fn throttle(&self, on: bool) {
-        self.0.set_faults(1, Faults { throttled: f64::from(u8::from(on)), ..Faults::default() });
+        self.stream.set_faults(1, Faults { throttled: f64::from(u8::from(on)), ..Faults::default() });
     }
 
     async fn expire_iterators(&self) {
-        self.0.expire_iterators();
+        self.stream.expire_iterators();
     }
 }
 
@@ -71,6 +94,8 @@ struct OverKinesis {
     client: Client,
     stream: &'static str,
     address: StreamAddress,
+    retrieval: Retrieval,
+    consumers: AtomicUsize,
 }
 
 impl OverKinesis {
@@ -92,7 +117,12 @@ impl OverKinesis {
         let stream = "conforms";
         aws.kinesis().create_stream(stream, 1).unwrap();
         let address = StreamAddress::named(stream);
-        Self { client: Client::from_conf(config.build()), aws, stream, address }
+        let (retrieval, consumers) = (Retrieval::Polling, AtomicUsize::new(0));
+        Self { client: Client::from_conf(config.build()), aws, stream, address, retrieval, consumers }
+    }
+
+    async fn by_fan_out() -> Self {
+        Self { retrieval: Retrieval::FanOut, ..Self::start(Duration::from_secs(300)).await }
     }
 
     fn fault(&self, kind: FaultKind, on: bool) {
@@ -107,12 +137,29 @@ impl StreamScene for OverKinesis {
         Arc::new(KinesisSource::new(self.client.clone(), self.address.clone()))
     }
 
+    fn records(&self) -> Arc<dyn RecordSource> {
+        let polling = Arc::new(Polling::new(self.source(), Duration::from_secs(1)));
+        match self.retrieval {
+            Retrieval::Polling => polling,
+            Retrieval::FanOut => {
+                let name = format!("consumer-{}", self.consumers.fetch_add(1, Ordering::Relaxed));
+                let consumer = Consumer::new(self.client.clone(), self.address.clone(), name);
+                let fan_out = KinesisFanOut::new(self.client.clone(), Arc::new(consumer));
+                Arc::new(FanOut::new(Arc::new(fan_out), polling))
+            }
+        }
+    }
+
     fn lister(&self) -> Arc<dyn ShardLister> {
         Arc::new(KinesisShardLister::new(self.client.clone(), self.address.clone()))
     }
 
     fn put(&self, number: usize) -> SequenceNumber {
         self.aws.kinesis().put(self.stream, "key", number.to_string().as_bytes()).unwrap()
+    }
+
+    fn put_large(&self, bytes: usize) {
+        self.aws.kinesis().put(self.stream, "key", &vec![b'x'; bytes]).unwrap();
     }
 
     fn split(&self, shard: &ShardId) -> [ShardId; 2] {
@@ -142,19 +189,32 @@ impl StreamScene for OverKinesis {
     }
 }
 
-fn in_memory() -> InMemory {
-    InMemory(Arc::new(MemoryStream::new(1, 100, |_| wall_clock_us())))
+fn in_memory(retrieval: Retrieval) -> InMemory {
+    InMemory { stream: Arc::new(MemoryStream::new(1, 100, |_| wall_clock_us())), retrieval }
 }
 
 #[tokio::test]
 async fn the_twin_in_memory_conforms() {
-    stream_conforms(async || in_memory()).await;
-    an_expired_iterator_says_so(&in_memory()).await;
+    let new = async || in_memory(Retrieval::Polling);
+    stream_conforms(new).await;
+    reader_conforms(new).await;
+    an_expired_iterator_says_so(&new().await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn fan_out_of_the_twin_conforms() {
+    reader_conforms(async || in_memory(Retrieval::FanOut)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fan_out_of_kinesis_conforms() {
+    reader_conforms(OverKinesis::by_fan_out).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kinesis_conforms() {
     stream_conforms(async || OverKinesis::start(Duration::from_secs(300)).await).await;
+    reader_conforms(async || OverKinesis::start(Duration::from_secs(300)).await).await;
     an_expired_iterator_says_so(&OverKinesis::start(SHORT_LIFE).await).await;
 }
 

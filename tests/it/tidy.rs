@@ -92,7 +92,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     // The checks for people who write a source or a sink.
-    ("testing", &["clock", "deliver", "fetch", "shard"]),
+    ("testing", &["clock", "deliver", "fetch", "shard", "telemetry"]),
     (
         "demo",
         &[
@@ -154,9 +154,12 @@ const PURE: &[&str] = &[
     "src/deliver/calls.rs",
     "src/drawing.rs",
     "src/fetch/body.rs",
+    "src/fetch/fanout/kinesis/frames.rs",
+    "src/fetch/fanout/pace.rs",
     "src/fetch/pacing.rs",
     "src/fetch/page.rs",
     "src/fetch/search.rs",
+    "src/fetch/started.rs",
     "src/figures.rs",
     "src/insights/charts.rs",
     "src/insights/decimal.rs",

@@ -42,7 +42,16 @@ pub(super) enum From {
 
 /// All of them, in the order of the help page. `region`: as the clients of AWS found it.
 pub(super) fn effective(given: &[Given], config: &Config, region: Option<String>) -> Vec<Setting> {
-    let of_streams = ["stream", "stream-role", "transform", "landing", "errors", "initial-position"];
+    let of_streams = [
+        "stream",
+        "stream-role",
+        "transform",
+        "landing",
+        "errors",
+        "initial-position",
+        "retrieval",
+        "consumer-name",
+    ];
     let file = config.streams.file.as_ref().map(|file| file.display().to_string());
     let mut all = Vec::new();
     for given in given.iter().filter(|given| !OWN.contains(&given.flag.as_str())) {
@@ -80,6 +89,7 @@ fn one(given: &Given, config: &Config, region: Option<&str>) -> Setting {
 fn derived(flag: &str, config: &Config, region: Option<&str>) -> Option<String> {
     Some(match flag {
         "application" => config.application.clone(),
+        "consumer-name" => config.application.clone(),
         "cloudwatch-namespace" => config.cloudwatch.as_ref().map(|_| config.application.clone())?,
         "landing" => {
             let landings = config.streams.streams.iter().filter_map(StreamConfig::landing);

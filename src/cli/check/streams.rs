@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 
-use aws_sdk_kinesis::types::StreamDescriptionSummary;
+use aws_sdk_kinesis::error::ProvideErrorMetadata;
+use aws_sdk_kinesis::types::{ShardIteratorType, StartingPosition, StreamDescriptionSummary};
 use serde_json::json;
 
 use super::look::{bounded, credentials, endpoint};
 use super::report::Item;
-use crate::aws::{Ear, Heard, stream_config};
+use crate::aws::{Ear, Heard, explain, stream_config};
 use crate::cause::chain;
-use crate::config::{Config, StreamConfig};
+use crate::config::{Config, RetrievalSetting, StreamConfig};
+use crate::fetch::fanout::kinesis::PLACES;
 use crate::fetch::kinesis::KinesisSource;
 use crate::fetch::{FetchError, Polled, StartAt, Starts};
 use crate::lease::StreamLeases;
 use crate::preflight::{check_stream, oddity, retention_hours};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shard::{Shard, ShardLister};
+
+/// Streams number their shards from 0.
+const NO_SHARD: &str = "shardId-999999999999";
 
 /// What was found of a stream.
 pub(super) struct Looked {
@@ -33,9 +38,12 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
     if stream.role.is_some() {
         items.push(credentials(&about, &sdk, stream.role.as_ref()).await);
     }
-    let rest = ["endpoint", "stream", "shards", "reading"];
+    let mut rest = vec!["endpoint", "stream", "shards", "reading"];
+    if stream.retrieval.by != RetrievalSetting::Polling {
+        rest.push("fan-out");
+    }
     if items.iter().any(|role| !role.is_ok()) {
-        items.extend(rest.map(|item| Item::not_looked_at(&about, item, "the role cannot be assumed")));
+        items.extend(rest.iter().map(|item| Item::not_looked_at(&about, *item, "the role cannot be assumed")));
         return Looked { items, heard: Heard::default(), leases: None };
     }
     let ear = Ear::default();
@@ -57,7 +65,7 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
     }
     // Each needs a permission of its own, so that each is tried, whatever became of the other.
     let lister = Arc::new(KinesisShardLister::new(client.clone(), stream.address.clone()));
-    let source = Arc::new(KinesisSource::new(client, stream.address.clone()));
+    let source = Arc::new(KinesisSource::new(client.clone(), stream.address.clone()));
     let listed = match bounded(lister.list()).await {
         Ok(listed) => listed.map_err(|error| chain(&error)),
         Err(late) => Err(late),
@@ -71,6 +79,9 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
             items.push(Item::failed(&about, "shards", problem));
             items.push(Item::not_looked_at(&about, "reading", "the shards are not known"));
         }
+    }
+    if stream.retrieval.by != RetrievalSetting::Polling {
+        items.push(fan_out(&about, &client, config, stream, found.as_ref().ok()).await);
     }
     let leases = found.is_ok().then(|| StreamLeases {
         name: stream.address.to_string().into(),
@@ -151,6 +162,58 @@ async fn read(about: &str, source: &KinesisSource, shards: &[Shard]) -> Item {
         Ok(Err(error)) => Item::failed(about, ITEM, format!("{id}: {}", chain(&error))),
         Err(late) => Item::failed(about, ITEM, late),
     }
+}
+
+/// Whether the consumer is there, and whether it may be subscribed as. Nothing is registered, and no shard is taken: it
+/// asks for one that there is not, which only who may subscribe is told.
+async fn fan_out(
+    about: &str,
+    client: &aws_sdk_kinesis::Client,
+    config: &Config,
+    stream: &StreamConfig,
+    found: Option<&StreamDescriptionSummary>,
+) -> Item {
+    const ITEM: &str = "fan-out";
+    let name = stream.retrieval.consumer_of(&config.application);
+    // Where it cannot be, auto polls.
+    let problem = |text: String| match stream.retrieval.by {
+        RetrievalSetting::Auto => Item::warning(about, ITEM, format!("{text}; until then the stream is polled")),
+        _ => Item::failed(about, ITEM, text),
+    };
+    let Some(arn) = found.map(|summary| summary.stream_arn()) else {
+        return Item::not_looked_at(about, ITEM, "the stream's ARN is not known");
+    };
+    let describe = client.describe_stream_consumer().stream_arn(arn).consumer_name(name).send();
+    let consumer = match bounded(describe).await {
+        Ok(Ok(answer)) => answer.consumer_description,
+        Ok(Err(error)) if error.code() == Some("ResourceNotFoundException") => {
+            let text = format!(
+                "consumer {name} is not registered yet: the first worker does it, which needs \
+                 kinesis:RegisterStreamConsumer and a free place; {PLACES}"
+            );
+            return Item::warning(about, ITEM, text);
+        }
+        Ok(Err(error)) => return problem(format!("consumer {name}: {}", explain(&error))),
+        Err(late) => return problem(late),
+    };
+    let Some(consumer) = consumer else { return problem(format!("consumer {name}: no description")) };
+    let start = StartingPosition::builder().r#type(ShardIteratorType::Latest).build();
+    let subscribe = client
+        .subscribe_to_shard()
+        .dry_run(true)
+        .consumer_arn(&consumer.consumer_arn)
+        .shard_id(NO_SHARD)
+        .starting_position(start.expect("its type is set"));
+    let status = consumer.consumer_status.as_str();
+    match bounded(subscribe.send()).await {
+        Ok(Err(error)) if matches!(error.code(), Some("DryRunOperationException" | "ResourceNotFoundException")) => {
+            Item::ok(about, ITEM, format!("consumer {name} is {status}, and may be subscribed as"))
+        }
+        Ok(Ok(_)) => Item::ok(about, ITEM, format!("consumer {name} is {status}, and may be subscribed as")),
+        Ok(Err(error)) => problem(format!("consumer {name} is {status}: {}", explain(&error))),
+        Err(late) => problem(late),
+    }
+    .with(json!({ "consumer": name, "arn": consumer.consumer_arn, "status": status }))
 }
 
 #[cfg(test)]

@@ -29,14 +29,14 @@ const RENEWALS_MAX: u32 = 10;
 const ANSWER_MAX: u64 = 1_000;
 
 #[derive(Debug, Args)]
-pub(super) struct Confirm {
+pub(in crate::cli) struct Confirm {
     /// Show what would be written; write nothing.
     #[arg(long)]
-    pub(super) dry_run: bool,
+    pub(in crate::cli) dry_run: bool,
 
     /// Write without asking.
     #[arg(long, conflicts_with = "dry_run")]
-    pub(super) yes: bool,
+    pub(in crate::cli) yes: bool,
 }
 
 /// Flags of `kinetide leases release`.
@@ -161,7 +161,7 @@ impl Change {
 }
 
 /// Why nobody could confirm this change, before anything is looked at.
-pub(super) fn unconfirmed(Confirm { dry_run, yes }: &Confirm) -> Option<&'static str> {
+pub(in crate::cli) fn unconfirmed(Confirm { dry_run, yes }: &Confirm) -> Option<&'static str> {
     let asks = !dry_run && !yes;
     (asks && !io::stdin().is_terminal()).then_some(
         "stdin is not a terminal, so nobody can confirm: give --yes to write, or --dry-run to look",
@@ -457,7 +457,7 @@ fn show(fleet: &Fleet, change: &Change, planned: &[Planned]) -> anyhow::Result<(
     Ok(())
 }
 
-pub(super) fn asked() -> io::Result<bool> {
+pub(in crate::cli) fn asked() -> io::Result<bool> {
     ask("Write this? [y/N] ");
     let mut answer = String::new();
     io::stdin().lock().take(ANSWER_MAX).read_line(&mut answer)?;

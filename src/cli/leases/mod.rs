@@ -20,6 +20,7 @@ use clap::{Args, Subcommand};
 use rustix::termios::tcgetwinsize;
 use tokio::time::{sleep, timeout};
 
+pub(super) use self::act::{Confirm, asked, unconfirmed};
 pub(super) use self::readers::Readers;
 use self::table::Screen;
 pub(super) use self::table::wrapped;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::act::none_active;
 use super::{Fleet, Progress, lag};
 use crate::clock::wall_clock_s;
 use crate::lease::WorkerId;
@@ -27,6 +28,19 @@ pub(in crate::cli) struct Reading {
 }
 
 impl Fleet {
+    /// Whether no worker is active.
+    ///
+    /// # Errors
+    /// Which are, or why that is not known.
+    pub(in crate::cli) async fn none_active(&self) -> anyhow::Result<()> {
+        let mut observer = self.observer(false);
+        let mut progress = Progress::default();
+        let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
+        progress.done();
+        watched.map_err(|error| self.table_trouble(error))?;
+        none_active(&observer)
+    }
+
     /// Looks at the readers of the first stream, and asks the stream how far they are.
     ///
     /// # Errors

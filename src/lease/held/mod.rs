@@ -252,6 +252,26 @@ impl HeldLease {
         }
     }
 
+    /// Returns when a write is done that was sent after this call: nobody had taken the lease until then. Never where it is
+    /// lost.
+    pub async fn renewed_from_now(&self) {
+        let now = Instant::now();
+        loop {
+            let renewed = self.renewed.notified();
+            if self.lost.is_cancelled() {
+                return std::future::pending().await;
+            }
+            if self.last_write() >= now {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = self.lost.cancelled() => {}
+                () = renewed => {}
+            }
+        }
+    }
+
     /// Applies `write` to the row, on the condition that nobody else wrote since. Answers the row as written.
     ///
     /// May be dropped at any point; what was on the way then is sorted out by the next write. A successful

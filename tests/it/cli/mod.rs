@@ -7,6 +7,7 @@ mod cloudwatch;
 mod dead_letters;
 mod demo;
 mod endpoints;
+mod fan_out;
 mod faults;
 mod firehose;
 mod insights;

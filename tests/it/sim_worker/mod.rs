@@ -9,6 +9,7 @@
 mod alerts;
 mod cases;
 mod copies;
+mod fan_out;
 mod log;
 mod proof;
 mod quiet;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use kinetide::internals::checkpoint::PendingFormat;
 use kinetide::internals::deliver::memory;
-use kinetide::internals::fetch;
+use kinetide::internals::fetch::{self, Retrieval};
 use kinetide::internals::lease::memory as lease_memory;
 use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite};
 use kinetide::internals::shard::{Checkpoint, Position};
@@ -46,6 +47,8 @@ const PENDING_FORMATS: [Option<PendingFormat>; 4] =
     [None, None, Some(PendingFormat::One), Some(PendingFormat::Two)];
 const DAY: Duration = Duration::from_secs(86_400);
 const SEEDS: u64 = 3;
+/// From this seed on workers read by enhanced fan-out.
+const FAN_OUT_SEEDS: u64 = 1_000_000;
 /// What the stream was written to before the workers start.
 const BEFORE_US: i64 = 1_200_000_000;
 /// Lines of the event log that are shown when a run fails.
@@ -62,6 +65,8 @@ struct Storm {
     version: usize,
     wanted: usize,
     stream_calms: Option<Instant>,
+    /// When subscriptions work again.
+    seats_calm: Option<Instant>,
 }
 
 fn secs(range: std::ops::Range<u64>, rng: &mut impl Rng) -> Duration {
@@ -79,6 +84,7 @@ impl Storm {
             byte_budget: if rng.random() { 4 << 20 } else { 64 << 20 },
             batch_age_max: secs(20..400, &mut rng),
             pending_format: *PENDING_FORMATS.choose(&mut rng).unwrap(),
+            retrieval: if seed < FAN_OUT_SEEDS { Retrieval::Polling } else { Retrieval::FanOut },
             initial: match seed % 3 {
                 0 => Initial::TrimHorizon,
                 1 => Initial::Latest,
@@ -89,7 +95,7 @@ impl Storm {
         let world = World::new(seed, rng.random_range(1..5), rng.random_range(3..40), settings);
         let version = rng.random_range(0..all_transforms().len());
         let wanted = rng.random_range(1..=WORKERS.1);
-        Self { rng, world, produced: BTreeMap::new(), version, wanted, stream_calms: None }
+        Self { rng, world, produced: BTreeMap::new(), version, wanted, stream_calms: None, seats_calm: None }
     }
 
     /// What was there before the application, and its first minutes: at LATEST it begins when all shards have leases, and
@@ -136,6 +142,9 @@ impl Storm {
             if self.stream_calms.is_some_and(|at| Instant::now() >= at) {
                 self.stream_calms = None;
                 self.rough_stream(0.03);
+            }
+            if self.seats_calm.is_some_and(|at| Instant::now() >= at) {
+                self.calm_seats();
             }
             if self.rng.random_bool(0.06) {
                 self.mishap().await;
@@ -231,6 +240,7 @@ impl Storm {
                 self.rough_stream(0.5);
                 self.stream_calms = Some(Instant::now() + secs(30..300, &mut self.rng));
             }
+            8 if self.world.settings.retrieval == Retrieval::FanOut => self.trouble_with_seats().await,
             8 => {
                 self.world.note("iterators expire");
                 self.world.stream.expire_iterators();
@@ -250,6 +260,41 @@ impl Storm {
                 }
             }
         }
+    }
+
+    /// What may happen to subscriptions.
+    async fn trouble_with_seats(&mut self) {
+        let seats = Arc::clone(&self.world.outside.seats);
+        let calm = Instant::now() + secs(30..600, &mut self.rng);
+        match self.rng.random_range(0..4) {
+            0 => {
+                self.world.note("all subscriptions end");
+                seats.end_all();
+            }
+            1 => {
+                let shards = self.world.shards().await;
+                let shard = shards.choose(&mut self.rng).unwrap().id.clone();
+                self.world.note(format_args!("somebody else subscribes to {shard}"));
+                seats.take_over(&shard);
+            }
+            2 => {
+                self.world.note("subscriptions fall silent");
+                seats.set_mute(true);
+                self.seats_calm = Some(calm);
+            }
+            _ => {
+                self.world.note("the consumer is deregistered, and none can be registered");
+                seats.set_no_consumer(Some("no place is left"));
+                seats.end_all();
+                self.seats_calm = Some(calm);
+            }
+        }
+    }
+
+    fn calm_seats(&mut self) {
+        self.seats_calm = None;
+        self.world.outside.seats.set_mute(false);
+        self.world.outside.seats.set_no_consumer(None);
     }
 
     fn stop(&mut self, one: usize) {
@@ -372,6 +417,7 @@ impl Storm {
         self.world.outside.table.set_faults(None);
         self.world.outside.sink.set_faults(0, memory::Faults::default());
         self.world.stream.set_faults(0, fetch::memory::Faults::default());
+        self.calm_seats();
         self.start_worker();
         // The longest freeze and outage.
         self.world.run(Duration::from_secs(300)).await;
@@ -425,12 +471,12 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// Runs seeds on all processors, until one fails.
-fn run_seeds(seeds: &[u64]) {
+fn run_seeds(seeds: &[u64], time: Duration) {
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(seeds.len());
     let work = || {
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let run = catch_unwind(|| run_seed(*seed, DAY));
+            let run = catch_unwind(|| run_seed(*seed, time));
             if let Err(panic) = run {
                 next.store(seeds.len(), Ordering::Relaxed);
                 resume_unwind(panic);
@@ -443,9 +489,16 @@ fn run_seeds(seeds: &[u64]) {
 #[test]
 fn every_record_lands_once_whatever_happens() {
     match variable("KINETIDE_SIM_SEED") {
-        Some(seed) => run_seeds(&[seed]),
-        None => run_seeds(&(0..variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS)).collect::<Vec<_>>()),
+        Some(seed) => run_seeds(&[seed], DAY),
+        None => run_seeds(&(0..variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS)).collect::<Vec<_>>(), DAY),
     }
+}
+
+/// With subscriptions a day has many more events: a part of one is enough for each seed.
+#[test]
+fn every_record_lands_once_by_fan_out_too() {
+    let seeds = variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS);
+    run_seeds(&(FAN_OUT_SEEDS..FAN_OUT_SEEDS + seeds).collect::<Vec<_>>(), DAY / 4);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kinetide::internals::deliver::memory::MemorySink;
 use kinetide::internals::deliver::{Created, MayCreate, Sink, SinkError};
+use kinetide::internals::fetch::fanout::memory::Seats;
 use kinetide::internals::fetch::memory::MemoryStream;
 use kinetide::internals::fetch::{FetchError, Page, Polled, StartAt};
 use kinetide::internals::lease::memory::MemoryLeaseTable;
@@ -45,6 +46,8 @@ pub(super) struct Outside {
     /// Until when the stream says that it knows no shard.
     stream_forgets_until: Mutex<Option<Instant>>,
     sink_looks: AtomicU64,
+    /// Who subscribes to which shard.
+    pub(super) seats: Arc<Seats>,
     /// The next call for records panics in its caller.
     pub(super) reader_panics: AtomicBool,
     requests: Mutex<JoinSet<()>>,
@@ -68,6 +71,7 @@ impl Outside {
             sink_outage: Mutex::default(),
             stream_forgets_until: Mutex::default(),
             sink_looks: AtomicU64::new(0),
+            seats: Arc::default(),
             reader_panics: AtomicBool::new(false),
             requests: Mutex::default(),
         }

@@ -10,7 +10,9 @@ use kinetide::internals::consumer::{
     ConsumerSettings, Lake, Land, Retention, Shared, StreamSetup, StreamSetups,
 };
 use kinetide::internals::fetch::memory::MemoryStream;
-use kinetide::internals::fetch::{ByteBudget, Polling, Starts};
+use kinetide::internals::fetch::fanout::FanOut;
+use kinetide::internals::fetch::fanout::memory::MemoryFanOut;
+use kinetide::internals::fetch::{ByteBudget, Polling, RecordSource, Retrieval, Starts};
 use kinetide::internals::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::internals::lease::memory::MemoryLeaseTable;
 use kinetide::internals::lease::plan::Rules;
@@ -34,6 +36,8 @@ use super::wire::{Gate, Outside, Wire};
 pub(super) const START_US: i64 = 1_768_469_400_000_000;
 /// This, and all that follows from it, is slower than in life, so that a day has fewer events.
 pub(super) const FAILOVER: Duration = Duration::from_secs(60);
+/// How soon a subscription notices a record.
+const FAN_OUT_LOOK: Duration = Duration::from_secs(2);
 /// Timers are exact to a millisecond.
 const GRAIN: Duration = Duration::from_millis(50);
 
@@ -73,6 +77,8 @@ pub(super) struct Settings {
     pub(super) initial: Initial,
     /// Rows of high risk are copied.
     pub(super) alerts: bool,
+    /// Where it is by enhanced fan-out, shards are polled while that is not possible.
+    pub(super) retrieval: Retrieval,
 }
 
 impl Default for Settings {
@@ -87,6 +93,7 @@ impl Default for Settings {
             pending_format: None,
             initial: Initial::TrimHorizon,
             alerts: false,
+            retrieval: Retrieval::Polling,
         }
     }
 }
@@ -256,11 +263,22 @@ impl World {
                 alerts: self.settings.alerts,
             },
         };
+        let polling: Arc<dyn RecordSource> =
+            Arc::new(Polling::new(Arc::<Wire>::clone(&wire), Duration::from_secs(20)));
+        let source = match self.settings.retrieval {
+            Retrieval::Polling => Arc::clone(&polling),
+            Retrieval::FanOut => {
+                let (wire, seats) = (Arc::clone(&wire), Arc::clone(&self.outside.seats));
+                let fan_out = Arc::new(MemoryFanOut::new(wire, seats, FAN_OUT_LOOK));
+                Arc::new(FanOut::or_polling(fan_out, Arc::clone(&polling), "trades")) as _
+            }
+        };
         let setup = StreamSetup {
             address: "trades".into(),
             name: "trades".into(),
             kind: SourceKind::Kinesis,
-            source: Arc::new(Polling::new(Arc::<Wire>::clone(&wire), Duration::from_secs(20))),
+            source,
+            again: polling,
             lister: wire,
             starts,
             work: Arc::new(work),

@@ -1,0 +1,224 @@
+//! The consumer under whose name the shards of a stream are subscribed to: found or registered, and waited for.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::timeout::TimeoutConfig;
+use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_kinesis::types::ConsumerStatus;
+use tokio::time::{Instant, sleep};
+
+use crate::aws::{OfStream, StreamAddress, explain};
+use crate::fetch::source::FetchError;
+
+/// A consumer becomes ACTIVE, or is gone, within some seconds: looks, and the time between two of them (as KCL does).
+const LOOKS: u32 = 10;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What was refused is asked for again after this time, by one shard for all.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// Of one call, tries of the SDK included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Consumers that a stream takes.
+pub const PLACES: &str = "a stream takes 20 consumers (50 with On-demand Advantage), and the queues registered on it \
+     take the same places";
+
+/// One consumer of one stream, shared by all shards that are read.
+#[derive(Debug)]
+pub struct Consumer {
+    client: Client,
+    stream: StreamAddress,
+    name: String,
+    known: Mutex<Known>,
+    /// One looks for all.
+    looking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    arn: Option<Arc<str>>,
+    /// Why there is none, and until when that is believed.
+    refused: Option<(String, Instant)>,
+}
+
+/// What one look found.
+enum Look {
+    Active(Arc<str>),
+    /// Not yet, or not any more.
+    Wait(ConsumerStatus),
+    Missing,
+}
+
+impl Consumer {
+    /// The consumer of this name. Nothing is asked yet.
+    pub fn new(client: Client, stream: StreamAddress, name: impl Into<String>) -> Self {
+        let (known, looking) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { client, stream, name: name.into(), known, looking }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its ARN, once it is there and ACTIVE: it is registered where it is missing.
+    ///
+    /// # Errors
+    /// [`FetchError::NoFanOut`] where it cannot be had: that is believed for a minute, so that it may be asked often.
+    pub async fn ready(&self) -> Result<Arc<str>, FetchError> {
+        if let Some(known) = self.answer() {
+            return known;
+        }
+        let _looking = self.looking.lock().await;
+        if let Some(known) = self.answer() {
+            return known;
+        }
+        let found = self.have().await;
+        let mut known = self.known();
+        match &found {
+            Ok(arn) => *known = Known { arn: Some(Arc::clone(arn)), refused: None },
+            Err(FetchError::NoFanOut(reason)) => {
+                known.refused = Some((reason.clone(), Instant::now() + REFUSED_FOR));
+            }
+            Err(_) => {}
+        }
+        found
+    }
+
+    /// Why the stream says "not found" to a subscription as the consumer with this ARN: somebody has deregistered the
+    /// consumer, or it is the shard.
+    pub(super) async fn what_is_gone(&self, arn: &Arc<str>) -> FetchError {
+        let call = self.client.describe_stream_consumer().consumer_arn(&**arn);
+        match call.customize().config_override(bounded()).send().await {
+            Err(error) if error.code() == Some("ResourceNotFoundException") => {}
+            Ok(answer) => {
+                let status = answer.consumer_description.map(|consumer| consumer.consumer_status);
+                if status != Some(ConsumerStatus::Deleting) {
+                    return FetchError::NotFound;
+                }
+            }
+            Err(error) => return FetchError::Unavailable(explain(&error).into()),
+        }
+        let mut known = self.known();
+        // Another shard may have found the next one already.
+        if known.arn.as_ref() == Some(arn) {
+            tracing::warn!(consumer = self.name, stream = %self.stream, "somebody has deregistered the fan-out consumer");
+            known.arn = None;
+        }
+        FetchError::Unavailable(format!("the fan-out consumer {} was deregistered", self.name).into())
+    }
+
+    fn answer(&self) -> Option<Result<Arc<str>, FetchError>> {
+        let known = self.known();
+        if let Some(arn) = &known.arn {
+            return Some(Ok(Arc::clone(arn)));
+        }
+        let (reason, until) = known.refused.as_ref()?;
+        (Instant::now() < *until).then(|| Err(FetchError::NoFanOut(reason.clone())))
+    }
+
+    async fn have(&self) -> Result<Arc<str>, FetchError> {
+        let stream_arn = self.stream_arn().await?;
+        let mut last = ConsumerStatus::Creating;
+        for look in 0..LOOKS {
+            if look > 0 {
+                sleep(LOOK_EVERY).await;
+            }
+            match self.look(&stream_arn).await? {
+                Look::Active(arn) => return Ok(arn),
+                Look::Wait(status) => last = status,
+                Look::Missing => self.register(&stream_arn).await?,
+            }
+        }
+        Err(FetchError::Unavailable(format!("the fan-out consumer {} is still {last}", self.name).into()))
+    }
+
+    async fn stream_arn(&self) -> Result<String, FetchError> {
+        if let Some(arn) = self.stream.arn() {
+            return Ok(arn.to_string());
+        }
+        let call = self.client.describe_stream_summary().of(&self.stream);
+        let answer = call.customize().config_override(bounded()).send().await;
+        let summary = answer.map_err(|error| self.trouble_of_stream(&error))?.stream_description_summary;
+        summary.map(|summary| summary.stream_arn).ok_or_else(|| FetchError::Unavailable("no stream ARN".into()))
+    }
+
+    async fn look(&self, stream_arn: &str) -> Result<Look, FetchError> {
+        let call = self.client.describe_stream_consumer().stream_arn(stream_arn).consumer_name(&self.name);
+        match call.customize().config_override(bounded()).send().await {
+            Ok(answer) => {
+                let consumer = answer.consumer_description;
+                let consumer =
+                    consumer.ok_or_else(|| FetchError::Unavailable("no description of the consumer".into()))?;
+                Ok(match consumer.consumer_status {
+                    ConsumerStatus::Active => Look::Active(consumer.consumer_arn.into()),
+                    status => Look::Wait(status),
+                })
+            }
+            Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(Look::Missing),
+            Err(error) => Err(self.trouble(&error)),
+        }
+    }
+
+    async fn register(&self, stream_arn: &str) -> Result<(), FetchError> {
+        let call = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(&self.name);
+        match call.customize().config_override(bounded()).send().await {
+            Ok(_) => {
+                tracing::info!(consumer = self.name, stream = %self.stream, "fan-out consumer registered");
+                Ok(())
+            }
+            // Another worker was faster.
+            Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
+            Err(error) if error.code() == Some("LimitExceededException") => Err(FetchError::NoFanOut(format!(
+                "consumer {} cannot be registered: {}; {PLACES}: look with `kinetide consumers list --stream {}`, \
+                 deregister one that nobody uses, or use --retrieval polling",
+                self.name,
+                explain(&error),
+                self.stream,
+            ))),
+            Err(error) => Err(self.trouble_of_stream(&error)),
+        }
+    }
+
+    /// As [`Consumer::trouble`], of a call that knows the stream only.
+    fn trouble_of_stream<E>(
+        &self,
+        error: &SdkError<E, aws_sdk_kinesis::config::http::HttpResponse>,
+    ) -> FetchError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        match error.code() {
+            Some("ResourceNotFoundException") => FetchError::NotFound,
+            _ => self.trouble(error),
+        }
+    }
+
+    /// What a failed call means: an answer of the service that will be the same next time, or not.
+    fn trouble<E>(&self, error: &SdkError<E, aws_sdk_kinesis::config::http::HttpResponse>) -> FetchError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        let said = explain(error);
+        match error.code() {
+            Some("LimitExceededException" | "ThrottlingException" | "ProvisionedThroughputExceededException") => {
+                FetchError::Throttled
+            }
+            Some("InternalFailure" | "InternalFailureException" | "ServiceUnavailable") | None => {
+                FetchError::Unavailable(said.into())
+            }
+            // Refused, or an operation that the server does not have.
+            Some(_) => FetchError::NoFanOut(format!("consumer {}: {said}", self.name)),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+fn bounded() -> aws_sdk_kinesis::config::Builder {
+    let timeout = TimeoutConfig::builder().operation_timeout(CALL_TIMEOUT).build();
+    aws_sdk_kinesis::config::Builder::new().timeout_config(timeout)
+}
