@@ -25,7 +25,7 @@ use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink, S3Settings};
 use crate::lease::{NotOurs, RETENTION_HOURS_MIN, TableError};
 
 /// Each thing that the service needs must answer within this time at the start.
-const START_TIMEOUT: Duration = Duration::from_secs(8);
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(8);
 /// Why the service could not start.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {problem}")]
@@ -253,7 +253,7 @@ pub(crate) async fn check_firehose(
     }
 }
 
-fn out_of_reach(service: &str) -> String {
+pub(crate) fn out_of_reach(service: &str) -> String {
     format!(
         "{service} did not respond within {} s; check the endpoint, the network and the region",
         START_TIMEOUT.as_secs()

@@ -159,6 +159,7 @@ SERVICE = {
     "plain": NETWORK
     | {
         "StreamName": "trades", "LandingBucket": "my-lake", "Image": "registry.example/kinetide:1", "OwnMetrics": "no",
+        "Retrieval": "fan-out",
     },  # fmt: skip
     "whole": NETWORK
     | {

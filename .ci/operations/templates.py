@@ -24,6 +24,7 @@ RUNBOOKS = "https://github.com/kinetide/kinetide/blob/main/"
 # Metrics of AWS that alarms may use, with their dimensions.
 AWS_METRICS = {
     ("AWS/Kinesis", "GetRecords.IteratorAgeMilliseconds"): {"StreamName"},
+    ("AWS/Kinesis", "SubscribeToShardEvent.MillisBehindLatest"): {"StreamName", "ConsumerName"},
     ("AWS/Kinesis", "ReadProvisionedThroughputExceeded"): {"StreamName"},
     ("AWS/Kinesis", "WriteProvisionedThroughputExceeded"): {"StreamName"},
     ("AWS/Kinesis", "IncomingRecords"): {"StreamName"},

@@ -12,6 +12,7 @@ use crate::config::local_folder;
 use crate::demo::{DemoPlan, play};
 use crate::shutdown;
 use crate::terminal::print;
+use crate::trial::scene::TrialSource;
 
 /// Flags of `kinetide demo`.
 #[derive(Debug, Args)]
@@ -25,12 +26,17 @@ use crate::terminal::print;
     kinetide demo\n  \
     kinetide demo --records 200000 --workers 3 --shards 4 --kill --reshard\n  \
     kinetide demo --streams 2 --kill --reshard\n  \
+    kinetide demo --source fan-out --kill --reshard\n  \
     kinetide demo --trades trades/*.csv.gz --json"
 )]
 pub struct DemoArgs {
     /// Streams of the application, 1 to 8. Each has its own table, and --shards, --records and --rate are those of each.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     streams: u8,
+
+    /// Where workers read from: kinesis (by polling), or fan-out (Kinesis by enhanced fan-out).
+    #[arg(long, value_name = "SOURCE", value_enum, default_value_t = TrialSource::Kinesis, hide_possible_values = true)]
+    source: TrialSource,
 
     /// Changes to write to the table [default: 100000, or all trades in the files].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
@@ -92,6 +98,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-demo-{}", std::process::id())));
     let plan = DemoPlan {
         streams: args.streams.into(),
+        source: args.source,
         records: args.records.or(args.trades.is_empty().then_some(100_000)),
         rate: args.rate,
         shards: args.shards,

@@ -15,6 +15,7 @@ use crate::deliver::LakeUrl;
 use crate::loadtest::{self, Choice, LoadPlan, report};
 use crate::shutdown;
 use crate::terminal::{print, say_error};
+use crate::trial::scene::TrialSource;
 use crate::trial::workers::WorkerEndpoints;
 
 const SERVERS: &str = "Your own servers";
@@ -37,6 +38,7 @@ const SERVERS: &str = "Your own servers";
     kinetide loadtest --rate 5000 --duration 10m --chaos all --report report.html\n  \
     kinetide loadtest --initial-position latest --chaos all --seed 5\n  \
     kinetide loadtest --streams 2 --rate 2000 --chaos all\n  \
+    kinetide loadtest --source fan-out --chaos all\n  \
     kinetide loadtest --alerts --chaos all\n  \
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
 )]
@@ -44,6 +46,10 @@ pub struct LoadtestArgs {
     /// Streams of the application, 1 to 8. --shards, --rate, --ramp and --records are those of each.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     streams: u8,
+
+    /// Where workers read from: kinesis (by polling), or fan-out (Kinesis by enhanced fan-out).
+    #[arg(long, value_name = "SOURCE", value_enum, default_value_t = TrialSource::Kinesis, hide_possible_values = true)]
+    source: TrialSource,
 
     /// Records per second to write.
     #[arg(long, value_name = "N", default_value_t = 5_000.0, value_parser = positive, conflicts_with = "ramp")]
@@ -181,6 +187,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-loadtest-{}", std::process::id())));
     let plan = LoadPlan {
         streams: args.streams.into(),
+        source: args.source,
         rate: args.ramp.map_or(args.rate, |ramp| ramp.from),
         ramp_to: args.ramp.map(|ramp| ramp.to),
         shards: args.shards,

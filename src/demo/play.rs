@@ -25,7 +25,7 @@ use crate::shutdown::joined;
 use crate::terminal::say;
 use crate::trial::scene::kinesis::KinesisStreams;
 use crate::trial::scene::servers::Servers;
-use crate::trial::scene::{Scene, in_half, together};
+use crate::trial::scene::{Scene, TrialSource, in_half, together};
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
 use crate::trial::{
     Checked, Display, Progress, STUCK_AFTER, TrialError, VerifyError, folder, seed_of, verify_streams,
@@ -57,6 +57,8 @@ pub struct DemoPlan {
     pub workers: usize,
     /// Trade files to replay, none for synthetic trades.
     pub trades: Vec<PathBuf>,
+    /// How workers read.
+    pub source: TrialSource,
     /// Kill a worker half-way and start another.
     pub kill: bool,
     /// Split and merge while running.
@@ -84,7 +86,7 @@ pub async fn play(
     let (lake, logs) = prepare(&plan.dir)?;
     let settings = LocalSettings { ttl_sweep: Duration::from_secs(2), ..LocalSettings::default() };
     let servers = Servers::start(settings, &WorkerEndpoints::default(), None).await?;
-    let streams = KinesisStreams::new(&servers, STREAM, plan.streams)?;
+    let streams = KinesisStreams::new(&servers, STREAM, plan.streams, plan.source)?;
     streams.prepare(plan.shards).await?;
     let tables = Tables::before(&servers, TABLE, &streams).await?;
     let mut workers = Workers::new(WorkerSettings {

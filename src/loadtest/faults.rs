@@ -7,6 +7,8 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::trial::scene::TrialSource;
+
 /// A service behind a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,8 +54,16 @@ pub(super) enum Weather {
 
 /// The calls that are denied or left without an answer: those that a worker makes again and again, of which it has to
 /// recover by itself. Without those of its start, which then says what is wrong and ends.
-pub(super) const CALLS: [&str; 7] =
+const CALLS: [&str; 7] =
     ["ListShards", "GetShardIterator", "GetRecords", "UpdateItem", "GetItem", "Query", "Scan"];
+
+/// Those of workers that read in this way.
+pub(super) fn calls(source: TrialSource) -> [&'static str; 7] {
+    CALLS.map(|call| match (source, call) {
+        (TrialSource::FanOut, "GetRecords") => "SubscribeToShard",
+        _ => call,
+    })
+}
 
 /// Bad weather for a while.
 #[derive(Clone, Debug)]

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::chaos::{Chaos, one_of};
 use super::crew::Crew;
-use super::faults::{CALLS, Spell, Weather};
+use super::faults::{Spell, Weather, calls};
 use super::readers::{Cause, Held};
 use super::stage::Stage;
 use super::verdict::Fault;
 use crate::deliver::LakeUrl;
 use crate::lease::LeaseKey;
 use crate::trial::TrialError;
-use crate::trial::scene::at_random;
+use crate::trial::scene::{TrialSource, at_random};
 
 /// How long services misbehave.
 const SPELL: Duration = Duration::from_secs(4);
@@ -33,6 +33,8 @@ const CLOCKS: [i64; 6] = [-86_400, -3_600, -90, 90, 3_600, 86_400];
 #[derive(Debug)]
 pub(super) struct Mischief {
     rng: ChaCha8Rng,
+    /// What may be denied or left without an answer.
+    calls: [&'static str; 7],
     shards: u32,
     started: Instant,
     faults: Vec<Fault>,
@@ -68,8 +70,9 @@ enum Ongoing {
 }
 
 impl Mischief {
-    pub(super) fn new(seed: u64, shards: u32, started: Instant) -> Self {
+    pub(super) fn new(source: TrialSource, seed: u64, shards: u32, started: Instant) -> Self {
         Self {
+            calls: calls(source),
             // Not the numbers of the timetable.
             rng: ChaCha8Rng::seed_from_u64(seed.wrapping_add(1)),
             shards,
@@ -303,7 +306,7 @@ impl Mischief {
     }
 
     fn one_call(&mut self) -> &'static str {
-        CALLS.choose(&mut self.rng).copied().expect("the list is a constant")
+        self.calls.choose(&mut self.rng).copied().expect("the list is a constant")
     }
 
     fn send_away(&mut self, worker: String, held: &[Held], at: Instant, stopped: bool) {

@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use crate::deliver::LakeUrl;
 use crate::shard::Checkpoint;
+use crate::trial::scene::TrialSource;
 use crate::trial::workers::WorkerEndpoints;
 
 /// What to run.
@@ -54,6 +55,8 @@ pub struct LoadPlan {
     pub ramp_to: Option<f64>,
     /// Streams of the application, each with the load and the shards that are given here.
     pub streams: usize,
+    /// How workers read.
+    pub source: TrialSource,
     /// Shards of a stream at the start.
     pub shards: u32,
     /// Worker processes.

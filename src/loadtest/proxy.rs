@@ -157,13 +157,12 @@ impl Line {
             return Err(Cut);
         }
         match strike {
-            // Read to its end: then the request has had its effect.
             Some(Strike::RefuseAfter(refusal)) => {
-                answer.into_body().collect().await.map_err(|_| Cut)?;
+                took_effect(&operation, answer).await?;
                 Ok(self.refusal(refusal))
             }
             Some(Strike::CutAfter) => {
-                answer.into_body().collect().await.map_err(|_| Cut)?;
+                took_effect(&operation, answer).await?;
                 Err(Cut)
             }
             _ => Ok(answer.map(BodyExt::boxed)),
@@ -220,6 +219,14 @@ impl Line {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         response
     }
+}
+
+/// Reads an answer to its end: then the request has had its effect. That of a subscription has it at its beginning.
+async fn took_effect(operation: &str, answer: Response<Incoming>) -> Result<(), Cut> {
+    if operation != "SubscribeToShard" {
+        answer.into_body().collect().await.map_err(|_| Cut)?;
+    }
+    Ok(())
 }
 
 /// `GetRecords` of `Kinesis_20131202.GetRecords`; the method where there is no such header.

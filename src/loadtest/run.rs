@@ -112,7 +112,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     let (scene, seed) = (Arc::clone(&stage.scene), plan.seed);
     let mut run = Run {
         follow: plan.worker_command.is_some().then(|| Follow::new(store, root, ledger.clone())),
-        mischief: Mischief::new(plan.seed, plan.shards, Instant::now()),
+        mischief: Mischief::new(plan.source, plan.seed, plan.shards, Instant::now()),
         timetable: Timetable::new(&plan.chaos, plan.chaos_every),
         chaos_rng: ChaCha8Rng::seed_from_u64(plan.seed),
         started: Instant::now(),
@@ -305,7 +305,7 @@ impl Run<'_> {
         let took = self.started.elapsed().as_secs_f64();
         display.say(&format!("{} of {shards} shards are read after {took:.1} s", follow.shards()));
         self.started = Instant::now();
-        self.mischief = Mischief::new(self.plan.seed, self.plan.shards, self.started);
+        self.mischief = Mischief::new(self.plan.source, self.plan.seed, self.plan.shards, self.started);
         self.follow = Some(follow);
         Ok(())
     }
@@ -327,7 +327,7 @@ impl Run<'_> {
             }
         }
         self.started = Instant::now();
-        self.mischief = Mischief::new(self.plan.seed, self.plan.shards, self.started);
+        self.mischief = Mischief::new(self.plan.source, self.plan.seed, self.plan.shards, self.started);
         Ok(())
     }
 

@@ -46,7 +46,7 @@ impl Stage {
         }
         let servers = Servers::start(settings, &plan.endpoints, plan.region.as_deref()).await?;
         let application = format!("kinetide-{run}");
-        let scene = Arc::new(KinesisStreams::new(&servers, &application, plan.streams)?);
+        let scene = Arc::new(KinesisStreams::new(&servers, &application, plan.streams, plan.source)?);
         scene.prepare(plan.shards).await?;
         Ok(Self {
             servers,

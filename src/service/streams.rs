@@ -8,15 +8,14 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{StreamAddress, stream_config};
-use crate::cause::chain;
 use crate::config::{RetrievalSetting, Source, StreamConfig, StreamsConfig, Work};
 use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
 use crate::fetch::fanout::FanOut;
 use crate::fetch::fanout::kinesis::{Consumer, KinesisFanOut};
 use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{ByteBudget, FetchError, Polling, RecordSource, Starts};
+use crate::fetch::{ByteBudget, Polling, RecordSource, Starts};
 use crate::lease::{StreamLeases, StreamSet};
-use crate::preflight::{StartError, check_stream, oddity, retention_hours};
+use crate::preflight::{START_TIMEOUT, StartError, check_stream, oddity, out_of_reach, retention_hours};
 use crate::processor::Process;
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shutdown::joined;
@@ -25,9 +24,6 @@ use crate::transform::SourceKind;
 
 /// How often the settings file is looked at, and a stream that could not be looked at is tried again.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
-
-/// A consumer that is not there by then is waited for by its readers.
-const CONSUMER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// What all streams of a process have in common.
 #[derive(Clone)]
@@ -311,13 +307,9 @@ async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Opti
     (Found { client, consumer, hours, checked: problem.is_none(), config }, problem)
 }
 
-/// Whether the stream can be subscribed to: its consumer is there, or is being made. What may pass by itself is left to the
-/// readers.
+/// Whether the stream can be subscribed to: its consumer is there, or is being made. Its readers wait until it is ACTIVE.
 async fn check_consumer(stream: &StreamAddress, consumer: &Consumer) -> Result<(), StartError> {
-    match timeout(CONSUMER_TIMEOUT, consumer.ready()).await {
-        Ok(Err(error @ FetchError::NoFanOut(_))) => {
-            Err(StartError::new(format!("stream {stream}"), chain(&error)))
-        }
-        Ok(_) | Err(_) => Ok(()),
-    }
+    let wrong = |problem: String| StartError::new(format!("stream {stream}"), problem);
+    let made = timeout(START_TIMEOUT, consumer.is_made()).await;
+    made.map_err(|_| wrong(out_of_reach("Kinesis")))?.map_err(wrong)
 }

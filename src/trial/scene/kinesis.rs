@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::servers::Servers;
-use super::{Choose, Reshard, Scene};
+use super::{Choose, Reshard, Scene, TrialSource};
 use crate::aws::{StreamAddress, explain};
 use crate::generate::envelope;
 use crate::local::kinesis::Kinesis;
@@ -37,6 +37,7 @@ pub struct KinesisStreams {
     /// As the records name it.
     region: String,
     embedded: Option<Kinesis>,
+    source: TrialSource,
 }
 
 impl KinesisStreams {
@@ -44,7 +45,12 @@ impl KinesisStreams {
     ///
     /// # Errors
     /// Where nobody says which region it is.
-    pub fn new(servers: &Servers, name: &str, count: usize) -> Result<Self, TrialError> {
+    pub fn new(
+        servers: &Servers,
+        name: &str,
+        count: usize,
+        source: TrialSource,
+    ) -> Result<Self, TrialError> {
         let sdk = &servers.for_kinesis;
         let region = sdk.region().map(ToString::to_string);
         let region =
@@ -59,6 +65,7 @@ impl KinesisStreams {
             once: Client::from_conf(once.build()),
             region,
             embedded: servers.embedded_kinesis().cloned(),
+            source,
         })
     }
 
@@ -99,7 +106,12 @@ impl Scene for KinesisStreams {
     }
 
     fn worker_arguments(&self) -> Vec<String> {
-        self.names.iter().flat_map(|stream| ["--stream".to_owned(), stream.clone()]).collect()
+        let named = self.names.iter().flat_map(|stream| ["--stream", stream]);
+        let retrieval: &[&str] = match self.source {
+            TrialSource::Kinesis => &[],
+            TrialSource::FanOut => &["--retrieval", "fan-out"],
+        };
+        named.chain(retrieval.iter().copied()).map(str::to_owned).collect()
     }
 
     fn puts(&self, stream: usize, seed: u64, receipts: mpsc::Sender<Vec<Receipt>>) -> Sink {

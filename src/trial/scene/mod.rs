@@ -10,12 +10,25 @@ pub mod servers;
 pub use reshard::{Reshard, at_random, in_half, together};
 
 use async_trait::async_trait;
+use clap::ValueEnum;
+use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::TrialError;
 use crate::produce::Sink;
 use crate::produce::kinesis::Receipt;
 use crate::shard::Shard;
+
+/// Where workers read from, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrialSource {
+    /// Streams of Kinesis, polled.
+    #[default]
+    Kinesis,
+    /// Streams of Kinesis, by enhanced fan-out.
+    FanOut,
+}
 
 /// What a stream's shards are to become, by what they are; nothing where nothing can be done.
 pub type Choose<'a> = dyn FnMut(&[Shard]) -> Option<Reshard> + Send + 'a;

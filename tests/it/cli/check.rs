@@ -232,11 +232,14 @@ async fn each_permission_that_is_missing_is_one_failed_item() {
     let gated = Gated::new().await;
     gated.stage.table().ensure_exists().await.unwrap();
     type Case = (Service, &'static str, &'static [(&'static str, &'static str)]);
-    let cases: [Case; 14] = [
+    gated.stage.register("kinetide-trades").await;
+    let cases: [Case; 16] = [
         (Service::Kinesis, "DescribeStreamSummary", &[(READ, "stream")]),
         (Service::Kinesis, "ListShards", &[(READ, "shards")]),
         (Service::Kinesis, "GetShardIterator", &[(READ, "reading")]),
         (Service::Kinesis, "GetRecords", &[(READ, "reading")]),
+        (Service::Kinesis, "DescribeStreamConsumer", &[(READ, "fan-out")]),
+        (Service::Kinesis, "SubscribeToShard", &[(READ, "fan-out")]),
         (Service::DynamoDb, "DescribeTable", &[(TABLE, "table")]),
         (Service::DynamoDb, "GetItem", &[(TABLE, "table")]),
         (Service::DynamoDb, "Scan", &[(TABLE, "leases")]),
@@ -250,7 +253,7 @@ async fn each_permission_that_is_missing_is_one_failed_item() {
     ];
     for (service, operation, failed) in cases {
         gated.gate(service).set(operation, Some(Denied));
-        let found = check(&gated.stage, &gated.settings_for(service)).await;
+        let found = check(&gated.stage, &gated.settings_for(service, operation)).await;
         assert_eq!(found.that_are("failed"), failed, "{operation}: {:#}", found.json);
         for (about, item) in failed {
             found.says(about, item, "failed", &["enied", "allow"]);
@@ -258,7 +261,7 @@ async fn each_permission_that_is_missing_is_one_failed_item() {
         gated.gate(service).set(operation, None);
     }
     // Whoever may put records need not look at the stream.
-    let mut all = [gated.settings_for(Service::Firehose), gated.settings_for(Service::Sts)].concat();
+    let mut all = [gated.settings_for(Service::Firehose, ""), gated.settings_for(Service::Sts, "")].concat();
     all.sort_unstable();
     all.dedup();
     let well = check(&gated.stage, &all).await;
@@ -283,7 +286,7 @@ async fn what_hangs_is_named_and_keeps_nothing_else_waiting() {
     {
         gated.gate(service).set(operation, Some(Hung));
     }
-    let found = check(&gated.stage, &gated.settings_for(Service::S3)).await;
+    let found = check(&gated.stage, &gated.settings_for(Service::S3, "")).await;
     let lake = "lake s3://lake/raw";
     assert_eq!(
         found.that_are("failed"),

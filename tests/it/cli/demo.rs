@@ -87,6 +87,22 @@ async fn two_streams_with_every_mishap_end_exactly_once() {
     assert_eq!((number(&summary, "workers_killed"), number(&summary, "reshards")), (1, 6));
 }
 
+/// Workers subscribe, and a killed one leaves shards that the next one takes over.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_enhanced_fan_out_every_mishap_ends_exactly_once() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let flags = ["demo", "--source", "fan-out", "--records", "2000", "--kill", "--reshard", "--json", "--dir", &dir];
+    let summary = summary(&kinetide(&flags).await);
+    let number = |name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("{name} is not in {summary}"));
+    assert_eq!((number("missing"), number("duplicated"), number("dead_letters")), (0, 0, 0));
+    assert_eq!((number("workers_killed"), number("reshards"), number("changes_made")), (1, 3, 2000));
+    assert_eq!(number("records_put"), number("rows_delivered"));
+    let logs = std::fs::read_dir(format!("{dir}/logs")).unwrap();
+    let logs: String = logs.map(|log| std::fs::read_to_string(log.unwrap().path()).unwrap()).collect();
+    assert!(logs.contains("fan-out consumer registered"), "the workers' own default is polling");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_wishes_are_refused() {
     let (rate, records, dir, trades, streams) = tokio::join!(

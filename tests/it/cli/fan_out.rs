@@ -28,7 +28,7 @@ impl Stage {
         names.map(|consumer| consumer["consumer"].as_str().unwrap().to_owned()).collect()
     }
 
-    async fn register(&self, consumer: &str) {
+    pub(super) async fn register(&self, consumer: &str) {
         let sdk = kinetide::internals::aws::sdk_config(Some(self.aws.kinesis_url()), Some(self.aws.region())).await;
         let client = aws_sdk_kinesis::Client::new(&sdk);
         let arn = format!("arn:aws:kinesis:us-east-1:000000000000:stream/{STREAM}");

@@ -118,6 +118,23 @@ async fn two_streams_of_one_application_are_judged_each_for_itself() {
     assert!(text.contains("<h2>Streams</h2>") && text.contains(&format!("{}, in the lake", name(1))));
 }
 
+/// Subscriptions in bad weather, and of workers that die or sleep.
+#[tokio::test(flavor = "multi_thread")]
+async fn enhanced_fan_out_loses_nothing_in_bad_weather() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let load = ["--source", "fan-out", "--rate", "300", "--duration", "16s", "--shards", "2", "--workers", "2"];
+    let chaos = ["--chaos", "kill,pause,throttle,5xx,cut,deny,reshard", "--chaos-every", "2s", "--seed", "3"];
+    let ran = kinetide(&[&["loadtest", "--json", "--dir", &dir][..], &load, &chaos].concat()).await;
+    ran.says(0, &["kill: killed worker-"]);
+    let verdict: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(verdict["exactly_once"], true, "{verdict}");
+    assert_eq!(number(&verdict, "put"), number(&verdict, "delivered"));
+    let requests = verdict["requests"].as_array().unwrap();
+    let kinesis = requests.iter().find(|requests| requests["service"] == "kinesis").unwrap();
+    assert!(kinesis.to_string().contains("SubscribeToShard"), "{kinesis}");
+}
+
 /// Our own service, started as a stranger.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_consumer_is_judged_by_its_lines() {

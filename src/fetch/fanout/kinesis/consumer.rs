@@ -20,6 +20,8 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// Of one call, tries of the SDK included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+const NOT_FOUND: &str = "ResourceNotFoundException";
+
 /// Consumers that a stream takes.
 pub const PLACES: &str = "a stream takes 20 consumers (50 with On-demand Advantage), and the queues registered on it \
      take the same places";
@@ -50,6 +52,38 @@ enum Look {
     Missing,
 }
 
+/// Why a consumer is not there.
+#[derive(Debug)]
+struct Trouble {
+    said: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Throttled,
+    StreamGone,
+    Refused,
+    Passing,
+}
+
+impl Trouble {
+    fn passing(said: impl Into<String>) -> Self {
+        Self { said: said.into(), kind: Kind::Passing }
+    }
+}
+
+impl From<Trouble> for FetchError {
+    fn from(Trouble { said, kind }: Trouble) -> Self {
+        match kind {
+            Kind::Throttled => Self::Throttled,
+            Kind::StreamGone => Self::NotFound,
+            Kind::Refused => Self::NoFanOut(said),
+            Kind::Passing => Self::Unavailable(said.into()),
+        }
+    }
+}
+
 impl Consumer {
     /// The consumer of this name. Nothing is asked yet.
     pub fn new(client: Client, stream: StreamAddress, name: impl Into<String>) -> Self {
@@ -74,7 +108,7 @@ impl Consumer {
         if let Some(known) = self.answer() {
             return known;
         }
-        let found = self.have().await;
+        let found = self.have().await.map_err(FetchError::from);
         let mut known = self.known();
         match &found {
             Ok(arn) => *known = Known { arn: Some(Arc::clone(arn)), refused: None },
@@ -91,7 +125,7 @@ impl Consumer {
     pub(super) async fn what_is_gone(&self, arn: &Arc<str>) -> FetchError {
         let call = self.client.describe_stream_consumer().consumer_arn(&**arn);
         match call.customize().config_override(bounded()).send().await {
-            Err(error) if error.code() == Some("ResourceNotFoundException") => {}
+            Err(error) if error.code() == Some(NOT_FOUND) => {}
             Ok(answer) => {
                 let status = answer.consumer_description.map(|consumer| consumer.consumer_status);
                 if status != Some(ConsumerStatus::Deleting) {
@@ -118,7 +152,22 @@ impl Consumer {
         (Instant::now() < *until).then(|| Err(FetchError::NoFanOut(reason.clone())))
     }
 
-    async fn have(&self) -> Result<Arc<str>, FetchError> {
+    /// Whether it is there, or is made now. Nobody waits until it is ACTIVE.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub async fn is_made(&self) -> Result<(), String> {
+        let made = async {
+            let stream_arn = self.stream_arn().await?;
+            match self.look(&stream_arn).await? {
+                Look::Missing => self.register(&stream_arn).await,
+                Look::Active(_) | Look::Wait(_) => Ok(()),
+            }
+        };
+        made.await.map_err(|trouble: Trouble| trouble.said)
+    }
+
+    async fn have(&self) -> Result<Arc<str>, Trouble> {
         let stream_arn = self.stream_arn().await?;
         let mut last = ConsumerStatus::Creating;
         for look in 0..LOOKS {
@@ -131,37 +180,36 @@ impl Consumer {
                 Look::Missing => self.register(&stream_arn).await?,
             }
         }
-        Err(FetchError::Unavailable(format!("the fan-out consumer {} is still {last}", self.name).into()))
+        Err(Trouble::passing(format!("the fan-out consumer {} is still {last}", self.name)))
     }
 
-    async fn stream_arn(&self) -> Result<String, FetchError> {
+    async fn stream_arn(&self) -> Result<String, Trouble> {
         if let Some(arn) = self.stream.arn() {
             return Ok(arn.to_string());
         }
         let call = self.client.describe_stream_summary().of(&self.stream);
         let answer = call.customize().config_override(bounded()).send().await;
-        let summary = answer.map_err(|error| self.trouble_of_stream(&error))?.stream_description_summary;
-        summary.map(|summary| summary.stream_arn).ok_or_else(|| FetchError::Unavailable("no stream ARN".into()))
+        let summary = answer.map_err(|error| self.trouble(&error))?.stream_description_summary;
+        summary.map(|summary| summary.stream_arn).ok_or_else(|| Trouble::passing("the stream's ARN is not said"))
     }
 
-    async fn look(&self, stream_arn: &str) -> Result<Look, FetchError> {
+    async fn look(&self, stream_arn: &str) -> Result<Look, Trouble> {
         let call = self.client.describe_stream_consumer().stream_arn(stream_arn).consumer_name(&self.name);
         match call.customize().config_override(bounded()).send().await {
             Ok(answer) => {
                 let consumer = answer.consumer_description;
-                let consumer =
-                    consumer.ok_or_else(|| FetchError::Unavailable("no description of the consumer".into()))?;
+                let consumer = consumer.ok_or_else(|| Trouble::passing("the consumer is not described"))?;
                 Ok(match consumer.consumer_status {
                     ConsumerStatus::Active => Look::Active(consumer.consumer_arn.into()),
                     status => Look::Wait(status),
                 })
             }
-            Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(Look::Missing),
+            Err(error) if error.code() == Some(NOT_FOUND) => Ok(Look::Missing),
             Err(error) => Err(self.trouble(&error)),
         }
     }
 
-    async fn register(&self, stream_arn: &str) -> Result<(), FetchError> {
+    async fn register(&self, stream_arn: &str) -> Result<(), Trouble> {
         let call = self.client.register_stream_consumer().stream_arn(stream_arn).consumer_name(&self.name);
         match call.customize().config_override(bounded()).send().await {
             Ok(_) => {
@@ -170,47 +218,36 @@ impl Consumer {
             }
             // Another worker was faster.
             Err(error) if error.code() == Some("ResourceInUseException") => Ok(()),
-            Err(error) if error.code() == Some("LimitExceededException") => Err(FetchError::NoFanOut(format!(
-                "consumer {} cannot be registered: {}; {PLACES}: look with `kinetide consumers list --stream {}`, \
-                 deregister one that nobody uses, or use --retrieval polling",
-                self.name,
-                explain(&error),
-                self.stream,
-            ))),
-            Err(error) => Err(self.trouble_of_stream(&error)),
-        }
-    }
-
-    /// As [`Consumer::trouble`], of a call that knows the stream only.
-    fn trouble_of_stream<E>(
-        &self,
-        error: &SdkError<E, aws_sdk_kinesis::config::http::HttpResponse>,
-    ) -> FetchError
-    where
-        E: ProvideErrorMetadata + std::error::Error + 'static,
-    {
-        match error.code() {
-            Some("ResourceNotFoundException") => FetchError::NotFound,
-            _ => self.trouble(error),
+            Err(error) if error.code() == Some("LimitExceededException") => {
+                let said = format!(
+                    "consumer {} cannot be registered: {}; {PLACES}: look with `kinetide consumers list --stream {}`, \
+                     deregister one that nobody uses, or use --retrieval polling",
+                    self.name,
+                    explain(&error),
+                    self.stream,
+                );
+                Err(Trouble { said, kind: Kind::Refused })
+            }
+            Err(error) => Err(self.trouble(&error)),
         }
     }
 
     /// What a failed call means: an answer of the service that will be the same next time, or not.
-    fn trouble<E>(&self, error: &SdkError<E, aws_sdk_kinesis::config::http::HttpResponse>) -> FetchError
+    fn trouble<E>(&self, error: &SdkError<E, aws_sdk_kinesis::config::http::HttpResponse>) -> Trouble
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
-        let said = explain(error);
-        match error.code() {
+        let kind = match error.code() {
             Some("LimitExceededException" | "ThrottlingException" | "ProvisionedThroughputExceededException") => {
-                FetchError::Throttled
+                Kind::Throttled
             }
-            Some("InternalFailure" | "InternalFailureException" | "ServiceUnavailable") | None => {
-                FetchError::Unavailable(said.into())
-            }
+            // Of a call about the consumer it is said that there is none.
+            Some(NOT_FOUND) => Kind::StreamGone,
+            Some("InternalFailure" | "InternalFailureException" | "ServiceUnavailable") | None => Kind::Passing,
             // Refused, or an operation that the server does not have.
-            Some(_) => FetchError::NoFanOut(format!("consumer {}: {said}", self.name)),
-        }
+            Some(_) => Kind::Refused,
+        };
+        Trouble { said: format!("consumer {}: {}", self.name, explain(error)), kind }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -140,8 +140,17 @@ pub(crate) async fn forward(client: &reqwest::Client, target: &str, request: Req
     let Ok(answer) = sent else { return StatusCode::BAD_GATEWAY.into_response() };
     let (status, mut headers) = (answer.status(), answer.headers().clone());
     headers.remove("transfer-encoding");
-    let Ok(body) = answer.bytes().await else { return StatusCode::BAD_GATEWAY.into_response() };
-    let mut response = Response::new(Body::from(body));
+    let pushes = headers.get("content-type").is_some_and(|kind| kind == "application/vnd.amazon.eventstream");
+    let body = if pushes {
+        // Minutes long.
+        Body::from_stream(futures::stream::try_unfold(answer, async |mut answer| {
+            Ok::<_, reqwest::Error>(answer.chunk().await?.map(|piece| (piece, answer)))
+        }))
+    } else {
+        let Ok(body) = answer.bytes().await else { return StatusCode::BAD_GATEWAY.into_response() };
+        Body::from(body)
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -45,6 +45,10 @@ static STARTING: Semaphore = Semaphore::const_new(2);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const IN_FULL: &str = "KINETIDE_PERMISSIONS";
 
+/// What only those ask for who read by enhanced fan-out.
+const SUBSCRIBE: &str = "SubscribeToShard";
+const CONSUMER: [&str; 2] = ["DescribeStreamConsumer", "RegisterStreamConsumer"];
+
 /// For the stream and the lake.
 const ROLE: &str = "arn:aws:iam::222233334444:role/visitor";
 
@@ -70,10 +74,12 @@ enum Trigger {
 type InRun = (Service, &'static str, Shows, Trigger, &'static [Fault]);
 
 /// In each of them: `/healthz` is 200, `/readyz` is 503 and says why.
-const IN_MID_RUN: [InRun; 14] = [
+const IN_MID_RUN: [InRun; 15] = [
     (Service::Kinesis, "ListShards", Shows::Coordinator, Records, &[Denied, Hung]),
     (Service::Kinesis, "GetShardIterator", Shows::Shards, Reshard, &[Denied, Hung]),
     (Service::Kinesis, "GetRecords", Shows::Shards, Records, &[Denied, Hung]),
+    // Those that are open go on: it takes new shards.
+    (Service::Kinesis, SUBSCRIBE, Shows::Shards, Reshard, &[Denied, Hung]),
     (Service::DynamoDb, "Scan", Shows::Coordinator, Records, &[Denied, Hung]),
     (Service::DynamoDb, "Query", Shows::Coordinator, Records, &[Denied, Hung]),
     (Service::DynamoDb, "GetItem", Shows::Coordinator, Reshard, &[Denied, Hung]),
@@ -99,8 +105,10 @@ const FROM_THE_START: [InRun; 6] = [
 ];
 
 /// At the start each of these ends the process with exit code 1: what the message names, and the faults of a short run.
-const AT_START: [(Service, &str, &str, &[Fault]); 10] = [
+const AT_START: [(Service, &str, &str, &[Fault]); 12] = [
     (Service::Kinesis, "DescribeStreamSummary", "stream trades", &[Denied, Throttled, Hung]),
+    (Service::Kinesis, CONSUMER[0], "stream trades", &[Denied, Hung]),
+    (Service::Kinesis, CONSUMER[1], "stream trades", &[Denied, Throttled]),
     (Service::DynamoDb, "DescribeTable", "lease table kinetide-trades", &[Denied, Throttled, Hung]),
     (Service::DynamoDb, "CreateTable", "lease table kinetide-trades", &[Denied, Throttled, Hung]),
     (Service::DynamoDb, "UpdateTable", "lease table kinetide-trades", &[Denied, Throttled, Hung]),
@@ -156,9 +164,12 @@ impl Gated {
         ]
     }
 
-    /// Settings of a worker whose calls to this service are to be seen.
-    pub(super) fn settings_for(&self, service: Service) -> Vec<(&str, &str)> {
+    /// Settings of a worker whose calls of this operation are to be seen.
+    pub(super) fn settings_for(&self, service: Service, operation: &str) -> Vec<(&str, &str)> {
         let mut settings = self.settings();
+        if operation == SUBSCRIBE || CONSUMER.contains(&operation) {
+            settings.push(("--retrieval", "fan-out"));
+        }
         if service == Service::Firehose {
             let endpoint = self.gate(Service::Firehose).endpoint.url.as_str();
             settings.extend([("--firehose", "rows"), ("--firehose-endpoint", endpoint)]);
@@ -249,7 +260,7 @@ async fn in_mid_run(case @ (service, operation, _, trigger, of_short_run): InRun
     let gated = Gated::new().await;
     let stage = &gated.stage;
     let starting = STARTING.acquire().await.unwrap();
-    let worker = stage.worker(&gated.settings_for(service)).await;
+    let worker = stage.worker(&gated.settings_for(service, operation)).await;
     drop(starting);
     let mut put = 0;
     for &fault in faults(of_short_run) {
@@ -277,7 +288,7 @@ async fn from_the_start(case @ (service, operation, ..): InRun, fault: Fault) {
     let mut put = 20;
     gated.stage.put(0..put);
     let starting = STARTING.acquire().await.unwrap();
-    let worker = gated.stage.started(&gated.settings_for(service)).await;
+    let worker = gated.stage.started(&gated.settings_for(service, operation)).await;
     drop(starting);
     seen(&gated, &worker, &context, case, fault).await;
     recovers(&gated, &worker, &context, case, &mut put).await;
@@ -436,7 +447,7 @@ async fn each_call_that_fails_at_the_start_ends_the_process_with_what_to_do() {
             gated.stage.aws.create_table("kinetide-trades", "leaseKey").unwrap();
         }
         gated.gate(service).set(operation, Some(fault));
-        let arguments = gated.stage.arguments(&gated.settings_for(service));
+        let arguments = gated.stage.arguments(&gated.settings_for(service, operation));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let env = gated.stage.env.iter().cloned();
         let ran = finish(command(&arguments).envs(env).spawn().unwrap()).await;
