@@ -28,6 +28,9 @@ pub const PENDING_FORMAT: u64 = 2;
 /// What every worker reads, those on the Java KCL aside, which read none.
 pub const PENDING_FORMAT_OF_ALL: u64 = 1;
 
+/// The property with the number of shards that a worker reads by enhanced fan-out.
+pub const FAN_OUT: &str = "kinetide.fan-out";
+
 /// The property with the streams that a worker of several reads, as its lease keys name them, with spaces between.
 pub const STREAMS: &str = "kinetide.streams";
 
@@ -72,6 +75,11 @@ impl WorkerRow {
     pub fn pending_format(&self) -> u64 {
         let said = self.properties.get(PENDING).and_then(|format| format.parse().ok());
         said.unwrap_or(PENDING_FORMAT_OF_ALL)
+    }
+
+    /// How many shards it reads by enhanced fan-out; `None` where it does not say.
+    pub fn fan_out(&self) -> Option<usize> {
+        self.properties.get(FAN_OUT)?.parse().ok()
     }
 
     /// The leases that it can be given, by their streams.

@@ -147,6 +147,8 @@ pub(crate) struct WorkerReport {
     pub(crate) streams: Option<Vec<String>>,
     /// Open leases that it may renew.
     pub(crate) leases: usize,
+    /// Shards that it reads by enhanced fan-out; none where it does not say.
+    pub(crate) fan_out: Option<usize>,
     /// Share of its processors in use.
     pub(crate) cpu_percent: Option<f64>,
     /// Throughput in percent of its fair share.
@@ -307,6 +309,7 @@ fn workers(observer: &Observer) -> Vec<WorkerReport> {
         active: false,
         streams: None,
         leases: 0,
+        fan_out: None,
         cpu_percent: None,
         throughput_percent: None,
         seen_seconds_ago: None,
@@ -322,6 +325,7 @@ fn workers(observer: &Observer) -> Vec<WorkerReport> {
         };
         let report = WorkerReport {
             streams,
+            fan_out: seen.row.fan_out(),
             cpu_percent: newest(CPU),
             throughput_percent: newest(THROUGHPUT),
             seen_seconds_ago: Some(age.as_secs_f64()),

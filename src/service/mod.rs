@@ -155,6 +155,9 @@ pub async fn run_until(
     let told = Arc::clone(&coordinator);
     status.fleet_from(move || told.fleet_status());
     status.watch(coordinator.troubles(), coordinator.pulse());
+    // The status knows the coordinator: it is not to be kept by it.
+    let counted = Arc::downgrade(&status);
+    coordinator.tells_fan_out(move || counted.upgrade().map_or(0, |status| status.shards_by_fan_out()));
     let shared = Arc::new(Shared {
         streams: StreamSetups::new(streams.setups()),
         coordinator,

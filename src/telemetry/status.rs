@@ -236,6 +236,12 @@ impl Status {
         ShardHandle { status: Arc::clone(self), name, facts }
     }
 
+    /// How many shards are read by enhanced fan-out.
+    pub fn shards_by_fan_out(&self) -> usize {
+        let shards = lock(&self.shards);
+        shards.values().filter(|facts| lock(facts).retrieval == Some(Retrieval::FanOut)).count()
+    }
+
     /// The process as it is now.
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot_at(clock::wall_clock_us() + self.clock_off_us.load(Ordering::Relaxed))

@@ -302,13 +302,17 @@ fn workers(workers: &[WorkerReport], width: usize) -> String {
             WorkerReport { leader: true, .. } => "silent, leader",
             _ => "silent",
         };
+        let state = match worker.fan_out {
+            Some(shards) if shards > 0 => format!("{state}, {shards} by fan-out"),
+            _ => state.to_owned(),
+        };
         vec![
             worker.worker.clone(),
             worker.leases.to_string(),
             percent(worker.cpu_percent),
             percent(worker.throughput_percent),
             worker.seen_seconds_ago.map_or("-".to_owned(), |ago| format!("{} ago", duration(ago))),
-            state.to_owned(),
+            state,
         ]
     };
     let rows: Vec<_> = std::iter::once(header).chain(workers.iter().map(row)).collect();

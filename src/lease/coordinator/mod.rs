@@ -111,7 +111,12 @@ pub struct Coordinator {
     refused: OnceLock<NotOurs>,
     troubles: Arc<Troubles>,
     pulse: Arc<Pulse>,
+    /// How many shards this worker reads by enhanced fan-out.
+    fan_out: OnceLock<Count>,
 }
+
+/// Counts something, when asked.
+type Count = Box<dyn Fn() -> usize + Send + Sync>;
 
 struct State {
     view: FleetView,
@@ -172,7 +177,13 @@ impl Coordinator {
             refused: OnceLock::new(),
             troubles,
             pulse: Arc::default(),
+            fan_out: OnceLock::new(),
         })
+    }
+
+    /// The worker's row tells how many shards it reads by enhanced fan-out. Only the first source counts.
+    pub fn tells_fan_out(&self, count: impl Fn() -> usize + Send + Sync + 'static) {
+        self.fan_out.get_or_init(|| Box::new(count));
     }
 
     /// Takes part until `finish`, or until nobody receives `gained` any more. Each lease is sent once, proven ours by

@@ -10,7 +10,7 @@ use super::leave::{ATTEMPTS, PAUSE};
 use super::{BACKOFF_MAX, Backoff, Collisions, Coordinator, pause, within};
 use crate::cause::chain;
 use crate::lease::fleet::{
-    CPU, PENDING, PENDING_FORMAT, SESSION, STARTED, STREAMS, WorkerRow, report_interval,
+    CPU, FAN_OUT, PENDING, PENDING_FORMAT, SESSION, STARTED, STREAMS, WorkerRow, report_interval,
 };
 use crate::telemetry::metrics;
 
@@ -123,6 +123,7 @@ impl Coordinator {
                 (STARTED, Some(self.started.to_string())),
                 (PENDING, Some(PENDING_FORMAT.to_string())),
                 (STREAMS, self.streams.in_words()),
+                (FAN_OUT, self.fan_out.get().map(|count| count().to_string())),
             ]
             .into_iter()
             .filter_map(|(name, value)| Some((name.to_owned(), value?)))

@@ -63,6 +63,15 @@ async fn workers_read_by_enhanced_fan_out() {
     assert_eq!(first.metric("kinetide_fetch_duration_seconds_count").await, 0.0, "GetRecords is not called");
     assert_eq!(stage.consumer_names().await, [CONSUMER]);
 
+    let dynamodb = stage.aws.dynamodb_url();
+    let leases = ["leases", "--stream", STREAM, "--failover-time", "3s", "--no-lag", "--dynamodb-endpoint", dynamodb];
+    eventually("the leases tell it", || async {
+        let told = kinetide(&leases).await;
+        told.tells(0, &["w0"]);
+        told.out.contains("active, leader, 2 by fan-out").then_some(())
+    })
+    .await;
+
     let kinesis = stage.aws.kinesis();
     let shard = kinesis.open_shards(STREAM).unwrap().remove(0);
     kinesis.split(STREAM, &shard).unwrap();
