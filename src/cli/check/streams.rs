@@ -81,7 +81,9 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
         }
     }
     if stream.retrieval.by != RetrievalSetting::Polling {
-        items.push(fan_out(&about, &client, config, stream, found.as_ref().ok()).await);
+        // The SDK's futures are large.
+        let found = found.as_ref().ok();
+        items.push(Box::pin(fan_out(&about, &client, config, stream, found)).await);
     }
     let leases = found.is_ok().then(|| StreamLeases {
         name: stream.address.to_string().into(),
