@@ -7,6 +7,7 @@
 
 mod answers;
 mod dead_letters;
+mod events;
 mod large;
 mod lease_rows;
 mod mutate;

@@ -1,4 +1,4 @@
-//! The bytes of an event stream → its messages. Pure; nothing is reserved for a length that was only announced.
+//! The bytes of an event stream → its messages. Pure; a length is checked before anything is reserved for it.
 
 use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::Message;
