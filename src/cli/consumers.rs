@@ -160,10 +160,13 @@ async fn stream_arn(client: &Client, address: &StreamAddress) -> anyhow::Result<
     if let Some(arn) = address.arn() {
         return Ok(arn.to_string());
     }
-    let answer = client.describe_stream_summary().of(address).send().await.map_err(|error| match error.code() {
-        Some("ResourceNotFoundException") => anyhow!("stream {address}: does not exist; {}", address.check()),
-        _ => anyhow!("stream {address}: {}", explain(&error)),
-    })?;
+    let answer =
+        client.describe_stream_summary().of(address).send().await.map_err(|error| match error.code() {
+            Some("ResourceNotFoundException") => {
+                anyhow!("stream {address}: does not exist; {}", address.check())
+            }
+            _ => anyhow!("stream {address}: {}", explain(&error)),
+        })?;
     let summary = answer.stream_description_summary;
     Ok(summary.with_context(|| format!("stream {address}: its description is empty"))?.stream_arn)
 }
@@ -229,7 +232,8 @@ async fn deregister(
     let address = &named.address;
     let found = consumers.iter().find(|consumer| consumer.consumer_name == args.consumer);
     let Some(consumer) = found else {
-        let names: BTreeSet<&str> = consumers.iter().map(|consumer| consumer.consumer_name.as_str()).collect();
+        let names: BTreeSet<&str> =
+            consumers.iter().map(|consumer| consumer.consumer_name.as_str()).collect();
         let there = if names.is_empty() { "none".to_owned() } else { Vec::from_iter(names).join(", ") };
         return Err(anyhow!("stream {address} has no consumer {}; its consumers: {there}", args.consumer));
     };

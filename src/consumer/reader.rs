@@ -202,7 +202,8 @@ impl Trouble {
 
     fn report(&mut self, shard: &ShardId, status: &ShardHandle, error: &FetchError) {
         let cause = chain(error);
-        let passing = matches!(error, FetchError::Throttled | FetchError::ExpiredIterator | FetchError::InUse(_));
+        let passing =
+            matches!(error, FetchError::Throttled | FetchError::ExpiredIterator | FetchError::InUse(_));
         if passing && self.answered.elapsed() < THROTTLED_MAX {
             return status.failed(Side::Reading, cause);
         }

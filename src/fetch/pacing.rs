@@ -79,7 +79,9 @@ impl Pacing {
             FetchError::ExpiredIterator if self.failures == 1 => Next::NewIteratorAt(self.earliest(now)),
             FetchError::ExpiredIterator => Next::NewIteratorAt(self.back_off(now, FAILED, rng)),
             FetchError::Throttled => Next::RetryAt(self.back_off(now, THROTTLED, rng)),
-            FetchError::Unavailable(_) | FetchError::InUse(_) => Next::RetryAt(self.back_off(now, FAILED, rng)),
+            FetchError::Unavailable(_) | FetchError::InUse(_) => {
+                Next::RetryAt(self.back_off(now, FAILED, rng))
+            }
             FetchError::Refused(_) | FetchError::Foreign(_) | FetchError::NoFanOut(_) => {
                 Next::NewIteratorAt(self.back_off(now, REFUSED, rng))
             }

@@ -38,8 +38,18 @@ use Kind::{Counter, Gauge, Histogram};
 const ALL: &[(&str, Kind, Unit, &str)] = &[
     ("kinetide_records_fetched_total", Counter, Unit::Count, "Records fetched from the stream."),
     ("kinetide_fetch_bytes_total", Counter, Unit::Bytes, "Bytes of the pages fetched, as held in memory."),
-    ("kinetide_fetch_duration_seconds", Histogram(&SECONDS), Unit::Seconds, "Time of a fetch by polling, by outcome."),
-    ("kinetide_fetch_throttled_total", Counter, Unit::Count, "Fetches and subscriptions that the stream throttled."),
+    (
+        "kinetide_fetch_duration_seconds",
+        Histogram(&SECONDS),
+        Unit::Seconds,
+        "Time of a fetch by polling, by outcome.",
+    ),
+    (
+        "kinetide_fetch_throttled_total",
+        Counter,
+        Unit::Count,
+        "Fetches and subscriptions that the stream throttled.",
+    ),
     (
         "kinetide_fetch_errors_total",
         Counter,

@@ -87,7 +87,11 @@ async fn next(reader: &mut dyn ShardReader) -> Result<Pulled, FetchError> {
 }
 
 fn numbers(pulled: &Pulled) -> Vec<usize> {
-    pulled.page.records().map(|record| std::str::from_utf8(&record.data()).unwrap().parse().unwrap()).collect()
+    pulled
+        .page
+        .records()
+        .map(|record| std::str::from_utf8(&record.data()).unwrap().parse().unwrap())
+        .collect()
 }
 
 /// Everything to the tip or the end, and what the last answer said of both.
@@ -191,11 +195,9 @@ async fn a_reader_ends_with_the_children_of_a_split(stream: &dyn StreamScene) {
     assert_eq!(read_on(&mut *live).await.0, [0, 1, 2]);
     let last = stream.put(3);
     let children = BTreeSet::from(stream.split(&parent));
-    for (start, expected) in [
-        (StartAt::TrimHorizon, vec![0, 1, 2, 3]),
-        (StartAt::After(last), vec![]),
-        (StartAt::Latest, vec![]),
-    ] {
+    for (start, expected) in
+        [(StartAt::TrimHorizon, vec![0, 1, 2, 3]), (StartAt::After(last), vec![]), (StartAt::Latest, vec![])]
+    {
         let end = ended(stream, &parent, start.clone()).await;
         assert_eq!(end, (expected, children.clone()), "{start:?}");
     }

@@ -186,8 +186,7 @@ async fn finish(
         transform,
         layout: Layout { landing: format!("landing/{landing}"), errors: "errors".into(), alerts: false },
     };
-    let source =
-        Arc::new(Polling::new(Arc::new(OldStream(records.to_vec())), Duration::from_secs(1)));
+    let source = Arc::new(Polling::new(Arc::new(OldStream(records.to_vec())), Duration::from_secs(1)));
     let setup = StreamSetup {
         address: "trades".into(),
         name: "trades".into(),

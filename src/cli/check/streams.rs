@@ -43,7 +43,8 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
         rest.push("fan-out");
     }
     if items.iter().any(|role| !role.is_ok()) {
-        items.extend(rest.iter().map(|item| Item::not_looked_at(&about, *item, "the role cannot be assumed")));
+        items
+            .extend(rest.iter().map(|item| Item::not_looked_at(&about, *item, "the role cannot be assumed")));
         return Looked { items, heard: Heard::default(), leases: None };
     }
     let ear = Ear::default();
@@ -179,7 +180,9 @@ async fn fan_out(
     let name = stream.retrieval.consumer_of(&config.application);
     // Where it cannot be, auto polls.
     let problem = |text: String| match stream.retrieval.by {
-        RetrievalSetting::Auto => Item::warning(about, ITEM, format!("{text}; until then the stream is polled")),
+        RetrievalSetting::Auto => {
+            Item::warning(about, ITEM, format!("{text}; until then the stream is polled"))
+        }
         _ => Item::failed(about, ITEM, text),
     };
     let Some(arn) = found.map(|summary| summary.stream_arn()) else {
@@ -208,7 +211,9 @@ async fn fan_out(
         .starting_position(start.expect("its type is set"));
     let status = consumer.consumer_status.as_str();
     match bounded(subscribe.send()).await {
-        Ok(Err(error)) if matches!(error.code(), Some("DryRunOperationException" | "ResourceNotFoundException")) => {
+        Ok(Err(error))
+            if matches!(error.code(), Some("DryRunOperationException" | "ResourceNotFoundException")) =>
+        {
             Item::ok(about, ITEM, format!("consumer {name} is {status}, and may be subscribed as"))
         }
         Ok(Ok(_)) => Item::ok(about, ITEM, format!("consumer {name} is {status}, and may be subscribed as")),

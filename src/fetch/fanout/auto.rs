@@ -43,7 +43,10 @@ impl Told {
     fn subscribed(&self) {
         let mut polls = self.lock();
         if std::mem::replace(&mut *polls, false) {
-            tracing::info!(stream = self.stream, "--retrieval auto: the stream is read by enhanced fan-out again");
+            tracing::info!(
+                stream = self.stream,
+                "--retrieval auto: the stream is read by enhanced fan-out again"
+            );
         }
     }
 

@@ -107,11 +107,7 @@ impl<S: Polled + ShardLister + 'static> Subscribed for MemoryFanOut<S> {
         why.map_or(Ok(()), |why| Err(FetchError::NoFanOut(why)))
     }
 
-    async fn subscribe(
-        &self,
-        shard: &ShardId,
-        start: &StartAt,
-    ) -> Result<Box<dyn Subscription>, FetchError> {
+    async fn subscribe(&self, shard: &ShardId, start: &StartAt) -> Result<Box<dyn Subscription>, FetchError> {
         self.ready().await?;
         // What the shard accepts, and where it begins.
         let iterator = self.stream.iterator(shard, start).await?;

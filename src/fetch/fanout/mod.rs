@@ -52,8 +52,7 @@ pub trait Subscribed: Send + Sync {
     ///
     /// # Errors
     /// Of one try.
-    async fn subscribe(&self, shard: &ShardId, start: &StartAt)
-    -> Result<Box<dyn Subscription>, FetchError>;
+    async fn subscribe(&self, shard: &ShardId, start: &StartAt) -> Result<Box<dyn Subscription>, FetchError>;
 }
 
 /// A subscription to one shard.
@@ -254,12 +253,19 @@ impl ShardReader for Subscriber {
             Ok(Some(event)) => event,
             Ok(None) => {
                 let room = self.reads_for.room(0).await;
-                return Ok(Pulled { page: Page::default(), room, behind: self.behind, start: None, end: None });
+                return Ok(Pulled {
+                    page: Page::default(),
+                    room,
+                    behind: self.behind,
+                    start: None,
+                    end: None,
+                });
             }
             Err(error) => return Err(self.failed(error)),
         };
         let next = page.next_iterator.take();
-        let next = next.map(|next| SequenceNumber::parse(&next).ok_or("the sequence number to go on after is none"));
+        let next =
+            next.map(|next| SequenceNumber::parse(&next).ok_or("the sequence number to go on after is none"));
         let next = match next.transpose() {
             Ok(next) => next,
             Err(text) => return Err(self.failed(FetchError::Unavailable(text.into()))),

@@ -45,12 +45,7 @@ impl KinesisStreams {
     ///
     /// # Errors
     /// Where nobody says which region it is.
-    pub fn new(
-        servers: &Servers,
-        name: &str,
-        count: usize,
-        source: TrialSource,
-    ) -> Result<Self, TrialError> {
+    pub fn new(servers: &Servers, name: &str, count: usize, source: TrialSource) -> Result<Self, TrialError> {
         let sdk = &servers.for_kinesis;
         let region = sdk.region().map(ToString::to_string);
         let region =

@@ -92,7 +92,8 @@ async fn two_streams_with_every_mishap_end_exactly_once() {
 async fn by_enhanced_fan_out_every_mishap_ends_exactly_once() {
     let folder = TempDir::new().unwrap();
     let dir = folder.path().join("new").display().to_string();
-    let flags = ["demo", "--source", "fan-out", "--records", "2000", "--kill", "--reshard", "--json", "--dir", &dir];
+    let flags =
+        ["demo", "--source", "fan-out", "--records", "2000", "--kill", "--reshard", "--json", "--dir", &dir];
     let summary = summary(&kinetide(&flags).await);
     let number = |name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("{name} is not in {summary}"));
     assert_eq!((number("missing"), number("duplicated"), number("dead_letters")), (0, 0, 0));

@@ -11,7 +11,8 @@ const CONSUMER: &str = "kinetide-trades";
 impl Stage {
     /// Runs `kinetide consumers` on this stage.
     async fn consumers(&self, arguments: &[&str]) -> Ran {
-        let all = [&["consumers"], arguments, &["--stream", STREAM, "--kinesis-endpoint", self.aws.kinesis_url()]];
+        let all =
+            [&["consumers"], arguments, &["--stream", STREAM, "--kinesis-endpoint", self.aws.kinesis_url()]];
         kinetide(&all.concat()).await
     }
 
@@ -29,7 +30,8 @@ impl Stage {
     }
 
     pub(super) async fn register(&self, consumer: &str) {
-        let sdk = kinetide::internals::aws::sdk_config(Some(self.aws.kinesis_url()), Some(self.aws.region())).await;
+        let sdk =
+            kinetide::internals::aws::sdk_config(Some(self.aws.kinesis_url()), Some(self.aws.region())).await;
         let client = aws_sdk_kinesis::Client::new(&sdk);
         let arn = format!("arn:aws:kinesis:us-east-1:000000000000:stream/{STREAM}");
         client.register_stream_consumer().stream_arn(arn).consumer_name(consumer).send().await.unwrap();
@@ -42,7 +44,12 @@ impl Ran {
     fn tells(&self, code: i32, words: &[&str]) {
         self.says(code, &[]);
         for word in words {
-            assert!(self.out.contains(word) || self.err.contains(word), "{word:?} is not in\n{}{}", self.out, self.err);
+            assert!(
+                self.out.contains(word) || self.err.contains(word),
+                "{word:?} is not in\n{}{}",
+                self.out,
+                self.err
+            );
         }
     }
 }
@@ -64,7 +71,8 @@ async fn workers_read_by_enhanced_fan_out() {
     assert_eq!(stage.consumer_names().await, [CONSUMER]);
 
     let dynamodb = stage.aws.dynamodb_url();
-    let leases = ["leases", "--stream", STREAM, "--failover-time", "3s", "--no-lag", "--dynamodb-endpoint", dynamodb];
+    let leases =
+        ["leases", "--stream", STREAM, "--failover-time", "3s", "--no-lag", "--dynamodb-endpoint", dynamodb];
     eventually("the leases tell it", || async {
         let told = kinetide(&leases).await;
         told.tells(0, &["w0"]);
@@ -105,7 +113,10 @@ async fn a_consumer_is_deregistered_on_purpose_only() {
     stage.deregister(&["--yes"]).await.tells(1, &["is not deregistered", "--force"]);
     stage.deregister(&["--dry-run"]).await.tells(1, &["active workers: w0"]);
     stage.deregister(&[]).await.tells(2, &["--yes"]);
-    stage.deregister(&["--yes", "--application", "kinetide-other"]).await.tells(1, &["is not known", "--force"]);
+    stage
+        .deregister(&["--yes", "--application", "kinetide-other"])
+        .await
+        .tells(1, &["is not known", "--force"]);
     assert_eq!(stage.consumer_names().await, [CONSUMER]);
 
     // Forced, while it is used: the worker registers another one and goes on.
@@ -132,7 +143,8 @@ async fn without_a_place_for_a_consumer_auto_polls() {
     }
     let arguments = stage.arguments(&[FAN_OUT]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let place = ["stream trades", "LimitExceededException", "queues", "kinetide consumers list --stream trades"];
+    let place =
+        ["stream trades", "LimitExceededException", "queues", "kinetide consumers list --stream trades"];
     kinetide(&arguments).await.tells(1, &place);
 
     stage.put(0..30);
@@ -161,7 +173,9 @@ async fn check_says_whether_the_consumer_can_be_used() {
     let polls = check(&[]).await;
     polls.tells(0, &[]);
     assert!(!polls.out.contains("fan-out "), "{}", polls.out);
-    check(&[FAN_OUT]).await.tells(0, &["consumer kinetide-trades is not registered yet", "RegisterStreamConsumer"]);
+    check(&[FAN_OUT])
+        .await
+        .tells(0, &["consumer kinetide-trades is not registered yet", "RegisterStreamConsumer"]);
     assert_eq!(stage.consumer_names().await, [""; 0], "nothing is changed");
     stage.register("lake").await;
     check(&[FAN_OUT, ("--consumer-name", "lake")]).await.tells(0, &["consumer lake is ACTIVE, and may be"]);

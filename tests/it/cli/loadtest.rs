@@ -123,7 +123,8 @@ async fn two_streams_of_one_application_are_judged_each_for_itself() {
 async fn enhanced_fan_out_loses_nothing_in_bad_weather() {
     let folder = TempDir::new().unwrap();
     let dir = folder.path().join("new").display().to_string();
-    let load = ["--source", "fan-out", "--rate", "300", "--duration", "16s", "--shards", "2", "--workers", "2"];
+    let load =
+        ["--source", "fan-out", "--rate", "300", "--duration", "16s", "--shards", "2", "--workers", "2"];
     let chaos = ["--chaos", "kill,pause,throttle,5xx,cut,deny,reshard", "--chaos-every", "2s", "--seed", "3"];
     let ran = kinetide(&[&["loadtest", "--json", "--dir", &dir][..], &load, &chaos].concat()).await;
     ran.says(0, &["kill: killed worker-"]);

@@ -36,7 +36,10 @@ fn read(body: &[u8]) -> String {
                 }
                 Err(error) => {
                     let text = error.to_string();
-                    return format!("{messages} {pages} {}", text.trim_matches(|c: char| !c.is_alphabetic()).len());
+                    return format!(
+                        "{messages} {pages} {}",
+                        text.trim_matches(|c: char| !c.is_alphabetic()).len()
+                    );
                 }
             }
         }

@@ -40,7 +40,10 @@ async fn a_lost_lease_closes_the_subscription() {
     put(&world, 3);
     world.run(MINUTE * 20).await;
     let (subscribed, refused) = world.outside.seats.counts();
-    assert!(subscribed - before.0 <= 5 && refused == before.1, "renewals, and no fight: {before:?}, {subscribed}");
+    assert!(
+        subscribed - before.0 <= 5 && refused == before.1,
+        "renewals, and no fight: {before:?}, {subscribed}"
+    );
     world.until_done(MINUTE * 10).await;
     world.drain_all().await;
     assert_eq!(world.outside.seats.open(), 0);

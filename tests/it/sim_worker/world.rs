@@ -9,9 +9,9 @@ use kinetide::internals::checkpoint::PendingFormat;
 use kinetide::internals::consumer::{
     ConsumerSettings, Lake, Land, Retention, Shared, StreamSetup, StreamSetups,
 };
-use kinetide::internals::fetch::memory::MemoryStream;
 use kinetide::internals::fetch::fanout::FanOut;
 use kinetide::internals::fetch::fanout::memory::MemoryFanOut;
+use kinetide::internals::fetch::memory::MemoryStream;
 use kinetide::internals::fetch::{ByteBudget, Polling, RecordSource, Retrieval, Starts};
 use kinetide::internals::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::internals::lease::memory::MemoryLeaseTable;

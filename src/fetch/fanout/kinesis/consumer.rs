@@ -190,7 +190,9 @@ impl Consumer {
         let call = self.client.describe_stream_summary().of(&self.stream);
         let answer = call.customize().config_override(bounded()).send().await;
         let summary = answer.map_err(|error| self.trouble(&error))?.stream_description_summary;
-        summary.map(|summary| summary.stream_arn).ok_or_else(|| Trouble::passing("the stream's ARN is not said"))
+        summary
+            .map(|summary| summary.stream_arn)
+            .ok_or_else(|| Trouble::passing("the stream's ARN is not said"))
     }
 
     async fn look(&self, stream_arn: &str) -> Result<Look, Trouble> {
@@ -238,12 +240,14 @@ impl Consumer {
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {
         let kind = match error.code() {
-            Some("LimitExceededException" | "ThrottlingException" | "ProvisionedThroughputExceededException") => {
-                Kind::Throttled
-            }
+            Some(
+                "LimitExceededException" | "ThrottlingException" | "ProvisionedThroughputExceededException",
+            ) => Kind::Throttled,
             // Of a call about the consumer it is said that there is none.
             Some(NOT_FOUND) => Kind::StreamGone,
-            Some("InternalFailure" | "InternalFailureException" | "ServiceUnavailable") | None => Kind::Passing,
+            Some("InternalFailure" | "InternalFailureException" | "ServiceUnavailable") | None => {
+                Kind::Passing
+            }
             // Refused, or an operation that the server does not have.
             Some(_) => Kind::Refused,
         };

@@ -25,8 +25,8 @@ pub use self::frames::{FrameError, Frames};
 use super::{Subscribed, Subscription};
 use crate::cause::one_line;
 use crate::fetch::kinesis::{
-    INVALID_ARGUMENT, PAGE_BYTES_MAX, READ_TIMEOUT, TakeBody, answer_timeout, check_end, fetch_error, of_code,
-    parse,
+    INVALID_ARGUMENT, PAGE_BYTES_MAX, READ_TIMEOUT, TakeBody, answer_timeout, check_end, fetch_error,
+    of_code, parse,
 };
 use crate::fetch::page::Page;
 use crate::fetch::source::{FetchError, StartAt};
@@ -49,11 +49,11 @@ fn position(start: &StartAt) -> Result<StartingPosition, FetchError> {
     let position = match start {
         StartAt::TrimHorizon => StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon),
         StartAt::Latest => StartingPosition::builder().r#type(ShardIteratorType::Latest),
-        StartAt::Timestamp(us) => StartingPosition::builder().r#type(ShardIteratorType::AtTimestamp).timestamp(
-            DateTime::from_nanos(i128::from(*us) * 1000).map_err(|e| {
+        StartAt::Timestamp(us) => StartingPosition::builder()
+            .r#type(ShardIteratorType::AtTimestamp)
+            .timestamp(DateTime::from_nanos(i128::from(*us) * 1000).map_err(|e| {
                 FetchError::Refused(format!("start time {us} µs is out of range: {e}; set another one"))
-            })?,
-        ),
+            })?),
         StartAt::At(sequence) => StartingPosition::builder()
             .r#type(ShardIteratorType::AtSequenceNumber)
             .sequence_number(sequence.as_str()),
@@ -70,11 +70,7 @@ impl Subscribed for KinesisFanOut {
         self.consumer.ready().await.map(drop)
     }
 
-    async fn subscribe(
-        &self,
-        shard: &ShardId,
-        start: &StartAt,
-    ) -> Result<Box<dyn Subscription>, FetchError> {
+    async fn subscribe(&self, shard: &ShardId, start: &StartAt) -> Result<Box<dyn Subscription>, FetchError> {
         let arn = self.consumer.ready().await?;
         let taken = TakeBody::leaving("");
         // An event stream is silent for seconds by design.
@@ -94,7 +90,8 @@ impl Subscribed for KinesisFanOut {
             .send()
             .await;
         if let Err(error) = answer {
-            let denied = matches!(error.as_service_error(), Some(error) if error.is_access_denied_exception());
+            let denied =
+                matches!(error.as_service_error(), Some(error) if error.is_access_denied_exception());
             let sequence_given = matches!(start, StartAt::At(_) | StartAt::After(_));
             return Err(match fetch_error(error) {
                 FetchError::Refused(reason) if denied => FetchError::NoFanOut(reason),

@@ -195,7 +195,10 @@ async fn an_event_is_read_whole_however_it_is_cut() {
         assert_eq!(pages, 2);
         let (operation, asked) = script.calls.lock().unwrap()[1].clone();
         assert_eq!(operation, "SubscribeToShard");
-        assert!(asked.contains(r#""SequenceNumber":"6""#) && asked.contains("AFTER_SEQUENCE_NUMBER"), "{asked}");
+        assert!(
+            asked.contains(r#""SequenceNumber":"6""#) && asked.contains("AFTER_SEQUENCE_NUMBER"),
+            "{asked}"
+        );
         assert!(asked.contains(CONSUMER), "{asked}");
     }
 }
