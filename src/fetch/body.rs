@@ -1,11 +1,9 @@
-//! The JSON body of a `GetRecords` answer, or of an event of `SubscribeToShard` → a page over that body.
+//! The JSON body of a `GetRecords` answer, or of an event of `SubscribeToShard`, which says in another member where to go
+//! on → a page over that body.
 //!
-//! They differ in one member, which says where to go on.
-//!
-//! Two readers. The walker knows the members that Kinesis writes, in any order, and steps from quote to quote;
-//! at the first thing it does not expect it gives up, and serde_json reads the whole body instead. Both give
-//! the same page where the body is valid JSON. Payloads are not looked into here: whoever decodes the base64
-//! finds what is wrong with them.
+//! Two readers. The walker knows the members that Kinesis writes, in any order, and steps from quote to quote; at the
+//! first thing it does not expect it gives up, and serde_json reads the whole body instead. Both give the same page where
+//! the body is valid JSON. Payloads are not looked into here: whoever decodes the base64 finds what is wrong with them.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -48,8 +46,7 @@ struct Walked {
     millis_behind_latest: Option<i64>,
 }
 
-/// The quick reader; `None` means "let serde_json decide". Shards end once in their life, so `ChildShards` is
-/// left to serde_json too.
+/// The quick reader; `None`: let serde_json decide. Shards end once in their life, so `ChildShards` is left to it too.
 fn walk(body: &[u8]) -> Option<Walked> {
     let mut cursor = Cursor { body, at: 0 };
     let (mut records, mut next_iterator, mut behind) = (None, None, None);

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::aws::{StreamAddress, stream_config};
+use crate::aws::{Network, StreamAddress, for_subscriptions, stream_config};
 use crate::config::{RetrievalSetting, Source, StreamConfig, StreamsConfig, Work};
 use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
 use crate::fetch::fanout::FanOut;
@@ -132,21 +132,18 @@ impl Streams {
 
     /// What reads a stream of Kinesis, and what polls it: the same, unless it is read by enhanced fan-out.
     fn kinesis(&self, stream: &Found) -> (Source, Arc<dyn RecordSource>) {
-        let Found { config, client, consumer, .. } = stream;
+        let Found { config, client, fan_out, .. } = stream;
         let polled = Arc::new(KinesisSource::new(client.clone(), config.address.clone()));
         let polling: Arc<dyn RecordSource> =
             Arc::new(Polling::new(Arc::clone(&polled) as _, self.surroundings.poll_idle_max));
-        let records: Arc<dyn RecordSource> = match (config.retrieval.by, consumer) {
+        let records: Arc<dyn RecordSource> = match (config.retrieval.by, fan_out) {
             (RetrievalSetting::Polling, _) | (_, None) => Arc::clone(&polling),
-            (by, Some(consumer)) => {
-                let fan_out = Arc::new(KinesisFanOut::new(client.clone(), Arc::clone(consumer)));
-                let polling = Arc::clone(&polling);
-                Arc::new(match by {
-                    RetrievalSetting::Auto => {
-                        FanOut::or_polling(fan_out, polling, &config.address.to_string())
-                    }
-                    _ => FanOut::new(fan_out, polling),
-                })
+            (RetrievalSetting::FanOut, Some(fan_out)) => {
+                Arc::new(FanOut::new(Arc::clone(fan_out) as _, Arc::clone(&polling)))
+            }
+            (RetrievalSetting::Auto, Some(fan_out)) => {
+                let name = config.address.to_string();
+                Arc::new(FanOut::or_polling(Arc::clone(fan_out) as _, Arc::clone(&polling), &name))
             }
         };
         let lister = Arc::new(KinesisShardLister::new(client.clone(), config.address.clone()));
@@ -251,8 +248,8 @@ impl Streams {
 pub(super) struct Found {
     config: StreamConfig,
     client: aws_sdk_kinesis::Client,
-    /// As which it is subscribed to, if it is.
-    consumer: Option<Arc<Consumer>>,
+    /// What subscribes to it, where it is read by enhanced fan-out.
+    fan_out: Option<Arc<KinesisFanOut>>,
     /// For how many hours it keeps records, if it was there to say so.
     hours: Option<u32>,
     /// There is no need to look again.
@@ -280,7 +277,8 @@ pub(super) async fn open_all(
 async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Option<StartError>) {
     let (address, role) = (&config.address, config.role.as_ref());
     let (region, endpoint) = (surroundings.region.as_deref(), surroundings.endpoint.as_deref());
-    let client = aws_sdk_kinesis::Client::new(&stream_config(address, role, endpoint, region).await);
+    let sdk = stream_config(address, role, endpoint, region).await;
+    let client = aws_sdk_kinesis::Client::new(&sdk);
     let (hours, problem) = match config.source {
         // Only the program knows how to look at it.
         Some(_) => (None, None),
@@ -304,12 +302,16 @@ async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Opti
         }
         (problem, _) => problem,
     };
-    (Found { client, consumer, hours, checked: problem.is_none(), config }, problem)
+    let fan_out = consumer.map(|consumer| {
+        let subscriptions = for_subscriptions(&sdk, &Network::of_environment());
+        Arc::new(KinesisFanOut::new(aws_sdk_kinesis::Client::new(&subscriptions), consumer))
+    });
+    (Found { client, fan_out, hours, checked: problem.is_none(), config }, problem)
 }
 
 /// Whether the stream can be subscribed to: its consumer is there, or is being made. Its readers wait until it is ACTIVE.
 async fn check_consumer(stream: &StreamAddress, consumer: &Consumer) -> Result<(), StartError> {
     let wrong = |problem: String| StartError::new(format!("stream {stream}"), problem);
-    let made = timeout(START_TIMEOUT, consumer.is_made()).await;
+    let made = timeout(START_TIMEOUT, Box::pin(consumer.is_made())).await;
     made.map_err(|_| wrong(out_of_reach("Kinesis")))?.map_err(wrong)
 }
