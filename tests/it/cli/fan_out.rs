@@ -167,12 +167,13 @@ async fn check_says_whether_the_consumer_can_be_used() {
     let check = async |more: &[(&str, &str)]| {
         let mut arguments = stage.arguments(more);
         arguments[0] = "check".to_owned();
+        arguments.push("--json".to_owned());
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         kinetide(&arguments).await
     };
     let polls = check(&[]).await;
     polls.tells(0, &[]);
-    assert!(!polls.out.contains("fan-out "), "{}", polls.out);
+    assert!(!polls.out.contains("\"fan-out\""), "{}", polls.out);
     check(&[FAN_OUT])
         .await
         .tells(0, &["consumer kinetide-trades is not registered yet", "RegisterStreamConsumer"]);

@@ -91,11 +91,6 @@ impl Consumer {
         Self { client, stream, name: name.into(), known, looking }
     }
 
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Its ARN, once it is there and ACTIVE: it is registered where it is missing.
     ///
     /// # Errors
