@@ -1,19 +1,26 @@
 //! Enhanced fan-out against the embedded Kinesis over TLS. `docs/PERFORMANCE.md` has the figures.
 //!
 //! `windows`: what one subscription brings over a long way, for some sizes of the HTTP/2 window.
+//! `latency`: how long a record takes from its put to a processor in another process, by polling and by fan-out.
 #![allow(clippy::print_stdout, reason = "this is what it does")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap ends the measurement")]
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use kinetide::internals::clock::wall_clock_us;
 use kinetide::internals::local::{LocalAws, LocalSettings};
+use kinetide::{
+    Checkpointer, Processor, ProcessorError, Records, RetrievalSetting, ShardId, Worker, async_trait,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::process::Command;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, interval, sleep_until};
 
 const STREAM: &str = "s";
 const ROUND_TRIPS_MS: [u64; 4] = [1, 20, 50, 100];
@@ -24,12 +31,104 @@ const MEASURED: Duration = Duration::from_secs(4);
 const BACKLOG_BYTES: usize = 600 << 20;
 const RECORD_BYTES: usize = 50_000;
 
+const RATES: [u64; 2] = [100, 1_000];
+const SHARDS: u32 = 4;
+const WARM_UP: Duration = Duration::from_secs(8);
+const PUTTING: Duration = Duration::from_secs(20);
+/// What a record says that is not timed.
+const NOT_TIMED: i64 = 0;
+
 #[tokio::main]
 async fn main() {
-    match std::env::args().nth(1).as_deref() {
-        Some("windows") => windows().await,
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["windows"] => windows().await,
+        ["latency"] => latency().await,
+        ["worker", by, kinesis, dynamodb, records] => {
+            worker(by, kinesis, dynamodb, records.parse().unwrap()).await;
+        }
         // As `cargo test` and `cargo bench` start it.
-        _ => println!("usage: fan_out windows"),
+        _ => println!("usage: fan_out windows | latency"),
+    }
+}
+
+async fn latency() {
+    println!("{:>10} {:>8} {:>10} {:>10} {:>10}", "records/s", "by", "p50 ms", "p99 ms", "max ms");
+    for rate in RATES {
+        for by in ["polling", "fan-out"] {
+            print!("{rate:>10} {by:>8}");
+            let folder = tempfile::tempdir().unwrap();
+            let ca_file = folder.path().join("ca.pem");
+            let settings = LocalSettings { ca_file: Some(ca_file.clone()), ..LocalSettings::default() };
+            let aws = LocalAws::start(settings).await.unwrap();
+            aws.kinesis().create_stream(STREAM, SHARDS).unwrap();
+            let records = rate * PUTTING.as_secs();
+            let mut worker = Command::new(std::env::current_exe().unwrap())
+                .args(["worker", by, aws.kinesis_tls_url().unwrap(), aws.dynamodb_url()])
+                .arg(records.to_string())
+                .env("AWS_CA_BUNDLE", &ca_file)
+                .kill_on_drop(true)
+                .spawn()
+                .unwrap();
+            let mut ticks = interval(Duration::from_secs(1) / u32::try_from(rate).unwrap());
+            for number in 0..rate * WARM_UP.as_secs() + records {
+                ticks.tick().await;
+                let timed = number >= rate * WARM_UP.as_secs();
+                let now = if timed { wall_clock_us() } else { NOT_TIMED };
+                aws.kinesis().put(STREAM, &format!("key-{number}"), now.to_string().as_bytes()).unwrap();
+            }
+            assert!(worker.wait().await.unwrap().success());
+        }
+    }
+}
+
+/// Reads until so many records that are timed have come, and says how long they took.
+async fn worker(by: &str, kinesis: &str, dynamodb: &str, records: usize) {
+    let by = if by == "fan-out" { RetrievalSetting::FanOut } else { RetrievalSetting::Polling };
+    let (seen, done) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+    let timer = Timer { seen: Arc::clone(&seen), records, done: Arc::clone(&done) };
+    let worker = Worker::builder("latency", STREAM)
+        .kinesis_endpoint(kinesis)
+        .dynamodb_endpoint(dynamodb)
+        .lease_scan_interval(Duration::from_millis(500))
+        .retrieval(by)
+        .processor(move |_: &ShardId| timer.clone())
+        .unwrap();
+    worker.run_until(done.notified()).await.unwrap();
+    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    seen.sort_unstable();
+    let at = |percent: usize| seen[(seen.len() * percent / 100).min(seen.len() - 1)] as f64 / 1e3;
+    println!(" {:>10.1} {:>10.1} {:>10.1}", at(50), at(99), at(100));
+}
+
+#[derive(Clone)]
+struct Timer {
+    seen: Arc<Mutex<Vec<i64>>>,
+    records: usize,
+    done: Arc<Notify>,
+}
+
+#[async_trait]
+impl Processor for Timer {
+    async fn records(
+        &mut self,
+        records: &Records,
+        checkpointer: &Checkpointer,
+    ) -> Result<(), ProcessorError> {
+        let now = wall_clock_us();
+        {
+            let mut seen = self.seen.lock().unwrap();
+            let put = records.iter().map(|record| String::from_utf8_lossy(&record.data()).parse().unwrap());
+            seen.extend(put.filter(|put: &i64| *put != NOT_TIMED).map(|put| now - put));
+            if seen.len() >= self.records {
+                self.done.notify_one();
+            }
+        }
+        Ok(checkpointer.checkpoint().await?)
+    }
+
+    async fn shard_end(&mut self, checkpointer: &Checkpointer) -> Result<(), ProcessorError> {
+        Ok(checkpointer.checkpoint().await?)
     }
 }
 

@@ -165,6 +165,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
             kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint.clone())?,
             dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint.clone())?,
             s3: endpoint("s3-endpoint", args.s3_endpoint.clone())?,
+            ca_bundle: None,
         })
     };
     let endpoints = match checked() {

@@ -84,7 +84,9 @@ pub async fn play(
     summary: impl FnOnce(&Summary),
 ) -> Result<Summary, TrialError> {
     let (lake, logs) = prepare(&plan.dir)?;
-    let settings = LocalSettings { ttl_sweep: Duration::from_secs(2), ..LocalSettings::default() };
+    // As at AWS: by HTTP/2 over TLS.
+    let ca_file = (plan.source == TrialSource::FanOut).then(|| plan.dir.join("test-ca.pem"));
+    let settings = LocalSettings { ttl_sweep: Duration::from_secs(2), ca_file, ..LocalSettings::default() };
     let servers = Servers::start(settings, &WorkerEndpoints::default(), None).await?;
     let streams = KinesisStreams::new(&servers, STREAM, plan.streams, plan.source)?;
     streams.prepare(plan.shards).await?;

@@ -70,6 +70,8 @@ pub struct WorkerEndpoints {
     pub dynamodb: Option<String>,
     /// Of S3.
     pub s3: Option<String>,
+    /// A file of certificates to trust instead of the system's.
+    pub ca_bundle: Option<PathBuf>,
 }
 
 /// The running workers.
@@ -325,6 +327,7 @@ fn own(settings: &WorkerSettings, id: &str, log: &File) -> io::Result<Command> {
     if let Some(file) = &settings.settings {
         command.arg("--settings").arg(file);
     }
+    command.envs(endpoints.ca_bundle.iter().map(|file| ("AWS_CA_BUNDLE", file)));
     if settings.clock_offset_s != 0 {
         command.arg(format!("--clock-offset={}", settings.clock_offset_s));
     }

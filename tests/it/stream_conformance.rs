@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::{BehaviorVersion, Region};
-use aws_sdk_kinesis::{Client, Config};
-use kinetide::internals::aws::StreamAddress;
+use kinetide::internals::aws::{Network, StreamAddress, for_subscriptions};
 use kinetide::internals::clock::wall_clock_us;
 use kinetide::internals::fetch::fanout::FanOut;
 use kinetide::internals::fetch::fanout::kinesis::{Consumer, KinesisFanOut};
@@ -92,6 +94,8 @@ const SHORT_LIFE: Duration = Duration::from_millis(400);
 struct OverKinesis {
     aws: LocalAws,
     client: Client,
+    /// As a worker subscribes: by HTTP/2 over TLS.
+    subscribing: Client,
     stream: &'static str,
     address: StreamAddress,
     retrieval: Retrieval,
@@ -107,18 +111,25 @@ impl OverKinesis {
 
     async fn start(iterator_ttl: Duration) -> Self {
         let kinesis = KinesisSettings { iterator_ttl, ..KinesisSettings::default() };
-        let aws = LocalAws::start(LocalSettings { kinesis, ..LocalSettings::default() }).await.unwrap();
-        let config = Config::builder()
+        let ca = tempfile::tempdir().unwrap();
+        let ca_file = ca.path().join("ca.pem");
+        let settings = LocalSettings { kinesis, ca_file: Some(ca_file.clone()), ..LocalSettings::default() };
+        let aws = LocalAws::start(settings).await.unwrap();
+        let config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::v2026_01_12())
             .region(Region::new("us-east-1"))
-            .credentials_provider(Credentials::new("test", "test", None, None, "static"))
+            .credentials_provider(SharedCredentialsProvider::new(Credentials::for_tests()))
             .retry_config(RetryConfig::disabled())
-            .endpoint_url(aws.kinesis_url());
+            .endpoint_url(aws.kinesis_url())
+            .build();
+        let by_tls = config.to_builder().endpoint_url(aws.kinesis_tls_url().unwrap()).build();
+        let subscribing =
+            Client::new(&for_subscriptions(&by_tls, &Network::with_ca_bundle(ca_file.to_str())));
         let stream = "conforms";
         aws.kinesis().create_stream(stream, 1).unwrap();
         let address = StreamAddress::named(stream);
         let (retrieval, consumers) = (Retrieval::Polling, AtomicUsize::new(0));
-        Self { client: Client::from_conf(config.build()), aws, stream, address, retrieval, consumers }
+        Self { client: Client::new(&config), subscribing, aws, stream, address, retrieval, consumers }
     }
 
     async fn by_fan_out() -> Self {
@@ -144,7 +155,7 @@ impl StreamScene for OverKinesis {
             Retrieval::FanOut => {
                 let name = format!("consumer-{}", self.consumers.fetch_add(1, Ordering::Relaxed));
                 let consumer = Consumer::new(self.client.clone(), self.address.clone(), name);
-                let fan_out = KinesisFanOut::new(self.client.clone(), Arc::new(consumer));
+                let fan_out = KinesisFanOut::new(self.subscribing.clone(), Arc::new(consumer));
                 Arc::new(FanOut::new(Arc::new(fan_out), polling))
             }
         }

@@ -17,7 +17,7 @@ use crate::trial::workers::WorkerEndpoints;
 #[derive(Debug)]
 pub struct Servers {
     local: Option<LocalAws>,
-    /// Where they are; the embedded ones too.
+    /// Where workers find them; the embedded ones too.
     pub endpoints: WorkerEndpoints,
     embedded_kinesis: bool,
     /// The region for `--region` of workers.
@@ -39,6 +39,7 @@ impl Servers {
         if let Some(region) = region {
             region.clone_into(&mut embedded.kinesis.region);
         }
+        let ca_bundle = embedded.ca_file.clone();
         let local = match (&given.kinesis, &given.dynamodb) {
             (Some(_), Some(_)) => None,
             _ => Some(LocalAws::start(embedded).await?),
@@ -46,10 +47,11 @@ impl Servers {
         let url = |given: &Option<String>, url: fn(&LocalAws) -> &str| {
             given.clone().or_else(|| local.as_ref().map(|local| url(local).to_owned()))
         };
-        let endpoints = WorkerEndpoints {
+        let mut endpoints = WorkerEndpoints {
             kinesis: url(&given.kinesis, LocalAws::kinesis_url),
             dynamodb: url(&given.dynamodb, LocalAws::dynamodb_url),
             s3: given.s3.clone(),
+            ca_bundle: None,
         };
         let region = region.or(local.as_ref().map(LocalAws::region)).map(str::to_owned);
         let (for_kinesis, for_dynamodb) = tokio::join!(
@@ -57,6 +59,10 @@ impl Servers {
             Box::pin(sdk_config(endpoints.dynamodb.as_deref(), region.as_deref()))
         );
         let embedded_kinesis = given.kinesis.is_none();
+        // For us the plain door is good enough.
+        if let Some(tls) = local.as_ref().filter(|_| embedded_kinesis).and_then(LocalAws::kinesis_tls_url) {
+            (endpoints.kinesis, endpoints.ca_bundle) = (Some(tls.to_owned()), ca_bundle);
+        }
         let dynamodb = Client::new(&for_dynamodb);
         Ok(Self { local, endpoints, embedded_kinesis, region, for_kinesis, dynamodb })
     }

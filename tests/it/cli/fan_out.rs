@@ -1,8 +1,14 @@
 //! Workers that read by enhanced fan-out, as processes; and `kinetide consumers`.
 
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::StreamStatus;
+use kinetide::internals::aws::sdk_config;
+use kinetide::internals::clock::wall_clock_us;
 use serde_json::Value;
 
-use super::stage::{STREAM, Stage};
+use super::position::landed;
+use super::stage::{STREAM, Stage, change};
 use super::{Ran, eventually, kinetide};
 
 const FAN_OUT: (&str, &str) = ("--retrieval", "fan-out");
@@ -54,12 +60,15 @@ impl Ran {
     }
 }
 
-/// Through a reshard, the death of a worker and a hand-over everything lands once, and nobody polls.
+/// By HTTP/2 over TLS: through a reshard, the death of a worker and a hand-over everything lands once, and nobody polls.
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_read_by_enhanced_fan_out() {
-    let stage = Stage::new(2).await;
+    let mut stage = Stage::new(2).await;
+    let ca = stage.dir.path().join("ca.pem").display().to_string();
+    stage.env = vec![("AWS_CA_BUNDLE".to_owned(), ca)];
+    let by_tls = [FAN_OUT, ("--kinesis-endpoint", stage.aws.kinesis_tls_url().unwrap())];
     stage.put(0..40);
-    let first = stage.worker(&[FAN_OUT]).await;
+    let first = stage.worker(&by_tls).await;
     stage.all_delivered().await;
     let status = first.status().await;
     let shards = status["shards"].as_array().unwrap();
@@ -86,7 +95,7 @@ async fn workers_read_by_enhanced_fan_out() {
     stage.put(40..80);
     stage.all_delivered().await;
 
-    let second = stage.worker(&[FAN_OUT]).await;
+    let second = stage.worker(&by_tls).await;
     stage.put(80..120);
     first.kill().await;
     stage.put(120..160);
@@ -180,4 +189,45 @@ async fn check_says_whether_the_consumer_can_be_used() {
     assert_eq!(stage.consumer_names().await, [""; 0], "nothing is changed");
     stage.register("lake").await;
     check(&[FAN_OUT, ("--consumer-name", "lake")]).await.tells(0, &["consumer lake is ACTIVE, and may be"]);
+}
+
+/// Servers that are not ours: a worker subscribes, and each record lands once.
+#[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::disallowed_methods, reason = "a test that needs another server is chosen by a variable")]
+async fn other_servers_are_read_by_enhanced_fan_out() {
+    for variable in ["KINETIDE_TEST_KINESIS_LOCAL", "KINETIDE_TEST_MINISTACK"] {
+        match std::env::var(variable) {
+            Ok(url) => reads_from(&url).await,
+            Err(_) => println!("SKIPPED: enhanced fan-out of another server, as {variable} names none"),
+        }
+    }
+}
+
+async fn reads_from(url: &str) {
+    let client = Client::new(&sdk_config(Some(url), None).await);
+    let stream = format!("fan-out-{}", wall_clock_us());
+    client.create_stream().stream_name(&stream).shard_count(2).send().await.unwrap();
+    eventually("the stream is active", || async {
+        let summary = client.describe_stream_summary().stream_name(&stream).send().await.unwrap();
+        let status = summary.stream_description_summary.unwrap().stream_status;
+        (status == StreamStatus::Active).then_some(())
+    })
+    .await;
+    let put = async |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let record = client.put_record().stream_name(&stream).partition_key(format!("key-{number}"));
+            record.data(Blob::new(change(number))).send().await.unwrap();
+        }
+    };
+    put(0..20).await;
+    let stage = Stage::new(1).await;
+    let worker = stage.worker(&[FAN_OUT, ("--kinesis-endpoint", url), ("--stream", &stream)]).await;
+    put(20..40).await;
+    eventually("all have landed", || async { (landed(&stage).len() == 40).then_some(()) }).await;
+    let status = worker.status().await;
+    let shards = status["shards"].as_array().unwrap();
+    assert!(shards.len() == 2 && shards.iter().all(|shard| shard["retrieval"] == "fan-out"), "{status:#}");
+    assert_eq!(worker.metric("kinetide_fetch_duration_seconds_count").await, 0.0, "GetRecords is not called");
+    worker.drain().await;
+    assert_eq!(landed(&stage).into_iter().collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
 }

@@ -19,7 +19,7 @@ const NEVER: (&str, &str) = ("--batch-age", "1h");
 const LATEST: (&str, &str) = ("--initial-position", "latest");
 
 /// The numbers of the trades in the lake, each once.
-fn landed(stage: &Stage) -> BTreeSet<u64> {
+pub(super) fn landed(stage: &Stage) -> BTreeSet<u64> {
     let mut landed = BTreeSet::new();
     for entry in walk(&stage.lake().join("landing")) {
         let mut text = String::new();

@@ -48,18 +48,14 @@ impl Stage {
 
     /// A stage on a Kinesis that behaves like this.
     pub(super) async fn on(kinesis: KinesisSettings, shards: u32) -> Self {
-        let aws = LocalAws::start(LocalSettings { kinesis, ..LocalSettings::default() }).await.unwrap();
+        let dir = TempDir::new().unwrap();
+        let ca_file = Some(dir.path().join("ca.pem"));
+        let aws =
+            LocalAws::start(LocalSettings { kinesis, ca_file, ..LocalSettings::default() }).await.unwrap();
         aws.kinesis().create_stream(STREAM, shards).unwrap();
         let sdk = sdk_config(Some(aws.dynamodb_url()), Some(aws.region())).await;
         let leases = DynamoDbLeaseTable::new(aws_sdk_dynamodb::Client::new(&sdk), APPLICATION);
-        Self {
-            aws,
-            dir: TempDir::new().unwrap(),
-            env: Vec::new(),
-            alerts: false,
-            leases,
-            workers: AtomicUsize::new(0),
-        }
+        Self { aws, dir, env: Vec::new(), alerts: false, leases, workers: AtomicUsize::new(0) }
     }
 
     pub(super) fn lake(&self) -> PathBuf {
