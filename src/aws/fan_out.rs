@@ -1,5 +1,5 @@
 //! The HTTP client of `SubscribeToShard`: a connection for each subscription, with a window that holds what a shard sends,
-//! and pings that notice a connection gone silent.
+//! and pings that notice a connection gone silent: `docs/adr/0038-fan-out-over-http2.md`.
 //!
 //! The SDK's own client puts all calls to a host on one HTTP/2 connection and lets none of this be set. There a server that
 //! allows fewer streams than there are shards leaves the rest waiting, calls of another kind too; three shards that nobody
