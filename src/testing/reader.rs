@@ -20,27 +20,21 @@ use crate::telemetry::waiting::Waiting;
 /// No reader is silent for so long: it answers every five seconds, and some servers are slow.
 const SILENT: Duration = Duration::from_secs(60);
 
-/// Runs the checks, each on a stream of its own.
+/// Runs the checks, each on a stream of its own, side by side: they wait most of the time.
 ///
 /// # Panics
 /// When one of them fails.
 pub async fn reader_conforms<S: StreamScene>(new: impl AsyncFn() -> S) {
-    eprintln!("conformance: a_reader_starts_where_it_should");
-    Box::pin(a_reader_starts_where_it_should(&new().await)).await;
-    eprintln!("conformance: a_reader_brings_every_record_once");
-    Box::pin(a_reader_brings_every_record_once(&new().await)).await;
-    eprintln!("conformance: a_reader_says_what_became_of_its_start");
-    Box::pin(a_reader_says_what_became_of_its_start(&new().await)).await;
-    eprintln!("conformance: a_reader_ends_with_the_children_of_a_split");
-    Box::pin(a_reader_ends_with_the_children_of_a_split(&new().await)).await;
-    eprintln!("conformance: a_reader_ends_with_the_child_of_a_merge");
-    Box::pin(a_reader_ends_with_the_child_of_a_merge(&new().await)).await;
-    eprintln!("conformance: a_reader_tells_its_errors_apart");
-    Box::pin(a_reader_tells_its_errors_apart(&new().await)).await;
-    eprintln!("conformance: a_quiet_reader_answers");
-    Box::pin(a_quiet_reader_answers(&new().await)).await;
-    eprintln!("conformance: a_large_record_is_a_record");
-    Box::pin(a_large_record_is_a_record(&new().await)).await;
+    tokio::join!(
+        Box::pin(async { a_reader_starts_where_it_should(&new().await).await }),
+        Box::pin(async { a_reader_brings_every_record_once(&new().await).await }),
+        Box::pin(async { a_reader_says_what_became_of_its_start(&new().await).await }),
+        Box::pin(async { a_reader_ends_with_the_children_of_a_split(&new().await).await }),
+        Box::pin(async { a_reader_ends_with_the_child_of_a_merge(&new().await).await }),
+        Box::pin(async { a_reader_tells_its_errors_apart(&new().await).await }),
+        Box::pin(async { a_quiet_reader_answers(&new().await).await }),
+        Box::pin(async { a_large_record_is_a_record(&new().await).await }),
+    );
 }
 
 /// Whoever a shard is read for: there is memory, and the lease is ours.

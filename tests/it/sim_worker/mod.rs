@@ -498,7 +498,7 @@ fn every_record_lands_once_whatever_happens() {
 #[test]
 fn every_record_lands_once_by_fan_out_too() {
     let seeds = variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS);
-    run_seeds(&(FAN_OUT_SEEDS..FAN_OUT_SEEDS + seeds).collect::<Vec<_>>(), DAY / 4);
+    run_seeds(&(FAN_OUT_SEEDS..FAN_OUT_SEEDS + seeds).collect::<Vec<_>>(), DAY / 6);
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) const START_US: i64 = 1_768_469_400_000_000;
 /// This, and all that follows from it, is slower than in life, so that a day has fewer events.
 pub(super) const FAILOVER: Duration = Duration::from_secs(60);
 /// How soon a subscription notices a record.
-const FAN_OUT_LOOK: Duration = Duration::from_secs(2);
+const FAN_OUT_LOOK: Duration = Duration::from_secs(5);
 /// Timers are exact to a millisecond.
 const GRAIN: Duration = Duration::from_millis(50);
 
