@@ -14,6 +14,8 @@ use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Layout};
 use kinetide::internals::fetch::{Payload, parse_body};
+use kinetide::internals::generate::envelope::{self, Table};
+use kinetide::internals::generate::synthetic::{Mix, Synthetic};
 use kinetide::internals::shard::ShardId;
 use kinetide::internals::transform::{Builtin, Enrichment, RecordContext, SourceKind, Transform};
 use rand::{Rng, SeedableRng};
@@ -124,16 +126,50 @@ fn change(rng: &mut impl Rng, at_us: u64) -> String {
     )
 }
 
-/// The body of a `GetRecords` answer, and the payloads in it.
-fn body() -> (Bytes, Vec<String>) {
-    let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(7);
+/// Changes of one kind, with the body of a `GetRecords` answer that brings them.
+struct Records {
+    name: &'static str,
+    payloads: Vec<String>,
+    body: Bytes,
+}
+
+impl Records {
+    /// Tidy ones, of scalars only, as the table of `docs/PERFORMANCE.md` has them.
+    fn plain() -> Self {
+        let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(7);
+        Self::of("per_record", |index| {
+            let at_us = (HOUR_MS + index * 500) * 1000 + rng.random_range(0..1000);
+            change(rng, at_us)
+        })
+    }
+
+    /// Those of `kinetide generate` once the table is full: more MODIFY, nested values, other attributes, escapes.
+    fn generated() -> Self {
+        let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(7);
+        let table = Table { name: "CryptoTransactions".into(), region: "eu-north-1".into() };
+        let mut changes = Synthetic::new(1, Mix::default()).skip(60_000);
+        Self::of("generated", |index| {
+            let created_us =
+                i64::try_from((HOUR_MS + index * 500) * 1000).unwrap() + rng.random_range(0..1000);
+            let id = uuid::Builder::from_random_bytes(rng.random()).into_uuid();
+            let mut payload = Vec::new();
+            envelope::write(&table, &changes.next().unwrap(), &id, created_us, &mut payload);
+            String::from_utf8(payload).unwrap()
+        })
+    }
+
+    fn of(name: &'static str, mut payload: impl FnMut(u64) -> String) -> Self {
+        let payloads: Vec<_> = (0..RECORDS as u64).map(&mut payload).collect();
+        Self { name, body: body(&payloads), payloads }
+    }
+}
+
+fn body(payloads: &[String]) -> Bytes {
+    let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(8);
     let mut body =
         Vec::from(&br#"{"MillisBehindLatest":0,"NextShardIterator":"AAAAAAAAAAF","Records":["#[..]);
-    let mut payloads = Vec::new();
-    for index in 0..RECORDS {
+    for (index, payload) in payloads.iter().enumerate() {
         let at_ms = HOUR_MS + index as u64 * 500;
-        let at_us = at_ms * 1000 + rng.random_range(0..1000);
-        let payload = change(rng, at_us);
         let separator = if index == 0 { "" } else { "," };
         write!(
             body,
@@ -144,22 +180,25 @@ fn body() -> (Bytes, Vec<String>) {
             separator,
             at_ms / 1000,
             at_ms % 1000,
-            base64_simd::STANDARD.encode_to_string(&payload),
+            base64_simd::STANDARD.encode_to_string(payload),
             rng.random::<u128>(),
             index,
         )
         .unwrap();
-        payloads.push(payload);
     }
     body.extend_from_slice(b"]}");
-    (body.into(), payloads)
+    body.into()
 }
 
-fn transform() -> Builtin {
-    Builtin::crypto_transactions(&Enrichment::default()).unwrap()
+/// The two readers of change records.
+const READERS: [&str; 2] = ["", "/general reader"];
+
+fn transform(reader: &str) -> Builtin {
+    let transform = Builtin::crypto_transactions(&Enrichment::default()).unwrap();
+    if reader.is_empty() { transform } else { transform.general_reader() }
 }
 
-fn context(gzip_level: u32) -> Arc<BatchContext> {
+fn context(gzip_level: u32, reader: &str) -> Arc<BatchContext> {
     Arc::new(BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
@@ -170,7 +209,7 @@ fn context(gzip_level: u32) -> Arc<BatchContext> {
             alerts: false,
         },
         limits: BatchLimits { gzip_level, ..BatchLimits::default() },
-        transform: Arc::new(transform()),
+        transform: Arc::new(transform(reader)),
         packing: None,
     })
 }
@@ -258,52 +297,25 @@ fn obvious(body: &[u8], level: u32) -> usize {
 }
 
 fn per_record(criterion: &mut Criterion<CpuTime>) {
-    let (body, payloads) = body();
-    let rows = {
-        let (mut transform, mut rows) = (transform().start(), Vec::new());
-        let context = record_context();
-        for payload in &payloads {
-            transform.apply(&context, payload.as_bytes(), &mut rows).unwrap();
-        }
-        rows
-    };
-    println!(
-        "a record is {} B of JSON and {} B of body; its row is {} B",
-        payloads.iter().map(String::len).sum::<usize>() / RECORDS,
-        body.len() / RECORDS,
-        rows.len() / RECORDS,
-    );
-    for level in [1, 6] {
-        println!("level {level}: {} B of gzip a record", path(&body, &context(level)) / RECORDS);
-    }
+    let plain = Records::plain();
+    let rows = measure(criterion, &plain);
+    measure(criterion, &Records::generated());
 
-    let mut group = criterion.benchmark_group("per_record");
+    let mut group = criterion.benchmark_group(plain.name);
     group.throughput(Throughput::Elements(RECORDS as u64));
     group.sample_size(20);
-    for level in [1, 6] {
-        let context = context(level);
-        group.bench_function(format!("path/gzip {level}"), |b| b.iter(|| path(black_box(&body), &context)));
-    }
-    group.bench_function("obvious/gzip 6", |b| b.iter(|| obvious(black_box(&body), 6)));
-    group.bench_function("stage/copy the body", |b| b.iter(|| black_box(&body).to_vec()));
+    let (body, level_6) = (&plain.body, context(6, READERS[0]));
+    group.bench_function("path/gzip 6", |b| b.iter(|| path(black_box(body), &level_6)));
+    group.bench_function("obvious/gzip 6", |b| b.iter(|| obvious(black_box(body), 6)));
+    group.bench_function("stage/copy the body", |b| b.iter(|| black_box(body).to_vec()));
     group.bench_function("stage/body to payloads", |b| {
         let mut decoded = Vec::new();
         b.iter(|| {
-            let page = parse_body(black_box(&body).clone()).unwrap();
+            let page = parse_body(black_box(body).clone()).unwrap();
             for record in page.records() {
                 let Payload::Base64(text) = record.payload else { unreachable!("records are base64") };
                 decoded.clear();
                 base64_simd::STANDARD.decode_append(text, &mut decoded).unwrap();
-            }
-        });
-    });
-    group.bench_function("stage/transform", |b| {
-        let (mut transform, mut row) = (transform().start(), Vec::new());
-        let context = record_context();
-        b.iter(|| {
-            for payload in &payloads {
-                row.clear();
-                transform.apply(&context, black_box(payload.as_bytes()), &mut row).unwrap();
             }
         });
     });
@@ -317,6 +329,46 @@ fn per_record(criterion: &mut Criterion<CpuTime>) {
         });
     });
     group.finish();
+}
+
+/// What depends on the reader, with each of them; answers the rows.
+fn measure(criterion: &mut Criterion<CpuTime>, records: &Records) -> Vec<u8> {
+    let Records { name, payloads, body } = records;
+    let context = record_context();
+    let (mut transform_of_all, mut rows) = (transform(READERS[0]).start(), Vec::new());
+    for payload in payloads {
+        transform_of_all.apply(&context, payload.as_bytes(), &mut rows).unwrap();
+    }
+    println!(
+        "{name}: a record is {} B of JSON and {} B of body; its row is {} B, {} B of gzip 1 and {} B of gzip 6; \
+         the quick reader left {} of {RECORDS} records to the general one",
+        payloads.iter().map(String::len).sum::<usize>() / RECORDS,
+        body.len() / RECORDS,
+        rows.len() / RECORDS,
+        path(body, &self::context(1, READERS[0])) / RECORDS,
+        path(body, &self::context(6, READERS[0])) / RECORDS,
+        transform_of_all.take_read_generally(),
+    );
+    let mut group = criterion.benchmark_group(*name);
+    group.throughput(Throughput::Elements(RECORDS as u64));
+    group.sample_size(20);
+    for reader in READERS {
+        let level_1 = self::context(1, reader);
+        group.bench_function(format!("path/gzip 1{reader}"), |b| b.iter(|| path(black_box(body), &level_1)));
+    }
+    for reader in READERS {
+        group.bench_function(format!("stage/transform{reader}"), |b| {
+            let (mut transform, mut row) = (transform(reader).start(), Vec::new());
+            b.iter(|| {
+                for payload in payloads {
+                    row.clear();
+                    transform.apply(&context, black_box(payload.as_bytes()), &mut row).unwrap();
+                }
+            });
+        });
+    }
+    group.finish();
+    rows
 }
 
 fn record_context() -> RecordContext<'static> {

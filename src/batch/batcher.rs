@@ -123,6 +123,11 @@ impl Batcher {
         self.open.cramped |= !roomy;
     }
 
+    /// Records since the last call that were not for the quick reader of the transform.
+    pub fn take_read_generally(&mut self) -> u64 {
+        self.maker.take_read_generally()
+    }
+
     /// True when no record is in the batch.
     pub fn is_empty(&self) -> bool {
         self.open.records == 0

@@ -449,6 +449,7 @@ impl Open {
             self.since = Some(Instant::now());
         }
         metrics::records_transformed(count(rows(&self.batcher) - before));
+        metrics::records_read_generally(self.batcher.take_read_generally());
         if index < fetched.page.len() {
             self.page = Some((fetched, index));
         } else {

@@ -77,7 +77,10 @@ impl<'de> Visitor<'de> for ImageSeed<'_> {
 }
 
 /// The key of an item: what of it the image lacks is added. `null` counts as absent.
-pub(super) struct KeySeed<'i>(pub(super) &'i mut Image);
+pub(super) struct KeySeed<'i> {
+    pub(super) image: &'i mut Image,
+    pub(super) document: &'i str,
+}
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
     type Value = ();
@@ -99,10 +102,10 @@ impl<'de> Visitor<'de> for KeySeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self(image) = self;
-        let before = image.len();
+        let Self { image, document } = self;
+        let before = image.members(document).len();
         while map.next_key_seed(MemberName(image))?.is_some() {
-            if image.take_back_repeated(before) {
+            if image.take_back_repeated(document, before) {
                 map.next_value::<IgnoredAny>()?;
             } else {
                 let kind = map.next_value_seed(Value { image, depth: 0 })?;

@@ -8,9 +8,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::attribute::{ImageSeed, KeySeed, give_up};
-use super::image::Image;
+use super::image::{Image, Members};
 use super::number::Number;
-use super::{BadRecord, ErrorCode, checked, utf8};
+use super::{BadRecord, ErrorCode, checked, quick, utf8};
 
 /// What happened to the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,11 @@ impl EventName {
             Self::Remove => "REMOVE",
         }
     }
+
+    /// The event that the stream spells so.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        [Self::Insert, Self::Modify, Self::Remove].into_iter().find(|event| event.as_str() == name)
+    }
 }
 
 /// Who deleted the item.
@@ -43,7 +48,7 @@ pub enum DeleteReason {
     Ttl,
 }
 
-/// One change without its image, which is in the `Image` given to [`decode_event`].
+/// One change without its image.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// `eventID`; a hint only, not promised to be equal on duplicates.
@@ -60,35 +65,48 @@ pub struct Event<'a> {
     pub delete_reason: Option<DeleteReason>,
 }
 
-/// Reads one change record. The image that makes the row goes to `image`: the new one, on REMOVE the old one where the
-/// stream has it; and the key in any case.
-pub fn decode_event<'a>(data: &'a [u8], image: &mut Image) -> Result<Event<'a>, BadRecord> {
+/// Reads one change record, and the members of the image that makes the row: the new one, on REMOVE the old one where
+/// the stream has it; and the key in any case.
+pub fn decode_event<'a>(data: &'a [u8], image: &'a mut Image) -> Result<(Event<'a>, Members<'a>), BadRecord> {
     let text = utf8(data)?;
     image.begin(text);
+    let fields = match image.try_quick(|image| quick::read(text, image)) {
+        Some(fields) => fields,
+        None => {
+            image.begin(text);
+            general(text, image)?
+        }
+    };
+    let event = fields.finish(text, image)?;
+    Ok((event, image.members(text)))
+}
+
+/// Reads any record.
+fn general<'a>(text: &'a str, image: &mut Image) -> Result<Fields<'a>, BadRecord> {
     let mut fields = Fields::default();
     let mut document = serde_json::Deserializer::from_str(text);
     let envelope = Envelope { fields: &mut fields, image: &mut *image };
     let outcome = envelope.deserialize(&mut document).and_then(|()| document.end());
     checked(outcome, text, image)?;
-    fields.finish(text, image)
+    Ok(fields)
 }
 
-/// What the visitors collect.
+/// What the readers collect.
 #[derive(Default)]
-struct Fields<'de> {
-    id: Text<'de>,
-    name: Option<EventName>,
-    table_name: Text<'de>,
-    source_arn: Text<'de>,
-    by_ttl: bool,
-    change_seen: bool,
+pub(super) struct Fields<'de> {
+    pub(super) id: Text<'de>,
+    pub(super) name: Option<EventName>,
+    pub(super) table_name: Text<'de>,
+    pub(super) source_arn: Text<'de>,
+    pub(super) by_ttl: bool,
+    pub(super) change_seen: bool,
     /// The `dynamodb` member, where it came before `eventName` and so before we knew which image to read.
     deferred: Option<&'de RawValue>,
-    created: Option<&'de RawValue>,
-    precision: Text<'de>,
-    sequence_number: Text<'de>,
-    keys: Option<&'de RawValue>,
-    image_seen: bool,
+    pub(super) created: Option<&'de str>,
+    pub(super) precision: Text<'de>,
+    pub(super) sequence_number: Text<'de>,
+    pub(super) keys: Option<&'de str>,
+    pub(super) image_seen: bool,
 }
 
 impl<'de> Fields<'de> {
@@ -102,9 +120,9 @@ impl<'de> Fields<'de> {
             let outcome = Change { fields: &mut self, image: &mut *image, name }.deserialize(&mut change);
             checked(outcome, text, image)?;
         }
-        let created = self.created.map(RawValue::get);
-        let created_us = created
-            .and_then(|text| micros(text.as_bytes(), self.precision.0.as_deref()))
+        let created_us = self
+            .created
+            .and_then(|text| micros(text.as_bytes(), self.precision.as_str()))
             .ok_or(ErrorCode::BadTime)?;
         if !self.image_seen {
             // A deletion is known by its key alone; any other change needs the item.
@@ -114,12 +132,12 @@ impl<'de> Fields<'de> {
             image.clear();
         }
         if let Some(keys) = self.keys
-            && !has_only_key(image, keys.get())
+            && !has_only_key(image.members(text), keys)
         {
-            let mut key = serde_json::Deserializer::from_str(keys.get());
-            checked(KeySeed(&mut *image).deserialize(&mut key), text, image)?;
+            let mut key = serde_json::Deserializer::from_str(keys);
+            checked(KeySeed { image, document: text }.deserialize(&mut key), text, image)?;
         }
-        if image.is_empty() {
+        if image.members(text).is_empty() {
             return Err(ErrorCode::NoImage.into());
         }
         let reason = if self.by_ttl { DeleteReason::Ttl } else { DeleteReason::User };
@@ -135,10 +153,10 @@ impl<'de> Fields<'de> {
 }
 
 /// True for a key of one attribute that the image has, without white space: nearly always so, and seen without parsing.
-fn has_only_key(image: &Image, keys: &str) -> bool {
+fn has_only_key(members: Members<'_>, keys: &str) -> bool {
     let Some(named) = keys.as_bytes().strip_prefix(b"{\"") else { return false };
-    (0..image.len()).any(|index| {
-        let typed = named.strip_prefix(image.name(index)).and_then(|rest| rest.strip_prefix(b"\":{\""));
+    (0..members.len()).any(|index| {
+        let typed = named.strip_prefix(members.name(index)).and_then(|rest| rest.strip_prefix(b"\":{\""));
         let Some([_, b'"', b':', b'"', value @ ..]) = typed else { return false };
         memchr::memchr2(b'"', b'\\', value).is_some_and(|end| value[end..] == *b"\"}}")
     })
@@ -180,7 +198,13 @@ fn micros(text: &[u8], precision: Option<&str>) -> Option<i64> {
 
 /// Optional text that borrows where it can, also inside other types (serde's own `Option<Cow>` always copies).
 #[derive(Default)]
-struct Text<'de>(Option<Cow<'de, str>>);
+pub(super) struct Text<'de>(pub(super) Option<Cow<'de, str>>);
+
+impl Text<'_> {
+    pub(super) fn as_str(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -219,8 +243,7 @@ struct Identity<'a> {
 
 impl Identity<'_> {
     fn is_ttl(&self) -> bool {
-        self.kind.0.as_deref() == Some("Service")
-            && self.principal.0.as_deref() == Some("dynamodb.amazonaws.com")
+        self.kind.as_str() == Some("Service") && self.principal.as_str() == Some("dynamodb.amazonaws.com")
     }
 }
 
@@ -269,11 +292,9 @@ impl<'de> Visitor<'de> for Envelope<'_, 'de> {
             match member {
                 EnvelopeMember::Id => fields.id = map.next_value()?,
                 EnvelopeMember::Name => {
-                    fields.name = match map.next_value::<Text<'_>>()?.0.as_deref() {
-                        Some("INSERT") => Some(EventName::Insert),
-                        Some("MODIFY") => Some(EventName::Modify),
-                        Some("REMOVE") => Some(EventName::Remove),
-                        _ => return Err(give_up(image, ErrorCode::UnknownEventName)),
+                    fields.name = map.next_value::<Text<'_>>()?.as_str().and_then(EventName::parse);
+                    if fields.name.is_none() {
+                        return Err(give_up(image, ErrorCode::UnknownEventName));
                     }
                 }
                 EnvelopeMember::TableName => fields.table_name = map.next_value()?,
@@ -340,10 +361,10 @@ impl<'de> Visitor<'de> for Change<'_, 'de> {
         let Self { fields, image, name } = self;
         while let Some(member) = map.next_key()? {
             match (member, name) {
-                (ChangeMember::Created, _) => fields.created = Some(map.next_value()?),
+                (ChangeMember::Created, _) => fields.created = Some(map.next_value::<&RawValue>()?.get()),
                 (ChangeMember::Precision, _) => fields.precision = map.next_value()?,
                 (ChangeMember::SequenceNumber, _) => fields.sequence_number = map.next_value()?,
-                (ChangeMember::Keys, _) => fields.keys = Some(map.next_value()?),
+                (ChangeMember::Keys, _) => fields.keys = Some(map.next_value::<&RawValue>()?.get()),
                 (ChangeMember::NewImage, EventName::Insert | EventName::Modify)
                 | (ChangeMember::OldImage, EventName::Remove) => {
                     if fields.image_seen {

@@ -16,11 +16,17 @@ pub enum Kind {
     Other,
 }
 
-#[derive(Debug)]
+/// A piece of the document, or behind the end of that a piece of an image's own text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Member {
-    start: usize,
-    name_end: usize,
-    value_end: usize,
+    name: Span,
+    value: Span,
     kind: Kind,
 }
 
@@ -28,46 +34,89 @@ struct Member {
 /// Reused from record to record, so that decoding allocates nothing once the buffers have grown.
 #[derive(Debug, Default)]
 pub struct Image {
+    /// What does not stand in the document as it must be.
     text: Vec<u8>,
+    /// Length of the document.
+    document: usize,
     members: Vec<Member>,
     names: Names,
     /// Why the visitor gave up; serde's own errors cannot carry it.
     pub(super) fault: Option<ErrorCode>,
     /// The document may hold U+2028 or U+2029, which borrowed strings must then be searched for.
     separators: bool,
+    general_only: bool,
+    read_generally: u64,
 }
 
-impl Image {
+/// The members of an image, with the document that they were read from.
+#[derive(Clone, Copy, Debug)]
+pub struct Members<'a> {
+    document: &'a [u8],
+    image: &'a Image,
+}
+
+impl<'a> Members<'a> {
     /// Number of members.
-    pub fn len(&self) -> usize {
-        self.members.len()
+    pub fn len(self) -> usize {
+        self.image.members.len()
     }
 
     /// True when there is no member.
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
+    pub fn is_empty(self) -> bool {
+        self.image.members.is_empty()
     }
 
     /// The name as received, not as JSON.
-    pub fn name(&self, index: usize) -> &[u8] {
-        let member = &self.members[index];
-        &self.text[member.start..member.name_end]
+    pub fn name(self, index: usize) -> &'a [u8] {
+        self.piece(self.image.members[index].name)
     }
 
     /// The value as JSON text.
-    pub fn value(&self, index: usize) -> &[u8] {
-        let member = &self.members[index];
-        &self.text[member.name_end..member.value_end]
+    pub fn value(self, index: usize) -> &'a [u8] {
+        self.piece(self.image.members[index].value)
     }
 
     /// What the value is.
-    pub fn kind(&self, index: usize) -> Kind {
-        self.members[index].kind
+    pub fn kind(self, index: usize) -> Kind {
+        self.image.members[index].kind
+    }
+
+    fn piece(self, Span { start, end }: Span) -> &'a [u8] {
+        match start.checked_sub(self.document.len()) {
+            None => &self.document[start..end],
+            Some(start) => &self.image.text[start..end - self.document.len()],
+        }
+    }
+}
+
+impl Image {
+    /// One that change records are read to by the general reader alone: what the quick one is compared with.
+    pub fn general_only() -> Self {
+        Self { general_only: true, ..Self::default() }
+    }
+
+    /// Change records since the last call that were not for the quick reader.
+    pub fn take_read_generally(&mut self) -> u64 {
+        std::mem::take(&mut self.read_generally)
+    }
+
+    /// Tries the quick reader.
+    pub(super) fn try_quick<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        let taken = if self.general_only { None } else { read(self) };
+        self.read_generally += u64::from(taken.is_none());
+        taken
+    }
+
+    /// The members that were read from `document`.
+    pub(super) fn members<'a>(&'a self, document: &'a str) -> Members<'a> {
+        debug_assert_eq!(document.len(), self.document);
+        Members { document: document.as_bytes(), image: self }
     }
 
     /// Starts a new document.
     pub(super) fn begin(&mut self, document: &str) {
         self.clear();
+        self.document = document.len();
         self.fault = None;
         // Both separators start with this byte; most documents do not hold it.
         self.separators = memchr::memchr(0xE2, document.as_bytes()).is_some();
@@ -79,18 +128,28 @@ impl Image {
         self.names.clear();
     }
 
+    /// Where what is written next will start.
+    pub(super) fn end(&self) -> usize {
+        self.document + self.text.len()
+    }
+
+    /// Adds a member whose name and value are known.
+    pub(super) fn add(&mut self, name: Span, value: Span, kind: Kind) {
+        self.members.push(Member { name, value, kind });
+    }
+
     /// Starts a member with its name; the value follows through `out` and the `push` functions.
     pub(super) fn begin_member(&mut self, name: &str) {
-        let start = self.text.len();
+        let start = self.end();
         self.text.extend_from_slice(name.as_bytes());
-        let name_end = self.text.len();
-        self.members.push(Member { start, name_end, value_end: name_end, kind: Kind::Other });
+        let end = self.end();
+        self.add(Span { start, end }, Span { start: end, end }, Kind::Other);
     }
 
     pub(super) fn end_member(&mut self, kind: Kind) {
-        let value_end = self.text.len();
+        let end = self.end();
         let member = self.members.last_mut().expect("a member was begun");
-        member.value_end = value_end;
+        member.value.end = end;
         member.kind = kind;
     }
 
@@ -136,11 +195,12 @@ impl Image {
     }
 
     /// Takes back the member just begun where one of the first `before` has its name.
-    pub(super) fn take_back_repeated(&mut self, before: usize) -> bool {
-        let name = self.name(self.len() - 1);
-        let repeated = (0..before).any(|index| self.name(index) == name);
+    pub(super) fn take_back_repeated(&mut self, document: &str, before: usize) -> bool {
+        let members = self.members(document);
+        let name = members.name(members.len() - 1);
+        let repeated = (0..before).any(|index| members.name(index) == name);
         if repeated && let Some(member) = self.members.pop() {
-            self.text.truncate(member.start);
+            self.text.truncate(member.name.start - self.document);
         }
         repeated
     }

@@ -27,7 +27,8 @@ pub(crate) fn push_string_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-fn push_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends what is inside of a JSON string for `bytes`.
+pub(super) fn push_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     let mut rest = bytes;
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;

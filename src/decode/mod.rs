@@ -12,10 +12,11 @@ pub(crate) mod json;
 mod names;
 mod number;
 mod object;
+mod quick;
 
 pub use aggregate::packed_records;
 pub use event::{DeleteReason, Event, EventName, decode_event};
-pub use image::{Image, Kind};
+pub use image::{Image, Kind, Members};
 pub use number::Number;
 pub use object::decode_object;
 

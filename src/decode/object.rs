@@ -7,11 +7,11 @@ use serde_json::value::RawValue;
 
 use super::attribute::{MemberName, give_up};
 use super::hint::explained;
-use super::image::{Image, Kind};
+use super::image::{Image, Kind, Members};
 use super::{BadRecord, ErrorCode, checked, utf8};
 
-/// Reads one JSON object into `image`: values stay as written (numbers keep every digit), without white space.
-pub fn decode_object(data: &[u8], image: &mut Image) -> Result<(), BadRecord> {
+/// Reads the members of one JSON object: values stay as written (numbers keep every digit), without white space.
+pub fn decode_object<'a>(data: &'a [u8], image: &'a mut Image) -> Result<Members<'a>, BadRecord> {
     let text = utf8(data)?;
     image.begin(text);
     let mut document = serde_json::Deserializer::from_str(text);
@@ -22,7 +22,8 @@ pub fn decode_object(data: &[u8], image: &mut Image) -> Result<(), BadRecord> {
             explained(ErrorCode::NotObject, data).unwrap_or(ErrorCode::NotObject.into())
         }
         _ => bad,
-    })
+    })?;
+    Ok(image.members(text))
 }
 
 struct Object<'i>(&'i mut Image);

@@ -87,6 +87,12 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
         "Records that became dead letters, by reason.",
     ),
     (
+        "kinetide_records_read_generally_total",
+        Counter,
+        Unit::Count,
+        "Change records that the quick reader left to the general one: not written as DynamoDB writes them, or broken.",
+    ),
+    (
         "kinetide_records_delivered_total",
         Counter,
         Unit::Count,
@@ -416,6 +422,11 @@ pub fn subscription_failed(kind: &'static str) {
 /// Records became rows.
 pub fn records_transformed(rows: usize) {
     counter!("kinetide_records_transformed_total").increment(rows as u64);
+}
+
+/// Records were not for the quick reader.
+pub fn records_read_generally(records: u64) {
+    counter!("kinetide_records_read_generally_total").increment(records);
 }
 
 /// Records became dead letters; `reason` is one of a few fixed words.

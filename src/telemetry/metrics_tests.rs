@@ -30,6 +30,7 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
         unsubscribed();
         fetch_failed("unavailable", took);
         records_transformed(2);
+        records_read_generally(1);
         records_dead_lettered("not_json", 1);
         batch_delivered(2, 70_000);
         object_delivered(ObjectOutcome::Created);

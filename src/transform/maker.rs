@@ -63,6 +63,11 @@ impl RowMaker {
         })
     }
 
+    /// Records since the last call that were not for the quick reader of the transform.
+    pub fn take_read_generally(&mut self) -> u64 {
+        self.rows.take_read_generally()
+    }
+
     /// Starts the transform anew, after a panic: its buffers may hold anything.
     pub fn restart(&mut self) {
         self.rows = self.transform.start();

@@ -112,6 +112,11 @@ pub trait Rows: Send {
         data: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<RowInfo, BadRecord>;
+
+    /// Records since the last call that were not for the quick reader of a transform which has one. They cost more.
+    fn take_read_generally(&mut self) -> u64 {
+        0
+    }
 }
 
 #[cfg(test)]

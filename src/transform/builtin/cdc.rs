@@ -19,11 +19,11 @@ pub(super) fn apply(
     row: &mut Vec<u8>,
 ) -> Result<i64, BadRecord> {
     let Scratch { image, columns } = scratch;
-    let event = decode_event(data, image)?;
-    columns.assign(rules, context, image)?;
+    let (event, members) = decode_event(data, image)?;
+    columns.assign(rules, context, members)?;
     push_envelope(row, context, &event);
     push_ingestion_time(row, context);
-    columns.push(rules, image, row);
+    columns.push(rules, members, row);
     row.extend_from_slice(b"}\n");
     Ok(event.created_us)
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Image;
+use crate::decode::Members;
 use crate::decode::json::push_string_bytes;
 use crate::transform::place::SUB_SEQUENCE;
 use crate::transform::{BadRecord, ErrorCode, RecordContext};
@@ -169,10 +169,10 @@ impl Columns {
         self.part = context.sub_sequence.is_some();
     }
 
-    /// Names one member of `image`; answers its column.
-    pub(super) fn add(&mut self, rules: &ColumnRules, image: &Image, member: usize) -> &[u8] {
+    /// Names one member of the record; answers its column.
+    pub(super) fn add(&mut self, rules: &ColumnRules, members: Members<'_>, member: usize) -> &[u8] {
         let start = self.names.len();
-        let name = image.name(member);
+        let name = members.name(member);
         match rules.renamed(name) {
             Some(column) => {
                 if self.part && column == SUB_SEQUENCE.as_bytes() {
@@ -199,35 +199,35 @@ impl Columns {
         &mut self,
         rules: &ColumnRules,
         context: &RecordContext<'_>,
-        image: &Image,
+        members: Members<'_>,
     ) -> Result<(), BadRecord> {
         self.begin(context);
-        for member in 0..image.len() {
-            self.add(rules, image, member);
+        for member in 0..members.len() {
+            self.add(rules, members, member);
         }
-        self.settle(image)
+        self.settle(members)
     }
 
     /// Puts the columns in the byte order of their names, of which each must be there once.
-    pub(super) fn settle(&mut self, image: &Image) -> Result<(), BadRecord> {
+    pub(super) fn settle(&mut self, members: Members<'_>) -> Result<(), BadRecord> {
         let name = |column: &Column| &self.names[column.name.clone()];
         self.members.sort_unstable_by(|a, b| {
-            name(a).cmp(name(b)).then_with(|| image.name(a.member).cmp(image.name(b.member)))
+            name(a).cmp(name(b)).then_with(|| members.name(a.member).cmp(members.name(b.member)))
         });
         let twice = self.members.windows(2).find(|pair| name(&pair[0]) == name(&pair[1]));
         match twice {
-            Some([a, b]) => Err(same_column(name(a), image.name(a.member), image.name(b.member))),
+            Some([a, b]) => Err(same_column(name(a), members.name(a.member), members.name(b.member))),
             _ => Ok(()),
         }
     }
 
     /// Appends `,"name":value` for each column.
-    pub(super) fn push(&self, rules: &ColumnRules, image: &Image, row: &mut Vec<u8>) {
+    pub(super) fn push(&self, rules: &ColumnRules, members: Members<'_>, row: &mut Vec<u8>) {
         for column in &self.members {
             row.extend_from_slice(b",\"");
             row.extend_from_slice(&self.names[column.name.clone()]);
             row.extend_from_slice(b"\":");
-            match (rules.nested, image.value(column.member)) {
+            match (rules.nested, members.value(column.member)) {
                 (Nested::JsonText, value @ [b'{' | b'[', ..]) => push_string_bytes(row, value),
                 (_, value) => row.extend_from_slice(value),
             }
@@ -248,8 +248,8 @@ pub(super) fn same_column(column: &[u8], a: &[u8], b: &[u8]) -> BadRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::decode_object;
     use crate::decode::json::push_string;
+    use crate::decode::{Image, decode_object};
     use crate::transform::SourceKind;
     use proptest::prelude::*;
 
@@ -261,7 +261,7 @@ mod tests {
         ColumnRules::new(&ColumnSettings { rename, ..ColumnSettings::default() }, &RESERVED)
     }
 
-    fn image(names: &[&str]) -> Image {
+    fn document(names: &[&str]) -> Vec<u8> {
         let mut document = Vec::from(b"{");
         for (index, name) in names.iter().enumerate() {
             document.extend_from_slice(if index == 0 { b"" } else { b"," });
@@ -269,9 +269,7 @@ mod tests {
             document.extend_from_slice(format!(":{index}").as_bytes());
         }
         document.push(b'}');
-        let mut image = Image::default();
-        decode_object(&document, &mut image).unwrap();
-        image
+        document
     }
 
     fn columns(names: &[&str], renames: &[(&str, &str)]) -> Result<Vec<String>, BadRecord> {
@@ -283,7 +281,8 @@ mod tests {
         names: &[&str],
         renames: &[(&str, &str)],
     ) -> Result<Vec<String>, BadRecord> {
-        let (image, rules) = (image(names), rules(renames).unwrap());
+        let (document, mut image, rules) = (document(names), Image::default(), rules(renames).unwrap());
+        let members = decode_object(&document, &mut image).unwrap();
         let (mut columns, mut row) = (Columns::default(), Vec::new());
         let context = RecordContext {
             source: SourceKind::Kinesis,
@@ -292,8 +291,8 @@ mod tests {
             sub_sequence,
             arrival_us: 0,
         };
-        columns.assign(&rules, &context, &image)?;
-        columns.push(&rules, &image, &mut row);
+        columns.assign(&rules, &context, members)?;
+        columns.push(&rules, members, &mut row);
         let row = String::from_utf8(row).unwrap();
         Ok(row.split_terminator(',').skip(1).map(|column| column.replace('"', "")).collect())
     }

@@ -3,7 +3,7 @@
 use super::Scratch;
 use super::columns::{ColumnRules, Columns, same_column};
 use super::enrichment::{Enriched, Rules};
-use crate::decode::{Image, Kind, Number, decode_event};
+use crate::decode::{Kind, Members, Number, decode_event};
 use crate::transform::row::{ENVELOPE, push_bool, push_decimal, push_envelope, push_ingestion_time};
 use crate::transform::{BadRecord, ErrorCode, RecordContext, Utc, parse_utc_us};
 
@@ -79,10 +79,10 @@ pub(super) fn apply(
     row: &mut Vec<u8>,
 ) -> Result<i64, BadRecord> {
     let Scratch { image, columns } = scratch;
-    let event = decode_event(data, image)?;
-    let known = Known::find(names, context, image, columns)?;
+    let (event, members) = decode_event(data, image)?;
+    let known = Known::find(names, context, members, columns)?;
 
-    let base = |index: usize| known.value(image, index);
+    let base = |index: usize| known.value(members, index);
     let enriched = rules.enrich(base(PRICE), base(QUANTITY), base(TRADE_FEE), base(EXCHANGE));
     let trade_us = base(TIMESTAMP).and_then(|json| parse_utc_us(json.get(1..json.len() - 1)?));
 
@@ -102,12 +102,12 @@ pub(super) fn apply(
         None => row.extend_from_slice(b"null"),
     }
     push_ingestion_time(row, context);
-    let reason = invalid_reason(&known, image, &enriched, trade_us);
+    let reason = invalid_reason(&known, members, &enriched, trade_us);
     row.extend_from_slice(member!("is_valid").as_bytes());
     push_bool(row, reason.is_none());
     row.extend_from_slice(member!("invalid_reason").as_bytes());
     push_word(row, reason);
-    columns.push(names, image, row);
+    columns.push(names, members, row);
     row.extend_from_slice(b"}\n");
     Ok(event.created_us)
 }
@@ -123,34 +123,34 @@ impl Known {
     fn find(
         names: &ColumnRules,
         context: &RecordContext<'_>,
-        image: &Image,
+        members: Members<'_>,
         columns: &mut Columns,
     ) -> Result<Self, BadRecord> {
         let mut known = Self { members: [None; BASE.len()] };
         columns.begin(context);
-        for member in 0..image.len() {
+        for member in 0..members.len() {
             // Nearly every name is that of its column already.
-            let exact = if names.has_renames() { None } else { base_index(image.name(member)) };
+            let exact = if names.has_renames() { None } else { base_index(members.name(member)) };
             let Some(index) = exact.or_else(|| {
-                let index = base_index(columns.add(names, image, member))?;
+                let index = base_index(columns.add(names, members, member))?;
                 columns.take_back();
                 Some(index)
             }) else {
                 continue;
             };
             if let Some(other) = known.members[index].replace(member) {
-                return Err(same_column(BASE[index].as_bytes(), image.name(other), image.name(member)));
+                return Err(same_column(BASE[index].as_bytes(), members.name(other), members.name(member)));
             }
-            check_type(index, image.kind(member), image.value(member))?;
+            check_type(index, members.kind(member), members.value(member))?;
         }
-        columns.settle(image)?;
+        columns.settle(members)?;
         Ok(known)
     }
 
     /// The JSON of a known attribute; `None` where it is missing or null.
-    fn value<'i>(&self, image: &'i Image, index: usize) -> Option<&'i [u8]> {
-        let member = self.members[index].filter(|member| image.kind(*member) != Kind::Null)?;
-        Some(image.value(member))
+    fn value<'i>(&self, members: Members<'i>, index: usize) -> Option<&'i [u8]> {
+        let member = self.members[index].filter(|member| members.kind(*member) != Kind::Null)?;
+        Some(members.value(member))
     }
 }
 
@@ -195,11 +195,11 @@ fn base_index(name: &[u8]) -> Option<usize> {
 /// The first reason that applies, in this order.
 fn invalid_reason(
     known: &Known,
-    image: &Image,
+    members: Members<'_>,
     enriched: &Enriched,
     trade_us: Option<i64>,
 ) -> Option<&'static str> {
-    let value = |index| known.value(image, index);
+    let value = |index| known.value(members, index);
     let required = [TRANSACTION_ID, TRADE_STATUS, PRICE, QUANTITY];
     if value(TRADE_STATUS) == Some(b"\"FAILED\"") {
         Some("failed_status")

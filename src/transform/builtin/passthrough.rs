@@ -22,14 +22,14 @@ pub(super) fn apply(
     row: &mut Vec<u8>,
 ) -> Result<i64, BadRecord> {
     let Scratch { image, columns } = scratch;
-    decode_object(data, image)?;
-    columns.assign(rules, context, image)?;
+    let members = decode_object(data, image)?;
+    columns.assign(rules, context, members)?;
     row.extend_from_slice(b"{\"ordering_key\":");
     push_ordering_key(row, context, context.arrival_us.max(0).unsigned_abs(), None);
     row.push(b',');
     context.push_place(row);
     push_ingestion_time(row, context);
-    columns.push(rules, image, row);
+    columns.push(rules, members, row);
     row.extend_from_slice(b"}\n");
     Ok(context.arrival_us)
 }

@@ -6,6 +6,7 @@
 //! runs that many. An input that fails is kept below `target/tmp/fuzz/`: fix the reader, and move it to the corpus.
 
 mod answers;
+mod changes;
 mod dead_letters;
 mod events;
 mod large;
@@ -37,10 +38,8 @@ const HANGS: Duration = Duration::from_secs(120);
 
 /// Runs the corpus of `reader` and mutations of it. `check` panics at a wrong answer; it answers what kind of answer
 /// it saw, so that inputs which lead to new ones can be mutated further.
-#[expect(clippy::disallowed_methods, reason = "how long the tests fuzz is no setting of the service")]
 fn fuzz(reader: &str, iterations: usize, more_seeds: Vec<Vec<u8>>, mut check: impl FnMut(&[u8]) -> String) {
-    let iterations =
-        std::env::var("KINETIDE_FUZZ_ITERATIONS").map_or(iterations, |number| number.parse().unwrap());
+    let iterations = self::iterations(iterations);
     let mut pool = [corpus(reader), more_seeds].concat();
     assert!(!pool.is_empty(), "{reader} has seeds");
     let mut seen = HashSet::new();
@@ -56,6 +55,12 @@ fn fuzz(reader: &str, iterations: usize, more_seeds: Vec<Vec<u8>>, mut check: im
         }
     }
     eprintln!("{reader}: {iterations} mutations, {} kinds of answers", seen.len());
+}
+
+/// As many as usual, or as the environment says.
+#[expect(clippy::disallowed_methods, reason = "how long the tests fuzz is no setting of the service")]
+fn iterations(usual: usize) -> usize {
+    std::env::var("KINETIDE_FUZZ_ITERATIONS").map_or(usual, |number| number.parse().unwrap())
 }
 
 /// The files of one reader's corpus, in the order of their names.
