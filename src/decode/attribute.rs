@@ -79,7 +79,7 @@ impl<'de> Visitor<'de> for ImageSeed<'_> {
 /// The key of an item: what of it the image lacks is added. `null` counts as absent.
 pub(super) struct KeySeed<'i> {
     pub(super) image: &'i mut Image,
-    pub(super) document: &'i str,
+    pub(super) document: &'i [u8],
 }
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_> {

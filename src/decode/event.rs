@@ -68,26 +68,24 @@ pub struct Event<'a> {
 /// Reads one change record, and the members of the image that makes the row: the new one, on REMOVE the old one where
 /// the stream has it; and the key in any case.
 pub fn decode_event<'a>(data: &'a [u8], image: &'a mut Image) -> Result<(Event<'a>, Members<'a>), BadRecord> {
-    let text = utf8(data)?;
-    image.begin(text);
-    let fields = match image.try_quick(|image| quick::read(text, image)) {
+    image.begin(data);
+    let fields = match image.try_quick(|image| quick::read(data, image)) {
         Some(fields) => fields,
-        None => {
-            image.begin(text);
-            general(text, image)?
-        }
+        None => general(data, image)?,
     };
-    let event = fields.finish(text, image)?;
-    Ok((event, image.members(text)))
+    let event = fields.finish(data, image)?;
+    Ok((event, image.members(data)))
 }
 
 /// Reads any record.
-fn general<'a>(text: &'a str, image: &mut Image) -> Result<Fields<'a>, BadRecord> {
+fn general<'a>(data: &'a [u8], image: &mut Image) -> Result<Fields<'a>, BadRecord> {
+    let text = utf8(data)?;
+    image.begin_borrowed(data);
     let mut fields = Fields::default();
     let mut document = serde_json::Deserializer::from_str(text);
     let envelope = Envelope { fields: &mut fields, image: &mut *image };
     let outcome = envelope.deserialize(&mut document).and_then(|()| document.end());
-    checked(outcome, text, image)?;
+    checked(outcome, data, image)?;
     Ok(fields)
 }
 
@@ -102,15 +100,15 @@ pub(super) struct Fields<'de> {
     pub(super) change_seen: bool,
     /// The `dynamodb` member, where it came before `eventName` and so before we knew which image to read.
     deferred: Option<&'de RawValue>,
-    pub(super) created: Option<&'de str>,
+    pub(super) created: Option<&'de [u8]>,
     pub(super) precision: Text<'de>,
     pub(super) sequence_number: Text<'de>,
-    pub(super) keys: Option<&'de str>,
+    pub(super) keys: Option<&'de [u8]>,
     pub(super) image_seen: bool,
 }
 
 impl<'de> Fields<'de> {
-    fn finish(mut self, text: &str, image: &mut Image) -> Result<Event<'de>, BadRecord> {
+    fn finish(mut self, data: &[u8], image: &mut Image) -> Result<Event<'de>, BadRecord> {
         if !self.change_seen {
             return Err(ErrorCode::NoDynamodb.into());
         }
@@ -118,11 +116,11 @@ impl<'de> Fields<'de> {
         if let Some(raw) = self.deferred.take() {
             let mut change = serde_json::Deserializer::from_str(raw.get());
             let outcome = Change { fields: &mut self, image: &mut *image, name }.deserialize(&mut change);
-            checked(outcome, text, image)?;
+            checked(outcome, data, image)?;
         }
         let created_us = self
             .created
-            .and_then(|text| micros(text.as_bytes(), self.precision.as_str()))
+            .and_then(|text| micros(text, self.precision.as_str()))
             .ok_or(ErrorCode::BadTime)?;
         if !self.image_seen {
             // A deletion is known by its key alone; any other change needs the item.
@@ -132,12 +130,12 @@ impl<'de> Fields<'de> {
             image.clear();
         }
         if let Some(keys) = self.keys
-            && !has_only_key(image.members(text), keys)
+            && !has_only_key(image.members(data), keys)
         {
-            let mut key = serde_json::Deserializer::from_str(keys);
-            checked(KeySeed { image, document: text }.deserialize(&mut key), text, image)?;
+            let mut key = serde_json::Deserializer::from_str(utf8(keys)?);
+            checked(KeySeed { image, document: data }.deserialize(&mut key), data, image)?;
         }
-        if image.members(text).is_empty() {
+        if image.members(data).is_empty() {
             return Err(ErrorCode::NoImage.into());
         }
         let reason = if self.by_ttl { DeleteReason::Ttl } else { DeleteReason::User };
@@ -153,8 +151,8 @@ impl<'de> Fields<'de> {
 }
 
 /// True for a key of one attribute that the image has, without white space: nearly always so, and seen without parsing.
-fn has_only_key(members: Members<'_>, keys: &str) -> bool {
-    let Some(named) = keys.as_bytes().strip_prefix(b"{\"") else { return false };
+fn has_only_key(members: Members<'_>, keys: &[u8]) -> bool {
+    let Some(named) = keys.strip_prefix(b"{\"") else { return false };
     (0..members.len()).any(|index| {
         let typed = named.strip_prefix(members.name(index)).and_then(|rest| rest.strip_prefix(b"\":{\""));
         let Some([_, b'"', b':', b'"', value @ ..]) = typed else { return false };
@@ -361,10 +359,10 @@ impl<'de> Visitor<'de> for Change<'_, 'de> {
         let Self { fields, image, name } = self;
         while let Some(member) = map.next_key()? {
             match (member, name) {
-                (ChangeMember::Created, _) => fields.created = Some(map.next_value::<&RawValue>()?.get()),
+                (ChangeMember::Created, _) => fields.created = Some(map.next_value::<&RawValue>()?.get().as_bytes()),
                 (ChangeMember::Precision, _) => fields.precision = map.next_value()?,
                 (ChangeMember::SequenceNumber, _) => fields.sequence_number = map.next_value()?,
-                (ChangeMember::Keys, _) => fields.keys = Some(map.next_value::<&RawValue>()?.get()),
+                (ChangeMember::Keys, _) => fields.keys = Some(map.next_value::<&RawValue>()?.get().as_bytes()),
                 (ChangeMember::NewImage, EventName::Insert | EventName::Modify)
                 | (ChangeMember::OldImage, EventName::Remove) => {
                     if fields.image_seen {

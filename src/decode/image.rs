@@ -108,18 +108,24 @@ impl Image {
     }
 
     /// The members that were read from `document`.
-    pub(super) fn members<'a>(&'a self, document: &'a str) -> Members<'a> {
+    pub(super) fn members<'a>(&'a self, document: &'a [u8]) -> Members<'a> {
         debug_assert_eq!(document.len(), self.document);
-        Members { document: document.as_bytes(), image: self }
+        Members { document, image: self }
     }
 
     /// Starts a new document.
-    pub(super) fn begin(&mut self, document: &str) {
+    pub(super) fn begin(&mut self, document: &[u8]) {
         self.clear();
         self.document = document.len();
         self.fault = None;
+        self.separators = true;
+    }
+
+    /// As [`Image::begin`], for a reader that borrows most of its strings.
+    pub(super) fn begin_borrowed(&mut self, document: &[u8]) {
+        self.begin(document);
         // Both separators start with this byte; most documents do not hold it.
-        self.separators = memchr::memchr(0xE2, document.as_bytes()).is_some();
+        self.separators = memchr::memchr(0xE2, document).is_some();
     }
 
     pub(super) fn clear(&mut self) {
@@ -195,7 +201,7 @@ impl Image {
     }
 
     /// Takes back the member just begun where one of the first `before` has its name.
-    pub(super) fn take_back_repeated(&mut self, document: &str, before: usize) -> bool {
+    pub(super) fn take_back_repeated(&mut self, document: &[u8], before: usize) -> bool {
         let members = self.members(document);
         let name = members.name(members.len() - 1);
         let repeated = (0..before).any(|index| members.name(index) == name);

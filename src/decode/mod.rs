@@ -199,14 +199,14 @@ fn utf8(data: &[u8]) -> Result<&str, BadRecord> {
         .map_err(|_| hint::explained(ErrorCode::NotUtf8, data).unwrap_or(ErrorCode::NotUtf8.into()))
 }
 
-/// Turns an error of serde_json about `text` into the reason, which the visitors have left in `image` if they found it.
-fn checked(outcome: serde_json::Result<()>, text: &str, image: &mut Image) -> Result<(), BadRecord> {
+/// Turns an error of serde_json about `data` into the reason, which the visitors have left in `image` if they found it.
+fn checked(outcome: serde_json::Result<()>, data: &[u8], image: &mut Image) -> Result<(), BadRecord> {
     outcome.map_err(|error| {
         let code = image.fault.take().unwrap_or(match error.classify() {
             serde_json::error::Category::Data => ErrorCode::WrongJsonType,
             _ => ErrorCode::NotJson,
         });
-        if let Some(bad) = hint::explained(code, text.as_bytes()) {
+        if let Some(bad) = hint::explained(code, data) {
             return bad;
         }
         // The text of serde's errors may quote values; the place does not.

@@ -13,17 +13,17 @@ use super::{BadRecord, ErrorCode, checked, utf8};
 /// Reads the members of one JSON object: values stay as written (numbers keep every digit), without white space.
 pub fn decode_object<'a>(data: &'a [u8], image: &'a mut Image) -> Result<Members<'a>, BadRecord> {
     let text = utf8(data)?;
-    image.begin(text);
+    image.begin(data);
     let mut document = serde_json::Deserializer::from_str(text);
     let outcome = Object(&mut *image).deserialize(&mut document).and_then(|()| document.end());
-    checked(outcome, text, image).map_err(|bad| match bad.code {
+    checked(outcome, data, image).map_err(|bad| match bad.code {
         // Members may be of any type, so only the document itself can be of a wrong one.
         ErrorCode::WrongJsonType => {
             explained(ErrorCode::NotObject, data).unwrap_or(ErrorCode::NotObject.into())
         }
         _ => bad,
     })?;
-    Ok(image.members(text))
+    Ok(image.members(data))
 }
 
 struct Object<'i>(&'i mut Image);

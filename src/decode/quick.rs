@@ -34,9 +34,9 @@ const fn low(word: u64, bytes: u32) -> u64 {
     word & (u64::MAX >> (64 - 8 * bytes))
 }
 
-/// Reads `text`; `None` when it is for the general reader, which has to begin anew.
-pub(super) fn read<'a>(text: &'a str, image: &mut Image) -> Option<Fields<'a>> {
-    let mut cursor = Cursor { text, at: 0 };
+/// Reads a document; `None` when it is for the general reader, which has to begin anew.
+pub(super) fn read<'a>(document: &'a [u8], image: &mut Image) -> Option<Fields<'a>> {
+    let mut cursor = Cursor { document, at: 0 };
     let mut fields = Fields::default();
     cursor.object(|cursor, name| {
         match name {
@@ -54,7 +54,7 @@ pub(super) fn read<'a>(text: &'a str, image: &mut Image) -> Option<Fields<'a>> {
         }
         Some(())
     })?;
-    (cursor.at == text.len()).then_some(fields)
+    (cursor.at == document.len()).then_some(fields)
 }
 
 /// A string of the document, without its quotes.
@@ -66,20 +66,17 @@ struct Quoted {
     plain: bool,
 }
 
-/// A place in a document that is valid UTF-8.
+/// A place in a document. What is behind it is valid UTF-8: outside of strings it was compared with ASCII, and strings are
+/// looked at.
 struct Cursor<'a> {
-    text: &'a str,
+    document: &'a [u8],
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    fn bytes(&self) -> &'a [u8] {
-        self.text.as_bytes()
-    }
-
     /// The eight bytes at `at`, zeros behind the end.
     fn word(&self, at: usize) -> u64 {
-        let rest = self.bytes().get(at..).unwrap_or_default();
+        let rest = self.document.get(at..).unwrap_or_default();
         match rest.first_chunk() {
             Some(bytes) => u64::from_le_bytes(*bytes),
             None => packed(rest),
@@ -92,7 +89,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn has<const N: usize>(&self, expected: &[u8; N]) -> bool {
-        self.bytes().get(self.at..).is_some_and(|rest| rest.starts_with(expected))
+        self.document.get(self.at..).is_some_and(|rest| rest.starts_with(expected))
     }
 
     /// Steps over an object; `member` gets each name and steps over its value.
@@ -101,8 +98,8 @@ impl<'a> Cursor<'a> {
         loop {
             let name = self.string().filter(|name| name.plain)?;
             self.take(b":")?;
-            member(self, &self.bytes()[name.start..name.end])?;
-            match self.bytes().get(self.at)? {
+            member(self, &self.document[name.start..name.end])?;
+            match self.document.get(self.at)? {
                 b',' => self.at += 1,
                 b'}' => return self.take(b"}"),
                 _ => return None,
@@ -128,7 +125,7 @@ impl<'a> Cursor<'a> {
             end += 8;
         };
         end += lowest(special);
-        if self.bytes().get(end) == Some(&b'"') {
+        if self.document.get(end) == Some(&b'"') {
             self.at = end + 1;
             return Some(Quoted { start, end, plain: true });
         }
@@ -140,8 +137,9 @@ impl<'a> Cursor<'a> {
     fn unusual_string(&mut self, start: usize, mut at: usize) -> Option<Quoted> {
         let mut plain = true;
         loop {
-            match self.bytes()[at..] {
+            match self.document[at..] {
                 [b'"', ..] => {
+                    simdutf8::basic::from_utf8(&self.document[start..at]).ok()?;
                     self.at = at + 1;
                     return Some(Quoted { start, end: at, plain });
                 }
@@ -166,7 +164,8 @@ impl<'a> Cursor<'a> {
             return Some(Text(None));
         }
         let Quoted { start, end, plain: true } = self.string()? else { return None };
-        Some(Text(Some(Cow::Borrowed(self.text.get(start..end)?))))
+        let text = str::from_utf8(&self.document[start..end]).ok()?;
+        Some(Text(Some(Cow::Borrowed(text))))
     }
 
     /// Steps over who made the change; true where that was DynamoDB's time to live.
@@ -181,17 +180,17 @@ impl<'a> Cursor<'a> {
     }
 
     /// Steps over digits, a number without sign, point and exponent.
-    fn digits(&mut self) -> Option<&'a str> {
-        let rest = &self.bytes()[self.at..];
+    fn digits(&mut self) -> Option<&'a [u8]> {
+        let rest = &self.document[self.at..];
         let length = rest.iter().position(|byte| !byte.is_ascii_digit())?;
-        let digits = self.text.get(self.at..self.at + length)?;
+        let digits = &rest[..length];
         self.at += length;
-        (length == 1 || length > 1 && !digits.starts_with('0')).then_some(digits)
+        (length == 1 || length > 1 && digits[0] != b'0').then_some(digits)
     }
 
     /// Steps over a value that counts for nothing.
     fn skip_scalar(&mut self) -> Option<()> {
-        match self.bytes().get(self.at)? {
+        match self.document.get(self.at)? {
             b'"' => {
                 let Quoted { plain: true, .. } = self.string()? else { return None };
                 Some(())
@@ -214,7 +213,7 @@ impl<'a> Cursor<'a> {
                 (b"Keys", _) => {
                     let start = cursor.at;
                     cursor.item::<false>(image)?;
-                    fields.keys = Some(cursor.text.get(start..cursor.at)?);
+                    fields.keys = Some(&cursor.document[start..cursor.at]);
                 }
                 (b"NewImage", EventName::Insert | EventName::Modify) | (b"OldImage", EventName::Remove) => {
                     if std::mem::replace(&mut fields.image_seen, true) {
@@ -420,17 +419,17 @@ impl<'a> Cursor<'a> {
 
     fn push_string(&self, text: Quoted, image: &mut Image) -> Option<()> {
         if text.plain {
-            image.out().extend_from_slice(&self.bytes()[text.start - 1..=text.end]);
+            image.out().extend_from_slice(&self.document[text.start - 1..=text.end]);
             return Some(());
         }
         image.out().push(b'"');
-        push_unescaped(image.out(), &self.bytes()[text.start..text.end])?;
+        push_unescaped(image.out(), &self.document[text.start..text.end])?;
         image.out().push(b'"');
         Some(())
     }
 
     fn check_number(&self, digits: Quoted) -> Option<&'a [u8]> {
-        let digits = &self.bytes()[digits.start..digits.end];
+        let digits = &self.document[digits.start..digits.end];
         Number::parse(digits)?.fits_dynamodb().then_some(digits)
     }
 
@@ -440,7 +439,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn push_binary(&self, text: Quoted, image: &mut Image) -> Option<()> {
-        base64_simd::STANDARD.check(&self.bytes()[text.start..text.end]).ok()?;
+        base64_simd::STANDARD.check(&self.document[text.start..text.end]).ok()?;
         self.push_string(text, image)
     }
 }
