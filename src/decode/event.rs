@@ -118,10 +118,8 @@ impl<'de> Fields<'de> {
             let outcome = Change { fields: &mut self, image: &mut *image, name }.deserialize(&mut change);
             checked(outcome, data, image)?;
         }
-        let created_us = self
-            .created
-            .and_then(|text| micros(text, self.precision.as_str()))
-            .ok_or(ErrorCode::BadTime)?;
+        let created_us =
+            self.created.and_then(|text| micros(text, self.precision.as_str())).ok_or(ErrorCode::BadTime)?;
         if !self.image_seen {
             // A deletion is known by its key alone; any other change needs the item.
             if name != EventName::Remove {
@@ -359,10 +357,14 @@ impl<'de> Visitor<'de> for Change<'_, 'de> {
         let Self { fields, image, name } = self;
         while let Some(member) = map.next_key()? {
             match (member, name) {
-                (ChangeMember::Created, _) => fields.created = Some(map.next_value::<&RawValue>()?.get().as_bytes()),
+                (ChangeMember::Created, _) => {
+                    fields.created = Some(map.next_value::<&RawValue>()?.get().as_bytes())
+                }
                 (ChangeMember::Precision, _) => fields.precision = map.next_value()?,
                 (ChangeMember::SequenceNumber, _) => fields.sequence_number = map.next_value()?,
-                (ChangeMember::Keys, _) => fields.keys = Some(map.next_value::<&RawValue>()?.get().as_bytes()),
+                (ChangeMember::Keys, _) => {
+                    fields.keys = Some(map.next_value::<&RawValue>()?.get().as_bytes())
+                }
                 (ChangeMember::NewImage, EventName::Insert | EventName::Modify)
                 | (ChangeMember::OldImage, EventName::Remove) => {
                     if fields.image_seen {

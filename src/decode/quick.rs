@@ -38,19 +38,24 @@ const fn low(word: u64, bytes: u32) -> u64 {
 pub(super) fn read<'a>(document: &'a [u8], image: &mut Image) -> Option<Fields<'a>> {
     let mut cursor = Cursor { document, at: 0 };
     let mut fields = Fields::default();
-    cursor.object(|cursor, name| {
-        match name {
-            b"eventID" => fields.id = cursor.text_or_null()?,
-            b"eventName" => fields.name = Some(EventName::parse(cursor.text_or_null()?.as_str()?)?),
-            b"tableName" => fields.table_name = cursor.text_or_null()?,
-            b"eventSourceARN" => fields.source_arn = cursor.text_or_null()?,
-            b"userIdentity" => fields.by_ttl = cursor.is_ttl()?,
-            b"dynamodb" => {
-                let name = fields.name.filter(|_| !fields.change_seen)?;
-                fields.change_seen = true;
-                cursor.change(name, &mut fields, image)?;
-            }
-            _ => cursor.skip_scalar()?,
+    cursor.object(|cursor| {
+        // In the order in which DynamoDB writes them.
+        if cursor.at_once(b"\"eventID\":") {
+            fields.id = cursor.text_or_null()?;
+        } else if cursor.at_once(b"\"eventName\":") {
+            fields.name = Some(EventName::parse(cursor.text_or_null()?.as_str()?)?);
+        } else if cursor.at_once(b"\"userIdentity\":") {
+            fields.by_ttl = cursor.is_ttl()?;
+        } else if cursor.at_once(b"\"tableName\":") {
+            fields.table_name = cursor.text_or_null()?;
+        } else if cursor.at_once(b"\"dynamodb\":") {
+            let name = fields.name.filter(|_| !fields.change_seen)?;
+            fields.change_seen = true;
+            cursor.change(name, &mut fields, image)?;
+        } else if cursor.at_once(b"\"eventSourceARN\":") {
+            fields.source_arn = cursor.text_or_null()?;
+        } else {
+            cursor.skip_member()?;
         }
         Some(())
     })?;
@@ -83,22 +88,27 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Steps over `expected`, at most eight bytes.
+    /// Steps over `expected`, if it stands here.
+    fn at_once<const N: usize>(&mut self, expected: &[u8; N]) -> bool {
+        let has = self.has(expected);
+        self.at += if has { N } else { 0 };
+        has
+    }
+
+    /// Steps over `expected`, which must stand here.
     fn take<const N: usize>(&mut self, expected: &[u8; N]) -> Option<()> {
-        self.has(expected).then(|| self.at += N)
+        self.at_once(expected).then_some(())
     }
 
     fn has<const N: usize>(&self, expected: &[u8; N]) -> bool {
         self.document.get(self.at..).is_some_and(|rest| rest.starts_with(expected))
     }
 
-    /// Steps over an object; `member` gets each name and steps over its value.
-    fn object(&mut self, mut member: impl FnMut(&mut Self, &'a [u8]) -> Option<()>) -> Option<()> {
+    /// Steps over an object; `member` steps over each member.
+    fn object(&mut self, mut member: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         self.take(b"{")?;
         loop {
-            let name = self.string().filter(|name| name.plain)?;
-            self.take(b":")?;
-            member(self, &self.document[name.start..name.end])?;
+            member(self)?;
             match self.document.get(self.at)? {
                 b',' => self.at += 1,
                 b'}' => return self.take(b"}"),
@@ -159,8 +169,7 @@ impl<'a> Cursor<'a> {
 
     /// Steps over a string or null.
     fn text_or_null(&mut self) -> Option<Text<'a>> {
-        if self.has(b"null") {
-            self.at += 4;
+        if self.at_once(b"null") {
             return Some(Text(None));
         }
         let Quoted { start, end, plain: true } = self.string()? else { return None };
@@ -170,13 +179,12 @@ impl<'a> Cursor<'a> {
 
     /// Steps over who made the change; true where that was DynamoDB's time to live.
     fn is_ttl(&mut self) -> Option<bool> {
-        if self.has(b"null") {
-            self.at += 4;
+        if self.at_once(b"null") {
             return Some(false);
         }
-        self.take(br#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#)
-            .or_else(|| self.take(br#"{"principalId":"dynamodb.amazonaws.com","type":"Service"}"#))
-            .map(|()| true)
+        let ttl = self.at_once(br#"{"type":"Service","principalId":"dynamodb.amazonaws.com"}"#)
+            || self.at_once(br#"{"principalId":"dynamodb.amazonaws.com","type":"Service"}"#);
+        ttl.then_some(true)
     }
 
     /// Steps over digits, a number without sign, point and exponent.
@@ -188,8 +196,10 @@ impl<'a> Cursor<'a> {
         (length == 1 || length > 1 && digits[0] != b'0').then_some(digits)
     }
 
-    /// Steps over a value that counts for nothing.
-    fn skip_scalar(&mut self) -> Option<()> {
+    /// Steps over a member that counts for nothing.
+    fn skip_member(&mut self) -> Option<()> {
+        self.string().filter(|name| name.plain)?;
+        self.take(b":")?;
         match self.document.get(self.at)? {
             b'"' => {
                 let Quoted { plain: true, .. } = self.string()? else { return None };
@@ -205,27 +215,38 @@ impl<'a> Cursor<'a> {
 
     /// Steps over the `dynamodb` member.
     fn change(&mut self, event: EventName, fields: &mut Fields<'a>, image: &mut Image) -> Option<()> {
-        self.object(|cursor, name| {
-            match (name, event) {
-                (b"ApproximateCreationDateTime", _) => fields.created = Some(cursor.digits()?),
-                (b"ApproximateCreationDateTimePrecision", _) => fields.precision = cursor.text_or_null()?,
-                (b"SequenceNumber", _) => fields.sequence_number = cursor.text_or_null()?,
-                (b"Keys", _) => {
-                    let start = cursor.at;
-                    cursor.item::<false>(image)?;
-                    fields.keys = Some(&cursor.document[start..cursor.at]);
-                }
-                (b"NewImage", EventName::Insert | EventName::Modify) | (b"OldImage", EventName::Remove) => {
-                    if std::mem::replace(&mut fields.image_seen, true) {
-                        return None;
-                    }
-                    cursor.item::<true>(image)?;
-                }
-                (b"NewImage" | b"OldImage", _) => cursor.item::<false>(image)?,
-                _ => cursor.skip_scalar()?,
+        self.object(|cursor| {
+            // In the order in which DynamoDB writes them.
+            if cursor.at_once(b"\"ApproximateCreationDateTime\":") {
+                fields.created = Some(cursor.digits()?);
+            } else if cursor.at_once(b"\"Keys\":") {
+                let start = cursor.at;
+                cursor.item::<false>(image)?;
+                fields.keys = Some(&cursor.document[start..cursor.at]);
+            } else if cursor.at_once(b"\"NewImage\":") {
+                cursor.image(event != EventName::Remove, fields, image)?;
+            } else if cursor.at_once(b"\"OldImage\":") {
+                cursor.image(event == EventName::Remove, fields, image)?;
+            } else if cursor.at_once(b"\"SequenceNumber\":") {
+                fields.sequence_number = cursor.text_or_null()?;
+            } else if cursor.at_once(b"\"ApproximateCreationDateTimePrecision\":") {
+                fields.precision = cursor.text_or_null()?;
+            } else {
+                cursor.skip_member()?;
             }
             Some(())
         })
+    }
+
+    /// Steps over an image; the one that makes the row may be there once.
+    fn image(&mut self, of_row: bool, fields: &mut Fields<'a>, image: &mut Image) -> Option<()> {
+        if !of_row {
+            return self.item::<false>(image);
+        }
+        if std::mem::replace(&mut fields.image_seen, true) {
+            return None;
+        }
+        self.item::<true>(image)
     }
 
     /// Steps over name → tagged value, and makes members of them where that is to `KEEP`.

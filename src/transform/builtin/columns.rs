@@ -151,6 +151,10 @@ fn push_unicode(out: &mut Vec<u8>, name: &[u8]) {
 pub(super) struct Columns {
     names: Vec<u8>,
     members: Vec<Column>,
+    /// Names of all members of the record before, one behind the other, and where each ends; none after an error. The next
+    /// record nearly always has the same.
+    before: Vec<u8>,
+    ends: Vec<usize>,
     /// The record is part of an aggregate, so that its row has one more column of ours.
     part: bool,
 }
@@ -201,11 +205,35 @@ impl Columns {
         context: &RecordContext<'_>,
         members: Members<'_>,
     ) -> Result<(), BadRecord> {
+        if self.part == context.sub_sequence.is_some() && self.are_as_before(members) {
+            return Ok(());
+        }
+        self.before.clear();
+        self.ends.clear();
         self.begin(context);
         for member in 0..members.len() {
             self.add(rules, members, member);
         }
-        self.settle(members)
+        let settled = self.settle(members);
+        if settled.is_err() {
+            self.begin(context);
+            return settled;
+        }
+        for member in 0..members.len() {
+            self.before.extend_from_slice(members.name(member));
+            self.ends.push(self.before.len());
+        }
+        Ok(())
+    }
+
+    fn are_as_before(&self, members: Members<'_>) -> bool {
+        let mut start = 0;
+        self.ends.len() == members.len()
+            && self.ends.iter().enumerate().all(|(member, end)| {
+                let before = &self.before[start..*end];
+                start = *end;
+                members.name(member) == before
+            })
     }
 
     /// Puts the columns in the byte order of their names, of which each must be there once.
@@ -253,6 +281,13 @@ mod tests {
     use crate::transform::SourceKind;
     use proptest::prelude::*;
 
+    const CONTEXT: RecordContext<'_> = RecordContext {
+        source: SourceKind::Kinesis,
+        shard_id: "s",
+        sequence_number: "1",
+        sub_sequence: None,
+        arrival_us: 0,
+    };
     const RESERVED: [&str; 2] = ["source", "is_valid"];
 
     fn rules(renames: &[(&str, &str)]) -> Result<ColumnRules, InvalidColumns> {
@@ -284,13 +319,7 @@ mod tests {
         let (document, mut image, rules) = (document(names), Image::default(), rules(renames).unwrap());
         let members = decode_object(&document, &mut image).unwrap();
         let (mut columns, mut row) = (Columns::default(), Vec::new());
-        let context = RecordContext {
-            source: SourceKind::Kinesis,
-            shard_id: "s",
-            sequence_number: "1",
-            sub_sequence,
-            arrival_us: 0,
-        };
+        let context = RecordContext { sub_sequence, ..CONTEXT };
         columns.assign(&rules, &context, members)?;
         columns.push(&rules, members, &mut row);
         let row = String::from_utf8(row).unwrap();
@@ -309,6 +338,39 @@ mod tests {
         assert_eq!(columns(&["a"], &renames).unwrap(), ["sub_sequence_number:0"]);
         assert_eq!(columns_of(Some(0), &["a"], &renames).unwrap(), ["item_sub_sequence_number:0"]);
         assert!(columns_of(Some(0), &names, &renames).is_err());
+    }
+
+    /// Names that are as before are not looked at again.
+    #[test]
+    fn columns_do_not_depend_on_the_record_before() {
+        let (rules, mut reused) = (rules(&[]).unwrap(), Columns::default());
+        let records: [&[&str]; 10] = [
+            &["b", "a"],
+            &["b", "a"],
+            &["ba"],
+            &["", "ba"],
+            &["ba", ""],
+            &["a", "A"],
+            &[],
+            &["a", "b"],
+            &["b", "a", "c"],
+            &["b", "a"],
+        ];
+        for names in records {
+            let (document, mut image) = (document(names), Image::default());
+            let members = decode_object(&document, &mut image).unwrap();
+            for sub_sequence in [None, Some(1), None, None] {
+                let context = RecordContext { sub_sequence, ..CONTEXT };
+                let [again, anew] = [&mut reused, &mut Columns::default()].map(|columns| {
+                    let mut row = Vec::new();
+                    columns.assign(&rules, &context, members)?;
+                    columns.push(&rules, members, &mut row);
+                    Ok(String::from_utf8(row).unwrap())
+                });
+                assert_eq!(again, anew, "{names:?}");
+                assert_eq!(again.is_err(), names == ["a", "A"]);
+            }
+        }
     }
 
     fn check(names: &[&str], expected: &[&str]) {

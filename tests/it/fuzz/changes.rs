@@ -111,7 +111,10 @@ fn both_readers_agree_on_mutations() {
     seeds.extend((0..100).map(|_| record(rng)));
     fuzz("changes", 3000, seeds, |data| {
         let outcomes = compare_all(&mut pairs, data, &mut taken);
-        outcomes.iter().map(|outcome| outcome.as_ref().map_or_else(BadRecord::to_string, |row| kind(row))).collect()
+        outcomes
+            .iter()
+            .map(|outcome| outcome.as_ref().map_or_else(BadRecord::to_string, |row| kind(row)))
+            .collect()
     });
     taken.check(4);
 }
