@@ -361,12 +361,13 @@ mod tests {
             let members = decode_object(&document, &mut image).unwrap();
             for sub_sequence in [None, Some(1), None, None] {
                 let context = RecordContext { sub_sequence, ..CONTEXT };
-                let [again, anew] = [&mut reused, &mut Columns::default()].map(|columns| {
-                    let mut row = Vec::new();
-                    columns.assign(&rules, &context, members)?;
-                    columns.push(&rules, members, &mut row);
-                    Ok(String::from_utf8(row).unwrap())
-                });
+                let [again, anew]: [Result<String, BadRecord>; 2] = [&mut reused, &mut Columns::default()]
+                    .map(|columns| {
+                        let mut row = Vec::new();
+                        columns.assign(&rules, &context, members)?;
+                        columns.push(&rules, members, &mut row);
+                        Ok(String::from_utf8(row).unwrap())
+                    });
                 assert_eq!(again, anew, "{names:?}");
                 assert_eq!(again.is_err(), names == ["a", "A"]);
             }
