@@ -411,7 +411,7 @@ fn deep(rng: &mut ChaCha8Rng) -> String {
 
 /// At the limits of DynamoDB, of decimal(38,18), of doubles, and of what is a number at all.
 fn number(rng: &mut ChaCha8Rng) -> String {
-    const NUMBERS: [&str; 42] = [
+    const NUMBERS: [&str; 44] = [
         "0",
         "-0",
         "0.0",
@@ -454,10 +454,12 @@ fn number(rng: &mut ChaCha8Rng) -> String {
         "\\u0031",
         "1\\n",
         "0x1",
+        "1\\6",
+        "\\x",
     ];
     match rng.random_range(0..60u32) {
-        0 => pick(rng, &NUMBERS).to_owned(),
-        1..6 => pick(rng, &NUMBERS[..7]).to_owned(),
+        0..2 => pick(rng, &NUMBERS).to_owned(),
+        2..6 => pick(rng, &NUMBERS[..7]).to_owned(),
         6..10 => rng.random::<i64>().to_string(),
         10 => format!("{}.{}", rng.random::<i8>(), rng.random::<u64>()),
         _ => format!("{}.{:02}", rng.random_range(0..70_000u32), rng.random_range(0..100u32)),
@@ -507,7 +509,7 @@ fn string(rng: &mut ChaCha8Rng) -> String {
         "]",
         "^",
     ];
-    const ESCAPES: [&str; 25] = [
+    const ESCAPES: [&str; 26] = [
         r#"\""#,
         r"\\",
         r"\/",
@@ -529,6 +531,7 @@ fn string(rng: &mut ChaCha8Rng) -> String {
         r"\ud83e",
         r"\uddca",
         r"\ud83e\u0041",
+        r"\ud83e\ufffd",
         r"\u12",
         r"\u+123",
         r"\x",
@@ -539,7 +542,7 @@ fn string(rng: &mut ChaCha8Rng) -> String {
     for _ in 0..pick(rng, &[0, 1, 2, 3, 9]) {
         text.push_str(match rng.random_range(0..6u32) {
             0..3 => pick(rng, &PIECES[..4]),
-            3 if escapes && rng.random_ratio(1, 10) => pick(rng, &ESCAPES),
+            3 if escapes && rng.random_ratio(1, 4) => pick(rng, &ESCAPES),
             3 if escapes => pick(rng, &ESCAPES[..18]),
             _ => pick(rng, &PIECES),
         });
