@@ -140,7 +140,7 @@ fn both_readers_agree_on_records_of_odd_pieces() {
     }
     assert!(rows * 4 > taken.records, "{rows} of {} became rows", taken.records);
     assert!(errors.len() > 8, "{errors:?}");
-    taken.check(40);
+    taken.check(30);
 }
 
 /// A change record, nearly as DynamoDB writes it.
