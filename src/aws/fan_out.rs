@@ -2,8 +2,8 @@
 //! and pings that notice a connection gone silent: `docs/adr/0038-fan-out-over-http2.md`.
 //!
 //! The SDK's own client puts all calls to a host on one HTTP/2 connection and lets none of this be set. There a server that
-//! allows fewer streams than there are shards leaves the rest waiting, calls of another kind too; three shards that nobody
-//! reads take the window of all; and what has gone silent is never noticed.
+//! allows fewer streams than there are shards leaves the rest waiting; three shards that nobody reads take the window of
+//! all; and what has gone silent is never noticed.
 
 use std::time::Duration;
 
