@@ -130,7 +130,7 @@ fn both_readers_agree_on_records_of_odd_pieces() {
     let (mut pairs, mut taken) = (pairs(), Taken::default());
     let rng = &mut ChaCha8Rng::seed_from_u64(20_260_115);
     let (mut rows, mut errors) = (0u64, std::collections::BTreeSet::new());
-    for _ in 0..iterations(20_000) {
+    for _ in 0..iterations(6_000) {
         for outcome in compare_all(&mut pairs, &record(rng), &mut taken) {
             match outcome {
                 Ok(_) => rows += 1,
