@@ -3,8 +3,8 @@
 use aws_sdk_firehose::types::DeliveryStreamDescription;
 use serde_json::json;
 
-use super::look::{Part, bounded, endpoint};
 use super::report::Item;
+use super::service::{Part, bounded, endpoint};
 use crate::aws::{CloudWatch, Ear, Heard, reach, sdk_config};
 use crate::config::Config;
 use crate::preflight::{MAY_NOT_LOOK, check_firehose};
