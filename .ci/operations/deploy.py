@@ -118,6 +118,10 @@ class Recorder:
 def called(method, path, headers, body, status):
     """The actions that a request needs, with what they are about: (action, resource, guarded, creates)."""
     target = headers.get("X-Amz-Target")
+    if headers.get("smithy-protocol") == "rpc-v2-cbor":
+        _, _, service, _, operation = path.split("/")
+        assert service == "GraniteServiceVersion20100801", path
+        return [(f"cloudwatch:{operation}", "*", False, False)]
     if not target:
         return [of_s3(method, path, headers)]
     service, operation = target.split("_")[0].lower(), target.split(".")[1]
@@ -129,8 +133,6 @@ def called(method, path, headers, body, status):
     if service == "firehose":
         arn = f"arn:aws:firehose:{REGION}:{ACCOUNT}:deliverystream/{request['DeliveryStreamName']}"
         return [(f"firehose:{operation}", arn, False, False)]
-    if operation == "PutMetricData":
-        return [("cloudwatch:PutMetricData", "*", False, False)]
     assert service == "dynamodb", target
     index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
     arn = f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/{request['TableName']}{index}"

@@ -25,6 +25,7 @@ use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
@@ -88,18 +89,23 @@ pub async fn sdk_config(endpoint: Option<&str>, region: Option<&str>) -> SdkConf
 
 /// A failed call in one line for people: the code of AWS, what the service said, and what to do about it where that can
 /// be known.
-pub fn explain<E, R>(error: &SdkError<E, R>) -> String
+pub fn explain<E>(error: &SdkError<E, HttpResponse>) -> String
 where
     E: ProvideErrorMetadata + Error + 'static,
-    R: std::fmt::Debug + 'static,
 {
     match error {
         SdkError::ServiceError(refused) => {
-            let code = refused.err().code().unwrap_or("no error code");
+            let Some(code) = refused.err().code() else {
+                // Not in the service's words: somebody stands between.
+                let status = refused.raw().status().as_u16();
+                return format!(
+                    "HTTP status {status} without an error code; if it lasts, check the endpoint"
+                );
+            };
             let text =
                 refused.err().message().map(|text| format!(": {}", one_line(text))).unwrap_or_default();
             match code {
-                "AccessDeniedException" => {
+                "AccessDeniedException" | "AccessDenied" => {
                     format!("access denied ({code}){text}; {}", allow(&text))
                 }
                 "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" => {
@@ -108,6 +114,7 @@ where
                 "UnrecognizedClientException"
                 | "InvalidClientTokenId"
                 | "InvalidSignatureException"
+                | "SignatureDoesNotMatch"
                 | "IncompleteSignature"
                 | "MissingAuthenticationToken"
                 | "MissingAuthenticationTokenException" => {
@@ -161,7 +168,7 @@ pub const TRUST_ITS_CA: &str =
     "set AWS_CA_BUNDLE to the certificates of the CA that signed the server's certificate";
 
 /// Credentials are looked for before a request is sent.
-fn dispatch_advice<E: Error + 'static, R: std::fmt::Debug>(error: &SdkError<E, R>) -> &'static str {
+fn dispatch_advice<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> &'static str {
     let about_credentials = |error: &dyn Error| error.to_string().contains("credentials");
     let mut below: Option<&dyn Error> = error.source();
     while let Some(error) = below {

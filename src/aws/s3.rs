@@ -59,7 +59,7 @@ pub async fn bucket(sdk: &SdkConfig, name: &str) -> Result<Bucket, BadBucket> {
         "false" | "0" => Some(false),
         _ => None,
     });
-    let (endpoint, in_host, region) = match endpoint(sdk, "S3") {
+    let (endpoint, in_host, region) = match endpoint(sdk) {
         Some(endpoint) => {
             // As the SDK's clients: the endpoint is where it is, and cannot be moved.
             if let Some(variable) = ways.variable() {
@@ -82,11 +82,11 @@ pub async fn bucket(sdk: &SdkConfig, name: &str) -> Result<Bucket, BadBucket> {
     Ok(Bucket { url, region, credentials, ca_bundle })
 }
 
-/// The endpoint of a service that is set by flag, `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or in the profile.
-pub(super) fn endpoint(sdk: &SdkConfig, service: &'static str) -> Option<String> {
+/// The endpoint that is set by flag, `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, or in the profile.
+fn endpoint(sdk: &SdkConfig) -> Option<String> {
     let own = || {
         let key =
-            ServiceConfigKey::builder().service_id(service).env("AWS_ENDPOINT_URL").profile("endpoint_url");
+            ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url");
         sdk.service_config()?.load_config(key.build().expect("all of it is given"))
     };
     // A flag's is there without being configured; and it wins.

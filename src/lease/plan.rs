@@ -24,9 +24,9 @@ use std::time::Duration;
 use rand::Rng;
 use rand::seq::SliceRandom;
 
-use super::fleet::Reads;
 use super::key::LeaseKey;
 use super::row::WorkerId;
+pub use super::seat::WorkerLoad;
 use super::seat::{EPSILON, Ordered, Place, Seat, judge, mean};
 use crate::shard::StreamId;
 
@@ -58,19 +58,6 @@ pub struct LeaseLoad {
     pub unmoved: Duration,
     /// How often it has moved lately.
     pub moves: u64,
-}
-
-/// One worker that can be given leases.
-#[derive(Clone, Debug)]
-pub struct WorkerLoad {
-    /// Its id.
-    pub id: WorkerId,
-    /// For each metric the newest value, and the value that counts as full. May be empty.
-    pub usage: BTreeMap<String, (f64, f64)>,
-    /// When it started, seconds since the epoch; 0 where unknown.
-    pub started: u64,
-    /// The streams whose leases it can be given.
-    pub reads: Reads,
 }
 
 /// What the leader plans with.

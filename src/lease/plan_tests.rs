@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::super::fleet::CPU;
+use super::super::fleet::{CPU, Reads};
 use super::*;
 
 const NO_LIMITS: Rules = Rules { leases_max: usize::MAX, kbps_max: f64::INFINITY };

@@ -5,8 +5,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::fleet::THROUGHPUT;
-use super::plan::WorkerLoad;
+use super::fleet::{Reads, THROUGHPUT};
+use super::row::WorkerId;
 
 /// Loads within 10 % of the average are left alone (`reBalanceThresholdPercentage`).
 const THRESHOLD: f64 = 0.10;
@@ -21,6 +21,19 @@ const PERCENT_MAX: f64 = 1_000.0;
 const SLOWNESS_MAX: f64 = 4.0;
 /// What summing up in another order may change.
 pub(super) const EPSILON: f64 = 1e-6;
+
+/// One worker that can be given leases.
+#[derive(Clone, Debug)]
+pub struct WorkerLoad {
+    /// Its id.
+    pub id: WorkerId,
+    /// For each metric the newest value, and the value that counts as full. May be empty.
+    pub usage: BTreeMap<String, (f64, f64)>,
+    /// When it started, seconds since the epoch; 0 where unknown.
+    pub started: u64,
+    /// The streams whose leases it can be given.
+    pub reads: Reads,
+}
 
 /// A number in an order; never NaN here.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -23,7 +23,7 @@ use super::fleet::TableSnapshot;
 use super::held::{HeldLease, LeaseWriteError};
 use super::key::LeaseKey;
 use super::row::Lease;
-use super::streams::StreamLeases;
+use super::stream_set::StreamLeases;
 use super::table::{LeaseTable, TableError, WriteError};
 use super::watched::{self, Watched};
 use super::whose::{self, NotOurs};

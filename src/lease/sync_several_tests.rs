@@ -1,6 +1,7 @@
 //! One of several streams of an application, and its leases.
 
-use super::super::super::streams::{StreamSet, Streams};
+use super::super::super::stream_set::StreamSet;
+use super::super::super::streams::Streams;
 use super::*;
 
 /// Leases without the whole name of their stream would be taken for those of an application of one stream.

@@ -35,14 +35,17 @@ mod verdict;
 pub use chaos::{ALL, Chaos, Choice};
 pub use crew::WorkerUse;
 pub use faults::Service;
-pub use run::run;
 pub use verdict::{Fault, LatencyMs, Requests, Sample, StreamVerdict, Verdict};
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::deliver::LakeUrl;
 use crate::shard::Checkpoint;
+use crate::terminal::say;
+use crate::trial::TrialError;
 use crate::trial::scene::TrialSource;
 use crate::trial::workers::WorkerEndpoints;
 
@@ -86,4 +89,18 @@ pub struct LoadPlan {
     pub region: Option<String>,
     /// Another consumer to run instead of `kinetide run`, as a command of the shell.
     pub worker_command: Option<String>,
+}
+
+/// Runs the load test, and judges it.
+///
+/// # Errors
+/// See [`TrialError`].
+pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, TrialError> {
+    if plan.worker_command.is_some() {
+        for kind in plan.chaos.0.extract_if(.., |kind| kind.needs_own_worker()) {
+            say(format!("--chaos {kind} does not work with --worker-command: left out"));
+        }
+    }
+    let (run, totals, seconds) = run::play(&plan, cancel).await?;
+    judge::judge(run, &totals, seconds).await
 }

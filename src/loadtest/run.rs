@@ -13,14 +13,13 @@ use super::LoadPlan;
 use super::chaos::{Chaos, Timetable};
 use super::crew::Crew;
 use super::follow::Follow;
-use super::judge::judge;
 use super::ledger::{Ledger, Since};
 use super::mischief::Mischief;
 use super::prepare::{Begin, check_wishes, prepare, settings};
 use super::producer::{self, Flow, Producer};
 use super::readers::{Held, Readers};
 use super::stage::Stage;
-use super::verdict::{Sample, StreamSample, Verdict};
+use super::verdict::{Sample, StreamSample};
 use crate::clock::wall_clock_us;
 use crate::deliver::LakeUrl;
 use crate::lease::{Lease, LeaseKey, LeaseTable};
@@ -49,22 +48,18 @@ const FIRST_RECORDS: Duration = Duration::from_secs(2);
 /// Records in the lake for this long are forgotten by the embedded stream, as retention would.
 const KEPT_US: i64 = 60_000_000;
 
-/// Runs the load test: servers, workers, producer, faults, drain, check.
-///
-/// # Errors
-/// See [`TrialError`].
-pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdict, TrialError> {
+/// Servers, workers, producer, faults, drain. Answers what was seen, what was put into each stream, and how long all of it
+/// took.
+pub(super) async fn play(
+    plan: &LoadPlan,
+    cancel: CancellationToken,
+) -> Result<(Run<'_>, Vec<Totals>, f64), TrialError> {
     let name = format!("loadtest-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
-    if plan.worker_command.is_some() {
-        for kind in plan.chaos.0.extract_if(.., |kind| kind.needs_own_worker()) {
-            say(format!("--chaos {kind} does not work with --worker-command: left out"));
-        }
-    }
-    check_wishes(&plan)?;
-    let (lake, logs) = prepare(&plan, &name)?;
-    let settings = settings(&plan)?;
+    check_wishes(plan)?;
+    let (lake, logs) = prepare(plan, &name)?;
+    let settings = settings(plan)?;
     let full_disk_survivable = plan.chaos.0.contains(&Chaos::DiskFull) && matches!(lake, LakeUrl::Folder(_));
-    let mut stage = Box::pin(Stage::set(&plan, &name, lake)).await?;
+    let mut stage = Box::pin(Stage::set(plan, &name, lake)).await?;
     let (store, root) = stage.lake_store().await?;
     let listed = store.list_with_delimiter(Some(&root)).await;
     listed.map_err(|error| TrialError::server(format!("lake {}", stage.lake), error))?;
@@ -120,7 +115,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
         next_start: Instant::now() + STARTS_APART,
         begin,
         begun,
-        plan: &plan,
+        plan,
         checkpoints: Checkpoints::new(stage.scene.streams()),
         stage,
         crew,
@@ -149,7 +144,7 @@ pub async fn run(mut plan: LoadPlan, cancel: CancellationToken) -> Result<Verdic
     if let Err(error) = run.crew.drain().await {
         run.ended_by_themselves.push(error.to_string());
     }
-    judge(run, &totals, seconds).await
+    Ok((run, totals, seconds))
 }
 
 /// A run, and what was seen of it.

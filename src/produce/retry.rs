@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -53,13 +54,12 @@ pub(super) fn is_throttle<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) ->
 
 /// What the target says to a first question. A target that is missing or out of reach is told at once; one that may
 /// not be described may still be written.
-pub(super) async fn first_answer<T, E, R>(
-    question: impl Future<Output = Result<T, SdkError<E, R>>>,
+pub(super) async fn first_answer<T, E>(
+    question: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     missing: &str,
 ) -> Result<(), String>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
-    R: std::fmt::Debug + 'static,
 {
     match timeout(FIRST_ANSWER, question).await {
         Err(_) => Err(format!(

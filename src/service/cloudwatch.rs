@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{StartError, seed};
+use super::seed;
 use crate::aws::{CloudWatch, sdk_config};
 use crate::clock::wall_clock_us;
 use crate::config::{CloudWatchConfig, Config};
@@ -18,24 +18,24 @@ pub(super) async fn exporter(
     cloudwatch: &CloudWatchConfig,
     config: &Config,
     status: &Arc<Status>,
-) -> Result<Exporter, StartError> {
+) -> Exporter {
     let sdk = sdk_config(config.endpoints.cloudwatch.as_deref(), config.region.as_deref()).await;
-    let client = CloudWatch::new(&sdk).await.map_err(|problem| StartError::new("CloudWatch", problem))?;
-    let client = Arc::new(client);
+    let client = CloudWatch::new(&sdk);
+    let namespace = cloudwatch.namespace.clone().unwrap_or_else(|| config.application.clone());
     let settings = ExporterSettings {
         level: cloudwatch.level,
-        namespace: cloudwatch.namespace.clone().unwrap_or_else(|| config.application.clone()),
+        namespace: namespace.clone(),
         several: config.streams.several,
         every: EVERY,
         seed: seed(),
         wall_clock: Box::new(wall_clock_us),
         put: Box::new(move |metrics| {
-            let client = Arc::clone(&client);
+            let (client, namespace) = (client.clone(), namespace.clone());
             Box::pin(async move {
-                let put = client.put(metrics).await;
+                let put = client.put(&namespace, metrics).await;
                 put.map_err(|refused| PutFailed { cause: refused.to_string(), for_ever: refused.for_ever })
             })
         }),
     };
-    Ok(Exporter::new(settings, Arc::clone(status)))
+    Exporter::new(settings, Arc::clone(status))
 }

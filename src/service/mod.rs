@@ -111,7 +111,7 @@ pub async fn run_until(
     };
     let status = Status::new(facts, config.failover * 2);
     let exporter = match &config.cloudwatch {
-        Some(cloudwatch) => Some(cloudwatch::exporter(cloudwatch, &config, &status).await?),
+        Some(cloudwatch) => Some(cloudwatch::exporter(cloudwatch, &config, &status).await),
         None => None,
     };
     let address = listener.as_ref().map(|(_, address)| tracing::field::display(address));

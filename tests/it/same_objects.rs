@@ -10,6 +10,8 @@ use kinetide::internals::fetch::{Page, PageBuilder};
 use kinetide::internals::shard::ShardId;
 use kinetide::internals::transform::{Builtin, ColumnSettings, Nested, SourceKind, TransformSettings};
 
+use super::tidy;
+
 const EXPECTED: &str = include_str!("../fixtures/batches/objects.txt");
 const START_US: i64 = 1_768_469_400_000_000;
 const HOUR_US: i64 = 3_600_000_000;
@@ -115,4 +117,22 @@ fn objects_are_those_of_an_earlier_build() {
     }
     let wrong = found.lines().zip(EXPECTED.lines()).find(|(found, expected)| found != expected);
     assert!(found == EXPECTED, "first difference: {wrong:?}\n{found}");
+}
+
+/// Another backend would change the bytes of objects (see `batch/encode.rs`). Any dependency can switch one on: that of C
+/// counts before zlib-rs, that of miniz_oxide only where there is no other.
+#[test]
+fn flate2_compresses_with_zlib_rs() {
+    let lock: toml::Table = tidy::read("Cargo.lock").parse().unwrap();
+    let packages = lock["package"].as_array().unwrap();
+    let flate2: Vec<_> =
+        packages.iter().filter(|package| package["name"].as_str() == Some("flate2")).collect();
+    assert_eq!(flate2.len(), 1, "one version of flate2");
+    let needs: Vec<&str> =
+        flate2[0]["dependencies"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(needs, ["crc32fast", "miniz_oxide", "zlib-rs"]);
+    let names = packages.iter().map(|package| package["name"].as_str().unwrap());
+    let of_c: Vec<&str> =
+        names.filter(|name| name.starts_with("libz-") || *name == "cloudflare-zlib-sys").collect();
+    assert!(of_c.is_empty(), "{of_c:?}");
 }

@@ -428,19 +428,6 @@ fn the_root_is_a_table_of_contents() {
     assert_none(&wrong, "an unexpected entry of the root: settings of tools go to dot-files or .ci/");
 }
 
-/// Another backend, switched on by any dependency, would change the bytes of objects (see `batch/encode.rs`).
-#[test]
-fn zlib_rs_is_the_only_backend_of_flate2() {
-    let lock: toml::Table = read("Cargo.lock").parse().unwrap();
-    let packages = lock["package"].as_array().unwrap();
-    let flate2: Vec<_> =
-        packages.iter().filter(|package| package["name"].as_str() == Some("flate2")).collect();
-    assert_eq!(flate2.len(), 1, "one version of flate2");
-    let needs: Vec<&str> =
-        flate2[0]["dependencies"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
-    assert_eq!(needs, ["crc32fast", "zlib-rs"]);
-}
-
 pub(super) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

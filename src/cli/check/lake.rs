@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::look::{Part, bounded, credentials, endpoint};
 use super::report::Item;
+use super::service::{Part, bounded, credentials, endpoint};
 use crate::aws::{Heard, bucket, bucket_config, reach};
 use crate::batch::HIGH_RISK_ALERTS;
 use crate::cause::chain;

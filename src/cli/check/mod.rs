@@ -5,6 +5,7 @@ mod lake;
 mod look;
 mod out;
 mod report;
+mod service;
 mod settings;
 mod streams;
 mod table;

@@ -3,9 +3,9 @@
 use aws_sdk_firehose::types::DeliveryStreamDescription;
 use serde_json::json;
 
-use super::look::{Part, bounded, endpoint};
 use super::report::Item;
-use crate::aws::{CloudWatch, Ear, Heard, reach, sdk_config};
+use super::service::{Part, bounded, endpoint};
+use crate::aws::{CloudWatch, Ear, sdk_config};
 use crate::config::Config;
 use crate::preflight::{MAY_NOT_LOOK, check_firehose};
 
@@ -45,37 +45,25 @@ pub(super) async fn cloudwatch(config: &Config) -> Part {
     let Some(settings) = &config.cloudwatch else { return Part::default() };
     let sdk = sdk_config(config.endpoints.cloudwatch.as_deref(), config.region.as_deref()).await;
     let namespace = settings.namespace.as_ref().unwrap_or(&config.application);
-    let client = match CloudWatch::new(&sdk).await {
-        Ok(client) => client,
-        Err(problem) => {
-            let items = vec![
-                Item::failed(ABOUT, "endpoint", problem),
-                Item::not_looked_at(ABOUT, "metrics", "there is no endpoint"),
-            ];
-            return Part { items, heard: Heard::default() };
-        }
-    };
-    let answer = bounded(reach(client.url())).await.and_then(|answer| answer);
-    let heard = match &answer {
-        Ok(heard) => heard.clone(),
-        Err(_) => Heard::silent(client.url()),
-    };
-    let mut items = vec![endpoint(ABOUT, &heard, answer.as_ref().err().map(String::as_str))];
-    if answer.is_err() {
-        items.push(Item::not_looked_at(ABOUT, "metrics", "the endpoint does not answer"));
-        return Part { items, heard };
-    }
+    let ear = Ear::default();
+    let client = CloudWatch::heard_by(&sdk, ear.clone());
     // No metric is in it: a wrong call, which who may not make it is told first.
-    let empty = json!({ "Namespace": namespace, "MetricData": [] }).to_string();
-    let item = match bounded(client.put(empty.into())).await {
-        Ok(Ok(())) => Item::ok(ABOUT, "metrics", format!("namespace {namespace} takes metrics")),
-        Ok(Err(refused)) if refused.for_ever => {
+    let put = bounded(client.put(namespace, Vec::new())).await;
+    let heard = ear.heard();
+    let problem = match &put {
+        Ok(Ok(())) => None,
+        Ok(Err(refused)) => Some(refused.to_string()),
+        Err(late) => Some(late.clone()),
+    };
+    let mut items = vec![endpoint(ABOUT, &heard, problem.as_deref())];
+    items.push(match (put, problem) {
+        _ if !heard.answered => Item::not_looked_at(ABOUT, "metrics", "the endpoint does not answer"),
+        (Ok(Err(refused)), _) if refused.for_ever => {
             let why = "cloudwatch:PutMetricData cannot be tried without sending a metric; it was not denied";
             Item::not_looked_at(ABOUT, "metrics", why)
         }
-        Ok(Err(refused)) => Item::failed(ABOUT, "metrics", refused.to_string()),
-        Err(late) => Item::failed(ABOUT, "metrics", late),
-    };
-    items.push(item);
+        (_, Some(problem)) => Item::failed(ABOUT, "metrics", problem),
+        (_, None) => Item::ok(ABOUT, "metrics", format!("namespace {namespace} takes metrics")),
+    });
     Part { items, heard }
 }

@@ -6,8 +6,8 @@ use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::types::{ShardIteratorType, StartingPosition, StreamDescriptionSummary};
 use serde_json::json;
 
-use super::look::{bounded, credentials, endpoint};
 use super::report::Item;
+use super::service::{bounded, credentials, endpoint};
 use crate::aws::{Ear, Heard, explain, stream_config};
 use crate::cause::chain;
 use crate::config::{Config, RetrievalSetting, StreamConfig};

@@ -7,8 +7,8 @@ use aws_config::SdkConfig;
 use aws_sdk_dynamodb::types::{BillingMode, PointInTimeRecoveryStatus, TableDescription};
 use serde_json::json;
 
-use super::look::{LOOK_MAX, bounded, endpoint, within};
 use super::report::{Item, several};
+use super::service::{LOOK_MAX, bounded, endpoint, within};
 use super::streams;
 use crate::aws::{Ear, Heard};
 use crate::cause::chain;

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use aws_sdk_cloudwatch::Client;
 use clap::Args;
 use serde::Serialize;
 
 use super::super::leases::{self, FleetArgs};
 use super::stream::{Seen, Stream};
 use super::{AWS, Exit, Named, StreamArgs, connect, refuse, text, written};
-use crate::aws::{CloudWatch, StreamAddress, stream_config};
+use crate::aws::{StreamAddress, stream_config};
 use crate::config::{BadSetting, StreamRoleArgs, application, duration, endpoint, within};
 use crate::scale::{self, Line, Observed, Plan};
 use crate::terminal::{print, print_text, printable_lines};
@@ -155,7 +156,7 @@ async fn told_by_cloudwatch(
     }
     let (endpoint, region) = (args.cloudwatch_endpoint.as_deref(), stream.region.as_deref());
     let sdk = stream_config(&named.address, named.role.as_ref(), endpoint, region).await;
-    written::written(&CloudWatch::new(&sdk).await?, named.address.name()).await
+    written::written(&Client::new(&sdk), named.address.name()).await
 }
 
 fn observed(

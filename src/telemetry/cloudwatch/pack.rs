@@ -1,7 +1,7 @@
-//! Data → bodies of calls to `PutMetricData`, within the limits of CloudWatch.
+//! Data → calls to `PutMetricData`, within the limits of CloudWatch.
 
-use bytes::Bytes;
-use serde::Serialize;
+use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit};
+use aws_smithy_types::DateTime;
 
 use super::series::Datum;
 
@@ -15,86 +15,72 @@ const BYTES_MAX: usize = 1_000_000;
 /// One call.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Call {
-    /// JSON.
-    pub(super) body: Bytes,
-    /// Metrics in it.
-    pub(super) data: usize,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry<'a> {
-    metric_name: &'a str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    dimensions: Vec<Dimension<'a>>,
-    timestamp: i64,
-    unit: &'a str,
-    #[serde(flatten)]
-    values: Values,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Dimension<'a> {
-    name: &'a str,
-    value: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(untagged, rename_all_fields = "PascalCase")]
-enum Values {
-    One { value: f64 },
-    Many { values: Vec<f64>, counts: Vec<f64> },
+    pub(super) metrics: Vec<MetricDatum>,
+    /// As it is sent; it may be a little less.
+    pub(super) bytes: usize,
 }
 
 /// The calls for data of the time `stamp`, seconds since the epoch. Values that CloudWatch does not take (they are no
 /// numbers) are left out.
 pub(super) fn calls(namespace: &str, stamp: i64, data: &[Datum]) -> Vec<Call> {
-    let head = format!("{{\"Namespace\":{},\"MetricData\":[", json(namespace));
-    let tail = "]}";
-    let mut calls = Vec::new();
-    let (mut body, mut inside) = (head.clone(), 0);
-    for entry in data.iter().flat_map(|datum| entries(datum, stamp)) {
-        let text = json(&entry);
-        if inside == DATA_MAX || inside > 0 && body.len() + 1 + text.len() + tail.len() > BYTES_MAX {
-            calls.push(Call {
-                body: (std::mem::replace(&mut body, head.clone()) + tail).into(),
-                data: inside,
-            });
-            inside = 0;
+    let mut calls: Vec<Call> = Vec::new();
+    for metric in data.iter().flat_map(|datum| metrics(datum, stamp)) {
+        let bytes = bytes(&metric);
+        match calls.last_mut() {
+            Some(call) if call.metrics.len() < DATA_MAX && call.bytes + bytes <= BYTES_MAX => {
+                call.metrics.push(metric);
+                call.bytes += bytes;
+            }
+            _ => calls.push(Call { metrics: vec![metric], bytes: MEMBERS + text(namespace) + bytes }),
         }
-        if inside > 0 {
-            body.push(',');
-        }
-        body.push_str(&text);
-        inside += 1;
-    }
-    if inside > 0 {
-        calls.push(Call { body: (body + tail).into(), data: inside });
     }
     calls
 }
 
-fn json(value: &(impl Serialize + ?Sized)) -> String {
-    serde_json::to_string(value).expect("strings and finite numbers are JSON")
+/// The names of all members of a metric in a body, or of the call, and what stands around them.
+const MEMBERS: usize = 80;
+const NUMBER: usize = 9;
+
+/// A metric in a body, which is CBOR.
+fn bytes(metric: &MetricDatum) -> usize {
+    let dimension = |dimension: &Dimension| {
+        let parts = [Some("Name"), dimension.name(), Some("Value"), dimension.value()];
+        2 + parts.into_iter().flatten().map(text).sum::<usize>()
+    };
+    let dimensions: usize = metric.dimensions().iter().map(dimension).sum();
+    let texts = [metric.metric_name(), metric.unit().map(StandardUnit::as_str)];
+    let texts: usize = texts.into_iter().flatten().map(text).sum();
+    let value = usize::from(metric.value().is_some());
+    let timestamp = 1;
+    MEMBERS
+        + texts
+        + dimensions
+        + NUMBER * (timestamp + value + metric.values().len() + metric.counts().len())
 }
 
-fn entries(datum: &Datum, stamp: i64) -> Vec<Entry<'_>> {
-    let entry = |values| Entry {
-        metric_name: datum.name,
-        dimensions: datum.dimensions.iter().map(|(name, value)| Dimension { name, value }).collect(),
-        timestamp: stamp,
-        unit: datum.unit,
-        values,
+/// A text shorter than 64 KiB, with its length before it.
+fn text(text: &str) -> usize {
+    3 + text.len()
+}
+
+fn metrics(datum: &Datum, stamp: i64) -> Vec<MetricDatum> {
+    let dimension = |(name, value): &(&str, String)| Dimension::builder().name(*name).value(value).build();
+    let dimensions: Vec<Dimension> = datum.dimensions.iter().map(dimension).collect();
+    let metric = || {
+        MetricDatum::builder()
+            .metric_name(datum.name)
+            .set_dimensions((!dimensions.is_empty()).then(|| dimensions.clone()))
+            .timestamp(DateTime::from_secs(stamp))
+            .unit(StandardUnit::from(datum.unit))
     };
     let counted = counted(&datum.values);
     match counted[..] {
-        [(value, 1.0)] => vec![entry(Values::One { value })],
+        [(value, 1.0)] => vec![metric().value(value).build()],
         _ => counted
             .chunks(VALUES_MAX)
             .map(|part| {
                 let (values, counts) = part.iter().copied().unzip();
-                entry(Values::Many { values, counts })
+                metric().set_values(Some(values)).set_counts(Some(counts)).build()
             })
             .collect(),
     }
@@ -115,96 +101,5 @@ fn counted(values: &[f64]) -> Vec<(f64, f64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::Value;
-
-    use super::*;
-
-    fn number(value: &Value) -> f64 {
-        value.as_f64().unwrap()
-    }
-
-    /// What CloudWatch would make of the calls: name, dimensions and each single value.
-    fn received(calls: &[Call]) -> Vec<(String, String, u64)> {
-        let mut all = Vec::new();
-        for call in calls {
-            assert!(call.body.len() <= BYTES_MAX, "{} bytes", call.body.len());
-            let body: Value = serde_json::from_slice(&call.body).unwrap();
-            assert_eq!(body["Namespace"], "name \"space\"");
-            let data = body["MetricData"].as_array().unwrap();
-            assert!((1..=DATA_MAX).contains(&data.len()) && data.len() == call.data);
-            for datum in data {
-                assert_eq!((&datum["Timestamp"], &datum["Unit"]), (&1_800_000_000.into(), &"Count".into()));
-                let values = match datum.get("Value") {
-                    Some(value) => vec![(number(value), 1.0)],
-                    None => {
-                        let list = |of: &str| -> Vec<f64> {
-                            datum[of].as_array().unwrap().iter().map(number).collect()
-                        };
-                        let (values, counts) = (list("Values"), list("Counts"));
-                        assert!(values.len() == counts.len() && (1..=VALUES_MAX).contains(&values.len()));
-                        values.into_iter().zip(counts).collect()
-                    }
-                };
-                for (value, count) in values {
-                    let mut count = count;
-                    while count > 0.0 {
-                        let name = datum["MetricName"].as_str().unwrap().to_owned();
-                        all.push((name, datum["Dimensions"].to_string(), value.to_bits()));
-                        count -= 1.0;
-                    }
-                }
-            }
-        }
-        all.sort();
-        all
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
-
-        #[test]
-        fn every_value_is_in_one_call_and_every_call_within_the_limits(
-            sizes in proptest::collection::vec((0_usize..400, 1_usize..900), 0..40),
-            few in any::<bool>(),
-        ) {
-            let data: Vec<Datum> = sizes
-                .iter()
-                .map(|(values, long)| Datum {
-                    name: "LeasesHeld",
-                    dimensions: vec![("Stream", "\"".repeat(*long))],
-                    unit: "Count",
-                    values: (0..*values).map(|n| f64::from(u16::try_from(n).unwrap() % if few { 3 } else { 1000 })).collect(),
-                })
-                .collect();
-            let mut put: Vec<_> = data
-                .iter()
-                .flat_map(|datum| {
-                    let (name, value) = &datum.dimensions[0];
-                    let dimensions = serde_json::json!([{ "Name": name, "Value": value }]).to_string();
-                    datum.values.iter().map(move |value| (datum.name.to_owned(), dimensions.clone(), value.to_bits()))
-                })
-                .collect();
-            put.sort();
-            prop_assert_eq!(received(&calls("name \"space\"", 1_800_000_000, &data)), put);
-        }
-    }
-
-    #[test]
-    fn calls_are_full_before_there_is_another() {
-        let datum = |long: usize, values: Vec<f64>| Datum {
-            name: "LeasesHeld",
-            dimensions: vec![("Stream", "s".repeat(long))],
-            unit: "Count",
-            values,
-        };
-        let sizes = |data: &[Datum]| -> Vec<usize> {
-            calls("name \"space\"", 1_800_000_000, data).iter().map(|call| call.data).collect()
-        };
-        assert_eq!(sizes(&vec![datum(9, vec![1.0]); 2001]), [1000, 1000, 1]);
-        assert_eq!(sizes(&vec![datum(1900, vec![1.0]); 1000]).len(), 3, "2 MB");
-        assert_eq!(sizes(&[]), [0; 0]);
-        assert_eq!(sizes(&[datum(9, vec![f64::NAN, f64::INFINITY])]), [0; 0], "they are no numbers");
-    }
-}
+#[path = "pack_tests.rs"]
+mod tests;

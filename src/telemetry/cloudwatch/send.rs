@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use aws_sdk_cloudwatch::types::MetricDatum;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// What could not be sent for so long is dropped: an alarm that comes later helps nobody.
 const KEEP: Duration = Duration::from_secs(900);
-/// And what is more than this, the oldest first.
+/// And what is more than this, as it would be sent, the oldest first.
 const KEEP_BYTES: usize = 8 << 20;
 /// What is left at the end of the process is sent within this time.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -45,8 +45,8 @@ pub struct PutFailed {
     pub for_ever: bool,
 }
 
-/// Makes one call.
-type Put = Box<dyn Fn(Bytes) -> BoxFuture<'static, Result<(), PutFailed>> + Send + Sync>;
+/// Makes one call with these metrics.
+type Put = Box<dyn Fn(Vec<MetricDatum>) -> BoxFuture<'static, Result<(), PutFailed>> + Send + Sync>;
 /// The wall clock, µs since the epoch.
 type WallClock = Box<dyn Fn() -> i64 + Send + Sync>;
 
@@ -169,7 +169,7 @@ impl Exporter {
         let sent = timeout(LAST_WORDS, async { while !self.waiting.is_empty() && self.send().await {} });
         let _ = sent.await;
         let left: Vec<Waiting> = self.waiting.drain(..).collect();
-        self.dropped(left.iter().map(|waiting| waiting.call.data).sum(), "the process ends");
+        self.dropped(left.iter().map(|waiting| waiting.call.metrics.len()).sum(), "the process ends");
     }
 
     /// The next moment of this worker in an interval after that of `last`.
@@ -219,7 +219,7 @@ impl Exporter {
     async fn send(&mut self) -> bool {
         let Some(oldest) = self.waiting.front() else { return true };
         let attempt = self.export.troubles.begin(PUT);
-        let put = timeout(ANSWER_MAX, (self.settings.put)(oldest.call.body.clone())).await;
+        let put = timeout(ANSWER_MAX, (self.settings.put)(oldest.call.metrics.clone())).await;
         let put = put.unwrap_or_else(|_| {
             let cause =
                 format!("no response within {} s; check the endpoint and the network", ANSWER_MAX.as_secs());
@@ -237,7 +237,7 @@ impl Exporter {
             Err(PutFailed { cause, for_ever }) => {
                 attempt.failed(cause);
                 if for_ever && let Some(refused) = self.waiting.pop_front() {
-                    self.dropped(refused.call.data, "CloudWatch refused them");
+                    self.dropped(refused.call.metrics.len(), "CloudWatch refused them");
                 }
                 for_ever
             }
@@ -245,13 +245,13 @@ impl Exporter {
     }
 
     fn drop_old(&mut self) {
-        let mut bytes: usize = self.waiting.iter().map(|waiting| waiting.call.body.len()).sum();
+        let mut bytes: usize = self.waiting.iter().map(|waiting| waiting.call.bytes).sum();
         let mut data = 0;
         while let Some(oldest) = self.waiting.front()
             && (oldest.since.elapsed() >= KEEP || bytes > KEEP_BYTES)
         {
-            bytes -= oldest.call.body.len();
-            data += oldest.call.data;
+            bytes -= oldest.call.bytes;
+            data += oldest.call.metrics.len();
             self.waiting.pop_front();
         }
         self.dropped(data, "they could not be sent in time");
@@ -276,7 +276,7 @@ impl Exporter {
     }
 
     fn note_waiting(&self) {
-        let waiting: usize = self.waiting.iter().map(|waiting| waiting.call.data).sum();
+        let waiting: usize = self.waiting.iter().map(|waiting| waiting.call.metrics.len()).sum();
         self.export.waiting.store(waiting as u64, Ordering::Relaxed);
     }
 }

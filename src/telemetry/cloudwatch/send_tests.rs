@@ -2,7 +2,6 @@
 
 use std::sync::Mutex;
 
-use serde_json::Value;
 use tokio::task::JoinSet;
 
 use super::*;
@@ -13,7 +12,7 @@ use crate::telemetry::status::tests::facts;
 #[derive(Default)]
 struct Remote {
     mood: Mutex<Mood>,
-    taken: Mutex<Vec<(u64, Value)>>,
+    taken: Mutex<Vec<(u64, Vec<MetricDatum>)>>,
     calls: AtomicU64,
 }
 
@@ -51,7 +50,7 @@ impl Stage {
             every: Duration::from_secs(60),
             seed: 100,
             wall_clock: Box::new(move || START_US + i64::try_from(begin.elapsed().as_micros()).unwrap()),
-            put: Box::new(move |body| {
+            put: Box::new(move |metrics| {
                 let remote = Arc::clone(&called);
                 Box::pin(async move {
                     remote.calls.fetch_add(1, Ordering::Relaxed);
@@ -59,8 +58,7 @@ impl Stage {
                     let failed = |cause: &str, for_ever| Err(PutFailed { cause: cause.to_owned(), for_ever });
                     match mood {
                         Mood::Takes => {
-                            let body = serde_json::from_slice(&body).unwrap();
-                            remote.taken.lock().unwrap().push((begin.elapsed().as_secs(), body));
+                            remote.taken.lock().unwrap().push((begin.elapsed().as_secs(), metrics));
                             Ok(())
                         }
                         Mood::Hangs => std::future::pending().await,
@@ -81,15 +79,18 @@ impl Stage {
 
     /// When calls were taken, and of which time their metrics are, both in seconds since the start.
     fn times(&self) -> Vec<(u64, i64)> {
-        let of = |body: &Value| body["MetricData"][0]["Timestamp"].as_i64().unwrap() - START_US / 1_000_000;
-        self.remote.taken.lock().unwrap().iter().map(|(at, body)| (*at, of(body))).collect()
+        let of = |metrics: &[MetricDatum]| metrics[0].timestamp().unwrap().secs() - START_US / 1_000_000;
+        self.remote.taken.lock().unwrap().iter().map(|(at, metrics)| (*at, of(metrics))).collect()
     }
 
     /// The sum of a metric over all calls that were taken.
     fn sum(&self, name: &str) -> f64 {
         let taken = self.remote.taken.lock().unwrap();
-        let data = taken.iter().flat_map(|(_, body)| body["MetricData"].as_array().unwrap());
-        data.filter(|datum| datum["MetricName"] == name).map(|datum| datum["Value"].as_f64().unwrap()).sum()
+        let metrics = taken.iter().flat_map(|(_, metrics)| metrics);
+        metrics
+            .filter(|metric| metric.metric_name() == Some(name))
+            .map(|metric| metric.value().unwrap())
+            .sum()
     }
 
     fn export(&self) -> ExportSnapshot {

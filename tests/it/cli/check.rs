@@ -9,6 +9,7 @@ use futures::future::join_all;
 use kinetide::internals::lease::{LeaseTable, TableError};
 use serde_json::{Value, json};
 
+use super::cbor::{answer, saying};
 use super::endpoints::{black_hole, serve};
 use super::permissions::Gated;
 use super::permissions::gate::{Fault, Service};
@@ -139,8 +140,7 @@ async fn before_the_first_worker_all_is_ok_and_nothing_is_made() {
 #[tokio::test(flavor = "multi_thread")]
 async fn beside_a_worker_all_is_ok_and_no_row_changes() {
     let stage = Stage::new(1).await;
-    let taking = Router::new().fallback(|| async { "{}" });
-    let cloudwatch = serve(taking).await;
+    let cloudwatch = serve(Router::new().fallback(|| async { answer(&json!({})) })).await;
     stage.worker(&[]).await.drain().await;
     let before = stage.table().snapshot().await.unwrap();
     let found =
@@ -320,12 +320,7 @@ async fn a_clock_hours_off_is_seen_in_the_answers_and_in_refusals() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cloudwatch_that_denies_fails_and_one_that_only_wants_metrics_is_not_known() {
     let stage = Stage::new(1).await;
-    let saying = |code: &'static str| {
-        serve(Router::new().fallback(move || async move {
-            (StatusCode::BAD_REQUEST, json!({ "__type": code, "message": "no" }).to_string())
-        }))
-    };
-    let (denies, wants) = tokio::join!(saying("AccessDeniedException"), saying("MissingParameter"));
+    let (denies, wants) = tokio::join!(saying("AccessDenied", "no"), saying("MissingParameter", "no"));
     for (url, item, verdict, words) in [
         (denies.url.as_str(), "metrics", "failed", "allow it in the role"),
         (&wants.url, "metrics", "not_looked_at", "it was not denied"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use kinetide::internals::aws::{CloudWatch, sdk_config};
 use kinetide::internals::clock::wall_clock_us;
 use kinetide::internals::telemetry::cloudwatch::{Exporter, ExporterSettings, Level, PutFailed};
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::cbor::{answer, decoded, path, saying};
 use super::endpoints::{Endpoint, black_hole, serve};
 use super::eventually;
 use super::stage::Stage;
@@ -26,9 +27,10 @@ use super::stage::Stage;
 async fn taking() -> (Endpoint, Arc<Mutex<Vec<(HeaderMap, Value)>>>) {
     let told = Arc::<Mutex<Vec<(HeaderMap, Value)>>>::default();
     let keep = Arc::clone(&told);
-    let router = Router::new().fallback(move |headers: HeaderMap, body: Bytes| {
-        keep.lock().unwrap().push((headers, serde_json::from_slice(&body).unwrap()));
-        async { "{}" }
+    let router = Router::new().fallback(move |uri: Uri, headers: HeaderMap, body: Bytes| {
+        assert_eq!(uri.path(), path("PutMetricData"));
+        keep.lock().unwrap().push((headers, decoded(&body)));
+        async { answer(&json!({})) }
     });
     (serve(router).await, told)
 }
@@ -56,8 +58,10 @@ async fn a_worker_tells_cloudwatch_what_it_did() {
     let mut sums = std::collections::BTreeMap::<String, f64>::new();
     for (headers, body) in told.iter() {
         let header = |name: &str| headers[name].to_str().unwrap().to_owned();
-        assert_eq!(header("x-amz-target"), "GraniteServiceVersion20100801.PutMetricData");
-        assert_eq!(header("content-type"), "application/x-amz-json-1.0");
+        assert_eq!(
+            (&header("smithy-protocol")[..], &header("content-type")[..]),
+            ("rpc-v2-cbor", "application/cbor")
+        );
         let signature = header("authorization");
         assert!(signature.starts_with("AWS4-HMAC-SHA256 Credential="), "{signature}");
         assert!(signature.contains("/monitoring/aws4_request, SignedHeaders="), "{signature}");
@@ -76,15 +80,14 @@ async fn a_worker_tells_cloudwatch_what_it_did() {
 /// Data are delivered, the worker is ready and drains clean, whatever CloudWatch does.
 #[tokio::test(flavor = "multi_thread")]
 async fn trouble_with_cloudwatch_touches_no_data() {
-    let throttling = Router::new().fallback(|| async {
-        let body = json!({"__type": "com.amazonaws.cloudwatch#ThrottlingException", "message": "slow down"});
-        (StatusCode::BAD_REQUEST, body.to_string())
-    });
-    let refusing = Router::new().fallback(|| async {
-        let body = json!({"__type": "InvalidParameterValueException", "message": "no"});
-        (StatusCode::BAD_REQUEST, body.to_string())
-    });
-    let (hangs, throttles, refuses) = (black_hole().await, serve(throttling).await, serve(refusing).await);
+    let unavailable =
+        Router::new().fallback(|| async { (StatusCode::SERVICE_UNAVAILABLE, "<html>Busy</html>") });
+    let (hangs, throttles, refuses, unavailable) = tokio::join!(
+        black_hole(),
+        saying("Throttling", "slow down"),
+        saying("InvalidParameterValue", "no"),
+        serve(unavailable),
+    );
     // A port that nobody listens on: it was ours.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let closed = format!("http://{closed}");
@@ -92,6 +95,7 @@ async fn trouble_with_cloudwatch_touches_no_data() {
         (hangs.url.as_str(), "the process ends"),
         (&throttles.url, "slow down"),
         (&refuses.url, "CloudWatch refused them"),
+        (&unavailable.url, "HTTP status 503 without an error code"),
         (&closed, "check the endpoint"),
     ] {
         let stage = Stage::new(1).await;
@@ -145,8 +149,8 @@ async fn ministack_turns_alarms_on_and_off_again() {
         let led = LedSnapshot { reasons: [("owner_silent", reason)].into(), ..LedSnapshot::default() };
         FleetSnapshot { led: Some(led), ..FleetSnapshot::default() }
     });
-    let client = CloudWatch::new(&sdk_config(Some(&endpoint), Some("us-east-1")).await).await.unwrap();
-    let client = Arc::new(client);
+    let client = CloudWatch::new(&sdk_config(Some(&endpoint), Some("us-east-1")).await);
+    let into = namespace.clone();
     let settings = ExporterSettings {
         level: Level::Detailed,
         namespace: namespace.clone(),
@@ -154,10 +158,10 @@ async fn ministack_turns_alarms_on_and_off_again() {
         every: Duration::from_secs(1),
         seed: 0,
         wall_clock: Box::new(wall_clock_us),
-        put: Box::new(move |body| {
-            let client = Arc::clone(&client);
+        put: Box::new(move |metrics| {
+            let (client, into) = (client.clone(), into.clone());
             Box::pin(async move {
-                let put = client.put(body).await;
+                let put = client.put(&into, metrics).await;
                 put.map_err(|error| PutFailed { cause: error.to_string(), for_ever: error.for_ever })
             })
         }),

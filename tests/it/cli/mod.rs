@@ -2,6 +2,7 @@
 
 mod alerts;
 mod aws;
+mod cbor;
 mod check;
 mod cloudwatch;
 mod dead_letters;

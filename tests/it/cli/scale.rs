@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use kinetide::internals::aws::sdk_config;
 use kinetide::internals::local::kinesis::KinesisSettings;
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +14,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Child;
 use tokio::time::sleep;
 
-use super::endpoints::{Endpoint, forbidding, serve};
+use super::cbor::{answer, decoded, path, saying};
+use super::endpoints::{Endpoint, serve};
 use super::permissions::gate::{Fault, Gate, Service};
 use super::stage::{STREAM, Stage};
 use super::{Ran, command, finish, kinetide};
@@ -60,15 +61,19 @@ fn takes(time: Duration) -> KinesisSettings {
 
 /// A CloudWatch that has seen this much in its busiest minute: bytes and records.
 async fn cloudwatch(bytes: f64, records: f64) -> Endpoint {
-    serve(Router::new().fallback(move |headers: axum::http::HeaderMap, body: Bytes| async move {
-        assert_eq!(headers["x-amz-target"], "GraniteServiceVersion20100801.GetMetricData");
-        let asked: Value = serde_json::from_slice(&body).unwrap();
+    serve(Router::new().fallback(move |uri: Uri, body: Bytes| async move {
+        assert_eq!(uri.path(), path("GetMetricData"));
+        let asked = decoded(&body);
         assert_eq!(asked["MetricDataQueries"][0]["MetricStat"]["Metric"]["Dimensions"][0]["Value"], STREAM);
         // In two pages.
         let (first, token) = if asked.get("NextToken").is_none() { (1.0, Some("more")) } else { (0.5, None) };
         let series = |id: &str, values: &[f64]| json!({"Id": id, "Values": values, "StatusCode": "Complete"});
         let results = [series("bytes", &[7.0, bytes * first]), series("records", &[records * first])];
-        json!({"MetricDataResults": results, "NextToken": token, "Messages": []}).to_string()
+        let mut page = json!({"MetricDataResults": results, "Messages": []});
+        if let Some(token) = token {
+            page["NextToken"] = token.into();
+        }
+        answer(&page)
     }))
     .await
 }
@@ -118,10 +123,11 @@ async fn a_plan_says_what_is_known_and_can_be_made_again() {
     let quiet = cloudwatch(60.0 * 1_000.0, 60.0).await;
     let quiet = stage.plan(&["--cloudwatch-endpoint", &quiet.url, "--json"]).await;
     assert_eq!(parsed(&quiet)["plan"]["steps"], json!([2, 1]), "{}", quiet.out);
-    let denied = forbidding().await;
+    let denied = saying("AccessDenied", "nobody may").await;
     let denied = stage.plan(&["--cloudwatch-endpoint", &denied.url]).await;
     denied.says(0, &[]);
-    assert!(denied.out.contains("Not known: CloudWatch: AccessDeniedException"), "{}", denied.out);
+    let words = "Not known: CloudWatch: access denied (AccessDenied): nobody may";
+    assert!(denied.out.contains(words), "{}", denied.out);
 
     // The same plan from the file, without a call.
     let file = stage.dir.path().join("observed.json");
