@@ -11,6 +11,8 @@ cbor2=6.2.1
 kcl=3.5.1
 # The last line with three tables.
 kcl_34=3.4.2
+# DynamoDB Streams adapter for the library, over 3.1: three tables.
+adapter=2.0.1
 
 # Readers of the lake.
 pyspark=3.5.4
@@ -32,6 +34,16 @@ install_servers() {
   install_once "ministack-$ministack-cbor2-$cbor2" install_ministack
 }
 
+# Sets `java_adapter`: where the consumer on the DynamoDB Streams adapter for the library is.
+install_java_adapter() {
+  local digest
+  digest=$(find "$ci/../tests/interop/adapter" -type f -print0 | sort -z | xargs -0 cat | sha256sum | head -c 12)
+  java_adapter=$cache/java-adapter-$adapter-$digest
+  [[ -e $java_adapter/complete ]] || rm -rf "$cache/java-adapter-"*
+  install_once "$(basename "$java_adapter")" timeout 600 mvn --quiet --batch-mode \
+    --file "$ci/../tests/interop/adapter/pom.xml" package -Dadapter="$adapter" -Dout="$java_adapter"
+}
+
 # Consumers on the Kinesis Client Library for Java, by version and source, and where they are.
 install_java_consumers() {
   local digest
@@ -40,6 +52,7 @@ install_java_consumers() {
   java_kcl_34=$cache/java-consumer-$kcl_34-$digest
   install_java_consumer "$kcl" "$java_kcl"
   install_java_consumer "$kcl_34" "$java_kcl_34"
+  install_java_adapter
 }
 
 install_java_consumer() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::types::TableDescription;
+use aws_sdk_dynamodbstreams::types::{StreamDescription, StreamViewType};
 use aws_sdk_firehose::error::ProvideErrorMetadata;
 use aws_sdk_firehose::types::{
     CompressionFormat, DeliveryStreamDescription, DeliveryStreamStatus, DeliveryStreamType,
@@ -20,9 +21,11 @@ use tokio::time::timeout;
 use crate::aws::{OfStream, StreamAddress, explain, sdk_config};
 use crate::batch::Packing;
 use crate::cause::chain;
-use crate::config::{Config, LakeConfig, LakePlace};
+use crate::config::{Config, LakeConfig, LakePlace, StreamConfig};
 use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink, S3Settings};
 use crate::lease::{NotOurs, RETENTION_HOURS_MIN, TableError};
+use crate::shard::ListError;
+use crate::shard::dynamodbstreams::{TableStreams, is_on};
 
 /// Each thing that the service needs must answer within this time at the start.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(8);
@@ -106,6 +109,57 @@ pub(crate) async fn check_stream(
             Err(StartError::new(what(), format!("its status is {other}; start again when it is ACTIVE")))
         }
     }
+}
+
+/// Whether a table's changes can be read; answers its newest stream as it is.
+pub(crate) async fn check_table_stream(
+    streams: &TableStreams,
+    table: &StreamAddress,
+) -> Result<StreamDescription, StartError> {
+    let what = || format!("stream of {table}");
+    match timeout(START_TIMEOUT, streams.newest()).await {
+        Err(_) => Err(StartError::new(what(), out_of_reach("DynamoDB Streams"))),
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(ListError::NotFound(_))) => {
+            let turn_on = match table.table() {
+                Some(named) if named.arn().is_none_or(|arn| arn.label().is_none()) => format!(
+                    "; turn its stream on with `aws dynamodb update-table --table-name {} --stream-specification \
+                     StreamEnabled=true,StreamViewType=NEW_AND_OLD_IMAGES`",
+                    named.name()
+                ),
+                // Off for more than a day.
+                _ => "; name the table, to read the stream that it has now".to_owned(),
+            };
+            let problem =
+                format!("there is no such table, or it has no such stream: {}{turn_on}", table.check());
+            Err(StartError::new(what(), problem))
+        }
+        Ok(Err(error)) => Err(StartError::new(what(), chain(&error))),
+    }
+}
+
+/// What people should know of a table's stream that can be read.
+pub(crate) fn table_oddities(stream: &StreamDescription, config: &StreamConfig) -> Vec<String> {
+    let mut odd = Vec::new();
+    if !is_on(stream) {
+        odd.push(
+            "it is turned off: it is read to its end, and changes made since are in no stream; turn the table's stream \
+             on again, and they are read from then on"
+                .to_owned(),
+        );
+    }
+    let view = stream.stream_view_type().map(StreamViewType::as_str);
+    let needs_item = |transform: &str| transform != "json";
+    let transform = config.landing().map(|landing| landing.transform.id().name().to_owned());
+    if let (Some(view @ ("KEYS_ONLY" | "OLD_IMAGE")), Some(transform)) =
+        (view, transform.filter(|transform| needs_item(transform)))
+    {
+        odd.push(format!(
+            "its view type is {view}, which has no new items: with --transform {transform} each insert and each update \
+             becomes a dead letter; use a stream with NEW_IMAGE or NEW_AND_OLD_IMAGES, or --transform json"
+        ));
+    }
+    odd
 }
 
 /// For how many hours a stream keeps records.

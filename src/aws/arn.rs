@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use super::table::{TABLE_LIKE, TableAddress, TableArn};
+
 /// Letters of a stream's name at most (API Reference).
 const STREAM_NAME_MAX: usize = 128;
 /// Letters of a role's name at most, without its path (IAM).
@@ -90,6 +92,11 @@ pub enum BadArn {
     /// A stream's name, alone or in an ARN.
     #[error("must be 1 to {STREAM_NAME_MAX} letters, digits, '.', '_' or '-', or an ARN like {STREAM_LIKE}")]
     StreamName,
+    /// A table's name, alone or in an ARN.
+    #[error(
+        "must be 3 to 255 letters, digits, '.', '_' or '-', or an ARN like {TABLE_LIKE} or that of its stream"
+    )]
+    TableName,
     /// A role's name, in its ARN.
     #[error(
         "must end with a role name of 1 to {ROLE_NAME_MAX} letters, digits, '+', '=', ',', '.', '@', '_' or '-'"
@@ -145,14 +152,7 @@ impl FromStr for StreamArn {
         let parts = Parts::of(text, STREAM_LIKE)?;
         parts.is_of("kinesis", "Kinesis", STREAM_LIKE)?;
         let Parts { partition, region, account, resource, .. } = parts;
-        let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if region.is_empty() || !region.bytes().all(letter) {
-            return Err(BadArn::Region(region.to_owned()));
-        }
-        if PARTITIONS.iter().any(|(of, start)| (*of == partition) != region.starts_with(start)) {
-            let (partition, region) = (partition.to_owned(), region.to_owned());
-            return Err(BadArn::OtherPartition { partition, region });
-        }
+        check_region(partition, region)?;
         check_account(account)?;
         let name = after_kind(resource, "stream", STREAM_LIKE)?;
         let (name, consumer) = name.split_once('/').map_or((name, None), |(name, rest)| (name, Some(rest)));
@@ -173,14 +173,20 @@ impl FromStr for StreamArn {
     }
 }
 
-/// A stream as its operator names it: by name, where region and account are those of who asks, or by ARN, which says them.
+/// A stream as its operator names it: by name, where region and account are those of who asks, or by ARN, which says them;
+/// or the table whose changes are read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StreamAddress {
-    /// Its name.
+    /// The name of a Kinesis stream.
     Name(String),
-    /// Its ARN.
+    /// The ARN of a Kinesis stream.
     Arn(StreamArn),
+    /// The table that a stream of DynamoDB Streams is of.
+    Table(TableAddress),
 }
+
+/// What tells the name of a table from that of a stream, which has no slash in it.
+const OF_TABLE: &str = "table/";
 
 impl StreamAddress {
     /// The stream of this name, in the region and account of who asks.
@@ -188,25 +194,35 @@ impl StreamAddress {
         Self::Name(name.into())
     }
 
-    /// The stream's name.
+    /// The name of the stream or the table.
     pub fn name(&self) -> &str {
         match self {
             Self::Name(name) => name,
             Self::Arn(arn) => arn.name(),
+            Self::Table(table) => table.name(),
         }
     }
 
-    /// Its ARN, where it is known.
+    /// The ARN of a Kinesis stream, where it is known.
     pub fn arn(&self) -> Option<&StreamArn> {
         match self {
-            Self::Name(_) => None,
             Self::Arn(arn) => Some(arn),
+            Self::Name(_) | Self::Table(_) => None,
+        }
+    }
+
+    /// The table, where it is one whose changes are read.
+    pub fn table(&self) -> Option<&TableAddress> {
+        match self {
+            Self::Table(table) => Some(table),
+            Self::Name(_) | Self::Arn(_) => None,
         }
     }
 
     /// The region to ask for it: its own, where it is known, else the one that is given.
     pub fn region_or<'a>(&'a self, given: Option<&'a str>) -> Option<&'a str> {
-        self.arn().map(StreamArn::region).or(given)
+        let of_table = self.table().and_then(TableAddress::arn).map(TableArn::region);
+        self.arn().map(StreamArn::region).or(of_table).or(given)
     }
 
     /// What to look at when there is no such stream.
@@ -214,6 +230,7 @@ impl StreamAddress {
         match self {
             Self::Name(_) => "check --stream, --region and the account",
             Self::Arn(_) => "check the region, the account and the name in --stream",
+            Self::Table(_) => "check --table, --region and the account",
         }
     }
 }
@@ -223,6 +240,8 @@ impl fmt::Display for StreamAddress {
         match self {
             Self::Name(name) => f.write_str(name),
             Self::Arn(arn) => arn.fmt(f),
+            Self::Table(TableAddress::Name(name)) => write!(f, "{OF_TABLE}{name}"),
+            Self::Table(table) => table.fmt(f),
         }
     }
 }
@@ -231,6 +250,12 @@ impl FromStr for StreamAddress {
     type Err = BadArn;
 
     fn from_str(text: &str) -> Result<Self, BadArn> {
+        if let Some(name) = text.strip_prefix(OF_TABLE) {
+            return Ok(Self::Table(name.parse()?));
+        }
+        if Parts::of(text, STREAM_LIKE).is_ok_and(|parts| parts.service == "dynamodb") {
+            return Ok(Self::Table(text.parse()?));
+        }
         // No name has a colon in it.
         if text.contains(':') {
             return Ok(Self::Arn(text.parse()?));
@@ -292,16 +317,16 @@ impl FromStr for RoleArn {
 }
 
 /// The parts of any ARN.
-struct Parts<'a> {
-    partition: &'a str,
+pub(super) struct Parts<'a> {
+    pub(super) partition: &'a str,
     service: &'a str,
-    region: &'a str,
-    account: &'a str,
-    resource: &'a str,
+    pub(super) region: &'a str,
+    pub(super) account: &'a str,
+    pub(super) resource: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    fn of(text: &'a str, like: &'static str) -> Result<Self, BadArn> {
+    pub(super) fn of(text: &'a str, like: &'static str) -> Result<Self, BadArn> {
         let rest = text.strip_prefix("arn:").ok_or(BadArn::NoArn(like))?;
         let parts: Vec<&str> = rest.splitn(5, ':').collect();
         let [partition, service, region, account, resource] = parts[..] else {
@@ -316,7 +341,12 @@ impl<'a> Parts<'a> {
         Ok(Self { partition, service, region, account, resource })
     }
 
-    fn is_of(&self, service: &str, wanted: &'static str, like: &'static str) -> Result<(), BadArn> {
+    pub(super) fn is_of(
+        &self,
+        service: &str,
+        wanted: &'static str,
+        like: &'static str,
+    ) -> Result<(), BadArn> {
         let found = self.service;
         if found == service {
             return Ok(());
@@ -326,7 +356,19 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn check_account(account: &str) -> Result<(), BadArn> {
+pub(super) fn check_region(partition: &str, region: &str) -> Result<(), BadArn> {
+    let letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if region.is_empty() || !region.bytes().all(letter) {
+        return Err(BadArn::Region(region.to_owned()));
+    }
+    if PARTITIONS.iter().any(|(of, start)| (*of == partition) != region.starts_with(start)) {
+        let (partition, region) = (partition.to_owned(), region.to_owned());
+        return Err(BadArn::OtherPartition { partition, region });
+    }
+    Ok(())
+}
+
+pub(super) fn check_account(account: &str) -> Result<(), BadArn> {
     let right = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
     if right { Ok(()) } else { Err(BadArn::Account(account.to_owned())) }
 }
@@ -423,10 +465,8 @@ mod tests {
             ("arn:aws:kinesis:eu-north-1:stream/trades", "is incomplete"),
             ("arn:gcp:kinesis:eu-north-1:111122223333:stream/trades", "the unknown partition \"gcp\""),
             ("arn:aws-:kinesis:eu-north-1:111122223333:stream/trades", "the unknown partition \"aws-\""),
-            (
-                "arn:aws:dynamodb:eu-north-1:111122223333:table/t/stream/2026",
-                "a resource of dynamodb, not of Kinesis",
-            ),
+            ("table/a b", "must be 3 to 255 letters"),
+            ("arn:aws:dynamodb:eu-north-1:111122223333:table/t", "must be 3 to 255 letters"),
             ("arn:aws:firehose:eu-north-1:111122223333:deliverystream/d", "a resource of firehose"),
             ("arn:aws::eu-north-1:111122223333:stream/trades", "a resource of no service"),
             ("arn:aws:kinesis::111122223333:stream/trades", "the invalid region \"\""),
@@ -459,6 +499,20 @@ mod tests {
             let problem = text.parse::<StreamAddress>().unwrap_err().to_string();
             assert!(problem.contains(words), "{text}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_table_is_told_from_a_stream() {
+        for text in
+            ["table/Trades", "arn:aws:dynamodb:eu-north-1:111122223333:table/Trades/stream/2026-01-15T09:30"]
+        {
+            let address: StreamAddress = text.parse().unwrap();
+            assert_eq!((address.name(), address.to_string().as_str()), ("Trades", text));
+            assert!(address.table().is_some() && address.arn().is_none());
+        }
+        let by_arn: StreamAddress = "arn:aws:dynamodb:eu-north-1:111122223333:table/Trades".parse().unwrap();
+        assert_eq!(by_arn.region_or(Some("x")), Some("eu-north-1"));
+        assert!("Trades".parse::<StreamAddress>().unwrap().table().is_none());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod network;
 mod role;
 mod s3;
 mod sts;
+mod table;
 
 use std::error::Error;
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub use kinesis::{OfStream, stream_config};
 pub use network::Network;
 pub use role::{AssumeRole, ExternalId, SessionName};
 pub use s3::{BadBucket, Bucket, bucket, bucket_config};
+pub use table::{TableAddress, TableArn};
 
 /// Reaching a service takes milliseconds; this leaves room for two tries within the ten seconds of a start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);

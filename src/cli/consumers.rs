@@ -283,10 +283,12 @@ async fn users(stream: &StreamArgs, named: &Named, args: &DeregisterArgs) -> any
     let fleet = FleetArgs {
         application: Some(application.clone()),
         stream: vec![named.address.to_string()],
+        table: Vec::new(),
         failover_time: args.failover_time,
         region: stream.region.clone(),
         kinesis_endpoint: stream.kinesis_endpoint.clone(),
         dynamodb_endpoint: args.dynamodb_endpoint.clone(),
+        dynamodb_streams_endpoint: None,
         stream_role: stream.stream_role.clone(),
         json: stream.json,
     };

@@ -27,6 +27,7 @@ use crate::trial::scene::TrialSource;
     kinetide demo --records 200000 --workers 3 --shards 4 --kill --reshard\n  \
     kinetide demo --streams 2 --kill --reshard\n  \
     kinetide demo --source fan-out --kill --reshard\n  \
+    kinetide demo --source dynamodb-streams --kill --reshard\n  \
     kinetide demo --trades trades/*.csv.gz --json"
 )]
 pub struct DemoArgs {
@@ -34,7 +35,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     streams: u8,
 
-    /// Where workers read from: kinesis (by polling), or fan-out (Kinesis by enhanced fan-out).
+    /// Where workers read from: kinesis (by polling), fan-out (Kinesis by enhanced fan-out), or dynamodb-streams (the
+    /// table's own stream).
     #[arg(long, value_name = "SOURCE", value_enum, default_value_t = TrialSource::Kinesis, hide_possible_values = true)]
     source: TrialSource,
 
@@ -63,7 +65,7 @@ pub struct DemoArgs {
     #[arg(long)]
     kill: bool,
 
-    /// Split and merge shards during the run.
+    /// Split and merge shards during the run; those of a table's own stream rotate and split.
     #[arg(long)]
     reshard: bool,
 

@@ -159,11 +159,19 @@ impl FromStr for RampArg {
 /// # Errors
 /// When it could not be run to its end.
 pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
+    if args.source == TrialSource::DynamodbStreams {
+        say_error(
+            "--source dynamodb-streams: a table does not say which record a change became, which the load test counts by; \
+             use kinesis or fan-out, or play kinetide demo --source dynamodb-streams",
+        );
+        return Ok(Exit::BadSettings);
+    }
     let command = command_line();
     let checked = || {
         Ok::<_, crate::config::BadSetting>(WorkerEndpoints {
             kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint.clone())?,
             dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint.clone())?,
+            dynamodb_streams: None,
             s3: endpoint("s3-endpoint", args.s3_endpoint.clone())?,
             ca_bundle: None,
         })

@@ -38,7 +38,11 @@ pub struct LocalArgs {
     #[arg(long, env = "KINETIDE_LOCAL_DYNAMODB_PORT", default_value_t = 8000, value_name = "PORT")]
     dynamodb_port: u16,
 
-    /// AWS region of both servers, as their ARNs name it.
+    /// Port of DynamoDB Streams on loopback; 0 picks a free one.
+    #[arg(long, env = "KINETIDE_LOCAL_DYNAMODB_STREAMS_PORT", default_value_t = 8001, value_name = "PORT")]
+    dynamodb_streams_port: u16,
+
+    /// AWS region of all servers, as their ARNs name it.
     #[arg(long, env = "KINETIDE_LOCAL_REGION", default_value = "us-east-1")]
     region: String,
 
@@ -108,6 +112,7 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
         kinesis_port: args.kinesis_port,
         ca_file: args.tls.clone(),
         dynamodb_port: args.dynamodb_port,
+        dynamodb_streams_port: args.dynamodb_streams_port,
         ..LocalSettings::default()
     };
     let aws = LocalAws::start(settings).await?;
@@ -141,6 +146,7 @@ fn as_json(aws: &LocalAws, ca_file: Option<String>) -> String {
     let mut value = serde_json::json!({
         "kinesis": aws.kinesis_url(),
         "dynamodb": aws.dynamodb_url(),
+        "dynamodb_streams": aws.dynamodb_streams_url(),
         "region": aws.region(),
     });
     if let (Some(tls), Some(ca_file)) = (aws.kinesis_tls_url(), ca_file) {
@@ -163,15 +169,17 @@ For Kinesis over TLS, with HTTP/2 for clients that speak it:
         ),
         _ => String::new(),
     };
+    let streams = aws.dynamodb_streams_url();
     format!(
-        "Kinesis   {kinesis}
-DynamoDB  {dynamodb}
+        "Kinesis           {kinesis}
+DynamoDB          {dynamodb}
+DynamoDB Streams  {streams}
 
 To point the AWS CLI, boto3 or an SDK at them (any credentials are accepted):
 
   export AWS_ENDPOINT_URL_KINESIS={kinesis}
   export AWS_ENDPOINT_URL_DYNAMODB={dynamodb}
-  export AWS_ENDPOINT_URL_DYNAMODB_STREAMS={dynamodb}
+  export AWS_ENDPOINT_URL_DYNAMODB_STREAMS={streams}
   export AWS_REGION={region} AWS_DEFAULT_REGION={region}
   export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test
 {tls}

@@ -10,7 +10,7 @@ use clap::Args;
 use super::access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 use super::token::http_token;
 use super::{
-    BadSetting, CloudWatchConfig, Config, DEFAULT_TRANSFORM, Endpoints, LakeConfig, LakePlace,
+    BadSetting, CloudWatchConfig, Config, DEFAULT_TRANSFORM, Endpoints, Kind, LakeConfig, LakePlace,
     RetrievalSetting, duration, endpoint, lake, name, streams, worker_id,
 };
 use crate::batch::{BatchLimits, Packing};
@@ -44,10 +44,21 @@ const AWS: &str = "AWS";
     kinetide run --stream trades --lake ./lake --kinesis-endpoint http://127.0.0.1:4567 \\\n      \
     --dynamodb-endpoint http://127.0.0.1:8000\n  \
     kinetide run --stream trades --lake s3://my-lake/rest --firehose trades-to-s3\n  \
+    kinetide run --source dynamodb-streams --table Trades --lake s3://my-lake/raw --region eu-north-1\n  \
     kinetide run --stream arn:aws:kinesis:eu-north-1:111122223333:stream/trades \\\n      \
     --stream-role arn:aws:iam::111122223333:role/reader --lake s3://my-lake/raw"
 )]
 pub struct RunArgs {
+    /// What is read: kinesis (streams of Kinesis, --stream), or dynamodb-streams (the changes of DynamoDB tables, --table).
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_SOURCE", value_name = "SOURCE", value_enum,
+          default_value_t = Kind::Kinesis)]
+    pub source: Kind,
+
+    /// With --source dynamodb-streams: table whose changes are read, by name or ARN, or the ARN of one of its streams. For
+    /// several tables give it several times (in the variable: with commas).
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_TABLE", value_name = "NAME|ARN", value_delimiter = ',')]
+    pub table: Vec<String>,
+
     /// Kinesis streams to read.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN", value_delimiter = ',',
           help = STREAM_HELP)]
@@ -68,7 +79,7 @@ pub struct RunArgs {
     pub firehose_gzip: FirehoseGzip,
 
     /// Name of the application and of its lease table. Workers with the same name share the shards
-    /// [default: kinetide-STREAM].
+    /// [default: kinetide-STREAM, or kinetide-TABLE].
     #[arg(long, help_heading = STREAM, env = "KINETIDE_APPLICATION", value_name = "NAME")]
     pub application: Option<String>,
 
@@ -216,6 +227,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
     pub dynamodb_endpoint: Option<String>,
 
+    /// DynamoDB Streams endpoint URL [default: AWS; if --dynamodb-endpoint is on this machine, that one].
+    #[arg(long, help_heading = AWS, env = "KINETIDE_DYNAMODB_STREAMS_ENDPOINT", value_name = "URL")]
+    pub dynamodb_streams_endpoint: Option<String>,
+
     /// S3 endpoint URL, for a lake at s3:// [default: AWS].
     #[arg(long, help_heading = AWS, env = "KINETIDE_S3_ENDPOINT", value_name = "URL")]
     pub s3_endpoint: Option<String>,
@@ -287,7 +302,9 @@ impl TryFrom<RunArgs> for Config {
         let lake = lake(&args.lake)?;
         let worker = worker_id(args.worker_id)?;
         let given = streams::Given {
+            kind: args.source,
             streams: args.stream,
+            tables: args.table,
             settings: args.settings,
             role: args.stream_role.checked(Some(&worker))?,
             transform: args.transform,
@@ -326,6 +343,7 @@ impl TryFrom<RunArgs> for Config {
             endpoints: Endpoints {
                 kinesis: endpoint("kinesis-endpoint", args.kinesis_endpoint)?,
                 dynamodb: endpoint("dynamodb-endpoint", args.dynamodb_endpoint)?,
+                dynamodb_streams: endpoint("dynamodb-streams-endpoint", args.dynamodb_streams_endpoint)?,
                 s3: endpoint("s3-endpoint", args.s3_endpoint)?,
                 firehose: endpoint("firehose-endpoint", args.firehose_endpoint)?,
                 cloudwatch: endpoint("cloudwatch-endpoint", args.cloudwatch_endpoint)?,

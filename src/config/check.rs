@@ -39,9 +39,21 @@ pub fn lake(text: &str) -> Result<LakeUrl, BadSetting> {
     text.parse().map_err(|reason: String| BadSetting::new("lake", text, reason))
 }
 
-/// The stream, by its name or ARN.
+/// The Kinesis stream, by its name or ARN.
 pub fn stream(text: &str) -> Result<StreamAddress, BadSetting> {
-    text.parse().map_err(|reason: BadArn| BadSetting::new("stream", text, reason.to_string()))
+    let bad = |reason: String| BadSetting::new("stream", text, reason);
+    match text.parse().map_err(|reason: BadArn| bad(reason.to_string()))? {
+        StreamAddress::Table(_) => {
+            Err(bad("is a table of DynamoDB: name it with --table and --source dynamodb-streams".to_owned()))
+        }
+        stream => Ok(stream),
+    }
+}
+
+/// The table whose changes are read, by its name or ARN, or by the ARN of one of its streams.
+pub fn table(text: &str) -> Result<StreamAddress, BadSetting> {
+    let table = text.parse().map_err(|reason: BadArn| BadSetting::new("table", text, reason.to_string()))?;
+    Ok(StreamAddress::Table(table))
 }
 
 /// The name of a DynamoDB table.
@@ -282,6 +294,20 @@ mod tests {
             let refused = folder("landing", value).unwrap_err().to_string();
             assert!(refused.contains(reason), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_table_is_no_stream() {
+        let arn = "arn:aws:dynamodb:eu-north-1:111122223333:table/Trades";
+        for text in [arn, "table/Trades"] {
+            assert!(stream(text).unwrap_err().to_string().contains("name it with --table"), "{text}");
+        }
+        assert_eq!(table(arn).unwrap().to_string(), arn);
+        let refused = table("arn:aws:kinesis:eu-north-1:111122223333:stream/trades").unwrap_err().to_string();
+        assert!(
+            refused.starts_with("--table") && refused.contains("of kinesis, not of DynamoDB"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::aws::{StreamAddress, is_loopback};
 use crate::batch::{BatchLimits, Packing, folder_of};
 use crate::checkpoint::PendingFormat;
 use crate::clock::wall_clock_us;
@@ -33,9 +34,9 @@ pub use access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 pub use args::{CloudWatchSetting, FirehoseGzip, PendingFormatSetting, RunArgs, byte_size};
 #[cfg(feature = "local")]
 pub use check::local_folder;
-pub use check::{application, folder, lake, layout, stream, table_name};
+pub use check::{application, folder, lake, layout, stream, table, table_name};
 pub use retrieval::{RetrievalConfig, RetrievalSetting};
-pub use streams::{Landing, Source, StreamConfig, StreamsConfig, Work};
+pub use streams::{Kind, Landing, Source, StreamConfig, StreamsConfig, Work};
 pub use streams::{transform, transform_and_alerts};
 
 /// Row keys that KCL uses for itself in the lease table.
@@ -149,12 +150,26 @@ pub struct Endpoints {
     pub kinesis: Option<String>,
     /// Of DynamoDB.
     pub dynamodb: Option<String>,
+    /// Of DynamoDB Streams.
+    pub dynamodb_streams: Option<String>,
     /// Of S3.
     pub s3: Option<String>,
     /// Of Firehose.
     pub firehose: Option<String>,
     /// Of CloudWatch.
     pub cloudwatch: Option<String>,
+}
+
+impl Endpoints {
+    /// Of the service that a stream is read from. Servers on this machine, which stand in for AWS, are DynamoDB and its
+    /// streams in one.
+    pub fn of(&self, stream: &StreamAddress) -> Option<&str> {
+        if stream.table().is_none() {
+            return self.kinesis.as_deref();
+        }
+        let of_dynamodb = self.dynamodb.as_deref().filter(|url| is_loopback(url));
+        self.dynamodb_streams.as_deref().or(of_dynamodb)
+    }
 }
 
 /// A setting that cannot be used.

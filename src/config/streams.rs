@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     BadSetting, RetrievalConfig, RetrievalSetting, application, default_landing, folder, initial_position,
-    layout, stream,
+    layout, stream, table,
 };
 use crate::aws::{AssumeRole, StreamAddress};
 use crate::batch::Layout;
@@ -114,6 +114,14 @@ pub struct Landing {
 }
 
 impl StreamConfig {
+    /// What kind of stream it is.
+    pub fn kind(&self) -> Kind {
+        match self.address.table() {
+            Some(_) => Kind::DynamodbStreams,
+            None => Kind::Kinesis,
+        }
+    }
+
     /// What its records become, where they land.
     pub fn landing(&self) -> Option<&Landing> {
         match &self.work {
@@ -152,7 +160,9 @@ pub struct StreamsConfig {
 /// What flags say of streams: of all of them, where a table of the settings file does not say otherwise.
 #[derive(Clone, Debug)]
 pub(super) struct Given {
+    pub(super) kind: Kind,
     pub(super) streams: Vec<String>,
+    pub(super) tables: Vec<String>,
     pub(super) settings: Option<PathBuf>,
     pub(super) role: Option<AssumeRole>,
     pub(super) transform: String,
@@ -193,9 +203,9 @@ impl Alerts {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StreamTable {
-    stream: String,
-    #[serde(default)]
-    kind: Kind,
+    stream: Option<String>,
+    table: Option<String>,
+    kind: Option<Kind>,
     role: Option<AssumeRole>,
     transform: Option<String>,
     landing: Option<String>,
@@ -208,11 +218,33 @@ struct StreamTable {
 }
 
 /// What kind of stream it is.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Kind {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Streams of Kinesis.
     #[default]
     Kinesis,
+    /// The changes of DynamoDB tables, by DynamoDB Streams.
+    DynamodbStreams,
+}
+
+impl Kind {
+    /// As people write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kinesis => SourceKind::Kinesis.as_str(),
+            Self::DynamodbStreams => SourceKind::DynamoDbStreams.as_str(),
+        }
+    }
+
+    /// The setting that names a stream of this kind, and that of the other kinds.
+    fn setting(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Kinesis => ("stream", "table"),
+            Self::DynamodbStreams => ("table", "stream"),
+        }
+    }
 }
 
 impl Given {
@@ -222,20 +254,32 @@ impl Given {
         let in_file = !file.streams.is_empty();
         let said = file.streams.iter().map(StreamTable::says).collect();
         let alerts = file.alerts;
-        let (streams, several) = match (self.streams.as_slice(), in_file) {
+        let (setting, other) = self.kind.setting();
+        let (given, others) = match self.kind {
+            Kind::Kinesis => (&self.streams, &self.tables),
+            Kind::DynamodbStreams => (&self.tables, &self.streams),
+        };
+        if let Some(first) = others.first() {
+            let source = self.kind.as_str();
+            let allowed = format!("must be left out: with --source {source} it is --{setting}");
+            return Err(BadSetting::new(other, first, allowed));
+        }
+        let (streams, several) = match (given.as_slice(), in_file) {
             ([], true) => (self.of_file(file)?, true),
             ([], false) => {
-                let allowed = "is missing: give --stream once for each stream, or tables [[streams]] in the file of \
-                     --settings";
-                return Err(BadSetting::new("stream", "", allowed));
+                let allowed = format!(
+                    "is missing: give --{setting} once for each {setting}, or tables [[streams]] in the file of --settings"
+                );
+                return Err(BadSetting::new(setting, "", allowed));
             }
             ([first, ..], true) => {
                 let allowed = "must be left out: the settings file has tables [[streams]]";
-                return Err(BadSetting::new("stream", first, allowed));
+                return Err(BadSetting::new(setting, first, allowed));
             }
             (given, false) => {
                 let settings = TransformSettings { enrichment: file.enrichment, columns: file.columns };
-                let one = |text: &String| self.stream(&StreamTable::named(text), &settings, alerts);
+                let one =
+                    |text: &String| self.stream(&StreamTable::named(self.kind, text), &settings, alerts);
                 (given.iter().map(one).collect::<Result<Vec<_>, _>>()?, given.len() > 1)
             }
         };
@@ -278,14 +322,32 @@ impl Given {
         Ok(())
     }
 
+    fn address(&self, of: &StreamTable) -> Result<StreamAddress, BadSetting> {
+        let kind = of.kind.unwrap_or(self.kind);
+        let (setting, other) = kind.setting();
+        match (kind, &of.stream, &of.table) {
+            (Kind::Kinesis, Some(name), None) => stream(name),
+            (Kind::DynamodbStreams, None, Some(name)) => table(name),
+            (_, stream, table) => {
+                let file = self.settings.as_deref().unwrap_or(Path::new("")).display();
+                let named = stream.as_ref().or(table.as_ref()).map_or("", String::as_str);
+                let allowed = format!(
+                    "has a table [[streams]] ({named:?}) that must name its stream with `{setting}`, and not with \
+                     `{other}`: its kind is {}",
+                    kind.as_str()
+                );
+                Err(BadSetting::new("settings", file, allowed))
+            }
+        }
+    }
+
     fn stream(
         &self,
         table: &StreamTable,
         settings: &TransformSettings,
         alerts: Alerts,
     ) -> Result<StreamConfig, BadSetting> {
-        let Kind::Kinesis = table.kind;
-        let address = stream(&table.stream)?;
+        let address = self.address(table)?;
         let name = table.transform.as_deref().unwrap_or(&self.transform);
         let transform = named(name, settings, self.settings.as_deref())?;
         let landing = match table.landing.as_ref().or(self.landing.as_ref()) {
@@ -302,7 +364,12 @@ impl Given {
         let role = table.role.clone().or_else(|| self.role.clone());
         let work = Work::Land(Landing { transform: Arc::new(transform), layout });
         let consumer = table.consumer_name.clone().or_else(|| self.consumer_name.clone());
-        let retrieval = RetrievalConfig::new(table.retrieval.unwrap_or(self.retrieval), consumer)?;
+        let by = table.retrieval.unwrap_or(self.retrieval);
+        if address.table().is_some() && by != RetrievalSetting::Polling {
+            let allowed = "is of a table, whose stream is polled: leave --retrieval out";
+            return Err(BadSetting::new("table", &address, allowed));
+        }
+        let retrieval = RetrievalConfig::new(by, consumer)?;
         Ok(StreamConfig { address, role, source: None, retrieval, work, initial, initial_timestamp_us })
     }
 }
@@ -311,7 +378,9 @@ impl StreamTable {
     /// The settings that stand in it, by their flags.
     fn says(&self) -> Vec<&'static str> {
         let all = [
-            ("stream", true),
+            ("stream", self.stream.is_some()),
+            ("table", self.table.is_some()),
+            ("source", self.kind.is_some()),
             ("stream-role", self.role.is_some()),
             ("transform", self.transform.is_some()),
             ("landing", self.landing.is_some()),
@@ -323,10 +392,15 @@ impl StreamTable {
         all.into_iter().filter_map(|(flag, there)| there.then_some(flag)).collect()
     }
 
-    fn named(stream: &str) -> Self {
+    fn named(kind: Kind, name: &str) -> Self {
+        let (stream, table) = match kind {
+            Kind::Kinesis => (Some(name.to_owned()), None),
+            Kind::DynamodbStreams => (None, Some(name.to_owned())),
+        };
         Self {
-            stream: stream.to_owned(),
-            kind: Kind::Kinesis,
+            stream,
+            table,
+            kind: Some(kind),
             role: None,
             transform: None,
             landing: None,
@@ -445,102 +519,5 @@ fn read_file(path: &Path) -> Result<SettingsFile, BadSetting> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn given(streams: &[&str], file: Option<&str>) -> Result<StreamsConfig, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = file.map(|text| {
-            let path = folder.path().join("settings.toml");
-            std::fs::write(&path, text).unwrap();
-            path
-        });
-        let given = Given {
-            streams: streams.iter().map(ToString::to_string).collect(),
-            settings,
-            role: None,
-            transform: "json".into(),
-            landing: None,
-            errors: "errors".into(),
-            initial_position: "latest".into(),
-            retrieval: RetrievalSetting::Polling,
-            consumer_name: None,
-            firehose: false,
-        };
-        given.checked().map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn streams_come_from_flags_or_from_the_file() {
-        let one = given(&["trades"], Some("[columns]\n")).unwrap();
-        assert!(!one.several && one.file.is_none());
-        let two = given(&["trades", "orders"], None).unwrap();
-        assert!(two.several && two.file.is_none());
-        let landings = |config: &StreamsConfig| -> Vec<String> {
-            config.streams.iter().map(|stream| stream.landing().unwrap().layout.landing.clone()).collect()
-        };
-        assert_eq!(landings(&two), ["landing/trades", "landing/orders"]);
-        let file = "[[streams]]\nstream = \"trades\"\ntransform = \"crypto-transactions\"\n\
-             [[streams]]\nstream = \"orders\"\nlanding = \"orders\"\ninitial_position = \"trim-horizon\"\n";
-        let tables = given(&[], Some(file)).unwrap();
-        assert!(tables.several && tables.file.is_some());
-        assert_eq!(landings(&tables), ["landing/transactions", "orders"]);
-        assert_eq!(tables.streams[0].initial, Checkpoint::Latest);
-        assert_eq!(tables.streams[1].initial, Checkpoint::TrimHorizon);
-        let single = given(&[], Some("[[streams]]\nstream = \"trades\"\n")).unwrap();
-        assert!(single.several, "it may grow");
-        assert!(single.application(None).is_ok() && tables.application(None).is_err());
-    }
-
-    #[test]
-    fn what_cannot_be_meant_is_refused() {
-        let eu = "arn:aws:kinesis:eu-north-1:111122223333:stream/trades";
-        let us = "arn:aws:kinesis:us-east-1:111122223333:stream/trades";
-        for (streams, file, words) in [
-            (&[][..], None, "--stream \"\": is missing"),
-            (&["trades"][..], Some("[[streams]]\nstream = \"orders\"\n"), "must be left out"),
-            (&["trades", "trades"], None, "is there twice"),
-            (&[eu, us], None, "has the name of"),
-            (&[], Some("[[streams]]\nstream = \"a b\"\n"), "--stream \"a b\""),
-            (&[], Some("[[streams]]\nstream = \"a\"\nkind = \"sqs\"\n"), "line 3"),
-            (&[], Some("[[streams]]\nlanding = \"a\"\n"), "missing field `stream`"),
-            (&[], Some("[[streams]]\nstream = \"a\"\nlandign = \"b\"\n"), "unknown field `landign`"),
-        ] {
-            let problem = given(streams, file).unwrap_err();
-            assert!(problem.contains(words), "{problem}");
-        }
-        let apart = format!(
-            "[[streams]]\nstream = \"{eu}\"\nlanding = \"eu\"\nerrors = \"bad/eu\"\n\
-             [[streams]]\nstream = \"{us}\"\nlanding = \"us\"\nerrors = \"bad/us\"\n"
-        );
-        assert_eq!(given(&[], Some(&apart)).unwrap().streams.len(), 2);
-        let crypto = apart.replace("landing", "transform = \"crypto-transactions\"\nlanding");
-        assert_eq!(given(&[], Some(&crypto)).unwrap().streams.len(), 2);
-        let problem = given(&[], Some(&format!("{ALERTS}{crypto}"))).unwrap_err();
-        assert!(problem.contains("copies for alerts would meet in one folder"), "{problem}");
-    }
-
-    const ALERTS: &str = "[alerts]\nhigh_risk = true\n";
-
-    #[test]
-    fn alerts_are_of_the_streams_that_have_the_rows() {
-        let alerts = |config: &StreamsConfig| -> Vec<bool> {
-            config.streams.iter().map(|stream| stream.landing().unwrap().layout.alerts).collect()
-        };
-        let tables = "[[streams]]\nstream = \"trades\"\ntransform = \"crypto-transactions\"\n\
-             [[streams]]\nstream = \"orders\"\n";
-        let (off, on) = (given(&[], Some(tables)).unwrap(), format!("{ALERTS}{tables}"));
-        let on = given(&[], Some(&on)).unwrap();
-        assert_eq!((alerts(&off), alerts(&on)), (vec![false; 2], vec![true, false]));
-        assert!(off.streams[0] != on.streams[0] && off.streams[1] == on.streams[1], "a change is noticed");
-        for (text, words) in [
-            (ALERTS, "needs a stream with --transform crypto-transactions"),
-            ("[alerts]\nhigh_risk = 1\n", "line 2"),
-            ("[alerts]\nrisk = true\n", "unknown field `risk`"),
-        ] {
-            let problem = given(&["trades"], Some(text)).unwrap_err();
-            assert!(problem.contains(words), "{problem}");
-        }
-        assert!(given(&["trades"], Some("[alerts]\nhigh_risk = false\n")).is_ok());
-    }
-}
+#[path = "streams_tests.rs"]
+mod tests;

@@ -92,6 +92,57 @@ fn a_stream_is_named_by_its_arn_too() {
     assert_eq!(config.streams.streams[0].address.region_or(config.region.as_deref()), Some("cn-north-1"));
 }
 
+#[test]
+fn the_changes_of_a_table_are_a_source() {
+    let parsed = |more: &[&str]| {
+        let args = ["run", "--lake", "/l"].iter().chain(more);
+        Config::try_from(Command::try_parse_from(args).unwrap().args).map_err(|error| error.to_string())
+    };
+    let config = parsed(&["--source", "dynamodb-streams", "--table", "Trades"]).unwrap();
+    assert_eq!(config.application, "kinetide-Trades");
+    let stream = &config.streams.streams[0];
+    assert_eq!((stream.address.to_string().as_str(), stream.kind()), ("table/Trades", Kind::DynamodbStreams));
+    assert_eq!(stream.landing().unwrap().layout.landing, "landing/Trades");
+    let arn = "arn:aws:dynamodb:eu-north-1:111122223333:table/Trades/stream/2026-01-15T09:30:00.123";
+    let by_arn = parsed(&["--source", "dynamodb-streams", "--table", arn]).unwrap();
+    assert_eq!(by_arn.application, "kinetide-Trades");
+    for (args, words) in [
+        (
+            &["--table", "Trades"][..],
+            "--table \"Trades\": must be left out: with --source kinesis it is --stream",
+        ),
+        (&["--source", "dynamodb-streams", "--stream", "x"], "--stream \"x\": must be left out"),
+        (&["--source", "dynamodb-streams"], "--table \"\": is missing: give --table once for each table"),
+        (&["--source", "dynamodb-streams", "--table", "a b"], "--table \"a b\": must be 3 to 255"),
+        (&["--stream", "table/Trades"], "name it with --table"),
+    ] {
+        let problem = parsed(args).unwrap_err();
+        assert!(problem.contains(words), "{problem}");
+    }
+    assert!(Command::try_parse_from(["run", "--lake", "/l", "--source", "kafka"]).is_err(), "not there yet");
+}
+
+/// What stands in for AWS on this machine has DynamoDB and its streams at one place.
+#[test]
+fn streams_are_where_the_tables_are_on_this_machine_only() {
+    let table = "table/Trades".parse().unwrap();
+    for (dynamodb, streams, expected) in [
+        (None, None, None),
+        (Some("http://127.0.0.1:8000"), None, Some("http://127.0.0.1:8000")),
+        (Some("https://dynamodb.example.com"), None, None),
+        (Some("http://127.0.0.1:8000"), Some("http://127.0.0.1:8001"), Some("http://127.0.0.1:8001")),
+    ] {
+        let endpoints = Endpoints {
+            dynamodb: dynamodb.map(str::to_owned),
+            dynamodb_streams: streams.map(str::to_owned),
+            kinesis: Some("http://127.0.0.1:4567".to_owned()),
+            ..Endpoints::default()
+        };
+        assert_eq!(endpoints.of(&table), expected, "{dynamodb:?} {streams:?}");
+        assert_eq!(endpoints.of(&"trades".parse().unwrap()), Some("http://127.0.0.1:4567"));
+    }
+}
+
 /// Readers of lakes skip folders that begin so.
 #[test]
 fn a_stream_with_a_hidden_name_has_a_folder_that_is_seen() {

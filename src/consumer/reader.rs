@@ -122,7 +122,6 @@ pub(crate) async fn read_shard(
         StartAt::At(sequence) | StartAt::After(sequence) => Some(sequence.clone()),
         _ => None,
     };
-    let started_at = last.clone();
     let mut reader = source.open(&shard, start, held, rng.random());
     let mut trouble = Trouble::new();
     let mut not_found = 0;
@@ -152,9 +151,7 @@ pub(crate) async fn read_shard(
         status.page_fetched(pulled.behind.millis());
         status.stream_time(page.served_us);
         // A rebuild that misses a record says so itself.
-        if let (true, Some(StartRecord::Gone(first)), Some(checkpoint)) =
-            (delivers, &pulled.start, &started_at)
-        {
+        if let (true, Some(StartRecord::Gone(first)), Some(checkpoint)) = (delivers, &pulled.start, &last) {
             report_gap(&lease, page.served_us, first.as_ref(), checkpoint, stream.retention.get());
         }
         if let Some(record) = page.records().next_back() {

@@ -190,23 +190,12 @@ impl Row {
         }
         let started = Instant::now();
         loop {
-            let waiting = self.waiting("no_children", "ListShards", 0);
-            let listed = self.stream.lister.list().await;
+            let waiting = self.waiting("no_children", "listing the children", 0);
+            let listed = self.stream.lister.children(self.lease.key().shard()).await;
             drop(waiting);
             let problem = match listed {
-                Ok(shards) => {
-                    let mine = |shard: &crate::shard::Shard| shard.parents.contains(self.lease.key().shard());
-                    let child = |shard: crate::shard::Shard| ChildShard {
-                        id: shard.id,
-                        parents: shard.parents,
-                        hash_range: shard.hash_range,
-                    };
-                    let children: Vec<_> = shards.into_iter().filter(mine).map(child).collect();
-                    if !children.is_empty() {
-                        return children;
-                    }
-                    "the shard is closed, and the stream lists no child shards of it".to_owned()
-                }
+                Ok(Some(children)) => return children,
+                Ok(None) => "the shard is closed, and the stream lists no child shards of it".to_owned(),
                 Err(error) => chain(&error),
             };
             self.stalled("no_children", &problem, started);

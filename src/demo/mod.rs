@@ -6,10 +6,12 @@
 //!
 //! ```text
 //! generator ─► DynamoDB ─► forwarder ─► Kinesis ─► workers ─► lake
+//!                 │     (or its own streams)                   │
 //!                 │                        │                   │
 //!                 └────────────────────────┴──► verify ◄───────┘ ─► report
 //! ```
 
+mod feed;
 mod mishaps;
 mod play;
 mod progress;

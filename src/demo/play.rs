@@ -25,6 +25,7 @@ use crate::shutdown::joined;
 use crate::terminal::say;
 use crate::trial::scene::kinesis::KinesisStreams;
 use crate::trial::scene::servers::Servers;
+use crate::trial::scene::tables::TableStreams;
 use crate::trial::scene::{Scene, TrialSource, in_half, together};
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
 use crate::trial::{
@@ -86,11 +87,25 @@ pub async fn play(
     let (lake, logs) = prepare(&plan.dir)?;
     // As at AWS: by HTTP/2 over TLS.
     let ca_file = (plan.source == TrialSource::FanOut).then(|| plan.dir.join("test-ca.pem"));
-    let settings = LocalSettings { ttl_sweep: Duration::from_secs(2), ca_file, ..LocalSettings::default() };
+    let settings = LocalSettings {
+        ttl_sweep: Duration::from_secs(2),
+        ca_file,
+        dynamodb_stream_shards: plan.shards,
+        ..LocalSettings::default()
+    };
     let servers = Servers::start(settings, &WorkerEndpoints::default(), None).await?;
-    let streams = KinesisStreams::new(&servers, STREAM, plan.streams, plan.source)?;
+    let scene: Box<dyn Scene> = match plan.source {
+        TrialSource::Kinesis | TrialSource::FanOut => {
+            Box::new(KinesisStreams::new(&servers, STREAM, plan.streams, plan.source)?)
+        }
+        TrialSource::DynamodbStreams => Box::new(TableStreams::new(&servers, TABLE, plan.streams)?),
+    };
+    let streams = &*scene;
     streams.prepare(plan.shards).await?;
-    let tables = Tables::before(&servers, TABLE, &streams).await?;
+    let tables = match plan.source {
+        TrialSource::Kinesis | TrialSource::FanOut => Tables::before(&servers, TABLE, streams).await?,
+        TrialSource::DynamodbStreams => Tables::of(&servers, streams)?,
+    };
     let mut workers = Workers::new(WorkerSettings {
         stream_flags: streams.worker_arguments(),
         stream: STREAM.to_owned(),
@@ -113,18 +128,20 @@ pub async fn play(
         1 => format!("{} shards", plan.shards),
         streams => format!("{streams} streams of {} shards", plan.shards),
     };
-    say(format!(
-        "trades ─► DynamoDB ({}) ─► Kinesis ({}, {shards})",
-        url(&servers.endpoints.dynamodb),
-        url(&servers.endpoints.kinesis)
-    ));
+    let dynamodb = url(&servers.endpoints.dynamodb);
+    let (through, at) = match plan.source {
+        TrialSource::Kinesis | TrialSource::FanOut => ("Kinesis", url(&servers.endpoints.kinesis)),
+        TrialSource::DynamodbStreams => ("DynamoDB Streams", url(&servers.endpoints.dynamodb_streams)),
+    };
+    say(format!("trades ─► DynamoDB ({dynamodb}) ─► {through} ({at}, {shards})"));
     say(format!("       ─► {} worker processes ─► lake in {}", plan.workers, lake.display()));
 
-    let mut watch = Watch::new(tables.kinesis().clone(), streams.streams(), servers.leases(APPLICATION));
+    let feed = tables.feed(plan.source);
+    let mut watch = Watch::new(feed, streams.streams(), servers.leases(APPLICATION));
     let started = Instant::now();
     let run = Run {
         tables: &tables,
-        scene: &streams,
+        scene: streams,
         mishaps: Mishaps::new(records(&plan).unwrap_or(100_000), plan.kill, plan.reshard),
         plan: &plan,
         logs,
@@ -148,9 +165,13 @@ pub async fn play(
     let store = LocalFileSystem::new_with_prefix(&lake).map_err(VerifyError::Store)?;
     let root = object_store::path::Path::default();
     let store: Arc<dyn ObjectStore> = Arc::new(store);
-    let Checked { all, each } =
-        verify_streams(Arc::clone(&store), &root, tables.read_back(streams.streams()).await?, |_, _| {})
-            .await?;
+    let Checked { all, each } = verify_streams(
+        Arc::clone(&store),
+        &root,
+        tables.read_back(watch.feed(), streams.streams()).await?,
+        |_, _| {},
+    )
+    .await?;
     (done.lake, done.streams) = (all, each);
     let page = dashboard(&store, &lake, &plan.dir).await;
     done.dashboard = page.as_ref().ok().map(|page| page.display().to_string());

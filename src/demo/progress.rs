@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::feed::Feed;
 use crate::clock::wall_clock_us;
 use crate::lease::{LeaseTable, TableError};
-use crate::local::kinesis::Kinesis;
 use crate::shard::{Checkpoint, ShardId};
-use crate::trial::{Checkpoints, Progress};
+use crate::trial::{Checkpoints, Progress, TrialError};
 
 /// What the lease table says about the streams' records.
 pub(super) struct Watch {
-    kinesis: Kinesis,
+    feed: Feed,
     streams: Vec<String>,
     table: Arc<dyn LeaseTable>,
     checkpoints: Checkpoints,
@@ -31,9 +31,9 @@ pub(super) struct Look {
 }
 
 impl Watch {
-    pub(super) fn new(kinesis: Kinesis, streams: &[String], table: Arc<dyn LeaseTable>) -> Self {
+    pub(super) fn new(feed: Feed, streams: &[String], table: Arc<dyn LeaseTable>) -> Self {
         let checkpoints = Checkpoints::new(streams);
-        Self { kinesis, streams: streams.to_vec(), table, checkpoints, lag_max_ms: 0 }
+        Self { feed, streams: streams.to_vec(), table, checkpoints, lag_max_ms: 0 }
     }
 
     /// The largest age seen so far, ms.
@@ -41,7 +41,12 @@ impl Watch {
         self.lag_max_ms
     }
 
-    pub(super) async fn look(&mut self) -> Result<Look, TableError> {
+    /// The streams.
+    pub(super) fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    pub(super) async fn look(&mut self) -> Result<Look, TrialError> {
         let leases = match self.table.snapshot().await.map(|table| table.leases) {
             // The first worker makes it.
             Err(TableError::NotFound(_)) => Vec::new(),
@@ -50,8 +55,8 @@ impl Watch {
         self.checkpoints.see(&leases);
         let mut look = Look::default();
         for (number, stream) in self.streams.iter().enumerate() {
-            let shards = self.kinesis.shards(stream).unwrap_or_default();
-            let up_to = |shard: &ShardId, checkpoint: &Checkpoint| self.up_to(stream, shard, checkpoint);
+            let shards = self.feed.shards(stream)?;
+            let up_to = |shard: &ShardId, checkpoint: &Checkpoint| self.feed.up_to(stream, shard, checkpoint);
             look.progress.add(self.checkpoints.progress(number, shards, up_to));
         }
         for lease in leases.iter().filter(|lease| !lease.finished()) {
@@ -61,15 +66,6 @@ impl Watch {
         look.lag_ms = look.progress.lag_ms(wall_clock_us());
         self.lag_max_ms = self.lag_max_ms.max(look.lag_ms);
         Ok(look)
-    }
-
-    /// Records of a shard that a checkpoint covers, and when the first other one came.
-    fn up_to(&self, stream: &str, shard: &ShardId, checkpoint: &Checkpoint) -> (u64, Option<i64>) {
-        let delivered = match checkpoint {
-            Checkpoint::At(at) => self.kinesis.count_up_to(stream, shard, &at.sequence).unwrap_or(0),
-            _ => 0,
-        };
-        (delivered, self.kinesis.oldest_above(stream, shard, checkpoint).ok().flatten())
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::local::kinesis::Kinesis;
+use super::feed::Feed;
 use crate::local::{Forwarder, LocalAws, LocalError};
 use crate::produce::Sink;
 use crate::produce::dynamodb::{TableWriter, create_table, scan};
 use crate::shutdown::joined;
-use crate::trial::scene::Scene;
 use crate::trial::scene::servers::Servers;
-use crate::trial::{Put, Puts, Table, TrialError, numbered};
+use crate::trial::scene::{Scene, TrialSource};
+use crate::trial::{Puts, Table, TrialError, numbered};
 
 /// A table for each stream, and what forwards its changes.
 pub(super) struct Tables<'a> {
@@ -29,7 +29,7 @@ impl<'a> Tables<'a> {
         name: &str,
         scene: &dyn Scene,
     ) -> Result<Self, TrialError> {
-        let aws = servers.local().ok_or_else(|| TrialError::server("tables", "only on embedded servers"))?;
+        let aws = embedded(servers)?;
         let names = numbered(name, scene.streams().len());
         let mut forwarders = Vec::new();
         for (table, stream) in names.iter().zip(scene.streams()) {
@@ -39,9 +39,18 @@ impl<'a> Tables<'a> {
         Ok(Self { servers, aws, names, forwarders })
     }
 
-    /// The streams without HTTP.
-    pub(super) fn kinesis(&self) -> &Kinesis {
-        self.aws.kinesis()
+    /// Those of a scene whose streams are tables.
+    pub(super) fn of(servers: &'a Servers, scene: &dyn Scene) -> Result<Self, TrialError> {
+        let names = scene.streams().to_vec();
+        Ok(Self { servers, aws: embedded(servers)?, names, forwarders: Vec::new() })
+    }
+
+    /// What the workers read, without HTTP.
+    pub(super) fn feed(&self, source: TrialSource) -> Feed {
+        match source {
+            TrialSource::Kinesis | TrialSource::FanOut => Feed::Kinesis(self.aws.kinesis().clone()),
+            TrialSource::DynamodbStreams => Feed::of_tables(self.aws.streams().clone()),
+        }
     }
 
     /// A way into the table of a stream.
@@ -66,7 +75,11 @@ impl<'a> Tables<'a> {
     }
 
     /// Reads the records back from the streams, and the items from the tables.
-    pub(super) async fn read_back(&self, streams: &[String]) -> Result<Vec<ReadBack>, TrialError> {
+    pub(super) async fn read_back(
+        &self,
+        feed: &Feed,
+        streams: &[String],
+    ) -> Result<Vec<ReadBack>, TrialError> {
         let mut each = Vec::new();
         for (table, stream) in self.names.iter().zip(streams) {
             let mut items = Table::default();
@@ -76,24 +89,12 @@ impl<'a> Tables<'a> {
             if let Some(error) = unreadable {
                 return Err(error.into());
             }
-            each.push((self.puts(stream)?, Some(items)));
+            each.push((feed.puts(stream)?, Some(items)));
         }
         Ok(each)
     }
+}
 
-    fn puts(&self, stream: &str) -> Result<Puts, TrialError> {
-        let mut puts = Puts::of(stream);
-        let mut wrong = None;
-        let mut data = Vec::new();
-        let visited = self.kinesis().visit(stream, |shard, record| {
-            data.clear();
-            let decoded = base64_simd::STANDARD.decode_append(&record.data[..], &mut data);
-            let Ok(_) = decoded else { unreachable!("the stream refuses what is not base64") };
-            let put = Put::new(shard.as_str(), record.sequence_number.as_str(), &data, record.arrival_us);
-            let added = put.and_then(|put| puts.add(shard.as_str(), put));
-            wrong = wrong.take().or(added.err());
-        });
-        visited.map_err(|error| TrialError::server(format!("stream {stream}"), format!("{error:?}")))?;
-        wrong.map_or(Ok(puts), |error| Err(error.into()))
-    }
+fn embedded(servers: &Servers) -> Result<&LocalAws, TrialError> {
+    servers.local().ok_or_else(|| TrialError::server("tables", "only on embedded servers"))
 }

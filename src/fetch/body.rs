@@ -281,7 +281,7 @@ fn child(child: AnswerChild) -> Result<ChildShard, BodyError> {
 
 /// A JSON number of seconds, read exactly: µs, further digits cut off. The service writes milliseconds as a
 /// fraction, at times with an exponent (`1.768469400123E9`), which a float would not keep exactly.
-fn seconds_to_us(number: &[u8]) -> Option<i64> {
+pub(super) fn seconds_to_us(number: &[u8]) -> Option<i64> {
     let (negative, rest) = match number {
         [b'-', rest @ ..] => (true, rest),
         _ => (false, number),

@@ -189,7 +189,7 @@ fn http_date_us(text: &str) -> Option<i64> {
     DateTime::from_str(text, DateTimeFormat::HttpDate).ok()?.secs().checked_mul(1_000_000)
 }
 
-async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
+pub(super) async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
     let mut body = ByteStream::new(taken.body);
     // A mad header must not reserve the machine.
     let room = taken.length.filter(|length| *length <= PAGE_BYTES_MAX).unwrap_or(0);

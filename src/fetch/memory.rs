@@ -153,6 +153,18 @@ impl MemoryStream {
         state.open(vec![lower.clone(), upper.clone()], HashKeyRange { start: low.start, end: high.end })
     }
 
+    /// Closes an open shard with one child that takes over its range; answers the child.
+    pub fn rotate(&self, shard: &ShardId) -> ShardId {
+        let mut state = self.state();
+        let range = state.close(shard);
+        state.open(vec![shard.clone()], range)
+    }
+
+    /// Opens a shard with all hash keys that comes after none. No other is to be open.
+    pub fn begin(&self) -> ShardId {
+        self.state().open(Vec::new(), HashKeyRange { start: 0, end: u128::MAX })
+    }
+
     /// Closes an open shard without children, so that a run can come to an end.
     pub fn close(&self, shard: &ShardId) {
         self.state().close(shard);

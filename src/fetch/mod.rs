@@ -6,10 +6,14 @@
 mod body;
 mod budget;
 mod buffer;
+mod changes;
+pub mod dynamodbstreams;
 pub mod fanout;
 pub mod kinesis;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;
+#[cfg(any(test, feature = "test-util"))]
+pub mod memory_table;
 mod pacing;
 mod page;
 mod polling;
@@ -20,6 +24,7 @@ mod started;
 
 pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit, Turn};
+pub use changes::parse as parse_changes;
 pub use page::{Behind, Page, PageBuilder, Payload, Record};
 pub use polling::{Polled, Polling};
 pub use source::{

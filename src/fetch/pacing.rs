@@ -14,7 +14,7 @@ use super::page::Behind;
 use super::source::FetchError;
 
 /// Five calls a second ("Quotas and limits", Kinesis developer guide). Also the rate of `GetShardIterator`.
-const CALL_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const CALL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// First and longest wait after a refusal for rate; the longest is about what a full answer costs.
 const THROTTLED: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(5));
@@ -40,16 +40,21 @@ pub(super) enum Next {
 /// The pace of one shard's reader.
 #[derive(Debug)]
 pub(super) struct Pacing {
+    idle_first: Duration,
     idle_max: Duration,
+    /// After an empty answer.
     idle: Duration,
     failures: u32,
     last_call: Option<Instant>,
 }
 
 impl Pacing {
-    /// A new pace. At the tip of the shard polls slow down to one every `idle_max` (at least 200 ms).
-    pub(super) fn new(idle_max: Duration) -> Self {
-        Self { idle_max: idle_max.max(CALL_INTERVAL), idle: CALL_INTERVAL, failures: 0, last_call: None }
+    /// A new pace. At the tip of the shard polls slow down from one every `idle_first` to one every `idle_max` (at least
+    /// 200 ms).
+    pub(super) fn new(idle_first: Duration, idle_max: Duration) -> Self {
+        let idle_max = idle_max.max(CALL_INTERVAL);
+        let idle_first = idle_first.min(idle_max);
+        Self { idle_first, idle_max, idle: idle_first, failures: 0, last_call: None }
     }
 
     /// A call is being sent. Waits are counted from here, so that the time of a call is part of its interval.
@@ -61,12 +66,14 @@ impl Pacing {
     /// later and later while the shard has nothing new.
     pub(super) fn after_page(&mut self, now: Instant, records: usize, behind: Behind) -> Instant {
         self.failures = 0;
-        if records == 0 && matches!(behind, Behind::Tip | Behind::Unknown) {
-            self.idle = (self.idle * 2).min(self.idle_max);
+        let pause = if records == 0 && matches!(behind, Behind::Tip | Behind::Unknown) {
+            let longer = (self.idle * 2).min(self.idle_max);
+            std::mem::replace(&mut self.idle, longer)
         } else {
-            self.idle = CALL_INTERVAL;
-        }
-        self.not_before(now, self.last_call.unwrap_or(now) + self.idle)
+            self.idle = self.idle_first;
+            CALL_INTERVAL
+        };
+        self.not_before(now, self.last_call.unwrap_or(now) + pause)
     }
 
     /// A call failed. Waits double with each failure in a row; the upper half of each is random, so that
@@ -125,7 +132,7 @@ mod tests {
     #[test]
     fn polls_slow_down_at_the_tip_and_only_there() {
         let t0 = Instant::now();
-        let mut pacing = Pacing::new(IDLE_MAX);
+        let mut pacing = Pacing::new(CALL_INTERVAL * 2, IDLE_MAX);
         let mut gap = |records, behind| {
             pacing.call_started(t0);
             pacing.after_page(t0 + ms(30), records, behind) - t0
@@ -140,9 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_pause_is_the_sources_and_never_above_the_longest() {
+        let t0 = Instant::now();
+        let pauses = |first: u64, longest: u64| {
+            let mut pacing = Pacing::new(ms(first), ms(longest));
+            pacing.call_started(t0);
+            [0; 4].map(|_| (pacing.after_page(t0, 0, Unknown) - t0).as_millis())
+        };
+        assert_eq!(pauses(1000, 4000), [1000, 2000, 4000, 4000]);
+        assert_eq!((pauses(1000, 1000), pauses(1000, 200)), ([1000; 4], [200; 4]));
+    }
+
+    #[test]
     fn a_slow_call_is_followed_at_once() {
         let t0 = Instant::now();
-        let mut pacing = Pacing::new(IDLE_MAX);
+        let mut pacing = Pacing::new(CALL_INTERVAL * 2, IDLE_MAX);
         pacing.call_started(t0);
         assert_eq!(pacing.after_page(t0 + ms(700), 500, Millis(100)), t0 + ms(700));
     }
@@ -151,7 +170,7 @@ mod tests {
     fn each_error_has_its_answer() {
         let t0 = Instant::now();
         let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut pacing = Pacing::new(IDLE_MAX);
+        let mut pacing = Pacing::new(CALL_INTERVAL * 2, IDLE_MAX);
         pacing.call_started(t0);
         assert_eq!(
             pacing.after_error(t0, &FetchError::ExpiredIterator, &mut rng),
@@ -175,7 +194,7 @@ mod tests {
             events in prop::collection::vec((0..6u8, 0u64..3000, prop::sample::select(vec![Tip, Millis(1), Unknown])), 1..50), seed: u64,
         ) {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let mut pacing = Pacing::new(IDLE_MAX);
+            let mut pacing = Pacing::new(CALL_INTERVAL * 2, IDLE_MAX);
             let mut now = Instant::now();
             for (event, took, behind) in events {
                 let started = now;
@@ -205,7 +224,7 @@ mod tests {
         #[test]
         fn waits_grow_while_a_shard_is_throttled(seed: u64) {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let mut pacing = Pacing::new(IDLE_MAX);
+            let mut pacing = Pacing::new(CALL_INTERVAL * 2, IDLE_MAX);
             let t0 = Instant::now();
             let waits: Vec<_> = (0..6).map(|_| match pacing.after_error(t0, &FetchError::Throttled, &mut rng) {
                 Next::RetryAt(at) => at - t0,

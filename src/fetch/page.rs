@@ -142,6 +142,10 @@ pub struct Page {
     pub next_iterator: Option<String>,
     /// How far the end of this page is behind the tip, ms.
     pub millis_behind_latest: Option<i64>,
+    /// The page is empty, and it is not known whether this is the tip.
+    pub tip_unsure: bool,
+    /// Records that were to be read before this page have left the stream.
+    pub trimmed: bool,
     /// When the stream answered, by its own clock, µs since the epoch; exact to a second.
     pub served_us: Option<i64>,
     /// Children, on the last page of a closed shard.
@@ -152,6 +156,11 @@ impl Page {
     /// A page over a body as it came, with base64 payloads. Each span was made over this very body.
     pub(super) fn over_base64(body: Bytes, spans: Vec<Span>) -> Self {
         Self { body, base64: true, spans, ..Self::default() }
+    }
+
+    /// A page over a body as it came, with plain payloads. Each span was made over this very body.
+    pub(super) fn over_plain(body: Bytes, spans: Vec<Span>) -> Self {
+        Self { body, spans, ..Self::default() }
     }
 
     /// Number of records.

@@ -11,9 +11,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::pacing::{Next, Pacing};
+use super::pacing::{CALL_INTERVAL, Next, Pacing};
 use super::page::{Behind, Page};
-use super::source::{Ahead, FetchError, Pulled, ReadsFor, RecordSource, Retrieval, ShardReader, StartAt};
+use super::source::{
+    Ahead, FetchError, Pulled, ReadsFor, RecordSource, Retrieval, ShardReader, StartAt, StartRecord,
+};
 use super::started::StartLook;
 use crate::shard::{SequenceNumber, ShardId};
 use crate::telemetry::metrics;
@@ -46,6 +48,12 @@ pub trait Polled: Send + Sync {
 
     /// An upper bound of the body bytes that one page may hold.
     fn page_bytes_max(&self) -> usize;
+
+    /// The first pause between two polls of a shard that has nothing new; the next ones are longer. Never more than the
+    /// longest one that is set.
+    fn idle_first(&self) -> Duration {
+        CALL_INTERVAL * 2
+    }
 }
 
 /// Polls the shards of a stream.
@@ -91,7 +99,7 @@ impl RecordSource for Polling {
             stream: Arc::clone(&self.stream),
             shard: shard.clone(),
             reads_for,
-            pacing: Pacing::new(self.idle_max),
+            pacing: Pacing::new(self.stream.idle_first(), self.idle_max),
             rng: ChaCha8Rng::seed_from_u64(seed),
             iterator: None,
             not_before: Instant::now(),
@@ -170,6 +178,12 @@ impl Poller {
     }
 }
 
+/// What the page says of records before it that nobody can read any more.
+fn gap(page: &Page) -> Option<StartRecord> {
+    let first = page.records().next().and_then(|record| SequenceNumber::parse(record.sequence_number));
+    page.trimmed.then_some(StartRecord::Gone(first))
+}
+
 #[async_trait]
 impl ShardReader for Poller {
     async fn next(&mut self) -> Result<Pulled, FetchError> {
@@ -186,7 +200,7 @@ impl ShardReader for Poller {
         };
         room.fit(if page.is_empty() { page.bytes() } else { page.bytes().max(TIP_BYTES) });
         let behind = page.behind();
-        let start = self.look.take(&page, behind);
+        let start = self.look.take(&page, behind).or_else(|| gap(&page));
         if let Some(last) = page.records().next_back() {
             self.start = StartAt::After(
                 SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"),

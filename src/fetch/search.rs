@@ -163,7 +163,7 @@ impl Search {
 pub(super) fn is_at_tip(page: &Page) -> bool {
     let caught_up = match page.millis_behind_latest {
         Some(behind) => behind == 0 && page.len() < PAGE_RECORDS,
-        None => page.is_empty(),
+        None => page.is_empty() && !page.tip_unsure,
     };
     caught_up || page.next_iterator.is_none()
 }

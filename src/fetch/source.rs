@@ -118,7 +118,8 @@ pub struct Pulled {
     pub room: Room,
     /// Where the page ends.
     pub behind: Behind,
-    /// Told once by a reader that starts at a record ([`StartAt::At`]), as soon as it is known.
+    /// Told once by a reader that starts at a record ([`StartAt::At`]), as soon as it is known. Told later by one that finds
+    /// that records after the last one it brought have left the stream.
     pub start: Option<StartRecord>,
     /// Nothing comes after this page, and these are the children of the shard; empty where the stream does not name them.
     pub end: Option<Vec<ChildShard>>,

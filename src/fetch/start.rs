@@ -27,12 +27,19 @@ const TRIES: u32 = 6;
 pub struct Starts {
     source: Arc<dyn Polled>,
     turns: Semaphore,
+    /// The stream knows no positions by time.
+    in_order: bool,
 }
 
 impl Starts {
     /// Over this source.
     pub fn new(source: Arc<dyn Polled>) -> Self {
-        Self { source, turns: Semaphore::new(SEARCHES) }
+        Self { source, turns: Semaphore::new(SEARCHES), in_order: false }
+    }
+
+    /// Over a source that knows no positions by time: a shard is read from its oldest record on.
+    pub fn in_order(source: Arc<dyn Polled>) -> Self {
+        Self { in_order: true, ..Self::new(source) }
     }
 }
 
@@ -40,7 +47,7 @@ impl Starts {
 impl FindStart for Starts {
     async fn find(&self, shard: &ShardId, from: StartFrom) -> Result<StartFound, StartError> {
         let _turn = self.turns.acquire().await;
-        let mut looker = Looker { source: self.source.as_ref(), shard, calls: 0 };
+        let mut looker = Looker { source: self.source.as_ref(), shard, calls: 0, in_order: self.in_order };
         let found = match from {
             StartFrom::Time(us) => looker.search(End::Time(us), Some(us)).await.map(|found| (found, false)),
             StartFrom::Tip => looker.tip().await,
@@ -60,6 +67,7 @@ struct Looker<'a> {
     source: &'a dyn Polled,
     shard: &'a ShardId,
     calls: u32,
+    in_order: bool,
 }
 
 impl Looker<'_> {
@@ -88,7 +96,7 @@ impl Looker<'_> {
     }
 
     async fn search(&mut self, end: End, end_us: Option<i64>) -> Result<Option<SequenceNumber>, FetchError> {
-        let (mut search, mut start) = Search::new(end, end_us);
+        let (mut search, mut start) = Search::new(end, end_us.filter(|_| !self.in_order));
         let mut iterator = None;
         loop {
             let mut page = self.page(iterator.take(), &start).await?;

@@ -32,8 +32,8 @@ use crate::cause::chain;
 use crate::shard::audit::{Verdict, Watch};
 use crate::shard::graph::{Inconsistent, Leased, Leases, deletable, missing_leases, strangers};
 use crate::shard::{
-    Checkpoint, ChildShard, FindStart, ListError, Shard, ShardId, ShardLister, StartError, StartFrom,
-    StreamId,
+    Checkpoint, ChildShard, FindStart, Lineage, ListError, Shard, ShardId, ShardLister, StartError,
+    StartFrom, StreamId,
 };
 use crate::telemetry::metrics;
 use crate::telemetry::trouble::Troubles;
@@ -310,7 +310,7 @@ impl ShardSync {
         leases: &Leases,
         ours: Option<&StreamId>,
     ) -> Result<(), SyncError> {
-        let missing = missing_leases(listing, leases, &self.stream.initial)?;
+        let missing = missing_leases(listing, leases, self.initial(leases))?;
         // A key may say it already.
         let named: Option<Arc<str>> =
             ours.filter(|_| !self.named_by_keys).map(|ours| ours.to_string().into());
@@ -339,6 +339,16 @@ impl ShardSync {
         let created: Vec<Result<(), SyncError>> =
             stream::iter(creating).buffer_unordered(CONCURRENCY).collect().await;
         created.into_iter().collect()
+    }
+
+    /// Where shards start that come after no lease. Where they may appear at any time, what came before they were found is
+    /// read too, once the application has begun.
+    fn initial(&self, leases: &Leases) -> &Checkpoint {
+        let begun = self.lister.lineage() != Lineage::HashKeys && !leases.is_empty();
+        match &self.stream.initial {
+            Checkpoint::Latest if begun => &Checkpoint::TrimHorizon,
+            initial => initial,
+        }
     }
 
     /// A new lease, whose row says once and for all where reading begins: whoever would interpret LATEST or a time later

@@ -15,8 +15,8 @@ use super::table::{LeaseTable, TableError, WriteError};
 use super::write::LeaseWrite;
 use crate::cause::chain;
 use crate::shard::{
-    FindStart, Lineage, ListError, SequenceNumber, Shard, ShardId, ShardLister, StartError, StartFound,
-    StartFrom, StreamId,
+    ChildShard, FindStart, Lineage, ListError, SequenceNumber, Shard, ShardId, ShardLister, StartError,
+    StartFound, StartFrom, StreamId,
 };
 use crate::telemetry::trouble::{Attempt, Call, Troubles};
 
@@ -173,6 +173,10 @@ impl ShardLister for Watched<dyn ShardLister> {
 
     async fn list(&self) -> Result<Vec<Shard>, ListError> {
         self.read(LIST, self.inner.list()).await
+    }
+
+    async fn children(&self, shard: &ShardId) -> Result<Option<Vec<ChildShard>>, ListError> {
+        self.read(LIST, self.inner.children(shard)).await
     }
 
     async fn stream(&self) -> Result<Option<StreamId>, ListError> {

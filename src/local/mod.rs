@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! clients ─► DynamoDB (dynoxide) ─► changes ─► forwarder ─► Kinesis (ours) ─► clients
+//!                                      └─► DynamoDB Streams (ours) ─► clients
 //! ```
 
 pub(crate) mod accept;
 mod dynamodb;
 mod forward;
 pub mod kinesis;
+pub mod streams;
 mod tls;
 
 pub use dynoxide::Database;
@@ -26,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::kinesis::{Kinesis, KinesisSettings};
+use self::streams::Streams;
 use self::tls::Identity;
 
 /// How long running calls may take to finish at shutdown.
@@ -42,6 +45,10 @@ pub struct LocalSettings {
     pub ca_file: Option<PathBuf>,
     /// Port of DynamoDB; 0 takes a free one.
     pub dynamodb_port: u16,
+    /// Port of DynamoDB Streams; 0 takes a free one.
+    pub dynamodb_streams_port: u16,
+    /// Open shards of a table's stream at its start.
+    pub dynamodb_stream_shards: u32,
     /// How often items past their time to live are removed.
     pub ttl_sweep: Duration,
 }
@@ -53,6 +60,8 @@ impl Default for LocalSettings {
             kinesis_port: 0,
             ca_file: None,
             dynamodb_port: 0,
+            dynamodb_streams_port: 0,
+            dynamodb_stream_shards: 1,
             ttl_sweep: Duration::from_secs(10),
         }
     }
@@ -97,6 +106,8 @@ pub struct LocalAws {
     kinesis_tls_url: Option<String>,
     database: DatabaseHandle,
     dynamodb_url: String,
+    streams: Streams,
+    dynamodb_streams_url: String,
     region: String,
     stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
@@ -112,14 +123,18 @@ impl LocalAws {
         let (dynamodb_listener, dynamodb_url) = listen("DynamoDB", settings.dynamodb_port).await?;
         let identity = settings.ca_file.map(identity).transpose()?;
         let kinesis_tls_url = identity.as_ref().map(|_| kinesis_url.replacen("http", "https", 1));
+        let (streams_listener, dynamodb_streams_url) =
+            listen("DynamoDB Streams", settings.dynamodb_streams_port).await?;
         let region = settings.kinesis.region.clone();
         let kinesis = Kinesis::new(settings.kinesis);
         let database = dynamodb::database()?;
+        let streams = Streams::new(database.clone(), &region, settings.dynamodb_stream_shards);
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let tls = identity.map(|identity| identity.acceptor);
         tasks.spawn(kinesis::serve(kinesis_listener, kinesis.clone(), tls, stop.clone()));
         tasks.spawn(dynamodb::serve(dynamodb_listener, database.clone(), stop.clone()));
+        tasks.spawn(streams::serve(streams_listener, streams.clone(), stop.clone()));
         tasks.spawn(dynamodb::sweep_ttl(database.clone(), settings.ttl_sweep, stop.clone()));
         Ok(Self {
             kinesis,
@@ -127,6 +142,8 @@ impl LocalAws {
             kinesis_tls_url,
             database: DatabaseHandle(database),
             dynamodb_url,
+            streams,
+            dynamodb_streams_url,
             region,
             stop,
             tasks: Mutex::new(tasks),
@@ -143,9 +160,19 @@ impl LocalAws {
         self.kinesis_tls_url.as_deref()
     }
 
-    /// Endpoint of DynamoDB and DynamoDB Streams.
+    /// Endpoint of DynamoDB.
     pub fn dynamodb_url(&self) -> &str {
         &self.dynamodb_url
+    }
+
+    /// Endpoint of DynamoDB Streams.
+    pub fn dynamodb_streams_url(&self) -> &str {
+        &self.dynamodb_streams_url
+    }
+
+    /// DynamoDB Streams without HTTP. Its calls block for as long as they work.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     /// Region that the endpoints pretend to be in.

@@ -4,6 +4,7 @@
 mod builder;
 mod cloudwatch;
 mod endpoints;
+mod reading;
 mod streams;
 
 use std::sync::Arc;
@@ -38,6 +39,8 @@ use crate::telemetry::status::{Delivery, ProcessFacts, Status};
 use crate::transform::ErrorCode;
 use crate::worker::{self, Drain};
 pub use builder::{InitialPosition, LakeWorkerBuilder, Worker, WorkerBuilder};
+#[cfg(feature = "cli")]
+pub(crate) use reading::{Reading, StreamClient};
 
 /// Uploads given up half-way are aborted within this time at the end.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -84,7 +87,8 @@ pub async fn run_until(
     let budget = ByteBudget::new(config.byte_budget);
     let surroundings = Surroundings {
         region: config.region.clone(),
-        endpoint: config.endpoints.kinesis.clone(),
+        endpoints: config.endpoints.clone(),
+        several: config.streams.several,
         application: config.application.clone(),
         poll_idle_max: config.poll_idle_max,
         budget: budget.clone(),

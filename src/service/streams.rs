@@ -7,20 +7,22 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::reading::StreamClient;
 use crate::aws::{Network, StreamAddress, for_subscriptions, stream_config};
-use crate::config::{RetrievalSetting, Source, StreamConfig, StreamsConfig, Work};
+use crate::config::{Endpoints, RetrievalSetting, Source, StreamConfig, StreamsConfig, Work};
 use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
 use crate::fetch::fanout::FanOut;
 use crate::fetch::fanout::kinesis::{Consumer, KinesisFanOut};
-use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{ByteBudget, Polling, RecordSource, Starts};
+use crate::fetch::{ByteBudget, Polling, RecordSource};
 use crate::lease::{StreamLeases, StreamSet};
-use crate::preflight::{START_TIMEOUT, StartError, check_stream, oddity, out_of_reach, retention_hours};
+use crate::preflight::{
+    START_TIMEOUT, StartError, check_stream, check_table_stream, oddity, out_of_reach, retention_hours,
+    table_oddities,
+};
 use crate::processor::Process;
-use crate::shard::kinesis::KinesisShardLister;
+use crate::shard::dynamodbstreams::Which;
 use crate::shutdown::joined;
 use crate::telemetry::status::Status;
-use crate::transform::SourceKind;
 
 /// How often the settings file is looked at, and a stream that could not be looked at is tried again.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
@@ -29,7 +31,9 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Surroundings {
     pub(super) region: Option<String>,
-    pub(super) endpoint: Option<String>,
+    pub(super) endpoints: Endpoints,
+    /// Leases name their streams.
+    pub(super) several: bool,
     pub(super) application: String,
     pub(super) poll_idle_max: Duration,
     pub(super) budget: ByteBudget,
@@ -50,7 +54,7 @@ struct Opened {
     config: StreamConfig,
     setup: Arc<StreamSetup>,
     leases: StreamLeases,
-    client: aws_sdk_kinesis::Client,
+    client: StreamClient,
     /// It was there, and said how long it keeps records.
     checked: bool,
 }
@@ -99,7 +103,7 @@ impl Streams {
         let (source, again) = match &config.source {
             Some(source) => (source.clone(), None),
             None => {
-                let (source, polling) = self.kinesis(&stream);
+                let (source, polling) = self.source(&stream);
                 (source, Some(polling))
             }
         };
@@ -131,11 +135,11 @@ impl Streams {
     }
 
     /// What reads a stream of Kinesis, and what polls it: the same, unless it is read by enhanced fan-out.
-    fn kinesis(&self, stream: &Found) -> (Source, Arc<dyn RecordSource>) {
+    fn source(&self, stream: &Found) -> (Source, Arc<dyn RecordSource>) {
         let Found { config, client, fan_out, .. } = stream;
-        let polled = Arc::new(KinesisSource::new(client.clone(), config.address.clone()));
+        let reading = client.reading(&config.address);
         let polling: Arc<dyn RecordSource> =
-            Arc::new(Polling::new(Arc::clone(&polled) as _, self.surroundings.poll_idle_max));
+            Arc::new(Polling::new(reading.polled, self.surroundings.poll_idle_max));
         let records: Arc<dyn RecordSource> = match (config.retrieval.by, fan_out) {
             (RetrievalSetting::Polling, _) | (_, None) => Arc::clone(&polling),
             (RetrievalSetting::FanOut, Some(fan_out)) => {
@@ -146,8 +150,7 @@ impl Streams {
                 Arc::new(FanOut::or_polling(Arc::clone(fan_out) as _, Arc::clone(&polling), &name))
             }
         };
-        let lister = Arc::new(KinesisShardLister::new(client.clone(), config.address.clone()));
-        (Source::new(SourceKind::Kinesis, records, lister, Arc::new(Starts::new(polled))), polling)
+        (Source::new(reading.kind, records, reading.lister, reading.starts), polling)
     }
 
     pub(super) fn leases(&self) -> StreamSet {
@@ -188,8 +191,8 @@ impl Streams {
                 () = sleep(FOLLOW_EVERY) => {}
             }
             for stream in self.open.iter_mut().filter(|stream| !stream.checked) {
-                if let Ok(found) = check_stream(&stream.client, &stream.config.address).await {
-                    stream.setup.retention.set(retention_hours(&found));
+                if let Ok(hours) = checked(&stream.client, &stream.config).await {
+                    hours.into_iter().for_each(|hours| stream.setup.retention.set(hours));
                     stream.checked = true;
                     tracing::info!(stream = &*stream.setup.address, "the stream is there");
                 }
@@ -247,7 +250,7 @@ impl Streams {
 /// A stream that was looked at.
 pub(super) struct Found {
     config: StreamConfig,
-    client: aws_sdk_kinesis::Client,
+    client: StreamClient,
     /// What subscribes to it, where it is read by enhanced fan-out.
     fan_out: Option<Arc<KinesisFanOut>>,
     /// For how many hours it keeps records, if it was there to say so.
@@ -276,36 +279,38 @@ pub(super) async fn open_all(
 
 async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Option<StartError>) {
     let (address, role) = (&config.address, config.role.as_ref());
-    let (region, endpoint) = (surroundings.region.as_deref(), surroundings.endpoint.as_deref());
-    let sdk = stream_config(address, role, endpoint, region).await;
-    let client = aws_sdk_kinesis::Client::new(&sdk);
+    let (region, endpoint) = (surroundings.region.as_deref(), surroundings.endpoints.of(address));
+    let which = if surroundings.several { Which::Newest } else { Which::All };
+    let client = StreamClient::new(address, role, endpoint, region, which, None).await;
     let (hours, problem) = match config.source {
         // Only the program knows how to look at it.
         Some(_) => (None, None),
-        None => match check_stream(&client, address).await {
-            Ok(found) => {
-                if let Some(oddity) = oddity(&found) {
-                    tracing::warn!(stream = %address, "{oddity}");
-                }
-                (Some(retention_hours(&found)), None)
-            }
+        None => match checked(&client, &config).await {
+            Ok(hours) => (hours, None),
             Err(problem) => (None, Some(problem)),
         },
     };
-    let consumer = (config.retrieval.by != RetrievalSetting::Polling).then(|| {
-        let name = config.retrieval.consumer_of(&surroundings.application);
-        Arc::new(Consumer::new(client.clone(), address.clone(), name))
-    });
+    let consumer = match &client {
+        StreamClient::Kinesis(client) if config.retrieval.by != RetrievalSetting::Polling => {
+            let name = config.retrieval.consumer_of(&surroundings.application);
+            Some(Arc::new(Consumer::new(client.clone(), address.clone(), name)))
+        }
+        _ => None,
+    };
     let problem = match (problem, &consumer) {
         (None, Some(consumer)) if config.retrieval.by == RetrievalSetting::FanOut => {
             check_consumer(address, consumer).await.err()
         }
         (problem, _) => problem,
     };
-    let fan_out = consumer.map(|consumer| {
-        let subscriptions = for_subscriptions(&sdk, &Network::of_environment());
-        Arc::new(KinesisFanOut::new(aws_sdk_kinesis::Client::new(&subscriptions), consumer))
-    });
+    let fan_out = match consumer {
+        Some(consumer) => {
+            let sdk = stream_config(address, role, endpoint, region).await;
+            let subscriptions = for_subscriptions(&sdk, &Network::of_environment());
+            Some(Arc::new(KinesisFanOut::new(aws_sdk_kinesis::Client::new(&subscriptions), consumer)))
+        }
+        None => None,
+    };
     (Found { client, fan_out, hours, checked: problem.is_none(), config }, problem)
 }
 
@@ -314,4 +319,24 @@ async fn check_consumer(stream: &StreamAddress, consumer: &Consumer) -> Result<(
     let wrong = |problem: String| StartError::new(format!("stream {stream}"), problem);
     let made = timeout(START_TIMEOUT, Box::pin(consumer.is_made())).await;
     made.map_err(|_| wrong(out_of_reach("Kinesis")))?.map_err(wrong)
+}
+
+/// Whether a stream can be read; for how many hours it keeps records, where that differs. Tells what is odd about it.
+async fn checked(client: &StreamClient, config: &StreamConfig) -> Result<Option<u32>, StartError> {
+    let address = &config.address;
+    let (hours, oddities) = match client {
+        StreamClient::Kinesis(client) => {
+            let found = check_stream(client, address).await?;
+            let oddities = oddity(&found).into_iter().map(str::to_owned).collect();
+            (Some(retention_hours(&found)), oddities)
+        }
+        StreamClient::Table(streams) => {
+            let found = check_table_stream(streams, address).await?;
+            (None, table_oddities(&found, config))
+        }
+    };
+    for oddity in oddities {
+        tracing::warn!(stream = %address, "{oddity}");
+    }
+    Ok(hours)
 }

@@ -109,10 +109,12 @@ pub fn missing_leases<'a>(
     // A parent that the stream has forgotten and that has no lease is as good as ended.
     let ended =
         |parent: &ShardId| leases.get(parent).map_or(!shards.contains_key(parent), |lease| lease.is_over());
+    let parents: BTreeSet<&ShardId> = listing.iter().flat_map(|shard| &shard.parents).collect();
+    let is_last = |shard: &Shard| *initial != Checkpoint::Latest && !parents.contains(&shard.id);
     let mut wanted: BTreeSet<&ShardId> = BTreeSet::new();
     let mut missing = Vec::new();
     for &shard in oldest_first.iter().rev() {
-        let is_wanted = !shard.closed || wanted.contains(&shard.id);
+        let is_wanted = !shard.closed || wanted.contains(&shard.id) || is_last(shard);
         if !is_wanted || leases.contains_key(&shard.id) {
             continue;
         }

@@ -4,6 +4,7 @@
 //! Does not own: who reads a shard (`lease`), how its records are fetched (`fetch`).
 
 pub mod audit;
+pub mod dynamodbstreams;
 pub mod graph;
 pub mod kinesis;
 mod position;
@@ -152,6 +153,19 @@ pub trait ShardLister: Send + Sync {
 
     /// Every shard the stream still knows, closed ones included, in any order.
     async fn list(&self) -> Result<Vec<Shard>, ListError>;
+
+    /// The children of a shard that is read to its end, whose last page did not name them. An empty answer: there are none,
+    /// and none will come. `None`: some must come, and are not listed yet.
+    async fn children(&self, shard: &ShardId) -> Result<Option<Vec<ChildShard>>, ListError> {
+        let listed = self.list().await?.into_iter().filter(|listed| listed.parents.contains(shard));
+        let child = |listed: Shard| ChildShard {
+            id: listed.id,
+            parents: listed.parents,
+            hash_range: listed.hash_range,
+        };
+        let children: Vec<_> = listed.map(child).collect();
+        Ok((!children.is_empty()).then_some(children))
+    }
 
     /// Which stream this is, in words that tell it from a later one of the same name. `None`: the source cannot say.
     async fn stream(&self) -> Result<Option<StreamId>, ListError> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::aws::StreamAddress;
+use crate::aws::{StreamAddress, TableArn};
 
 /// A stream with what tells it from others of its name, written as in KCL's multi-stream lease keys:
 /// `account:name:created`, the last in seconds since the epoch. What the service does not say is empty and equals
@@ -37,8 +37,20 @@ impl StreamId {
 
     /// The stream as its operator names it: an ARN says the account too.
     pub fn of(address: &StreamAddress) -> Self {
+        if let Some(table) = address.table() {
+            return match table.arn() {
+                Some(arn) => Self::of_table(arn),
+                None => Self::named(format!("$${}$", table.name())),
+            };
+        }
         let account = address.arn().map_or_else(String::new, |arn| arn.account().to_owned());
         Self(Arc::new(Parts { account, name: address.name().to_owned(), created: None }))
+    }
+
+    /// A stream of DynamoDB Streams, as the Java adapter names it: `account:region$account$table$label:1`.
+    pub fn of_table(arn: &TableArn) -> Self {
+        let created = arn.label().map(|_| 1);
+        Self(Arc::new(Parts { account: arn.account().to_owned(), name: arn.encoded(), created }))
     }
 
     /// The stream that settings name by this text, a name or an ARN.
@@ -76,6 +88,11 @@ impl StreamId {
 
     /// Whether the other one is this one.
     pub fn kinship(&self, other: &Self) -> Kinship {
+        if let (Some(a), Some(b)) = (self.table(), other.table()) {
+            // Streams of one table follow each other, as it is turned off and on again.
+            let same = a.iter().zip(b).all(|(a, b)| *a == b || a.is_empty() || b.is_empty());
+            return if same { Kinship::Same } else { Kinship::Stranger };
+        }
         let accounts = [&self.0.account, &other.0.account];
         if self.0.name != other.0.name
             || accounts[0] != accounts[1] && accounts.iter().all(|account| !account.is_empty())
@@ -88,8 +105,28 @@ impl StreamId {
         }
     }
 
+    /// The table that it is a stream of, where it is one.
+    pub fn table_name(&self) -> Option<&str> {
+        self.table().map(|[_, _, table]| table)
+    }
+
+    /// Region, account and table of a stream of DynamoDB Streams; no name of Kinesis has a dollar sign in it.
+    fn table(&self) -> Option<[&str; 3]> {
+        let mut parts = self.0.name.splitn(4, '$');
+        let table = [parts.next()?, parts.next()?, parts.next()?];
+        parts.next().map(|_| table)
+    }
+
     /// For people: name, account and time.
     pub fn in_words(&self) -> String {
+        if let Some([region, account, table]) = self.table() {
+            let label = self.0.name.rsplit('$').next().unwrap_or_default();
+            let details = [("account", account), ("region", region), ("stream", label)];
+            let said = details.iter().filter(|(_, value)| !value.is_empty());
+            let said: Vec<String> = said.map(|(what, value)| format!("{what} {value}")).collect();
+            let said = if said.is_empty() { String::new() } else { format!(" ({})", said.join(", ")) };
+            return format!("of table {table}{said}");
+        }
         let account = Some(&self.0.account).filter(|account| !account.is_empty());
         let account = account.map(|account| format!("account {account}"));
         let created = self.0.created.map(|seconds| format!("created {}", utc(seconds)));
@@ -156,6 +193,32 @@ mod tests {
             assert_eq!(StreamId::in_settings(text), address(text));
         }
         assert_eq!(StreamId::in_settings("no:address"), StreamId::named("no:address"));
+    }
+
+    #[test]
+    fn streams_of_one_table_are_of_one_application() {
+        let of = |text: &str| StreamId::in_settings(text);
+        let arn = "arn:aws:dynamodb:eu-north-1:111122223333:table/Trades";
+        let (first, second) =
+            (of(&format!("{arn}/stream/2026-01-15T09:30")), of(&format!("{arn}/stream/2026-01-16T09:30")));
+        assert_eq!(first.to_string(), "111122223333:eu-north-1$111122223333$Trades$2026-01-15T09_30:1");
+        assert!(first.is_whole() && first != second && !of(arn).is_whole());
+        for (other, kinship) in [
+            (second, Kinship::Same),
+            (of(arn), Kinship::Same),
+            (of("table/Trades"), Kinship::Same),
+            (of("table/Orders"), Kinship::Stranger),
+            (of(&arn.replace("eu-", "us-")), Kinship::Stranger),
+            (of("Trades"), Kinship::Stranger),
+        ] {
+            assert_eq!((first.kinship(&other), other.kinship(&first)), (kinship, kinship), "{other}");
+            assert_eq!(StreamId::parse(&other.to_string()), Some(other));
+        }
+        assert_eq!(
+            first.in_words(),
+            "of table Trades (account 111122223333, region eu-north-1, stream 2026-01-15T09_30)"
+        );
+        assert_eq!(of("table/Trades").in_words(), "of table Trades");
     }
 
     #[test]

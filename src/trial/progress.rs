@@ -57,7 +57,8 @@ impl Checkpoints {
         self.now.clear();
         for lease in leases {
             // The leases of an application of one stream do not name it.
-            let named = |id: &StreamId| self.streams.iter().position(|name| name == id.name());
+            let of = |id: &StreamId, name: &String| name == id.name() || id.table_name() == Some(name);
+            let named = |id: &StreamId| self.streams.iter().position(|name| of(id, name));
             let Some(stream) = lease.key.stream().map_or(Some(0), named) else { continue };
             let shard = (stream, lease.key.shard().clone());
             if lease.finished() {

@@ -68,6 +68,8 @@ pub struct WorkerEndpoints {
     pub kinesis: Option<String>,
     /// Of DynamoDB.
     pub dynamodb: Option<String>,
+    /// Of DynamoDB Streams.
+    pub dynamodb_streams: Option<String>,
     /// Of S3.
     pub s3: Option<String>,
     /// A file of certificates to trust instead of the system's.
@@ -319,6 +321,7 @@ fn own(settings: &WorkerSettings, id: &str, log: &File) -> io::Result<Command> {
         ("--region", &settings.region),
         ("--kinesis-endpoint", &endpoints.kinesis),
         ("--dynamodb-endpoint", &endpoints.dynamodb),
+        ("--dynamodb-streams-endpoint", &endpoints.dynamodb_streams),
         ("--s3-endpoint", &endpoints.s3),
         ("--initial-position", &settings.initial_position),
     ] {

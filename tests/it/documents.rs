@@ -26,7 +26,7 @@ const PLACES: [&str; 11] = [
 ];
 
 /// Flags of other programs that documents mention.
-const FOREIGN_FLAGS: [&str; 15] = [
+const FOREIGN_FLAGS: [&str; 17] = [
     "--bench",
     "--calm", // benches/peers/run
     "--features",
@@ -38,6 +38,8 @@ const FOREIGN_FLAGS: [&str; 15] = [
     "--only", // benches/peers/run
     "--profile-time",
     "--release",
+    "--stream-specification", // aws dynamodb update-table
+    "--table-name",           // aws dynamodb update-table
     "--test",
     "--test-threads",
     "--toggle-collect", // valgrind

@@ -5,6 +5,7 @@
 mod cli;
 #[cfg(feature = "local")]
 mod documents;
+mod dynamodb_streams;
 #[cfg(feature = "local")]
 mod examples;
 #[cfg(feature = "local")]

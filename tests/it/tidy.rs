@@ -72,7 +72,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The fleet as the lease table has it, for who asks a worker and for the command.
     ("report", &["batch", "checkpoint", "clock", "lease", "shard", "telemetry"]),
     ("scale", &[]),
-    ("preflight", &["aws", "batch", "config", "deliver", "lease"]),
+    ("preflight", &["aws", "batch", "config", "deliver", "lease", "shard"]),
     // Servers and generator share no logic with the pipeline, so that they cannot share its mistakes; nor does the judge.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &[]),
@@ -113,6 +113,8 @@ const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("lease", "aws::explain", "what DynamoDB said, in one line for people"),
     ("shard", "aws::explain", "what Kinesis said, in one line for people"),
     ("shard", "aws::OfStream", "a call to Kinesis names its stream in one way"),
+    ("shard", "aws::TableAddress", "a table is named by its name or its ARN"),
+    ("shard", "aws::TableArn", "a stream of a table is named by its ARN"),
     ("shard", "aws::StreamAddress", "a stream is named by its name or its ARN"),
     ("aws", "clock::wall_clock_us", "credentials say by the wall clock when they run out"),
     ("lease", "clock::wall_clock_s", "what KCL's workers wrote is looked at by the clock they wrote it by"),

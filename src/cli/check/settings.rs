@@ -43,6 +43,8 @@ pub(super) enum From {
 /// All of them, in the order of the help page. `region`: as the clients of AWS found it.
 pub(super) fn effective(given: &[Given], config: &Config, region: Option<String>) -> Vec<Setting> {
     let of_streams = [
+        "source",
+        "table",
         "stream",
         "stream-role",
         "transform",
@@ -107,7 +109,9 @@ fn derived(flag: &str, config: &Config, region: Option<&str>) -> Option<String> 
 fn of_stream(flag: &str, stream: &StreamConfig, given: Option<String>) -> Option<String> {
     let layout = stream.landing().map(|landing| &landing.layout);
     match flag {
-        "stream" => Some(stream.address.to_string()),
+        "source" => Some(stream.kind().as_str().to_owned()),
+        "table" => stream.address.table().map(ToString::to_string),
+        "stream" => stream.address.table().is_none().then(|| stream.address.to_string()),
         "stream-role" => stream.role.as_ref().map(|role| role.arn.to_string()),
         "transform" => stream.landing().map(|landing| landing.transform.id().name().to_owned()),
         "landing" => layout.map(|layout| layout.landing.clone()),

@@ -1,7 +1,6 @@
 //! One stream: whether it is there and can be read, and how it is.
 
-use std::sync::Arc;
-
+use aws_sdk_dynamodbstreams::types::StreamDescription;
 use aws_sdk_kinesis::error::ProvideErrorMetadata;
 use aws_sdk_kinesis::types::{ShardIteratorType, StartingPosition, StreamDescriptionSummary};
 use serde_json::json;
@@ -12,12 +11,14 @@ use crate::aws::{Ear, Heard, explain, stream_config};
 use crate::cause::chain;
 use crate::config::{Config, RetrievalSetting, StreamConfig};
 use crate::fetch::fanout::kinesis::PLACES;
-use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{FetchError, Polled, StartAt, Starts};
-use crate::lease::StreamLeases;
-use crate::preflight::{check_stream, oddity, retention_hours};
-use crate::shard::kinesis::KinesisShardLister;
-use crate::shard::{Shard, ShardLister};
+use crate::fetch::{FetchError, Polled, StartAt};
+use crate::lease::{RETENTION_HOURS_MIN, StreamLeases};
+use crate::preflight::{
+    StartError, check_stream, check_table_stream, oddity, retention_hours, table_oddities,
+};
+use crate::service::{Reading, StreamClient};
+use crate::shard::Shard;
+use crate::shard::dynamodbstreams::Which;
 
 /// Streams number their shards from 0.
 const NO_SHARD: &str = "shardId-999999999999";
@@ -32,10 +33,11 @@ pub(super) struct Looked {
 
 pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
     let about = format!("stream {}", stream.address);
-    let (region, url) = (config.region.as_deref(), config.endpoints.kinesis.as_deref());
-    let sdk = stream_config(&stream.address, stream.role.as_ref(), url, region).await;
+    let (region, url) = (config.region.as_deref(), config.endpoints.of(&stream.address));
+    let role = stream.role.as_ref();
     let mut items = Vec::new();
-    if stream.role.is_some() {
+    if role.is_some() {
+        let sdk = stream_config(&stream.address, role, url, region).await;
         items.push(credentials(&about, &sdk, stream.role.as_ref()).await);
     }
     let mut rest = vec!["endpoint", "stream", "shards", "reading"];
@@ -48,9 +50,9 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
         return Looked { items, heard: Heard::default(), leases: None };
     }
     let ear = Ear::default();
-    let client = aws_sdk_kinesis::config::Builder::from(&sdk).interceptor(ear.clone()).build();
-    let client = aws_sdk_kinesis::Client::from_conf(client);
-    let found = check_stream(&client, &stream.address).await;
+    let which = if config.streams.several { Which::Newest } else { Which::All };
+    let client = StreamClient::new(&stream.address, role, url, region, which, Some(ear.clone())).await;
+    let found = found(&client, stream, &about).await;
     let heard = ear.heard();
     items.push(endpoint(&about, &heard, found.as_ref().err().map(|error| error.problem())));
     if !heard.answered {
@@ -58,15 +60,11 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
         items.extend(rest[1..].iter().map(|item| Item::not_looked_at(&about, *item, why)));
         return Looked { items, heard, leases: None };
     }
-    match &found {
-        Ok(summary) => items.push(described(&about, summary)),
-        Err(error) => {
-            items.push(Item::refused("stream", error));
-        }
-    }
+    let is_there = found.is_ok();
+    let (item, summary) = found.unwrap_or_else(|error| (Item::refused("stream", &error), None));
+    items.push(item);
     // Each needs a permission of its own, so that each is tried, whatever became of the other.
-    let lister = Arc::new(KinesisShardLister::new(client.clone(), stream.address.clone()));
-    let source = Arc::new(KinesisSource::new(client.clone(), stream.address.clone()));
+    let Reading { polled, lister, starts, .. } = client.reading(&stream.address);
     let listed = match bounded(lister.list()).await {
         Ok(listed) => listed.map_err(|error| chain(&error)),
         Err(late) => Err(late),
@@ -74,26 +72,65 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
     match listed {
         Ok(shards) => {
             items.push(counted(&about, &shards));
-            items.push(read(&about, &source, &shards).await);
+            items.push(read(&about, &*polled, &shards).await);
         }
         Err(problem) => {
             items.push(Item::failed(&about, "shards", problem));
             items.push(Item::not_looked_at(&about, "reading", "the shards are not known"));
         }
     }
-    if stream.retrieval.by != RetrievalSetting::Polling {
+    if let (StreamClient::Kinesis(client), true) = (&client, stream.retrieval.by != RetrievalSetting::Polling)
+    {
         // The SDK's futures are large.
-        let found = found.as_ref().ok();
-        items.push(Box::pin(fan_out(&about, &client, config, stream, found)).await);
+        items.push(Box::pin(fan_out(&about, client, config, stream, summary.as_ref())).await);
     }
-    let leases = found.is_ok().then(|| StreamLeases {
+    let leases = is_there.then(|| StreamLeases {
         name: stream.address.to_string().into(),
         lister,
-        starts: Arc::new(Starts::new(source)),
+        starts,
         initial: stream.initial.clone(),
         initial_timestamp_us: stream.initial_timestamp_us,
     });
     Looked { items, heard, leases }
+}
+
+/// What is said of the stream itself.
+async fn found(
+    client: &StreamClient,
+    stream: &StreamConfig,
+    about: &str,
+) -> Result<(Item, Option<StreamDescriptionSummary>), StartError> {
+    match client {
+        StreamClient::Kinesis(client) => {
+            let summary = check_stream(client, &stream.address).await?;
+            Ok((described(about, &summary), Some(summary)))
+        }
+        StreamClient::Table(streams) => {
+            let found = check_table_stream(streams, &stream.address).await?;
+            let oddities = table_oddities(&found, stream);
+            Ok((of_table(about, &found, &oddities), None))
+        }
+    }
+}
+
+fn of_table(about: &str, stream: &StreamDescription, oddities: &[String]) -> Item {
+    let status = stream.stream_status().map_or("status not said", |status| status.as_str());
+    let view = stream.stream_view_type().map_or("view type not said", |view| view.as_str());
+    let label = stream.stream_label().unwrap_or("label not said");
+    let said = format!("{status}, {view}, turned on {label}, keeps records for {RETENTION_HOURS_MIN} h");
+    let item = if oddities.is_empty() {
+        Item::ok(about, "stream", said)
+    } else {
+        Item::warning(about, "stream", format!("{said}; {}", oddities.join("; ")))
+    };
+    item.with(json!({
+        "arn": stream.stream_arn(),
+        "status": stream.stream_status().map(|status| status.as_str()),
+        "view_type": stream.stream_view_type().map(|view| view.as_str()),
+        "table": stream.table_name(),
+        "label": stream.stream_label(),
+        "retention_hours": RETENTION_HOURS_MIN,
+    }))
 }
 
 fn described(about: &str, stream: &StreamDescriptionSummary) -> Item {
@@ -146,7 +183,7 @@ fn counted(about: &str, shards: &[Shard]) -> Item {
 }
 
 /// Asks for one record of one shard: that takes the permissions to read, and that for the key of an encrypted stream.
-async fn read(about: &str, source: &KinesisSource, shards: &[Shard]) -> Item {
+async fn read(about: &str, source: &dyn Polled, shards: &[Shard]) -> Item {
     const ITEM: &str = "reading";
     let Some(Shard { id, .. }) = shards.iter().find(|shard| !shard.closed) else {
         return Item::not_looked_at(about, ITEM, "no shard is open");

@@ -25,15 +25,18 @@ pub(super) use self::readers::Readers;
 use self::table::Screen;
 pub(super) use self::table::wrapped;
 use super::Exit;
-use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config, stream_config};
+use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config};
 use crate::cause::chain;
-use crate::config::{BadSetting, StreamRoleArgs, application, duration, endpoint, stream, within};
-use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{Polling, RecordSource, Starts};
+use crate::config::{
+    BadSetting, Endpoints, StreamRoleArgs, application, duration, endpoint, stream, table as table_named,
+    within,
+};
+use crate::fetch::{Polling, RecordSource};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseKey, LeaseTable, Observer, TableError};
 use crate::report::Report;
-use crate::shard::kinesis::KinesisShardLister;
+use crate::service::{Reading, StreamClient};
+use crate::shard::dynamodbstreams::Which;
 use crate::shard::{FindStart, ShardLister, StreamId};
 use crate::shutdown::Signals;
 use crate::terminal::{Out, print_text, printable_lines, say, say_error};
@@ -87,6 +90,11 @@ pub(super) struct FleetArgs {
           value_delimiter = ',')]
     pub(super) stream: Vec<String>,
 
+    /// Table whose changes the application reads by DynamoDB Streams, by name or ARN. As --stream.
+    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_TABLE", value_name = "NAME|ARN",
+          value_delimiter = ',')]
+    pub(super) table: Vec<String>,
+
     /// Failover time of the workers, 1s to 10m. Must be the value that the workers run with.
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
           default_value = "10s", value_parser = duration)]
@@ -103,6 +111,10 @@ pub(super) struct FleetArgs {
     /// DynamoDB endpoint URL [default: AWS].
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_DYNAMODB_ENDPOINT", value_name = "URL")]
     pub(super) dynamodb_endpoint: Option<String>,
+
+    /// DynamoDB Streams endpoint URL [default: AWS; if --dynamodb-endpoint is on this machine, that one].
+    #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_DYNAMODB_STREAMS_ENDPOINT", value_name = "URL")]
+    pub(super) dynamodb_streams_endpoint: Option<String>,
 
     #[command(flatten)]
     pub(super) stream_role: StreamRoleArgs,
@@ -186,14 +198,14 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(address: StreamAddress, kinesis: aws_sdk_kinesis::Client) -> Self {
-        let source = Arc::new(KinesisSource::new(kinesis.clone(), address.clone()));
+    fn new(address: StreamAddress, client: &StreamClient) -> Self {
+        let Reading { polled, lister, starts, .. } = client.reading(&address);
         Self {
             named: StreamId::of(&address),
-            lister: Arc::new(KinesisShardLister::new(kinesis, address.clone())),
+            lister,
             // Shards are only looked at here, so no pause between two reads of one is ever made.
-            records: Arc::new(Polling::new(Arc::<KinesisSource>::clone(&source), Duration::ZERO)),
-            starts: Arc::new(Starts::new(source)),
+            records: Arc::new(Polling::new(polled, Duration::ZERO)),
+            starts,
             address,
         }
     }
@@ -233,10 +245,11 @@ pub(super) type Named = (String, Vec<StreamAddress>, Option<AssumeRole>);
 fn settings(args: &LeasesArgs) -> Result<Named, String> {
     let text = |problem: BadSetting| problem.to_string();
     let fleet = &args.fleet;
-    let given = fleet.stream.iter().map(|text| stream(text));
+    let given =
+        fleet.stream.iter().map(|text| stream(text)).chain(fleet.table.iter().map(|text| table_named(text)));
     let streams: Vec<StreamAddress> = given.collect::<Result<_, _>>().map_err(text)?;
     if fleet.application.is_none() && streams.len() != 1 {
-        return Err("no application: set --application, --stream or both".to_owned());
+        return Err("no application: set --application, --stream (or --table), or both".to_owned());
     }
     let name = streams.first().map_or("", StreamAddress::name);
     let application = application(fleet.application.as_deref(), name).map_err(text)?;
@@ -244,6 +257,7 @@ fn settings(args: &LeasesArgs) -> Result<Named, String> {
         .map_err(text)?;
     endpoint("kinesis-endpoint", fleet.kinesis_endpoint.clone()).map_err(text)?;
     endpoint("dynamodb-endpoint", fleet.dynamodb_endpoint.clone()).map_err(text)?;
+    endpoint("dynamodb-streams-endpoint", fleet.dynamodb_streams_endpoint.clone()).map_err(text)?;
     let role = fleet.stream_role.clone().checked(None).map_err(text)?;
     if args.command.is_some() && (args.show.watch || args.show.no_lag) {
         return Err("--watch and --no-lag are only for showing leases; leave them out of a change".to_owned());
@@ -255,12 +269,19 @@ fn settings(args: &LeasesArgs) -> Result<Named, String> {
 
 pub(super) async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fleet> {
     let (application, addresses, role) = named;
-    let (region, endpoint) = (args.region.as_deref(), args.kinesis_endpoint.as_deref());
+    let region = args.region.as_deref();
+    let endpoints = Endpoints {
+        kinesis: args.kinesis_endpoint.clone(),
+        dynamodb: args.dynamodb_endpoint.clone(),
+        dynamodb_streams: args.dynamodb_streams_endpoint.clone(),
+        ..Endpoints::default()
+    };
     let dynamodb = sdk_config(args.dynamodb_endpoint.as_deref(), region).await;
     let mut streams = Vec::new();
     for address in addresses {
-        let config = stream_config(&address, role.as_ref(), endpoint, region).await;
-        streams.push(Stream::new(address, aws_sdk_kinesis::Client::new(&config)));
+        let endpoint = endpoints.of(&address);
+        let client = StreamClient::new(&address, role.as_ref(), endpoint, region, Which::All, None).await;
+        streams.push(Stream::new(address, &client));
     }
     if dynamodb.region().is_none() {
         return Err(anyhow!("no AWS region: set --region or AWS_REGION"));
@@ -311,8 +332,14 @@ impl Fleet {
 
     /// A command line of `kinetide leases` for this fleet.
     fn command(&self, arguments: &str) -> String {
-        let streams: String =
-            self.streams.iter().map(|stream| format!(" --stream {}", stream.address)).collect();
+        let streams: String = self
+            .streams
+            .iter()
+            .map(|stream| match stream.address.table() {
+                Some(table) => format!(" --table {table}"),
+                None => format!(" --stream {}", stream.address),
+            })
+            .collect();
         format!("kinetide leases {arguments} --application {}{streams}", self.application)
     }
 

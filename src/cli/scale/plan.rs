@@ -133,10 +133,12 @@ async fn readers(
     let fleet = FleetArgs {
         application: None,
         stream: Vec::new(),
+        table: Vec::new(),
         failover_time: args.failover_time,
         region: stream.region.clone(),
         kinesis_endpoint: stream.kinesis_endpoint.clone(),
         dynamodb_endpoint: args.dynamodb_endpoint.clone(),
+        dynamodb_streams_endpoint: None,
         stream_role: nobody,
         json: false,
     };

@@ -23,9 +23,14 @@ pub(super) struct Outgoing {
 
 /// Position of a change in its table's stream, which is also its time in µs; `None` when dynoxide did not write
 /// the number.
-pub(super) fn position(sequence_number: &str) -> Option<u64> {
+pub(in crate::local) fn position(sequence_number: &str) -> Option<u64> {
     let number: u128 = sequence_number.parse().ok()?;
     u64::try_from(number.checked_sub(SEQUENCE_OFFSET)?).ok()
+}
+
+/// What dynoxide writes for a position.
+pub(in crate::local) fn sequence_number(position: u64) -> String {
+    (SEQUENCE_OFFSET + u128::from(position)).to_string()
 }
 
 /// The record for a change; `None` for a write that changed nothing, which DynamoDB does not report.
@@ -145,6 +150,7 @@ mod tests {
     #[test]
     fn positions_are_dynoxides_only() {
         assert_eq!(position("100001768469402123456"), Some(1_768_469_402_123_456));
+        assert_eq!(sequence_number(1_768_469_402_123_456), "100001768469402123456");
         assert_eq!(position("5"), None);
         assert_eq!(position("x"), None);
     }

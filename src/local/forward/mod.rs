@@ -16,6 +16,7 @@ use dynoxide::{Database, DynoxideError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::change::{position, sequence_number};
 use super::dynamodb::both_images;
 use super::kinesis::Kinesis;
 
@@ -206,7 +207,7 @@ fn describe(database: &Database, table: &str) -> Result<Option<String>, String> 
 }
 
 /// Position of the newest change of a table, if there is one.
-fn last_position(database: &Database, table: &str) -> Option<u64> {
+pub(super) fn last_position(database: &Database, table: &str) -> Option<u64> {
     let stream_arn = describe(database, table).ok()??;
     let request = DescribeStreamRequest { stream_arn, ..DescribeStreamRequest::default() };
     let mut shards = database.describe_stream(request).ok()?.stream_description.shards;

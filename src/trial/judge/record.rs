@@ -70,7 +70,8 @@ type Attributes<'a> = Vec<(Cow<'a, str>, Json<'a>)>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Sequence(u128, u128);
 
-/// `ordering_key` of the Kinesis input: creation time, then sequence number, then the index inside an aggregate.
+/// `ordering_key`: of the Kinesis input creation time, then sequence number, then the index inside an aggregate; of
+/// DynamoDB Streams the sequence number alone, at time 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct OrderingKey(u128, Sequence, Option<u32>);
 
@@ -139,6 +140,9 @@ impl Row<'_> {
 
 impl OrderingKey {
     fn parse(text: &str) -> Option<Self> {
+        if let Some(sequence) = text.strip_prefix("seq-") {
+            return (sequence.len() == 40).then_some(Self(0, Sequence::parse(sequence)?, None));
+        }
         let (time, rest) = text.split_once('-')?;
         let (sequence, sub) = match rest.split_once('-') {
             Some((sequence, sub)) if sub.len() == 10 => (sequence, Some(sub.parse().ok()?)),
@@ -180,6 +184,9 @@ struct Change<'a> {
     approximate_creation_date_time: i64,
     #[serde(borrow)]
     approximate_creation_date_time_precision: Option<Cow<'a, str>>,
+    /// Only DynamoDB Streams has it.
+    #[serde(borrow)]
+    sequence_number: Option<Cow<'a, str>>,
     #[serde(borrow)]
     keys: &'a RawValue,
     #[serde(borrow)]
@@ -188,7 +195,7 @@ struct Change<'a> {
     old_image: Option<&'a RawValue>,
 }
 
-/// Reads a record of Kinesis Data Streams for DynamoDB. An error means that it belongs to the dead letters.
+/// Reads a record of Kinesis Data Streams for DynamoDB, or of DynamoDB Streams. An error means that it belongs to the dead letters.
 pub(super) fn expected(data: &[u8], sequence_number: &str, sub: Option<u32>) -> Result<Expected, Malformed> {
     let record: Envelope<'_> = serde_json::from_slice(data).map_err(|_| "not a change record")?;
     let change = &record.dynamodb;
@@ -214,6 +221,13 @@ pub(super) fn expected(data: &[u8], sequence_number: &str, sub: Option<u32>) -> 
         return Err("an amount does not fit its column");
     }
     let created_us = created_us(change)?;
+    let (source, ordering_key) = match &change.sequence_number {
+        Some(number) => ("dynamodb-streams", format!("seq-{number:0>40}")),
+        None => {
+            let index = sub.map_or(String::new(), |sub| format!("-{sub:010}"));
+            ("kinesis", format!("{created_us:020}-{sequence_number:0>60}{index}"))
+        }
+    };
     let by_ttl = record.user_identity.is_some_and(|who| {
         who.kind.as_deref() == Some("Service") && who.principal.as_deref() == Some("dynamodb.amazonaws.com")
     });
@@ -226,7 +240,6 @@ pub(super) fn expected(data: &[u8], sequence_number: &str, sub: Option<u32>) -> 
     };
     let timestamp =
         jiff::Timestamp::from_microsecond(created_us).map_err(|_| "creation time out of range")?;
-    let index = sub.map_or(String::new(), |sub| format!("-{sub:010}"));
     let facts = [
         Json::Number(Cow::Owned(created_us.to_string())),
         reason,
@@ -234,8 +247,8 @@ pub(super) fn expected(data: &[u8], sequence_number: &str, sub: Option<u32>) -> 
         text(&record.event_name),
         text(&timestamp.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()),
         Json::Bool(deleted),
-        text(&format!("{created_us:020}-{sequence_number:0>60}{index}")),
-        text("kinesis"),
+        text(&ordering_key),
+        text(source),
         optional(&record.table_name),
     ];
     Ok(Expected { facts: hash(&facts), attributes: hash(&attributes) })
@@ -448,6 +461,7 @@ mod tests {
             created_us(&Change {
                 approximate_creation_date_time: value,
                 approximate_creation_date_time_precision: precision.map(Cow::Borrowed),
+                sequence_number: None,
                 keys: RawValue::NULL,
                 new_image: None,
                 old_image: None,

@@ -103,7 +103,7 @@ impl Scene for KinesisStreams {
     fn worker_arguments(&self) -> Vec<String> {
         let named = self.names.iter().flat_map(|stream| ["--stream", stream]);
         let retrieval: &[&str] = match self.source {
-            TrialSource::Kinesis => &[],
+            TrialSource::Kinesis | TrialSource::DynamodbStreams => &[],
             TrialSource::FanOut => &["--retrieval", "fan-out"],
         };
         named.chain(retrieval.iter().copied()).map(str::to_owned).collect()

@@ -6,6 +6,7 @@
 pub mod kinesis;
 mod reshard;
 pub mod servers;
+pub mod tables;
 
 pub use reshard::{Reshard, at_random, in_half, together};
 
@@ -28,6 +29,8 @@ pub enum TrialSource {
     Kinesis,
     /// Streams of Kinesis, by enhanced fan-out.
     FanOut,
+    /// The streams of tables, by DynamoDB Streams.
+    DynamodbStreams,
 }
 
 /// What a stream's shards are to become, by what they are; nothing where nothing can be done.

@@ -50,6 +50,10 @@ impl Servers {
         let mut endpoints = WorkerEndpoints {
             kinesis: url(&given.kinesis, LocalAws::kinesis_url),
             dynamodb: url(&given.dynamodb, LocalAws::dynamodb_url),
+            dynamodb_streams: match given.dynamodb {
+                Some(_) => given.dynamodb_streams.clone(),
+                None => local.as_ref().map(|local| local.dynamodb_streams_url().to_owned()),
+            },
             s3: given.s3.clone(),
             ca_bundle: None,
         };

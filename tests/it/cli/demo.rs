@@ -58,6 +58,28 @@ async fn a_small_demo_with_every_mishap_ends_exactly_once() {
     again.says(1, &[&dir, "not empty", "--dir"]);
 }
 
+/// The table's own stream, whose shards rotate and split.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_of_a_table_with_every_mishap_ends_exactly_once() {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let load = ["--source", "dynamodb-streams", "--records", "2000", "--workers", "2", "--shards", "2"];
+    let flags = ["demo", "--kill", "--reshard", "--json", "--dir", &dir];
+    let ran = kinetide(&[&flags[..], &load].concat()).await;
+    ran.says(
+        0,
+        &["DynamoDB Streams (http", "rotated shards of CryptoTransactions: 2 children", "split a shard of"],
+    );
+    let summary = summary(&ran);
+    let number = |name: &str| summary[name].as_u64().unwrap_or_else(|| panic!("{name} is not in {summary}"));
+    for name in ["dead_letters", "missing", "duplicated", "key_state_mismatches", "value_mismatches"] {
+        assert_eq!(number(name), 0, "{name}");
+    }
+    assert_eq!((number("workers_killed"), number("reshards"), number("changes_made")), (1, 3, 2000));
+    assert_eq!(number("records_put"), number("rows_delivered"));
+    assert!((1_800..2_200).contains(&number("records_put")));
+}
+
 /// Two tables and two streams. Settings that the environment holds are those of another worker.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_streams_with_every_mishap_end_exactly_once() {

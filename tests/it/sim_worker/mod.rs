@@ -15,6 +15,7 @@ mod proof;
 mod quiet;
 mod recovery;
 mod starts;
+mod table;
 mod verify;
 mod wire;
 mod world;

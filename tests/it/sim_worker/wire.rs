@@ -11,13 +11,14 @@ use kinetide::internals::deliver::memory::MemorySink;
 use kinetide::internals::deliver::{Created, MayCreate, Sink, SinkError};
 use kinetide::internals::fetch::fanout::memory::Seats;
 use kinetide::internals::fetch::memory::MemoryStream;
+use kinetide::internals::fetch::memory_table::MemoryTable;
 use kinetide::internals::fetch::{FetchError, Page, Polled, StartAt};
 use kinetide::internals::lease::memory::MemoryLeaseTable;
 use kinetide::internals::lease::{
     LeaderRow, Lease, LeaseKey, LeaseTable, LeaseWrite, TableError, TableSnapshot, WorkerId, WorkerRow,
     WriteError,
 };
-use kinetide::internals::shard::{ListError, Shard, ShardId, ShardLister};
+use kinetide::internals::shard::{ChildShard, Lineage, ListError, Shard, ShardId, ShardLister};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -39,6 +40,8 @@ struct Outage {
 pub(super) struct Outside {
     pub(super) table: Arc<MemoryLeaseTable>,
     pub(super) stream: Arc<MemoryStream>,
+    /// It is read as the streams of a table.
+    pub(super) of_table: Option<Arc<MemoryTable>>,
     pub(super) sink: Arc<MemorySink>,
     pub(super) log: Arc<Mutex<Log>>,
     table_outage: Mutex<Option<Outage>>,
@@ -54,6 +57,20 @@ pub(super) struct Outside {
 }
 
 impl Outside {
+    fn lister(&self) -> Arc<dyn ShardLister> {
+        match &self.of_table {
+            Some(table) => Arc::<MemoryTable>::clone(table),
+            None => Arc::<MemoryStream>::clone(&self.stream),
+        }
+    }
+
+    fn polled(&self) -> Arc<dyn Polled> {
+        match &self.of_table {
+            Some(table) => Arc::<MemoryTable>::clone(table),
+            None => Arc::<MemoryStream>::clone(&self.stream),
+        }
+    }
+
     pub(super) fn new(table: MemoryLeaseTable, stream: Arc<MemoryStream>, log: Arc<Mutex<Log>>) -> Self {
         let seen = Arc::clone(&log);
         let observed = move |before: Option<&Lease>, after: Option<&Lease>| {
@@ -65,6 +82,7 @@ impl Outside {
         Self {
             table: Arc::new(table.with_observer(observed)),
             stream,
+            of_table: None,
             sink: Arc::new(sink),
             log,
             table_outage: Mutex::default(),
@@ -306,9 +324,18 @@ impl LeaseTable for Wire {
 
 #[async_trait]
 impl ShardLister for Wire {
+    fn lineage(&self) -> Lineage {
+        self.outside.lister().lineage()
+    }
+
     async fn list(&self) -> Result<Vec<Shard>, ListError> {
-        let stream = Arc::clone(&self.outside.stream);
-        self.send(async move { stream.list().await }).await
+        let lister = self.outside.lister();
+        self.send(async move { lister.list().await }).await
+    }
+
+    async fn children(&self, shard: &ShardId) -> Result<Option<Vec<ChildShard>>, ListError> {
+        let (lister, shard) = (self.outside.lister(), shard.clone());
+        self.send(async move { lister.children(&shard).await }).await
     }
 }
 
@@ -318,7 +345,7 @@ impl Polled for Wire {
         let (outside, shard, start) = (Arc::clone(&self.outside), shard.clone(), start.clone());
         self.send(async move {
             outside.stream_answers()?;
-            outside.stream.iterator(&shard, &start).await
+            outside.polled().iterator(&shard, &start).await
         })
         .await
     }
@@ -328,7 +355,7 @@ impl Polled for Wire {
         let (outside, shard, iterator) = (Arc::clone(&self.outside), shard.clone(), iterator.to_owned());
         self.send(async move {
             outside.stream_answers()?;
-            outside.stream.fetch(&shard, &iterator, records_max).await
+            outside.polled().fetch(&shard, &iterator, records_max).await
         })
         .await
     }

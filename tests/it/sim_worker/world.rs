@@ -12,6 +12,7 @@ use kinetide::internals::consumer::{
 use kinetide::internals::fetch::fanout::FanOut;
 use kinetide::internals::fetch::fanout::memory::MemoryFanOut;
 use kinetide::internals::fetch::memory::MemoryStream;
+use kinetide::internals::fetch::memory_table::MemoryTable;
 use kinetide::internals::fetch::{ByteBudget, Polling, RecordSource, Retrieval, Starts};
 use kinetide::internals::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::internals::lease::memory::MemoryLeaseTable;
@@ -154,6 +155,14 @@ impl World {
         Self::over(seed, stream, settings)
     }
 
+    /// The stream is read as those of a table.
+    pub(super) fn of_table(seed: u64, page_records_max: usize, settings: Settings) -> Self {
+        let mut world = Self::new(seed, 1, page_records_max, settings);
+        let outside = Arc::get_mut(&mut world.outside).unwrap();
+        outside.of_table = Some(Arc::new(MemoryTable::over(Arc::clone(&world.stream))));
+        world
+    }
+
     /// A new table and an empty lake beside a stream that is there.
     pub(super) fn over(seed: u64, stream: Arc<MemoryStream>, settings: Settings) -> Self {
         let log = Arc::new(Mutex::new(Log::new()));
@@ -211,7 +220,11 @@ impl World {
         });
         let clock_off = Arc::new(AtomicI64::new(0));
         let (began, told) = (self.began, Arc::clone(&clock_off));
-        let starts = Arc::new(Starts::new(Arc::<Wire>::clone(&wire)));
+        let starts = match self.outside.of_table {
+            Some(_) => Starts::in_order(Arc::<Wire>::clone(&wire)),
+            None => Starts::new(Arc::<Wire>::clone(&wire)),
+        };
+        let starts = Arc::new(starts);
         let coordinator = Coordinator::new(
             CoordinatorSettings {
                 worker: id.clone(),

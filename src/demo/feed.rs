@@ -1,0 +1,128 @@
+//! What the workers read, without the network: how much there is, and what it says.
+
+use std::collections::BTreeMap;
+
+use crate::local::LocalError;
+use crate::local::kinesis::Kinesis;
+use crate::local::streams::Streams;
+use crate::shard::{Checkpoint, SequenceNumber, ShardId};
+use crate::trial::{Put, Puts, TrialError};
+
+/// The streams of the demo.
+pub(super) enum Feed {
+    /// Of Kinesis.
+    Kinesis(Kinesis),
+    /// Of tables.
+    Tables(TableFeed),
+}
+
+/// Changes of tables, as far as they were looked at.
+pub(super) struct TableFeed {
+    streams: Streams,
+    seen: BTreeMap<String, Shards>,
+}
+
+/// Of each shard of a table: sequence number and time of its changes, and the position of the last one.
+type Shards = BTreeMap<String, (Vec<(SequenceNumber, i64)>, u64)>;
+
+impl Feed {
+    /// The changes of tables.
+    pub(super) fn of_tables(streams: Streams) -> Self {
+        Self::Tables(TableFeed { streams, seen: BTreeMap::new() })
+    }
+
+    /// The shards of a stream, each with how many records it has.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub(super) fn shards(&mut self, stream: &str) -> Result<Vec<(ShardId, u64)>, LocalError> {
+        match self {
+            Self::Kinesis(kinesis) => Ok(kinesis.shards(stream).unwrap_or_default()),
+            Self::Tables(tables) => tables.shards(stream),
+        }
+    }
+
+    /// Records of a shard that a checkpoint covers, and when the first other one came.
+    pub(super) fn up_to(&self, stream: &str, shard: &ShardId, checkpoint: &Checkpoint) -> (u64, Option<i64>) {
+        match self {
+            Self::Kinesis(kinesis) => {
+                let delivered = match checkpoint {
+                    Checkpoint::At(at) => kinesis.count_up_to(stream, shard, &at.sequence).unwrap_or(0),
+                    _ => 0,
+                };
+                (delivered, kinesis.oldest_above(stream, shard, checkpoint).ok().flatten())
+            }
+            Self::Tables(tables) => {
+                let shards = tables.seen.get(stream);
+                let Some((changes, _)) = shards.and_then(|shards| shards.get(shard.as_str())) else {
+                    return (0, None);
+                };
+                let done = match checkpoint {
+                    Checkpoint::At(at) => changes.partition_point(|(number, _)| *number <= at.sequence),
+                    _ => 0,
+                };
+                (done as u64, changes.get(done).map(|(_, created_us)| *created_us))
+            }
+        }
+    }
+
+    /// Every record of a stream.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is none.
+    pub(super) fn puts(&self, stream: &str) -> Result<Puts, TrialError> {
+        let mut puts = Puts::of(stream);
+        let mut wrong = None;
+        let mut add = |shard: &str, number: &str, data: &[u8], arrival_us: i64| {
+            let put = Put::new(shard, number, data, arrival_us);
+            let added = put.and_then(|put| puts.add(shard, put));
+            wrong = wrong.take().or(added.err());
+        };
+        match self {
+            Self::Kinesis(kinesis) => {
+                let mut data = Vec::new();
+                let visited = kinesis.visit(stream, |shard, record| {
+                    data.clear();
+                    let decoded = base64_simd::STANDARD.decode_append(&record.data[..], &mut data);
+                    let Ok(_) = decoded else { unreachable!("the stream refuses what is not base64") };
+                    add(shard.as_str(), record.sequence_number.as_str(), &data, record.arrival_us);
+                });
+                visited
+                    .map_err(|error| TrialError::server(format!("stream {stream}"), format!("{error:?}")))?;
+            }
+            Self::Tables(TableFeed { streams, .. }) => {
+                let visited = streams.visit(
+                    stream,
+                    |_| 0,
+                    |shard, change| {
+                        let created_us = change.created_s * 1_000_000;
+                        add(shard, &change.sequence_number, change.json.as_bytes(), created_us);
+                    },
+                );
+                visited.map_err(|error| LocalError::Database(error.into()))?;
+            }
+        }
+        wrong.map_or(Ok(puts), |error| Err(error.into()))
+    }
+}
+
+impl TableFeed {
+    fn shards(&mut self, table: &str) -> Result<Vec<(ShardId, u64)>, LocalError> {
+        let shards = self.seen.entry(table.to_owned()).or_default();
+        let before: BTreeMap<String, u64> =
+            shards.iter().map(|(shard, (_, last))| (shard.clone(), *last)).collect();
+        let last = |shard: &str| before.get(shard).copied().unwrap_or(0);
+        let visited = self.streams.visit(table, last, |shard, change| {
+            let (changes, last) = shards.entry(shard.to_owned()).or_default();
+            if let Some(number) = SequenceNumber::parse(&change.sequence_number) {
+                changes.push((number, i64::try_from(change.position).unwrap_or(i64::MAX)));
+                *last = change.position;
+            }
+        });
+        visited.map_err(|error| LocalError::Database(error.into()))?;
+        Ok(shards
+            .iter()
+            .map(|(shard, (changes, _))| (ShardId::new(shard.as_str()), changes.len() as u64))
+            .collect())
+    }
+}
