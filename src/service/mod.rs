@@ -87,6 +87,7 @@ pub async fn run_until(
         endpoint: config.endpoints.kinesis.clone(),
         application: config.application.clone(),
         poll_idle_max: config.poll_idle_max,
+        kpl_out_of_range: config.kpl_out_of_range,
         budget: budget.clone(),
     };
     let (streams, leases, lake, firehose) = tokio::join!(

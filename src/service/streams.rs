@@ -13,7 +13,7 @@ use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
 use crate::fetch::fanout::FanOut;
 use crate::fetch::fanout::kinesis::{Consumer, KinesisFanOut};
 use crate::fetch::kinesis::KinesisSource;
-use crate::fetch::{ByteBudget, Polling, RecordSource, Starts};
+use crate::fetch::{ByteBudget, OutOfRange, Polling, RecordSource, Starts, Unpacking};
 use crate::lease::{StreamLeases, StreamSet};
 use crate::preflight::{START_TIMEOUT, StartError, check_stream, oddity, out_of_reach, retention_hours};
 use crate::processor::Process;
@@ -32,6 +32,7 @@ pub(super) struct Surroundings {
     pub(super) endpoint: Option<String>,
     pub(super) application: String,
     pub(super) poll_idle_max: Duration,
+    pub(super) kpl_out_of_range: OutOfRange,
     pub(super) budget: ByteBudget,
 }
 
@@ -104,6 +105,13 @@ impl Streams {
             }
         };
         let (kind, source, lister, starts) = source.parts();
+        let unpacked = |source: Arc<dyn RecordSource>| match kind {
+            SourceKind::Kinesis => {
+                Arc::new(Unpacking::new(source, self.surroundings.kpl_out_of_range)) as Arc<dyn RecordSource>
+            }
+            SourceKind::DynamoDbStreams => source,
+        };
+        let (source, again) = (unpacked(source), again.map(unpacked));
         let Found { config, client, hours, checked, .. } = stream;
         let name: Arc<str> = config.address.to_string().into();
         let setup = StreamSetup {

@@ -31,7 +31,7 @@ use kinetide::internals::deliver::memory;
 use kinetide::internals::fetch::{self, Retrieval};
 use kinetide::internals::lease::memory as lease_memory;
 use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite};
-use kinetide::internals::shard::{Checkpoint, Position};
+use kinetide::internals::shard::Checkpoint;
 use kinetide::internals::worker::Drain;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -186,10 +186,21 @@ impl Storm {
         self.world.start_worker(&all_transforms()[self.version]);
     }
 
-    /// One record, now and then one that is no good.
+    /// One record of the stream, now and then one that packs others.
     fn put(&mut self) {
-        let id = format!("t-{:06}", self.produced.len());
+        let packed = if self.rng.random_bool(0.2) { self.rng.random_range(1..7) } else { 0 };
+        let (made, data): (Vec<_>, Vec<_>) = (0..packed.max(1)).map(|n| self.record(n)).unzip();
         let hash_key = self.rng.random();
+        let places = match packed {
+            0 => vec![self.world.put(hash_key, &data[0])],
+            _ => self.world.put_packed(hash_key, &data),
+        };
+        self.produced.extend(places.into_iter().zip(made));
+    }
+
+    /// Now and then one that is no good.
+    fn record(&mut self, n: usize) -> (Produced, String) {
+        let id = format!("t-{:06}", self.produced.len() + n);
         let arrival_us = START_US + i64::try_from(self.elapsed().as_micros()).unwrap();
         let hours_ago = [0, 0, 0, 0, 0, 0, 0, 1, 1, 3][self.rng.random_range(0..10)];
         let created_us = arrival_us - hours_ago * 3_600_000_000 - self.rng.random_range(0..9_000_000);
@@ -202,9 +213,8 @@ impl Storm {
             Good::Never => format!("{id} is not json"),
             _ => record(&id, created_us, price),
         };
-        let place = self.world.put(hash_key, &data);
         let copies = copies_of(data.as_bytes());
-        self.produced.insert(place, Produced { id, good, copies, arrival_us });
+        (Produced { id, good, copies, arrival_us }, data)
     }
 
     fn elapsed(&self) -> Duration {
@@ -361,7 +371,7 @@ impl Storm {
         let checkpoint = {
             let log = self.world.log.lock().unwrap();
             let records = log.produced.get(row.key.shard()).map_or(&[][..], Vec::as_slice).iter();
-            let open = records.map(|at| (*at, Position::new((*at).into())));
+            let open = records.map(|at| (*at, log.position(*at)));
             let open = open.filter(|(_, at)| done.as_ref().is_none_or(|done| at > done) && *at < last);
             let landed = open.take_while(|(at, _)| log.landed.contains_key(&(row.key.shard().clone(), *at)));
             landed.last().map_or(row.checkpoint.clone(), |(_, at)| Checkpoint::At(at))
