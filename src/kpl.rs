@@ -108,7 +108,8 @@ impl Reader {
 
     fn unpack(&mut self, payload: &[u8]) -> Result<(), Broken> {
         (self.keys.clear(), self.hash_keys.clear(), self.parts.clear());
-        let end = payload.len().checked_sub(MD5_BYTES).filter(|end| *end > MAGIC.len()).ok_or(Broken::Short)?;
+        let end =
+            payload.len().checked_sub(MD5_BYTES).filter(|end| *end > MAGIC.len()).ok_or(Broken::Short)?;
         let whole = MAGIC.len()..end;
         if Md5::digest(&payload[whole.clone()]).as_slice() != &payload[end..] {
             return Err(Broken::Checksum);
@@ -168,7 +169,8 @@ fn wide(range: &Range<u32>) -> Range<usize> {
 
 /// Decimal digits.
 fn hash_key(digits: &[u8]) -> Result<u128, Broken> {
-    let number = digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok());
+    let number =
+        digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok()?.parse().ok());
     number.flatten().ok_or(Broken::Key)
 }
 

@@ -100,9 +100,11 @@ fn what_protobuf_allows_is_read() {
     let record = |data: &[u8]| field(0x1a, &[&[0x08, 0][..], &field(0x1a, data)].concat());
     // Tables behind the records, a field that nobody knows, one twice, tags, and fields of other kinds.
     let tags = field(0x22, &[field(0x0a, b"k"), field(0x12, b"v")].concat());
-    let twice = field(0x1a, &[&[0x08, 7, 0x08, 0][..], &field(0x1a, b"no"), &field(0x1a, b"yes"), &tags].concat());
+    let twice =
+        field(0x1a, &[&[0x08, 7, 0x08, 0][..], &field(0x1a, b"no"), &field(0x1a, b"yes"), &tags].concat());
     let unknown = [&[0x29][..], &[1; 8], &[0x35], &[1; 4], &[0x38, 0xff, 0x01]].concat();
-    let payload = sealed(&[record(b"one"), unknown, twice, record(b""), field(0x0a, "ключ".as_bytes())].concat());
+    let payload =
+        sealed(&[record(b"one"), unknown, twice, record(b""), field(0x0a, "ключ".as_bytes())].concat());
     let parts = read(&payload).unwrap().unwrap();
     let part = |data: &[u8]| ("ключ".as_bytes().to_vec(), None, data.to_vec());
     assert_eq!(parts, [part(b"one"), part(b"yes"), part(b"")]);

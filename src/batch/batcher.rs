@@ -211,7 +211,8 @@ impl Batcher {
     /// As [`Batcher::close`], for a batch that was prepared before: it covers `first` to `last`, whichever of its
     /// rows are written again. `generation` is the number of the repair, 0 for none.
     pub fn close_as(&mut self, first: &Position, last: &Position, generation: u32) -> Option<Batch> {
-        let Open { unpacked, records, rows_bytes, arrival_us, objects, packer, .. } = std::mem::take(&mut self.open);
+        let Open { unpacked, records, rows_bytes, arrival_us, objects, packer, .. } =
+            std::mem::take(&mut self.open);
         let (oldest_arrival_us, newest_arrival_us) = arrival_us?;
         let name = file_name(&self.context, first, last, generation);
         let mut rows = packer.as_ref().map_or(0, Packer::rows);

@@ -42,7 +42,13 @@ fn ping_pong(format: PendingFormat, many: usize) -> u32 {
             let event = match step {
                 Step::Read(_) => {
                     let (first, last) = (at(1), at(9));
-                    let plan = BatchPlan { first, last, objects: objects(build, many, 0), streamed: false, unpacking: Unpacking::Whole };
+                    let plan = BatchPlan {
+                        first,
+                        last,
+                        objects: objects(build, many, 0),
+                        streamed: false,
+                        unpacking: Unpacking::Whole,
+                    };
                     Event::Closed { plan, shard_end: false }
                 }
                 Step::Write(LeaseWrite::Prepare(next)) => {
@@ -50,9 +56,7 @@ fn ping_pong(format: PendingFormat, many: usize) -> u32 {
                     pending = Some(next);
                     Event::Written
                 }
-                Step::Rebuild { generation, .. } => {
-                    rebuilt(&objects(build, many, generation), false)
-                }
+                Step::Rebuild { generation, .. } => rebuilt(&objects(build, many, generation), false),
                 Step::Seal(_) => Event::Sealed,
                 Step::Deliver(_) => break,
                 Step::Halt(halt) => {
@@ -80,8 +84,19 @@ fn a_batch_that_is_repaired_for_ever_halts_before_its_row_is_full() {
 #[test]
 fn a_batch_that_no_row_can_describe_is_not_prepared() {
     let mut protocol = Protocol::new("a", "lake");
-    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, done: None, pending: None, last_prepared: None });
-    let plan = BatchPlan { first: at(1), last: at(9), objects: objects("a", 2000, 0), streamed: false, unpacking: Unpacking::Whole };
+    protocol.on(Event::Taken {
+        checkpoint: Checkpoint::TrimHorizon,
+        done: None,
+        pending: None,
+        last_prepared: None,
+    });
+    let plan = BatchPlan {
+        first: at(1),
+        last: at(9),
+        objects: objects("a", 2000, 0),
+        streamed: false,
+        unpacking: Unpacking::Whole,
+    };
     let step = protocol.on(Event::Closed { plan, shard_end: false });
     assert!(matches!(step, Step::Halt(Halt::TooManyObjects { generations: 1, .. })), "{step:?}");
 }
@@ -89,13 +104,29 @@ fn a_batch_that_no_row_can_describe_is_not_prepared() {
 fn prepared(maker: &str, streamed: bool, format: PendingFormat) -> Event {
     let mut protocol = Protocol::new(maker, "lake");
     protocol.write_format(format);
-    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, done: None, pending: None, last_prepared: None });
-    let plan = BatchPlan { first: at(1), last: at(9), objects: objects("x", 2, 0), streamed, unpacking: Unpacking::Whole };
+    protocol.on(Event::Taken {
+        checkpoint: Checkpoint::TrimHorizon,
+        done: None,
+        pending: None,
+        last_prepared: None,
+    });
+    let plan = BatchPlan {
+        first: at(1),
+        last: at(9),
+        objects: objects("x", 2, 0),
+        streamed,
+        unpacking: Unpacking::Whole,
+    };
     let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
     else {
         panic!("a batch is prepared first")
     };
-    Event::Taken { checkpoint: Checkpoint::TrimHorizon, done: None, pending: Some(pending), last_prepared: None }
+    Event::Taken {
+        checkpoint: Checkpoint::TrimHorizon,
+        done: None,
+        pending: Some(pending),
+        last_prepared: None,
+    }
 }
 
 fn taken_over(maker: &str, streamed: bool, format: PendingFormat) -> Protocol {
@@ -166,7 +197,13 @@ fn a_remembered_batch_is_repaired_only_amid_it() {
     let mut protocol = Protocol::new("me", "lake");
     let after = Checkpoint::At(at(10));
     protocol.on(Event::Taken { checkpoint: after.clone(), done: None, pending: None, last_prepared: None });
-    let plan = BatchPlan { first: at(11), last: at(19), objects: objects("x", 2, 0), streamed: false, unpacking: Unpacking::Whole };
+    let plan = BatchPlan {
+        first: at(11),
+        last: at(19),
+        objects: objects("x", 2, 0),
+        streamed: false,
+        unpacking: Unpacking::Whole,
+    };
     let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
     else {
         panic!("a batch is prepared first")

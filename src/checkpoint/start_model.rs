@@ -132,7 +132,13 @@ impl Model for Starts {
                 let Process { protocol, step, read } = owner.as_mut()?;
                 let Step::Read(from) = step else { return None };
                 let (first, last) = (position(number(from) + 1), position(*read));
-                let plan = BatchPlan { first, last, objects: Vec::new(), streamed: true, unpacking: Unpacking::Whole };
+                let plan = BatchPlan {
+                    first,
+                    last,
+                    objects: Vec::new(),
+                    streamed: true,
+                    unpacking: Unpacking::Whole,
+                };
                 *step = protocol.on(Event::Closed { plan, shard_end: false });
             }
             Act::Do => {

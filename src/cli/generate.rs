@@ -221,7 +221,8 @@ async fn sink(args: &GenerateArgs, stream: Option<Stream>) -> anyhow::Result<(Si
     let region = sdk.region().context("no AWS region: set --region or AWS_REGION")?.to_string();
     let table = envelope::Table { name: "CryptoTransactions".to_owned(), region };
     let target = format!("stream {stream}");
-    let writer = StreamWriter::new(aws_sdk_kinesis::Client::new(&sdk), stream, table, args.seed).packed(args.kpl);
+    let writer =
+        StreamWriter::new(aws_sdk_kinesis::Client::new(&sdk), stream, table, args.seed).packed(args.kpl);
     writer.check().await?;
     Ok((Sink::Stream(Arc::new(writer)), target))
 }

@@ -31,7 +31,9 @@ use crate::transform::Transform;
 #[cfg(feature = "cli")]
 pub use access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 #[cfg(feature = "cli")]
-pub use args::{CloudWatchSetting, FirehoseGzip, OutOfRangeSetting, PendingFormatSetting, RunArgs, byte_size};
+pub use args::{
+    CloudWatchSetting, FirehoseGzip, OutOfRangeSetting, PendingFormatSetting, RunArgs, byte_size,
+};
 #[cfg(feature = "local")]
 pub use check::local_folder;
 pub use check::{application, folder, lake, layout, stream, table_name};

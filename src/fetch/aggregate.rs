@@ -74,7 +74,8 @@ pub fn unpack(page: Page, range: Option<HashKeyRange>, outside: OutOfRange) -> (
             found.dropped += 1;
             continue;
         }
-        found += Found { unpacked: 1, records: reader.parts().len() as u64, outside: beyond, ..Found::default() };
+        found +=
+            Found { unpacked: 1, records: reader.parts().len() as u64, outside: beyond, ..Found::default() };
         new.unpack(&record, payload, reader.parts().iter().map(|part| (reader.key(part), part.data())));
     }
     (new.finish(page), found)

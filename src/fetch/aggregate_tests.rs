@@ -98,7 +98,12 @@ fn seen(page: &Page) -> Vec<Seen> {
 }
 
 /// What the records of a shard with these hash keys should be.
-fn expected(puts: &[Put], base64: bool, range: Option<HashKeyRange>, outside: OutOfRange) -> (Vec<Seen>, Found) {
+fn expected(
+    puts: &[Put],
+    base64: bool,
+    range: Option<HashKeyRange>,
+    outside: OutOfRange,
+) -> (Vec<Seen>, Found) {
     let (mut records, mut found) = (Vec::new(), Found::default());
     for (index, put) in puts.iter().enumerate() {
         let (sequence, arrival) = ((100 + index).to_string(), i64::try_from(index).unwrap());

@@ -277,7 +277,8 @@ impl Repack {
     /// With room for what these records hold; what is unpacked is never more.
     pub(super) fn of(page: &Page) -> Self {
         let bytes = |range: &Range<u32>| (range.end - range.start) as usize;
-        let all = |span: &Span| bytes(&span.sequence_number) + bytes(&span.partition_key) + bytes(&span.payload);
+        let all =
+            |span: &Span| bytes(&span.sequence_number) + bytes(&span.partition_key) + bytes(&span.payload);
         let room = page.spans.iter().map(all).sum();
         Self { body: Buffer::new(room), spans: Vec::with_capacity(page.len()), subs: Vec::new() }
     }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::aggregate::{Found, OutOfRange, has_aggregates, unpack};
-use super::source::{
-    Ahead, FetchError, Pulled, ReadsFor, RecordSource, ShardReader, StartAt,
-};
+use super::source::{Ahead, FetchError, Pulled, ReadsFor, RecordSource, ShardReader, StartAt};
 use crate::shard::ShardId;
 use crate::telemetry::metrics;
 
@@ -63,7 +61,8 @@ impl ShardReader for Unpacker {
         if !has_aggregates(&pulled.page) {
             return Ok(pulled);
         }
-        let (page, range, outside) = (std::mem::take(&mut pulled.page), self.reads_for.hash_range(), self.outside);
+        let (page, range, outside) =
+            (std::mem::take(&mut pulled.page), self.reads_for.hash_range(), self.outside);
         let before = page.bytes();
         let (page, found) = if before > UNPACK_HERE_MAX {
             let unpacking = tokio::task::spawn_blocking(move || unpack(page, range, outside));

@@ -177,7 +177,8 @@ impl StreamWriter {
 
     /// The records to put: each for itself, or packed.
     async fn records(&self, mut made: Vec<Made>) -> Result<Vec<Record>, ProduceError> {
-        let alone = |Made { partition_key, data }| Record { partition_key, data, parts: Vec::new(), shard: None };
+        let alone =
+            |Made { partition_key, data }| Record { partition_key, data, parts: Vec::new(), shard: None };
         let Some(packed) = &self.packed else { return Ok(made.into_iter().map(alone).collect()) };
         let known = packed.shards.lock().expect("nothing panics under this lock").clone();
         let shards = match known {

@@ -366,11 +366,9 @@ impl Model for Bounds {
         }
         let owner = world.row.0.owner.as_ref().map(|id| id.as_str().parse::<usize>().unwrap());
         let owner_works = owner.is_some_and(|w| {
-            world.workers[w]
-                .as_ref()
-                .is_some_and(|p| {
-                    p.seen.0.owner == world.row.0.owner && !matches!(p.step, Todo::Done | Todo::Refused)
-                })
+            world.workers[w].as_ref().is_some_and(|p| {
+                p.seen.0.owner == world.row.0.owner && !matches!(p.step, Todo::Done | Todo::Refused)
+            })
         });
         for (worker, process) in world.workers.iter().enumerate() {
             // The bound on takes is lifted when nobody works on the shard, so that every run can end well.
@@ -431,8 +429,10 @@ impl Model for Bounds {
                 world.forgot += 1;
                 // All of them take the lease from its owner.
                 let lease = apply(&world.row.0, &LeaseWrite::Evict);
-                let java =
-                    Pending { checkpoint: Checkpoint::At(self.position(1)), state: Some(Arc::from(&b"java"[..])) };
+                let java = Pending {
+                    checkpoint: Checkpoint::At(self.position(1)),
+                    state: Some(Arc::from(&b"java"[..])),
+                };
                 world.row = Row(match how {
                     Forgotten::Same => Lease { pending: None, ..lease },
                     Forgotten::Deleted => {

@@ -71,10 +71,11 @@ impl Bounds {
     /// A build that does not unpack does nothing with what one that does has left amid a record.
     pub(super) fn refuses(&self, made: Made, lease: &Lease) -> bool {
         let batch = lease.pending.as_ref().map(PendingBatch::from_pending);
-        let unpacked = batch.is_some_and(|batch| matches!(batch, Ok(Some(batch)) if batch.unpacking == Unpacking::Kpl));
+        let unpacked =
+            batch.is_some_and(|batch| matches!(batch, Ok(Some(batch)) if batch.unpacking == Unpacking::Kpl));
         let remembered = lease.last_prepared.as_ref().map(|last| PendingBatch::from_pending(&last.pending));
-        let remembered =
-            remembered.is_some_and(|batch| matches!(batch, Ok(Some(batch)) if batch.unpacking == Unpacking::Kpl));
+        let remembered = remembered
+            .is_some_and(|batch| matches!(batch, Ok(Some(batch)) if batch.unpacking == Unpacking::Kpl));
         !made.unpacks() && (unpacked || remembered || !self.done_up_to(lease).is_multiple_of(self.packed))
     }
 }

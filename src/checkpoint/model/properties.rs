@@ -20,8 +20,7 @@ pub(super) fn all() -> Vec<Property<Bounds>> {
             let lake: BTreeSet<u8> = world.objects.values().flatten().copied().collect();
             let there = &lake | &world.accepted;
             let left_out = |record| model.transforms.iter().any(|made| made.leaves_out(record));
-            (1..=model.done_up_to(&world.row.0))
-                .all(|record| there.contains(&record) || left_out(record))
+            (1..=model.done_up_to(&world.row.0)).all(|record| there.contains(&record) || left_out(record))
         }),
         Property::always("every copy is of rows that are there", |_, world: &World| {
             world
