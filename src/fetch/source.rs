@@ -160,7 +160,9 @@ pub trait ReadsFor: Send + Sync {
     fn reads_by(&self, retrieval: Retrieval);
 
     /// The hash keys of the shard, as far as they are known.
-    fn hash_range(&self) -> Option<HashKeyRange>;
+    fn hash_range(&self) -> Option<HashKeyRange> {
+        None
+    }
 }
 
 /// The records of streams, shard by shard. One of the four seams: how a shard is read, by polling or by a subscription, at
