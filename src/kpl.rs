@@ -107,7 +107,9 @@ impl Reader {
     }
 
     fn unpack(&mut self, payload: &[u8]) -> Result<(), Broken> {
-        (self.keys.clear(), self.hash_keys.clear(), self.parts.clear());
+        self.keys.clear();
+        self.hash_keys.clear();
+        self.parts.clear();
         let end =
             payload.len().checked_sub(MD5_BYTES).filter(|end| *end > MAGIC.len()).ok_or(Broken::Short)?;
         let whole = MAGIC.len()..end;
