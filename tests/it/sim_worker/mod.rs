@@ -31,7 +31,7 @@ use kinetide::internals::deliver::memory;
 use kinetide::internals::fetch::{self, Retrieval};
 use kinetide::internals::lease::memory as lease_memory;
 use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite};
-use kinetide::internals::shard::Checkpoint;
+use kinetide::internals::shard::{Checkpoint, Position};
 use kinetide::internals::worker::Drain;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -39,7 +39,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 use copies::copies_of;
-use log::{Log, Place};
+use log::{Log, Place, number_of};
 use verify::{Good, Produced, read_back};
 use world::{FAILOVER, Initial, START_US, Settings, World, all_transforms};
 
@@ -351,7 +351,11 @@ impl Storm {
             } else if let Some(done) =
                 log.rows.get(&shard.id.clone().into()).and_then(|row| row.checkpoint.position())
             {
-                self.world.stream.trim(&shard.id, &done.sequence);
+                // What is packed in one record leaves with it.
+                let next = log.parts.get(&(number_of(done) + 1));
+                let is_open = next.is_some_and(|next| next.sequence == done.sequence);
+                let last = number_of(&Position::new(done.sequence.clone())) - u128::from(is_open);
+                self.world.stream.trim(&shard.id, &last.into());
             }
         }
     }
