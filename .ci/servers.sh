@@ -14,6 +14,11 @@ kcl_34=3.4.2
 # DynamoDB Streams adapter for the library, over 3.1: three tables.
 adapter=2.0.1
 
+# The other implementation of the KPL's aggregates.
+aws_kinesis_agg=1.2.3
+protobuf=7.36.2
+six=1.17.0
+
 # Readers of the lake.
 pyspark=3.5.4
 duckdb=2.0.1
@@ -32,6 +37,13 @@ install_servers() {
     dependency:copy-dependencies -DoutputDirectory="$cache/dynamodb-local-$dynamodb_local"
   # With cbor2 it speaks the CloudWatch protocol of the SDK for Rust.
   install_once "ministack-$ministack-cbor2-$cbor2" install_ministack
+  install_once "aws-kinesis-agg-$aws_kinesis_agg-$protobuf-$six" install_aws_kinesis_agg
+}
+
+install_aws_kinesis_agg() {
+  timeout 120 python3 -m venv venv &&
+    timeout 300 venv/bin/pip install --quiet --disable-pip-version-check --no-deps \
+      "aws-kinesis-agg==$aws_kinesis_agg" "protobuf==$protobuf" "six==$six"
 }
 
 # Sets `java_adapter`: where the consumer on the DynamoDB Streams adapter for the library is.

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Layout};
-use kinetide::internals::fetch::{Payload, parse_body};
+use kinetide::internals::fetch::{OutOfRange, Payload, parse_body, unpack};
 use kinetide::internals::generate::envelope::{self, Table};
 use kinetide::internals::generate::synthetic::{Mix, Synthetic};
-use kinetide::internals::shard::ShardId;
+use kinetide::internals::produce::aggregate::Aggregate;
+use kinetide::internals::shard::{HashKeyRange, ShardId};
 use kinetide::internals::transform::{Builtin, Enrichment, RecordContext, SourceKind, Transform};
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -55,6 +56,8 @@ impl Measurement for CpuTime {
 }
 
 const RECORDS: usize = 5_000;
+/// Records in an aggregate.
+const PACKED: usize = 100;
 const HOUR_MS: u64 = 1_768_467_600_000;
 
 fn uuid(rng: &mut impl Rng) -> String {
@@ -190,6 +193,28 @@ fn body(payloads: &[String]) -> Bytes {
     body.into()
 }
 
+/// The same payloads as the Kinesis Producer Library packs them, so many in one record.
+fn packed_body(payloads: &[String]) -> Bytes {
+    let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(8);
+    let records = payloads.chunks(PACKED).enumerate().map(|(index, payloads)| {
+        let mut aggregate = Aggregate::default();
+        for payload in payloads {
+            aggregate.push(&format!("{:032X}", rng.random::<u128>()), payload.as_bytes());
+        }
+        let data = base64_simd::STANDARD.encode_to_string(aggregate.finish());
+        json!({
+            "ApproximateArrivalTimestamp": HOUR_MS / 1000,
+            "Data": data,
+            "PartitionKey": "a",
+            "SequenceNumber": format!("49658812345678901234567890123456789012345678901234{index:06}"),
+        })
+    });
+    let records: Vec<Value> = records.collect();
+    json!({ "MillisBehindLatest": 0, "NextShardIterator": "AAAAAAAAAAF", "Records": records })
+        .to_string()
+        .into()
+}
+
 /// The two readers of change records.
 const READERS: [&str; 2] = ["", "/general reader"];
 
@@ -217,6 +242,9 @@ fn context(gzip_level: u32, reader: &str) -> Arc<BatchContext> {
 fn path(body: &Bytes, context: &Arc<BatchContext>) -> usize {
     let mut batcher = Batcher::new(Arc::clone(context));
     let page = parse_body(body.clone()).unwrap();
+    // As of a shard with half of the hash keys, which are looked at then.
+    let range = Some(HashKeyRange { start: 0, end: u128::MAX / 2 });
+    let (page, _) = unpack(page, range, OutOfRange::Deliver);
     for record in page.records() {
         batcher.push(&record);
     }
@@ -306,6 +334,8 @@ fn per_record(criterion: &mut Criterion<CpuTime>) {
     group.sample_size(20);
     let (body, level_6) = (&plain.body, context(6, READERS[0]));
     group.bench_function("path/gzip 6", |b| b.iter(|| path(black_box(body), &level_6)));
+    let (packed, level_1) = (packed_body(&plain.payloads), context(1, READERS[0]));
+    group.bench_function("path/KPL, gzip 1", |b| b.iter(|| path(black_box(&packed), &level_1)));
     group.bench_function("obvious/gzip 6", |b| b.iter(|| obvious(black_box(body), 6)));
     group.bench_function("stage/copy the body", |b| b.iter(|| black_box(body).to_vec()));
     group.bench_function("stage/body to payloads", |b| {

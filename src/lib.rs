@@ -98,6 +98,7 @@ mod checkpoint;
 mod decode;
 mod deliver;
 mod fetch;
+mod kpl;
 mod lease;
 mod shard;
 mod transform;
@@ -149,7 +150,7 @@ mod trial;
 
 // What a program names. Nothing else of this crate is promised.
 pub use crate::config::{BadSetting, RetrievalSetting};
-pub use crate::fetch::{Payload, Record};
+pub use crate::fetch::{OutOfRange, Payload, Record};
 pub use crate::lease::Pending as PendingCheckpoint;
 pub use crate::processor::{
     CheckpointError, Checkpointer, Processor, ProcessorError, ProcessorFactory, Records, ShardStart,
@@ -196,7 +197,7 @@ macro_rules! hidden {
 pub mod internals {
     hidden! {
         aws, batch, cause, checkpoint, clock, config, consumer, decode, deliver, fetch, lease, nearest, preflight,
-        processor, scale, service, shard, shutdown, telemetry, terminal, transform, worker,
+        kpl, processor, scale, service, shard, shutdown, telemetry, terminal, transform, worker,
         #[cfg(feature = "cli")] cli,
         #[cfg(feature = "cli")] dead_letters,
         #[cfg(feature = "cli")] generate,

@@ -38,6 +38,8 @@ struct Open {
     /// Digits of the last sequence number, in a buffer that is kept, and the index in its aggregate.
     last: String,
     last_sub: u64,
+    /// A record was part of an aggregate.
+    unpacked: bool,
     records: u64,
     dead_letters: u64,
     rows_bytes: usize,
@@ -138,6 +140,18 @@ impl Batcher {
         self.open.rows_bytes >= self.context.limits.rows_bytes_max || self.is_crowded()
     }
 
+    /// True when the batch should be closed before this record.
+    ///
+    /// An aggregate stays in one batch as long as there is room for twice the rows. A batch never ends at the first of
+    /// several records in one: a checkpoint there is said like that of the whole aggregate.
+    pub fn may_end_before(&self, record: &Record<'_>) -> bool {
+        match record.sub_sequence {
+            None | Some(0) => self.is_full(),
+            Some(1) => false,
+            Some(_) => self.is_crowded() || self.open.rows_bytes / 2 >= self.context.limits.rows_bytes_max,
+        }
+    }
+
     /// True when there are as many objects as a batch can have: its records are of that many hours.
     pub fn is_crowded(&self) -> bool {
         self.open.objects.len() >= self.objects_max
@@ -197,7 +211,8 @@ impl Batcher {
     /// As [`Batcher::close`], for a batch that was prepared before: it covers `first` to `last`, whichever of its
     /// rows are written again. `generation` is the number of the repair, 0 for none.
     pub fn close_as(&mut self, first: &Position, last: &Position, generation: u32) -> Option<Batch> {
-        let Open { records, rows_bytes, arrival_us, objects, packer, .. } = std::mem::take(&mut self.open);
+        let Open { unpacked, records, rows_bytes, arrival_us, objects, packer, .. } =
+            std::mem::take(&mut self.open);
         let (oldest_arrival_us, newest_arrival_us) = arrival_us?;
         let name = file_name(&self.context, first, last, generation);
         let mut rows = packer.as_ref().map_or(0, Packer::rows);
@@ -218,6 +233,7 @@ impl Batcher {
         Some(Batch {
             first: first.clone(),
             last: last.clone(),
+            unpacked,
             records,
             rows,
             dead_letters: dead_letters.into_iter().collect(),
@@ -260,6 +276,7 @@ impl Open {
         self.last.clear();
         self.last.push_str(record.sequence_number);
         self.last_sub = record.sub_sequence.unwrap_or(0);
+        self.unpacked |= record.sub_sequence.is_some();
         let now = record.arrival_us;
         self.arrival_us =
             Some(self.arrival_us.map_or((now, now), |(oldest, newest)| (oldest.min(now), newest.max(now))));

@@ -99,6 +99,8 @@ pub struct Batch {
     pub last: Position,
     /// Records in it; each gave rows, possibly none, or one dead letter.
     pub records: u64,
+    /// Some of them were packed in others.
+    pub unpacked: bool,
     /// Rows.
     pub rows: u64,
     /// Dead letters by reason, in the order of the enum.

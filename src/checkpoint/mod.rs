@@ -20,7 +20,7 @@ mod keys;
 mod pending;
 mod protocol;
 
-pub use pending::{PendingBatch, PendingError, PendingFormat, Proof, Stage};
+pub use pending::{PendingBatch, PendingError, PendingFormat, Proof, Stage, Unpacking};
 pub use protocol::{BatchPlan, Event, Halt, PlannedObject, Protocol, STATE_BYTES_MAX, Sought, Step};
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::keys::{Short, lengthen, shorten};
 use crate::batch::Content;
 use crate::lease::Pending;
-use crate::shard::{Checkpoint, Position, SequenceNumber};
+use crate::shard::{Checkpoint, Position, RecordId, SequenceNumber};
 
 /// The newest version of the bytes that this build understands.
 const VERSION: u32 = 3;
@@ -21,9 +21,37 @@ const VERSION_OF_STREAM: u32 = 2;
 /// How every description starts, so that a damaged one is still known to be ours.
 const MARK: &[u8] = b"{\"kinetide\":";
 
-/// How records become those that a batch counts: each is taken whole, none is unpacked. A batch that was made of unpacked
-/// ones has other positions.
-const WHOLE: &str = "whole";
+/// How the records of the stream become those that a batch counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Unpacking {
+    /// Each is one of them: none of them packs others, or the build that made the batch did not look. The batch covers its
+    /// first and last record whole.
+    #[default]
+    Whole,
+    /// Those of the Kinesis Producer Library are unpacked, and there is one among them. Positions have an index then.
+    Kpl,
+}
+
+impl Unpacking {
+    const ALL: [Self; 2] = [Self::Whole, Self::Kpl];
+
+    /// Its name in descriptions and transform ids: what is unpacked, and in which way.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Kpl => "kpl1",
+        }
+    }
+
+    /// Of a batch, some of whose records are unpacked or none.
+    pub fn of(unpacked: bool) -> Self {
+        if unpacked { Self::Kpl } else { Self::Whole }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|unpacking| unpacking.as_str() == text)
+    }
+}
 
 /// What is written; both are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +93,9 @@ pub struct PendingBatch {
     pub shard_end: bool,
     /// True when some of its rows are in no object: they go to a delivery stream, where nobody can look for them.
     pub streamed: bool,
+    /// How records become its records. Anything but [`Unpacking::Whole`] needs a `proof`: builds that do not know
+    /// [`PendingFormat::Two`] do not unpack either.
+    pub unpacking: Unpacking,
     /// What tells its objects from others, in [`PendingFormat::Two`].
     pub proof: Option<Proof>,
 }
@@ -167,8 +198,15 @@ fn position(digits: &str, sub: u64) -> Result<Position, PendingError> {
 }
 
 impl PendingBatch {
+    /// Its last record; whole, with all that is in it, where none was unpacked.
+    pub fn end(&self) -> RecordId {
+        let sub = (self.unpacking != Unpacking::Whole).then_some(self.last.sub);
+        RecordId { sequence: self.last.sequence.clone(), sub }
+    }
+
     /// As the pending trio of a lease row.
     pub fn to_pending(&self) -> Pending {
+        debug_assert!(self.proof.is_some() || self.unpacking == Unpacking::Whole);
         let bytes = match &self.proof {
             None => serde_json::to_vec(&self.to_wire()),
             Some(proof) => serde_json::to_vec(&self.to_wire_of(proof)),
@@ -207,7 +245,7 @@ impl PendingBatch {
             last: self.last.sequence.as_str().to_owned(),
             last_sub: self.last.sub,
             transform: self.transform.clone(),
-            unpacking: WHOLE.to_owned(),
+            unpacking: self.unpacking.as_str().to_owned(),
             lake: proof.lake.clone(),
             generation: self.generation,
             stage: self.stage,
@@ -257,15 +295,16 @@ impl PendingBatch {
             sealed: wire.sealed,
             shard_end: wire.shard_end,
             streamed: wire.streamed,
+            unpacking: Unpacking::Whole,
             proof: None,
         })
     }
 
     fn from_wire_of_proof(state: &[u8]) -> Result<Self, PendingError> {
         let wire: WireOfProof = serde_json::from_slice(state).map_err(|e| damaged(&e.to_string()))?;
-        if wire.unpacking != WHOLE {
+        let Some(unpacking) = Unpacking::parse(&wire.unpacking) else {
             return Err(PendingError::Unpacking(wire.unpacking));
-        }
+        };
         let keys =
             |short: Option<Vec<String>>| short.ok_or_else(|| damaged("its object keys cannot be read"));
         let objects = wire.objects.iter().map(|(start, text, end, ..)| (*start, text.as_str(), *end));
@@ -285,6 +324,7 @@ impl PendingBatch {
             sealed: keys(lengthen(sealed))?,
             shard_end: wire.shard_end,
             streamed: wire.streamed,
+            unpacking,
             proof: Some(Proof {
                 lake: wire.lake,
                 contents: wire.objects.iter().map(content).collect::<Result<_, PendingError>>()?,
@@ -333,6 +373,7 @@ mod tests {
             sealed: vec![],
             shard_end: false,
             streamed: false,
+            unpacking: Unpacking::Whole,
             proof: None,
         };
         let mut row = batch.to_pending();
@@ -379,7 +420,8 @@ mod tests {
             )
         };
         assert!(with_proof(&state("whole", &format!(r#"[0,"a",0,1,"{HASH}"]"#))).unwrap().is_some());
-        assert_eq!(with_proof(&state("kpl", "")), Err(PendingError::Unpacking("kpl".into())));
+        assert_eq!(with_proof(&state("kpl1", "")).unwrap().unwrap().unpacking, Unpacking::Kpl);
+        assert_eq!(with_proof(&state("kpl2", "")), Err(PendingError::Unpacking("kpl2".into())));
         for object in
             [r#"[0,"a",0,1,"g"]"#, r#"[0,"a",0,1]"#, r#""a""#, r#"[1,"a",0,1,"0"]"#, r#"[0,"a",0,-1,"0"]"#]
         {
@@ -392,7 +434,7 @@ mod tests {
         fn any_batch_survives_the_table(
             first in 0u128..1 << 100, length in 0u128..1 << 100, sub: u64, generation: u32, shard_end: bool,
             seal: bool, streamed: bool, objects in prop::collection::vec((".{0,40}", any::<(u64, u64)>()), 0..4),
-            sealed in prop::collection::vec(".{0,40}", 0..4), lake in prop::option::of(".{0,20}"),
+            sealed in prop::collection::vec(".{0,40}", 0..4), lake in prop::option::of(".{0,20}"), unpacked: bool,
         ) {
             let contents = objects.iter().map(|(_, (rows, hash))| Content { rows: *rows, hash: *hash }).collect();
             let batch = PendingBatch {
@@ -405,6 +447,7 @@ mod tests {
                 sealed,
                 shard_end,
                 streamed,
+                unpacking: Unpacking::of(unpacked && lake.is_some()),
                 proof: lake.map(|lake| Proof { lake, contents }),
             };
             let pending = batch.to_pending();

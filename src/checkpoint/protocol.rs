@@ -1,10 +1,10 @@
 //! The protocol as a pure state machine: events in, the next step out. No async, no clock, no I/O; the consumer,
 //! the model checker and the simulation all drive this one.
 
-use super::pending::{PendingBatch, PendingError, PendingFormat, Proof, Stage};
+use super::pending::{PendingBatch, PendingError, PendingFormat, Proof, Stage, Unpacking};
 use crate::batch::Content;
 use crate::lease::{LastPrepared, LeaseWrite, Pending};
-use crate::shard::{Checkpoint, Position};
+use crate::shard::{Checkpoint, Position, RecordId};
 
 /// The longest description, bytes: an item of DynamoDB takes 400 KB, and the row holds more than this. It has room for
 /// the keys of the largest batch and of two repairs of it, written in full.
@@ -42,6 +42,8 @@ pub struct BatchPlan {
     pub objects: Vec<PlannedObject>,
     /// True when some of its rows are in none of them but go to a delivery stream.
     pub streamed: bool,
+    /// How the records of the stream became its records.
+    pub unpacking: Unpacking,
 }
 
 /// What happened.
@@ -51,6 +53,8 @@ pub enum Event {
     Taken {
         /// `checkpoint` of the row.
         checkpoint: Checkpoint,
+        /// What is done where that is a record: all up to this one.
+        done: Option<RecordId>,
         /// The pending trio of the row.
         pending: Option<Pending>,
         /// The batch that the row remembers.
@@ -72,6 +76,11 @@ pub enum Event {
         objects: Vec<PlannedObject>,
         /// True when there are rows for a delivery stream. No objects and no such rows: every row is there already.
         streamed: bool,
+        /// The last record: that of the batch, or behind it where the build that made the batch took a whole aggregate for
+        /// one record.
+        last: Position,
+        /// How the records were unpacked.
+        unpacking: Unpacking,
     },
     /// The records asked for have left the stream's retention.
     RecordsGone,
@@ -118,13 +127,13 @@ pub enum Step {
         /// First record of the batch.
         first: Position,
         /// Last record of the batch.
-        last: Position,
+        last: RecordId,
         /// Generation of the object keys.
         generation: u32,
         /// Keys of sealed objects; rows found there are not written again.
         without: Vec<String>,
         /// The row's checkpoint, where it is a record: what is at or before it is done, also inside the batch.
-        done: Option<Position>,
+        done: Option<RecordId>,
     },
     /// Look up which record is the last that is not to be read, for AT_TIMESTAMP or LATEST. Answer: `StartFound` or
     /// `StartUnknown`.
@@ -250,8 +259,8 @@ pub struct Protocol {
     lake: String,
     /// How batches are described.
     format: PendingFormat,
-    /// The checkpoint that the row had when it was taken.
-    done: Option<Position>,
+    /// What was done when the row was taken.
+    done: Option<RecordId>,
     phase: Phase,
 }
 
@@ -283,8 +292,8 @@ impl Protocol {
     /// On an event that does not answer the last step: an error of the program.
     pub fn on(&mut self, event: Event) -> Step {
         let (phase, step) = match (std::mem::replace(&mut self.phase, Phase::Stopped), event) {
-            (Phase::Idle, Event::Taken { checkpoint, pending, last_prepared }) => {
-                self.done = checkpoint.position().cloned();
+            (Phase::Idle, Event::Taken { checkpoint, done, pending, last_prepared }) => {
+                self.done = done;
                 self.taken(checkpoint, pending.as_ref(), last_prepared.as_ref())
             }
             (Phase::FindingStart, Event::StartFound { at, start_us }) => {
@@ -297,21 +306,22 @@ impl Protocol {
                 let batch = PendingBatch {
                     first: plan.first,
                     last: plan.last,
-                    transform: self.transform.clone(),
+                    transform: self.id(plan.unpacking),
                     generation: 0,
                     stage: Stage::Deliver,
                     objects: Vec::new(),
                     sealed: Vec::new(),
                     shard_end,
                     streamed: plan.streamed,
+                    unpacking: plan.unpacking,
                     proof: None,
                 };
                 prepare(self.with_objects(batch, plan.objects))
             }
             (Phase::Idle, Event::Drained) => (Phase::CreatingChildren, Step::CreateChildren),
 
-            (Phase::Rebuilding(batch), Event::Rebuilt { objects, streamed }) => {
-                match self.agrees(&batch, &objects, streamed) {
+            (Phase::Rebuilding(batch), Event::Rebuilt { objects, streamed, unpacking, .. }) => {
+                match self.agrees(&batch, &objects, streamed, unpacking) {
                     Agreement::Proven => deliver(batch),
                     Agreement::Named => {
                         let step = Step::Compare(batch.objects.clone());
@@ -340,16 +350,18 @@ impl Protocol {
                 (Phase::RebuildingRest(batch), step)
             }
             (Phase::RebuildingRest(batch), Event::RecordsGone) => halt_records_gone(&batch),
-            (Phase::RebuildingRest(batch), Event::Rebuilt { objects, streamed: false })
+            (Phase::RebuildingRest(_), Event::Rebuilt { objects, streamed: false, last, .. })
                 if objects.is_empty() =>
             {
-                commit(Checkpoint::At(batch.last))
+                commit(Checkpoint::At(last))
             }
-            (Phase::RebuildingRest(batch), Event::Rebuilt { objects, streamed }) => {
+            (Phase::RebuildingRest(batch), Event::Rebuilt { objects, streamed, last, unpacking }) => {
                 let batch = PendingBatch {
-                    transform: self.transform.clone(),
+                    last,
+                    transform: self.id(unpacking),
                     stage: Stage::Deliver,
                     streamed,
+                    unpacking,
                     ..batch
                 };
                 prepare(self.with_objects(batch, objects))
@@ -402,9 +414,15 @@ impl Protocol {
 
     /// Whether we may finish the batch, given what we would make of its records. With a proof that alone decides, except
     /// for rows in a delivery stream, of which there is none.
-    fn agrees(&self, batch: &PendingBatch, objects: &[PlannedObject], streamed: bool) -> Agreement {
+    fn agrees(
+        &self,
+        batch: &PendingBatch,
+        objects: &[PlannedObject],
+        streamed: bool,
+        unpacking: Unpacking,
+    ) -> Agreement {
         let same_keys = batch.objects.iter().eq(objects.iter().map(|object| &object.key));
-        let same_transform = batch.transform == self.transform;
+        let same_transform = batch.transform == self.id(unpacking);
         if !same_keys || batch.streamed != streamed || !same_transform && (streamed || batch.proof.is_none())
         {
             return Agreement::None;
@@ -422,7 +440,17 @@ impl Protocol {
     fn with_objects(&self, batch: PendingBatch, objects: Vec<PlannedObject>) -> PendingBatch {
         let (keys, contents) = objects.into_iter().map(|object| (object.key, object.content)).unzip();
         let proof = Proof { lake: self.lake.clone(), contents };
-        PendingBatch { objects: keys, proof: (self.format == PendingFormat::Two).then_some(proof), ..batch }
+        // A build that does not unpack must not take it for one of its own.
+        let proven = self.format == PendingFormat::Two || batch.unpacking != Unpacking::Whole;
+        PendingBatch { objects: keys, proof: proven.then_some(proof), ..batch }
+    }
+
+    /// What decides which rows a batch has, where some of its records are unpacked or none.
+    fn id(&self, unpacking: Unpacking) -> String {
+        match unpacking {
+            Unpacking::Whole => self.transform.clone(),
+            unpacked => format!("{}+{}", self.transform, unpacked.as_str()),
+        }
     }
 
     /// Says in the row that the batch's objects are going to be sealed, *before* the first of them is: an owner with
@@ -474,7 +502,7 @@ impl Protocol {
     fn rebuild(&self, batch: &PendingBatch) -> Step {
         Step::Rebuild {
             first: batch.first.clone(),
-            last: batch.last.clone(),
+            last: batch.end(),
             generation: batch.generation,
             without: batch.sealed.clone(),
             done: self.done.clone(),

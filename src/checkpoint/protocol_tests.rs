@@ -20,6 +20,10 @@ fn objects(build: &str, many: usize, generation: u32) -> Vec<PlannedObject> {
     (0..many).map(object).collect()
 }
 
+fn rebuilt(objects: &[PlannedObject], streamed: bool) -> Event {
+    Event::Rebuilt { objects: objects.to_vec(), streamed, last: at(9), unpacking: Unpacking::Whole }
+}
+
 /// Two builds that would make different objects take a batch from each other, as late as it hurts most, until it
 /// cannot be described any more. The answer: how often it was repaired.
 fn ping_pong(format: PendingFormat, many: usize) -> u32 {
@@ -30,6 +34,7 @@ fn ping_pong(format: PendingFormat, many: usize) -> u32 {
         protocol.write_format(format);
         let mut step = protocol.on(Event::Taken {
             checkpoint: Checkpoint::TrimHorizon,
+            done: None,
             pending: pending.clone(),
             last_prepared: None,
         });
@@ -37,7 +42,13 @@ fn ping_pong(format: PendingFormat, many: usize) -> u32 {
             let event = match step {
                 Step::Read(_) => {
                     let (first, last) = (at(1), at(9));
-                    let plan = BatchPlan { first, last, objects: objects(build, many, 0), streamed: false };
+                    let plan = BatchPlan {
+                        first,
+                        last,
+                        objects: objects(build, many, 0),
+                        streamed: false,
+                        unpacking: Unpacking::Whole,
+                    };
                     Event::Closed { plan, shard_end: false }
                 }
                 Step::Write(LeaseWrite::Prepare(next)) => {
@@ -45,9 +56,7 @@ fn ping_pong(format: PendingFormat, many: usize) -> u32 {
                     pending = Some(next);
                     Event::Written
                 }
-                Step::Rebuild { generation, .. } => {
-                    Event::Rebuilt { objects: objects(build, many, generation), streamed: false }
-                }
+                Step::Rebuild { generation, .. } => rebuilt(&objects(build, many, generation), false),
                 Step::Seal(_) => Event::Sealed,
                 Step::Deliver(_) => break,
                 Step::Halt(halt) => {
@@ -75,8 +84,19 @@ fn a_batch_that_is_repaired_for_ever_halts_before_its_row_is_full() {
 #[test]
 fn a_batch_that_no_row_can_describe_is_not_prepared() {
     let mut protocol = Protocol::new("a", "lake");
-    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None, last_prepared: None });
-    let plan = BatchPlan { first: at(1), last: at(9), objects: objects("a", 2000, 0), streamed: false };
+    protocol.on(Event::Taken {
+        checkpoint: Checkpoint::TrimHorizon,
+        done: None,
+        pending: None,
+        last_prepared: None,
+    });
+    let plan = BatchPlan {
+        first: at(1),
+        last: at(9),
+        objects: objects("a", 2000, 0),
+        streamed: false,
+        unpacking: Unpacking::Whole,
+    };
     let step = protocol.on(Event::Closed { plan, shard_end: false });
     assert!(matches!(step, Step::Halt(Halt::TooManyObjects { generations: 1, .. })), "{step:?}");
 }
@@ -84,13 +104,29 @@ fn a_batch_that_no_row_can_describe_is_not_prepared() {
 fn prepared(maker: &str, streamed: bool, format: PendingFormat) -> Event {
     let mut protocol = Protocol::new(maker, "lake");
     protocol.write_format(format);
-    protocol.on(Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: None, last_prepared: None });
-    let plan = BatchPlan { first: at(1), last: at(9), objects: objects("x", 2, 0), streamed };
+    protocol.on(Event::Taken {
+        checkpoint: Checkpoint::TrimHorizon,
+        done: None,
+        pending: None,
+        last_prepared: None,
+    });
+    let plan = BatchPlan {
+        first: at(1),
+        last: at(9),
+        objects: objects("x", 2, 0),
+        streamed,
+        unpacking: Unpacking::Whole,
+    };
     let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
     else {
         panic!("a batch is prepared first")
     };
-    Event::Taken { checkpoint: Checkpoint::TrimHorizon, pending: Some(pending), last_prepared: None }
+    Event::Taken {
+        checkpoint: Checkpoint::TrimHorizon,
+        done: None,
+        pending: Some(pending),
+        last_prepared: None,
+    }
 }
 
 fn taken_over(maker: &str, streamed: bool, format: PendingFormat) -> Protocol {
@@ -106,7 +142,7 @@ fn rows_for_a_delivery_stream_and_the_lake_are_compared() {
         for streamed in [true, false] {
             let mut protocol = taken_over("me", streamed, format);
             let objects = objects("x", 2, 0);
-            let step = protocol.on(Event::Rebuilt { objects, streamed: !streamed });
+            let step = protocol.on(rebuilt(&objects, !streamed));
             assert!(matches!(step, Step::Write(LeaseWrite::Prepare(_))), "{format:?}: {step:?}");
         }
         let step = Protocol::new("me", "elsewhere").on(prepared("me", false, format));
@@ -128,7 +164,7 @@ fn the_proof_decides_who_finishes_a_batch() {
     let fewer = same[..1].to_vec();
     let answer = |maker, format, streamed, objects: &[PlannedObject]| {
         let mut protocol = taken_over(maker, streamed, format);
-        match protocol.on(Event::Rebuilt { objects: objects.to_vec(), streamed }) {
+        match protocol.on(rebuilt(objects, streamed)) {
             Step::Deliver(_) => "deliver",
             Step::Compare(_) => "compare",
             Step::Write(_) => "repair",
@@ -160,17 +196,24 @@ fn the_proof_decides_who_finishes_a_batch() {
 fn a_remembered_batch_is_repaired_only_amid_it() {
     let mut protocol = Protocol::new("me", "lake");
     let after = Checkpoint::At(at(10));
-    protocol.on(Event::Taken { checkpoint: after.clone(), pending: None, last_prepared: None });
-    let plan = BatchPlan { first: at(11), last: at(19), objects: objects("x", 2, 0), streamed: false };
+    protocol.on(Event::Taken { checkpoint: after.clone(), done: None, pending: None, last_prepared: None });
+    let plan = BatchPlan {
+        first: at(11),
+        last: at(19),
+        objects: objects("x", 2, 0),
+        streamed: false,
+        unpacking: Unpacking::Whole,
+    };
     let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
     else {
         panic!("a batch is prepared first")
     };
     let last_prepared = Some(LastPrepared { after, pending });
-    let taken = |checkpoint| {
+    let taken = |checkpoint: Checkpoint| {
         let mut protocol = Protocol::new("me", "lake");
         let last_prepared = last_prepared.clone();
-        let step = protocol.on(Event::Taken { checkpoint, pending: None, last_prepared });
+        let done = checkpoint.position().map(|at| RecordId { sequence: at.sequence.clone(), sub: None });
+        let step = protocol.on(Event::Taken { checkpoint, done, pending: None, last_prepared });
         (protocol, step)
     };
     for amid in [10, 11, 18] {
@@ -179,7 +222,8 @@ fn a_remembered_batch_is_repaired_only_amid_it() {
         assert!(matches!(protocol.on(Event::Written), Step::Seal(keys) if keys.len() == 2));
         let step = protocol.on(Event::Sealed);
         let Step::Rebuild { first, last, done, .. } = step else { panic!("{step:?}") };
-        assert_eq!((first, last, done), (at(11), at(19), Some(at(amid))));
+        let whole = |n: u128| RecordId { sequence: n.into(), sub: None };
+        assert_eq!((first, last, done), (at(11), whole(19), Some(whole(amid))));
     }
     for elsewhere in
         [1, 9, 19, 20].map(|n| Checkpoint::At(at(n))).into_iter().chain([Checkpoint::TrimHorizon])

@@ -5,7 +5,7 @@
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-use super::{BatchPlan, Event, Protocol, Step};
+use super::{BatchPlan, Event, Protocol, Step, Unpacking};
 use crate::lease::{Lease, LeaseWrite, WorkerId, apply};
 use crate::shard::{Checkpoint, HashKeyRange, Position, Shard, ShardId};
 
@@ -123,7 +123,8 @@ impl Model for Starts {
                 let mut protocol = Protocol::new("t", "lake");
                 let (checkpoint, pending) = (world.row.checkpoint.clone(), world.row.pending.clone());
                 let last_prepared = world.row.last_prepared.clone();
-                let step = protocol.on(Event::Taken { checkpoint, pending, last_prepared });
+                let done = world.row.done();
+                let step = protocol.on(Event::Taken { checkpoint, done, pending, last_prepared });
                 owner = Some(Process { protocol, step, read: 0 });
             }
             Act::Read => owner.as_mut()?.read += 1,
@@ -131,14 +132,25 @@ impl Model for Starts {
                 let Process { protocol, step, read } = owner.as_mut()?;
                 let Step::Read(from) = step else { return None };
                 let (first, last) = (position(number(from) + 1), position(*read));
-                let plan = BatchPlan { first, last, objects: Vec::new(), streamed: true };
+                let plan = BatchPlan {
+                    first,
+                    last,
+                    objects: Vec::new(),
+                    streamed: true,
+                    unpacking: Unpacking::Whole,
+                };
                 *step = protocol.on(Event::Closed { plan, shard_end: false });
             }
             Act::Do => {
                 let process = owner.as_mut()?;
                 let event = match &process.step {
                     Step::FindStart(_) => Event::StartFound { at: at(world.written), start_us: None },
-                    Step::Rebuild { .. } => Event::Rebuilt { objects: Vec::new(), streamed: true },
+                    Step::Rebuild { last, .. } => Event::Rebuilt {
+                        objects: Vec::new(),
+                        streamed: true,
+                        last: last.clone().position(),
+                        unpacking: Unpacking::Whole,
+                    },
                     Step::Write(LeaseWrite::Pin { .. }) if !self.pinned => Event::Written,
                     Step::Write(write) => {
                         let from = number(&world.row.checkpoint);

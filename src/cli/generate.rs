@@ -50,6 +50,7 @@ const REFUSED_SHOWN: Duration = Duration::from_secs(3);
     be read, or a signal stopped it, 2 for wrong settings.\n\nExamples:\n  \
     kinetide generate --table CryptoTransactions --create --records 100000\n  \
     kinetide generate --stream trades --rate 500 --seed 7\n  \
+    kinetide generate --stream trades --kpl 50\n  \
     kinetide generate --table CryptoTransactions --trades binance.csv.gz bitmex.csv.gz"
 )]
 pub struct GenerateArgs {
@@ -94,6 +95,12 @@ pub struct GenerateArgs {
     /// Share of records, 0 to 1, that no consumer can decode, so that they become dead letters. Only with --stream.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share, conflicts_with = "table")]
     bad_rate: f64,
+
+    /// Put records into aggregates, as the Kinesis Producer Library (KPL) does, up to this many in one; some go alone. Only
+    /// with --stream.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100", value_parser = records_packed,
+          conflicts_with = "table")]
+    kpl: Option<usize>,
 
     /// Let some attributes change their type from item to item. Readers that infer types fail on such a lake.
     #[arg(long, conflicts_with = "trades")]
@@ -214,7 +221,8 @@ async fn sink(args: &GenerateArgs, stream: Option<Stream>) -> anyhow::Result<(Si
     let region = sdk.region().context("no AWS region: set --region or AWS_REGION")?.to_string();
     let table = envelope::Table { name: "CryptoTransactions".to_owned(), region };
     let target = format!("stream {stream}");
-    let writer = StreamWriter::new(aws_sdk_kinesis::Client::new(&sdk), stream, table, args.seed);
+    let writer =
+        StreamWriter::new(aws_sdk_kinesis::Client::new(&sdk), stream, table, args.seed).packed(args.kpl);
     writer.check().await?;
     Ok((Sink::Stream(Arc::new(writer)), target))
 }
@@ -347,6 +355,11 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
 
 pub(super) fn at_least_one(text: &str) -> Result<u64, String> {
     text.parse().ok().filter(|count| *count > 0).ok_or("must be a whole number, at least 1".to_owned())
+}
+
+pub(super) fn records_packed(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (2..=1000).contains(count));
+    count.ok_or("must be a whole number from 2 to 1000".to_owned())
 }
 
 #[cfg(test)]

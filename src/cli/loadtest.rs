@@ -9,7 +9,7 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::generate::{at_least_one, positive};
+use super::generate::{at_least_one, positive, records_packed};
 use crate::config::{duration, endpoint, initial_position, local_folder};
 use crate::deliver::LakeUrl;
 use crate::loadtest::{self, Choice, LoadPlan, report};
@@ -40,6 +40,7 @@ const SERVERS: &str = "Your own servers";
     kinetide loadtest --streams 2 --rate 2000 --chaos all\n  \
     kinetide loadtest --source fan-out --chaos all\n  \
     kinetide loadtest --alerts --chaos all\n  \
+    kinetide loadtest --kpl --chaos all\n  \
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
 )]
 pub struct LoadtestArgs {
@@ -93,6 +94,11 @@ pub struct LoadtestArgs {
     /// Workers have [alerts] high_risk = true, and every copy of a row must be in the lake exactly once too.
     #[arg(long, conflicts_with = "worker_command")]
     alerts: bool,
+
+    /// Put records into aggregates, as the Kinesis Producer Library (KPL) does, up to this many in one; some go alone.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100", value_parser = records_packed,
+          conflicts_with = "worker_command")]
+    kpl: Option<usize>,
 
     /// Seed: the same seed gives the same records and the same order of faults.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -207,6 +213,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         chaos_every: args.chaos_every.max(Duration::from_millis(200)),
         initial,
         alerts: args.alerts,
+        packed: args.kpl,
         seed: args.seed,
         dir,
         lake: args.lake,

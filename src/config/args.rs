@@ -16,6 +16,7 @@ use super::{
 use crate::batch::{BatchLimits, Packing};
 use crate::checkpoint::PendingFormat;
 use crate::deliver::S3Settings;
+use crate::fetch::OutOfRange;
 use crate::lease::plan::Rules;
 use crate::telemetry::cloudwatch::Level;
 use crate::telemetry::logs::{DEFAULT_FILTER, LogFormat};
@@ -174,6 +175,13 @@ pub struct RunArgs {
           default_value = "1s", value_parser = duration)]
     pub poll_idle_max: Duration,
 
+    /// An aggregate of the Kinesis Producer Library (KPL) that holds records outside the shard's hash key range, as after a
+    /// reshard: deliver them, or leave the whole aggregate out as the Java KCL does (only while Java workers are in the
+    /// fleet).
+    #[arg(long, help_heading = SHARING, env = "KINETIDE_KPL_OUT_OF_RANGE", value_name = "POLICY", value_enum,
+          default_value_t = OutOfRangeSetting::Deliver)]
+    pub kpl_out_of_range: OutOfRangeSetting,
+
     /// Id of this worker, unique among running workers [default: host name and a random part].
     #[arg(long, help_heading = PROCESS, env = "KINETIDE_WORKER_ID", value_name = "ID")]
     pub worker_id: Option<String>,
@@ -295,6 +303,15 @@ pub enum PendingFormatSetting {
     Two,
 }
 
+/// What becomes of aggregates with records outside the shard, as people say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutOfRangeSetting {
+    /// Their records are delivered, and counted.
+    Deliver,
+    /// They are left out whole, and counted.
+    KclExact,
+}
+
 impl TryFrom<RunArgs> for Config {
     type Error = BadSetting;
 
@@ -368,6 +385,10 @@ impl TryFrom<RunArgs> for Config {
             shard_sync_interval: args.shard_sync_interval,
             rules: Rules { leases_max: args.leases_max.unwrap_or(usize::MAX), kbps_max },
             poll_idle_max: args.poll_idle_max,
+            kpl_out_of_range: match args.kpl_out_of_range {
+                OutOfRangeSetting::Deliver => OutOfRange::Deliver,
+                OutOfRangeSetting::KclExact => OutOfRange::KclExact,
+            },
             http: Some(args.http),
             http_token: http_token(|name| std::env::var_os(name))?,
             shutdown_budget: args.shutdown_budget,

@@ -21,6 +21,7 @@ use crate::batch::{BatchLimits, Packing, folder_of};
 use crate::checkpoint::PendingFormat;
 use crate::clock::wall_clock_us;
 use crate::deliver::{LakeUrl, S3Settings, Sink};
+use crate::fetch::OutOfRange;
 use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
@@ -31,7 +32,9 @@ use crate::transform::Transform;
 #[cfg(feature = "cli")]
 pub use access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 #[cfg(feature = "cli")]
-pub use args::{CloudWatchSetting, FirehoseGzip, PendingFormatSetting, RunArgs, byte_size};
+pub use args::{
+    CloudWatchSetting, FirehoseGzip, OutOfRangeSetting, PendingFormatSetting, RunArgs, byte_size,
+};
 #[cfg(feature = "local")]
 pub use check::local_folder;
 pub use check::{application, folder, lake, layout, stream, table, table_name};
@@ -74,6 +77,8 @@ pub struct Config {
     pub rules: Rules,
     /// The slowest poll.
     pub poll_idle_max: Duration,
+    /// What becomes of aggregates with records outside the shard.
+    pub kpl_out_of_range: OutOfRange,
     /// Address of the HTTP endpoints, where there are to be any.
     pub http: Option<SocketAddr>,
     /// What opens those that not everybody may ask, off this host.
@@ -219,6 +224,7 @@ impl Config {
             shard_sync_interval: Duration::from_secs(60),
             rules: Rules { leases_max: usize::MAX, kbps_max: f64::INFINITY },
             poll_idle_max: Duration::from_secs(1),
+            kpl_out_of_range: OutOfRange::Deliver,
             http: None,
             http_token: None,
             shutdown_budget: Duration::from_secs(20),

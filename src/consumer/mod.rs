@@ -34,11 +34,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, Layout, each_record};
-use crate::checkpoint::{BatchPlan, Event, PendingFormat, Protocol};
+use crate::checkpoint::{BatchPlan, Event, PendingFormat, Protocol, Unpacking};
 use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, BytePermit, StartAt};
 use crate::lease::HeldLease;
-use crate::shard::{Checkpoint, ChildShard, Position};
+use crate::shard::{Checkpoint, ChildShard, RecordId};
 use crate::shutdown::joined;
 use crate::telemetry::metrics;
 use crate::telemetry::status::ShardState;
@@ -157,8 +157,9 @@ impl Consumer {
     async fn work(&mut self, stop: &CancellationToken) -> Result<StopReason, String> {
         let mut protocol = Protocol::new(self.context.id(), self.lake.settings.lake.as_str());
         let row = self.row.lease.row();
+        let done = row.done();
         let (checkpoint, pending, last_prepared) = (row.checkpoint, row.pending, row.last_prepared);
-        let taken = Event::Taken { checkpoint, pending, last_prepared };
+        let taken = Event::Taken { checkpoint, done, pending, last_prepared };
         let mut steps = self.steps();
         let outcome = tokio::select! {
             biased;
@@ -184,7 +185,7 @@ impl Consumer {
         self.row.status.resumed();
         self.row.status.state(ShardState::Reading);
         let (mut reader, mut pages) = self.start_reader(start_at(&after));
-        let mut open = Open::new(&self.context, &self.row.stream.budget, after.position().cloned());
+        let mut open = Open::new(&self.context, &self.row.stream.budget, self.row.lease.row().done());
         let mut delivery = JoinSet::new();
         let mut protocol = Some(protocol);
         let mut draining = false;
@@ -247,9 +248,6 @@ impl Consumer {
             }
             if !draining && open.has_work() {
                 open = open.fill().await;
-                if let Some(reason) = open.unread {
-                    return Err(reason);
-                }
                 self.row.status.batch(count(open.batcher.records()), open.batcher.rows_bytes());
                 if protocol.is_some() {
                     self.row.status.oldest_undelivered(open.batcher.oldest_arrival_us());
@@ -292,6 +290,7 @@ impl Consumer {
             last: batch.last.clone(),
             objects: steps::planned_objects(&batch).collect(),
             streamed: !batch.packed.is_empty(),
+            unpacking: Unpacking::of(batch.unpacked),
         };
         let records = count(batch.records);
         let mut steps = self.steps();
@@ -347,8 +346,6 @@ struct Open {
     permit: BytePermit,
     page: Option<(Fetched, usize)>,
     done: Done,
-    /// Why going on from there would lose records.
-    unread: Option<String>,
     end: bool,
     /// The stream has forgotten the shard.
     gone: bool,
@@ -356,14 +353,13 @@ struct Open {
 }
 
 impl Open {
-    fn new(context: &Arc<BatchContext>, budget: &ByteBudget, done: Option<Position>) -> Self {
+    fn new(context: &Arc<BatchContext>, budget: &ByteBudget, done: Option<RecordId>) -> Self {
         Self {
             batcher: Batcher::new(Arc::clone(context)),
             since: None,
             permit: budget.empty(),
             page: None,
             done: Done::up_to(done),
-            unread: None,
             end: false,
             gone: false,
             children: Vec::new(),
@@ -427,17 +423,12 @@ impl Open {
         let before = rows(&self.batcher);
         each_record(fetched.page.records().skip(next), |record, panicked| {
             if !panicked {
-                if self.batcher.is_full() {
+                if self.batcher.may_end_before(record) {
                     return ControlFlow::Break(());
                 }
                 index += 1;
-                match self.done.has(record) {
-                    Ok(false) => {}
-                    Ok(true) => return ControlFlow::Continue(()),
-                    Err(reason) => {
-                        self.unread = Some(reason);
-                        return ControlFlow::Break(());
-                    }
+                if self.done.has(record) {
+                    return ControlFlow::Continue(());
                 }
             }
             // A compressor for each hour and kind of row may take more than the page that brings them: it is asked for

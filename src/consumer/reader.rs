@@ -14,7 +14,7 @@ use super::StreamSetup;
 use crate::cause::chain;
 use crate::fetch::{Behind, ByteBudget, FetchError, Page, ReadsFor, Retrieval, Room, StartAt, StartRecord};
 use crate::lease::{CaughtUp, Gap, HeldLease, gap};
-use crate::shard::{ChildShard, SequenceNumber, ShardId};
+use crate::shard::{ChildShard, HashKeyRange, Position, SequenceNumber, ShardId};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, Side};
 use crate::telemetry::trouble::LogPace;
@@ -48,6 +48,8 @@ pub(crate) struct Fetched {
     pub(crate) end: Option<Vec<ChildShard>>,
     /// The stream has forgotten the shard: what was read is nowhere else.
     pub(crate) gone: bool,
+    /// It begins with the record that reading was to start at, which may pack others or be left out.
+    pub(crate) from_start: bool,
 }
 
 /// The lease, the memory and the status that a reader works with.
@@ -90,6 +92,10 @@ impl ReadsFor for Held {
             self.status.read_by(retrieval);
         }
     }
+
+    fn hash_range(&self) -> Option<HashKeyRange> {
+        self.lease.row().hash_range
+    }
 }
 
 /// Reads the shard of `lease` from `start` on and sends every page that has records or ends the shard, until nobody receives
@@ -119,9 +125,12 @@ pub(crate) async fn read_shard(
     let shard = lease.key().shard().clone();
     // The last record that was read, or where reading starts.
     let mut last = match &start {
-        StartAt::At(sequence) | StartAt::After(sequence) => Some(sequence.clone()),
+        StartAt::At(sequence) | StartAt::After(sequence) => Some(Position::new(sequence.clone())),
         _ => None,
     };
+    if let (Some(at), Some(row)) = (&mut last, lease.row().checkpoint.position()) {
+        at.sub = if at.sequence == row.sequence { row.sub } else { 0 };
+    }
     let mut reader = source.open(&shard, start, held, rng.random());
     let mut trouble = Trouble::new();
     let mut not_found = 0;
@@ -136,7 +145,8 @@ pub(crate) async fn read_shard(
                     not_found += 1;
                     if not_found == GONE_ANSWERS {
                         let room = Room { permit: stream.budget.empty(), place: None };
-                        let told = Fetched { page: Page::default(), room, end: None, gone: true };
+                        let page = Page::default();
+                        let told = Fetched { page, room, end: None, gone: true, from_start: false };
                         if pages.send(told).await.is_err() {
                             return;
                         }
@@ -155,7 +165,7 @@ pub(crate) async fn read_shard(
             report_gap(&lease, page.served_us, first.as_ref(), checkpoint, stream.retention.get());
         }
         if let Some(record) = page.records().next_back() {
-            last = SequenceNumber::parse(record.sequence_number);
+            last = Some(record.position());
         }
         let at_tip = pulled.behind == Behind::Tip;
         if let (true, true, Some(at_us), Some(last)) = (delivers, at_tip, page.served_us, &last) {
@@ -166,7 +176,8 @@ pub(crate) async fn read_shard(
         if !ends && page.is_empty() && pulled.start.is_none() && (delivers || !at_tip) {
             continue;
         }
-        let fetched = Fetched { page, room: pulled.room, end: pulled.end, gone: false };
+        let from_start = pulled.start == Some(StartRecord::There);
+        let fetched = Fetched { page, room: pulled.room, end: pulled.end, gone: false, from_start };
         if pages.send(fetched).await.is_err() || ends {
             return;
         }
@@ -228,7 +239,7 @@ fn report_gap(
     lease: &HeldLease,
     now_us: Option<i64>,
     first: Option<&SequenceNumber>,
-    checkpoint: &SequenceNumber,
+    checkpoint: &Position,
     retention_hours: u32,
 ) {
     let (shard, seen) = (lease.key(), lease.row().caught_up);
@@ -238,7 +249,7 @@ fn report_gap(
             metrics::checkpoint_trimmed();
             tracing::error!(
                 %shard,
-                %checkpoint,
+                checkpoint = %checkpoint.sequence,
                 first = first.map(|first| first.to_string()),
                 caught_up_us = seen.filter(|seen| seen.after == *checkpoint).map(|seen| seen.at_us),
                 retention_hours,
@@ -249,7 +260,7 @@ fn report_gap(
         }
         Gap::Unknown => tracing::warn!(
             %shard,
-            %checkpoint,
+            checkpoint = %checkpoint.sequence,
             "the record at the checkpoint is no longer in the stream, and the shard is empty: it is unknown \
              whether records expired unread, because the lease does not say yet when the shard was last read \
              to its tip"

@@ -19,7 +19,7 @@ use super::reader::{self, Fetched, Purpose};
 use crate::batch::{Batch, BatchContext, BatchLimits, Batcher, RecordsThere, each_record};
 use crate::fetch::{BytePermit, StartAt, Turn};
 use crate::lease::HeldLease;
-use crate::shard::{Position, SequenceNumber};
+use crate::shard::{Position, RecordId, SequenceNumber};
 use crate::shutdown::joined;
 use crate::telemetry::status::ShardHandle;
 
@@ -27,8 +27,9 @@ use crate::telemetry::status::ShardHandle;
 /// while it is free; else it begins again when its turn has come.
 const SHARE_BYTES: usize = 8 << 20;
 
-/// The batch without the rows that are there already (none when all are), and the bytes that it holds.
-pub(super) type Rebuilt = (Option<Batch>, BytePermit);
+/// The batch without the rows that are there already (none when all are), the bytes that it holds, and its last record:
+/// behind the end that it had, where that is an aggregate that was taken for one record.
+pub(super) type Rebuilt = (Option<Batch>, BytePermit, Position);
 
 /// A batch to be built again.
 pub(super) struct Rebuild {
@@ -38,10 +39,10 @@ pub(super) struct Rebuild {
     pub(super) context: Arc<BatchContext>,
     pub(super) rng: ChaCha8Rng,
     pub(super) first: Position,
-    pub(super) last: Position,
+    pub(super) last: RecordId,
     pub(super) generation: u32,
     /// Records up to here are done, also where that is inside the batch.
-    pub(super) done: Option<Position>,
+    pub(super) done: Option<RecordId>,
     /// Records whose rows are not made again.
     pub(super) there: Arc<RecordsThere>,
 }
@@ -86,7 +87,7 @@ impl Rebuild {
             batcher: Batcher::new(Arc::new(context)),
             first: self.first.clone(),
             last: self.last.clone(),
-            from: self.from(),
+            end: self.last.clone().position(),
             done: self.done.clone(),
             there: Arc::clone(&self.there),
             held,
@@ -134,19 +135,21 @@ impl Rebuild {
     async fn close(&self, again: Again) -> Pass {
         let generation = self.generation;
         let (again, batch) = super::sized(again.batcher.waiting_bytes(), again, move |again| {
-            again.batcher.close_as(&again.first, &again.last, generation)
+            // The keys of the batch are those that it has; a repair's own ones say where it ends.
+            let last = if generation == 0 { again.last.clone().position() } else { again.end.clone() };
+            again.batcher.close_as(&again.first, &last, generation)
         })
         .await;
         let mut held = again.held;
         held.set(batch.as_ref().map_or(0, Batch::held_bytes));
-        Pass::Whole((batch, held))
+        Pass::Whole((batch, held, again.end))
     }
 
     /// Whether the batch's first record is still in the stream, and with it all that came after it.
     async fn first_is_there(&mut self) -> bool {
         let (mut reading, mut pages) = self.start_reader();
         match pages.recv().await {
-            Some(fetched) => starts_with(&fetched, &self.from().sequence),
+            Some(fetched) => fetched.from_start,
             None => {
                 while let Some(ended) = reading.join_next().await {
                     joined(ended).await;
@@ -163,7 +166,7 @@ impl Rebuild {
         reading.spawn(reader::read_shard(
             Arc::clone(&self.stream),
             Arc::clone(&self.lease),
-            StartAt::At(self.from().sequence),
+            StartAt::At(self.from()),
             Purpose::Rebuild(Arc::new(Semaphore::new(1))),
             Arc::clone(&self.status),
             ChaCha8Rng::from_rng(&mut self.rng),
@@ -173,8 +176,9 @@ impl Rebuild {
     }
 
     /// Where reading starts: at a record that is to be there.
-    fn from(&self) -> Position {
-        self.done.iter().chain([&self.first]).max().cloned().expect("the first record is one")
+    fn from(&self) -> SequenceNumber {
+        let done = self.done.as_ref().map(|done| &done.sequence);
+        done.max(Some(&self.first.sequence)).cloned().expect("the first record is one")
     }
 
     fn page_bytes(&self) -> usize {
@@ -182,17 +186,14 @@ impl Rebuild {
     }
 }
 
-fn starts_with(fetched: &Fetched, sequence: &SequenceNumber) -> bool {
-    fetched.page.records().next().is_some_and(|record| record.position().sequence == *sequence)
-}
-
 /// A batch that is being built again.
 struct Again {
     batcher: Batcher,
     first: Position,
-    last: Position,
-    from: Position,
-    done: Option<Position>,
+    last: RecordId,
+    /// The last record of the batch as it is read now; not before that which the batch names.
+    end: Position,
+    done: Option<RecordId>,
     there: Arc<RecordsThere>,
     held: BytePermit,
     /// Where there is no memory it waits, instead of giving up.
@@ -215,11 +216,9 @@ enum Progress {
 impl Again {
     /// Takes the records of the batch from a page. `page_bytes` of what is held are for the page.
     fn take(&mut self, fetched: &Fetched, page_bytes: usize) -> Progress {
-        // An empty page is sent at the tip and at the end of the shard: nothing comes after it.
-        if fetched.gone
-            || fetched.page.is_empty()
-            || !self.seen_first && !starts_with(fetched, &self.from.sequence)
-        {
+        // After the first page an empty one is sent at the tip and at the end of the shard: nothing comes after it.
+        let nothing = if self.seen_first { fetched.page.is_empty() } else { !fetched.from_start };
+        if fetched.gone || nothing {
             return Progress::Gone;
         }
         self.seen_first = true;
@@ -234,12 +233,12 @@ impl Again {
         let mut progress = Progress::More;
         each_record(fetched.page.records(), |record, panicked| {
             let position = record.position();
-            if position > self.last {
+            if self.last.is_before(&position) {
                 progress = if self.seen_last { Progress::Complete } else { Progress::Gone };
                 return ControlFlow::Break(());
             }
             self.seen_last |= position.sequence == self.last.sequence;
-            let done = self.done.as_ref().is_some_and(|done| position <= *done);
+            let done = self.done.as_ref().is_some_and(|done| !done.is_before(&position));
             if position >= self.first && !done && !self.there.has(record) {
                 self.batcher.push_within(record, panicked, |bytes| {
                     let room = match spare.checked_sub(bytes) {
@@ -253,13 +252,14 @@ impl Again {
                     room
                 });
             }
-            if position == self.last {
-                progress = Progress::Complete;
-                return ControlFlow::Break(());
+            if position > self.end {
+                self.end = position;
             }
             ControlFlow::Continue(())
         });
         match progress {
+            // All that one record of the stream packs is on one page.
+            Progress::More if self.seen_last => Progress::Complete,
             Progress::More if short && !self.waits => Progress::Short,
             progress => progress,
         }

@@ -16,11 +16,11 @@ use crate::batch::{
     seal_object,
 };
 use crate::cause::chain;
-use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sought, Step};
+use crate::checkpoint::{Event, Halt, PendingFormat, PlannedObject, Protocol, Sought, Step, Unpacking};
 use crate::deliver::{Backoff, Created, MayCreate, SinkError, calls, retry_until};
 use crate::fetch::BytePermit;
 use crate::lease::LeaseWrite;
-use crate::shard::{Checkpoint, Position};
+use crate::shard::{Checkpoint, Position, RecordId};
 use crate::telemetry::metrics::{self, ObjectOutcome, RecoveredHow};
 use crate::telemetry::status::{ShardHandle, Side};
 use crate::transform::ErrorCode;
@@ -174,10 +174,10 @@ impl Steps {
     async fn rebuild(
         &mut self,
         first: Position,
-        last: Position,
+        last: RecordId,
         generation: u32,
         without: &[String],
-        done: Option<Position>,
+        done: Option<RecordId>,
     ) -> Event {
         self.alerted = 0;
         let there = self.records_there(without).await;
@@ -195,7 +195,7 @@ impl Steps {
             there: Arc::new(there),
             done,
         };
-        let Some((batch, held)) = rebuild.run().await else {
+        let Some((batch, held, last)) = rebuild.run().await else {
             let (first, last) = (&rebuild.first.sequence, &rebuild.last.sequence);
             tracing::warn!(
                 shard = %self.row.lease.key(), %first, %last,
@@ -205,8 +205,9 @@ impl Steps {
         };
         let objects = batch.iter().flat_map(planned_objects).collect();
         let streamed = batch.as_ref().is_some_and(|batch| !batch.packed.is_empty());
+        let unpacking = Unpacking::of(batch.as_ref().is_some_and(|batch| batch.unpacked));
         (self.batch, self.held) = (batch, Some(held));
-        Event::Rebuilt { objects, streamed }
+        Event::Rebuilt { objects, streamed, last, unpacking }
     }
 
     /// The records whose rows are in these objects, which nobody may write any more. Their alerts are there then.

@@ -4,9 +4,19 @@
 use serde::de::IgnoredAny;
 
 use super::{BadRecord, ErrorCode};
+use crate::kpl;
 
 /// A better reason than `code`, where the payload is something known.
 pub(super) fn explained(code: ErrorCode, data: &[u8]) -> Option<BadRecord> {
+    if let (ErrorCode::NotUtf8, Some(read)) = (code, kpl::Reader::default().read(data)) {
+        return Some(match read {
+            Ok(_) => ErrorCode::KplAggregate.into(),
+            Err(broken) => {
+                let message = format!("{}: {broken}", ErrorCode::BadAggregate.reason());
+                BadRecord { code: ErrorCode::BadAggregate, message }
+            }
+        });
+    }
     let guess = || likely(data).map(|message| (code, message));
     let (code, message) = match code {
         ErrorCode::NotUtf8 => binary(data).or_else(guess)?,
@@ -41,7 +51,6 @@ fn binary(data: &[u8]) -> Option<(ErrorCode, &'static str)> {
         [0x78, second @ (0x01 | 0x5E | 0x9C | 0xDA), ..] if data.len() > 7 && is_zlib(*second, data) => {
             (ErrorCode::Compressed, "the payload is zlib: records must be plain JSON")
         }
-        [0xF3, 0x89, 0x9A, 0xC2, ..] => (ErrorCode::KplAggregate, ErrorCode::KplAggregate.reason()),
         // Version 3, compression none or zlib, then the UUID of the schema version.
         [3, 0 | 5, rest @ ..] if rest.len() > 16 => (
             ErrorCode::SchemaRegistry,
@@ -131,6 +140,9 @@ mod tests {
     use super::super::{Image, decode_event, decode_object};
     use super::*;
 
+    /// One record `{}` of the key `a`.
+    const AGGREGATE: &[u8] = b"\xf3\x89\x9a\xc2\x0a\x01a\x1a\x06\x08\0\x1a\x02{}\x58\xb8\x29\x42\x6e\x0e\xf8\x6a\xfc\x07\xfb\x4a\x94\x26\xe7\x9b";
+
     fn check(data: &[u8], code: ErrorCode, word: &str) {
         for outcome in [
             decode_object(data, &mut Image::default()).map(|_| ()),
@@ -151,7 +163,9 @@ mod tests {
         check(b"\x1f\x8b\x08\0\0\0\0\0\0\x03", ErrorCode::Compressed, "gzip");
         check(b"\x78\x9c\xab\x56\x4a\x54\xb2\x32\xac\x05\0", ErrorCode::Compressed, "zlib");
         check(b"\x28\xb5\x2f\xfd\x04\0", ErrorCode::Compressed, "Zstandard");
-        check(b"\xf3\x89\x9a\xc2\x0a\x01a", ErrorCode::KplAggregate, "aggregat");
+        check(b"\xf3\x89\x9a\xc2\x0a\x01a", ErrorCode::BadAggregate, "short");
+        check(&[b"\xf3\x89\x9a\xc2"[..].to_vec(), vec![7; 40]].concat(), ErrorCode::BadAggregate, "checksum");
+        check(AGGREGATE, ErrorCode::KplAggregate, "inside another");
         check(b"{\"a\":1}\n{\"a\":2}\n", ErrorCode::SeveralDocuments, "several");
         check(b"{\"a\":1}{\"a\":2}", ErrorCode::SeveralDocuments, "several");
         check(b"Obj\x01\x04\xff", ErrorCode::NotUtf8, "Avro");

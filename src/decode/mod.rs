@@ -3,7 +3,6 @@
 //! Owns: UTF-8, the CDC envelope, DynamoDB JSON, the units of the creation time, what makes a record malformed.
 //! Does not own: which columns a row has (`transform`), base64 of the payload (`batch`).
 
-mod aggregate;
 mod attribute;
 mod event;
 mod hint;
@@ -14,7 +13,6 @@ mod number;
 mod object;
 mod quick;
 
-pub use aggregate::packed_records;
 pub use event::{DeleteReason, Event, EventName, decode_event};
 pub use image::{Image, Kind, Members};
 pub use number::Number;
@@ -67,15 +65,17 @@ pub enum ErrorCode {
     SeveralDocuments,
     /// The payload starts with the header of a schema registry.
     SchemaRegistry,
-    /// The payload is an aggregate of the Kinesis Producer Library.
+    /// The payload is an aggregate of the Kinesis Producer Library, where none is unpacked.
     KplAggregate,
+    /// The payload begins like an aggregate of the Kinesis Producer Library, and cannot be unpacked.
+    BadAggregate,
     /// The transform panicked.
     TransformPanicked,
 }
 
 impl ErrorCode {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NotBase64,
         Self::NotUtf8,
         Self::NotJson,
@@ -98,6 +98,7 @@ impl ErrorCode {
         Self::SeveralDocuments,
         Self::SchemaRegistry,
         Self::KplAggregate,
+        Self::BadAggregate,
         Self::TransformPanicked,
     ];
 
@@ -126,6 +127,7 @@ impl ErrorCode {
             Self::SeveralDocuments => "several_documents",
             Self::SchemaRegistry => "schema_registry",
             Self::KplAggregate => "kpl_aggregate",
+            Self::BadAggregate => "bad_aggregate",
             Self::TransformPanicked => "transform_panicked",
         }
     }
@@ -159,7 +161,11 @@ impl ErrorCode {
             }
             Self::SchemaRegistry => "the payload starts with the header of a schema registry",
             Self::KplAggregate => {
-                "the payload is an aggregate of the Kinesis Producer Library: switch aggregation off in the producer"
+                "the payload is an aggregate of the Kinesis Producer Library inside another one, or in a stream whose \
+                 aggregates are not unpacked"
+            }
+            Self::BadAggregate => {
+                "the payload begins like an aggregate of the Kinesis Producer Library and cannot be unpacked"
             }
             Self::TransformPanicked => {
                 "the transform panicked at this record, which is an error of the program"

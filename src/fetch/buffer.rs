@@ -1,4 +1,4 @@
-//! The buffer that a body is received into.
+//! The buffer that a body is received into, or a page is made in.
 
 use bytes::Bytes;
 use memmap2::MmapMut;
@@ -37,6 +37,14 @@ impl Buffer {
             }
         }
         true
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Heap(bytes) => bytes.len(),
+            Self::Mapped { filled, .. } => *filled,
+        }
     }
 
     /// What was received.

@@ -133,6 +133,11 @@ impl MemoryStream {
         Some((id, sequence.into()))
     }
 
+    /// Leaves out the next sequence numbers, as every stream does now and then.
+    pub fn leave_out(&self, numbers: usize) {
+        self.state().next_sequence += numbers as u128;
+    }
+
     /// Splits an open shard in the middle of its range; answers the children, lower range first.
     pub fn split(&self, shard: &ShardId) -> [ShardId; 2] {
         let mut state = self.state();

@@ -1,8 +1,10 @@
 //! Getting records of one shard, in pages.
 //!
-//! Owns: the source seam, the page, how a shard is polled or subscribed to, the byte budget of the process.
+//! Owns: the source seam, the page, how a shard is polled or subscribed to, the unpacking of aggregates, the byte budget of
+//! the process.
 //! Does not own: what the bytes of a record mean (`decode`).
 
+mod aggregate;
 mod body;
 mod budget;
 mod buffer;
@@ -21,7 +23,9 @@ mod search;
 mod source;
 mod start;
 mod started;
+mod unpacking;
 
+pub use aggregate::{Found, OutOfRange, has_aggregates, unpack};
 pub use body::{BodyError, parse as parse_body};
 pub use budget::{ByteBudget, BytePermit, Turn};
 pub use changes::parse as parse_changes;
@@ -31,3 +35,4 @@ pub use source::{
     Ahead, FetchError, Pulled, ReadsFor, RecordSource, Retrieval, Room, ShardReader, StartAt, StartRecord,
 };
 pub use start::Starts;
+pub use unpacking::Unpacking;

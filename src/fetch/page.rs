@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::buffer::Buffer;
 use crate::shard::{ChildShard, Position, RecordId, SequenceNumber};
 
 /// How far the end of what was read is behind the newest record of the shard.
@@ -39,6 +40,7 @@ pub enum Payload<'a> {
 }
 
 const CHECKED: &str = "every span was checked against its body when made";
+const PAGE_BYTES: &str = "a page of 4 GiB is a mistake of the caller";
 
 /// One record of a page, borrowed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,12 +197,18 @@ impl Page {
     fn record(&self, index: usize, span: &Span) -> Record<'_> {
         let slice = |range: &Range<u32>| &self.body[range.start as usize..range.end as usize];
         let payload = slice(&span.payload);
+        let sub_sequence = self.subs.get(index).copied().flatten().map(u64::from);
         Record {
             sequence_number: simdutf8::basic::from_utf8(slice(&span.sequence_number)).expect(CHECKED),
-            sub_sequence: self.subs.get(index).copied().flatten().map(u64::from),
+            sub_sequence,
             key: slice(&span.partition_key),
             arrival_us: span.arrival_us,
-            payload: if self.base64 { Payload::Base64(payload) } else { Payload::Plain(payload) },
+            // What is unpacked is decoded.
+            payload: if self.base64 && sub_sequence.is_none() {
+                Payload::Base64(payload)
+            } else {
+                Payload::Plain(payload)
+            },
         }
     }
 }
@@ -225,7 +233,7 @@ impl PageBuilder {
         let mut append = |bytes: &[u8]| {
             let start = self.body.len();
             self.body.extend_from_slice(bytes);
-            narrow(start..self.body.len()).expect("a page of 4 GiB is a mistake of the caller")
+            narrow(start..self.body.len()).expect(PAGE_BYTES)
         };
         let span = Span {
             sequence_number: append(sequence_number.as_bytes()),
@@ -240,7 +248,7 @@ impl PageBuilder {
     }
 
     /// As [`PageBuilder::push`], for a record that is part of an aggregate: of the stream record `sequence_number` the one
-    /// with the index `sub_sequence`, counted from 0.
+    /// with the index `sub_sequence`, counted from 0. Its payload is plain.
     pub fn push_part(
         &mut self,
         sequence_number: &str,
@@ -263,6 +271,70 @@ impl PageBuilder {
             subs: self.subs,
             ..Page::default()
         }
+    }
+}
+
+/// Makes a page anew from the records of another, some of which are unpacked. Its bytes are those of the records that it
+/// has, so that the page before can be dropped.
+pub(super) struct Repack {
+    body: Buffer,
+    spans: Vec<Span>,
+    subs: Vec<Option<u32>>,
+}
+
+impl Repack {
+    /// With room for what these records hold; what is unpacked is never more.
+    pub(super) fn of(page: &Page) -> Self {
+        let bytes = |range: &Range<u32>| (range.end - range.start) as usize;
+        let all =
+            |span: &Span| bytes(&span.sequence_number) + bytes(&span.partition_key) + bytes(&span.payload);
+        let room = page.spans.iter().map(all).sum();
+        Self { body: Buffer::new(room), spans: Vec::with_capacity(page.len()), subs: Vec::new() }
+    }
+
+    /// A record as it is.
+    pub(super) fn keep(&mut self, record: &Record<'_>) {
+        let (Payload::Plain(payload) | Payload::Base64(payload)) = record.payload;
+        let span = Span {
+            sequence_number: self.append(record.sequence_number.as_bytes()),
+            partition_key: self.append(record.key),
+            payload: self.append(payload),
+            arrival_us: record.arrival_us,
+        };
+        self.spans.push(span);
+        self.subs.push(record.sub_sequence.and_then(|sub| u32::try_from(sub).ok()));
+    }
+
+    /// What a record packs: key and payload of each, as ranges of its decoded payload. Keys are UTF-8.
+    pub(super) fn unpack(
+        &mut self,
+        record: &Record<'_>,
+        payload: &[u8],
+        parts: impl Iterator<Item = (Range<usize>, Range<usize>)>,
+    ) {
+        let sequence_number = self.append(record.sequence_number.as_bytes());
+        let start = self.append(payload).start as usize;
+        let inside = |range: Range<usize>| narrow(start + range.start..start + range.end).expect(PAGE_BYTES);
+        for (index, (key, data)) in parts.enumerate() {
+            self.spans.push(Span {
+                sequence_number: sequence_number.clone(),
+                partition_key: inside(key),
+                payload: inside(data),
+                arrival_us: record.arrival_us,
+            });
+            self.subs.push(Some(u32::try_from(index).expect(PAGE_BYTES)));
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Range<u32> {
+        let start = self.body.len();
+        assert!(self.body.push(bytes), "room for all records was made at the start");
+        narrow(start..self.body.len()).expect(PAGE_BYTES)
+    }
+
+    /// The page, with all that `page` says besides its records.
+    pub(super) fn finish(self, page: Page) -> Page {
+        Page { body: self.body.finish(), spans: self.spans, subs: self.subs, ..page }
     }
 }
 

@@ -5,9 +5,10 @@
 //! until a page holds both a record and the end. A shard that was just written to takes one look, one that is empty two;
 //! one that was quiet for a day about fifteen.
 
+use super::aggregate::end_of;
 use super::page::{Page, Record};
 use super::source::StartAt;
-use crate::shard::SequenceNumber;
+use crate::shard::{Position, SequenceNumber};
 
 /// Most records of a page of a search: enough to follow a busy shard to its tip.
 pub(super) const PAGE_RECORDS: usize = 1000;
@@ -47,8 +48,8 @@ pub(super) enum Turn {
     Ask(StartAt),
     /// Fetch the next page.
     More,
-    /// The last record that is not to be read, if there is one.
-    Found(Option<SequenceNumber>),
+    /// The last record that is not to be read, if there is one; of an aggregate the last in it.
+    Found(Option<Position>),
 }
 
 /// A search under way.
@@ -59,7 +60,7 @@ pub(super) struct Search {
     end_us: Option<i64>,
     asked: StartAt,
     /// The latest record found, and its arrival.
-    last: Option<(SequenceNumber, i64)>,
+    last: Option<(Position, i64)>,
     /// How far before the end to look next, while nothing was found that way.
     back_us: Option<i64>,
     /// Reading in order, to the end.
@@ -87,9 +88,9 @@ impl Search {
         }
         let at_end = count < page.len() || is_at_tip(page);
         if let Some(record) = newest {
-            let sequence = record.position().sequence;
-            if self.last.as_ref().is_none_or(|(last, _)| *last < sequence) {
-                self.last = Some((sequence, record.arrival_us));
+            let end = end_of(&record);
+            if self.last.as_ref().is_none_or(|(last, _)| *last < end) {
+                self.last = Some((end, record.arrival_us));
             }
         }
         match (newest.is_some(), at_end) {
@@ -120,7 +121,7 @@ impl Search {
     }
 
     fn found(&self) -> Turn {
-        Turn::Found(self.last.as_ref().map(|(sequence, _)| sequence.clone()))
+        Turn::Found(self.last.as_ref().map(|(last, _)| last.clone()))
     }
 
     fn ask(&mut self) -> Turn {
@@ -145,7 +146,7 @@ impl Search {
         };
         if end_us.saturating_sub(*last_us) <= CLOSE_US || self.looks > LOOKS_MAX {
             self.in_order = true;
-            return StartAt::After(last.clone());
+            return StartAt::After(last.sequence.clone());
         }
         if let Some(back_us) = self.back_us.map(|back_us| back_us.saturating_mul(FURTHER)) {
             self.back_us = Some(back_us);
@@ -215,7 +216,7 @@ mod tests {
                         start = next;
                         continue 'ask;
                     }
-                    Turn::Found(found) => return (found.as_ref().map(number), pages),
+                    Turn::Found(found) => return (found.map(|found| number(&found.sequence)), pages),
                 }
             }
         }

@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::BytePermit;
 use super::page::{Behind, Page};
-use crate::shard::{ChildShard, SequenceNumber, ShardId};
+use crate::shard::{ChildShard, HashKeyRange, SequenceNumber, ShardId};
 pub use crate::telemetry::status::Retrieval;
 use crate::telemetry::waiting::Waiting;
 
@@ -159,6 +159,11 @@ pub trait ReadsFor: Send + Sync {
 
     /// From now on the shard is read in this way.
     fn reads_by(&self, retrieval: Retrieval);
+
+    /// The hash keys of the shard, as far as they are known.
+    fn hash_range(&self) -> Option<HashKeyRange> {
+        None
+    }
 }
 
 /// The records of streams, shard by shard. One of the four seams: how a shard is read, by polling or by a subscription, at

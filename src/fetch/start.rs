@@ -54,7 +54,7 @@ impl FindStart for Starts {
         };
         match found {
             Ok((found, closed)) => {
-                let at = found.map(|sequence| Checkpoint::At(Position::new(sequence)));
+                let at = found.map(Checkpoint::At);
                 Ok(StartFound { at: at.unwrap_or(Checkpoint::TrimHorizon), closed })
             }
             Err(error) => Err(StartError { shard: shard.clone(), source: error.into() }),
@@ -75,7 +75,7 @@ impl Looker<'_> {
     ///
     /// An iterator at LATEST marks the moment; what it brings is to be read. A record that arrives while the search goes
     /// on must not be taken for an old one, so the iterator is looked at again in the end.
-    async fn tip(&mut self) -> Result<(Option<SequenceNumber>, bool), FetchError> {
+    async fn tip(&mut self) -> Result<(Option<Position>, bool), FetchError> {
         let mut mark = self.page(None, &StartAt::Latest).await?;
         let closed = mark.next_iterator.is_none();
         if let Some(first) = first_of(&mark) {
@@ -95,7 +95,7 @@ impl Looker<'_> {
         }
     }
 
-    async fn search(&mut self, end: End, end_us: Option<i64>) -> Result<Option<SequenceNumber>, FetchError> {
+    async fn search(&mut self, end: End, end_us: Option<i64>) -> Result<Option<Position>, FetchError> {
         let (mut search, mut start) = Search::new(end, end_us.filter(|_| !self.in_order));
         let mut iterator = None;
         loop {

@@ -4,7 +4,7 @@
 //! records by age: what is lost came after the shard was last seen without an unread record, and was older than the
 //! retention when somebody read on.
 
-use crate::shard::SequenceNumber;
+use crate::shard::{Position, SequenceNumber};
 
 /// Retention that every stream has at least.
 pub const RETENTION_HOURS_MIN: u32 = 24;
@@ -16,7 +16,7 @@ const HOUR_US: i64 = 3_600_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaughtUp {
     /// The last record of the shard at that time, or where it was.
-    pub after: SequenceNumber,
+    pub after: Position,
     /// The time, by the stream's clock, µs since the epoch.
     pub at_us: i64,
     /// How long the stream kept records, as far as was known then.
@@ -49,7 +49,7 @@ pub enum Gap {
 /// Reading begins at `checkpoint`, and the stream answers with `first`, or says that there is nothing up to the tip.
 pub fn gap(
     seen: Option<&CaughtUp>,
-    checkpoint: &SequenceNumber,
+    checkpoint: &Position,
     first: Option<&SequenceNumber>,
     now_us: Option<i64>,
     retention_hours: Option<u32>,
@@ -59,7 +59,7 @@ pub fn gap(
             && now_us.is_some_and(|now_us| seen.proves_nothing_lost(now_us, retention_hours))
     };
     match (first, seen) {
-        (Some(first), _) if first <= checkpoint => Gap::None,
+        (Some(first), _) if *first <= checkpoint.sequence => Gap::None,
         (_, Some(_)) if seen.as_ref().is_some_and(proves) => Gap::None,
         (None, None) => Gap::Unknown,
         _ => Gap::Possible,
@@ -79,7 +79,7 @@ mod tests {
     }
 
     fn seen(after: u128, at_us: i64, retention_hours: u32) -> CaughtUp {
-        CaughtUp { after: number(after), at_us, retention_hours }
+        CaughtUp { after: after.into(), at_us, retention_hours }
     }
 
     /// Checkpoint 5; what was noted, the first record, the hours since then, the retention of now.
@@ -111,11 +111,11 @@ mod tests {
         ] {
             let now_us = T + hours * HOUR_US;
             let first = first.map(number);
-            let found = gap(noted.as_ref(), &number(5), first.as_ref(), Some(now_us), now);
+            let found = gap(noted.as_ref(), &5.into(), first.as_ref(), Some(now_us), now);
             assert_eq!(found, expected, "{noted:?} {first:?} {hours} {now:?}");
         }
-        assert_eq!(gap(day.as_ref(), &number(5), Some(&number(6)), None, Some(24)), Gap::Possible);
-        let edge = CaughtUp { after: number(5), at_us: i64::MAX, retention_hours: u32::MAX };
+        assert_eq!(gap(day.as_ref(), &5.into(), Some(&number(6)), None, Some(24)), Gap::Possible);
+        let edge = CaughtUp { after: 5.into(), at_us: i64::MAX, retention_hours: u32::MAX };
         assert!(!edge.proves_nothing_lost(i64::MIN, Some(0)));
     }
 
@@ -143,7 +143,7 @@ mod tests {
                     let lost = arrivals.iter().any(|at| *at > last_look && at + kept_us <= now_us);
                     let first = first.map(|n| number(n as u128));
                     let found =
-                        gap(noted.as_ref(), &number(done as u128), first.as_ref(), Some(now_us), Some(retention));
+                        gap(noted.as_ref(), &(done as u128).into(), first.as_ref(), Some(now_us), Some(retention));
                     prop_assert!(!lost || found == Gap::Possible);
                     let recent = noted.as_ref().is_some_and(|noted| noted.at_us + kept_us - DAY_US / 24 >= now_us);
                     prop_assert!(!recent || found == Gap::None);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::caught_up::CaughtUp;
 use super::delivered::Delivered;
 use super::key::LeaseKey;
-use crate::shard::{Checkpoint, HashKeyRange, Shard, ShardId};
+use crate::shard::{Checkpoint, HashKeyRange, RecordId, Shard, ShardId};
 
 /// Identifies one worker process. Unique per live process: a re-used id silently resumes its leases.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -149,14 +149,25 @@ impl Lease {
         self.checkpoint == Checkpoint::ShardEnd
     }
 
+    /// What is done where the checkpoint is a record: all up to this one.
+    ///
+    /// Of an aggregate the checkpoint `(sequence, 0)` is either its first record, as Java has it, or all of it: the build
+    /// that wrote it took records whole. No build of ours ends at the first of several
+    /// ([`Batcher::may_end_before`](crate::batch::Batcher::may_end_before)), so what one has noted of it says that.
+    pub fn done(&self) -> Option<RecordId> {
+        let at = self.checkpoint.position()?;
+        let ours = self.delivered.as_ref().is_some_and(|delivered| delivered.upto == at.sequence);
+        Some(RecordId { sequence: at.sequence.clone(), sub: (at.sub > 0 || !ours).then_some(at.sub) })
+    }
+
     /// What arrived in the shard until this time (by the stream's clock, µs since the epoch) is delivered, give or take the
     /// exactness of arrival times: the arrival of the record at the checkpoint, or the time when nothing was behind it.
     /// `None` where nobody noted it, and for a shard that is read to its end, which owes nothing.
     pub fn delivered_until_us(&self) -> Option<i64> {
         let at = self.checkpoint.position()?;
         let delivered = self.delivered.as_ref().filter(|delivered| delivered.upto == at.sequence);
-        // An index inside an aggregate may have records behind it.
-        let caught_up = self.caught_up.as_ref().filter(|seen| seen.after == at.sequence && at.sub == 0);
+        // Another index inside the same aggregate has records behind it.
+        let caught_up = self.caught_up.as_ref().filter(|seen| seen.after == *at);
         delivered.map(|delivered| delivered.at_us).max(caught_up.map(|seen| seen.at_us))
     }
 }
@@ -165,6 +176,27 @@ impl Lease {
 mod tests {
     use super::*;
     use crate::shard::Position;
+
+    #[test]
+    fn a_checkpoint_of_ours_without_an_index_is_the_whole_record() {
+        let shard = Shard {
+            id: ShardId::new("s"),
+            parents: Vec::new(),
+            hash_range: None,
+            starting_sequence_number: 0.into(),
+            closed: false,
+        };
+        let done = |checkpoint, delivered: Option<u128>| {
+            let delivered = delivered.and_then(|number| Delivered::of(&at(number, 0), Some(1)));
+            Lease { delivered, ..Lease::new(&shard, checkpoint) }.done()
+        };
+        let id = |sub| Some(RecordId { sequence: 5.into(), sub });
+        assert_eq!(done(at(5, 0), Some(5)), id(None));
+        assert_eq!(done(at(5, 0), Some(4)), id(Some(0)), "somebody else has moved it");
+        assert_eq!(done(at(5, 0), None), id(Some(0)));
+        assert_eq!(done(at(5, 2), Some(5)), id(Some(2)));
+        assert_eq!(done(Checkpoint::TrimHorizon, Some(5)), None);
+    }
 
     fn at(number: u128, sub: u64) -> Checkpoint {
         Checkpoint::At(Position { sequence: number.into(), sub })
@@ -180,7 +212,11 @@ mod tests {
             closed: false,
         };
         let delivered = |number: u128| Delivered::of(&at(number, 0), Some(100));
-        let seen = |number: u128| Some(CaughtUp { after: number.into(), at_us: 900, retention_hours: 24 });
+        let seen_at = |number: u128, sub| {
+            let after = Position { sequence: number.into(), sub };
+            Some(CaughtUp { after, at_us: 900, retention_hours: 24 })
+        };
+        let seen = |number| seen_at(number, 0);
         for (checkpoint, delivered, seen, expected) in [
             (at(5, 0), None, None, None),
             (at(5, 0), delivered(5), None, Some(100)),
@@ -189,6 +225,7 @@ mod tests {
             // Somebody else has moved it, ahead or back.
             (at(5, 0), delivered(4), seen(6), None),
             (at(5, 2), delivered(5), seen(5), Some(100)),
+            (at(5, 2), delivered(5), seen_at(5, 2), Some(900)),
             (Checkpoint::ShardEnd, delivered(5), seen(5), None),
             (Checkpoint::TrimHorizon, delivered(5), None, None),
         ] {

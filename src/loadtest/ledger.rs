@@ -83,7 +83,11 @@ impl Ledger {
         for receipt in batch {
             match receipt.place {
                 Some((shard, sequence)) => {
-                    let put = Put::new(&shard, &sequence, &receipt.data, receipt.sent_us)?;
+                    let (data, sent_us) = (&receipt.data, receipt.sent_us);
+                    let put = match receipt.sub {
+                        None => Put::new(&shard, &sequence, data, sent_us)?,
+                        Some(sub) => Put::part(&shard, &sequence, sub, data, sent_us)?,
+                    };
                     puts.push((shard, put));
                 }
                 None => unclear.push(receipt.data),
@@ -180,7 +184,7 @@ mod tests {
 
     fn receipt(shard: &str, sequence: i64) -> Receipt {
         let place = Some((shard.to_owned(), sequence.to_string()));
-        Receipt { data: b"x".to_vec(), sent_us: 1_000 + sequence, place }
+        Receipt { data: b"x".to_vec(), sent_us: 1_000 + sequence, place, sub: None }
     }
 
     fn at(sequence: &str) -> Checkpoint {

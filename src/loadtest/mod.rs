@@ -77,6 +77,8 @@ pub struct LoadPlan {
     pub initial: Option<(String, Checkpoint)>,
     /// Workers copy valid rows of high risk, and the copies are checked too.
     pub alerts: bool,
+    /// Records go into aggregates, so many in one at most.
+    pub packed: Option<usize>,
     /// Seed of records and faults, and of when the workers start.
     pub seed: u64,
     /// Empty folder for logs, and for the lake where none is given.

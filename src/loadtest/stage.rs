@@ -46,7 +46,9 @@ impl Stage {
         }
         let servers = Servers::start(settings, &plan.endpoints, plan.region.as_deref()).await?;
         let application = format!("kinetide-{run}");
-        let scene = Arc::new(KinesisStreams::new(&servers, &application, plan.streams, plan.source)?);
+        let scene =
+            KinesisStreams::new(&servers, &application, plan.streams, plan.source)?.packed(plan.packed);
+        let scene = Arc::new(scene);
         scene.prepare(plan.shards).await?;
         Ok(Self {
             servers,

@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::consumer::{Retention, Shared, StreamSetup, StreamSetups};
 use crate::fetch::memory::MemoryStream;
-use crate::fetch::{ByteBudget, Polling, Starts};
+use crate::fetch::{ByteBudget, OutOfRange, Polling, Starts, Unpacking};
 use crate::lease::coordinator::{Coordinator, CoordinatorSettings};
 use crate::lease::memory::MemoryLeaseTable;
 use crate::lease::plan::Rules;
 use crate::lease::{Lease, LeaseTable, LeaseWrite, StreamLeases, StreamSet, WorkerId};
+use crate::produce::aggregate::Aggregate;
 use crate::shard::{Position, SequenceNumber, ShardLister};
 use crate::telemetry::snapshot::ShardSnapshot;
 use crate::telemetry::status::{Delivery, ProcessFacts, ShardState, Status};
@@ -179,12 +180,14 @@ impl World {
         let status = Status::new(facts, FAILOVER * 2);
         let script = Arc::clone(&self.script);
         let factory = move |shard: &ShardId| Played { shard: shard.to_string(), script: Arc::clone(&script) };
+        let polling = Arc::new(Polling::new(Arc::clone(stream) as _, Duration::from_secs(1)));
+        let source = Arc::new(Unpacking::new(polling, OutOfRange::Deliver));
         let setup = StreamSetup {
             address: "trades".into(),
             name: "trades".into(),
             kind: SourceKind::Kinesis,
-            source: Arc::new(Polling::new(Arc::clone(stream) as _, Duration::from_secs(1))),
-            again: Arc::new(Polling::new(Arc::clone(stream) as _, Duration::from_secs(1))),
+            source: Arc::clone(&source) as _,
+            again: source,
             lister: Arc::clone(stream) as _,
             starts,
             work: Arc::new(Process::new(Arc::new(factory))),
@@ -373,6 +376,35 @@ async fn a_checkpoint_stays_within_what_was_given_and_never_moves_back() {
     assert!(matches!(back, CheckpointError::OutOfRange { .. }), "{back}");
     assert_eq!(world.row().checkpoint, last);
     assert!(given.checkpoint_at(&Position::new(all[19].1.clone())).await.is_ok(), "the same again");
+    world.last_worker_drains().await;
+}
+
+/// A checkpoint amid an aggregate: the next processor gets what is behind it, and a pin at LATEST is behind all of it.
+#[tokio::test(start_paused = true)]
+async fn records_of_an_aggregate_are_given_and_checkpointed_one_by_one() {
+    let packed = |from: u32, to: u32| {
+        let mut aggregate = Aggregate::default();
+        (from..to).for_each(|n| aggregate.push("k", n.to_string().as_bytes()));
+        aggregate.finish()
+    };
+    let mut world = World::new();
+    let (_, sequence) = world.stream.put(0, "a", packed(0, 6)).unwrap();
+    world.at("2", Does::Stray, 1);
+    world.at("4", Does::Fail, 1);
+    world.start(Checkpoint::TrimHorizon);
+    let last = Checkpoint::At(Position { sequence, sub: 5 });
+    let at_last = |world: &World| world.table.rows().first().is_some_and(|row| row.checkpoint == last);
+    world.until("the end", at_last).await;
+    assert_eq!(world.calls("record"), ["0", "1", "2", "3", "4", "3", "4", "5"]);
+    world.last_worker_drains().await;
+
+    let mut world = World::new();
+    world.stream.put(0, "a", packed(0, 6)).unwrap();
+    world.start(Checkpoint::Latest);
+    world.until("a start", |world| world.calls("initialize").len() == 1).await;
+    world.stream.put(0, "a", packed(6, 8)).unwrap();
+    world.until("both records", |world| world.calls("record").len() >= 2).await;
+    assert_eq!(world.calls("record"), ["6", "7"]);
     world.last_worker_drains().await;
 }
 

@@ -10,12 +10,16 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::aggregate::{Aggregate, Group, PARTITION_KEY, ShardMap, group};
 use super::retry::{first_answer, is_passing, is_throttle, pause, pauses};
 use super::run::{ProduceError, Refusals, Written};
 use crate::aws::{OfStream, StreamAddress, explain};
+use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::generate::envelope;
 use crate::generate::item::Change;
+use crate::shard::ShardLister;
+use crate::shard::kinesis::KinesisShardLister;
 
 /// Records per `PutRecords` (API Reference).
 pub(super) const BATCH_MAX: u16 = 500;
@@ -31,6 +35,16 @@ pub struct StreamWriter {
     table: envelope::Table,
     stamps: Mutex<Stamps>,
     receipts: Option<mpsc::Sender<Vec<Receipt>>>,
+    packed: Option<Packed>,
+}
+
+/// Records go into aggregates.
+#[derive(Debug)]
+struct Packed {
+    /// So many in one at most.
+    most: usize,
+    /// The shards as they were when last looked at. `None`: they are to be looked at.
+    shards: Mutex<Option<ShardMap>>,
 }
 
 /// What became of a record that was sent.
@@ -43,6 +57,8 @@ pub struct Receipt {
     /// Its shard and sequence number. `None` when the put was not answered: it is in the stream or not, and is sent
     /// again as another record.
     pub place: Option<(String, String)>,
+    /// Its index, where it was put in an aggregate.
+    pub sub: Option<u32>,
 }
 
 /// What makes each record different from all others.
@@ -52,17 +68,45 @@ struct Stamps {
     last_created_us: i64,
 }
 
+/// A change record.
 #[derive(Debug)]
+struct Made {
+    partition_key: String,
+    data: Vec<u8>,
+}
+
+/// A record of the stream.
+#[derive(Clone, Debug)]
 struct Record {
     partition_key: String,
     data: Vec<u8>,
+    /// Where it packs others: what is in it, and the shard that is to take it with the first of its hash keys.
+    parts: Vec<Vec<u8>>,
+    shard: Option<(String, u128)>,
+}
+
+impl Record {
+    fn receipts(self, sent_us: i64, place: Option<(String, String)>) -> Vec<Receipt> {
+        if self.parts.is_empty() {
+            return vec![Receipt { data: self.data, sent_us, place, sub: None }];
+        }
+        let parts = self.parts.into_iter().zip(0..);
+        parts.map(|(data, sub)| Receipt { data, sent_us, place: place.clone(), sub: Some(sub) }).collect()
+    }
 }
 
 impl StreamWriter {
     /// Writes records that look as if `table` had sent them. The seed decides the event ids.
     pub fn new(client: Client, stream: StreamAddress, table: envelope::Table, seed: u64) -> Self {
         let stamps = Stamps { event_ids: ChaCha8Rng::seed_from_u64(seed), last_created_us: 0 };
-        Self { client, stream, table, stamps: Mutex::new(stamps), receipts: None }
+        Self { client, stream, table, stamps: Mutex::new(stamps), receipts: None, packed: None }
+    }
+
+    /// Puts records into aggregates, up to so many in one, as the Kinesis Producer Library does.
+    #[must_use]
+    pub fn packed(self, most: Option<usize>) -> Self {
+        let packed = most.map(|most| Packed { most, shards: Mutex::default() });
+        Self { packed, ..self }
     }
 
     /// Tells what became of each record. For that to be all of the truth, the client must not try again by itself.
@@ -89,8 +133,9 @@ impl StreamWriter {
         refusals: &Refusals,
     ) -> Result<Written, ProduceError> {
         let mut written = Written::default();
-        let mut left = self.records(batch);
-        written.bytes = left.iter().map(|record| record.data.len() as u64).sum();
+        let made = self.made(batch);
+        written.bytes = made.iter().map(|made| made.data.len() as u64).sum();
+        let mut left = self.records(made).await?;
         let mut pauses_left = pauses();
         while !left.is_empty() {
             let rest = left.split_off(fitting(&left));
@@ -118,16 +163,62 @@ impl StreamWriter {
 
     /// The records of these changes, created now, one microsecond apart at least: the creation time is what a
     /// consumer orders the changes of a key by.
-    fn records(&self, batch: &[Change]) -> Vec<Record> {
+    fn made(&self, batch: &[Change]) -> Vec<Made> {
         let mut stamps = self.stamps.lock().expect("nothing panics under this lock");
         let make = |change: &Change| {
             let event_id = uuid::Builder::from_random_bytes(stamps.event_ids.random()).into_uuid();
             stamps.last_created_us = wall_clock_us().max(stamps.last_created_us + 1);
             let mut data = Vec::with_capacity(1024);
             envelope::write(&self.table, change, &event_id, stamps.last_created_us, &mut data);
-            Record { partition_key: envelope::partition_key(change.key.as_bytes()), data }
+            Made { partition_key: envelope::partition_key(change.key.as_bytes()), data }
         };
         batch.iter().map(make).collect()
+    }
+
+    /// The records to put: each for itself, or packed.
+    async fn records(&self, mut made: Vec<Made>) -> Result<Vec<Record>, ProduceError> {
+        let alone =
+            |Made { partition_key, data }| Record { partition_key, data, parts: Vec::new(), shard: None };
+        let Some(packed) = &self.packed else { return Ok(made.into_iter().map(alone).collect()) };
+        let known = packed.shards.lock().expect("nothing panics under this lock").clone();
+        let shards = match known {
+            Some(shards) => shards,
+            None => {
+                let listed = self.open_shards().await?;
+                packed.shards.lock().expect("nothing panics under this lock").insert(listed).clone()
+            }
+        };
+        let sizes = made.iter().map(|made| (made.partition_key.as_str(), made.data.len()));
+        let groups = group(sizes, &shards, packed.most);
+        let mut take = |index: usize| {
+            let Made { partition_key, data } = &mut made[index];
+            Made { partition_key: std::mem::take(partition_key), data: std::mem::take(data) }
+        };
+        let pack = |Group { records, shard }: Group| {
+            if shard.is_none() {
+                return alone(take(records[0]));
+            }
+            let (mut aggregate, mut parts) = (Aggregate::default(), Vec::with_capacity(records.len()));
+            for index in records {
+                let made = take(index);
+                aggregate.push(&made.partition_key, &made.data);
+                parts.push(made.data);
+            }
+            Record { partition_key: PARTITION_KEY.to_owned(), data: aggregate.finish(), parts, shard }
+        };
+        Ok(groups.into_iter().map(pack).collect())
+    }
+
+    /// The shards that take records now.
+    async fn open_shards(&self) -> Result<ShardMap, ProduceError> {
+        let lister = KinesisShardLister::new(self.client.clone(), self.stream.clone());
+        let listed = lister.list().await.map_err(|error| self.failed(chain(&error)))?;
+        let open = listed.into_iter().filter(|shard| !shard.closed);
+        let open = open.filter_map(|shard| {
+            let range = shard.hash_range?;
+            Some((shard.id.as_str().to_owned(), range.start, range.end))
+        });
+        Ok(ShardMap::new(open.collect()))
     }
 
     /// One call. Gives back the records that were refused and why.
@@ -135,6 +226,7 @@ impl StreamWriter {
         let entries = records.iter().map(|record| {
             PutRecordsRequestEntry::builder()
                 .partition_key(&record.partition_key)
+                .set_explicit_hash_key(record.shard.as_ref().map(|(_, first)| first.to_string()))
                 .data(Blob::new(record.data.as_slice()))
                 .build()
                 .expect("data and partition key are set")
@@ -145,9 +237,8 @@ impl StreamWriter {
             Ok(reply) => reply,
             Err(error) if is_passing(&error) => {
                 if !is_throttle(&error) {
-                    let unclear =
-                        |record: &Record| Receipt { data: record.data.clone(), sent_us, place: None };
-                    self.tell(|| records.iter().map(unclear).collect()).await;
+                    let unclear = |record: &Record| record.clone().receipts(sent_us, None);
+                    self.tell(|| records.iter().flat_map(unclear).collect()).await;
                 }
                 return Ok((records, explain(&error)));
             }
@@ -163,15 +254,26 @@ impl StreamWriter {
                     reason = code;
                     refused.push(record);
                 }
-                None if self.receipts.is_some() => {
-                    let place = result.shard_id.zip(result.sequence_number);
-                    accepted.push(Receipt { data: record.data, sent_us, place });
+                None => {
+                    self.look_again_where_other(&record, result.shard_id.as_deref());
+                    if self.receipts.is_some() {
+                        let place = result.shard_id.zip(result.sequence_number);
+                        accepted.extend(record.receipts(sent_us, place));
+                    }
                 }
-                None => {}
             }
         }
         self.tell(|| accepted).await;
         Ok((refused, reason))
+    }
+
+    /// An aggregate went to another shard than it was made for: the stream was resharded.
+    fn look_again_where_other(&self, record: &Record, shard: Option<&str>) {
+        if let (Some(packed), Some((expected, _))) = (&self.packed, &record.shard)
+            && shard != Some(expected)
+        {
+            *packed.shards.lock().expect("nothing panics under this lock") = None;
+        }
     }
 
     async fn tell(&self, receipts: impl FnOnce() -> Vec<Receipt>) {

@@ -148,7 +148,14 @@ async fn a_rate_is_kept() {
 #[test]
 fn calls_stay_below_the_limits_of_the_service() {
     let records = |count: usize, size: usize| -> Vec<Record> {
-        (0..count).map(|_| Record { partition_key: "0".repeat(32), data: vec![0; size] }).collect()
+        (0..count)
+            .map(|_| Record {
+                partition_key: "0".repeat(32),
+                data: vec![0; size],
+                parts: Vec::new(),
+                shard: None,
+            })
+            .collect()
     };
     assert_eq!(fitting(&records(900, 100)), 500);
     assert_eq!(fitting(&records(900, 400_000)), 13);

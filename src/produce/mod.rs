@@ -1,7 +1,8 @@
 //! Writers of changes: into a DynamoDB table, or straight into a Kinesis stream as the change records that the table would
 //! have produced.
 //!
-//! Owns: the writers with their retries and receipts, the rate, and the order of changes to one key.
+//! Owns: the writers with their retries and receipts, the packing into aggregates, the rate, and the order of changes to one
+//! key.
 //! Does not own: what is written (`generate`), what becomes of it afterwards.
 //!
 //! ```text
@@ -9,6 +10,7 @@
 //!                                         └─► envelope ─► kinesis (PutRecords)
 //! ```
 
+pub mod aggregate;
 pub mod dynamodb;
 mod in_order;
 pub mod kinesis;

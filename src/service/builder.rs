@@ -14,6 +14,7 @@ use crate::config::{
     time_position, worker_id,
 };
 use crate::deliver::Sink;
+use crate::fetch::OutOfRange;
 use crate::processor::ProcessorFactory;
 use crate::shard::Checkpoint;
 use crate::telemetry::http::Token;
@@ -136,6 +137,12 @@ impl WorkerBuilder {
     /// Longest time between polls of a shard without new records. Default: 1 s.
     pub fn poll_idle_max(self, time: Duration) -> Self {
         self.change(move |config| config.poll_idle_max = time)
+    }
+
+    /// What becomes of an aggregate of the Kinesis Producer Library that holds records outside the shard's hash key range.
+    /// Default: they are delivered.
+    pub fn kpl_out_of_range(self, policy: OutOfRange) -> Self {
+        self.change(move |config| config.kpl_out_of_range = policy)
     }
 
     /// Maximum number of leases of this worker. The leader's value applies to the whole fleet. Default: no limit.

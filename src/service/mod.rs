@@ -91,6 +91,7 @@ pub async fn run_until(
         several: config.streams.several,
         application: config.application.clone(),
         poll_idle_max: config.poll_idle_max,
+        kpl_out_of_range: config.kpl_out_of_range,
         budget: budget.clone(),
     };
     let (streams, leases, lake, firehose) = tokio::join!(

@@ -13,7 +13,7 @@ use crate::config::{Endpoints, RetrievalSetting, Source, StreamConfig, StreamsCo
 use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
 use crate::fetch::fanout::FanOut;
 use crate::fetch::fanout::kinesis::{Consumer, KinesisFanOut};
-use crate::fetch::{ByteBudget, Polling, RecordSource};
+use crate::fetch::{ByteBudget, OutOfRange, Polling, RecordSource, Unpacking};
 use crate::lease::{StreamLeases, StreamSet};
 use crate::preflight::{
     START_TIMEOUT, StartError, check_stream, check_table_stream, oddity, out_of_reach, retention_hours,
@@ -23,6 +23,7 @@ use crate::processor::Process;
 use crate::shard::dynamodbstreams::Which;
 use crate::shutdown::joined;
 use crate::telemetry::status::Status;
+use crate::transform::SourceKind;
 
 /// How often the settings file is looked at, and a stream that could not be looked at is tried again.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
@@ -36,6 +37,7 @@ pub(super) struct Surroundings {
     pub(super) several: bool,
     pub(super) application: String,
     pub(super) poll_idle_max: Duration,
+    pub(super) kpl_out_of_range: OutOfRange,
     pub(super) budget: ByteBudget,
 }
 
@@ -108,6 +110,13 @@ impl Streams {
             }
         };
         let (kind, source, lister, starts) = source.parts();
+        let unpacked = |source: Arc<dyn RecordSource>| match kind {
+            SourceKind::Kinesis => {
+                Arc::new(Unpacking::new(source, self.surroundings.kpl_out_of_range)) as Arc<dyn RecordSource>
+            }
+            SourceKind::DynamoDbStreams => source,
+        };
+        let (source, again) = (unpacked(source), again.map(unpacked));
         let Found { config, client, hours, checked, .. } = stream;
         let name: Arc<str> = config.address.to_string().into();
         let setup = StreamSetup {

@@ -86,6 +86,12 @@ impl RecordId {
     pub fn position(self) -> Position {
         Position { sequence: self.sequence, sub: self.sub.unwrap_or(0) }
     }
+
+    /// True when a place comes after this record: after all that is in it, where it is whole.
+    pub fn is_before(&self, position: &Position) -> bool {
+        let within = self.sub.is_some_and(|sub| sub < position.sub);
+        self.sequence < position.sequence || within && self.sequence == position.sequence
+    }
 }
 
 /// A record's place: its sequence number, and its index inside a KPL aggregate (0 outside one).
@@ -101,6 +107,12 @@ impl Position {
     /// Position of an ordinary record.
     pub fn new(sequence: SequenceNumber) -> Self {
         Self { sequence, sub: 0 }
+    }
+}
+
+impl From<u128> for Position {
+    fn from(number: u128) -> Self {
+        Self::new(number.into())
     }
 }
 

@@ -36,7 +36,24 @@ use Kind::{Counter, Gauge, Histogram};
 
 /// All metrics of the `metrics` crate, described.
 const ALL: &[(&str, Kind, Unit, &str)] = &[
-    ("kinetide_records_fetched_total", Counter, Unit::Count, "Records fetched from the stream."),
+    (
+        "kinetide_records_fetched_total",
+        Counter,
+        Unit::Count,
+        "Records fetched from the stream; of an aggregate that was unpacked, the records in it.",
+    ),
+    (
+        "kinetide_aggregates_total",
+        Counter,
+        Unit::Count,
+        "Records that begin like an aggregate of the Kinesis Producer Library, by what became of them.",
+    ),
+    (
+        "kinetide_records_out_of_range_total",
+        Counter,
+        Unit::Count,
+        "Records of aggregates outside the hash key range of the shard that they were read from, delivered all the same.",
+    ),
     ("kinetide_fetch_bytes_total", Counter, Unit::Bytes, "Bytes of the pages fetched, as held in memory."),
     (
         "kinetide_fetch_duration_seconds",
@@ -218,6 +235,7 @@ const ALL: &[(&str, Kind, Unit, &str)] = &[
 /// The labels of the series that are known before anything happens: name, label, values.
 const LABELS: &[(&str, &str, &[&str])] = &[
     ("kinetide_objects_delivered_total", "outcome", &["created", "existed", "foreign"]),
+    ("kinetide_aggregates_total", "outcome", &["unpacked", "broken", "dropped"]),
     ("kinetide_firehose_calls_total", "outcome", &["accepted", "partial", "throttled", "failed"]),
     ("kinetide_cloudwatch_calls_total", "outcome", &["ok", "failed"]),
     ("kinetide_leases_assigned_total", "how", &["new", "unowned", "expired", "hand_off", "stuck"]),
@@ -377,6 +395,17 @@ pub fn page_fetched(records: usize, bytes: usize, took: Duration) {
     counter!("kinetide_records_fetched_total").increment(records as u64);
     counter!("kinetide_fetch_bytes_total").increment(bytes as u64);
     histogram!("kinetide_fetch_duration_seconds", "outcome" => "ok").record(took);
+}
+
+/// Aggregates of a page that was fetched: so many were unpacked to so many `records`, of which some lie outside the hash
+/// keys of the shard; the others cannot be unpacked, or were left out for such records.
+pub fn aggregates_found(unpacked: u64, records: u64, outside: u64, broken: u64, dropped: u64) {
+    for (outcome, aggregates) in [("unpacked", unpacked), ("broken", broken), ("dropped", dropped)] {
+        counter!("kinetide_aggregates_total", "outcome" => outcome).increment(aggregates);
+    }
+    // Each was counted as one with its page.
+    counter!("kinetide_records_fetched_total").increment(records - unpacked);
+    counter!("kinetide_records_out_of_range_total").increment(outside);
 }
 
 /// A fetch was refused for rate.

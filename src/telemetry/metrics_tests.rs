@@ -21,6 +21,7 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
     metrics::with_local_recorder(&recorder, || {
         let took = Duration::from_millis(30);
         page_fetched(2, 100, took);
+        aggregates_found(1, 40, 3, 1, 1);
         fetch_throttled(took);
         subscribed();
         event_received(2, 100);
@@ -73,7 +74,9 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
     assert_eq!(typed, described);
     assert_eq!(helped, described);
     for line in [
-        "kinetide_records_fetched_total 4",
+        "kinetide_records_fetched_total 43",
+        "kinetide_aggregates_total{outcome=\"dropped\"} 1",
+        "kinetide_records_out_of_range_total 3",
         "kinetide_fan_out_subscriptions 1",
         "kinetide_fan_out_subscribed_total 2",
         "kinetide_leases_assigned_total{how=\"hand_off\"} 1",

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 #[cfg(feature = "local")]
+mod aggregates;
+#[cfg(feature = "local")]
 mod cli;
 #[cfg(feature = "local")]
 mod documents;

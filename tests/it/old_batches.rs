@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64_simd::STANDARD;
 use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Layout, read_records};
-use kinetide::internals::checkpoint::{PendingBatch, PendingFormat, Stage};
+use kinetide::internals::checkpoint::{PendingBatch, PendingFormat, Proof, Stage, Unpacking};
 use kinetide::internals::consumer::{
     ConsumerSettings, Lake, Land, Retention, Shared, StreamSetup, StreamSetups,
 };
@@ -304,7 +304,11 @@ async fn a_batch_is_finished_inside_an_aggregate() {
             sealed: Vec::new(),
             shard_end: false,
             streamed: false,
-            proof: None,
+            unpacking: Unpacking::Kpl,
+            proof: Some(Proof {
+                lake: "/lake".to_owned(),
+                contents: batch.objects.iter().map(|object| object.content).collect(),
+            }),
         }
         .to_pending()
     };

@@ -10,11 +10,12 @@ use clap::CommandFactory;
 /// Whom each module may import. The stages come first, in the data's order: a stage knows stages before it, never
 /// one after. `cli` and `service` know everything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("kpl", &[]),
     ("shard", &[]),
     // The leader tells how many workers are wanted.
     ("lease", &["scale", "shard", "telemetry"]),
-    ("fetch", &["shard", "telemetry"]),
-    ("decode", &[]),
+    ("fetch", &["kpl", "shard", "telemetry"]),
+    ("decode", &["kpl"]),
     ("transform", &["decode", "shard"]),
     ("batch", &["fetch", "shard", "transform"]),
     // What is delivered to is AWS's, by one environment for all its clients.
@@ -76,7 +77,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Servers and generator share no logic with the pipeline, so that they cannot share its mistakes; nor does the judge.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &[]),
-    ("produce", &["aws", "clock", "generate", "shutdown"]),
+    ("produce", &["aws", "clock", "generate", "shard", "shutdown"]),
     (
         "trial",
         &[
@@ -155,6 +156,7 @@ const PURE: &[&str] = &[
     "src/decode/",
     "src/deliver/calls.rs",
     "src/drawing.rs",
+    "src/fetch/aggregate.rs",
     "src/fetch/body.rs",
     "src/fetch/fanout/kinesis/frames.rs",
     "src/fetch/fanout/pace.rs",
@@ -169,6 +171,7 @@ const PURE: &[&str] = &[
     "src/insights/latest.rs",
     "src/insights/page.rs",
     "src/insights/row.rs",
+    "src/kpl.rs",
     "src/lease/caught_up.rs",
     "src/lease/dynamodb/codec.rs",
     "src/lease/dynamodb/item.rs",

@@ -8,6 +8,8 @@ use crate::checkpoint::PendingFormat;
 pub(super) struct Bounds {
     /// Records in the shard, which is closed after them.
     pub(super) records: u8,
+    /// So many of them are packed in one record of the stream.
+    pub(super) packed: u8,
     /// Transform of each worker.
     pub(super) transforms: Vec<Made>,
     /// How they describe batches.
@@ -24,6 +26,12 @@ pub(super) struct Bounds {
     pub(super) conditional: bool,
     pub(super) seal_declared: bool,
     pub(super) streamed_told: bool,
+    /// Batches of unpacked records say so.
+    pub(super) unpacking_told: bool,
+    /// A checkpoint that a build left that does not unpack is told from the first record of an aggregate.
+    pub(super) whole_told: bool,
+    /// A batch may end at the first of several records in one.
+    pub(super) ends_at_first: bool,
     /// An object that exists is looked at before it counts.
     pub(super) existing_checked: bool,
     /// Every object is looked for when the records are gone, and not the first only.
@@ -42,6 +50,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             records: 2,
+            packed: 1,
             transforms: vec![Made::One, Made::One],
             format: PendingFormat::Two,
             takes: 2,
@@ -54,6 +63,9 @@ impl Default for Bounds {
             conditional: true,
             seal_declared: true,
             streamed_told: true,
+            unpacking_told: true,
+            whole_told: true,
+            ends_at_first: false,
             existing_checked: true,
             all_found: true,
             remembered: true,

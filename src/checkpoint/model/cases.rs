@@ -3,7 +3,7 @@
 use stateright::{Checker, HasDiscoveries, Model};
 
 use super::bounds::Bounds;
-use super::made::Made::{self, LeavesOut, One, Streamed, Turned, Two};
+use super::made::Made::{self, LeavesOut, One, Streamed, TakesWhole, Turned, Two};
 use crate::checkpoint::PendingFormat;
 
 const TURNED: Made = Turned { named_so: true };
@@ -222,4 +222,53 @@ fn copies_that_are_left_out_once_are_missing() {
     ] {
         assert_fails(both(bounds), "a copy below the checkpoint is there");
     }
+}
+
+/// Batches end amid aggregates, are taken over there, repaired, forgotten, and taken on by Java workers.
+#[test]
+fn aggregates_survive_everything() {
+    let packed = |records, packed, bounds: Bounds| Bounds { packed, records, ..bounds };
+    for bounds in [
+        packed(2, 2, Bounds { lost_answers: 0, ..Bounds::default() }),
+        packed(3, 3, Bounds { crashes: 1, trims: 1, ..Bounds::takeovers(vec![One, Two]) }),
+        packed(4, 2, Bounds::takeovers(vec![Two, TURNED_UNNAMED])),
+        packed(3, 3, Bounds { takes: 3, forgets: 1, ..Bounds::takeovers(vec![One, One]) }),
+        packed(3, 3, Bounds { crashes: 1, ..Bounds::takeovers(vec![Streamed, One]) }),
+    ] {
+        let checked = check(bounds);
+        checked.assert_properties();
+        println!("{} states", checked.unique_state_count());
+    }
+}
+
+/// While builds that unpack and others are in one fleet: what the others left is gone on from, and they leave alone what
+/// they do not understand.
+#[test]
+fn builds_that_do_not_unpack_are_gone_on_from() {
+    for format in FORMATS {
+        for transforms in [vec![TakesWhole, One], vec![TakesWhole, Two], vec![One, TakesWhole]] {
+            let bounds = Bounds { format, records: 4, packed: 2, ..Bounds::takeovers(transforms) };
+            let checked = check(Bounds { crashes: 1, ..bounds });
+            checked.assert_properties();
+            println!("{} states", checked.unique_state_count());
+        }
+    }
+}
+
+#[test]
+fn taking_a_whole_aggregate_for_its_first_record_doubles_records() {
+    let bounds = Bounds { records: 4, packed: 2, ..Bounds::takeovers(vec![TakesWhole, One]) };
+    assert_fails(Bounds { whole_told: false, ..bounds }, "no record is doubled");
+}
+
+#[test]
+fn ending_at_the_first_record_of_an_aggregate_loses_records() {
+    let bounds = Bounds { records: 2, packed: 2, ..Bounds::takeovers(vec![One, One]) };
+    assert_fails(Bounds { ends_at_first: true, ..bounds }, "a record below the checkpoint is delivered");
+}
+
+#[test]
+fn unpacking_without_saying_so_doubles_records() {
+    let bounds = Bounds { packed: 2, ..Bounds::takeovers(vec![One, TakesWhole]) };
+    assert_fails(Bounds { unpacking_told: false, ..bounds }, "no record is doubled");
 }

@@ -17,6 +17,8 @@ pub(super) enum Made {
     Turned { named_so: bool },
     /// Odd records go to the delivery stream, the others into an object.
     Streamed,
+    /// One object of dead letters: a build that takes a record of the stream for one, whatever it packs.
+    TakesWhole,
     /// Odd records give no rows, the others are in one object: a batch may have none at all.
     LeavesOut,
 }
@@ -24,12 +26,18 @@ pub(super) enum Made {
 impl Made {
     pub(super) fn id(self) -> &'static str {
         match self {
-            Self::One => "one",
+            // What it unpacks is no part of a transform.
+            Self::One | Self::TakesWhole => "one",
             Self::Two | Self::Turned { named_so: false } => "two",
             Self::Turned { named_so: true } => "turned",
             Self::Streamed => "streamed",
             Self::LeavesOut => "leaves out",
         }
+    }
+
+    /// Whether it unpacks.
+    pub(super) fn unpacks(self) -> bool {
+        self != Self::TakesWhole
     }
 
     /// Whether a record gives no rows.
@@ -42,6 +50,7 @@ impl Made {
         let even = record.is_multiple_of(2);
         match self {
             Self::One | Self::LeavesOut => Some("a"),
+            Self::TakesWhole => Some("errors"),
             Self::Two => Some(if even { "b" } else { "a" }),
             Self::Turned { .. } => Some(if even { "a" } else { "b" }),
             Self::Streamed => even.then_some("a"),

@@ -22,11 +22,12 @@ use stateright::{Model, Property};
 
 use super::{BatchPlan, Event, PendingBatch, Protocol, Sought, Step};
 use crate::lease::{Lease, LeaseWrite, Pending, WorkerId, apply};
-use crate::shard::{Checkpoint, HashKeyRange, Position, Shard, ShardId};
+use crate::shard::{Checkpoint, HashKeyRange, Shard, ShardId};
 
 mod bounds;
 mod cases;
 mod made;
+mod packed;
 mod properties;
 
 /// How a batch is forgotten.
@@ -49,8 +50,9 @@ impl Eq for Row {}
 
 impl Hash for Row {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Lease { owner, counter, checkpoint, pending, last_prepared, .. } = &self.0;
-        (owner, counter, checkpoint, pending, last_prepared).hash(state);
+        let Lease { owner, counter, checkpoint, pending, last_prepared, delivered, .. } = &self.0;
+        let delivered = delivered.as_ref().map(|delivered| &delivered.upto);
+        (owner, counter, checkpoint, pending, last_prepared, delivered).hash(state);
     }
 }
 
@@ -90,6 +92,8 @@ enum Todo {
     Read(u8),
     Done,
     Halted,
+    /// Left to a build that understands it.
+    Refused,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +106,7 @@ impl WriteKind {
     fn to_write(&self) -> LeaseWrite {
         match self {
             Self::Prepare(pending) => LeaseWrite::Prepare(pending.clone()),
-            Self::Commit(checkpoint) => LeaseWrite::commit(checkpoint.clone()),
+            Self::Commit(checkpoint) => LeaseWrite::Commit { to: checkpoint.clone(), arrived_us: Some(1) },
         }
     }
 }
@@ -145,22 +149,6 @@ enum Act {
     Forget(Forgotten),
 }
 
-fn position(n: u8) -> Position {
-    Position::new(u128::from(n).into())
-}
-
-fn number(position: &Position) -> u8 {
-    position.sequence.as_str().parse().unwrap()
-}
-
-fn done_up_to(checkpoint: &Checkpoint, records: u8) -> u8 {
-    match checkpoint {
-        Checkpoint::At(position) => number(position),
-        Checkpoint::ShardEnd => records,
-        _ => 0,
-    }
-}
-
 /// Copies rows of one object, create-only. False when none is due any more.
 fn copy_one(world: &mut World, process: &mut Process) -> bool {
     let Some(key) = process.due.pop() else { return false };
@@ -177,8 +165,9 @@ impl Bounds {
         protocol.write_format(self.format);
         let last_prepared = row.0.last_prepared.clone().filter(|_| self.remembered);
         let (checkpoint, pending) = (row.0.checkpoint.clone(), row.0.pending.clone());
-        let event = Event::Taken { checkpoint, pending, last_prepared };
-        let step = self.todo(protocol.on(event));
+        let event = Event::Taken { checkpoint, done: self.done_of(&row.0), pending, last_prepared };
+        let refused = self.refuses(self.transforms[worker], &row.0);
+        let step = if refused { Todo::Refused } else { self.todo(protocol.on(event), row) };
         Process {
             seen: row.clone(),
             protocol,
@@ -190,11 +179,12 @@ impl Bounds {
         }
     }
 
-    fn todo(&self, step: Step) -> Todo {
+    fn todo(&self, step: Step, row: &Row) -> Todo {
         match step {
             Step::Rebuild { first, last, generation, without, done } => {
-                let done = done.as_ref().map_or(0, number);
-                Todo::Rebuild { first: number(&first), last: number(&last), generation, without, done }
+                let done = done.map_or(0, |done| self.end(&done));
+                let (first, last) = (self.number(&first), self.end(&last));
+                Todo::Rebuild { first, last, generation, without, done }
             }
             Step::FindStart(_) => unreachable!("starts are checked in `start_model`"),
             Step::Find(objects) => Todo::Find(objects),
@@ -213,7 +203,7 @@ impl Bounds {
             Step::Write(other) => panic!("the protocol never asks for {other:?}"),
             Step::Deliver(keys) => Todo::Deliver(keys),
             Step::CreateChildren => Todo::CreateChildren,
-            Step::Read(checkpoint) => Todo::Read(done_up_to(&checkpoint, self.records)),
+            Step::Read(_) => Todo::Read(self.done_up_to(&row.0)),
             Step::Finished => Todo::Done,
             Step::Halt(_) => Todo::Halted,
         }
@@ -250,14 +240,19 @@ impl Bounds {
                     process.step = Todo::Copy(Event::RecordsGone);
                     return None;
                 }
-                let there: BTreeSet<u8> =
-                    without.iter().filter_map(|key| world.objects.get(key)).flatten().copied().collect();
+                // That parts of a record are there says nothing of the whole.
+                let made = self.transforms[worker];
+                let counts = |key: &&String| made.unpacks() || key.starts_with("errors");
+                let there = without.iter().filter(counts).filter_map(|key| world.objects.get(key));
+                let there: BTreeSet<u8> = there.flatten().copied().collect();
                 let rest = (first..=last).filter(|record| *record > done && !there.contains(record));
                 (process.contents, process.stream) =
                     build(self.transforms[worker], (first, last), generation, rest);
                 process.step = Todo::Copy(Event::Rebuilt {
                     objects: planned(&process.contents),
                     streamed: self.streamed_told && !process.stream.is_empty(),
+                    last: self.position_for(made, last),
+                    unpacking: self.unpacking(made),
                 });
                 None
             }
@@ -312,7 +307,9 @@ impl Bounds {
                 world.children = true;
                 Some(Event::ChildrenCreated)
             }
-            Todo::Write(_) | Todo::Read(_) | Todo::Done | Todo::Halted => unreachable!("not a step to do"),
+            Todo::Write(_) | Todo::Read(_) | Todo::Done | Todo::Halted | Todo::Refused => {
+                unreachable!("not a step to do")
+            }
         }
     }
 
@@ -369,9 +366,9 @@ impl Model for Bounds {
         }
         let owner = world.row.0.owner.as_ref().map(|id| id.as_str().parse::<usize>().unwrap());
         let owner_works = owner.is_some_and(|w| {
-            world.workers[w]
-                .as_ref()
-                .is_some_and(|p| p.seen.0.owner == world.row.0.owner && p.step != Todo::Done)
+            world.workers[w].as_ref().is_some_and(|p| {
+                p.seen.0.owner == world.row.0.owner && !matches!(p.step, Todo::Done | Todo::Refused)
+            })
         });
         for (worker, process) in world.workers.iter().enumerate() {
             // The bound on takes is lifted when nobody works on the shard, so that every run can end well.
@@ -384,7 +381,11 @@ impl Model for Bounds {
             }
             match &process.step {
                 Todo::Read(from) if *from == self.records => acts.push(Act::Do(worker)),
-                Todo::Read(from) => acts.extend((from + 1..=self.records).map(|to| Act::Close(worker, to))),
+                Todo::Read(from) => {
+                    let ends = from + 1..=self.records;
+                    let ends = ends.filter(|to| self.may_end_at(self.transforms[worker], *to));
+                    acts.extend(ends.map(|to| Act::Close(worker, to)));
+                }
                 Todo::Write(_) if process.unanswered => acts.push(Act::Reread(worker)),
                 Todo::Write(_) => {
                     acts.push(Act::Do(worker));
@@ -395,7 +396,7 @@ impl Model for Bounds {
                         acts.push(Act::SendLate(worker));
                     }
                 }
-                Todo::Done | Todo::Halted => {}
+                Todo::Done | Todo::Halted | Todo::Refused => {}
                 _ => acts.push(Act::Do(worker)),
             }
         }
@@ -406,7 +407,7 @@ impl Model for Bounds {
         let ours = |pending: &Pending| matches!(PendingBatch::from_pending(pending), Ok(Some(_)));
         if world.forgot < self.forgets && world.row.0.pending.as_ref().is_some_and(ours) {
             acts.extend([Forgotten::Same, Forgotten::Deleted, Forgotten::Java].map(Act::Forget));
-            if done_up_to(&world.row.0.checkpoint, self.records) + 1 < self.records {
+            if self.done_up_to(&world.row.0) + 1 < self.records {
                 acts.push(Act::Forget(Forgotten::JavaTook));
             }
         }
@@ -428,8 +429,10 @@ impl Model for Bounds {
                 world.forgot += 1;
                 // All of them take the lease from its owner.
                 let lease = apply(&world.row.0, &LeaseWrite::Evict);
-                let java =
-                    Pending { checkpoint: Checkpoint::At(position(1)), state: Some(Arc::from(&b"java"[..])) };
+                let java = Pending {
+                    checkpoint: Checkpoint::At(self.position(1)),
+                    state: Some(Arc::from(&b"java"[..])),
+                };
                 world.row = Row(match how {
                     Forgotten::Same => Lease { pending: None, ..lease },
                     Forgotten::Deleted => {
@@ -438,10 +441,10 @@ impl Model for Bounds {
                         Lease { pending: None, last_prepared: None, checkpoint, ..lease }
                     }
                     Forgotten::JavaTook => {
-                        let next = done_up_to(&lease.checkpoint, self.records) + 1;
+                        let next = self.done_up_to(&lease) + 1;
                         // It did with it whatever its application does.
                         world.accepted.insert(next);
-                        Lease { pending: None, checkpoint: Checkpoint::At(position(next)), ..lease }
+                        Lease { pending: None, checkpoint: Checkpoint::At(self.position(next)), ..lease }
                     }
                     Forgotten::Java => Lease { pending: Some(java), ..lease },
                 });
@@ -449,22 +452,23 @@ impl Model for Bounds {
                 return Some(world);
             }
             Act::Trim => {
-                let pending = world.row.0.pending.as_ref()?;
-                world.trimmed = done_up_to(&pending.checkpoint, self.records);
+                world.trimmed = self.end_of_pending(&world.row.0);
             }
             Act::Close(worker, to) => {
                 let mut process = world.workers[worker].take()?;
                 let Todo::Read(from) = process.step else { return None };
                 (process.contents, process.stream) =
                     build(self.transforms[worker], (from + 1, to), 0, from + 1..=to);
+                let made = self.transforms[worker];
                 let plan = BatchPlan {
-                    first: position(from + 1),
-                    last: position(to),
+                    first: self.position_for(made, from + 1),
+                    last: self.position_for(made, to),
                     objects: planned(&process.contents),
                     streamed: self.streamed_told && !process.stream.is_empty(),
+                    unpacking: self.unpacking(made),
                 };
                 let event = Event::Closed { plan, shard_end: to == self.records };
-                process.step = self.todo(process.protocol.on(event));
+                process.step = self.todo(process.protocol.on(event), &process.seen);
                 world.workers[worker] = Some(process);
             }
             Act::Do(worker) => {
@@ -481,7 +485,7 @@ impl Model for Bounds {
                     _ => self.perform(&mut world, worker, &mut process),
                 };
                 if let Some(event) = event {
-                    process.step = self.todo(process.protocol.on(event));
+                    process.step = self.todo(process.protocol.on(event), &process.seen);
                 }
                 self.skip_declaration(&mut process);
                 world.workers[worker] = (process.step != Todo::Done).then_some(process);
@@ -508,7 +512,7 @@ impl Model for Bounds {
                 process.unanswered = false;
                 if world.row == ours {
                     process.seen = ours;
-                    process.step = self.todo(process.protocol.on(Event::Written));
+                    process.step = self.todo(process.protocol.on(Event::Written), &process.seen);
                     self.skip_declaration(&mut process);
                 } else if world.row.0.counter != process.seen.0.counter {
                     return Some(world);
@@ -520,7 +524,7 @@ impl Model for Bounds {
                 self.apply(&mut world, &seen, &write);
             }
         }
-        world.checkpoint_high = world.checkpoint_high.max(done_up_to(&last.row.0.checkpoint, self.records));
+        world.checkpoint_high = world.checkpoint_high.max(self.done_up_to(&last.row.0));
         Some(world)
     }
 
@@ -539,7 +543,7 @@ impl Bounds {
             && PendingBatch::from_pending(pending)
                 .is_ok_and(|batch| batch.is_some_and(|b| b.objects.is_empty()))
         {
-            process.step = self.todo(process.protocol.on(Event::Written));
+            process.step = self.todo(process.protocol.on(Event::Written), &process.seen);
         }
     }
 }

@@ -6,7 +6,7 @@ use stateright::{Model, Property};
 
 use super::bounds::Bounds;
 use super::made::copied;
-use super::{Todo, World, done_up_to};
+use super::{Todo, World};
 use crate::shard::Checkpoint;
 
 pub(super) fn all() -> Vec<Property<Bounds>> {
@@ -20,8 +20,7 @@ pub(super) fn all() -> Vec<Property<Bounds>> {
             let lake: BTreeSet<u8> = world.objects.values().flatten().copied().collect();
             let there = &lake | &world.accepted;
             let left_out = |record| model.transforms.iter().any(|made| made.leaves_out(record));
-            (1..=done_up_to(&world.row.0.checkpoint, model.records))
-                .all(|record| there.contains(&record) || left_out(record))
+            (1..=model.done_up_to(&world.row.0)).all(|record| there.contains(&record) || left_out(record))
         }),
         Property::always("every copy is of rows that are there", |_, world: &World| {
             world
@@ -31,7 +30,7 @@ pub(super) fn all() -> Vec<Property<Bounds>> {
         }),
         // A Java worker may checkpoint what ours has prepared: what it took is its own, and the rest is repaired after that.
         Property::always("a copy below the checkpoint is there", |model: &Bounds, world: &World| {
-            let done = done_up_to(&world.row.0.checkpoint, model.records);
+            let done = model.done_up_to(&world.row.0);
             let settled = world.forgot == 0 || world.row.0.checkpoint == Checkpoint::ShardEnd;
             let all_copy = model.copies.len() == model.transforms.len() && !model.copies.contains(&false);
             let copies: BTreeSet<u8> = world.copies.values().flatten().copied().collect();
@@ -42,7 +41,7 @@ pub(super) fn all() -> Vec<Property<Bounds>> {
             }
         }),
         Property::always("the checkpoint never moves back", |model: &Bounds, world: &World| {
-            done_up_to(&world.row.0.checkpoint, model.records) >= world.checkpoint_high
+            model.done_up_to(&world.row.0) >= world.checkpoint_high
         }),
         Property::always("no shard ends before its children have leases", |_, world: &World| {
             world.children || world.row.0.checkpoint != Checkpoint::ShardEnd

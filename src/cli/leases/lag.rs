@@ -45,7 +45,7 @@ fn of(checkpoint: &Checkpoint, caught_up: Option<&CaughtUp>, ahead: &Ahead, wall
     if first.is_none() && ahead.behind != Behind::Tip {
         return lag;
     }
-    let gap = gap(caught_up, &at.sequence, first.map(|(sequence, _)| sequence), Some(wall_clock_us), None);
+    let gap = gap(caught_up, at, first.map(|(sequence, _)| sequence), Some(wall_clock_us), None);
     let there = first.filter(|(sequence, _)| *sequence <= at.sequence);
     Lag {
         checkpoint_age_ms: there.map(|(_, arrival_us)| (wall_clock_us - arrival_us).max(0) / 1000),
@@ -88,7 +88,7 @@ mod tests {
             (None, Some(7_000), true)
         );
         // Nothing was lost: the shard was read to its tip a while ago.
-        let seen = CaughtUp { after: SequenceNumber::from(9), at_us: 100_000_000, retention_hours: 24 };
+        let seen = CaughtUp { after: Position::from(9), at_us: 100_000_000, retention_hours: 24 };
         for found in [ahead(Some(10), Behind::Millis(7_000)), ahead(None, Behind::Tip)] {
             let quiet = super::of(&at, Some(&seen), &found, 103_250_000);
             assert_eq!((quiet.checkpoint_age_ms, quiet.trimmed), (None, false));

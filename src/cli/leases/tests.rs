@@ -10,7 +10,7 @@ use super::act::{self, Done};
 use super::change::{self, Allowed};
 use super::table::{self, Screen};
 use crate::batch::Content;
-use crate::checkpoint::{PendingBatch, Proof, Stage};
+use crate::checkpoint::{PendingBatch, Proof, Stage, Unpacking};
 use crate::clock::wall_clock_s;
 use crate::lease::explain::Reason;
 use crate::lease::fleet::{CPU, THROUGHPUT, WorkerRow};
@@ -346,6 +346,7 @@ fn a_batch_is_shown_with_its_lake_and_what_its_objects_hold() {
         sealed: vec!["landing/a".into()],
         shard_end: false,
         streamed: false,
+        unpacking: Unpacking::Whole,
         proof: Some(Proof {
             lake: "s3://lake/raw".into(),
             contents: vec![Content { rows: 3, hash: 0xab }, Content { rows: 1, hash: u64::MAX }],

@@ -314,18 +314,22 @@ fn last_prepared(item: &Item) -> Option<LastPrepared> {
 }
 
 fn at_the_tip(seen: &CaughtUp) -> AttributeValue {
-    AttributeValue::M(Item::from([
-        (CHECKPOINT.to_owned(), s(seen.after.as_str())),
+    let mut item = Item::from([
+        (CHECKPOINT.to_owned(), s(seen.after.sequence.as_str())),
         (AT.to_owned(), n(seen.at_us)),
         (RETENTION.to_owned(), n(seen.retention_hours)),
-    ]))
+    ]);
+    if seen.after.sub > 0 {
+        item.insert(CHECKPOINT_SUB.to_owned(), n(seen.after.sub));
+    }
+    AttributeValue::M(item)
 }
 
 /// What is malformed is taken for nothing noted.
 fn caught_up(item: &Item) -> Option<CaughtUp> {
     let item = item.get(CAUGHT_UP)?.as_m().ok()?;
     Some(CaughtUp {
-        after: SequenceNumber::parse(item.get(CHECKPOINT)?.as_s().ok()?)?,
+        after: checkpoint(item, CHECKPOINT, CHECKPOINT_SUB).ok()??.position()?.clone(),
         at_us: item.get(AT)?.as_n().ok()?.parse().ok()?,
         retention_hours: item.get(RETENTION)?.as_n().ok()?.parse().ok()?,
     })

@@ -17,7 +17,7 @@ use super::key::LeaseKey;
 use super::row::{Lease, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
-use crate::shard::{Checkpoint, Position};
+use crate::shard::Checkpoint;
 use crate::telemetry::metrics;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -176,10 +176,7 @@ impl HeldLease {
     /// What the reader saw at the tip, once all that it had read is committed.
     fn caught_up(&self) -> Option<CaughtUp> {
         let state = self.state();
-        let committed = |seen: &&CaughtUp| {
-            // An index inside an aggregate may have records behind it.
-            state.row.checkpoint == Checkpoint::At(Position::new(seen.after.clone()))
-        };
+        let committed = |seen: &&CaughtUp| state.row.checkpoint == Checkpoint::At(seen.after.clone());
         state.at_tip.as_ref().filter(committed).cloned()
     }
 

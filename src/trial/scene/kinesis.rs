@@ -38,6 +38,8 @@ pub struct KinesisStreams {
     region: String,
     embedded: Option<Kinesis>,
     source: TrialSource,
+    /// Records go into aggregates, so many in one at most.
+    packed: Option<usize>,
 }
 
 impl KinesisStreams {
@@ -61,7 +63,14 @@ impl KinesisStreams {
             region,
             embedded: servers.embedded_kinesis().cloned(),
             source,
+            packed: None,
         })
+    }
+
+    /// What is put goes into aggregates, up to so many records in one.
+    #[must_use]
+    pub fn packed(self, most: Option<usize>) -> Self {
+        Self { packed: most, ..self }
     }
 
     /// Waits until a stream is active.
@@ -112,7 +121,7 @@ impl Scene for KinesisStreams {
     fn puts(&self, stream: usize, seed: u64, receipts: mpsc::Sender<Vec<Receipt>>) -> Sink {
         let table = envelope::Table { name: "CryptoTransactions".to_owned(), region: self.region.clone() };
         let address = StreamAddress::named(&self.names[stream]);
-        let writer = StreamWriter::new(self.once.clone(), address, table, seed);
+        let writer = StreamWriter::new(self.once.clone(), address, table, seed).packed(self.packed);
         Sink::Stream(Arc::new(writer.with_receipts(receipts)))
     }
 

@@ -5,6 +5,7 @@
 //! Mutations follow from a fixed seed, some hundred for each reader. `KINETIDE_FUZZ_ITERATIONS=100000 cargo test fuzz`
 //! runs that many. An input that fails is kept below `target/tmp/fuzz/`: fix the reader, and move it to the corpus.
 
+mod aggregates;
 mod answers;
 mod changes;
 mod dead_letters;

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use kinetide::internals::batch::{HIGH_RISK_ALERTS, read_records};
 use kinetide::internals::deliver::Created;
 use kinetide::internals::lease::{Lease, LeaseKey, WorkerId};
-use kinetide::internals::shard::{Checkpoint, ShardId};
+use kinetide::internals::shard::{Checkpoint, Position, ShardId};
 use tokio::time::Instant;
 
-/// One record: the number of its shard and its sequence number.
+/// One record: its shard and its number, which is its sequence number unless it is packed in another.
 pub(super) type Place = (ShardId, u128);
 
 pub(super) struct Log {
@@ -28,6 +28,8 @@ pub(super) struct Log {
     writers: BTreeMap<(LeaseKey, u64), WorkerId>,
     /// What was put into each shard, in order.
     pub(super) produced: BTreeMap<ShardId, Vec<u128>>,
+    /// Where records are that are packed in others, by their numbers.
+    pub(super) parts: BTreeMap<u128, Position>,
     /// The last record of each shard that is not to be read, as its row said when it was made or first pinned.
     pub(super) starts: BTreeMap<ShardId, u128>,
     /// The object that each record is in.
@@ -58,6 +60,7 @@ impl Log {
             ended: BTreeSet::new(),
             writers: BTreeMap::new(),
             produced: BTreeMap::new(),
+            parts: BTreeMap::new(),
             starts: BTreeMap::new(),
             landed: HashMap::new(),
             copied: false,
@@ -67,6 +70,11 @@ impl Log {
             counts: BTreeMap::new(),
             failure: None,
         }
+    }
+
+    /// Where the record with this number is.
+    pub(super) fn position(&self, number: u128) -> Position {
+        self.parts.get(&number).cloned().unwrap_or_else(|| number.into())
     }
 
     pub(super) fn line(&mut self, text: impl std::fmt::Display) {
@@ -191,7 +199,7 @@ impl Log {
         let early = parents.iter().find(open).cloned();
         self.must(early.is_none(), || format!("records of {shard} delivered before the end of {early:?}"));
         for record in records {
-            let place = (shard.clone(), record.sequence.as_str().parse().unwrap());
+            let place = (shard.clone(), number_of(&record.clone().position()));
             let other = self.landed.insert(place, key.to_owned());
             let alone = other.is_none() || self.copied && other.as_deref() == Some(key);
             self.must(alone, || {
@@ -207,7 +215,12 @@ fn is_symbolic(checkpoint: &Checkpoint) -> bool {
 }
 
 fn number(checkpoint: &Checkpoint) -> Option<u128> {
-    checkpoint.position().map(|at| at.sequence.as_str().parse().unwrap())
+    checkpoint.position().map(number_of)
+}
+
+/// Of a record that is packed in another the sequence number is followed by numbers that are no other's.
+pub(super) fn number_of(at: &Position) -> u128 {
+    at.sequence.as_str().parse::<u128>().unwrap() + u128::from(at.sub)
 }
 
 /// The shard in the key of an object.

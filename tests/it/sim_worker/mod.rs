@@ -40,7 +40,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
 use copies::copies_of;
-use log::{Log, Place};
+use log::{Log, Place, number_of};
 use verify::{Good, Produced, read_back};
 use world::{FAILOVER, Initial, START_US, Settings, World, all_transforms};
 
@@ -187,10 +187,21 @@ impl Storm {
         self.world.start_worker(&all_transforms()[self.version]);
     }
 
-    /// One record, now and then one that is no good.
+    /// One record of the stream, now and then one that packs others.
     fn put(&mut self) {
-        let id = format!("t-{:06}", self.produced.len());
+        let packed = if self.rng.random_bool(0.2) { self.rng.random_range(1..7) } else { 0 };
+        let (made, data): (Vec<_>, Vec<_>) = (0..packed.max(1)).map(|n| self.record(n)).unzip();
         let hash_key = self.rng.random();
+        let places = match packed {
+            0 => vec![self.world.put(hash_key, &data[0])],
+            _ => self.world.put_packed(hash_key, &data),
+        };
+        self.produced.extend(places.into_iter().zip(made));
+    }
+
+    /// Now and then one that is no good.
+    fn record(&mut self, n: usize) -> (Produced, String) {
+        let id = format!("t-{:06}", self.produced.len() + n);
         let arrival_us = START_US + i64::try_from(self.elapsed().as_micros()).unwrap();
         let hours_ago = [0, 0, 0, 0, 0, 0, 0, 1, 1, 3][self.rng.random_range(0..10)];
         let created_us = arrival_us - hours_ago * 3_600_000_000 - self.rng.random_range(0..9_000_000);
@@ -203,9 +214,8 @@ impl Storm {
             Good::Never => format!("{id} is not json"),
             _ => record(&id, created_us, price),
         };
-        let place = self.world.put(hash_key, &data);
         let copies = copies_of(data.as_bytes());
-        self.produced.insert(place, Produced { id, good, copies, arrival_us });
+        (Produced { id, good, copies, arrival_us }, data)
     }
 
     fn elapsed(&self) -> Duration {
@@ -342,7 +352,11 @@ impl Storm {
             } else if let Some(done) =
                 log.rows.get(&shard.id.clone().into()).and_then(|row| row.checkpoint.position())
             {
-                self.world.stream.trim(&shard.id, &done.sequence);
+                // What is packed in one record leaves with it.
+                let next = log.parts.get(&(number_of(done) + 1));
+                let is_open = next.is_some_and(|next| next.sequence == done.sequence);
+                let last = number_of(&Position::new(done.sequence.clone())) - u128::from(is_open);
+                self.world.stream.trim(&shard.id, &last.into());
             }
         }
     }
@@ -362,7 +376,7 @@ impl Storm {
         let checkpoint = {
             let log = self.world.log.lock().unwrap();
             let records = log.produced.get(row.key.shard()).map_or(&[][..], Vec::as_slice).iter();
-            let open = records.map(|at| (*at, Position::new((*at).into())));
+            let open = records.map(|at| (*at, log.position(*at)));
             let open = open.filter(|(_, at)| done.as_ref().is_none_or(|done| at > done) && *at < last);
             let landed = open.take_while(|(at, _)| log.landed.contains_key(&(row.key.shard().clone(), *at)));
             landed.last().map_or(row.checkpoint.clone(), |(_, at)| Checkpoint::At(at))

@@ -49,7 +49,9 @@ pub(super) fn read_back(world: &World, produced: &BTreeMap<Place, Produced>) -> 
                 true => (text("shardId"), text("sequenceNumber")),
                 false => (text("shard_id"), text("sequence_number")),
             };
-            let place = (ShardId::new(shard), sequence.parse().unwrap());
+            let sub =
+                row[if dead { "subSequenceNumber" } else { "sub_sequence_number" }].as_u64().unwrap_or(0);
+            let place = (ShardId::new(shard), sequence.parse::<u128>().unwrap() + u128::from(sub));
             assert!(place.0 == shard_of(&key) && (first..=last).contains(&place.1), "{place:?} in {key}");
             let Some(record) = produced.get(&place) else { panic!("{place:?} was never put") };
             let copy = row["copy"].as_u64();
@@ -131,9 +133,10 @@ fn text_of(object: &[u8]) -> String {
     text
 }
 
-/// First and last sequence number in the name of an object: `…-shardId-N-first-last[-rG].ndjson.gz`.
+/// First and last record in the name of an object: `…-shardId-N-first[.sub]-last[.sub][-rG].ndjson.gz`.
 fn range_of(key: &str) -> (u128, u128) {
     let name = key.rsplit_once("shardId-").unwrap().1.strip_suffix(".ndjson.gz").unwrap();
-    let mut parts = name.split('-').skip(1).map(|digits| digits.parse().unwrap());
+    let number = |digits: &str| digits.split('.').map(|digits| digits.parse::<u128>().unwrap()).sum::<u128>();
+    let mut parts = name.split('-').skip(1).take(2).map(number);
     (parts.next().unwrap(), parts.next().unwrap())
 }

@@ -13,12 +13,15 @@ use kinetide::internals::fetch::fanout::FanOut;
 use kinetide::internals::fetch::fanout::memory::MemoryFanOut;
 use kinetide::internals::fetch::memory::MemoryStream;
 use kinetide::internals::fetch::memory_table::MemoryTable;
-use kinetide::internals::fetch::{ByteBudget, Polling, RecordSource, Retrieval, Starts};
+use kinetide::internals::fetch::{
+    ByteBudget, OutOfRange, Polling, RecordSource, Retrieval, Starts, Unpacking,
+};
 use kinetide::internals::lease::coordinator::{Coordinator, CoordinatorSettings};
 use kinetide::internals::lease::memory::MemoryLeaseTable;
 use kinetide::internals::lease::plan::Rules;
 use kinetide::internals::lease::{Lease, StreamLeases, StreamSet, TableError, WorkerId};
-use kinetide::internals::shard::{Checkpoint, Shard, ShardId, ShardLister};
+use kinetide::internals::produce::aggregate::Aggregate;
+use kinetide::internals::shard::{Checkpoint, Position, Shard, ShardId, ShardLister};
 use kinetide::internals::telemetry::status::{Delivery, ProcessFacts, ShardSnapshot, Status};
 use kinetide::internals::transform::{Builtin, Enrichment, SourceKind, Transform};
 use kinetide::internals::worker::{self, Drain};
@@ -30,7 +33,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::copies::{self, Copies, copies_of};
-use super::log::Log;
+use super::log::{Log, Place, number_of};
 use super::wire::{Gate, Outside, Wire};
 
 /// 2026-01-15T09:30:00Z, when every run begins.
@@ -207,6 +210,28 @@ impl World {
         (shard, sequence)
     }
 
+    /// Several records in one of the stream, as the Kinesis Producer Library packs them. The number of the first is the sequence
+    /// number; the next numbers, which the stream leaves out, are those of the others.
+    pub(super) fn put_packed(&self, hash_key: u128, data: &[String]) -> Vec<Place> {
+        let mut aggregate = Aggregate::default();
+        data.iter().for_each(|data| aggregate.push("key", data.as_bytes()));
+        let (shard, sequence) = self.stream.put(hash_key, "a", aggregate.finish()).unwrap();
+        self.stream.leave_out(data.len());
+        let first: u128 = sequence.as_str().parse().unwrap();
+        let mut log = self.log.lock().unwrap();
+        let mut places = Vec::new();
+        for (data, sub) in data.iter().zip(0..) {
+            let place = (shard.clone(), first + u128::from(sub));
+            log.produced.entry(shard.clone()).or_default().push(place.1);
+            log.parts.insert(place.1, Position { sequence: sequence.clone(), sub });
+            if copies_of(data.as_bytes()) == 0 {
+                log.without_copies.insert(place.clone());
+            }
+            places.push(place);
+        }
+        places
+    }
+
     pub(super) fn start_worker(&mut self, transform: &Arc<dyn Transform>) -> usize {
         self.log.lock().unwrap().copied |= transform.id().name() == copies::NAME;
         let number = self.workers.len();
@@ -290,8 +315,8 @@ impl World {
             address: "trades".into(),
             name: "trades".into(),
             kind: SourceKind::Kinesis,
-            source,
-            again: polling,
+            source: unpacked(source),
+            again: unpacked(polling),
             lister: wire,
             starts,
             work: Arc::new(work),
@@ -455,8 +480,12 @@ impl World {
     }
 }
 
+fn unpacked(source: Arc<dyn RecordSource>) -> Arc<dyn RecordSource> {
+    Arc::new(Unpacking::new(source, OutOfRange::Deliver))
+}
+
 fn is_at(row: &Lease, sequence: u128) -> bool {
-    row.checkpoint.position().is_some_and(|at| at.sequence == sequence.into())
+    row.checkpoint.position().is_some_and(|at| number_of(at) == sequence)
 }
 
 /// A process that can be made to stand still. Its tasks belong to the runtime, so that its timers go on; but
