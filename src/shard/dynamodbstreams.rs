@@ -16,6 +16,7 @@ use aws_sdk_dynamodbstreams::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodbstreams::types::{
     self, ShardFilter, ShardFilterType, ShardIteratorType, StreamDescription, StreamStatus,
 };
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::{ChildShard, Lineage, ListError, SequenceNumber, Shard, ShardId, ShardLister, StreamId};
 use crate::aws::{TableAddress, TableArn, explain};
@@ -196,10 +197,9 @@ impl TableStreams {
         ListError::Unavailable { stream: format!("of table {}", self.table), source: source.into() }
     }
 
-    fn failed<E, R>(&self, error: &SdkError<E, R>) -> ListError
+    fn failed<E>(&self, error: &SdkError<E, HttpResponse>) -> ListError
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
-        R: std::fmt::Debug + 'static,
     {
         match error.code() {
             Some("ResourceNotFoundException") => self.not_found(),
