@@ -4,7 +4,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::FutureExt;
-use rand::RngCore;
 use tokio::sync::Semaphore;
 use tokio::time::{advance, sleep, timeout};
 
@@ -103,7 +102,7 @@ impl Scene {
             true => FanOut::or_polling(fan_out, polling, "trades"),
             false => FanOut::new(fan_out, polling),
         };
-        source.open(&shard(0), start, Arc::clone(&self.reads) as _, rand::rng().next_u64())
+        source.open(&shard(0), start, Arc::clone(&self.reads) as _, 7)
     }
 
     /// The records so far, each once and in order, and the errors on the way.

@@ -100,15 +100,22 @@ fn calls_are_full_before_there_is_another() {
     assert_eq!(sizes(&[datum(9, vec![f64::NAN, f64::INFINITY])]), [0; 0], "they are no numbers");
 }
 
-/// Takes every request and keeps how large its body is, and how it is encoded.
+/// A request: how large its body is, and how it is encoded.
+#[derive(Debug)]
+struct Sent {
+    bytes: usize,
+    encoding: Option<String>,
+}
+
+/// Takes every request.
 #[derive(Clone, Debug, Default)]
-struct Taking(Arc<Mutex<Vec<(usize, Option<String>)>>>);
+struct Taking(Arc<Mutex<Vec<Sent>>>);
 
 impl HttpConnector for Taking {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let encoding = request.headers().get("content-encoding").map(str::to_owned);
-        let body = request.body().bytes().expect("it is in memory").len();
-        self.0.lock().unwrap().push((body, encoding));
+        let bytes = request.body().bytes().expect("it is in memory").len();
+        self.0.lock().unwrap().push(Sent { bytes, encoding });
         HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), SdkBody::empty())))
     }
 }
@@ -140,10 +147,10 @@ async fn a_body_is_as_large_as_was_reckoned_and_is_sent_as_it_is() {
     ] {
         for call in calls("Trades/Prod", STAMP, &data) {
             client.put("Trades/Prod", call.metrics).await.unwrap();
-            let (sent, encoding) = taking.0.lock().unwrap().pop().unwrap();
-            assert!(sent <= call.bytes, "{sent} bytes of at most {}", call.bytes);
-            assert!(call.bytes < 2 * sent, "{sent} bytes, and not {}", call.bytes);
-            assert_eq!(encoding, None, "a second gzip is not in the way");
+            let sent = taking.0.lock().unwrap().pop().unwrap();
+            assert!(sent.bytes <= call.bytes, "{} bytes of at most {}", sent.bytes, call.bytes);
+            assert!(call.bytes < 2 * sent.bytes, "{} bytes, and not {}", sent.bytes, call.bytes);
+            assert_eq!(sent.encoding, None, "nothing is compressed");
         }
     }
 }
