@@ -49,7 +49,7 @@ pub(super) struct Rebuild {
 
 /// How one reading of the records ended.
 enum Pass {
-    Whole(Rebuilt),
+    Whole(Box<Rebuilt>),
     /// Not every record can be shown to be there.
     Gone,
     /// There is not enough memory now.
@@ -64,7 +64,7 @@ impl Rebuild {
         if start_bytes < budget.total() {
             let held = budget.acquire(start_bytes).await;
             match self.read(held, None).await {
-                Pass::Whole(rebuilt) => return Some(rebuilt),
+                Pass::Whole(rebuilt) => return Some(*rebuilt),
                 Pass::Gone => return None,
                 // To wait for more while holding some could be to wait for others that do the same.
                 Pass::Short => {}
@@ -73,7 +73,7 @@ impl Rebuild {
         let turn = budget.turn().await;
         let held = budget.acquire(start_bytes).await;
         match self.read(held, Some(&turn)).await {
-            Pass::Whole(rebuilt) => Some(rebuilt),
+            Pass::Whole(rebuilt) => Some(*rebuilt),
             Pass::Gone => None,
             Pass::Short => unreachable!("who has the turn waits for memory"),
         }
@@ -142,7 +142,7 @@ impl Rebuild {
         .await;
         let mut held = again.held;
         held.set(batch.as_ref().map_or(0, Batch::held_bytes));
-        Pass::Whole((batch, held, again.end))
+        Pass::Whole(Box::new((batch, held, again.end)))
     }
 
     /// Whether the batch's first record is still in the stream, and with it all that came after it.
