@@ -16,6 +16,7 @@ mod log_filter;
 mod log_queue;
 #[cfg(feature = "cli")]
 pub mod logs;
+mod metric_table;
 pub mod metrics;
 pub mod pulse;
 pub mod scrape;

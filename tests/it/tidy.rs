@@ -171,7 +171,7 @@ const PURE: &[&str] = &[
     "src/insights/latest.rs",
     "src/insights/page.rs",
     "src/insights/row.rs",
-    "src/kpl.rs",
+    "src/kpl/mod.rs",
     "src/lease/caught_up.rs",
     "src/lease/dynamodb/codec.rs",
     "src/lease/dynamodb/item.rs",
@@ -389,7 +389,7 @@ fn every_suite_that_needs_a_server_gets_it_in_ci() {
 fn metrics_have_one_home_and_dashboards_know_it() {
     let sources = library();
     // What happens is counted in the one, what is so at the moment of a scrape is written by the other.
-    let homes = ["src/telemetry/metrics.rs", "src/telemetry/scrape.rs"];
+    let homes = ["src/telemetry/metric_table.rs", "src/telemetry/metrics.rs", "src/telemetry/scrape.rs"];
     let (home, elsewhere): (Vec<_>, Vec<_>) =
         sources.iter().partition(|source| homes.contains(&source.path.as_str()));
     let known: BTreeSet<&str> = home.iter().flat_map(|home| words(&home.code, "kinetide_")).collect();
@@ -406,19 +406,20 @@ fn metrics_have_one_home_and_dashboards_know_it() {
             }
         }
     }
-    assert_none(&wrong, "a metric that src/telemetry/metrics.rs does not have");
+    assert_none(&wrong, "a metric that src/telemetry does not have");
 }
 
 #[test]
 fn every_metric_is_described() {
-    let home: String = read("src/telemetry/metrics.rs").split_whitespace().collect();
+    let homes = ["src/telemetry/metric_table.rs", "src/telemetry/metrics.rs"];
+    let home: String = homes.map(read).concat().split_whitespace().collect();
     let mut wrong = Vec::new();
     for (recording, kind) in [("counter!", "Counter"), ("gauge!", "Gauge"), ("histogram!", "Histogram")] {
         let opening = format!("{recording}(\"");
         let names = home.split(&opening).skip(1).map(|rest| rest.split('"').next().unwrap());
         wrong.extend(names.filter(|name| !home.contains(&format!("(\"{name}\",{kind}"))).map(str::to_owned));
     }
-    assert_none(&wrong, "a metric without unit and help at the scrape: add it to the table of metrics.rs");
+    assert_none(&wrong, "a metric without unit and help at the scrape: add it to metric_table.rs");
 }
 
 #[test]

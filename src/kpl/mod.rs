@@ -237,5 +237,4 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-#[path = "kpl_tests.rs"]
 mod tests;
