@@ -143,8 +143,22 @@ impl Log {
     /// The row says where reading begins.
     fn begins(&mut self, row: &Lease) {
         if !is_symbolic(&row.checkpoint) {
-            self.starts.insert(row.key.shard().clone(), number(&row.checkpoint).unwrap_or(0));
+            let start = self.done(row).unwrap_or(0);
+            self.starts.insert(row.key.shard().clone(), start);
         }
+    }
+
+    /// The last record that the row says is done: of an aggregate that was taken whole its last one.
+    fn done(&self, row: &Lease) -> Option<u128> {
+        let done = row.done()?;
+        let first = number_of(&Position { sequence: done.sequence.clone(), sub: 0 });
+        Some(match done.sub {
+            Some(sub) => first + u128::from(sub),
+            None => {
+                let parts = self.parts.range(first..).take_while(|(_, at)| at.sequence == done.sequence);
+                parts.last().map_or(first, |(number, _)| *number)
+            }
+        })
     }
 
     /// A checkpoint says: all of this is in the lake.
@@ -153,7 +167,7 @@ impl Log {
             return;
         }
         self.count("commits");
-        let from = number(&old.checkpoint).unwrap_or(0);
+        let from = self.done(old).unwrap_or(0);
         let to = number(&row.checkpoint).unwrap_or(u128::MAX);
         let records = self.produced.get(row.key.shard()).map_or(&[][..], Vec::as_slice);
         let below = &records[records.partition_point(|at| *at <= from)..];
