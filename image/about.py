@@ -26,6 +26,7 @@ LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)s?([-
 KNOWN_BY = {
     "Apache-2.0": "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION",
     "Apache-2.0 WITH LLVM-exception": "LLVM Exceptions to the Apache 2.0 License",
+    "BlueOak-1.0.0": "This license gives everyone as much permission to work with this software as possible",
     "BSD-3-Clause": "used to endorse or promote products derived from this software without specific prior written permission",
     "ISC": "Permission to use, copy, modify, and/or distribute this software for any purpose",
     "MIT": "Permission is hereby granted, free of charge, to any person obtaining a copy",
