@@ -204,7 +204,9 @@ async fn other_servers_are_read_by_enhanced_fan_out() {
 }
 
 async fn reads_from(url: &str) {
-    let client = Client::new(&sdk_config(Some(url), None).await);
+    // Said to both, as the worker does not have the environment of this process.
+    let region = "us-east-1";
+    let client = Client::new(&sdk_config(Some(url), Some(region)).await);
     let stream = format!("fan-out-{}", wall_clock_us());
     client.create_stream().stream_name(&stream).shard_count(2).send().await.unwrap();
     eventually("the stream is active", || async {
@@ -221,7 +223,8 @@ async fn reads_from(url: &str) {
     };
     put(0..20).await;
     let stage = Stage::new(1).await;
-    let worker = stage.worker(&[FAN_OUT, ("--kinesis-endpoint", url), ("--stream", &stream)]).await;
+    let from = [FAN_OUT, ("--kinesis-endpoint", url), ("--region", region), ("--stream", &stream)];
+    let worker = stage.worker(&from).await;
     put(20..40).await;
     eventually("all have landed", || async { (landed(&stage).len() == 40).then_some(()) }).await;
     let status = worker.status().await;
