@@ -95,9 +95,9 @@ impl Pace {
         self.taken
     }
 
-    /// A subscription begins.
+    /// A subscription begins. That is no answer: whoever reads has heard nothing by it.
     pub(super) fn subscribed(&mut self, now: Instant, rng: &mut impl Rng) {
-        (self.subscribed, self.last_event, self.last_answer) = (now, now, now);
+        (self.subscribed, self.last_event) = (now, now);
         (self.taken, self.brought) = (false, false);
         self.renew_at = now + Duration::from_millis(rng.random_range(RENEW_AT.0..=RENEW_AT.1));
         self.not_before = now + SUBSCRIBE_AFTER + JITTER_MAX.mul_f64(rng.random_range(0.0..=1.0));
