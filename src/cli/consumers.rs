@@ -14,14 +14,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Exit;
-use super::leases::{Confirm, FleetArgs, asked, connect, unconfirmed};
-use crate::aws::{AssumeRole, OfStream, StreamAddress, explain, stream_config};
+use super::leases::{Confirm, asked, unconfirmed};
+use super::one_stream::{AWS, Named, StreamArgs};
+use crate::aws::{OfStream, StreamAddress, explain};
 use crate::clock::utc;
-use crate::config::{BadSetting, StreamRoleArgs, application, duration, endpoint, stream, within};
+use crate::config::{BadSetting, application, duration, endpoint, within};
 use crate::fetch::fanout::kinesis::PLACES;
 use crate::terminal::{ask, print, print_text, printable_lines, say, say_error};
 
-const AWS: &str = "AWS";
 /// Pages of a listing; a stream has 50 consumers at most.
 const PAGES_MAX: usize = 10;
 
@@ -43,28 +43,6 @@ pub struct ConsumersArgs {
 
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Args)]
-struct StreamArgs {
-    /// Stream whose consumers they are.
-    #[arg(long, global = true, env = "KINETIDE_STREAM", value_name = "NAME|ARN")]
-    stream: Option<String>,
-
-    /// AWS region [default: from the environment]. A stream named by its ARN is in the ARN's region.
-    #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
-    region: Option<String>,
-
-    /// Kinesis endpoint URL [default: AWS].
-    #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
-    kinesis_endpoint: Option<String>,
-
-    #[command(flatten)]
-    stream_role: StreamRoleArgs,
-
-    /// Print JSON.
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,12 +83,6 @@ struct DeregisterArgs {
     confirm: Confirm,
 }
 
-/// A stream as it was named, and in whose role it is asked.
-struct Named {
-    address: StreamAddress,
-    role: Option<AssumeRole>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -124,12 +96,7 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::BadSettings);
         }
     };
-    let (url, region) = (stream.kinesis_endpoint.as_deref(), stream.region.as_deref());
-    let sdk = stream_config(&named.address, named.role.as_ref(), url, region).await;
-    if sdk.region().is_none() {
-        return Err(anyhow!("no AWS region: set --region or AWS_REGION"));
-    }
-    let client = Client::new(&sdk);
+    let client = stream.client(&named).await?;
     let arn = stream_arn(&client, &named.address).await?;
     let consumers = list(&client, &arn, &named.address).await?;
     match command {
@@ -140,20 +107,17 @@ pub async fn run(args: ConsumersArgs) -> anyhow::Result<Exit> {
 
 fn settings(args: &StreamArgs, command: &Command) -> Result<Named, String> {
     let text = |problem: BadSetting| problem.to_string();
-    let named = args.stream.as_deref().ok_or("no stream: set --stream")?;
-    let address = stream(named).map_err(text)?;
-    endpoint("kinesis-endpoint", args.kinesis_endpoint.clone()).map_err(text)?;
+    let named = args.checked()?;
     if let Command::Deregister(args) = command {
         within("failover-time", args.failover_time, Duration::from_secs(1), Duration::from_secs(600))
             .map_err(text)?;
         endpoint("dynamodb-endpoint", args.dynamodb_endpoint.clone()).map_err(text)?;
-        application(args.application.as_deref(), address.name()).map_err(text)?;
+        application(args.application.as_deref(), named.address.name()).map_err(text)?;
         if let Some(problem) = unconfirmed(&args.confirm) {
             return Err(problem.to_owned());
         }
     }
-    let role = args.stream_role.clone().checked(None).map_err(text)?;
-    Ok(Named { address, role })
+    Ok(named)
 }
 
 async fn stream_arn(client: &Client, address: &StreamAddress) -> anyhow::Result<String> {
@@ -280,20 +244,9 @@ async fn deregister(
 /// That nobody uses the consumer; an error says who does, or why that is not known.
 async fn users(stream: &StreamArgs, named: &Named, args: &DeregisterArgs) -> anyhow::Result<String> {
     let application = args.application.clone().unwrap_or_else(|| args.consumer.clone());
-    let fleet = FleetArgs {
-        application: Some(application.clone()),
-        stream: vec![named.address.to_string()],
-        table: Vec::new(),
-        failover_time: args.failover_time,
-        region: stream.region.clone(),
-        kinesis_endpoint: stream.kinesis_endpoint.clone(),
-        dynamodb_endpoint: args.dynamodb_endpoint.clone(),
-        dynamodb_streams_endpoint: None,
-        stream_role: stream.stream_role.clone(),
-        json: stream.json,
-    };
-    let of_fleet = (application.clone(), vec![named.address.clone()], named.role.clone());
-    let fleet = connect(fleet, of_fleet).await.context("whether workers use it is not known")?;
+    let endpoint = args.dynamodb_endpoint.clone();
+    let fleet = stream.fleet(named, application.clone(), args.failover_time, endpoint);
+    let fleet = fleet.await.context("whether workers use it is not known")?;
     fleet.none_active().await.context("workers use it, or may")?;
     Ok(format!("no worker of {application} is active"))
 }

@@ -13,6 +13,7 @@ pub mod leases;
 pub mod loadtest;
 #[cfg(feature = "local")]
 pub mod local;
+mod one_stream;
 pub mod panics;
 pub mod run;
 pub mod scale;

@@ -6,16 +6,12 @@ mod stream;
 mod text;
 mod written;
 
-use anyhow::anyhow;
 use clap::{Args, Subcommand};
 
 use self::stream::Stream;
 use super::Exit;
-use crate::aws::{AssumeRole, StreamAddress, stream_config};
-use crate::config::{BadSetting, StreamRoleArgs, endpoint, stream};
+use super::one_stream::StreamArgs;
 use crate::terminal::say_error;
-
-const AWS: &str = "AWS";
 
 /// Flags of `kinetide scale`.
 #[derive(Debug, Args)]
@@ -30,28 +26,6 @@ pub struct ScaleArgs {
 
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Args)]
-struct StreamArgs {
-    /// Stream to scale.
-    #[arg(long, global = true, env = "KINETIDE_STREAM", value_name = "NAME|ARN")]
-    stream: Option<String>,
-
-    /// AWS region [default: from the environment]. A stream named by its ARN is in the ARN's region.
-    #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_REGION", value_name = "REGION")]
-    region: Option<String>,
-
-    /// Kinesis endpoint URL [default: AWS].
-    #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
-    kinesis_endpoint: Option<String>,
-
-    #[command(flatten)]
-    stream_role: StreamRoleArgs,
-
-    /// Print JSON.
-    #[arg(long, global = true)]
-    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,12 +43,6 @@ impl ScaleArgs {
     }
 }
 
-/// A stream as it was named, and in whose role it is asked.
-struct Named {
-    address: StreamAddress,
-    role: Option<AssumeRole>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -83,35 +51,18 @@ pub async fn run(args: ScaleArgs) -> anyhow::Result<Exit> {
     let ScaleArgs { stream, command } = args;
     match command {
         Command::Plan(args) if args.has_file() => plan::of_file(&stream, &args),
-        Command::Plan(args) => {
-            match settings(&stream).and_then(|named| Ok((args.settings(&named)?, named))) {
-                Ok((application, named)) => Box::pin(plan::run(&stream, &args, application, named)).await,
-                Err(problem) => Ok(refuse(&problem)),
+        Command::Plan(args) => match stream.checked().and_then(|named| Ok((args.settings(&named)?, named))) {
+            Ok((application, named)) => Box::pin(plan::run(&stream, &args, application, named)).await,
+            Err(problem) => Ok(refuse(&problem)),
+        },
+        Command::Apply(args) => match stream.checked() {
+            Ok(named) => {
+                let found = Stream::new(stream.client(&named).await?, named.address);
+                apply::run(&found, &args, stream.json).await
             }
-        }
-        Command::Apply(args) => match settings(&stream) {
-            Ok(named) => apply::run(&connect(&stream, &named).await?, &args, stream.json).await,
             Err(problem) => Ok(refuse(&problem)),
         },
     }
-}
-
-fn settings(args: &StreamArgs) -> Result<Named, String> {
-    let text = |problem: BadSetting| problem.to_string();
-    let named = args.stream.as_deref().ok_or("no stream: set --stream")?;
-    let address = stream(named).map_err(text)?;
-    endpoint("kinesis-endpoint", args.kinesis_endpoint.clone()).map_err(text)?;
-    let role = args.stream_role.clone().checked(None).map_err(text)?;
-    Ok(Named { address, role })
-}
-
-async fn connect(args: &StreamArgs, named: &Named) -> anyhow::Result<Stream> {
-    let (endpoint, region) = (args.kinesis_endpoint.as_deref(), args.region.as_deref());
-    let sdk = stream_config(&named.address, named.role.as_ref(), endpoint, region).await;
-    if sdk.region().is_none() {
-        return Err(anyhow!("no AWS region: set --region or AWS_REGION"));
-    }
-    Ok(Stream::new(aws_sdk_kinesis::Client::new(&sdk), named.address.clone()))
 }
 
 fn refuse(problem: &str) -> Exit {

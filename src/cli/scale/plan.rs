@@ -9,11 +9,12 @@ use aws_sdk_cloudwatch::Client;
 use clap::Args;
 use serde::Serialize;
 
-use super::super::leases::{self, FleetArgs};
+use super::super::leases;
+use super::super::one_stream::{AWS, Named, StreamArgs};
 use super::stream::{Seen, Stream};
-use super::{AWS, Exit, Named, StreamArgs, connect, refuse, text, written};
+use super::{Exit, refuse, text, written};
 use crate::aws::{StreamAddress, stream_config};
-use crate::config::{BadSetting, StreamRoleArgs, application, duration, endpoint, within};
+use crate::config::{BadSetting, application, duration, endpoint, within};
 use crate::scale::{self, Line, Observed, Plan};
 use crate::terminal::{print, print_text, printable_lines};
 
@@ -101,7 +102,7 @@ pub(super) async fn run(
     application: String,
     named: Named,
 ) -> anyhow::Result<Exit> {
-    let stream = connect(stream_args, &named).await?;
+    let stream = Stream::new(stream_args.client(&named).await?, named.address.clone());
     let seen = stream.look().await?;
     if seen.open_shards == 0 {
         anyhow::bail!(
@@ -128,22 +129,8 @@ async fn readers(
     application: String,
     named: &Named,
 ) -> anyhow::Result<leases::Readers> {
-    let nobody =
-        StreamRoleArgs { stream_role: None, stream_role_external_id: None, stream_role_session: None };
-    let fleet = FleetArgs {
-        application: None,
-        stream: Vec::new(),
-        table: Vec::new(),
-        failover_time: args.failover_time,
-        region: stream.region.clone(),
-        kinesis_endpoint: stream.kinesis_endpoint.clone(),
-        dynamodb_endpoint: args.dynamodb_endpoint.clone(),
-        dynamodb_streams_endpoint: None,
-        stream_role: nobody,
-        json: false,
-    };
-    let named = (application, vec![named.address.clone()], named.role.clone());
-    leases::connect(fleet, named).await?.readers().await
+    let endpoint = args.dynamodb_endpoint.clone();
+    stream.fleet(named, application, args.failover_time, endpoint).await?.readers().await
 }
 
 async fn told_by_cloudwatch(
