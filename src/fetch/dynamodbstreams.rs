@@ -16,7 +16,7 @@ use aws_sdk_dynamodbstreams::types::ShardIteratorType;
 use bytes::Bytes;
 
 use super::changes;
-use super::kinesis::{TakeBody, collect};
+use super::kinesis::taken::TakeBody;
 use super::page::Page;
 use super::polling::Polled;
 use super::source::{FetchError, StartAt};
@@ -122,10 +122,7 @@ impl Polled for DynamoDbStreamsSource {
             .send()
             .await
             .map_err(fetch_error)?;
-        let taken = taken.body()?;
-        let served_us = taken.served_us;
-        let mut page = parse(collect(taken).await?).await?;
-        page.served_us = served_us;
+        let mut page = taken.page(PAGE_BYTES_MAX, parse).await?;
         place.tell(&mut page);
         Ok(page)
     }

@@ -1,29 +1,23 @@
 //! Kinesis as a record source, by polling `GetRecords`.
 //!
-//! The SDK signs, sends and reads errors. It does not read the records: its reader costs more than the rest of
-//! the path and holds a page several times over. An interceptor takes the body of a good answer before the SDK
-//! sees it, and `body` reads it in place. So what the SDK does for a body is done here: a time limit for
-//! silence, a check of the length, and "ask again with the same iterator" when it breaks off.
+//! An interceptor takes the body of a good answer before the SDK sees it (`taken`), and `body` reads it in place. A body that
+//! breaks off is asked for again with the same iterator.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+pub(super) mod taken;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::config::interceptors::BeforeDeserializationInterceptorContextMut;
 use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::config::timeout::TimeoutConfig;
-use aws_sdk_kinesis::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_kinesis::primitives::{DateTime, DateTimeFormat};
+use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::ShardIteratorType;
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_types::body::SdkBody;
-use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 
+use self::taken::TakeBody;
 use super::body;
-use super::buffer::Buffer;
 use super::page::Page;
 use super::polling::{PAGE_RECORDS_MAX, Polled};
 use super::source::{FetchError, StartAt};
@@ -36,13 +30,10 @@ pub(super) const PAGE_BYTES_MAX: usize = 18 * 1024 * 1024;
 /// Until the head of the answer has come.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Silence within a body.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Larger bodies are read on a blocking thread: this much takes the walker about 0.3 ms.
 const PARSE_HERE_MAX: usize = 2 * 1024 * 1024;
 
-pub(super) const INVALID_ARGUMENT: &str = "InvalidArgumentException";
+const INVALID_ARGUMENT: &str = "InvalidArgumentException";
 
 /// What the SDK reads in place of the body that was taken.
 const EMPTY_ANSWER: &str = r#"{"Records":[],"MillisBehindLatest":0}"#;
@@ -69,11 +60,9 @@ impl Polled for KinesisSource {
         let request = match start {
             StartAt::TrimHorizon => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
             StartAt::Latest => request.shard_iterator_type(ShardIteratorType::Latest),
-            StartAt::Timestamp(us) => request.shard_iterator_type(ShardIteratorType::AtTimestamp).timestamp(
-                DateTime::from_nanos(i128::from(*us) * 1000).map_err(|e| {
-                    FetchError::Refused(format!("start time {us} µs is out of range: {e}; set another one"))
-                })?,
-            ),
+            StartAt::Timestamp(us) => {
+                request.shard_iterator_type(ShardIteratorType::AtTimestamp).timestamp(start_time(*us)?)
+            }
             StartAt::At(sequence) => request
                 .shard_iterator_type(ShardIteratorType::AtSequenceNumber)
                 .starting_sequence_number(sequence.as_str()),
@@ -81,16 +70,9 @@ impl Polled for KinesisSource {
                 .shard_iterator_type(ShardIteratorType::AfterSequenceNumber)
                 .starting_sequence_number(sequence.as_str()),
         };
-        let sequence_given = matches!(start, StartAt::At(_) | StartAt::After(_));
         let settings = aws_sdk_kinesis::config::Builder::new().timeout_config(answer_timeout());
         let answer = request.customize().config_override(settings).send().await;
-        let answer = answer.map_err(|error| match fetch_error(error) {
-            // The type and the shard are as they should be, so it is about the number.
-            FetchError::Refused(reason) if sequence_given && reason.starts_with(INVALID_ARGUMENT) => {
-                FetchError::Foreign(reason)
-            }
-            error => error,
-        })?;
+        let answer = answer.map_err(|error| of_start(fetch_error(error), start))?;
         answer
             .shard_iterator
             .ok_or_else(|| FetchError::Unavailable("the response has no shard iterator".into()))
@@ -112,11 +94,7 @@ impl Polled for KinesisSource {
             .send()
             .await
             .map_err(fetch_error)?;
-        let taken = taken.body()?;
-        let served_us = taken.served_us;
-        let mut page = check_end(parse(collect(taken).await?).await?)?;
-        page.served_us = served_us;
-        Ok(page)
+        check_end(taken.page(PAGE_BYTES_MAX, parse).await?)
     }
 
     fn page_bytes_max(&self) -> usize {
@@ -127,95 +105,6 @@ impl Polled for KinesisSource {
 /// Tries of the SDK included: a shard that waits for longer without a word would look as if it were read.
 pub(super) fn answer_timeout() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build()
-}
-
-/// A good answer's body, not yet received, and what its head announces.
-#[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) body: SdkBody,
-    length: Option<usize>,
-    /// When it was sent, by the service's clock.
-    pub(super) served_us: Option<i64>,
-}
-
-/// Takes the body of one good answer; clones share it, one in the SDK and one with the caller.
-#[derive(Clone, Debug)]
-pub(super) struct TakeBody {
-    taken: Arc<Mutex<Option<Taken>>>,
-    /// What the SDK reads in its place.
-    instead: &'static str,
-}
-
-impl TakeBody {
-    pub(super) fn leaving(instead: &'static str) -> Self {
-        Self { taken: Arc::default(), instead }
-    }
-
-    /// What was taken.
-    pub(super) fn body(&self) -> Result<Taken, FetchError> {
-        self.slot().take().ok_or_else(|| FetchError::Unavailable("the response has no body".into()))
-    }
-
-    fn slot(&self) -> MutexGuard<'_, Option<Taken>> {
-        self.taken.lock().expect("no code panics while it holds this lock")
-    }
-}
-
-#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
-impl Intercept for TakeBody {
-    fn name(&self) -> &'static str {
-        "TakeBody"
-    }
-
-    fn modify_before_deserialization(
-        &self,
-        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
-        _components: &RuntimeComponents,
-        _settings: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let response = context.response_mut();
-        if response.status().is_success() {
-            let length = response.headers().get("content-length").and_then(|text| text.parse().ok());
-            let served_us = response.headers().get("date").and_then(http_date_us);
-            let body = std::mem::replace(response.body_mut(), SdkBody::from(self.instead));
-            *self.slot() = Some(Taken { body, length, served_us });
-        }
-        Ok(())
-    }
-}
-
-/// The `Date` of an answer, µs since the epoch.
-fn http_date_us(text: &str) -> Option<i64> {
-    DateTime::from_str(text, DateTimeFormat::HttpDate).ok()?.secs().checked_mul(1_000_000)
-}
-
-pub(super) async fn collect(taken: Taken) -> Result<Bytes, FetchError> {
-    let mut body = ByteStream::new(taken.body);
-    // A mad header must not reserve the machine.
-    let room = taken.length.filter(|length| *length <= PAGE_BYTES_MAX).unwrap_or(0);
-    let mut collected = Buffer::new(room);
-    let mut received = 0;
-    loop {
-        let chunk = tokio::time::timeout(READ_TIMEOUT, body.try_next())
-            .await
-            .map_err(|_| FetchError::Unavailable("the response stopped half-way".into()))?
-            .map_err(|e| FetchError::Unavailable(e.into()))?;
-        match chunk {
-            Some(chunk) => {
-                received += chunk.len();
-                if !collected.push(&chunk) {
-                    break;
-                }
-            }
-            None => break,
-        }
-    }
-    match taken.length {
-        Some(length) if length != received => Err(FetchError::Unavailable(
-            format!("the response has {received} of {length} announced bytes").into(),
-        )),
-        _ => Ok(collected.finish()),
-    }
 }
 
 pub(super) async fn parse(body: Bytes) -> Result<Page, FetchError> {
@@ -238,6 +127,24 @@ pub(super) fn check_end(page: Page) -> Result<Page, FetchError> {
         Err(FetchError::Unavailable(
             "the response says neither where to go on nor completely which the child shards are".into(),
         ))
+    }
+}
+
+/// A start time as the service takes it.
+pub(super) fn start_time(us: i64) -> Result<DateTime, FetchError> {
+    DateTime::from_nanos(i128::from(us) * 1000)
+        .map_err(|e| FetchError::Refused(format!("start time {us} µs is out of range: {e}; set another one")))
+}
+
+/// What an error says of the start that was asked for: the type and the shard are as they should be, so an argument that is
+/// refused is the sequence number.
+pub(super) fn of_start(error: FetchError, start: &StartAt) -> FetchError {
+    let sequence_given = matches!(start, StartAt::At(_) | StartAt::After(_));
+    match error {
+        FetchError::Refused(reason) if sequence_given && reason.starts_with(INVALID_ARGUMENT) => {
+            FetchError::Foreign(reason)
+        }
+        error => error,
     }
 }
 
@@ -274,12 +181,10 @@ pub(super) fn of_code(code: &str, explained: impl FnOnce() -> String) -> FetchEr
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use aws_credential_types::Credentials;
     use aws_sdk_kinesis::config::{BehaviorVersion, Region};
-    use futures::StreamExt;
-    use http_body_util::StreamBody;
-    use hyper::body::Frame;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio::task::JoinSet;
@@ -410,16 +315,6 @@ mod tests {
             assert!(matches!(error, FetchError::Unavailable(_)), "{error:?}");
         }
         assert_eq!(script.source.fetch(&shard(), "here", 10_000).await.unwrap().len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn silence_within_a_body_ends_the_fetch() {
-        let first = futures::stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from("{")))]);
-        let body = StreamBody::new(first.chain(futures::stream::pending()));
-        let taken = Taken { body: SdkBody::from_body_1_x(body), length: None, served_us: None };
-        let started = tokio::time::Instant::now();
-        assert!(matches!(collect(taken).await, Err(FetchError::Unavailable(_))));
-        assert_eq!(started.elapsed().as_secs(), READ_TIMEOUT.as_secs());
     }
 
     #[tokio::test]

@@ -12,7 +12,6 @@ use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::StalledStreamProtectionConfig;
 use aws_sdk_kinesis::config::retry::RetryConfig;
-use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{ShardIteratorType, StartingPosition};
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::event_stream::Message;
@@ -24,9 +23,9 @@ pub use self::consumer::{Consumer, PLACES};
 pub use self::frames::{FrameError, Frames};
 use super::{Subscribed, Subscription};
 use crate::cause::one_line;
+use crate::fetch::kinesis::taken::{READ_TIMEOUT, TakeBody};
 use crate::fetch::kinesis::{
-    INVALID_ARGUMENT, PAGE_BYTES_MAX, READ_TIMEOUT, TakeBody, answer_timeout, check_end, fetch_error,
-    of_code, parse,
+    PAGE_BYTES_MAX, answer_timeout, check_end, fetch_error, of_code, of_start, parse, start_time,
 };
 use crate::fetch::page::Page;
 use crate::fetch::source::{FetchError, StartAt};
@@ -49,11 +48,9 @@ fn position(start: &StartAt) -> Result<StartingPosition, FetchError> {
     let position = match start {
         StartAt::TrimHorizon => StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon),
         StartAt::Latest => StartingPosition::builder().r#type(ShardIteratorType::Latest),
-        StartAt::Timestamp(us) => StartingPosition::builder()
-            .r#type(ShardIteratorType::AtTimestamp)
-            .timestamp(DateTime::from_nanos(i128::from(*us) * 1000).map_err(|e| {
-                FetchError::Refused(format!("start time {us} µs is out of range: {e}; set another one"))
-            })?),
+        StartAt::Timestamp(us) => {
+            StartingPosition::builder().r#type(ShardIteratorType::AtTimestamp).timestamp(start_time(*us)?)
+        }
         StartAt::At(sequence) => StartingPosition::builder()
             .r#type(ShardIteratorType::AtSequenceNumber)
             .sequence_number(sequence.as_str()),
@@ -92,13 +89,8 @@ impl Subscribed for KinesisFanOut {
         if let Err(error) = answer {
             let denied =
                 matches!(error.as_service_error(), Some(error) if error.is_access_denied_exception());
-            let sequence_given = matches!(start, StartAt::At(_) | StartAt::After(_));
-            return Err(match fetch_error(error) {
+            return Err(match of_start(fetch_error(error), start) {
                 FetchError::Refused(reason) if denied => FetchError::NoFanOut(reason),
-                // The type and the shard are as they should be, so it is about the number.
-                FetchError::Refused(reason) if sequence_given && reason.starts_with(INVALID_ARGUMENT) => {
-                    FetchError::Foreign(reason)
-                }
                 FetchError::NotFound => self.consumer.what_is_gone(&arn).await,
                 error => error,
             });
