@@ -38,9 +38,10 @@ pub struct LocalArgs {
     #[arg(long, env = "KINETIDE_LOCAL_DYNAMODB_PORT", default_value_t = 8000, value_name = "PORT")]
     dynamodb_port: u16,
 
-    /// Port of DynamoDB Streams on loopback; 0 picks a free one.
-    #[arg(long, env = "KINETIDE_LOCAL_DYNAMODB_STREAMS_PORT", default_value_t = 8001, value_name = "PORT")]
-    dynamodb_streams_port: u16,
+    /// Port of DynamoDB Streams on loopback; 0 picks a free one. Without it: the port after that of DynamoDB, or a free one
+    /// where that is 0.
+    #[arg(long, env = "KINETIDE_LOCAL_DYNAMODB_STREAMS_PORT", value_name = "PORT")]
+    dynamodb_streams_port: Option<u16>,
 
     /// AWS region of all servers, as their ARNs name it.
     #[arg(long, env = "KINETIDE_LOCAL_REGION", default_value = "us-east-1")]
@@ -112,7 +113,7 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
         kinesis_port: args.kinesis_port,
         ca_file: args.tls.clone(),
         dynamodb_port: args.dynamodb_port,
-        dynamodb_streams_port: args.dynamodb_streams_port,
+        dynamodb_streams_port: args.dynamodb_streams_port.unwrap_or_else(|| port_after(args.dynamodb_port)),
         ..LocalSettings::default()
     };
     let aws = LocalAws::start(settings).await?;
@@ -140,6 +141,14 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<Exit> {
     signals.next().await;
     aws.shutdown().await;
     Ok(Exit::Done)
+}
+
+/// Whoever asks for a free port of DynamoDB runs several of these, so the port of its streams must be a free one too.
+fn port_after(dynamodb_port: u16) -> u16 {
+    match dynamodb_port {
+        0 => 0,
+        port => port.wrapping_add(1),
+    }
 }
 
 fn as_json(aws: &LocalAws, ca_file: Option<String>) -> String {

@@ -41,6 +41,18 @@ async fn local_generate_and_forward_work_together() {
     let stream = ["generate", "--kinesis-endpoint", kinesis, "--records", "50", "--stream"];
     let (tls, bundle) = (urls["kinesis_tls"].as_str().unwrap(), urls["ca_bundle"].as_str().unwrap());
     assert!(tls == kinesis.replace("http", "https") && bundle == ca, "{urls}");
+    // Two at once on free ports, as tests start them: no port is taken for granted.
+    let mut twin =
+        command(&["local", "--kinesis-port", "0", "--dynamodb-port", "0", "--json"]).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(twin.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+    let twins: Value = serde_json::from_str(&line).unwrap();
+    for server in ["kinesis", "dynamodb", "dynamodb_streams"] {
+        assert!(twins[server].is_string() && twins[server] != urls[server], "{twins} beside {urls}");
+    }
+    kill(Pid::from_raw(i32::try_from(twin.id().unwrap()).unwrap()), Signal::SIGINT).unwrap();
+    finish(twin).await.says(0, &[]);
+
     let over_tls = ["generate", "--kinesis-endpoint", tls, "--records", "50", "--stream", "trades"];
     let trusting = command(&over_tls).env("AWS_CA_BUNDLE", bundle).spawn().unwrap();
     let (good, missing_table, good_stream, missing_stream, port, trusting, stranger, foreign) = tokio::join!(
