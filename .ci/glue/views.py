@@ -156,4 +156,4 @@ if __name__ == "__main__":
     if len(sys.argv) != 6:
         sys.exit(__doc__)
     files, lake, tables, made, trino = map(Path, sys.argv[1:])
-    results.main(made, trino, beside=Trades(files, lake, tables))
+    results.main(made, trino, others=[Trades(files, lake, tables)])

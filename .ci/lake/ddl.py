@@ -9,6 +9,8 @@ import sqlglot
 from sqlglot import exp
 
 ATHENA = Path(__file__).resolve().parents[2] / "athena"
+# Statements of another database, crypto_data, in folders of the same names.
+MARKET = ATHENA / "market"
 
 
 @dataclasses.dataclass
@@ -74,13 +76,14 @@ def table(text):
     return found
 
 
-def files(kind):
-    return sorted((ATHENA / kind).rglob("*.sql"))
+def files(kind, root=ATHENA):
+    return sorted((root / kind).rglob("*.sql"))
 
 
 def name(path):
     """Of a query its folder and name."""
-    return path.relative_to(ATHENA / "queries").with_suffix("").as_posix()
+    root = MARKET if MARKET in path.parents else ATHENA
+    return path.relative_to(root / "queries").with_suffix("").as_posix()
 
 
 def filled(text, month):
@@ -91,8 +94,8 @@ def filled(text, month):
     return text
 
 
-def tables():
-    return {path.stem: table(path.read_text()) for path in files("tables")}
+def tables(root=ATHENA):
+    return {path.stem: table(path.read_text()) for path in files("tables", root)}
 
 
 def projection(table):

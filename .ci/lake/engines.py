@@ -70,6 +70,9 @@ class Trino:
             "hive.partition-projection-enabled": "true",
             "hive.table-statistics-enabled": "false",
             "hive.ignore-absent-partitions": "true",
+            # INSERT, as Athena takes it for any table.
+            "hive.non-managed-table-writes-enabled": "true",
+            "hive.collect-column-statistics-on-write": "false",
         }
         catalogs = {"hive": shared | hive}
         if self.has_hudi:
@@ -174,6 +177,7 @@ def arrow_type(kind):
         "int": pyarrow.int32(),
         "double": pyarrow.float64(),
         "boolean": pyarrow.bool_(),
+        "timestamp": pyarrow.timestamp("us"),
     }
     if kind in plain:
         return plain[kind]
@@ -215,17 +219,17 @@ def dumped(row):
 class Duck:
     """DuckDB with the same tables, and Athena's SQL translated."""
 
-    def __init__(self, lake, tables):
-        self.connection = duckdb.connect()
+    def __init__(self, lake, tables, database="crypto"):
+        self.connection, self.database = duckdb.connect(), database
         self.known, self.translations = None, {}
         # A missing table must not be found among the variables of this script.
-        self.connection.execute("SET python_enable_replacements = false; SET TimeZone = 'UTC'; CREATE SCHEMA crypto")
+        self.connection.execute(f"SET python_enable_replacements = false; SET TimeZone = 'UTC'; CREATE SCHEMA {database}")
         for table in tables:
             self.add(table.name, arrow_table(table, lake))
 
     def add(self, name, content):
         self.connection.register(f"{name}_arrow", content)
-        self.connection.execute(f"CREATE TABLE crypto.{name} AS SELECT * FROM {name}_arrow")
+        self.connection.execute(f"CREATE TABLE {self.database}.{name} AS SELECT * FROM {name}_arrow")
         self.known = None
 
     def columns(self):
@@ -233,12 +237,12 @@ class Duck:
         if self.known:
             return self.known
         rows = self.connection.execute(
-            "SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'crypto'"
+            f"SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = '{self.database}'"
         )
         found = {}
         for table, column, kind in rows.fetchall():
             found.setdefault(table, {})[column] = kind
-        self.known = {"crypto": found}
+        self.known = {self.database: found}
         return self.known
 
     def translated(self, statement):
@@ -251,18 +255,21 @@ class Duck:
     @staticmethod
     def translation(statement, schema):
         tree = ddl.statement(statement)
-        query = tree.expression if isinstance(tree, exp.Create) else tree
+        query = tree.expression if isinstance(tree, (exp.Create, exp.Insert)) else tree
         query = annotate_types(qualify(query, schema=schema, dialect="athena"), schema=schema, dialect="athena")
         if isinstance(tree, exp.Create):
-            return f"CREATE OR REPLACE VIEW crypto.{tree.this.name} AS {query.sql('duckdb')}"
+            return f"CREATE OR REPLACE VIEW {tree.this.db}.{tree.this.name} AS {query.sql('duckdb')}"
+        if isinstance(tree, exp.Insert):
+            return f"INSERT INTO {tree.this.db}.{tree.this.name} {query.sql('duckdb')}"
         return query.sql("duckdb")
 
-    def run(self, statement):
+    def run(self, statement, parameters=()):
+        """`parameters`: values of its question marks."""
         try:
             text = self.translated(statement)
             if text.startswith("CREATE"):
                 self.known = None
-            done = self.connection.execute(text)
+            done = self.connection.execute(text, parameters)
         except (duckdb.Error, sqlglot.errors.SqlglotError) as error:
             raise Failed(str(error)) from None
         return {each[0]: str(each[1]) for each in done.description or []}, done.fetchall()

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import bad
 import ddl
+import market
 import pyarrow.parquet
 import worked_out
 from engines import Duck, Failed, Trino, hudi_rows, parquet_rows
@@ -353,8 +354,8 @@ def check_mistakes(wrong, tables, lake, expected, now_hour):
     return len(MISTAKES)
 
 
-def main(folder, home, write=False, beside=None):
-    """`beside`: another lake that is checked in the same Trino."""
+def main(folder, home, write=False, others=()):
+    """`others`: lakes that are checked in the same Trino, beside that of market prices."""
     made = json.loads((folder / "made.json").read_text())
     lake, analytics, now_hour = (folder / "lake").resolve(), (folder / "analytics").resolve(), made["now_hour"]
     if not analytics.exists():
@@ -369,16 +370,18 @@ def main(folder, home, write=False, beside=None):
         work = Path(work)
         schemas = {"crypto": [(lakes[name], table) for name, table in tables.items()]}
         schemas |= {schema: [(lake, table)] for schema, (table, _) in faults(tables).items()}
-        schemas |= beside.schemas() if beside else {}
+        others = [*others, market.Prices(work)]
+        for other in others:
+            schemas |= other.schemas()
         schemas |= bad.lakes(work / "bad", ddl.tables())
         trino = Trino(home, work, schemas)
         try:
             with lap("DuckDB, while Trino starts"):
                 duck = duck_with_job(tables, lake, analytics)
                 mistakes = 0 if write else check_mistakes(wrong, tables, lake, json.loads(EXPECTED.read_text()), now_hour)
-            if beside:
-                with lap("the other lake on DuckDB"):
-                    beside.check_without_trino()
+            with lap("other lakes on DuckDB"):
+                for other in others:
+                    other.check_without_trino()
             with lap("views"):
                 set_up(trino, tables)
             results = {}
@@ -399,9 +402,9 @@ def main(folder, home, write=False, beside=None):
                 found = check_faults(wrong, trino, tables) + mistakes
             with lap("bad objects"):
                 wrong += bad.check(trino, work / "bad")
-            if beside:
-                with lap("the other lake"):
-                    beside.check(trino)
+            with lap("other lakes"):
+                for other in others:
+                    other.check(trino)
         finally:
             trino.stop()
     if wrong:
