@@ -404,9 +404,11 @@ fn measure(criterion: &mut Criterion<CpuTime>, records: &Records) -> Vec<u8> {
 fn record_context() -> RecordContext<'static> {
     RecordContext {
         source: SourceKind::Kinesis,
+        stream: None,
         shard_id: "shardId-000000000000",
         sequence_number: "49658812345678901234567890123456789012345678901234000001",
         sub_sequence: None,
+        key: None,
         arrival_us: 1_768_469_400_123_000,
     }
 }

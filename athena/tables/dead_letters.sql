@@ -17,7 +17,7 @@ ROW FORMAT SERDE 'org.apache.hive.hcatalog.data.JsonSerDe'
 LOCATION 's3://BUCKET/errors/'
 TBLPROPERTIES (
   'classification'='json', 'compressionType'='gzip', 'projection.enabled'='true',
-  'projection.reason.type'='enum', 'projection.reason.values'='not_base64,not_utf8,not_json,not_object,no_dynamodb,unknown_event_name,bad_time,no_image,unknown_type,two_tags,no_tag,bad_number,bad_base64,wrong_json_type,too_deep,duplicate_name,wrong_type,ambiguous_names,compressed,several_documents,schema_registry,kpl_aggregate,bad_aggregate,transform_panicked',
+  'projection.reason.type'='enum', 'projection.reason.values'='not_base64,not_utf8,not_json,not_object,no_dynamodb,unknown_event_name,bad_time,no_image,unknown_type,two_tags,no_tag,bad_number,bad_base64,wrong_json_type,too_deep,duplicate_name,wrong_type,ambiguous_names,compressed,several_documents,schema_registry,kpl_aggregate,bad_aggregate,no_snapshot,transform_panicked',
   'projection.year.type'='integer', 'projection.year.range'='2024,2035', 'projection.year.digits'='4',
   'projection.month.type'='integer', 'projection.month.range'='1,12', 'projection.month.digits'='2',
   'projection.day.type'='integer', 'projection.day.range'='1,31', 'projection.day.digits'='2',

@@ -82,9 +82,12 @@ impl Batcher {
     pub fn push_within(&mut self, record: &Record<'_>, panicked: bool, room: impl FnOnce(usize) -> bool) {
         let context = RecordContext {
             source: self.context.source,
+            stream: Some(&self.context.stream),
             shard_id: self.context.shard.as_str(),
             sequence_number: record.sequence_number,
             sub_sequence: record.sub_sequence,
+            // The empty one is that of a record without.
+            key: Some(record.key).filter(|key| !key.is_empty()),
             arrival_us: record.arrival_us,
         };
         let (data, intact) = match record.payload {

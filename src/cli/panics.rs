@@ -83,9 +83,11 @@ mod tests {
             abort_on_panic();
             let context = RecordContext {
                 source: SourceKind::Kinesis,
+                stream: None,
                 shard_id: "shardId-0",
                 sequence_number: "1",
                 sub_sequence: None,
+                key: None,
                 arrival_us: 0,
             };
             let data = br#"{"wallet":"panic"}"#;

@@ -31,7 +31,7 @@ const LINE_MAX: usize = 16 << 20;
     aws kinesis get-records --shard-iterator ... | jq -r '.Records[].Data' | kinetide transform --base64"
 )]
 pub struct TransformArgs {
-    /// How a record becomes a row: crypto-transactions, dynamodb-cdc or json.
+    /// How a record becomes rows: crypto-transactions, dynamodb-cdc, json, market-snapshot or raw.
     #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM)]
     transform: String,
 
@@ -182,9 +182,11 @@ impl<R: Write, D: Write> Run<'_, R, D> {
             } else {
                 SourceKind::Kinesis
             },
+            stream: None,
             shard_id: SHARD_ID,
             sequence_number: &sequence_number,
             sub_sequence: None,
+            key: None,
             arrival_us: self.args.arrival.unwrap_or(0),
         };
         let Self { maker, text, .. } = self;

@@ -84,7 +84,7 @@ pub struct RunArgs {
     #[arg(long, help_heading = STREAM, env = "KINETIDE_APPLICATION", value_name = "NAME")]
     pub application: Option<String>,
 
-    /// How a record becomes a row: crypto-transactions, dynamodb-cdc or json.
+    /// How a record becomes rows: crypto-transactions, dynamodb-cdc, json, market-snapshot or raw.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_TRANSFORM", value_name = "NAME",
           default_value = DEFAULT_TRANSFORM)]
     pub transform: String,

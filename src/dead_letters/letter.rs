@@ -127,9 +127,11 @@ impl<'a> Letter<'a> {
     pub fn context(&self) -> RecordContext<'_> {
         RecordContext {
             source: self.source,
+            stream: None,
             shard_id: &self.shard_id,
             sequence_number: &self.sequence_number,
             sub_sequence: self.sub_sequence,
+            key: None,
             arrival_us: self.arrival_us,
         }
     }
@@ -187,7 +189,9 @@ mod tests {
             from_table: bool,
         ) {
             let source = if from_table { SourceKind::DynamoDbStreams } else { SourceKind::Kinesis };
-            let context = RecordContext { source, shard_id: &shard, sequence_number: &sequence, sub_sequence, arrival_us };
+            let context = RecordContext {
+                source, stream: None, shard_id: &shard, sequence_number: &sequence, sub_sequence, key: None, arrival_us,
+            };
             let bad = BadRecord { code: ErrorCode::NoTag, message: message.clone() };
             let mut row = Vec::new();
             dead_letter_row(&context, &bad, &raw, &mut row);

@@ -50,9 +50,11 @@ fn letters() -> Bytes {
     for (number, raw) in (1..).zip(RAW) {
         let context = RecordContext {
             source: SourceKind::Kinesis,
+            stream: None,
             shard_id: "shardId-000000000000",
             sequence_number: &number.to_string(),
             sub_sequence: None,
+            key: None,
             arrival_us: HOUR + number / 3 * HOUR_US,
         };
         dead_letter_row(&context, &BadRecord::from(ErrorCode::WrongType), raw, &mut rows);
@@ -434,9 +436,11 @@ async fn letters_may_give_several_rows_or_none() {
     for (number, raw) in (1..).zip(["3{\"a\":1}", "0{\"a\":2}", "1{\"a\":3}", "2{\"a\":4}", "none"]) {
         let context = RecordContext {
             source: SourceKind::Kinesis,
+            stream: None,
             shard_id: "shardId-000000000000",
             sequence_number: &i64::to_string(&number),
             sub_sequence: None,
+            key: None,
             arrival_us: HOUR + number / 4 * HOUR_US,
         };
         dead_letter_row(&context, &BadRecord::from(ErrorCode::WrongType), raw.as_bytes(), &mut rows);

@@ -69,13 +69,15 @@ pub enum ErrorCode {
     KplAggregate,
     /// The payload begins like an aggregate of the Kinesis Producer Library, and cannot be unpacked.
     BadAggregate,
+    /// The document is no reply of a market data provider, or one without prices.
+    NoSnapshot,
     /// The transform panicked.
     TransformPanicked,
 }
 
 impl ErrorCode {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::NotBase64,
         Self::NotUtf8,
         Self::NotJson,
@@ -99,6 +101,7 @@ impl ErrorCode {
         Self::SchemaRegistry,
         Self::KplAggregate,
         Self::BadAggregate,
+        Self::NoSnapshot,
         Self::TransformPanicked,
     ];
 
@@ -128,6 +131,7 @@ impl ErrorCode {
             Self::SchemaRegistry => "schema_registry",
             Self::KplAggregate => "kpl_aggregate",
             Self::BadAggregate => "bad_aggregate",
+            Self::NoSnapshot => "no_snapshot",
             Self::TransformPanicked => "transform_panicked",
         }
     }
@@ -167,6 +171,7 @@ impl ErrorCode {
             Self::BadAggregate => {
                 "the payload begins like an aggregate of the Kinesis Producer Library and cannot be unpacked"
             }
+            Self::NoSnapshot => "the document is no reply of a market data provider, or one without prices",
             Self::TransformPanicked => {
                 "the transform panicked at this record, which is an error of the program"
             }
@@ -199,6 +204,23 @@ impl From<ErrorCode> for BadRecord {
 /// Lists and maps in one another that a record may have. DynamoDB itself stops at 32.
 const DEPTH_MAX: usize = 64;
 
+/// The text of a document.
+///
+/// # Errors
+/// When the bytes are not UTF-8.
+pub(crate) fn document_text(data: &[u8]) -> Result<&str, BadRecord> {
+    utf8(data)
+}
+
+/// The reason for an error of serde_json about a whole document.
+pub(crate) fn not_read(error: &serde_json::Error, data: &[u8]) -> BadRecord {
+    let code = match error.classify() {
+        serde_json::error::Category::Data => ErrorCode::WrongJsonType,
+        _ => ErrorCode::NotJson,
+    };
+    refused(code, error, data)
+}
+
 /// Checks UTF-8 once, for the whole record: serde_json can then borrow strings without checking each.
 fn utf8(data: &[u8]) -> Result<&str, BadRecord> {
     simdutf8::basic::from_utf8(data)
@@ -212,13 +234,17 @@ fn checked(outcome: serde_json::Result<()>, data: &[u8], image: &mut Image) -> R
             serde_json::error::Category::Data => ErrorCode::WrongJsonType,
             _ => ErrorCode::NotJson,
         });
-        if let Some(bad) = hint::explained(code, data) {
-            return bad;
-        }
-        // The text of serde's errors may quote values; the place does not.
-        let message = format!("{} (line {}, column {})", code.reason(), error.line(), error.column());
-        BadRecord { code, message }
+        refused(code, &error, data)
     })
+}
+
+fn refused(code: ErrorCode, error: &serde_json::Error, data: &[u8]) -> BadRecord {
+    if let Some(bad) = hint::explained(code, data) {
+        return bad;
+    }
+    // The text of serde's errors may quote values; the place does not.
+    let message = format!("{} (line {}, column {})", code.reason(), error.line(), error.column());
+    BadRecord { code, message }
 }
 
 #[cfg(test)]

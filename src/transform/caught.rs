@@ -45,9 +45,11 @@ mod tests {
 
     const CONTEXT: RecordContext<'_> = RecordContext {
         source: SourceKind::Kinesis,
+        stream: None,
         shard_id: "shardId-0",
         sequence_number: "1",
         sub_sequence: None,
+        key: None,
         arrival_us: 0,
     };
 

@@ -17,7 +17,8 @@ mod time;
 pub use crate::decode::{BadRecord, ErrorCode};
 pub use builtin::{
     Builtin, Column, ColumnSettings, ColumnType, Constant, DEAD_LETTER_COLUMNS, Enrichment, FeeDiscount,
-    InvalidColumns, InvalidEnrichment, Nested, TransformError, TransformSettings, UnknownTransform,
+    InvalidColumns, InvalidEnrichment, Nested, Provider, TransformError, TransformSettings, UnknownTransform,
+    look_at_reply, snapshot_rows,
 };
 pub use caught::{Panicked, at_work, catch};
 pub use dead_letter::dead_letter_row;
@@ -56,12 +57,16 @@ impl SourceKind {
 pub struct RecordContext<'a> {
     /// Where it came from.
     pub source: SourceKind,
+    /// Name of its stream; `None` where that is not known, as in the replay of a dead letter.
+    pub stream: Option<&'a str>,
     /// Its shard.
     pub shard_id: &'a str,
     /// Decimal digits of its sequence number.
     pub sequence_number: &'a str,
     /// Its index inside a KPL aggregate; `None`: it is a stream record, whole.
     pub sub_sequence: Option<u64>,
+    /// Its partition key; `None` where it has none, or where that is not known, as in the replay of a dead letter.
+    pub key: Option<&'a [u8]>,
     /// Arrival time in the stream, µs since the epoch; the creation time for DynamoDB Streams.
     pub arrival_us: i64,
 }

@@ -142,9 +142,11 @@ mod tests {
         ) {
             let context = RecordContext {
                 source: SourceKind::Kinesis,
+                stream: None,
                 shard_id: "shardId-0",
                 sequence_number: &digits,
                 sub_sequence: sub,
+                key: None,
                 arrival_us: 7,
             };
             let mut rows = Vec::new();

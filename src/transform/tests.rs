@@ -23,9 +23,11 @@ fn crypto() -> Builtin {
 fn context(source: SourceKind, sequence_number: &str) -> RecordContext<'_> {
     RecordContext {
         source,
+        stream: None,
         shard_id: "shardId-000000000000",
         sequence_number,
         sub_sequence: None,
+        key: None,
         arrival_us: ARRIVAL_US,
     }
 }
@@ -434,6 +436,7 @@ fn dead_letters_carry_the_original_bytes() {
 fn dead_letters_say_what_a_row_made_from_them_needs() {
     let mut row = Vec::new();
     let finer = RecordContext {
+        key: None,
         arrival_us: ARRIVAL_US + 7,
         sub_sequence: Some(3),
         ..context(SourceKind::DynamoDbStreams, "17")

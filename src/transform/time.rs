@@ -54,6 +54,13 @@ impl Utc {
         out.extend_from_slice(&text);
     }
 
+    /// `2026-01-15T09:30:00.123Z`.
+    pub(crate) fn push_iso_ms(&self, out: &mut Vec<u8>) {
+        self.push_iso(out);
+        out.truncate(out.len() - 4);
+        out.push(b'Z');
+    }
+
     /// `2026-01-15 09:00:00`.
     pub(crate) fn push_hour_bucket(&self, out: &mut Vec<u8>) {
         let mut text = *b"0000-00-00 00:00:00";

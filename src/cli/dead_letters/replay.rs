@@ -44,7 +44,7 @@ const ANSWER_MAX: u64 = 1_000;
     kinetide dead-letters replay --lake s3://my-lake/raw --stream trades --reason wrong_type --since 24h --yes"
 )]
 pub(super) struct ReplayArgs {
-    /// How a record becomes a row: crypto-transactions, dynamodb-cdc or json. Must be the same as the workers'.
+    /// How a record becomes rows: crypto-transactions, dynamodb-cdc, json, market-snapshot or raw. Must be the same as the workers'.
     #[arg(long, env = "KINETIDE_TRANSFORM", value_name = "NAME", default_value = DEFAULT_TRANSFORM)]
     transform: String,
 

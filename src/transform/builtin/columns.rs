@@ -283,9 +283,11 @@ mod tests {
 
     const CONTEXT: RecordContext<'_> = RecordContext {
         source: SourceKind::Kinesis,
+        stream: None,
         shard_id: "s",
         sequence_number: "1",
         sub_sequence: None,
+        key: None,
         arrival_us: 0,
     };
     const RESERVED: [&str; 2] = ["source", "is_valid"];

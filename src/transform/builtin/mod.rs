@@ -5,7 +5,9 @@ mod columns;
 mod crypto;
 mod enrichment;
 mod passthrough;
+mod raw;
 mod schema;
+mod snapshot;
 
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use serde::Deserialize;
 pub use columns::{ColumnSettings, InvalidColumns, Nested};
 pub use enrichment::{Constant, Enrichment, FeeDiscount, InvalidEnrichment};
 pub use schema::{Column, ColumnType, DEAD_LETTER_COLUMNS};
+pub use snapshot::{Provider, look_at_reply, snapshot_rows};
 
 use super::row::ENVELOPE;
 use super::{BadRecord, RecordContext, RowInfo, Rows, Transform, TransformId};
@@ -35,6 +38,8 @@ enum Kind {
     CryptoTransactions(Arc<Rules>),
     DynamodbCdc,
     Json,
+    MarketSnapshot,
+    Raw,
 }
 
 /// Nested settings of the transforms, as the settings file holds them.
@@ -49,7 +54,9 @@ pub struct TransformSettings {
 
 /// No transform has this name.
 #[derive(Debug, thiserror::Error)]
-#[error("no transform is called {0:?}: use one of crypto-transactions, dynamodb-cdc, json")]
+#[error(
+    "no transform is called {0:?}: use one of crypto-transactions, dynamodb-cdc, json, market-snapshot, raw"
+)]
 pub struct UnknownTransform(String);
 
 /// Why a transform cannot be set up.
@@ -68,7 +75,7 @@ pub enum TransformError {
 
 impl Builtin {
     /// Names of the built-in transforms.
-    pub const NAMES: [&str; 3] = [crypto::NAME, cdc::NAME, passthrough::NAME];
+    pub const NAMES: [&str; 5] = [crypto::NAME, cdc::NAME, passthrough::NAME, snapshot::NAME, raw::NAME];
 
     /// The transform called `name`.
     ///
@@ -83,12 +90,16 @@ impl Builtin {
             }
             cdc::NAME => (cdc::VERSION, Kind::DynamodbCdc, columns(&ENVELOPE)?),
             passthrough::NAME => (passthrough::VERSION, Kind::Json, columns(&passthrough::OWN)?),
+            snapshot::NAME => (snapshot::VERSION, Kind::MarketSnapshot, columns(&[])?),
+            raw::NAME => (raw::VERSION, Kind::Raw, columns(&[])?),
             other => return Err(UnknownTransform(other.to_owned()).into()),
         };
-        let mut options = settings.columns.canonical();
-        if matches!(kind, Kind::CryptoTransactions(_)) {
-            options = settings.enrichment.canonical() + &options;
-        }
+        let options = match kind {
+            Kind::CryptoTransactions(_) => settings.enrichment.canonical() + &settings.columns.canonical(),
+            Kind::DynamodbCdc | Kind::Json => settings.columns.canonical(),
+            // Their columns are always the same.
+            Kind::MarketSnapshot | Kind::Raw => String::new(),
+        };
         let id = TransformId::new(name, version, &options).expect("names of ours are plain");
         Ok(Self { id, kind, columns: Arc::new(columns), general_reader: false })
     }
@@ -162,6 +173,8 @@ impl Rows for AtWork {
             Kind::CryptoTransactions(rules) => crypto::apply(rules, columns, context, data, scratch, out),
             Kind::DynamodbCdc => cdc::apply(columns, context, data, scratch, out),
             Kind::Json => passthrough::apply(columns, context, data, scratch, out),
+            Kind::MarketSnapshot => return snapshot::apply(context, data, out),
+            Kind::Raw => Ok(raw::apply(context, data, out)),
         }?;
         Ok(RowInfo { time_us, rows: 1 })
     }

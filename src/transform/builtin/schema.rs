@@ -1,7 +1,7 @@
 //! The types of the columns that a transform writes, and of dead letters.
 
 use super::enrichment::Rules;
-use super::{Builtin, Kind, crypto, passthrough};
+use super::{Builtin, Kind, Provider, crypto, passthrough, raw, snapshot};
 use crate::transform::row::ENVELOPE;
 
 /// The type of a column, in the terms that catalogs share.
@@ -13,6 +13,8 @@ pub enum ColumnType {
     Boolean,
     /// A whole number of 64 bits.
     BigInt,
+    /// A binary floating-point number of 64 bits. Rows may have more digits than it keeps.
+    Double,
     /// An exact decimal.
     Decimal {
         /// Digits.
@@ -49,6 +51,16 @@ pub const DEAD_LETTER_COLUMNS: [Column; 11] = [
 impl Builtin {
     /// The columns that every row has, in their order. Other members of a record follow them, by name.
     pub fn columns(&self) -> Vec<Column> {
+        self.columns_of(Provider::CoinGecko)
+    }
+
+    /// As [`Builtin::columns`]; where they depend on it, those of a provider's rows.
+    pub fn columns_of(&self, provider: Provider) -> Vec<Column> {
+        match &self.kind {
+            Kind::MarketSnapshot => return snapshot::columns(provider),
+            Kind::Raw => return raw::columns(),
+            _ => {}
+        }
         let names: Vec<&'static str> = match &self.kind {
             Kind::CryptoTransactions(_) => {
                 let (change, arrival) = ENVELOPE.split_at(ENVELOPE.len() - 1);

@@ -25,7 +25,10 @@ async fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
         (&["--http", "8080"], ["--http", "8080", "127.0.0.1:8080"]),
         (&["--log", "kinetide=loud"], ["--log", "kinetide=loud", "info,kinetide=debug"]),
         (&["--log-format", "yaml"], ["--log-format", "yaml", "auto, text, json"]),
-        (&["--transform", "csv"], ["--transform", "csv", "crypto-transactions, dynamodb-cdc, json"]),
+        (
+            &["--transform", "csv"],
+            ["--transform", "csv", "crypto-transactions, dynamodb-cdc, json, market-snapshot, raw"],
+        ),
         (&["--initial-position", "noon"], ["--initial-position", "noon", "trim-horizon, latest, or a time"]),
         (&["--kinesis-endpoint", "here"], ["--kinesis-endpoint", "here", "http://127.0.0.1:4567"]),
         (&["--failover-time", "1ms"], ["--failover-time", "1ms", "between 1s and 10m"]),

@@ -14,9 +14,11 @@ use super::{fuzz, iterations};
 
 const CONTEXT: RecordContext<'_> = RecordContext {
     source: SourceKind::Kinesis,
+    stream: None,
     shard_id: "shardId-000000000000",
     sequence_number: "1001",
     sub_sequence: None,
+    key: None,
     arrival_us: 1_768_469_401_000_000,
 };
 

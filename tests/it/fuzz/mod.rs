@@ -16,6 +16,7 @@ mod mutate;
 mod readers;
 mod records;
 mod small;
+mod snapshots;
 
 use std::collections::HashSet;
 use std::fs;
