@@ -112,6 +112,7 @@ check_templates() {
   timeout 60 "$operations" "$ci/operations/catalog.py"
   timeout 300 "$operations" "$ci/operations/templates.py"
   timeout 60 "$operations" "$ci/operations/alarms.py"
+  timeout 60 "$operations" "$ci/operations/loader.py"
 }
 
 check_deploy() {

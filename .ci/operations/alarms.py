@@ -48,6 +48,13 @@ COMPACTION = {
     "CompactionRefused": (0, 1, 60, "OK", "ticket"),
     "CompactionLate": (50_000, 200_000, 2 * 24 * 60, "ALARM", "ticket"),
 }
+MARKET = {
+    "DeadLetterAlarm": (0, 1, 1, "OK", "topic"),
+    "PollErrors": (0, 1, 15, "OK", "topic"),
+    "HourMissing": (0, 1, 60, "OK", "topic"),
+    "NoLoad": (0, MISSING, 120, "ALARM", "topic"),
+    "LoaderErrors": (0, 1, 5, "OK", "topic"),
+}
 
 
 def value(alarm, point):
@@ -101,6 +108,8 @@ def acts(name, alarm, stack):
     if "Page" in stack.resources and f'ALARM("{alarm["AlarmName"]}")' in stack.resources["Page"]["Properties"]["AlarmRule"]:
         return "page"
     (action,) = alarm["AlarmActions"]
+    if "Topic" in stack.resources:
+        return {stack.ref("Topic"): "topic"}.get(action, action)
     if "Page" not in stack.resources:
         return {stack.parameters.get("PageTopicArn"): "page", stack.parameters["TicketTopicArn"]: "ticket"}.get(action, action)
     return {stack.ref("TicketTopic"): "ticket", stack.ref("CatchUp"): "scale"}.get(action, action)
@@ -133,10 +142,10 @@ def judged(template, expected):
 
 
 def main():
-    wrong = [*judged("service.yaml", SERVICE), *judged("job.yaml", JOB), *judged("compaction.yaml", COMPACTION)]
+    wrong = [*judged("service.yaml", SERVICE), *judged("job.yaml", JOB), *judged("compaction.yaml", COMPACTION), *judged("market.yaml", MARKET)]
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"{len(SERVICE | JOB | COMPACTION)} alarms played, and the one that pages follows those of the service")
+    print(f"{len(SERVICE | JOB | COMPACTION | MARKET)} alarms played, and the one that pages follows those of the service")
 
 
 if __name__ == "__main__":

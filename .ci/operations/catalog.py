@@ -1,4 +1,4 @@
-"""The tables and saved queries of athena/catalog.yaml are those of athena/: this writes them there, and compares one by one.
+"""Tables, saved queries and loads of athena/*.yaml are those of athena/: this writes them there, and compares one by one.
 
 Usage: catalog.py [--write]
 """
@@ -10,13 +10,26 @@ import functools
 import re
 import sys
 import textwrap
+from pathlib import Path
 
-from cloudformation import CATALOG, ROOT, TEMPLATES, Stack, load
+from cloudformation import CASES, ROOT, TEMPLATES, Stack, load
 
 sys.path.append(str(ROOT / ".ci" / "lake"))
 import ddl
 
-TEMPLATE = TEMPLATES["catalog.yaml"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Catalog:
+    """A template of tables: where its statements are, and which of its parameters is each database that they name."""
+
+    template: str
+    root: Path
+    databases: tuple
+
+
+TRADES = Catalog("catalog.yaml", ddl.ATHENA, (("crypto", "Database"),))
+PRICES = Catalog("market-catalog.yaml", ddl.MARKET, (("crypto_data", "Database"), ("crypto", "TradesDatabase")))
 MADE = re.compile(r"(?<=; do not edit\n)(.*)(?=  # ---- End of what is made\n)", re.DOTALL)
 HUDI = "processed_crypto_txn"
 
@@ -51,10 +64,12 @@ def place(text):
     return "!Sub " + text.replace(f"/{HUDI}/", "/${Table}/")
 
 
-def named(text):
-    """A statement with parameters in place of database and table."""
+def named(text, of):
+    """A statement with parameters in place of databases and table."""
     text = re.sub(rf"\bcrypto\.{HUDI}\b", "${Database}.${Table}", text)
-    return re.sub(r"\bcrypto\.", "${Database}.", text)
+    for database, parameter in of.databases:
+        text = re.sub(rf"\b{database}\.", f"${{{parameter}}}.", text)
+    return text
 
 
 def value(name, text):
@@ -103,7 +118,7 @@ def table_yaml(table, text):
     return "\n".join(lines) + "\n"
 
 
-def query_yaml(name, text):
+def query_yaml(name, text, of):
     described = comment(text)
     lines = [
         f"  {logical('query/' + name)}:",
@@ -114,28 +129,49 @@ def query_yaml(name, text):
         "      Database: !Ref Catalog",
         "      WorkGroup: !Ref WorkGroup",
         "      QueryString: !Sub |-",
-        *(f"        {line}" for line in named(text).strip().splitlines()),
+        *(f"        {line}" for line in named(text, of).strip().splitlines()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def load_yaml(name, text, of):
+    lines = [
+        f"  {logical('load/' + name)}:",
+        "    Type: AWS::SSM::Parameter",
+        "    Properties:",
+        f'      Name: !Sub "/${{ParameterFolder}}/{name}"',
+        "      Type: String",
+        f'      Description: "{comment(text)}"',
+        "      Value: !Sub |-",
+        *(f"        {line}" for line in named(text, of).strip().removesuffix(";").splitlines()),
     ]
     return "\n".join(lines) + "\n"
 
 
 @functools.cache
-def tables():
+def tables(of=TRADES):
     """The statements of tables, by name."""
-    return ddl.tables()
+    return ddl.tables(of.root)
 
 
 @functools.cache
-def statements():
+def statements(of=TRADES):
     """Views and queries by the name under which they are saved."""
-    found = {f"views/{path.stem}": path.read_text() for path in ddl.files("views")}
-    return found | {ddl.name(path): path.read_text() for path in ddl.files("queries")}
+    found = {f"views/{path.stem}": path.read_text() for path in ddl.files("views", of.root)}
+    return found | {ddl.name(path): path.read_text() for path in ddl.files("queries", of.root)}
 
 
-def section():
-    texts = [path.read_text() for path in ddl.files("tables")]
+@functools.cache
+def loads(of=TRADES):
+    """Statements that are run by the clock."""
+    return {path.stem: path.read_text() for path in ddl.files("load", of.root)}
+
+
+def section(of):
+    texts = [path.read_text() for path in ddl.files("tables", of.root)]
     parts = [table_yaml(ddl.table(text), text) for text in texts]
-    return "\n".join(["", *parts, *(query_yaml(name, text) for name, text in statements().items())]) + "\n"
+    parts += [load_yaml(name, text, of) for name, text in loads(of).items()]
+    return "\n".join(["", *parts, *(query_yaml(name, text, of) for name, text in statements(of).items())]) + "\n"
 
 
 # ---- What is compared
@@ -146,6 +182,7 @@ def of_catalog(stack, found):
     storage = found["StorageDescriptor"]
     formats = {(reads, writes): name for name, (reads, writes, _) in FORMATS.items()}
     parameters = stack.parameters
+    hudi = parameters.get("Table", HUDI)
     folders = {
         f"s3://{parameters['LandingBucket']}/{parameters['Prefix']}/": "s3://BUCKET/",
         f"s3://{parameters['LakeBucket']}/": "s3://ANALYTICS/",
@@ -154,14 +191,14 @@ def of_catalog(stack, found):
     def plain(text):
         for folder, bucket in folders.items():
             text = text.replace(folder, bucket)
-        return text.replace(f"/{parameters['Table']}/", f"/{HUDI}/")
+        return text.replace(f"/{hudi}/", f"/{HUDI}/")
 
     classes = (storage["InputFormat"], storage["OutputFormat"])
     stored_as = formats.get(classes)
     serde = storage["SerdeInfo"]["SerializationLibrary"]
     properties = {name: plain(one) for name, one in found["Parameters"].items() if name != "EXTERNAL"}
     return ddl.Table(
-        HUDI if found["Name"] == parameters["Table"] else found["Name"],
+        HUDI if found["Name"] == hudi else found["Name"],
         [(one["Name"], one["Type"]) for one in storage["Columns"]],
         [(one["Name"], one["Type"]) for one in found["PartitionKeys"]],
         plain(storage["Location"]),
@@ -172,9 +209,9 @@ def of_catalog(stack, found):
     )
 
 
-def differences(stack, found):
+def differences(stack, found, of=TRADES):
     """What tables of a catalog have otherwise than the statements of athena/."""
-    wanted = {name: one for name, one in tables().items() if name != HUDI or stack.parameters["HudiTable"] == "yes"}
+    wanted = {name: one for name, one in tables(of).items() if name != HUDI or stack.parameters["HudiTable"] == "yes"}
     found = {one.name: one for one in (of_catalog(stack, each) for each in found)}
     for name in sorted(wanted.keys() ^ found.keys()):
         yield f"the table {name} is {'not in the catalog' if name in wanted else 'no statement of athena/tables'}"
@@ -190,17 +227,40 @@ def differences(stack, found):
                 yield f"the table {name}: its {field.name} differ from athena/: {parts or 'their order'}"
 
 
-def queries(stack, saved):
+def plain_named(stack, text, of):
+    """A statement with the names of a stack."""
+    text = text.strip()
+    if "Table" in stack.parameters:
+        text = text.replace(f"crypto.{HUDI}", f"crypto.{stack.parameters['Table']}")
+    for database, parameter in of.databases:
+        text = re.sub(rf"\b{database}\.", f"{stack.parameters[parameter]}.", text)
+    return text
+
+
+def queries(stack, saved, of=TRADES):
     """What saved queries, by name, have otherwise than the files of athena/."""
-    wanted = statements()
+    wanted = statements(of)
     for name in sorted(wanted.keys() ^ saved.keys()):
         yield f"the query {name} is {'not saved' if name in wanted else 'no file of athena/'}"
-    database, table = stack.parameters["Database"], stack.parameters["Table"]
     for name in sorted(wanted.keys() & saved.keys()):
-        text = wanted[name].strip()
-        text = text.replace(f"crypto.{HUDI}", f"{database}.{table}").replace("crypto.", f"{database}.")
-        if text != saved[name]:
+        if plain_named(stack, wanted[name], of) != saved[name]:
             yield f"the query {name} is not what its file says"
+
+
+# A parameter of Systems Manager of the standard tier has no more.
+PARAMETER_BYTES = 4096
+
+
+def parameters(stack, found, of):
+    """What parameters, by name, have otherwise than the loads."""
+    wanted = {f"/{stack.parameters.get('ParameterFolder')}/{name}": text for name, text in loads(of).items()}
+    for name in sorted(wanted.keys() ^ found.keys()):
+        yield f"the parameter {name} is {'not there' if name in wanted else 'no load of athena/'}"
+    for name in sorted(wanted.keys() & found.keys()):
+        if plain_named(stack, wanted[name], of).removesuffix(";") != found[name]:
+            yield f"the parameter {name} is not what its file says"
+        if len(found[name].encode()) > PARAMETER_BYTES:
+            yield f"the parameter {name} is too long"
 
 
 def unreadable(stack, found):
@@ -217,25 +277,34 @@ def faults(_, stack):
     """For templates.py."""
     found = [one["TableInput"] for one in stack.of("AWS::Glue::Table").values()]
     saved = {one["Name"]: one["QueryString"] for one in stack.of("AWS::Athena::NamedQuery").values()}
+    given = {one["Name"]: one["Value"] for one in stack.of("AWS::SSM::Parameter").values()}
     if found or saved:
-        yield from differences(stack, found)
-        yield from queries(stack, saved)
+        of = PRICES if "TradesDatabase" in stack.parameters else TRADES
+        yield from differences(stack, found, of)
+        yield from queries(stack, saved, of)
+        yield from parameters(stack, given, of)
         yield from unreadable(stack, found)
 
 
-def main(write):
-    text = TEMPLATE.read_text()
-    wanted = MADE.sub(lambda _: section(), text)
+def check(of, write):
+    path = TEMPLATES[of.template]
+    text = path.read_text()
+    wanted = MADE.sub(lambda _: section(of), text)
     if wanted == text:
-        stack = Stack(load("catalog.yaml"), **CATALOG["whole"])
+        stack = Stack(load(of.template), **CASES[of.template]["whole"])
         found, saved = stack.of("AWS::Glue::Table"), stack.of("AWS::Athena::NamedQuery")
-        print(f"{len(found)} tables and {len(saved)} saved queries are those of athena/")
+        print(f"{of.template}: {len(found)} tables and {len(saved)} saved queries are those of athena/")
     elif write:
-        TEMPLATE.write_text(wanted)
-        print("written: athena/catalog.yaml")
+        path.write_text(wanted)
+        print(f"written: athena/{of.template}")
     else:
-        lines = difflib.unified_diff(text.splitlines(), wanted.splitlines(), "athena/catalog.yaml", "athena/", "", "", 1, "")
+        lines = difflib.unified_diff(text.splitlines(), wanted.splitlines(), f"athena/{of.template}", "athena/", "", "", 1, "")
         sys.exit("\n".join([*lines, "not what athena/ says: run .ci/operations/catalog.py --write"]))
+
+
+def main(write):
+    for of in (TRADES, PRICES):
+        check(of, write)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,10 @@ NAMES = {
     "AWS::Glue::Workflow": "Name",
     "AWS::Athena::WorkGroup": "Name",
     "AWS::Events::Rule": "Name",
+    "AWS::SSM::Parameter": "Name",
+    "AWS::SQS::Queue": "QueueName",
+    "AWS::Lambda::Function": "FunctionName",
+    "AWS::ECS::Cluster": "ClusterName",
 }
 
 
@@ -131,6 +135,10 @@ class Stack:
             "AWS::S3::Bucket": f"arn:aws:s3:::{own}",
             "AWS::IAM::Role": f"arn:aws:iam::{account}:role/{own}",
             "AWS::SNS::Topic": f"arn:aws:sns:{region}:{account}:{own}",
+            "AWS::SQS::Queue": f"arn:aws:sqs:{region}:{account}:{own}",
+            "AWS::Lambda::Function": f"arn:aws:lambda:{region}:{account}:function:{own}",
+            "AWS::ECS::Cluster": f"arn:aws:ecs:{region}:{account}:cluster/{own}",
+            "AWS::Events::Rule": f"arn:aws:events:{region}:{account}:rule/{own}",
             "AWS::Logs::LogGroup": f"arn:aws:logs:{region}:{account}:log-group:{own}:*",
         }.get(self.template["Resources"][name]["Type"])
         return arn if attribute == "Arn" and arn else {"GroupId": "sg-0123456789abcdef0"}.get(attribute, own)
@@ -208,6 +216,24 @@ COMPACTION = {
     | {"StreamName": "kinetide-changes", "TicketTopicArn": TOPICS["TicketTopicArn"]}
     for case, places in PLACES.items()
 }
+MARKET_CATALOG = {
+    "plain": PLACES["plain"],
+    "whole": {name: value for name, value in PLACES["whole"].items() if name not in ("Database", "Table")}
+    | {"Database": "prices", "TradesDatabase": "trades", "ProjectionYears": "2026,2027"},
+}
+SECRET = "arn:aws:secretsmanager:eu-north-1:111122223333:secret:"
+MARKET = {
+    "plain": NETWORK | PLACES["plain"] | {"Image": "registry.example/kinetide:1"},
+    "whole": NETWORK
+    | {name: value for name, value in PLACES["whole"].items() if name not in ("Database", "Table")}
+    | {
+        "Image": "111122223333.dkr.ecr.eu-north-1.amazonaws.com/kinetide:1",
+        "RepositoryArn": "arn:aws:ecr:eu-north-1:111122223333:repository/kinetide",
+        "CoinGeckoKeySecret": f"{SECRET}coingecko-AbCdEf",
+        "CoinCapKeySecret": f"{SECRET}coincap-AbCdEf",
+        "AlarmEmail": "on-call@example.com",
+    },
+}
 FAULTS = {"whole": {"Cluster": "kinetide", "ServiceName": "kinetide", "StreamName": "kinetide-changes"}}
 
 
@@ -215,6 +241,8 @@ CASES = {
     "data.yaml": DATA,
     "service.yaml": SERVICE,
     "catalog.yaml": CATALOG,
+    "market-catalog.yaml": MARKET_CATALOG,
+    "market.yaml": MARKET,
     "job.yaml": JOB,
     "compaction.yaml": COMPACTION,
     "faults.yaml": FAULTS,

@@ -23,6 +23,7 @@ import urllib.parse
 from pathlib import Path
 
 import lake_deployed
+import market_deployed
 from cloudformation import DATA, SERVICE, load
 from emulator import ACCOUNT, REGION, client, create, plain, verify
 from processes import free_ports, until
@@ -333,6 +334,7 @@ def play(kinetide, url, folder):
     wrong = list(looked_at(url, data, service, names))
     wrong += verified(url, data)
     wrong += lake_deployed.faults(url, data, service)
+    wrong += market_deployed.faults(url, data)
     lease_table_again(url, service["LeaseTable"])
     task = client("ecs", url).describe_task_definition(taskDefinition=names["TaskDefinition"])["taskDefinition"]
     bucket = data["LandingBucket"]

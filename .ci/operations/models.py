@@ -90,7 +90,8 @@ def models(place, stack):
             log = container["logConfiguration"]
             log["options"] = log["options"] if "options" in log else log.pop("Options")
             log["options"] = {key: str(item) for key, item in log["options"].items()}
-            container["healthCheck"]["command"] = [str(word) for word in container["healthCheck"]["command"]]
+            if "healthCheck" in container:
+                container["healthCheck"]["command"] = [str(word) for word in container["healthCheck"]["command"]]
         yield from against_model(f"{place} {name}", "ecs", "RegisterTaskDefinition", task)
     for name, stream in stack.of("AWS::KinesisFirehose::DeliveryStream").items():
         yield from against_model(f"{place} {name}", "firehose", "CreateDeliveryStream", stream)
@@ -131,11 +132,35 @@ def of_the_lake(place, stack):
     for name, rule in stack.of("AWS::Events::Rule").items():
         targets = rule.get("Targets", [])
         rule = {key: item for key, item in rule.items() if key != "Targets"}
-        rule["EventPattern"] = json.dumps(rule["EventPattern"])
+        if "EventPattern" in rule:
+            rule["EventPattern"] = json.dumps(rule["EventPattern"])
         yield from against_model(f"{place} {name}", "events", "PutRule", rule)
+        targets = json.loads(json.dumps(targets).replace('"AwsVpcConfiguration"', '"awsvpcConfiguration"'))
         if targets:
             yield from against_model(f"{place} {name}", "events", "PutTargets", {"Rule": rule["Name"], "Targets": targets})
+    yield from of_functions(place, stack)
     for name, resource in stack.of("AWS::LakeFormation::Resource").items():
         yield from against_model(f"{place} {name}", "lakeformation", "RegisterResource", resource)
     for name, grant in stack.of("AWS::LakeFormation::PrincipalPermissions").items():
         yield from against_model(f"{place} {name}", "lakeformation", "GrantPermissions", grant)
+
+
+def of_functions(place, stack):
+    for name, parameter in stack.of("AWS::SSM::Parameter").items():
+        yield from against_model(f"{place} {name}", "ssm", "PutParameter", parameter)
+    for name, queue in stack.of("AWS::SQS::Queue").items():
+        attributes = {key: str(item).lower() if isinstance(item, bool) else str(item) for key, item in queue.items() if key not in ("QueueName", "Tags")}
+        names = shape_of("sqs", "SetQueueAttributes").members["Attributes"].key.enum
+        yield from (f"{place} {name}: a queue has no {key}" for key in sorted(attributes.keys() - set(names)))
+        yield from against_model(f"{place} {name}", "sqs", "CreateQueue", {"QueueName": queue["QueueName"], "Attributes": attributes})
+    for name, function in stack.of("AWS::Lambda::Function").items():
+        request = {key: item for key, item in function.items() if key not in ("ReservedConcurrentExecutions", "Tags")}
+        yield from against_model(f"{place} {name}", "lambda", "CreateFunction", request)
+        limit = {"FunctionName": function["FunctionName"], "ReservedConcurrentExecutions": function["ReservedConcurrentExecutions"]}
+        yield from against_model(f"{place} {name}", "lambda", "PutFunctionConcurrency", limit)
+    for name, config in stack.of("AWS::Lambda::EventInvokeConfig").items():
+        yield from against_model(f"{place} {name}", "lambda", "PutFunctionEventInvokeConfig", config)
+    for name, permission in stack.of("AWS::Lambda::Permission").items():
+        yield from against_model(f"{place} {name}", "lambda", "AddPermission", permission | {"StatementId": name})
+    for name, topic in stack.of("AWS::SNS::Topic").items():
+        yield from against_model(f"{place} {name}", "sns", "CreateTopic", {"Name": name, "Attributes": topic})

@@ -42,7 +42,7 @@ FAILS = {
     "aws dynamodb describe-kinesis-streaming-destination": "there is no such table",
 }
 # Services that embedded AWS does not have. templates.py checks that their commands can be typed.
-ELSEWHERE = ("ecs", "logs", "cloudformation", "s3", "ecr", "glue")
+ELSEWHERE = ("ecs", "logs", "cloudformation", "s3", "ecr", "glue", "events", "lambda", "secretsmanager", "sqs")
 
 WRITES = ("release", "evict", "set-checkpoint", "delete", "replay")
 SHARD = "shardId-000000000003"

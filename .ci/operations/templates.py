@@ -14,6 +14,7 @@ import botocore.exceptions
 import catalog
 import cfn_guard_rs
 import job_contract
+import loader_contract
 from botocore import xform_name
 from cloudformation import CASES, FOLDERS, ROOT, TEMPLATES, stacks
 from models import MODELS, models
@@ -37,6 +38,8 @@ AWS_METRICS = {
     ("AWS/ECS", "MemoryUtilization"): {"ClusterName", "ServiceName"},
     ("AWS/Firehose", "DeliveryToS3.DataFreshness"): {"DeliveryStreamName"},
     ("AWS/Events", "TriggeredRules"): {"RuleName"},
+    ("AWS/Lambda", "Errors"): {"FunctionName"},
+    ("AWS/SQS", "ApproximateNumberOfMessagesVisible"): {"QueueName"},
     ("ECS/ContainerInsights", "DesiredTaskCount"): {"ClusterName", "ServiceName"},
     ("ECS/ContainerInsights", "RunningTaskCount"): {"ClusterName", "ServiceName"},
 }
@@ -64,10 +67,11 @@ def metrics(alarm):
 
 
 def own_metrics(stack):
-    """Namespace and name to dimensions of what a stack's own processes publish: workers, the Glue job."""
+    """Namespace and name to dimensions of what a stack's own processes publish: workers, Glue jobs, the loader."""
     if "Application" in stack.parameters:
         return {(stack.parameters["Application"], name): dimensions for name, dimensions in OWN_METRICS.items()}
-    return {(stack.parameters.get("Name"), name): dimensions for name, dimensions in job_contract.metrics(stack).items()}
+    published = job_contract.metrics(stack) | (loader_contract.metrics() if stack.of("AWS::Lambda::Function") else {})
+    return {(stack.parameters.get("Name"), name): dimensions for name, dimensions in published.items()}
 
 
 def alarms(place, stack):
@@ -158,7 +162,9 @@ def service(place, stack):
     for task in stack.of("AWS::ECS::TaskDefinition").values():
         for container in task["ContainerDefinitions"]:
             environment = {one["Name"]: str(one["Value"]) for one in container["Environment"]}
-            if container["StopTimeout"] - seconds(environment["KINETIDE_SHUTDOWN_BUDGET"]) < 10:
+            # A poller has nothing to drain.
+            budget = environment.get("KINETIDE_SHUTDOWN_BUDGET", "0s")
+            if container["StopTimeout"] - seconds(budget) < 10:
                 yield f"{place}: the drain may take longer than ECS waits"
     for target in stack.of("AWS::ApplicationAutoScaling::ScalableTarget").values():
         for policy in stack.of("AWS::ApplicationAutoScaling::ScalingPolicy").values():
@@ -194,7 +200,7 @@ def explained(name):
 
 # Commands of the AWS CLI that are not operations of an API.
 CUSTOM = {"s3 ls", "s3 cp", "s3 rm", "logs tail", "cloudformation deploy", "ecr get-login-password"}
-CLI_OPTIONS = {"query", "output", "region", "profile"}
+CLI_OPTIONS = {"query", "output", "region", "profile", "cli-binary-format"}
 
 
 def typed():
@@ -262,6 +268,8 @@ JOB = ("Job", "Properties")
 ROLE = ("JobRole", "Properties", "Policies", 0, "PolicyDocument", "Statement")
 TABLE = ("LandingTransactions", "Properties", "TableInput")
 CONTAINER = ("TaskDefinition", "Properties", "ContainerDefinitions", 0)
+POLLER = ("CoinGeckoTask", "Properties", "ContainerDefinitions", 0)
+LOADER = ("LoaderRole", "Properties", "Policies", 0, "PolicyDocument", "Statement")
 # Faults that the checks must notice: what is said of them, and how they are made.
 PLANTED = [
     ("StopTimeout", lambda stack: change(stack, 300, *CONTAINER, "StopTimeout")),
@@ -314,12 +322,28 @@ PLANTED = [
     ("hourly_trades: its files are none", lambda stack: change(stack, "s3://lakebucket/hours/", "HourlyTrades", "Properties", "TableInput", "StorageDescriptor", "Location")),
     ("dead_letters is not in the catalog", lambda stack: stack.resources.pop("DeadLetters")),
     ("operators/duplicates is not saved", lambda stack: stack.resources.pop("QueryOperatorsDuplicates")),
+    ("analytics_prices: its columns differ", lambda stack: change(stack, "double", "AnalyticsPrices", "Properties", "TableInput", "StorageDescriptor", "Columns", 4, "Type")),
+    ("insert_last_hour is not what its file says", lambda stack: change(stack, "INSERT", "LoadInsertLastHour", "Properties", "Value")),
+    ("insert_last_hour is not there", lambda stack: stack.resources.pop("LoadInsertLastHour")),
+    ("analytics_prices: its files are none", lambda stack: change(stack, "s3://lakebucket/prices/", "AnalyticsPrices", "Properties", "TableInput", "StorageDescriptor", "Location")),
+    ("a secret is none that everybody can read", lambda stack: change(stack, "PROVIDER_KEY", *POLLER, "Environment", 0, "Name")),
+    ("ValueFrom", lambda stack: change(stack, "CG-my-key", *POLLER, "Secrets", 0, "ValueFrom")),
+    ("takes no snapshot", lambda stack: change(stack, "--every", *POLLER, "Command", 3)),
+    ("writes to s3://landingbucket", lambda stack: change(stack, "s3://landingbucket", *POLLER, "Command", 5)),
+    ("one load at a time", lambda stack: change(stack, 2, "Loader", "Properties", "ReservedConcurrentExecutions")),
+    ("SqsManagedSseEnabled", lambda stack: change(stack, False, "DeadLetters", "Properties", "SqsManagedSseEnabled")),
+    ("settings that the loader does not have: ['price']", lambda stack: change(stack, "x", "Loader", "Properties", "Environment", "Variables", "PRICE")),
+    ("does not allow s3:PutObject on s3://lakebucket/query-results", lambda stack: change(stack, "arn:aws:s3:::lakebucket/analytics/*", *LOADER, 4, "Resource")),
+    ("does not allow s3:GetObject on s3://landingbucket", lambda stack: change(stack, "arn:aws:s3:::landingbucket/raw/landing/*", *LOADER, 3, "Resource")),
+    ("a load may take longer", lambda stack: change(stack, 60, "Loader", "Properties", "Timeout")),
+    ("sends to no queue", lambda stack: change(stack, "arn:aws:sqs:eu-north-1:111122223333:other", "PollFailed", "Properties", "Targets", 0, "Arn")),
+    ("has no HourWithoutPrices", lambda stack: change(stack, "HourWithoutPrices", "HourMissing", "Properties", "MetricName")),
     ("samples/first_rows is not what its file says", lambda stack: change(stack, "select 1", "QuerySamplesFirstRows", "Properties", "QueryString")),
 ]  # fmt: skip
 
 
 def faults(place, stack):
-    return [fault for check in (guard, models, alarms, dashboards, service, data, catalog.faults, job_contract.faults) for fault in check(place, stack)]
+    return [fault for check in (guard, models, alarms, dashboards, service, data, catalog.faults, job_contract.faults, loader_contract.faults) for fault in check(place, stack)]
 
 
 def blind():

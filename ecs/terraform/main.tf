@@ -64,6 +64,18 @@ variable "job" {
   default     = null
 }
 
+variable "market_catalog" {
+  description = "Parameters of athena/market-catalog.yaml that differ from their defaults. null, there is none."
+  type        = map(string)
+  default     = null
+}
+
+variable "market" {
+  description = "Parameters of market.yaml: at least Image, VpcId and SubnetIds (with commas). null, there is none. It needs the catalog."
+  type        = map(string)
+  default     = null
+}
+
 locals {
   places = {
     LandingBucket = aws_cloudformation_stack.data.outputs["LandingBucket"]
@@ -95,6 +107,30 @@ resource "aws_cloudformation_stack" "job" {
       TicketTopicArn = aws_cloudformation_stack.service.outputs["TicketTopicArn"]
     },
     var.job,
+  )
+}
+
+resource "aws_cloudformation_stack" "market_catalog" {
+  count         = var.market_catalog == null ? 0 : 1
+  name          = "${var.name}-market-catalog"
+  template_body = file("${path.module}/../../athena/market-catalog.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters    = merge(local.places, var.market_catalog)
+}
+
+resource "aws_cloudformation_stack" "market" {
+  count         = var.market == null ? 0 : 1
+  name          = "${var.name}-market"
+  template_body = file("${path.module}/../market.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = merge(
+    local.places,
+    {
+      Database      = aws_cloudformation_stack.market_catalog[0].outputs["Database"]
+      WorkGroup     = aws_cloudformation_stack.market_catalog[0].outputs["WorkGroup"]
+      LoadParameter = aws_cloudformation_stack.market_catalog[0].outputs["LoadParameter"]
+    },
+    var.market,
   )
 }
 

@@ -1,0 +1,188 @@
+"""Deploys the stacks of market prices beside those of deploy.py, and plays what happens there.
+
+Tables and the load are those of athena/. A poll that fails, a task that does not start and a run of the loader that fails end in
+the queue, and others do not; alarms on the queue and on errors turn to ALARM, and the topic says so. The commands of the runbooks
+can be given.
+"""
+
+import io
+import json
+import shlex
+import zipfile
+from datetime import datetime, timedelta, timezone
+
+import catalog
+import runbooks
+from cloudformation import MARKET, PSEUDO, ROOT, Stack, load
+from emulator import ACCOUNT, REGION, client, create
+from processes import until
+
+PAGES = ("market-api-down.md", "market-dead-letters.md", "market-hour-missing.md")
+# Clients of the AWS CLI that are no API.
+NOT_HERE = ("s3", "logs")
+
+
+def uploaded(url, bucket):
+    """As docs/MARKET-LAKE.md does."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(ROOT / "athena/load_hour.py", "load_hour.py")
+    client("s3", url).put_object(Bucket=bucket, Key="code/load_hour.zip", Body=packed.getvalue())
+
+
+def received(url, queue):
+    """Bodies of what is in a queue, which is empty then."""
+    sqs, found = client("sqs", url), []
+    while messages := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages", []):
+        for message in messages:
+            found.append(json.loads(message["Body"]))
+            sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    return found
+
+
+def stopped_task(cluster, **detail):
+    of = {"clusterArn": cluster, "lastStatus": "STOPPED", "containers": [{"name": "kinetide", "exitCode": 1}]} | detail
+    return {"source": "aws.ecs", "detail-type": "ECS Task State Change", "detail": of}
+
+
+def sent(events, event):
+    """Nobody but AWS sends events of AWS: this one is from somebody else."""
+    entry = {"Source": "played.ecs", "DetailType": event["detail-type"], "Detail": json.dumps(event["detail"])}
+    assert not events.put_events(Entries=[entry])["FailedEntryCount"]
+
+
+def failures(url, outputs, name):
+    """Which ends of tasks become messages."""
+    events, queue = client("events", url), outputs["DeadLettersUrl"]
+    cluster = f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{name}"
+    patterns = {}
+    for rule in (f"{name}-poll-failed", f"{name}-poll-not-started"):
+        patterns[rule] = events.describe_rule(Name=rule)["EventPattern"]
+        events.put_rule(Name=rule, EventPattern=json.dumps(json.loads(patterns[rule]) | {"source": ["played.ecs"]}))
+    cases = [
+        ("a poll that failed", stopped_task(cluster), True),
+        ("one that was killed", stopped_task(cluster, containers=[{"name": "kinetide", "exitCode": 137}]), True),
+        ("one that did not start", stopped_task(cluster, stopCode="TaskFailedToStart", containers=[{"name": "kinetide"}]), True),
+        ("one that did its work", stopped_task(cluster, containers=[{"name": "kinetide", "exitCode": 0}]), False),
+        ("one that still runs", stopped_task(cluster, lastStatus="RUNNING"), False),
+        ("one of another cluster", stopped_task(cluster + "-other"), False),
+    ]
+    for what, event, expected in cases:
+        whole = event | {"id": "1", "account": ACCOUNT, "time": "2026-11-29T17:00:00Z", "region": REGION, "resources": []}
+        seen = [events.test_event_pattern(EventPattern=one, Event=json.dumps(whole))["Result"] for one in patterns.values()]
+        sent(events, event)
+        found = received(url, queue)
+        if any(seen) != expected or bool(found) != expected:
+            yield f"{what}: rules see it {seen}, in the queue are {found}"
+        elif expected and found[0]["detail"]["clusterArn"] != cluster:
+            yield f"{what}: {found}"
+    for rule, pattern in patterns.items():
+        events.put_rule(Name=rule, EventPattern=pattern)
+
+
+def states(url, prefix):
+    return {one["AlarmName"]: one["StateValue"] for one in client("cloudwatch", url).describe_alarms(AlarmNamePrefix=prefix)["MetricAlarms"]}
+
+
+def alarmed(url, name, topic):
+    """Alarms that turn to ALARM and back, and what the topic says. The emulator has no metrics of its own services: they are put."""
+    cloudwatch, sqs = client("cloudwatch", url), client("sqs", url)
+    queue = sqs.create_queue(QueueName="told")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    client("sns", url).subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    series = {
+        f"{name}-dead-letters": ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", f"{name}-dead-letters"),
+        f"{name}-loader-errors": ("AWS/Lambda", "Errors", "FunctionName", f"{name}-loader"),
+        f"{name}-hour-missing": (name, "HoursWithoutPrices", "Database", "crypto_data"),
+    }
+
+    def put(value, at):
+        for namespace, metric, dimension, of in series.values():
+            data = {"MetricName": metric, "Dimensions": [{"Name": dimension, "Value": of}], "Value": value, "Timestamp": at}
+            cloudwatch.put_metric_data(Namespace=namespace, MetricData=[data])
+
+    put(0, datetime.now(timezone.utc))
+    if any(states(url, name).get(alarm) == "ALARM" for alarm in series):
+        yield f"alarms where nothing has happened: {states(url, name)}"
+    put(2, datetime.now(timezone.utc))
+    until("alarms", lambda: all(states(url, name).get(alarm) == "ALARM" for alarm in series), 30)
+    told = [json.loads(one["Message"]) for one in received(url, queue)]
+    missing = series.keys() - {one["AlarmName"] for one in told if one["NewStateValue"] == "ALARM"}
+    if missing:
+        yield f"the topic does not tell of {sorted(missing)}"
+
+
+def invoked(url, name, event):
+    """The answer of the loader as it is deployed, and whether it failed."""
+    answer = client("lambda", url).invoke(FunctionName=f"{name}-loader", Payload=json.dumps(event).encode())
+    return json.loads(answer["Payload"].read()), "FunctionError" in answer
+
+
+def loaded(url, name, data, parameter):
+    """The loader with the settings of its stack: it finds an hour, runs the statement of the parameter, and says what became of it."""
+    s3, ssm = client("s3", url), client("ssm", url)
+    hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
+    key = f"raw/market/coingecko/processed/year={hour:%Y}/month={hour:%m}/day={hour:%d}/hour={hour:%H}/1.ndjson.gz"
+    s3.put_object(Bucket=data["LandingBucket"], Key=key, Body=b"x")
+    # The engine of the emulator has neither INSERT nor parameters: Athena's answer to the real statement is a failure.
+    answer, failed = invoked(url, name, {})
+    if not failed or "FAILED" not in json.dumps(answer):
+        yield f"the loader does not tell of a query that fails: {answer}"
+    ssm.put_parameter(Name=parameter, Value="SELECT 1", Type="String", Overwrite=True)
+    answer, failed = invoked(url, name, {})
+    wanted = f"{hour:%Y-%m-%dT%H}:00:00Z"
+    if failed or answer.get("loaded_hour_utc") != wanted or not answer.get("ok"):
+        yield f"the loader: {answer}"
+        return
+    note = json.loads(s3.get_object(Bucket=data["LakeBucket"], Key=f"query-results/loaded/{hour:%Y-%m-%dT%H}.json")["Body"].read())
+    query = client("athena", url).get_query_execution(QueryExecutionId=note["query_id"])["QueryExecution"]
+    if query["WorkGroup"] != "kinetide-market" or "query-results/" not in query["ResultConfiguration"]["OutputLocation"]:
+        yield f"the query of the loader: {query}"
+    again, failed = invoked(url, name, {})
+    if failed or again["loads"]:
+        yield f"the loader loads an hour twice: {again}"
+
+
+def commands(url):
+    """Commands of the AWS CLI on the pages, on what was deployed."""
+    count = 0
+    for page in PAGES:
+        text = (ROOT / "docs" / "runbooks" / page).read_text().replace("111122223333", ACCOUNT)
+        for language, block in runbooks.blocks(text):
+            for command in runbooks.commands(block) if language == "sh" else []:
+                words = shlex.split(command)
+                if words[0] == "aws" and words[1] not in NOT_HERE:
+                    runbooks.call(client(words[1], url), words)
+                    count += 1
+    assert count > 12, count
+    print(f"{count} commands of {len(PAGES)} pages run")
+
+
+def faults(url, data):
+    shared = {name: data[name] for name in ("LandingBucket", "LakeBucket", "KeyArn", "Prefix")}
+    stack = Stack(load("market-catalog.yaml"), **shared)
+    outputs, _ = create(url, "market-catalog", shared)
+    tables = client("glue", url).get_tables(DatabaseName=stack.parameters["Database"])["TableList"]
+    yield from catalog.differences(stack, tables, catalog.PRICES)
+    parameter = outputs["LoadParameter"]
+    value = client("ssm", url).get_parameter(Name=parameter)["Parameter"]["Value"]
+    yield from catalog.parameters(stack, {parameter: value}, catalog.PRICES)
+
+    uploaded(url, data["LakeBucket"])
+    secrets = client("secretsmanager", url)
+    keys = {f"{name}KeySecret": secrets.create_secret(Name=f"{name.lower()}-key", SecretString="x")["ARN"] for name in ("CoinGecko", "CoinCap")}
+    given = MARKET["whole"] | shared | keys
+    outputs, _ = create(url, "market", given)
+    stack = Stack(load("market.yaml"), **given)
+    name = stack.parameters["Name"]
+    # First of all: the emulator counts runs of the loader that fail.
+    yield from alarmed(url, name, outputs["TopicArn"])
+    yield from failures(url, outputs, name)
+    yield from loaded(url, name, data, parameter)
+    # As a schedule runs it: it fails, fails once more, and ends in the queue, of which CloudFormation of the emulator knows nothing.
+    function = stack.of("AWS::Lambda::Function")["Loader"]
+    target = function["DeadLetterConfig"]["TargetArn"].replace(PSEUDO["AWS::AccountId"], ACCOUNT)
+    client("lambda", url).update_function_configuration(FunctionName=f"{name}-loader", DeadLetterConfig={"TargetArn": target})
+    client("lambda", url).invoke(FunctionName=f"{name}-loader", InvocationType="Event", Payload=b'{"hour": "yesterday"}')
+    until("a failed run in the queue", lambda: "yesterday" in json.dumps(received(url, outputs["DeadLettersUrl"])), 30)
+    commands(url)
