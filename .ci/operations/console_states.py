@@ -32,7 +32,7 @@ def lease(number, owner, age, **others):
 
 def worker(name, leases, **others):
     made = {
-        "worker": name, "leader": False, "active": True, "streams": None, "leases": leases, "cpu_percent": 38.0,
+        "worker": name, "leader": False, "active": True, "streams": None, "leases": leases, "fan_out": 0, "cpu_percent": 38.0,
         "throughput_percent": 92.0, "seen_seconds_ago": 1.2, "has_row": True,
     }  # fmt: skip
     return made | others
