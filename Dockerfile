@@ -8,6 +8,7 @@ ARG TARGETARCH
 WORKDIR /kinetide
 COPY .deny.toml Cargo.toml Cargo.lock LICENSE ./
 COPY image image
+COPY gzip gzip
 COPY src src
 # Without the feature `local`: emulators and SQLite never reach this image.
 RUN --mount=type=cache,id=kinetide-registry-$TARGETARCH,target=/usr/local/cargo/registry \

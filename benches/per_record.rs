@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Layout};
+use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Gzip, GzipEncoder, Layout};
 use kinetide::internals::fetch::{OutOfRange, Payload, parse_body, unpack};
 use kinetide::internals::generate::envelope::{self, Table};
 use kinetide::internals::generate::synthetic::{Mix, Synthetic};
@@ -223,7 +223,12 @@ fn transform(reader: &str) -> Builtin {
     if reader.is_empty() { transform } else { transform.general_reader() }
 }
 
-fn context(gzip_level: u32, reader: &str) -> Arc<BatchContext> {
+const ROWS: Gzip = Gzip::level(1);
+/// As earlier releases did.
+const ZLIB: Gzip = Gzip { level: 1, encoder: GzipEncoder::Zlib };
+const LEVEL_6: Gzip = Gzip::level(6);
+
+fn context(gzip: Gzip, reader: &str) -> Arc<BatchContext> {
     Arc::new(BatchContext {
         stream: "trades".to_owned(),
         shard: ShardId::new("shardId-000000000000"),
@@ -233,7 +238,7 @@ fn context(gzip_level: u32, reader: &str) -> Arc<BatchContext> {
             errors: "errors".to_owned(),
             alerts: false,
         },
-        limits: BatchLimits { gzip_level, ..BatchLimits::default() },
+        limits: BatchLimits { gzip, ..BatchLimits::default() },
         transform: Arc::new(transform(reader)),
         packing: None,
     })
@@ -332,9 +337,9 @@ fn per_record(criterion: &mut Criterion<CpuTime>) {
     let mut group = criterion.benchmark_group(plain.name);
     group.throughput(Throughput::Elements(RECORDS as u64));
     group.sample_size(20);
-    let (body, level_6) = (&plain.body, context(6, READERS[0]));
+    let (body, level_6) = (&plain.body, context(LEVEL_6, READERS[0]));
     group.bench_function("path/gzip 6", |b| b.iter(|| path(black_box(body), &level_6)));
-    let (packed, level_1) = (packed_body(&plain.payloads), context(1, READERS[0]));
+    let (packed, level_1) = (packed_body(&plain.payloads), context(ROWS, READERS[0]));
     group.bench_function("path/KPL, gzip 1", |b| b.iter(|| path(black_box(&packed), &level_1)));
     group.bench_function("obvious/gzip 6", |b| b.iter(|| obvious(black_box(body), 6)));
     group.bench_function("stage/copy the body", |b| b.iter(|| black_box(body).to_vec()));
@@ -350,6 +355,13 @@ fn per_record(criterion: &mut Criterion<CpuTime>) {
         });
     });
     group.bench_function("stage/gzip 1", |b| {
+        b.iter(|| {
+            let mut gzip = row_gzip::Encoder::new();
+            black_box(&rows).chunks(64 << 10).for_each(|block| gzip.push(block));
+            gzip.finish().len()
+        });
+    });
+    group.bench_function("stage/gzip 1 by zlib", |b| {
         b.iter(|| {
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(1));
             for block in black_box(&rows).chunks(64 << 10) {
@@ -370,22 +382,25 @@ fn measure(criterion: &mut Criterion<CpuTime>, records: &Records) -> Vec<u8> {
         transform_of_all.apply(&context, payload.as_bytes(), &mut rows).unwrap();
     }
     println!(
-        "{name}: a record is {} B of JSON and {} B of body; its row is {} B, {} B of gzip 1 and {} B of gzip 6; \
-         the quick reader left {} of {RECORDS} records to the general one",
+        "{name}: a record is {} B of JSON and {} B of body; its row is {} B, {} B of gzip 1, {} B of that by zlib and \
+         {} B of gzip 6; the quick reader left {} of {RECORDS} records to the general one",
         payloads.iter().map(String::len).sum::<usize>() / RECORDS,
         body.len() / RECORDS,
         rows.len() / RECORDS,
-        path(body, &self::context(1, READERS[0])) / RECORDS,
-        path(body, &self::context(6, READERS[0])) / RECORDS,
+        path(body, &self::context(ROWS, READERS[0])) / RECORDS,
+        path(body, &self::context(ZLIB, READERS[0])) / RECORDS,
+        path(body, &self::context(LEVEL_6, READERS[0])) / RECORDS,
         transform_of_all.take_read_generally(),
     );
     let mut group = criterion.benchmark_group(*name);
     group.throughput(Throughput::Elements(RECORDS as u64));
     group.sample_size(20);
     for reader in READERS {
-        let level_1 = self::context(1, reader);
+        let level_1 = self::context(ROWS, reader);
         group.bench_function(format!("path/gzip 1{reader}"), |b| b.iter(|| path(black_box(body), &level_1)));
     }
+    let zlib = self::context(ZLIB, READERS[0]);
+    group.bench_function("path/gzip 1 by zlib", |b| b.iter(|| path(black_box(body), &zlib)));
     for reader in READERS {
         group.bench_function(format!("stage/transform{reader}"), |b| {
             let (mut transform, mut row) = (transform(reader).start(), Vec::new());

@@ -225,7 +225,7 @@ def licences(texts):
 
 def bill_of_materials(crates, edges, lock, rust, target):
     checksums = {f"{one['name']} {one['version']}": one.get("checksum") for one in lock["package"]}
-    (root,) = [crate for crate, package in crates.items() if package["source"] is None]
+    (root,) = [crate for crate, package in crates.items() if package["name"] == "kinetide"]
     standard_library = {
         "type": "library",
         "bom-ref": f"pkg:github/rust-lang/rust@{rust}",

@@ -12,7 +12,7 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 
 use super::LakeObject;
-use super::encode::Encoder;
+use super::encode::{Encoder, Gzip};
 use super::repair::UnreadableObject;
 
 /// Folder of the copies of valid rows of high risk.
@@ -36,7 +36,7 @@ struct Flags<'a> {
 ///
 /// # Errors
 /// When the object is not gzip, or cut off.
-pub fn high_risk_copy(key: &str, object: &[u8], level: u32) -> Result<Option<LakeObject>, UnreadableObject> {
+pub fn high_risk_copy(key: &str, object: &[u8], gzip: Gzip) -> Result<Option<LakeObject>, UnreadableObject> {
     let flagged = Finder::new(FLAGGED);
     let mut lines = BufReader::new(MultiGzDecoder::new(object));
     let mut copy: Option<Encoder> = None;
@@ -48,7 +48,7 @@ pub fn high_risk_copy(key: &str, object: &[u8], level: u32) -> Result<Option<Lak
         }
         if flagged.find(&line).is_some() && is_high_risk(&line) {
             // What it takes is bounded by the object.
-            copy.get_or_insert_with(|| Encoder::new(level)).push(&line, 1, |_| true);
+            copy.get_or_insert_with(|| Encoder::new(gzip)).push(&line, 1, |_| true);
         }
     }
     Ok(copy.map(|copy| {
@@ -78,13 +78,13 @@ mod tests {
     const KEY: &str = "landing/transactions/year=2026/month=01/day=15/hour=09/trades-shardId-0-1-9.ndjson.gz";
 
     fn object(lines: &[String]) -> Vec<u8> {
-        let mut encoder = Encoder::new(1);
+        let mut encoder = Encoder::new(Gzip::level(1));
         lines.iter().for_each(|line| assert!(encoder.push(format!("{line}\n").as_bytes(), 1, |_| true)));
         encoder.finish().to_vec()
     }
 
     fn copied(object: &[u8]) -> Vec<String> {
-        let Some(copy) = high_risk_copy(KEY, object, 1).unwrap() else { return Vec::new() };
+        let Some(copy) = high_risk_copy(KEY, object, Gzip::level(1)).unwrap() else { return Vec::new() };
         assert_eq!(copy.content, read_content(&copy.body).unwrap());
         assert_eq!(
             copy.key,
@@ -118,10 +118,10 @@ mod tests {
 
     #[test]
     fn seals_have_no_copy_and_what_is_cut_off_is_said() {
-        assert_eq!(high_risk_copy(KEY, &seal_object(), 1).unwrap(), None);
+        assert_eq!(high_risk_copy(KEY, &seal_object(), Gzip::level(1)).unwrap(), None);
         let whole = object(&[r#"{"risk_flag":"HIGH_RISK","is_valid":true}"#.to_owned()]);
-        assert!(high_risk_copy(KEY, &whole[..whole.len() - 1], 1).is_err());
-        assert!(high_risk_copy(KEY, b"", 1).is_err());
+        assert!(high_risk_copy(KEY, &whole[..whole.len() - 1], Gzip::level(1)).is_err());
+        assert!(high_risk_copy(KEY, b"", Gzip::level(1)).is_err());
     }
 
     proptest! {
@@ -141,7 +141,7 @@ mod tests {
             // Two members are the same rows, and give the same copy.
             let (a, b) = lines.split_at(cut.index(lines.len() + 1));
             let two = [object(a), object(b)].concat();
-            let content = |bytes: &[u8]| high_risk_copy(KEY, bytes, 6).unwrap().map(|copy| -> Content { copy.content });
+            let content = |bytes: &[u8]| high_risk_copy(KEY, bytes, Gzip::level(6)).unwrap().map(|copy| -> Content { copy.content });
             prop_assert_eq!(content(&one), content(&two));
         }
     }

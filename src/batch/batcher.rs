@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::encode::Encoder;
+use super::encode::{Encoder, Gzip};
 use super::key::{Partition, file_name, key_bytes_max};
 use super::pack::Packer;
 use super::{Batch, BatchContext, LakeObject};
@@ -106,22 +106,22 @@ impl Batcher {
         };
         // All rows of a record go the same way: a repair that finds one in the lake makes none of them again.
         let packing = self.context.packing.filter(|packing| self.rows.len() <= packing.rows_bytes_max());
-        let level = self.context.limits.gzip_level;
+        let gzip = self.context.limits.gzip;
         self.open.note(record);
         let roomy = match (outcome, packing) {
             (Ok(RowInfo { rows: 0, .. }), _) => true,
             (Ok(RowInfo { rows, .. }), Some(packing)) => {
-                let packer = self.open.packer.get_or_insert_with(|| Packer::new(packing, level));
+                let packer = self.open.packer.get_or_insert_with(|| Packer::new(packing, gzip));
                 packer.push(&self.rows, rows, room)
             }
             (Ok(RowInfo { time_us, rows }), None) => {
-                self.open.encoder(Partition::of_row(time_us), level).push(&self.rows, rows, room)
+                self.open.encoder(Partition::of_row(time_us), gzip).push(&self.rows, rows, room)
             }
             (Err(bad), _) => {
                 self.open.dead_letters += 1;
                 dead_letter_row(&context, &bad, data, &mut self.rows);
                 let partition = Partition::of_dead_letter(bad.code, record.arrival_us);
-                self.open.encoder(partition, level).push(&self.rows, 1, room)
+                self.open.encoder(partition, gzip).push(&self.rows, 1, room)
             }
         };
         self.open.rows_bytes += self.rows.len();
@@ -285,11 +285,11 @@ impl Open {
             Some(self.arrival_us.map_or((now, now), |(oldest, newest)| (oldest.min(now), newest.max(now))));
     }
 
-    fn encoder(&mut self, partition: Partition, level: u32) -> &mut Encoder {
+    fn encoder(&mut self, partition: Partition, gzip: Gzip) -> &mut Encoder {
         if self.objects.get(self.likely).is_none_or(|(of, _)| *of != partition) {
             let objects = &mut self.objects;
             self.likely = *self.places.entry(partition).or_insert_with(|| {
-                objects.push((partition, Encoder::new(level)));
+                objects.push((partition, Encoder::new(gzip)));
                 objects.len() - 1
             });
         }

@@ -18,6 +18,7 @@ mod row_objects;
 pub use alerts::{HIGH_RISK_ALERTS, high_risk_copy};
 pub use batcher::{Batcher, each_record};
 pub use content::Content;
+pub use encode::{Gzip, GzipEncoder};
 pub use key::{batch_of_name, folder_of, hour_folder, is_hidden, name_start, range_of_name, replay_name};
 pub use lines::{BrokenObject, OBJECT_BYTES_MAX, TooLong, each_line};
 pub use pack::Packing;
@@ -49,13 +50,13 @@ pub struct BatchLimits {
     pub rows_bytes_max: usize,
     /// Objects, dead letter objects included. Where their keys would not fit into the description of a batch, fewer.
     pub objects_max: usize,
-    /// gzip level, 1 to 9. Workers with different ones finish each other's batches all the same.
-    pub gzip_level: u32,
+    /// How hard objects are packed, and by what.
+    pub gzip: Gzip,
 }
 
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self { rows_bytes_max: 64 << 20, objects_max: 512, gzip_level: 1 }
+        Self { rows_bytes_max: 64 << 20, objects_max: 512, gzip: Gzip::level(1) }
     }
 }
 
@@ -135,6 +136,8 @@ pub struct LakeObject {
     pub content: Content,
 }
 
+#[cfg(test)]
+mod encode_tests;
 #[cfg(test)]
 mod parts_tests;
 #[cfg(test)]

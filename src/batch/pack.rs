@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::encode::Encoder;
+use super::encode::{Encoder, Gzip};
 
 /// What Firehose takes in one record, before base64: 1,000 KiB.
 const RECORD_BYTES_MAX: usize = 1000 << 10;
@@ -48,7 +48,7 @@ impl Packing {
 /// Packs the rows of one batch.
 pub(super) struct Packer {
     packing: Packing,
-    level: u32,
+    gzip: Gzip,
     open: Option<Open>,
     /// Bytes of rows in the open record.
     open_bytes: usize,
@@ -62,8 +62,8 @@ enum Open {
 }
 
 impl Packer {
-    pub(super) fn new(packing: Packing, level: u32) -> Self {
-        Self { packing, level, open: None, open_bytes: 0, done: Vec::new(), rows: 0 }
+    pub(super) fn new(packing: Packing, gzip: Gzip) -> Self {
+        Self { packing, gzip, open: None, open_bytes: 0, done: Vec::new(), rows: 0 }
     }
 
     /// Adds the rows of one record, each with its `\n`, all of them no longer than [`Packing::rows_bytes_max`]: they stay
@@ -77,7 +77,7 @@ impl Packer {
         self.open_bytes += text.len();
         let open = self.open.get_or_insert_with(|| match self.packing {
             Packing::Lines => Open::Lines(Vec::new()),
-            Packing::GzipMembers => Open::GzipMember(Box::new(Encoder::new(self.level))),
+            Packing::GzipMembers => Open::GzipMember(Box::new(Encoder::new(self.gzip))),
         });
         match open {
             Open::Lines(lines) => {
@@ -145,7 +145,7 @@ mod tests {
     const BOTH: [Packing; 2] = [Packing::Lines, Packing::GzipMembers];
 
     fn pack(packing: Packing, level: u32, rows: &[Vec<u8>]) -> Vec<Bytes> {
-        let mut packer = Packer::new(packing, level);
+        let mut packer = Packer::new(packing, Gzip::level(level));
         rows.iter().for_each(|row| assert!(packer.push(row, 1, |_| true)));
         assert_eq!(packer.rows(), rows.len() as u64);
         let held = packer.held_bytes();
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn an_open_record_has_little_more_memory_than_rows() {
-        let mut packer = Packer::new(Packing::Lines, 1);
+        let mut packer = Packer::new(Packing::Lines, Gzip::level(1));
         for index in 1..=3000 {
             packer.push(&noise(1, 700), 1, |_| true);
             let rows = index * 700;

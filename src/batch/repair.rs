@@ -8,14 +8,14 @@ use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 
 use super::content::{Content, ContentHash};
-use super::encode::Encoder;
+use super::encode::{Encoder, Gzip};
 use crate::fetch::Record;
 use crate::shard::RecordId;
 use crate::transform::record_of;
 
 /// A valid gzip of nothing: put under a key it keeps others from creating that object.
 pub fn seal_object() -> Bytes {
-    Encoder::new(1).finish()
+    Encoder::new(Gzip::level(1)).finish()
 }
 
 /// The object is not what this service writes.

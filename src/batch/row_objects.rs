@@ -30,7 +30,7 @@ impl RowObjects {
             Some(place) => place,
             None if self.objects.len() >= self.limits.objects_max => return None,
             None => {
-                self.objects.push((partition, Encoder::new(self.limits.gzip_level)));
+                self.objects.push((partition, Encoder::new(self.limits.gzip)));
                 self.objects.len() - 1
             }
         };

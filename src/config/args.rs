@@ -13,7 +13,7 @@ use super::{
     BadSetting, CloudWatchConfig, Config, DEFAULT_TRANSFORM, Endpoints, Kind, LakeConfig, LakePlace,
     RetrievalSetting, duration, endpoint, lake, name, streams, worker_id,
 };
-use crate::batch::{BatchLimits, Packing};
+use crate::batch::{BatchLimits, Gzip, GzipEncoder, Packing};
 use crate::checkpoint::PendingFormat;
 use crate::deliver::S3Settings;
 use crate::fetch::OutOfRange;
@@ -131,6 +131,12 @@ pub struct RunArgs {
     #[arg(long, help_heading = BATCHES, env = "KINETIDE_GZIP_LEVEL", value_name = "LEVEL", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=9))]
     pub gzip_level: u32,
+
+    /// What compresses at gzip level 1. rows: what knows rows of JSON, smaller objects in less time. zlib: as earlier
+    /// releases. Workers of one fleet may differ.
+    #[arg(long, help_heading = BATCHES, env = "KINETIDE_GZIP_ENCODER", value_name = "WHAT", value_enum,
+          default_value_t = GzipEncoderSetting::Rows)]
+    pub gzip_encoder: GzipEncoderSetting,
 
     /// Format of a pending batch in its lease row. 1 can be read by earlier releases; 2 also records what each object
     /// holds. auto writes 2 once every worker reports that it can read it. With Java KCL workers in the fleet, set 2.
@@ -279,6 +285,15 @@ pub enum FirehoseGzip {
     Records,
 }
 
+/// What compresses at gzip level 1, as people say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum GzipEncoderSetting {
+    /// What knows rows of JSON.
+    Rows,
+    /// zlib.
+    Zlib,
+}
+
 /// How much goes to CloudWatch, as people say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum CloudWatchSetting {
@@ -354,7 +369,12 @@ impl TryFrom<RunArgs> for Config {
         #[expect(clippy::cast_precision_loss, reason = "a limit for people")]
         let kbps_max = args.throughput_max.map_or(f64::INFINITY, |max| max.as_u64() as f64 / 1024.0);
         let rows_bytes_max = bytes("batch-bytes", args.batch_bytes)?;
-        let limits = BatchLimits { rows_bytes_max, gzip_level: args.gzip_level, ..BatchLimits::default() };
+        let encoder = match args.gzip_encoder {
+            GzipEncoderSetting::Rows => GzipEncoder::Rows,
+            GzipEncoderSetting::Zlib => GzipEncoder::Zlib,
+        };
+        let gzip = Gzip { level: args.gzip_level, encoder };
+        let limits = BatchLimits { rows_bytes_max, gzip, ..BatchLimits::default() };
         let config = Self {
             worker,
             endpoints: Endpoints {

@@ -33,7 +33,8 @@ use crate::transform::Transform;
 pub use access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 #[cfg(feature = "cli")]
 pub use args::{
-    CloudWatchSetting, FirehoseGzip, OutOfRangeSetting, PendingFormatSetting, RunArgs, byte_size,
+    CloudWatchSetting, FirehoseGzip, GzipEncoderSetting, OutOfRangeSetting, PendingFormatSetting, RunArgs,
+    byte_size,
 };
 #[cfg(feature = "local")]
 pub use check::local_folder;

@@ -355,8 +355,8 @@ impl Steps {
         if !self.context.layout.alerts {
             return 0;
         }
-        let (of, bytes, level) = (key.to_owned(), object.clone(), self.context.limits.gzip_level);
-        let ((), copy) = super::sized(object.len(), (), move |()| high_risk_copy(&of, &bytes, level)).await;
+        let (of, bytes, gzip) = (key.to_owned(), object.clone(), self.context.limits.gzip);
+        let ((), copy) = super::sized(object.len(), (), move |()| high_risk_copy(&of, &bytes, gzip)).await;
         let Some(copy) = copy.expect("an object that was made or read before") else { return 0 };
         if self.deliver_object(seed, &copy).await {
             return copy.content.rows;

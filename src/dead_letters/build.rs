@@ -129,7 +129,7 @@ pub(super) fn alerts(job: &Job, key: &str, object: &[u8]) -> Option<LakeObject> 
         return None;
     }
     // What cannot be read holds no rows of ours.
-    high_risk_copy(key, object, job.limits.gzip_level).ok().flatten()
+    high_risk_copy(key, object, job.limits.gzip).ok().flatten()
 }
 
 /// As [`build`], but keeps no rows and knows no limits.

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::batch::{BatchLimits, HIGH_RISK_ALERTS, Layout, high_risk_copy, read_records, seal_object};
+use crate::batch::{BatchLimits, Gzip, HIGH_RISK_ALERTS, Layout, high_risk_copy, read_records, seal_object};
 use crate::deliver::memory::{Faults, MemorySink};
 use crate::deliver::{Created, MayCreate, Sink, SinkError};
 use crate::transform::testing::copying;
@@ -312,7 +312,9 @@ async fn copies_of_replayed_rows_survive_a_kill_at_every_step() {
             settled(&lake, &crypto(true)).await;
             let (copies, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
                 lake.objects().into_iter().partition(|(key, _)| key.starts_with(HIGH_RISK_ALERTS));
-            let of = others.iter().filter_map(|(key, body)| high_risk_copy(key, body, 1).ok().flatten());
+            let of = others
+                .iter()
+                .filter_map(|(key, body)| high_risk_copy(key, body, Gzip::level(1)).ok().flatten());
             let of = of.inspect(|copy| assert_eq!(copy.content.rows, 3));
             let wanted: BTreeMap<_, _> = of.map(|copy| (copy.key, copy.body)).collect();
             assert!(wanted.len() == 1 && copies == wanted, "{calls} calls: {:?}", copies.keys());

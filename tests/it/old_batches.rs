@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use base64_simd::STANDARD;
-use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Layout, read_records};
+use kinetide::internals::batch::{
+    Batch, BatchContext, BatchLimits, Batcher, Gzip, GzipEncoder, Layout, read_records,
+};
 use kinetide::internals::checkpoint::{PendingBatch, PendingFormat, Proof, Stage, Unpacking};
 use kinetide::internals::consumer::{
     ConsumerSettings, Lake, Land, Retention, Shared, StreamSetup, StreamSetups,
@@ -136,6 +138,7 @@ async fn finish(
     there: &BTreeMap<String, String>,
     transform: Arc<dyn Transform>,
     format: PendingFormat,
+    gzip: Gzip,
 ) -> Arc<MemorySink> {
     let (table, sink) = (Arc::new(MemoryLeaseTable::new()), Arc::new(MemorySink::new()));
     let lister = Arc::new(MemoryStream::new(1, 1, |_| 0));
@@ -176,7 +179,7 @@ async fn finish(
     let landing = if transform.id().name() == "crypto-transactions" { "transactions" } else { "trades" };
     let budget = ByteBudget::new(64 << 20);
     let settings = ConsumerSettings {
-        limits: BatchLimits::default(),
+        limits: BatchLimits { gzip, ..BatchLimits::default() },
         batch_age_max: Duration::from_secs(5),
         lake: "/lake".into(),
         pending_format: Some(format),
@@ -245,9 +248,8 @@ async fn batches_of_an_earlier_release_are_finished_once() {
         for lake in &lakes {
             for transform in &transforms {
                 for format in [PendingFormat::One, PendingFormat::Two] {
-                    let sink =
-                        finish(&fixture.pending(), &fixture.records, lake, Arc::clone(transform), format)
-                            .await;
+                    let (pending, with) = (fixture.pending(), Arc::clone(transform));
+                    let sink = finish(&pending, &fixture.records, lake, with, format, Gzip::level(1)).await;
                     let records = |body| read_records(body).unwrap();
                     let mut landed: Vec<Position> =
                         sink.objects().values().flat_map(|b| records(b)).map(RecordId::position).collect();
@@ -319,8 +321,8 @@ async fn a_batch_is_finished_inside_an_aggregate() {
                 objects.map(|(_, object)| (object.key.clone(), STANDARD.encode_to_string(&object.body)));
             let there = there.collect();
             let pending = pending(transform);
-            let sink =
-                finish(&pending, &records, &there, Arc::new(Builtin::json()), PendingFormat::Two).await;
+            let with = Arc::new(Builtin::json());
+            let sink = finish(&pending, &records, &there, with, PendingFormat::Two, Gzip::level(1)).await;
             let objects = sink.objects();
             let mut landed: Vec<_> = objects.values().flat_map(|body| read_records(body).unwrap()).collect();
             landed.sort();
@@ -329,6 +331,71 @@ async fn a_batch_is_finished_inside_an_aggregate() {
                 sub: sub.map(u64::from),
             });
             assert!(landed.iter().cloned().eq(expected), "{transform}: {landed:?}");
+        }
+    }
+}
+
+/// What compressed an object is no part of what it is: a worker takes those that another encoder has made, and makes the
+/// others with its own.
+#[tokio::test(start_paused = true)]
+async fn encoders_finish_each_others_batches() {
+    let (rows, zlib) = (Gzip::level(1), Gzip { level: 1, encoder: GzipEncoder::Zlib });
+    let record = |n: u32| OldRecord {
+        sequence: (n + 1).to_string(),
+        sub: None,
+        data: format!("{{\"a\":{n},\"b\":\"{}\"}}", "text ".repeat(20)),
+        arrival_us: 1_768_469_400_000_000 + i64::from(n % 3) * 3_600_000_000,
+    };
+    let records: Vec<OldRecord> = (0..12).map(record).collect();
+    let left = |gzip: Gzip| -> (String, Batch) {
+        let context = BatchContext {
+            stream: "trades".into(),
+            shard: ShardId::new("shardId-000000000000"),
+            source: SourceKind::Kinesis,
+            layout: Layout { landing: "landing/trades".into(), errors: "errors".into(), alerts: false },
+            limits: BatchLimits { gzip, ..BatchLimits::default() },
+            transform: Arc::new(Builtin::json()),
+            packing: None,
+        };
+        let (id, mut batcher) = (context.id(), Batcher::new(Arc::new(context)));
+        for record in &records {
+            let mut page = PageBuilder::default();
+            page.push(&record.sequence, "key", record.arrival_us, record.data.as_bytes());
+            page.finish().records().for_each(|record| batcher.push(&record));
+        }
+        (id, batcher.close().unwrap())
+    };
+    for (one, other) in [(rows, zlib), (zlib, rows)] {
+        let ((transform, batch), (_, own)) = (left(one), left(other));
+        assert_eq!(batch.objects.len(), 3);
+        let pending = PendingBatch {
+            first: batch.first.clone(),
+            last: batch.last.clone(),
+            transform,
+            generation: 0,
+            stage: Stage::Deliver,
+            objects: batch.objects.iter().map(|object| object.key.clone()).collect(),
+            sealed: Vec::new(),
+            shard_end: false,
+            streamed: false,
+            unpacking: Unpacking::Kpl,
+            proof: Some(Proof {
+                lake: "/lake".to_owned(),
+                contents: batch.objects.iter().map(|object| object.content).collect(),
+            }),
+        };
+        for there in 0..8usize {
+            let is_there = |index: usize| there >> index & 1 == 1;
+            let lake = batch.objects.iter().enumerate().filter(|(index, _)| is_there(*index));
+            let lake = lake.map(|(_, object)| (object.key.clone(), STANDARD.encode_to_string(&object.body)));
+            let (lake, with) = (lake.collect(), Arc::new(Builtin::json()));
+            let pending = pending.to_pending();
+            let sink = finish(&pending, &records, &lake, with, PendingFormat::Two, other).await;
+            let made = batch.objects.iter().zip(&own.objects).enumerate().map(|(index, (there, own))| {
+                assert!(there.body != own.body && there.content == own.content);
+                (there.key.clone(), if is_there(index) { there.body.clone() } else { own.body.clone() })
+            });
+            assert!(sink.objects().into_iter().eq(made), "{there}");
         }
     }
 }

@@ -222,6 +222,7 @@ const ROOT: &[&str] = &[
     "ecs",
     "examples",
     "glue",
+    "gzip",
     "image",
     "loadtest",
     "proptest-regressions",
@@ -466,9 +467,9 @@ pub(super) fn texts(places: &[&str]) -> Vec<(String, String)> {
     paths.filter_map(|path| fs::read_to_string(root().join(&path)).ok().map(|text| (path, text))).collect()
 }
 
-/// Rust files of library, binary, tests, benches and examples.
+/// Rust files of library, its encoder, binary, tests, benches and examples.
 fn sources() -> Vec<Source> {
-    let mut sources: Vec<Source> = texts(&["src", "tests", "benches", "examples"])
+    let mut sources: Vec<Source> = texts(&["src", "gzip", "tests", "benches", "examples"])
         .into_iter()
         .filter(|(path, _)| path.ends_with(".rs"))
         .map(|(path, text)| Source { path, text, code: String::new() })

@@ -10,6 +10,7 @@ mod answers;
 mod changes;
 mod dead_letters;
 mod events;
+mod gzip;
 mod large;
 mod lease_rows;
 mod mutate;

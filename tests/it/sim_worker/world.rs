@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kinetide::internals::batch::{BatchLimits, Layout};
+use kinetide::internals::batch::{BatchLimits, Gzip, GzipEncoder, Layout};
 use kinetide::internals::checkpoint::PendingFormat;
 use kinetide::internals::consumer::{
     ConsumerSettings, Lake, Land, Retention, Shared, StreamSetup, StreamSetups,
@@ -283,7 +283,11 @@ impl World {
         let limits = BatchLimits {
             rows_bytes_max: self.settings.rows_bytes_max,
             objects_max: self.settings.objects_max,
-            gzip_level: 1,
+            // Every other worker compresses as an earlier release did: they finish each other's batches.
+            gzip: Gzip {
+                level: 1,
+                encoder: if number.is_multiple_of(2) { GzipEncoder::Rows } else { GzipEncoder::Zlib },
+            },
         };
         let budget = ByteBudget::new(self.settings.byte_budget);
         let settings = ConsumerSettings {
