@@ -149,7 +149,7 @@ impl Encoder {
 /// The compressor of one object.
 enum Compressor {
     Rows(Box<RowEncoder>),
-    Zlib(GzEncoder<Vec<u8>>),
+    Zlib(Box<GzEncoder<Vec<u8>>>),
 }
 
 impl Compressor {
@@ -165,7 +165,7 @@ impl Compressor {
         rows[..whole].chunks(BLOCK_BYTES).for_each(|block| zlib.write_all(block).expect(VEC_CANNOT_FAIL));
         rows.drain(..whole);
         rows.shrink_to(BLOCK_BYTES);
-        Self::Zlib(zlib)
+        Self::Zlib(Box::new(zlib))
     }
 
     /// `block` holds what is less than a block.
