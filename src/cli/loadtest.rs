@@ -28,9 +28,9 @@ const SERVERS: &str = "Your own servers";
     verdict to stdout.\n\n\
     Faults of one worker: kill (SIGKILL), pause (SIGSTOP until others have its shards, then SIGCONT), term (SIGTERM), \
     partition (no connection to any server), disk-full, clock (its wall clock is wrong by up to a day).\n\
-    Faults of all workers' requests: throttle, 5xx, slow, cut (connections), deny (one call to Kinesis or DynamoDB is \
+    Faults of all workers' requests: throttle, 5xx, slow, cut (connections), deny (one call to a stream or to DynamoDB is \
     denied), hang (one such call gets no response).\n\
-    Fault of a stream: reshard (split, merge, change the shard count).\n\
+    Fault of a stream: reshard (split, merge, change the shard count; shards of a table's stream rotate or split).\n\
     Each round injects every chosen fault once, or as often as it is named, in an order that follows from the seed.\n\n\
     Exit code: 0 when every record is in the lake exactly once, 1 when not, when no record had to be there, or when \
     interrupted, 2 for wrong settings.\n\nExamples:\n  \
@@ -39,18 +39,22 @@ const SERVERS: &str = "Your own servers";
     kinetide loadtest --initial-position latest --chaos all --seed 5\n  \
     kinetide loadtest --streams 2 --rate 2000 --chaos all\n  \
     kinetide loadtest --source fan-out --chaos all\n  \
+    kinetide loadtest --source kinesis,fan-out,dynamodb-streams --rate 1000 --chaos all\n  \
     kinetide loadtest --alerts --chaos all\n  \
     kinetide loadtest --kpl --chaos all\n  \
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
 )]
 pub struct LoadtestArgs {
-    /// Streams of the application, 1 to 8. --shards, --rate, --ramp and --records are those of each.
+    /// Streams of the application, 1 to 8, of each kind of --source. --shards, --rate, --ramp and --records are those of
+    /// each.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     streams: u8,
 
-    /// Where workers read from: kinesis (by polling), or fan-out (Kinesis by enhanced fan-out).
-    #[arg(long, value_name = "SOURCE", value_enum, default_value_t = TrialSource::Kinesis, hide_possible_values = true)]
-    source: TrialSource,
+    /// Where workers read from: kinesis (by polling), fan-out (Kinesis by enhanced fan-out), dynamodb-streams (the stream
+    /// of a table), or several of these with commas.
+    #[arg(long, value_name = "SOURCES", value_enum, value_delimiter = ',', default_value = TrialSource::Kinesis.name(),
+          hide_possible_values = true)]
+    source: Vec<TrialSource>,
 
     /// Records per second to write.
     #[arg(long, value_name = "N", default_value_t = 5_000.0, value_parser = positive, conflicts_with = "ramp")]
@@ -95,7 +99,8 @@ pub struct LoadtestArgs {
     #[arg(long, conflicts_with = "worker_command")]
     alerts: bool,
 
-    /// Put records into aggregates, as the Kinesis Producer Library (KPL) does, up to this many in one; some go alone.
+    /// Put records for Kinesis into aggregates, as the Kinesis Producer Library (KPL) does, up to this many in one; some go
+    /// alone.
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100", value_parser = records_packed,
           conflicts_with = "worker_command")]
     kpl: Option<usize>,
@@ -165,11 +170,10 @@ impl FromStr for RampArg {
 /// # Errors
 /// When it could not be run to its end.
 pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
-    if args.source == TrialSource::DynamodbStreams {
-        say_error(
-            "--source dynamodb-streams: a table does not say which record a change became, which the load test counts by; \
-             use kinesis or fan-out, or play kinetide demo --source dynamodb-streams",
-        );
+    let twice = args.source.iter().enumerate().find(|(at, source)| args.source[..*at].contains(source));
+    if let Some((_, source)) = twice {
+        let name = source.name();
+        say_error(format!("--source has {name} twice: name each kind once; --streams makes several of each"));
         return Ok(Exit::BadSettings);
     }
     let command = command_line();
@@ -201,8 +205,8 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         .dir
         .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-loadtest-{}", std::process::id())));
     let plan = LoadPlan {
-        streams: args.streams.into(),
-        source: args.source,
+        sources: args.source,
+        streams_of_each: args.streams.into(),
         rate: args.ramp.map_or(args.rate, |ramp| ramp.from),
         ramp_to: args.ramp.map(|ramp| ramp.to),
         shards: args.shards,

@@ -23,10 +23,8 @@ use crate::local::LocalSettings;
 use crate::produce::{Ended, Event, Plan, ProduceError, Sink, Totals, run_to_end};
 use crate::shutdown::joined;
 use crate::terminal::say;
-use crate::trial::scene::kinesis::KinesisStreams;
 use crate::trial::scene::servers::Servers;
-use crate::trial::scene::tables::TableStreams;
-use crate::trial::scene::{Scene, TrialSource, in_half, together};
+use crate::trial::scene::{self, Scene, TrialSource, Wanted, in_half, together};
 use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
 use crate::trial::{
     Checked, Display, Progress, STUCK_AFTER, TrialError, VerifyError, folder, seed_of, verify_streams,
@@ -86,7 +84,7 @@ pub async fn play(
 ) -> Result<Summary, TrialError> {
     let (lake, logs) = prepare(&plan.dir)?;
     // As at AWS: by HTTP/2 over TLS.
-    let ca_file = (plan.source == TrialSource::FanOut).then(|| plan.dir.join("test-ca.pem"));
+    let ca_file = plan.source.retrieval().map(|_| plan.dir.join("test-ca.pem"));
     let settings = LocalSettings {
         ttl_sweep: Duration::from_secs(2),
         ca_file,
@@ -94,18 +92,12 @@ pub async fn play(
         ..LocalSettings::default()
     };
     let servers = Servers::start(settings, &WorkerEndpoints::default(), None).await?;
-    let scene: Box<dyn Scene> = match plan.source {
-        TrialSource::Kinesis | TrialSource::FanOut => {
-            Box::new(KinesisStreams::new(&servers, STREAM, plan.streams, plan.source)?)
-        }
-        TrialSource::DynamodbStreams => Box::new(TableStreams::new(&servers, TABLE, plan.streams)?),
-    };
+    let name = if plan.source.of_tables() { TABLE } else { STREAM };
+    let wanted = Wanted { name, sources: &[plan.source], count: plan.streams, packed: None };
+    let scene = scene::on(&servers, wanted)?;
     let streams = &*scene;
     streams.prepare(plan.shards).await?;
-    let tables = match plan.source {
-        TrialSource::Kinesis | TrialSource::FanOut => Tables::before(&servers, TABLE, streams).await?,
-        TrialSource::DynamodbStreams => Tables::of(&servers, streams)?,
-    };
+    let tables = Tables::with(&servers, TABLE, streams, plan.source).await?;
     let mut workers = Workers::new(WorkerSettings {
         stream_flags: streams.worker_arguments(),
         stream: STREAM.to_owned(),
@@ -123,20 +115,17 @@ pub async fn play(
     for _ in 0..plan.workers {
         workers.start()?;
     }
-    let url = |endpoint: &Option<String>| endpoint.clone().unwrap_or_default();
     let shards = match plan.streams {
         1 => format!("{} shards", plan.shards),
         streams => format!("{streams} streams of {} shards", plan.shards),
     };
-    let dynamodb = url(&servers.endpoints.dynamodb);
-    let (through, at) = match plan.source {
-        TrialSource::Kinesis | TrialSource::FanOut => ("Kinesis", url(&servers.endpoints.kinesis)),
-        TrialSource::DynamodbStreams => ("DynamoDB Streams", url(&servers.endpoints.dynamodb_streams)),
-    };
+    let dynamodb = servers.endpoints.dynamodb.as_deref().unwrap_or_default();
+    let through = plan.source.service();
+    let at = plan.source.endpoint(&servers.endpoints).unwrap_or_default();
     say(format!("trades ─► DynamoDB ({dynamodb}) ─► {through} ({at}, {shards})"));
     say(format!("       ─► {} worker processes ─► lake in {}", plan.workers, lake.display()));
 
-    let feed = tables.feed(plan.source);
+    let feed = tables.feed();
     let mut watch = Watch::new(feed, streams.streams(), servers.leases(APPLICATION));
     let started = Instant::now();
     let run = Run {

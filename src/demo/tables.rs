@@ -17,39 +17,40 @@ pub(super) struct Tables<'a> {
     aws: &'a LocalAws,
     names: Vec<String>,
     forwarders: Vec<Forwarder>,
+    source: TrialSource,
 }
 
 /// What was put into a stream, and what its table holds.
 type ReadBack = (Puts, Option<Table>);
 
 impl<'a> Tables<'a> {
-    /// Makes them before the streams of a scene, which are embedded ones.
-    pub(super) async fn before(
+    /// Those of a scene whose streams are tables; else makes them before its streams, which are embedded ones.
+    pub(super) async fn with(
         servers: &'a Servers,
         name: &str,
         scene: &dyn Scene,
+        source: TrialSource,
     ) -> Result<Self, TrialError> {
-        let aws = embedded(servers)?;
+        let aws = servers.local().ok_or_else(|| TrialError::server("tables", "only on embedded servers"))?;
+        if source.of_tables() {
+            let names = scene.streams().to_vec();
+            return Ok(Self { servers, aws, names, forwarders: Vec::new(), source });
+        }
         let names = numbered(name, scene.streams().len());
         let mut forwarders = Vec::new();
         for (table, stream) in names.iter().zip(scene.streams()) {
             create_table(servers.dynamodb(), table).await?;
             forwarders.push(aws.forward(table, stream));
         }
-        Ok(Self { servers, aws, names, forwarders })
-    }
-
-    /// Those of a scene whose streams are tables.
-    pub(super) fn of(servers: &'a Servers, scene: &dyn Scene) -> Result<Self, TrialError> {
-        let names = scene.streams().to_vec();
-        Ok(Self { servers, aws: embedded(servers)?, names, forwarders: Vec::new() })
+        Ok(Self { servers, aws, names, forwarders, source })
     }
 
     /// What the workers read, without HTTP.
-    pub(super) fn feed(&self, source: TrialSource) -> Feed {
-        match source {
-            TrialSource::Kinesis | TrialSource::FanOut => Feed::Kinesis(self.aws.kinesis().clone()),
-            TrialSource::DynamodbStreams => Feed::of_tables(self.aws.streams().clone()),
+    pub(super) fn feed(&self) -> Feed {
+        if self.source.of_tables() {
+            Feed::of_tables(self.aws.streams().clone())
+        } else {
+            Feed::Kinesis(self.aws.kinesis().clone())
         }
     }
 
@@ -93,8 +94,4 @@ impl<'a> Tables<'a> {
         }
         Ok(each)
     }
-}
-
-fn embedded(servers: &Servers) -> Result<&LocalAws, TrialError> {
-    servers.local().ok_or_else(|| TrialError::server("tables", "only on embedded servers"))
 }

@@ -19,6 +19,9 @@ pub enum Service {
     DynamoDb,
     /// S3.
     S3,
+    /// DynamoDB Streams.
+    #[serde(rename = "dynamodb-streams")]
+    DynamoDbStreams,
 }
 
 impl std::fmt::Display for Service {
@@ -27,6 +30,7 @@ impl std::fmt::Display for Service {
             Self::Kinesis => "Kinesis",
             Self::DynamoDb => "DynamoDB",
             Self::S3 => "S3",
+            Self::DynamoDbStreams => "DynamoDB Streams",
         })
     }
 }
@@ -52,17 +56,19 @@ pub(super) enum Weather {
     Hang(&'static str),
 }
 
-/// The calls that are denied or left without an answer: those that a worker makes again and again, of which it has to
-/// recover by itself. Without those of its start, which then says what is wrong and ends.
-const CALLS: [&str; 7] =
-    ["ListShards", "GetShardIterator", "GetRecords", "UpdateItem", "GetItem", "Query", "Scan"];
+/// The calls to the lease table that a worker makes again and again.
+const TABLE_CALLS: [&str; 4] = ["UpdateItem", "GetItem", "Query", "Scan"];
 
-/// Those of workers that read in this way.
-pub(super) fn calls(source: TrialSource) -> [&'static str; 7] {
-    CALLS.map(|call| match (source, call) {
-        (TrialSource::FanOut, "GetRecords") => "SubscribeToShard",
-        _ => call,
-    })
+/// The calls that are denied or left without an answer: those that workers which read in these ways make again and again,
+/// and of which they have to recover by themselves.
+pub(super) fn calls(sources: &[TrialSource]) -> Vec<&'static str> {
+    let mut calls = Vec::new();
+    for call in sources.iter().flat_map(|source| source.calls()).chain(TABLE_CALLS) {
+        if !calls.contains(&call) {
+            calls.push(call);
+        }
+    }
+    calls
 }
 
 /// Bad weather for a while.
@@ -185,6 +191,10 @@ fn throttled(service: Service, operation: &str) -> Refusal {
         ["GetRecords", "GetShardIterator", "GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query", "Scan"];
     match service {
         Service::S3 => Refusal { status: 503, code: "SlowDown" },
+        Service::DynamoDbStreams if operation == "GetRecords" => {
+            Refusal { status: 400, code: "LimitExceededException" }
+        }
+        Service::DynamoDbStreams => Refusal { status: 400, code: "ThrottlingException" },
         _ if data.contains(&operation) => {
             Refusal { status: 400, code: "ProvisionedThroughputExceededException" }
         }
@@ -197,7 +207,7 @@ fn broken(service: Service, unavailable: bool) -> Refusal {
     match service {
         _ if unavailable => Refusal { status: 503, code: "ServiceUnavailable" },
         Service::Kinesis => Refusal { status: 500, code: "InternalFailure" },
-        Service::DynamoDb => Refusal { status: 500, code: "InternalServerError" },
+        Service::DynamoDb | Service::DynamoDbStreams => Refusal { status: 500, code: "InternalServerError" },
         Service::S3 => Refusal { status: 500, code: "InternalError" },
     }
 }
@@ -210,7 +220,7 @@ pub(super) fn body_of(service: Service, refusal: Refusal) -> (&'static str, Stri
             "application/x-amz-json-1.1",
             format!(r#"{{"__type":"{code}","message":"made by the load test"}}"#),
         ),
-        Service::DynamoDb => (
+        Service::DynamoDb | Service::DynamoDbStreams => (
             "application/x-amz-json-1.0",
             format!(
                 r#"{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"made by the load test"}}"#
@@ -260,6 +270,8 @@ mod tests {
             (Service::DynamoDb, "UpdateItem", "ProvisionedThroughputExceededException"),
             (Service::DynamoDb, "DescribeTable", "ThrottlingException"),
             (Service::S3, "PUT", "SlowDown"),
+            (Service::DynamoDbStreams, "GetRecords", "LimitExceededException"),
+            (Service::DynamoDbStreams, "DescribeStream", "ThrottlingException"),
         ] {
             let Some(Strike::Refuse(refusal)) = sky.strike(service, "w", operation, now, &mut rng) else {
                 panic!("{operation} is not refused");
@@ -300,6 +312,14 @@ mod tests {
             (strike(Service::DynamoDb, "Query"), strike(Service::Kinesis, "ListShards")),
             (None, None)
         );
+    }
+
+    #[test]
+    fn calls_are_those_of_the_kinds_that_are_read_each_once() {
+        let all = calls(&[TrialSource::Kinesis, TrialSource::FanOut, TrialSource::DynamodbStreams]);
+        let reading = ["ListShards", "GetShardIterator", "GetRecords", "SubscribeToShard", "DescribeStream"];
+        assert_eq!(all, [&reading[..], &TABLE_CALLS].concat());
+        assert!(!calls(&[TrialSource::FanOut]).contains(&"GetRecords"));
     }
 
     #[test]

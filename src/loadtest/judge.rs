@@ -8,6 +8,7 @@ use super::proxy::Network;
 use super::run::Run;
 use super::verdict::{self, LatencyMs, Requests, StreamVerdict, Verdict};
 use crate::produce::Totals;
+use crate::shard::Checkpoint;
 use crate::terminal::say;
 use crate::trial::{Checked, LakeCheck, TrialError, verify_foreign, verify_streams};
 
@@ -27,9 +28,14 @@ pub(super) async fn judge(mut run: Run<'_>, totals: &[Totals], seconds: f64) -> 
     let Checked { all: lake, each } = match (&run.plan.worker_command, puts.pop()) {
         (Some(_), Some(puts)) => verify_foreign(store, &root, puts, shown).await?,
         (_, last) => {
-            let alerts = run.plan.alerts;
-            let streams = puts.into_iter().chain(last).map(|puts| (puts.with_alerts(alerts), None));
-            verify_streams(store, &root, streams.collect(), shown).await?
+            // With LATEST the lake knows nothing of what was written before.
+            let whole = !matches!(run.plan.initial, Some((_, Checkpoint::Latest)));
+            let mut streams = Vec::new();
+            for (number, puts) in puts.into_iter().chain(last).enumerate() {
+                let table = if whole { run.stage.scene.table(number).await? } else { None };
+                streams.push((puts.with_alerts(run.plan.alerts), table));
+            }
+            verify_streams(store, &root, streams, shown).await?
         }
     };
     let requests = requests(&run.stage.network, lake.records_put);
@@ -40,7 +46,8 @@ pub(super) async fn judge(mut run: Run<'_>, totals: &[Totals], seconds: f64) -> 
             verdict::exactly_once(check.lake.ok(), totals[number].written, check.lake.records_put);
         let latency_ms = LatencyMs::of(&std::mem::take(&mut check.lake.latencies));
         let lag_ms_max = run.lag_ms_max[number];
-        streams.push(StreamVerdict { check, exactly_once, no_verdict, latency_ms, lag_ms_max });
+        let source = run.stage.scene.source(number);
+        streams.push(StreamVerdict { source, check, exactly_once, no_verdict, latency_ms, lag_ms_max });
     }
     run.stage.strike().await;
     let counts = run.mischief.counts();

@@ -6,7 +6,7 @@
 //! in `trial`, the records are `generate`'s.
 //!
 //! ```text
-//! producer ─────────────► Kinesis ◄─ proxy ─┐
+//! producer ─────────────► streams ◄─ proxy ─┐
 //!    │ receipts                             ├─ workers (kill, stop, full disk, wrong clock) ─► lake
 //!    ▼                    DynamoDB ◄─ proxy ┘                                                   │
 //!  ledger ───────────────────────────────► verify ◄────────────────────────────────────────────┘
@@ -56,10 +56,10 @@ pub struct LoadPlan {
     pub rate: f64,
     /// Records per second in the end.
     pub ramp_to: Option<f64>,
-    /// Streams of the application, each with the load and the shards that are given here.
-    pub streams: usize,
-    /// How workers read.
-    pub source: TrialSource,
+    /// The kinds of the application's streams: how workers read.
+    pub sources: Vec<TrialSource>,
+    /// Streams of each kind, each with the load and the shards that are given here.
+    pub streams_of_each: usize,
     /// Shards of a stream at the start.
     pub shards: u32,
     /// Worker processes.

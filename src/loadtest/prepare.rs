@@ -7,6 +7,7 @@ use super::chaos::Chaos;
 use crate::deliver::LakeUrl;
 use crate::trial::TrialError;
 use crate::trial::folder;
+use crate::trial::scene::TrialSource;
 
 /// When the first worker starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +41,28 @@ pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), TrialError> {
         let text = "--initial-position does not work with --worker-command: leave one of them out";
         return Err(TrialError::Wish(text.to_owned()));
     }
-    if plan.streams > 1 && plan.worker_command.is_some() {
-        let text = "--streams does not work with --worker-command, whose lines name no stream: leave one of them out";
+    if plan.streams() > 1 && plan.worker_command.is_some() {
+        let flag = if plan.sources.len() > 1 { "--source with several kinds" } else { "--streams" };
+        return Err(TrialError::Wish(format!(
+            "{flag} does not work with --worker-command, whose lines name no stream: leave one of them out"
+        )));
+    }
+    let tables = |source: &TrialSource| source.of_tables();
+    if plan.sources.iter().any(tables) {
+        let other = match (&plan.worker_command, &plan.endpoints.dynamodb) {
+            (Some(_), _) => Some("--worker-command, which reads a stream of Kinesis"),
+            (_, Some(_)) => {
+                Some("--dynamodb-endpoint: only shards of the embedded DynamoDB rotate when they are told to")
+            }
+            (None, None) => None,
+        };
+        if let Some(other) = other {
+            return Err(TrialError::Wish(format!("--source dynamodb-streams does not work with {other}")));
+        }
+    }
+    if plan.packed.is_some() && plan.sources.iter().all(tables) {
+        let text =
+            "--kpl does not work with --source dynamodb-streams alone: aggregates are records of Kinesis";
         return Err(TrialError::Wish(text.to_owned()));
     }
     let on_s3 = matches!(plan.lake, Some(LakeUrl::S3 { .. }));
@@ -55,13 +76,15 @@ pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), TrialError> {
 /// What workers are set to that copy rows.
 const ALERTS: &str = "[alerts]\nhigh_risk = true\n";
 
-/// The settings file of the workers, where they have one.
-pub(super) fn settings(plan: &LoadPlan) -> Result<Option<PathBuf>, TrialError> {
-    if !plan.alerts {
+/// The settings file of the workers, where they have one. `streams`: what it says of streams.
+pub(super) fn settings(plan: &LoadPlan, streams: &str) -> Result<Option<PathBuf>, TrialError> {
+    let alerts = if plan.alerts { ALERTS } else { "" };
+    let text = [alerts, streams].concat();
+    if text.is_empty() {
         return Ok(None);
     }
     let path = plan.dir.join("settings.toml");
-    std::fs::write(&path, ALERTS).map_err(|error| TrialError::server(path.display().to_string(), error))?;
+    std::fs::write(&path, text).map_err(|error| TrialError::server(path.display().to_string(), error))?;
     Ok(Some(path))
 }
 

@@ -66,15 +66,23 @@ impl Producer {
             let seed = seed_of(self.seed, stream);
             let mut entering = JoinSet::new();
             let receipts = self.ledger.open(stream, duty, &mut entering);
-            let writing = put(seed, self.scene.puts(stream, seed, receipts));
+            let writing = put(seed, self.scene.puts(stream, seed, receipts.clone()));
+            let scene = Arc::clone(&self.scene);
             flow.spawn(async move {
+                let over = CancellationToken::new();
+                let told = scene.tell(stream, receipts, over.clone());
+                let writing = async {
+                    let written = writing.map_err(TrialError::from).await;
+                    over.cancel();
+                    written
+                };
                 let entered = async {
                     while let Some(entered) = entering.join_next().await {
                         joined(entered).await?;
                     }
                     Ok(())
                 };
-                let (totals, ()) = tokio::try_join!(writing.map_err(TrialError::from), entered)?;
+                let (totals, (), ()) = tokio::try_join!(writing, told, entered)?;
                 Ok((stream, totals))
             });
         }
@@ -102,13 +110,18 @@ async fn put_until(amount: Plan, source: Source, sink: Sink, until: Instant) -> 
 }
 
 impl LoadPlan {
+    /// Streams of all kinds.
+    pub(super) fn streams(&self) -> usize {
+        self.sources.len().saturating_mul(self.streams_of_each)
+    }
+
     /// How many records will come, as far as one can say.
     pub(super) fn expected(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a guess for a bar")]
         let of_rate =
             (self.rate.midpoint(self.ramp_to.unwrap_or(self.rate)) * self.duration.as_secs_f64()) as u64;
         let of_stream = self.records.map_or(of_rate, |records| records.min(of_rate));
-        of_stream.saturating_mul(u64::try_from(self.streams).unwrap_or(u64::MAX))
+        of_stream.saturating_mul(u64::try_from(self.streams()).unwrap_or(u64::MAX))
     }
 
     /// As long as this, at the same rate.

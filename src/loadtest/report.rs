@@ -227,11 +227,13 @@ mod tests {
     use crate::loadtest::chaos::ALL;
     use crate::loadtest::verdict::{Fault, LatencyMs, Sample, StreamSample, StreamVerdict};
     use crate::trial::StreamCheck;
+    use crate::trial::scene::TrialSource;
 
     fn stream(name: &str, missing: u64) -> StreamVerdict {
         let mut check = StreamCheck { stream: name.to_owned(), ..StreamCheck::default() };
         (check.lake.records_put, check.lake.missing) = (300_000, missing);
         StreamVerdict {
+            source: TrialSource::Kinesis,
             check,
             exactly_once: Some(missing == 0),
             no_verdict: None,

@@ -57,9 +57,9 @@ pub(super) async fn play(
     let name = format!("loadtest-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
     check_wishes(plan)?;
     let (lake, logs) = prepare(plan, &name)?;
-    let settings = settings(plan)?;
     let full_disk_survivable = plan.chaos.0.contains(&Chaos::DiskFull) && matches!(lake, LakeUrl::Folder(_));
     let mut stage = Box::pin(Stage::set(plan, &name, lake)).await?;
+    let settings = settings(plan, &stage.scene.worker_settings())?;
     let (store, root) = stage.lake_store().await?;
     let listed = store.list_with_delimiter(Some(&root)).await;
     listed.map_err(|error| TrialError::server(format!("lake {}", stage.lake), error))?;
@@ -89,10 +89,10 @@ pub(super) async fn play(
     }
     say(format!(
         "producer ─► {} {} ({} shards{}) ─► {} worker processes",
-        if plan.streams > 1 { "streams" } else { "stream" },
+        if plan.streams() > 1 { "streams" } else { "stream" },
         stage.scene.streams().join(", "),
         plan.shards,
-        if plan.streams > 1 { " each" } else { "" },
+        if plan.streams() > 1 { " each" } else { "" },
         plan.workers
     ));
     say(format!("       ─► lake in {}; logs in {}", stage.lake, plan.dir.join("logs").display()));
@@ -107,7 +107,7 @@ pub(super) async fn play(
     let (scene, seed) = (Arc::clone(&stage.scene), plan.seed);
     let mut run = Run {
         follow: plan.worker_command.is_some().then(|| Follow::new(store, root, ledger.clone())),
-        mischief: Mischief::new(plan.source, plan.seed, plan.shards, Instant::now()),
+        mischief: Mischief::new(&plan.sources, plan.seed, plan.shards, Instant::now()),
         timetable: Timetable::new(&plan.chaos, plan.chaos_every),
         chaos_rng: ChaCha8Rng::seed_from_u64(plan.seed),
         started: Instant::now(),
@@ -123,7 +123,7 @@ pub(super) async fn play(
         ledger,
         readers: Readers::new(FAILOVER),
         samples: Vec::new(),
-        lag_ms_max: vec![0; plan.streams],
+        lag_ms_max: vec![0; plan.streams()],
         unread_ms_otherwise: 0,
         ended_by_themselves: Vec::new(),
     };
@@ -189,7 +189,7 @@ impl Run<'_> {
             self.put_first(&display, table.as_ref()).await?;
         }
         let mut putting = self.producer.put(self.plan, self.started);
-        let mut totals = vec![Totals::default(); self.plan.streams];
+        let mut totals = vec![Totals::default(); self.plan.streams()];
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut flowing = Flow::new();
@@ -300,7 +300,7 @@ impl Run<'_> {
         let took = self.started.elapsed().as_secs_f64();
         display.say(&format!("{} of {shards} shards are read after {took:.1} s", follow.shards()));
         self.started = Instant::now();
-        self.mischief = Mischief::new(self.plan.source, self.plan.seed, self.plan.shards, self.started);
+        self.mischief = Mischief::new(&self.plan.sources, self.plan.seed, self.plan.shards, self.started);
         self.follow = Some(follow);
         Ok(())
     }
@@ -322,7 +322,7 @@ impl Run<'_> {
             }
         }
         self.started = Instant::now();
-        self.mischief = Mischief::new(self.plan.source, self.plan.seed, self.plan.shards, self.started);
+        self.mischief = Mischief::new(&self.plan.sources, self.plan.seed, self.plan.shards, self.started);
         Ok(())
     }
 
@@ -344,7 +344,7 @@ impl Run<'_> {
     /// The application has begun when every shard has a lease.
     fn note_beginning(&mut self, leases: &[Lease], display: &Display) {
         let shards = usize::try_from(self.plan.shards).unwrap_or(usize::MAX);
-        if self.begun || leases.len() < shards.saturating_mul(self.plan.streams) {
+        if self.begun || leases.len() < shards.saturating_mul(self.plan.streams()) {
             return;
         }
         self.begun = true;

@@ -16,9 +16,8 @@ use crate::lease::LeaseTable;
 use crate::local::LocalSettings;
 use crate::local::kinesis::{Fault, FaultKind};
 use crate::trial::TrialError;
-use crate::trial::scene::Scene;
-use crate::trial::scene::kinesis::KinesisStreams;
 use crate::trial::scene::servers::Servers;
+use crate::trial::scene::{self, Scene, Wanted};
 use crate::trial::workers::WorkerEndpoints;
 
 /// Share of the pages that the embedded Kinesis leaves empty amid chaos; the real one does so as a matter of course.
@@ -33,12 +32,18 @@ pub(super) struct Stage {
     pub(super) network: Arc<Network>,
     proxies: JoinSet<()>,
     seed: u64,
+    /// Workers read streams of tables.
+    tables: bool,
 }
 
 impl Stage {
     /// Starts or reaches the servers and makes the streams.
     pub(super) async fn set(plan: &LoadPlan, run: &str, lake: LakeUrl) -> Result<Self, TrialError> {
-        let mut settings = LocalSettings { ttl_sweep: Duration::from_secs(3600), ..LocalSettings::default() };
+        let mut settings = LocalSettings {
+            ttl_sweep: Duration::from_secs(3600),
+            dynamodb_stream_shards: plan.shards,
+            ..LocalSettings::default()
+        };
         if !plan.chaos.0.is_empty() {
             let operation = "GetRecords".to_owned();
             settings.kinesis.faults = vec![Fault { operation, kind: FaultKind::Empty, rate: EMPTY_PAGES }];
@@ -46,9 +51,12 @@ impl Stage {
         }
         let servers = Servers::start(settings, &plan.endpoints, plan.region.as_deref()).await?;
         let application = format!("kinetide-{run}");
-        let scene =
-            KinesisStreams::new(&servers, &application, plan.streams, plan.source)?.packed(plan.packed);
-        let scene = Arc::new(scene);
+        // The lease table has the name of the application.
+        let tables = plan.sources.iter().all(|source| source.of_tables());
+        let name = if tables { format!("{application}-trades") } else { application.clone() };
+        let wanted =
+            Wanted { name: &name, sources: &plan.sources, count: plan.streams_of_each, packed: plan.packed };
+        let scene: Arc<dyn Scene> = scene::on(&servers, wanted)?.into();
         scene.prepare(plan.shards).await?;
         Ok(Self {
             servers,
@@ -58,6 +66,7 @@ impl Stage {
             network: Arc::default(),
             proxies: JoinSet::new(),
             seed: plan.seed,
+            tables: plan.sources.iter().any(|source| source.of_tables()),
         })
     }
 
@@ -91,12 +100,16 @@ impl Stage {
             (Service::Kinesis, &mut endpoints.kinesis),
             (Service::DynamoDb, &mut endpoints.dynamodb),
             (Service::S3, &mut endpoints.s3),
+            (Service::DynamoDbStreams, &mut endpoints.dynamodb_streams),
         ]
         .into_iter()
         .enumerate()
         {
             let Some(url) = url.as_mut().filter(|url| url.starts_with("http://")) else { continue };
-            let number = u64::try_from(number).expect("three services");
+            if service == Service::DynamoDbStreams && !self.tables {
+                continue;
+            }
+            let number = u64::try_from(number).expect("four services");
             let seed = worker
                 .bytes()
                 .fold(self.seed ^ number, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));

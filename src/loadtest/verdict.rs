@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::chaos::Chaos;
 use super::crew::WorkerUse;
 use crate::figures::{grouped, mebibytes};
+use crate::trial::scene::TrialSource;
 use crate::trial::{LakeCheck, Latencies, StreamCheck, UNLIKE_THE_TABLE, write_streams};
 
 /// The result of a run.
@@ -74,6 +75,8 @@ pub struct Verdict {
 /// The result of one stream.
 #[derive(Clone, Debug, Serialize)]
 pub struct StreamVerdict {
+    /// Its kind.
+    pub source: TrialSource,
     /// Its name, and what the check found of it.
     #[serde(flatten)]
     pub check: StreamCheck,
@@ -206,7 +209,7 @@ impl Display for Verdict {
         line("delivered", grouped(self.delivered))?;
         line("of which dead letters", grouped(self.dead_letters))?;
         for (name, count) in self.lake.defects() {
-            if name != UNLIKE_THE_TABLE {
+            if name != UNLIKE_THE_TABLE || self.lake.key_state_mismatches.is_some() {
                 line(name, grouped(count))?;
             }
         }
@@ -289,6 +292,7 @@ mod tests {
     #[test]
     fn every_stream_must_be_proven() {
         let stream = |name: &str, exactly_once, no_verdict: Option<&str>| StreamVerdict {
+            source: TrialSource::Kinesis,
             check: StreamCheck { stream: name.to_owned(), ..StreamCheck::default() },
             exactly_once,
             no_verdict: no_verdict.map(str::to_owned),

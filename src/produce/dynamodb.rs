@@ -29,16 +29,26 @@ const CREATE_CHECKS: u32 = 240;
 pub struct TableWriter {
     client: Client,
     table: String,
+    oversized: bool,
 }
+
+/// A price that a table can have and no amount of the lake: 31 digits before the point.
+const OVERSIZED: &str = "1000000000000000000000000000000";
 
 impl TableWriter {
     /// Takes the table as it is: see [`create_table`].
     pub fn new(client: Client, table: impl Into<String>) -> Self {
-        Self { client, table: table.into() }
+        Self { client, table: table.into(), oversized: false }
     }
 
-    /// Writes changes of different keys. TTL deletes and broken records have no place in a table and count as
-    /// written.
+    /// Broken records become items with a price that no column of the lake can hold.
+    #[must_use]
+    pub fn with_oversized(self) -> Self {
+        Self { oversized: true, ..self }
+    }
+
+    /// Writes changes of different keys. TTL deletes and, unless told otherwise, broken records have no place in a table and
+    /// count as written.
     pub(super) async fn write(
         &self,
         batch: &[Change],
@@ -46,7 +56,8 @@ impl TableWriter {
         refusals: &Refusals,
     ) -> Result<Written, ProduceError> {
         let mut written = Written { bytes: batch.iter().map(size).sum(), ..Written::default() };
-        let mut left: Vec<WriteRequest> = batch.iter().filter_map(request).collect();
+        let mut left: Vec<WriteRequest> =
+            batch.iter().filter_map(|change| request(change, self.oversized)).collect();
         let mut pauses_left = pauses();
         while !left.is_empty() {
             let sent = left.len();
@@ -194,13 +205,19 @@ fn size(change: &Change) -> u64 {
     bytes as u64
 }
 
-fn request(change: &Change) -> Option<WriteRequest> {
+fn request(change: &Change, oversized: bool) -> Option<WriteRequest> {
     let request = WriteRequest::builder();
+    let put = |item: &Item| {
+        let item = item.attributes().map(|(name, value)| (name.to_owned(), to_sdk(value))).collect();
+        let put = PutRequest::builder().set_item(Some(item)).build().expect("the item is set");
+        WriteRequest::builder().put_request(put).build()
+    };
     Some(match &change.kind {
-        ChangeKind::Insert(new) | ChangeKind::Modify { new, .. } => {
-            let item = new.attributes().map(|(name, value)| (name.to_owned(), to_sdk(value))).collect();
-            let put = PutRequest::builder().set_item(Some(item)).build().expect("the item is set");
-            request.put_request(put).build()
+        ChangeKind::Insert(new) | ChangeKind::Modify { new, .. } => put(new),
+        ChangeKind::Broken(item) if oversized => {
+            let mut item = item.clone();
+            item.set("price", Value::N(OVERSIZED.to_owned()));
+            put(&item)
         }
         ChangeKind::Remove(_) => {
             let key = AttributeValue::S(change.key.as_ref().to_owned());

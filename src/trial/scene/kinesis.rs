@@ -28,7 +28,7 @@ const READY: Duration = Duration::from_secs(120);
 
 /// Some streams, whose shards have equal ids.
 #[derive(Debug)]
-pub struct KinesisStreams {
+pub(super) struct KinesisStreams {
     names: Vec<String>,
     /// Tries again by itself.
     patient: Client,
@@ -47,7 +47,12 @@ impl KinesisStreams {
     ///
     /// # Errors
     /// Where nobody says which region it is.
-    pub fn new(servers: &Servers, name: &str, count: usize, source: TrialSource) -> Result<Self, TrialError> {
+    pub(super) fn new(
+        servers: &Servers,
+        name: &str,
+        count: usize,
+        source: TrialSource,
+    ) -> Result<Self, TrialError> {
         let sdk = &servers.for_kinesis;
         let region = sdk.region().map(ToString::to_string);
         let region =
@@ -69,7 +74,7 @@ impl KinesisStreams {
 
     /// What is put goes into aggregates, up to so many records in one.
     #[must_use]
-    pub fn packed(self, most: Option<usize>) -> Self {
+    pub(super) fn packed(self, most: Option<usize>) -> Self {
         Self { packed: most, ..self }
     }
 
@@ -99,6 +104,10 @@ impl Scene for KinesisStreams {
         &self.names
     }
 
+    fn source(&self, _stream: usize) -> TrialSource {
+        self.source
+    }
+
     async fn prepare(&self, shards: u32) -> Result<(), TrialError> {
         let shards = i32::try_from(shards).unwrap_or(i32::MAX);
         for stream in &self.names {
@@ -111,11 +120,8 @@ impl Scene for KinesisStreams {
 
     fn worker_arguments(&self) -> Vec<String> {
         let named = self.names.iter().flat_map(|stream| ["--stream", stream]);
-        let retrieval: &[&str] = match self.source {
-            TrialSource::Kinesis | TrialSource::DynamodbStreams => &[],
-            TrialSource::FanOut => &["--retrieval", "fan-out"],
-        };
-        named.chain(retrieval.iter().copied()).map(str::to_owned).collect()
+        let retrieval = self.source.retrieval().into_iter().flat_map(|by| ["--retrieval", by]);
+        named.chain(retrieval).map(str::to_owned).collect()
     }
 
     fn puts(&self, stream: usize, seed: u64, receipts: mpsc::Sender<Vec<Receipt>>) -> Sink {

@@ -3,34 +3,60 @@
 //! Owns: making the streams, putting into them, changing their shards, and what workers are told of them.
 //! Does not own: what is put, what else goes wrong, what becomes of it all (`demo`, `loadtest`).
 
-pub mod kinesis;
+mod kinesis;
 mod reshard;
 pub mod servers;
-pub mod tables;
+mod several;
+mod source;
+mod tables;
 
 pub use reshard::{Reshard, at_random, in_half, together};
+pub use source::TrialSource;
 
 use async_trait::async_trait;
-use clap::ValueEnum;
-use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-use super::TrialError;
+use self::kinesis::KinesisStreams;
+use self::servers::Servers;
+use self::several::Several;
+use self::tables::TableStreams;
+use super::{Table, TrialError};
 use crate::produce::Sink;
 use crate::produce::kinesis::Receipt;
 use crate::shard::Shard;
 
-/// Where workers read from, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TrialSource {
-    /// Streams of Kinesis, polled.
-    #[default]
-    Kinesis,
-    /// Streams of Kinesis, by enhanced fan-out.
-    FanOut,
-    /// The streams of tables, by DynamoDB Streams.
-    DynamodbStreams,
+/// What streams a play has.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Their name; they are numbered where there are several, and have the name of their kind where there are several kinds.
+    pub name: &'a str,
+    /// Their kinds.
+    pub sources: &'a [TrialSource],
+    /// So many of each kind.
+    pub count: usize,
+    /// Records for Kinesis go into aggregates, so many in one at most.
+    pub packed: Option<usize>,
+}
+
+/// The streams of a play, which are yet to be made.
+///
+/// # Errors
+/// Where the servers cannot have them.
+pub fn on(servers: &Servers, wanted: Wanted<'_>) -> Result<Box<dyn Scene>, TrialError> {
+    let Wanted { name, sources, count, packed } = wanted;
+    let one = |source: TrialSource, name: &str| -> Result<Box<dyn Scene>, TrialError> {
+        Ok(if source.of_tables() {
+            Box::new(TableStreams::new(servers, name, count)?)
+        } else {
+            Box::new(KinesisStreams::new(servers, name, count, source)?.packed(packed))
+        })
+    };
+    if let [only] = sources {
+        return one(*only, name);
+    }
+    let parts = sources.iter().map(|source| one(*source, &format!("{name}-{}", source.name())));
+    Ok(Box::new(Several::new(parts.collect::<Result<_, _>>()?)))
 }
 
 /// What a stream's shards are to become, by what they are; nothing where nothing can be done.
@@ -42,6 +68,9 @@ pub trait Scene: Send + Sync {
     /// Their names, as objects and logs have them.
     fn streams(&self) -> &[String];
 
+    /// The kind of a stream.
+    fn source(&self, stream: usize) -> TrialSource;
+
     /// Makes them, each with so many shards, and waits until they can be used.
     ///
     /// # Errors
@@ -51,8 +80,35 @@ pub trait Scene: Send + Sync {
     /// Flags of `kinetide run` that name them.
     fn worker_arguments(&self) -> Vec<String>;
 
-    /// A way into a stream that says what became of each record. The seed decides what tells records apart.
+    /// What the settings file of workers says of them, where flags cannot.
+    fn worker_settings(&self) -> String {
+        String::new()
+    }
+
+    /// A way into a stream that says what became of each record, where a writer is told that. The seed decides what tells
+    /// records apart.
     fn puts(&self, stream: usize, seed: u64, receipts: mpsc::Sender<Vec<Receipt>>) -> Sink;
+
+    /// Says what became of each record where a writer is not told: until `over`, and then of the rest.
+    ///
+    /// # Errors
+    /// When the stream cannot be looked at.
+    async fn tell(
+        &self,
+        _stream: usize,
+        _receipts: mpsc::Sender<Vec<Receipt>>,
+        _over: CancellationToken,
+    ) -> Result<(), TrialError> {
+        Ok(())
+    }
+
+    /// The table of a stream as it is now, where it has one.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    async fn table(&self, _stream: usize) -> Result<Option<Table>, TrialError> {
+        Ok(None)
+    }
 
     /// Changes the shards of a stream as `choose` likes; answers what was done, in words.
     ///

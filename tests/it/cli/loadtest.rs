@@ -118,22 +118,45 @@ async fn two_streams_of_one_application_are_judged_each_for_itself() {
     assert!(text.contains("<h2>Streams</h2>") && text.contains(&format!("{}, in the lake", name(1))));
 }
 
-/// Subscriptions in bad weather, and of workers that die or sleep.
+/// Streams of all kinds of one application: polled and subscribed to, with aggregates, and of a table that is compared with
+/// its newest rows.
 #[tokio::test(flavor = "multi_thread")]
-async fn enhanced_fan_out_loses_nothing_in_bad_weather() {
+async fn no_kind_of_stream_loses_anything_in_bad_weather() {
     let folder = TempDir::new().unwrap();
     let dir = folder.path().join("new").display().to_string();
-    let load =
-        ["--source", "fan-out", "--rate", "300", "--duration", "16s", "--shards", "2", "--workers", "2"];
-    let chaos = ["--chaos", "kill,pause,throttle,5xx,cut,deny,reshard", "--chaos-every", "2s", "--seed", "3"];
+    let kinds = ["kinesis", "fan-out", "dynamodb-streams"];
+    let load = ["--rate", "150", "--duration", "16s", "--shards", "2", "--workers", "2", "--kpl", "20"];
+    let chaos = [
+        "--source",
+        &kinds.join(","),
+        "--chaos",
+        "kill,pause,throttle,5xx,cut,deny,reshard",
+        "--chaos-every",
+        "2s",
+        "--seed",
+        "3",
+    ];
     let ran = kinetide(&[&["loadtest", "--json", "--dir", &dir][..], &load, &chaos].concat()).await;
     ran.says(0, &["kill: killed worker-"]);
     let verdict: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(verdict["exactly_once"], true, "{verdict}");
     assert_eq!(number(&verdict, "put"), number(&verdict, "delivered"));
     let requests = verdict["requests"].as_array().unwrap();
-    let kinesis = requests.iter().find(|requests| requests["service"] == "kinesis").unwrap();
-    assert!(kinesis.to_string().contains("SubscribeToShard"), "{kinesis}");
+    for (service, call) in [("kinesis", "SubscribeToShard"), ("dynamodb-streams", "DescribeStream")] {
+        let requests = requests.iter().find(|requests| requests["service"] == service).unwrap();
+        assert!(requests.to_string().contains(call), "{requests}");
+    }
+    let streams = verdict["streams"].as_array().unwrap();
+    for (stream, kind) in streams.iter().zip(kinds) {
+        assert_eq!((&stream["exactly_once"], &stream["source"]), (&true.into(), &kind.into()), "{stream}");
+        let records = number(stream, "records_put");
+        assert!(records > 1_000 && number(stream, "dead_letters") < records / 50, "{stream}");
+        let compared = (kind == "dynamodb-streams").then_some(0);
+        assert_eq!(stream["key_state_mismatches"].as_u64(), compared, "{stream}");
+    }
+    assert_eq!(streams.len(), 3);
+    let settings = std::fs::read_to_string(folder.path().join("new").join("settings.toml")).unwrap();
+    assert_eq!(settings.matches("[[streams]]").count(), 3, "{settings}");
 }
 
 /// Our own service, started as a stranger.
@@ -197,6 +220,18 @@ async fn another_consumer_that_cannot_run_is_not_waited_for() {
 async fn wrong_wishes_are_refused() {
     let tls = "https://kinesis.eu-north-1.amazonaws.com";
     let behind_tls = ["loadtest", "--kinesis-endpoint", tls, "--chaos", "throttle"];
+    let tables = ["loadtest", "--source", "dynamodb-streams"];
+    for (more, code, words) in [
+        (&["--source", "fan-out,fan-out"][..], 2, &["fan-out twice", "--streams"][..]),
+        (&["--source", "sqs"], 2, &["sqs"]),
+        (&["--source", "dynamodb-streams", "--kpl"], 1, &["--kpl", "records of Kinesis"]),
+    ] {
+        kinetide(&[&["loadtest"][..], more].concat()).await.says(code, words);
+    }
+    for (flag, value) in [("--dynamodb-endpoint", "http://127.0.0.1:1"), ("--worker-command", "true")] {
+        let ran = kinetide(&[&tables[..], &[flag, value]].concat()).await;
+        ran.says(1, &["--source dynamodb-streams does not work with", flag]);
+    }
     let (chaos, ramp, endpoint, proxy, disk) = tokio::join!(
         kinetide(&["loadtest", "--chaos", "kill,fire"]),
         kinetide(&["loadtest", "--ramp", "1000"]),
