@@ -47,7 +47,7 @@ impl Stage {
             TABLE,
             |_| 0,
             |shard, change| {
-                all.insert(Place { shard: shard.to_owned(), sequence: change.sequence_number.clone() });
+                all.insert(Place::new(shard, &change.sequence_number));
             },
         );
         visited.unwrap();

@@ -15,10 +15,9 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::java;
 use super::verify::{Place, Verdict, judge, lake};
 use super::worker::{Kind, Worker, log_of};
-use super::{Layout, Setup};
+use super::{Layout, Setup, aggregates, java};
 
 pub(super) const STREAM: &str = "trades";
 const REGION: &str = "us-east-1";
@@ -63,6 +62,8 @@ pub(super) struct Row {
     /// `checkpointOwner` during a hand-off, else `leaseOwner`.
     pub(super) owner: Option<String>,
     pub(super) checkpoint: String,
+    /// Index in the aggregate at the checkpoint.
+    pub(super) sub: u64,
 }
 
 /// A shard whose reader may change.
@@ -87,6 +88,15 @@ impl Fleet {
         fleet.aws.kinesis().create_stream(STREAM, shards).unwrap();
         fleet.streams.push(Stream { name: STREAM, id: None });
         fleet.producer.spawn(produce(STREAM, fleet.aws.kinesis().clone()));
+        fleet
+    }
+
+    /// A stream of one shard that gets aggregates, and now and then a record of its own.
+    pub(super) async fn of_aggregates(name: &'static str, setup: Setup) -> Self {
+        let mut fleet = Self::without_streams(name, setup).await;
+        fleet.aws.kinesis().create_stream(STREAM, 1).unwrap();
+        fleet.streams.push(Stream { name: STREAM, id: None });
+        fleet.producer.spawn(aggregates::produce(STREAM, fleet.aws.kinesis().clone()));
         fleet
     }
 
@@ -248,9 +258,11 @@ impl Fleet {
             if text("entityType").is_none_or(|kind| kind == "LEASE") {
                 self.names_its_stream(text);
                 let owner = text("checkpointOwner").or(text("leaseOwner"));
+                let number = item.get("checkpointSubSequenceNumber").and_then(|value| value.as_n().ok());
+                let sub = number.map_or(0, |number| number.parse().unwrap());
                 rows.insert(
                     text("leaseKey").unwrap(),
-                    Row { owner, checkpoint: text("checkpoint").unwrap() },
+                    Row { owner, checkpoint: text("checkpoint").unwrap(), sub },
                 );
             }
         }
@@ -392,18 +404,23 @@ impl Fleet {
             .await;
     }
 
-    /// Judges records and logs. All workers must have ended.
-    pub(super) fn verdict(&self) -> Verdict {
-        let dir = self.dir();
-        let (mut put, mut landed) = (BTreeSet::new(), BTreeMap::new());
+    /// What is in the streams, user record by user record.
+    pub(super) fn records(&self) -> BTreeSet<Place> {
+        let mut put = BTreeSet::new();
         for stream in &self.streams {
-            let mut add = |shard: &ShardId, sequence: &str| {
-                put.insert(Place { shard: stream.place(shard), sequence: sequence.to_owned() });
-            };
             let records = self.aws.kinesis().visit(stream.name, |shard, record| {
-                add(shard, record.sequence_number.as_str());
+                let place = Place::new(stream.place(shard), record.sequence_number.as_str());
+                put.extend((0..aggregates::count(&record.data)).map(|sub| Place { sub, ..place.clone() }));
             });
             records.unwrap();
+        }
+        put
+    }
+
+    /// What lies in our lake, with how often each is there.
+    pub(super) fn landed(&self) -> BTreeMap<Place, usize> {
+        let (dir, mut landed) = (self.dir(), BTreeMap::new());
+        for stream in &self.streams {
             let folder = dir.join("lake");
             let folder = if stream.id.is_some() { folder.join(stream.name) } else { folder };
             for (place, times) in lake(&folder) {
@@ -411,6 +428,17 @@ impl Fleet {
                 landed.insert(Place { shard, ..place }, times);
             }
         }
+        landed
+    }
+
+    /// What this Java worker has written down.
+    pub(super) fn given_to(&self, id: &str) -> Vec<Place> {
+        java::processed(&self.dir(), id)
+    }
+
+    /// Judges records and logs. All workers must have ended.
+    pub(super) fn verdict(&self) -> Verdict {
+        let dir = self.dir();
         let mut given = Vec::new();
         for (id, kind) in &self.started {
             let log = std::fs::read_to_string(log_of(&dir, id)).unwrap();
@@ -424,7 +452,8 @@ impl Fleet {
             let first = &complaints[..complaints.len().min(5)];
             assert!(complaints.is_empty(), "{id} complains {} times, first: {first:#?}", complaints.len());
         }
-        let verdict = judge(&put, &given, &landed).unwrap_or_else(|defect| panic!("{defect}"));
+        let verdict =
+            judge(&self.records(), &given, &self.landed()).unwrap_or_else(|defect| panic!("{defect}"));
         self.say(&format!("{verdict:?}"));
         verdict
     }

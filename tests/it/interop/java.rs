@@ -44,8 +44,8 @@ pub(super) fn processed(folder: &Path, id: &str) -> Vec<Place> {
         let mut words = line.split(' ').map(str::to_owned);
         let (shard, sequence) = (words.next()?, words.next()?);
         // The last word of a line that a kill cut short is missing.
-        let (_sub_sequence, _time) = (words.next()?, words.next()?);
-        Some(Place { shard, sequence })
+        let (sub, _time) = (words.next()?.parse().ok()?, words.next()?);
+        Some(Place { shard, sequence, sub })
     };
     text.lines().filter_map(place).collect()
 }

@@ -13,6 +13,7 @@
 //! Each scenario has a stream and an application of its own and mostly waits, so let all run at once.
 
 mod adapter;
+mod aggregates;
 mod figures;
 mod fleet;
 mod java;

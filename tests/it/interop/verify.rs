@@ -12,6 +12,15 @@ use serde_json::Value;
 pub(super) struct Place {
     pub(super) shard: String,
     pub(super) sequence: String,
+    /// Its index in an aggregate; 0 where it is a record of its own.
+    pub(super) sub: u64,
+}
+
+impl Place {
+    /// Of a record of its own.
+    pub(super) fn new(shard: impl Into<String>, sequence: impl Into<String>) -> Self {
+        Self { shard: shard.into(), sequence: sequence.into(), sub: 0 }
+    }
 }
 
 /// How the records were shared.
@@ -69,6 +78,7 @@ pub(super) fn lake(folder: &Path) -> BTreeMap<Place, usize> {
             let place = Place {
                 shard: word("shard_id").or(word("shardId")).unwrap(),
                 sequence: word("sequence_number").or(word("sequenceNumber")).unwrap(),
+                sub: row["sub_sequence_number"].as_u64().or(row["subSequenceNumber"].as_u64()).unwrap_or(0),
             };
             *found.entry(place).or_default() += 1;
         }
@@ -87,7 +97,7 @@ mod tests {
     use super::*;
 
     fn places(numbers: impl IntoIterator<Item = u32>) -> Vec<Place> {
-        let place = |number: u32| Place { shard: "s".to_owned(), sequence: number.to_string() };
+        let place = |number: u32| Place::new("s", number.to_string());
         numbers.into_iter().map(place).collect()
     }
 

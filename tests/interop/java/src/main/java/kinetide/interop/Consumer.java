@@ -48,6 +48,8 @@ import software.amazon.kinesis.retrieval.polling.PollingConfig;
  *
  * <p>In place of {@code --stream}, {@code --streams ACCOUNT:NAME:CREATED,...} reads several, with leases that name them.
  *
+ * <p>{@code --amid true}: each checkpoint is in the middle of an aggregate (see {@link Processor}).
+ *
  * <p>The timings that tests shorten: {@code --failover-ms, --assignment-ms, --shard-sync-ms, --auditor-ms,
  * --leader-lease-ms, --leader-heartbeat-ms, --metrics-report-ms, --poll-idle-ms}; {@code --log debug} says more.
  *
@@ -91,7 +93,7 @@ public final class Consumer {
                 dynamodb,
                 cloudwatch,
                 worker,
-                processors(journal));
+                processors(journal, Boolean.parseBoolean(options.getOrDefault("amid", "false"))));
         final String stream = options.get("stream");
         final PollingConfig polling =
                 stream == null ? new PollingConfig(kinesis) : new PollingConfig(stream, kinesis);
@@ -136,17 +138,17 @@ public final class Consumer {
     }
 
     /** The library asks for one without a stream where there is only one. */
-    private static ShardRecordProcessorFactory processors(final Journal journal) {
+    private static ShardRecordProcessorFactory processors(final Journal journal, final boolean amid) {
         return new ShardRecordProcessorFactory() {
             @Override
             public ShardRecordProcessor shardRecordProcessor() {
-                return new Processor(journal, "");
+                return new Processor(journal, "", amid);
             }
 
             @Override
             public ShardRecordProcessor shardRecordProcessor(final StreamIdentifier stream) {
                 final boolean several = stream.accountIdOptional().isPresent();
-                return new Processor(journal, several ? stream.streamName() + "/" : "");
+                return new Processor(journal, several ? stream.streamName() + "/" : "", amid);
             }
         };
     }
