@@ -10,8 +10,9 @@ use super::letter::{Letter, UnreadableLetter};
 use super::lines::each_letter;
 use super::object::LetterObject;
 use super::plan::{LineSet, Output};
-use crate::batch::{BatchLimits, BrokenObject, LakeObject, Layout, RowObjects, high_risk_copy};
-use crate::transform::{BadRecord, ErrorCode, RowInfo, RowMaker, Transform};
+use crate::batch::{BatchLimits, BrokenObject, LakeObject, Layout, RowObjects, high_risk_copy, hour_folder};
+use crate::kpl::Reader;
+use crate::transform::{BadRecord, ErrorCode, RecordContext, RowInfo, RowMaker, Transform};
 
 /// What a replay goes by.
 #[derive(Clone, Debug)]
@@ -55,11 +56,17 @@ struct Maker {
     maker: RowMaker,
     raw: Vec<u8>,
     rows: Vec<u8>,
+    aggregate: Reader,
 }
 
 impl Maker {
     fn new(transform: &Arc<dyn Transform>) -> Self {
-        Self { maker: RowMaker::new(Arc::clone(transform)), raw: Vec::new(), rows: Vec::new() }
+        Self {
+            maker: RowMaker::new(Arc::clone(transform)),
+            raw: Vec::new(),
+            rows: Vec::new(),
+            aggregate: Reader::default(),
+        }
     }
 
     /// Makes the rows of a letter, in `self.rows`.
@@ -70,7 +77,30 @@ impl Maker {
         }
         letter.decode_into(&mut self.raw);
         self.rows.clear();
+        if letter.is_packed() && matches!(self.aggregate.read(&self.raw), Some(Ok(()))) {
+            return self.unpack(letter);
+        }
         self.maker.make_caught(&letter.context(), &self.raw, &mut self.rows)
+    }
+
+    /// Makes the rows of all that a letter packs, as a reader that unpacks would have; of all of it or of nothing, since a
+    /// letter is replayed or is not. The rows of a letter lie in one object, so that records of several hours stay one.
+    fn unpack(&mut self, letter: &Letter<'_>) -> Result<RowInfo, BadRecord> {
+        let mut all = RowInfo { time_us: 0, rows: 0 };
+        for (index, part) in (0..).zip(self.aggregate.parts()) {
+            let context = RecordContext { sub_sequence: Some(index), ..letter.context() };
+            let info = self.maker.make_caught(&context, &self.raw[part.data()], &mut self.rows)?;
+            if info.rows == 0 {
+                continue;
+            }
+            if all.rows == 0 {
+                all.time_us = info.time_us;
+            } else if hour_folder(all.time_us) != hour_folder(info.time_us) {
+                return Err(ErrorCode::KplAggregate.into());
+            }
+            all.rows += info.rows;
+        }
+        Ok(all)
     }
 }
 

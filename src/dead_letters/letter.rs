@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use crate::shard::SequenceNumber;
-use crate::transform::{RecordContext, SourceKind};
+use crate::transform::{ErrorCode, RecordContext, SourceKind};
 
 /// A dead letter row, every member checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,11 @@ impl<'a> Letter<'a> {
         })
     }
 
+    /// Whether it stands for all records of an aggregate, from before those were unpacked.
+    pub fn is_packed(&self) -> bool {
+        self.sub_sequence.is_none() && self.error_code == ErrorCode::KplAggregate.as_str()
+    }
+
     /// The payload as the stream had it, into `raw`, whose content goes.
     pub fn decode_into(&self, raw: &mut Vec<u8>) {
         raw.clear();
@@ -142,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::transform::{BadRecord, ErrorCode, dead_letter_row};
+    use crate::transform::{BadRecord, dead_letter_row};
 
     const LINE: &str = concat!(
         r#"{"attemptsMade":1,"arrivalTimestamp":1768469430000,"errorCode":"not_json","errorMessage":"m","#,

@@ -125,11 +125,14 @@ pub async fn landed(lake: &dyn Sink, chain: &Chain) -> Result<LineSet, ReplayErr
     Ok(landed)
 }
 
-/// True for rows, false for a seal. A letter has one row or several, one behind the other.
+/// True for rows, false for a seal. A letter has one row or several, one behind the other; those of an aggregate are of
+/// several records.
 fn holds_rows(output: &Output, body: &[u8]) -> Result<bool, ReplayError> {
     let letters = output.lines.len();
-    let (rows, records) = read_records(body)
-        .map_or((0, u64::MAX), |rows| (rows.len() as u64, rows.chunk_by(PartialEq::eq).count() as u64));
+    let (rows, records) = read_records(body).map_or((0, u64::MAX), |rows| {
+        let records = rows.chunk_by(|one, next| one.sequence == next.sequence).count();
+        (rows.len() as u64, records as u64)
+    });
     match records {
         0 => Ok(false),
         _ if records <= letters && letters <= rows => Ok(true),

@@ -22,6 +22,7 @@ use super::*;
 use crate::batch::{BatchLimits, Gzip, HIGH_RISK_ALERTS, Layout, high_risk_copy, read_records, seal_object};
 use crate::deliver::memory::{Faults, MemorySink};
 use crate::deliver::{Created, MayCreate, Sink, SinkError};
+use crate::produce::aggregate::Aggregate;
 use crate::transform::testing::copying;
 use crate::transform::{
     BadRecord, Builtin, Enrichment, ErrorCode, RecordContext, SourceKind, Transform, dead_letter_row,
@@ -465,4 +466,81 @@ async fn letters_may_give_several_rows_or_none() {
         });
         assert_eq!(records.collect::<Vec<_>>(), ["1113", "44"]);
     }
+}
+
+/// An aggregate that a release without unpacking has left becomes the rows that one with it makes, all or none.
+#[tokio::test]
+async fn an_old_letter_of_an_aggregate_becomes_rows_of_its_records() {
+    let aggregate = |records: &[&str]| {
+        let mut aggregate = Aggregate::default();
+        records.iter().for_each(|record| aggregate.push("key", record.as_bytes()));
+        aggregate.finish()
+    };
+    let mut rows = Vec::new();
+    let mut add = |number: i64, sub_sequence, code, raw: &[u8]| {
+        let context = RecordContext {
+            source: SourceKind::Kinesis,
+            shard_id: "shardId-000000000000",
+            sequence_number: &number.to_string(),
+            sub_sequence,
+            arrival_us: HOUR,
+        };
+        dead_letter_row(&context, &BadRecord::from(code), raw, &mut rows);
+    };
+    let packed = ErrorCode::KplAggregate;
+    add(1, None, packed, &aggregate(&[r#"{"a":1}"#, r#"{"a":2}"#, r#"{"a":3}"#]));
+    add(2, None, packed, &aggregate(&[r#"{"a":4}"#, "no JSON"]));
+    // One inside another is a record that packs nothing for us, and so is what cannot be unpacked.
+    add(3, Some(7), packed, &aggregate(&[r#"{"a":5}"#]));
+    add(4, None, packed, b"\xf3\x89\x9a\xc2 and more");
+    add(5, None, ErrorCode::WrongType, br#"{"a":6}"#);
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&rows).unwrap();
+    let letters = encoder.finish().unwrap();
+
+    let (lake, job) = (MemorySink::new(), job(Builtin::json()));
+    let would = rehearse(&job.transform, &letters, |_, _| true).unwrap();
+    assert_eq!(would.rows, 2);
+    for landed in [2, 0] {
+        let replayed = replay(&lake, &job, &object(), &letters, &|_| true).await.unwrap();
+        assert_eq!(landed_by(&replayed), landed);
+        let failed: Vec<_> =
+            replayed.failed.into_iter().map(|(code, count)| (code.as_str(), count)).collect();
+        let expected = [("not_json", 1), ("kpl_aggregate", 1), ("bad_aggregate", 1)];
+        assert!(failed.len() == 3 && expected.iter().all(|one| failed.contains(one)), "{failed:?}");
+        let objects = lake.objects();
+        let landing: Vec<_> = objects.iter().filter(|(key, _)| key.starts_with("landing/")).collect();
+        let [(_, body)] = landing[..] else { panic!("{} objects of rows", landing.len()) };
+        let records = read_records(body).unwrap().into_iter();
+        let ids: Vec<_> = records.map(|record| (record.sequence.to_string(), record.sub)).collect();
+        let id = |number: &str, sub| (number.to_owned(), sub);
+        assert_eq!(ids, [id("1", Some(0)), id("1", Some(1)), id("1", Some(2)), id("5", None)]);
+    }
+
+    // Change records of two hours.
+    let later = String::from_utf8(CHANGE.to_vec()).unwrap();
+    let time = later.split("\"ApproximateCreationDateTime\":").nth(1).unwrap();
+    let time: String = time.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    let next =
+        (time.parse::<i64>().unwrap() + if time.len() > 14 { HOUR_US } else { HOUR_US / 1_000 }).to_string();
+    let later = later.replacen(&time, &next, 1);
+    let now = std::str::from_utf8(CHANGE).unwrap();
+    let maker = |records: &[&str]| {
+        let mut rows = Vec::new();
+        let context = RecordContext {
+            source: SourceKind::Kinesis,
+            shard_id: "shardId-000000000000",
+            sequence_number: "1",
+            sub_sequence: None,
+            arrival_us: HOUR,
+        };
+        dead_letter_row(&context, &BadRecord::from(packed), &aggregate(records), &mut rows);
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&rows).unwrap();
+        let transform: Arc<dyn Transform> = Arc::new(Builtin::dynamodb_cdc());
+        rehearse(&transform, &encoder.finish().unwrap(), |_, _| true).unwrap()
+    };
+    assert_eq!(maker(&[now, now]).rows, 1);
+    let apart = maker(&[now, &later]);
+    assert_eq!((apart.rows, apart.failed.get(&packed)), (0, Some(&1)));
 }

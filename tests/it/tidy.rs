@@ -41,7 +41,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // What may stand in the place of a batch.
     ("processor", &["checkpoint", "consumer", "fetch", "lease", "shard", "shutdown", "telemetry"]),
     ("worker", &["consumer", "lease", "shutdown", "telemetry"]),
-    ("dead_letters", &["batch", "deliver", "shard", "transform"]),
+    ("dead_letters", &["batch", "deliver", "kpl", "shard", "transform"]),
     ("insights", &["batch", "clock", "decode", "deliver", "drawing", "figures", "terminal", "transform"]),
     // The edge of the process.
     ("aws", &[]),
