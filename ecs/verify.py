@@ -52,8 +52,20 @@ class Environment:
     def bucket(self):
         return self.parameter("LandingBucket")
 
+    def of_table(self):
+        """Whether the workers read the stream of a table, and none of Kinesis."""
+        return self.parameter("Source") == "dynamodb-streams"
+
+    def table(self):
+        return self.client("dynamodb").describe_table(TableName=self.parameter("TableName"))["Table"]
+
 
 def stream(env):
+    if env.of_table():
+        table = env.table()
+        on = table.get("StreamSpecification", {}).get("StreamEnabled")
+        need(on, "the table's stream is off, and changes are in no stream: turn it on (docs/DYNAMODB-STREAMS.md)")
+        return table["LatestStreamArn"]
     name = env.parameter("StreamName")
     found = env.client("kinesis").describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
     need(found["StreamStatus"] in ("ACTIVE", "UPDATING"), f"its status is {found['StreamStatus']}: wait until it is ACTIVE")
@@ -65,12 +77,16 @@ def stream(env):
 
 
 def stream_encryption(env):
+    if env.of_table():
+        return None
     found = env.client("kinesis").describe_stream_summary(StreamName=env.parameter("StreamName"))["StreamDescriptionSummary"]
     need(found.get("EncryptionType") == "KMS", "it is not encrypted: update the stack of data.yaml")
     return "KMS"
 
 
 def record_distribution(env):
+    if env.of_table():
+        return None
     found = env.client("kinesis").describe_stream_summary(StreamName=env.parameter("StreamName"))["StreamDescriptionSummary"]
     strategy = found.get("RecordDistributionStrategy", "not AUTO")
     need(strategy != "AUTO", "AUTO ignores partition keys: records of one key are in several shards, without an order")
@@ -81,14 +97,14 @@ def table_view(env):
     name = env.parameter("TableName")
     if not name:
         return None
-    view = env.client("dynamodb").describe_table(TableName=name)["Table"].get("StreamSpecification", {}).get("StreamViewType")
+    view = env.table().get("StreamSpecification", {}).get("StreamViewType")
     need(view in ("NEW_AND_OLD_IMAGES", "NEW_IMAGE", None), f"its stream view is {view}: rows need new images")
     return view or "no DynamoDB stream, which Kinesis does not need"
 
 
 def table_destination(env):
     name = env.parameter("TableName")
-    if not name:
+    if not name or env.of_table():
         return None
     found = env.client("dynamodb").describe_kinesis_streaming_destination(TableName=name)["KinesisDataStreamDestinations"]
     active = [one["StreamArn"] for one in found if one["DestinationStatus"] == "ACTIVE"]
@@ -131,8 +147,11 @@ def bucket_lifecycle(env):
     rules = env.client("s3").get_bucket_lifecycle_configuration(Bucket=env.bucket())["Rules"]
     rules = [rule for rule in rules if rule["Status"] == "Enabled"]
     need(any("AbortIncompleteMultipartUpload" in rule for rule in rules), "no rule aborts unfinished uploads")
-    summary = env.client("kinesis").describe_stream_summary(StreamName=env.parameter("StreamName"))["StreamDescriptionSummary"]
-    days = summary["RetentionPeriodHours"] / 24 + 1
+    hours = 24
+    if not env.of_table():
+        summary = env.client("kinesis").describe_stream_summary(StreamName=env.parameter("StreamName"))["StreamDescriptionSummary"]
+        hours = summary["RetentionPeriodHours"]
+    days = hours / 24 + 1
     for rule in rules:
         prefix = rule.get("Filter", {}).get("Prefix", rule.get("Prefix", ""))
         expires = rule.get("Expiration", {}).get("Days")

@@ -85,6 +85,10 @@ class Stack:
             return text(self.resolved(argument[0])) == text(self.resolved(argument[1]))
         if function == "Fn::Not":
             return not self.decided(argument[0])
+        if function == "Fn::And":
+            return all(map(self.decided, argument))
+        if function == "Condition":
+            return self.condition(argument)
         raise SystemExit(f"an unknown condition {function}")
 
     def resolved(self, value):
@@ -181,6 +185,14 @@ SERVICE = {
         "MetricsSecurityGroup": "sg-0123456789abcdef1",
         "Spot": "yes",
         "PageEmail": "on-call@example.com",
+    },
+    "table": NETWORK
+    | {
+        "Source": "dynamodb-streams",
+        "TableName": "CryptoTransactions",
+        "LandingBucket": "my-lake",
+        "KeyArn": "arn:aws:kms:eu-north-1:111122223333:key/11111111-2222-3333-4444-555555555555",
+        "Image": "registry.example/kinetide:1",
     },
 }
 

@@ -30,6 +30,8 @@ AWS_METRICS = {
     ("AWS/Kinesis", "WriteProvisionedThroughputExceeded"): {"StreamName"},
     ("AWS/Kinesis", "IncomingRecords"): {"StreamName"},
     ("AWS/Kinesis", "GetRecords.Records"): {"StreamName"},
+    ("AWS/Kinesis", "SubscribeToShardEvent.Records"): {"StreamName", "ConsumerName"},
+    ("AWS/Kinesis", "SubscribeToShard.RateExceeded"): {"StreamName", "ConsumerName"},
     ("AWS/DynamoDB", "ConsumedReadCapacityUnits"): {"TableName"},
     ("AWS/DynamoDB", "ConsumedWriteCapacityUnits"): {"TableName"},
     ("AWS/DynamoDB", "ReadThrottleEvents"): {"TableName"},
@@ -158,6 +160,51 @@ def seconds(text):
     return int(number) * {"s": 1, "m": 60}[unit]
 
 
+# What a worker may do to what it reads, and no more.
+READING = {
+    "kinesis": {"kinesis:DescribeStreamSummary", "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords"},
+    "fan-out": {"kinesis:RegisterStreamConsumer", "kinesis:DescribeStreamConsumer", "kinesis:SubscribeToShard"},
+    "dynamodb-streams": {"dynamodb:DescribeStream", "dynamodb:GetShardIterator", "dynamodb:GetRecords"},
+}
+
+
+def several(value):
+    return value if isinstance(value, list) else [value]
+
+
+def reading(place, stack):
+    if "Source" not in stack.parameters:
+        return
+    source, table = stack.parameters["Source"], stack.parameters["TableName"]
+    of_table = source == "dynamodb-streams"
+    where = f"arn:aws:dynamodb:eu-north-1:111122223333:table/{table}/stream/*" if of_table else f"stream/{stack.parameters['StreamName']}"
+    needed = READING[source] | (READING["fan-out"] if stack.parameters["Retrieval"] == "fan-out" else set())
+    allowed = {
+        (action, resource)
+        for policy in stack.resources["TaskRole"]["Properties"]["Policies"]
+        for one in policy["PolicyDocument"]["Statement"]
+        for action in several(one["Action"])
+        for resource in several(one["Resource"])
+    }
+    granted = {action for action, resource in allowed if resource.endswith(where)}
+    if granted != needed:
+        yield f"{place}: may {sorted(granted)} on {where}, and needs {sorted(needed)}"
+    for action, resource in sorted(allowed):
+        service = action.partition(":")[0]
+        if of_table and (service == "kinesis" or resource.endswith(f":table/{table}")):
+            yield f"{place}: {action} on {resource} is not for reading the table's stream"
+        if service in ("kinesis", "dynamodb") and resource == "*" and (action != "dynamodb:ListStreams" or not of_table):
+            yield f"{place}: {action} is not for everything"
+    if of_table and ("dynamodb:ListStreams", "*") not in allowed:
+        yield f"{place}: cannot find the streams of the table"
+    for container in stack.resources["TaskDefinition"]["Properties"]["ContainerDefinitions"]:
+        environment = {one["Name"]: str(one["Value"]) for one in container["Environment"]}
+        name = {True: ("KINETIDE_TABLE", table), False: ("KINETIDE_STREAM", stack.parameters["StreamName"])}[of_table]
+        told = {key: value for key, value in environment.items() if key in ("KINETIDE_SOURCE", "KINETIDE_TABLE", "KINETIDE_STREAM")}
+        if told != {"KINETIDE_SOURCE": source, name[0]: name[1]}:
+            yield f"{place}: the workers are told to read {told}"
+
+
 def service(place, stack):
     for task in stack.of("AWS::ECS::TaskDefinition").values():
         for container in task["ContainerDefinitions"]:
@@ -267,6 +314,8 @@ def default(stack, name, value):
 JOB = ("Job", "Properties")
 ROLE = ("JobRole", "Properties", "Policies", 0, "PolicyDocument", "Statement")
 TABLE = ("LandingTransactions", "Properties", "TableInput")
+WORK = ("TaskRole", "Properties", "Policies", 0, "PolicyDocument", "Statement")
+TABLE_ARN = "arn:aws:dynamodb:eu-north-1:111122223333:table/CryptoTransactions"
 CONTAINER = ("TaskDefinition", "Properties", "ContainerDefinitions", 0)
 POLLER = ("CoinGeckoTask", "Properties", "ContainerDefinitions", 0)
 LOADER = ("LoaderRole", "Properties", "Policies", 0, "PolicyDocument", "Statement")
@@ -291,6 +340,13 @@ PLANTED = [
     ("acts by itself", lambda stack: change(stack, [], "ReadThrottled", "Properties", "AlarmActions")),
     ("which is not there", lambda stack: stack.resources.pop("TasksMissing")),
     ("has no policy", lambda stack: stack.resources.pop("LakePolicy")),
+    ("may ['dynamodb:DescribeStream', 'dynamodb:GetRecords'] on", lambda stack: change(stack, ["dynamodb:DescribeStream", "dynamodb:GetRecords"], *WORK, 0, "Action")),
+    ("may [] on arn:aws:dynamodb", lambda stack: change(stack, TABLE_ARN, *WORK, 0, "Resource")),
+    ("is not for reading the table's stream", lambda stack: change(stack, TABLE_ARN, *WORK, 0, "Resource")),
+    ("cannot find the streams of the table", lambda stack: change(stack, TABLE_ARN + "/stream/*", *WORK, 1, "Resource")),
+    ("dynamodb:GetRecords is not for everything", lambda stack: change(stack, ["dynamodb:ListStreams", "dynamodb:GetRecords"], *WORK, 1, "Action")),
+    ("are told to read {'KINETIDE_SOURCE': 'kinesis'", lambda stack: change(stack, "kinesis", *CONTAINER, "Environment", 0, "Value")),
+    ("are told to read {'KINETIDE_SOURCE': 'dynamodb-streams', 'KINETIDE_STREAM'", lambda stack: change(stack, "KINETIDE_STREAM", *CONTAINER, "Environment", 1, "Name")),
     ("is not dashboards/cloudwatch", lambda stack: change(stack, '{"widgets": []}', "Dashboard", "Properties", "DashboardBody")),
     ("parameter roleArn", lambda stack: change(stack, "PT", "Experiment", "Properties", "RoleArn")),
     ("BlockPublicPolicy", lambda stack: change(stack, False, "LakeBucket", "Properties", "PublicAccessBlockConfiguration", "BlockPublicPolicy")),
@@ -343,12 +399,12 @@ PLANTED = [
 
 
 def faults(place, stack):
-    return [fault for check in (guard, models, alarms, dashboards, service, data, catalog.faults, job_contract.faults, loader_contract.faults) for fault in check(place, stack)]
+    return [fault for check in (guard, models, alarms, dashboards, reading, service, data, catalog.faults, job_contract.faults, loader_contract.faults) for fault in check(place, stack)]
 
 
 def blind():
     """Planted faults that no check notices."""
-    whole = {name: stack for name, case, stack in stacks() if case == "whole"}
+    whole = {f"{name} ({case})": stack for name, case, stack in stacks() if case in ("whole", "table")}
     for said, plant in PLANTED:
         found = []
         for name, stack in whole.items():
