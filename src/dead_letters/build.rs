@@ -88,7 +88,8 @@ impl Maker {
     fn unpack(&mut self, letter: &Letter<'_>) -> Result<RowInfo, BadRecord> {
         let mut all = RowInfo { time_us: 0, rows: 0 };
         for (index, part) in (0..).zip(self.aggregate.parts()) {
-            let context = RecordContext { sub_sequence: Some(index), ..letter.context() };
+            let key = Some(&self.raw[self.aggregate.key(part)]).filter(|key| !key.is_empty());
+            let context = RecordContext { sub_sequence: Some(index), key, ..letter.context() };
             let info = self.maker.make_caught(&context, &self.raw[part.data()], &mut self.rows)?;
             if info.rows == 0 {
                 continue;

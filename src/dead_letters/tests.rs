@@ -480,9 +480,11 @@ async fn an_old_letter_of_an_aggregate_becomes_rows_of_its_records() {
     let mut add = |number: i64, sub_sequence, code, raw: &[u8]| {
         let context = RecordContext {
             source: SourceKind::Kinesis,
+            stream: None,
             shard_id: "shardId-000000000000",
             sequence_number: &number.to_string(),
             sub_sequence,
+            key: None,
             arrival_us: HOUR,
         };
         dead_letter_row(&context, &BadRecord::from(code), raw, &mut rows);
@@ -529,9 +531,11 @@ async fn an_old_letter_of_an_aggregate_becomes_rows_of_its_records() {
         let mut rows = Vec::new();
         let context = RecordContext {
             source: SourceKind::Kinesis,
+            stream: None,
             shard_id: "shardId-000000000000",
             sequence_number: "1",
             sub_sequence: None,
+            key: None,
             arrival_us: HOUR,
         };
         dead_letter_row(&context, &BadRecord::from(packed), &aggregate(records), &mut rows);
