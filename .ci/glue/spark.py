@@ -5,7 +5,7 @@ Usage: spark.py KINETIDE HUDI_BUNDLE WORK
 
 In WORK: readers/TRANSFORM has the objects of the fuzz tests, loadtest/lake that of a load test; lake is what make.py made; sample
 has files of trades and trades/lake what a demo made of them, where there are trades. For the checks of Athena's statements the
-job writes to lake/analytics and trades/tables.
+jobs write to lake/analytics, lake/assets and trades/tables.
 """
 
 import json
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import chain as glue
+import coincap_job
 import session
 import trades
 from lakes import Delivery, chaos, of_firehose
@@ -67,6 +68,7 @@ def main(kinetide, jar, work):
                 timed(step.__name__, step, chain)
             timed("load test", chaos, chain, load_test)
             timed("lake of make.py", for_athena, chain, work / "lake")
+            timed("CoinCap", coincap_job.job, chain.spark, work / "lake/assets")
             if real.exists():
                 timed("trades", trades.job, chain, work / "sample", real / "lake", real / "tables")
             timed("bad objects for readers", readers.control, chain.spark)

@@ -1,7 +1,7 @@
 """Runs the hourly load, every view and every query of athena/market on prices of eight days, with DuckDB and in the Trino of
 results.py: both must give what market_golden.py works out.
 
-Usage: market.py   DuckDB alone
+Usage: market.py [FOLDER]   DuckDB alone. FOLDER/lake has the table of CoinCap's assets, as .ci/glue/coincap_job.py made it
 """
 
 import dataclasses
@@ -12,11 +12,12 @@ import tempfile
 from datetime import date, datetime
 from pathlib import Path
 
+import assets_made
 import ddl
 import market_made
 import pyarrow
 import pyarrow.parquet
-from engines import Duck, Failed, arrow_schema
+from engines import Duck, Failed, arrow_schema, parquet_rows
 from market_golden import Golden, moment
 
 DATABASE = "crypto_data"
@@ -31,8 +32,6 @@ TRADES = ddl.Table(
     [("trading_pair", "string"), ("quantity", "decimal(38,18)"), ("trade_value", "decimal(21,8)"), ("trade_time", "timestamp")],
     [], "s3://ANALYTICS/analytics/live_trades/", "", {},
 )  # fmt: skip
-# Coins of CoinCap are for the Glue job's own check.
-ELSEWHERE = {"coincap/latest_assets", "coincap/prices_by_day", "coincap/duplicates"}
 
 
 def view_texts():
@@ -42,12 +41,12 @@ def view_texts():
 
 
 def cases(month):
-    """Queries with their parameters in place."""
+    """Queries with their parameters in place: a month, and for CoinCap's assets that of theirs."""
     for path in ddl.files("queries", ddl.MARKET):
         name, text = ddl.name(path), path.read_text()
-        if name not in ELSEWHERE:
-            text = re.sub(r"(?m)^--.*\n", "", text).strip().removesuffix(";").replace("crypto.live_trades", f"{DATABASE}.live_trades")
-            yield name, ddl.filled(text, tuple(map(str, month))) if "?" in text else text
+        text = re.sub(r"(?m)^--.*\n", "", text).strip().removesuffix(";").replace("crypto.live_trades", f"{DATABASE}.live_trades")
+        of = assets_made.MONTH if name.startswith("coincap/") else month
+        yield name, ddl.filled(text, tuple(map(str, of))) if "?" in text else text
 
 
 def load_of(hour, text=LOAD):
@@ -103,10 +102,10 @@ def trade_rows(golden):
 
 
 class Prices:
-    """What results.py checks beside its own lake."""
+    """What results.py checks beside its own lake. `assets`: where the Glue job has made the table of CoinCap's."""
 
-    def __init__(self, folder):
-        self.lake = folder / "market"
+    def __init__(self, folder, assets=None):
+        self.lake, self.assets = folder / "market", assets and assets / "lake"
         self.shots = market_made.snapshots()
         self.late = market_made.late(self.shots)
         self.golden = Golden([*self.shots, self.late])
@@ -127,7 +126,19 @@ class Prices:
 
     def schemas(self):
         # As they are shipped, with all their years: the views must not list them.
-        return {DATABASE: [(self.lake, table) for table in [*self.tables.values(), TRADES]]}
+        lakes = {"coincap_assets": self.assets or self.lake}
+        return {DATABASE: [(lakes.get(table.name, self.lake), table) for table in [*self.tables.values(), TRADES]]}
+
+    def cases(self):
+        for name, statement in cases(self.golden.month):
+            if self.assets or not name.startswith("coincap/"):
+                yield name, statement
+
+    def answers(self):
+        found = self.golden.answers() | (assets_made.Made().answers() if self.assets else {})
+        names = {name for name, _ in self.cases()}
+        assert names == set(found), f"queries that are not worked out: {names ^ set(found)}"
+        return found
 
     # ---- DuckDB
 
@@ -138,6 +149,8 @@ class Prices:
             table = self.tables[name]
             duck.add(name, raw(table, self.shots) if name.endswith("raw") else table_of(table.columns + table.partitions, []))
         duck.add("live_trades", trade_rows(self.golden))
+        if self.assets:
+            duck.add("coincap_assets", parquet_rows(self.assets, self.tables["coincap_assets"]))
         for hour in [*(hours or self.golden.hours), *self.loads]:
             duck.run(load, [*hour, *hour])
         duck.connection.register("late", raw(self.tables["processed_prices_raw"], [self.late]))
@@ -148,7 +161,7 @@ class Prices:
         return duck
 
     def differences(self, duck, answers):
-        for name, statement in cases(self.golden.month):
+        for name, statement in self.cases():
             try:
                 found = duck.run(statement)[1]
             except Failed as error:
@@ -169,9 +182,7 @@ class Prices:
         return difference("cells of analytics_prices", [list(row) for row in found], wanted)
 
     def check_without_trino(self):
-        answers, views = self.golden.answers(), view_texts()
-        names = {name for name, _ in cases(self.golden.month)}
-        assert names == set(answers), f"queries that are not worked out: {names ^ set(answers)}"
+        answers, views = self.answers(), view_texts()
         duck = self.duck(views)
         wrong = [*self.differences(duck, answers), *filter(None, [self.cells(duck, self.golden.hours)])]
         wrong += self.blind(answers, views, duck)
@@ -218,15 +229,15 @@ class Prices:
             trino.run(load_of(hour))
         market_made.write(self.lake, [self.late])
         before = self.golden.month
-        missing = trino.run(dict(cases(before))["operators/hours_not_loaded"])[1]
+        missing = trino.run(dict(self.cases())["operators/hours_not_loaded"])[1]
         if missing != [[*map(str, self.late.hour), str(2 * len(self.late.rows)), str(len(self.late.rows))]] and self.late.hour[:2] == before:
             wrong.append(f"Trino, hours_not_loaded before the late prices are loaded: {missing}")
         trino.run(load_of(self.late.hour))
         for text in view_texts().values():
             trino.run(text)
-        answers = self.golden.answers()
+        answers = self.answers()
         wrong += filter(None, [self.cells(trino, self.loads)])
-        for name, statement in cases(self.golden.month):
+        for name, statement in self.cases():
             said = difference(f"Trino, {name}", trino.run(statement)[1], answers[name])
             wrong += [said] if said else []
         wrong += self.typed(trino)
@@ -282,7 +293,7 @@ LOAD_MISTAKES = [
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if len(sys.argv) > 2:
         sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as work:
-        Prices(Path(work)).check_without_trino()
+        Prices(Path(work), *map(Path, sys.argv[1:])).check_without_trino()

@@ -370,7 +370,7 @@ def main(folder, home, write=False, others=()):
         work = Path(work)
         schemas = {"crypto": [(lakes[name], table) for name, table in tables.items()]}
         schemas |= {schema: [(lake, table)] for schema, (table, _) in faults(tables).items()}
-        others = [*others, market.Prices(work)]
+        others = [*others, market.Prices(work, (folder / "assets").resolve())]
         for other in others:
             schemas |= other.schemas()
         schemas |= bad.lakes(work / "bad", ddl.tables())

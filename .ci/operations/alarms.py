@@ -48,6 +48,11 @@ COMPACTION = {
     "CompactionRefused": (0, 1, 60, "OK", "ticket"),
     "CompactionLate": (50_000, 200_000, 2 * 24 * 60, "ALARM", "ticket"),
 }
+ASSETS = {
+    "AssetsFailed": (0, 1, 5, "OK", "ticket"),
+    "AssetsNoRun": (120, MISSING, 180, "ALARM", "ticket"),
+    "AssetsQuality": (0, 1, 60, "OK", "ticket"),
+}
 MARKET = {
     "DeadLetterAlarm": (0, 1, 1, "OK", "topic"),
     "PollErrors": (0, 1, 15, "OK", "topic"),
@@ -142,10 +147,10 @@ def judged(template, expected):
 
 
 def main():
-    wrong = [*judged("service.yaml", SERVICE), *judged("job.yaml", JOB), *judged("compaction.yaml", COMPACTION), *judged("market.yaml", MARKET)]
+    wrong = [*judged("service.yaml", SERVICE), *judged("job.yaml", JOB), *judged("compaction.yaml", COMPACTION), *judged("market.yaml", MARKET), *judged("coincap.yaml", ASSETS)]
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"{len(SERVICE | JOB | COMPACTION | MARKET)} alarms played, and the one that pages follows those of the service")
+    print(f"{len(SERVICE | JOB | COMPACTION | MARKET | ASSETS)} alarms played, and the one that pages follows those of the service")
 
 
 if __name__ == "__main__":

@@ -246,6 +246,11 @@ MARKET = {
         "AlarmEmail": "on-call@example.com",
     },
 }
+ASSETS = {
+    "plain": PLACES["plain"] | {"TicketTopicArn": TOPICS["TicketTopicArn"]},
+    "whole": {name: value for name, value in PLACES["whole"].items() if name not in ("Database", "Table")}
+    | {"TicketTopicArn": TOPICS["TicketTopicArn"], "PartitionBy": "hour"},
+}
 FAULTS = {"whole": {"Cluster": "kinetide", "ServiceName": "kinetide", "StreamName": "kinetide-changes"}}
 
 
@@ -257,6 +262,7 @@ CASES = {
     "market.yaml": MARKET,
     "job.yaml": JOB,
     "compaction.yaml": COMPACTION,
+    "coincap.yaml": ASSETS,
     "faults.yaml": FAULTS,
 }
 

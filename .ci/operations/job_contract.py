@@ -37,7 +37,7 @@ def imported(*names):
         return [importlib.import_module(name) for name in names]
 
 
-JOB, LAKE, COMPACT = imported("job", "lake", "compact")
+JOB, LAKE, COMPACT, COINCAP = imported("job", "lake", "compact", "coincap")
 
 
 class Paths(LAKE.Lake):
@@ -66,6 +66,11 @@ def written(given):
     return [paths.path, paths.quarantine_path, paths.hourly_path]
 
 
+def curated(given):
+    """The same of the job for CoinCap."""
+    return [f"{given['--lake']}/{folder}/{COINCAP.TABLE}" for folder in ("analytics", "quarantine")]
+
+
 @dataclasses.dataclass
 class Contract:
     """A job of a template: its code, what it does with objects where, and what its metrics are by."""
@@ -75,6 +80,9 @@ class Contract:
     actions: list
     metrics: list
     dimension: str
+    # Of the dimension, where no argument says it.
+    value: str = ""
+    landing: str = "landing/transactions"
 
     @property
     def parsed(self):
@@ -86,6 +94,10 @@ JOBS = {
     "Job": Contract(JOB, written, ["GetObject", "PutObject", "DeleteObject"], JOB.metric_data(Everything(), "t", 1), "--table"),
     "Compaction": Contract(
         COMPACT, lambda given: [given["--compacted"]], ["GetObject", "PutObject"], COMPACT.metric_data(Everything(), [], "t", 1), "--compacted"
+    ),
+    "Assets": Contract(
+        COINCAP, curated, ["GetObject", "PutObject", "DeleteObject"], COINCAP.metric_data(Everything(), 1), "--table", COINCAP.TABLE,
+        "landing/assets",
     ),
 }
 
@@ -141,10 +153,10 @@ def agreed(stack, name, job):
     for alarm, one in stack.of("AWS::CloudWatch::Alarm").items():
         by = contract.dimension.removeprefix("--").capitalize()
         about = set(re.findall(rf"'Name': '{by}', 'Value': '([^']*)'", str(one)))
-        if about - {given[contract.dimension]}:
+        if about - {contract.value or given[contract.dimension]}:
             yield f"{alarm} is about {sorted(about)}"
     zone = f"s3://{stack.parameters['LandingBucket']}/{stack.parameters['Prefix']}"
-    for argument, end in {"--landing": "landing/transactions", "--errors": "errors"}.items():
+    for argument, end in {"--landing": contract.landing, "--errors": "errors"}.items():
         if given.get(argument, f"{zone}/{end}") != f"{zone}/{end}":
             yield f"{given[argument]} is not where the service writes"
     reads = [script, *files, *(f"{given[one]}/x" for one in ("--landing", "--errors") if one in given)]
@@ -158,7 +170,7 @@ def agreed(stack, name, job):
 def table(given):
     """What the table of the catalog has otherwise."""
     partitions = [column for column, _ in catalog.tables()[catalog.HUDI].partitions]
-    if "--partition_by" in given and partitions != [f"{given['--partition_by']}_part"]:
+    if "--table" in given and partitions != [f"{given['--partition_by']}_part"]:
         yield f"the table is partitioned by {partitions}"
 
 

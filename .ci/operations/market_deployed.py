@@ -7,11 +7,13 @@ can be given.
 
 import io
 import json
+import re
 import shlex
 import zipfile
 from datetime import datetime, timedelta, timezone
 
 import catalog
+import lake_deployed
 import runbooks
 from cloudformation import MARKET, PSEUDO, ROOT, Stack, load
 from emulator import ACCOUNT, REGION, client, create
@@ -185,4 +187,6 @@ def faults(url, data):
     client("lambda", url).update_function_configuration(FunctionName=f"{name}-loader", DeadLetterConfig={"TargetArn": target})
     client("lambda", url).invoke(FunctionName=f"{name}-loader", InvocationType="Event", Payload=b'{"hour": "yesterday"}')
     until("a failed run in the queue", lambda: "yesterday" in json.dumps(received(url, outputs["DeadLettersUrl"])), 30)
+    job, names = create(url, "coincap", shared | {"TicketTopicArn": outputs["TopicArn"]})
+    yield from lake_deployed.job_failed(url, re.sub(r".*/", "", names["AssetsFailedRule"]), job["Job"])
     commands(url)

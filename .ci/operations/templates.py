@@ -378,6 +378,8 @@ PLANTED = [
     ("hourly_trades: its files are none", lambda stack: change(stack, "s3://lakebucket/hours/", "HourlyTrades", "Properties", "TableInput", "StorageDescriptor", "Location")),
     ("dead_letters is not in the catalog", lambda stack: stack.resources.pop("DeadLetters")),
     ("operators/duplicates is not saved", lambda stack: stack.resources.pop("QueryOperatorsDuplicates")),
+    ("does not allow s3:DeleteObject on s3://lakebucket/analytics/coincap_assets", lambda stack: change(stack, ["s3:GetObject", "s3:PutObject"], "AssetsRole", "Properties", "Policies", 0, "PolicyDocument", "Statement", 4, "Action")),
+    ("is about ['assets']", lambda stack: change(stack, "assets", "AssetsNoRun", "Properties", "Dimensions", 0, "Value")),
     ("analytics_prices: its columns differ", lambda stack: change(stack, "double", "AnalyticsPrices", "Properties", "TableInput", "StorageDescriptor", "Columns", 4, "Type")),
     ("insert_last_hour is not what its file says", lambda stack: change(stack, "INSERT", "LoadInsertLastHour", "Properties", "Value")),
     ("insert_last_hour is not there", lambda stack: stack.resources.pop("LoadInsertLastHour")),

@@ -76,6 +76,12 @@ variable "market" {
   default     = null
 }
 
+variable "coincap" {
+  description = "Parameters of glue/coincap.yaml that differ from their defaults. null, there is none. It needs market."
+  type        = map(string)
+  default     = null
+}
+
 locals {
   places = {
     LandingBucket = aws_cloudformation_stack.data.outputs["LandingBucket"]
@@ -132,6 +138,14 @@ resource "aws_cloudformation_stack" "market" {
     },
     var.market,
   )
+}
+
+resource "aws_cloudformation_stack" "coincap" {
+  count         = var.coincap == null ? 0 : 1
+  name          = "${var.name}-coincap"
+  template_body = file("${path.module}/../../glue/coincap.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters    = merge(local.places, { TicketTopicArn = aws_cloudformation_stack.market[0].outputs["TopicArn"] }, var.coincap)
 }
 
 output "data" {
