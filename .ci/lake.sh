@@ -81,6 +81,7 @@ check_athena() {
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/projection.py" "$made/lake"
   timeout 300 "${offline[@]}" "$lake_python" "$ci/lake/grammar.py" "$trino_parser" "$spark"
   timeout 120 "${offline[@]}" "$lake_python" "$ci/lake/visuals.py" "$made"
+  timeout 120 "${offline[@]}" "$lake_python" "$ci/lake/market_visuals.py"
   timeout 120 "${offline[@]}" "$lake_python" "$ci/lake/anomalies.py"
   local command=("$lake_python" "$ci/lake/results.py")
   if [[ -e $work/trades ]]; then

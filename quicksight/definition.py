@@ -1,4 +1,4 @@
-"""Writes what visuals.yaml says into the templates dashboard.yaml and analysis.yaml, as Quick Sight takes it. Needs PyYAML.
+"""Writes what visuals.yaml and market-visuals.yaml say into the templates, as Quick Sight takes it. Needs PyYAML.
 
 Usage: definition.py
 """
@@ -10,10 +10,11 @@ from pathlib import Path
 import yaml
 
 HERE = Path(__file__).parent
-TEMPLATES = ("dashboard.yaml", "analysis.yaml")
+# By template what it shows.
+TEMPLATES = {"dashboard.yaml": "visuals.yaml", "analysis.yaml": "visuals.yaml", "market-dashboard.yaml": "market-visuals.yaml"}
 ARN = "arn:${AWS::Partition}:quicksight:${AWS::Region}:${AWS::AccountId}"
 # Columns that are times, and what a category of them is.
-TIMES = {"trade_time": "HOUR", "quarter_hour": "MINUTE"}
+TIMES = {"trade_time": "HOUR", "quarter_hour": "MINUTE", "price_hour": "HOUR", "snapshot_time": "SECOND"}
 # By kind the visual, and the well of each member of visuals.yaml.
 KINDS = {
     "kpi": ("KPIVisual", None, {"values": "Values"}),
@@ -152,7 +153,7 @@ def definition(spec):
             for name, expression in of.items()
         ],
         "FilterGroups": [filter_of(sheet, each) for sheet in spec["sheets"] for each in sheet["filters"]],
-        "Sheets": [sheet_of(sheet, spec["colors"]) for sheet in spec["sheets"]],
+        "Sheets": [sheet_of(sheet, spec.get("colors", {})) for sheet in spec["sheets"]],
     }
 
 
@@ -188,8 +189,8 @@ def written(template, spec):
 
 
 def main():
-    spec = yaml.safe_load((HERE / "visuals.yaml").read_text())
-    for name in TEMPLATES:
+    for name, shown in TEMPLATES.items():
+        spec = yaml.safe_load((HERE / shown).read_text())
         text = (HERE / name).read_text()
         (HERE / name).write_text(written(text, spec))
         print(f"written: {name}")

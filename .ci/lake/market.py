@@ -24,7 +24,7 @@ DATABASE = "crypto_data"
 LOAD = (ddl.MARKET / "load/insert_last_hour.sql").read_text()
 VIEWS = [
     "recent_prices", "v_latest_partition", "v_latest_snapshot", "v_market_cap", "v_top_100", "v_top_gainers", "v_total_market_cap",
-    "v_trending", "v_trendline_core", "v_volume_24h",
+    "v_trending", "v_trendline_core", "v_volume_24h", "v_bitcoin_24h",
 ]  # fmt: skip
 # Trades stand for those of the other database.
 TRADES = ddl.Table(
@@ -280,6 +280,7 @@ MISTAKES = [
     ("v_trendline_core", "7 * 86400", "6 * 86400"),
     ("v_trendline_core", '"timestamp" DESC', '"timestamp"'),
     ("v_trendline_core", "'tether'", "'usdt'"),
+    ("v_bitcoin_24h", "- 86400", "- 80000"),
     ("v_volume_24h", "OVER () AS total", "OVER (PARTITION BY symbol) AS total"),
 ]
 LOAD_MISTAKES = [

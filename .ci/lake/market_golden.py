@@ -133,6 +133,9 @@ class Golden:
     def total_market_cap(self):
         yield (Decimal(sum(row["market_cap"] or 0 for row in self.latest)),)
 
+    def total_volume_24h(self):
+        yield (Decimal(sum(row["volume_24h"] or 0 for row in self.latest)),)
+
     def freshness(self):
         rows = self.hours[self.newest_hour]
         yield *self.newest_hour, len(rows), len({row["id"] for row in rows}), len({row["timestamp"] for row in rows}), moment(self.newest)
@@ -216,7 +219,7 @@ class Golden:
     def answers(self):
         """By query."""
         of = {
-            "dashboard": ("market_cap", "top_gainers", "trending", "volume_24h", "top_100", "total_market_cap", "freshness",
+            "dashboard": ("market_cap", "top_gainers", "trending", "volume_24h", "top_100", "total_market_cap", "total_volume_24h", "freshness",
                           "trendline_core", "bitcoin_24h", "market_cap_changes", "top_100_twelve_hours_ago", "trades_against_market"),
             "operators": ("rows_per_hour", "partitions", "duplicates", "hours_not_loaded", "unreadable_values"),
         }  # fmt: skip

@@ -71,7 +71,7 @@ def data_sets(template):
 
 def check_columns(template, duck):
     """Every column of a data set is one of its view, of a type that fits."""
-    views = duck.columns()["crypto"]
+    views = duck.columns()[duck.database]
     for data, (view, columns) in data_sets(template).items():
         for name, kind in columns.items():
             found = views.get(view, {}).get(name)

@@ -164,7 +164,12 @@ class Stack:
 
 DATA = {
     "plain": {},
-    "whole": {"TableName": "CryptoTransactions", "WithFirehose": "yes", "StreamMode": "PROVISIONED"},
+    "whole": {
+        "TableName": "CryptoTransactions",
+        "WithFirehose": "yes",
+        "StreamMode": "PROVISIONED",
+        "QuickSightRoleArn": "arn:aws:iam::111122223333:role/kinetide-dashboard",
+    },
 }
 NETWORK = {"VpcId": "vpc-0123456789abcdef0", "SubnetIds": ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]}
 SERVICE = {
