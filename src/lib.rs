@@ -142,6 +142,8 @@ mod loadtest;
 #[cfg(feature = "local")]
 mod local;
 #[cfg(feature = "cli")]
+mod market;
+#[cfg(feature = "cli")]
 mod produce;
 #[cfg(feature = "test-util")]
 pub mod testing;
@@ -202,6 +204,7 @@ pub mod internals {
         #[cfg(feature = "cli")] dead_letters,
         #[cfg(feature = "cli")] generate,
         #[cfg(feature = "cli")] insights,
+        #[cfg(feature = "cli")] market,
         #[cfg(feature = "cli")] produce,
         #[cfg(feature = "local")] demo,
         #[cfg(feature = "local")] loadtest,

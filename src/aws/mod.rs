@@ -89,6 +89,15 @@ pub async fn sdk_config(endpoint: Option<&str>, region: Option<&str>) -> SdkConf
     loader.load().await
 }
 
+/// A client for servers that are not AWS's, which trusts the same certificates and uses the same proxies. It follows no
+/// redirect: what it sends is meant for one host.
+///
+/// # Errors
+/// When the bundle of certificates cannot be used.
+pub fn web_client() -> Result<reqwest::Client, String> {
+    Network::of_environment().web_client()
+}
+
 /// A failed call in one line for people: the code of AWS, what the service said, and what to do about it where that can
 /// be known.
 pub fn explain<E>(error: &SdkError<E, HttpResponse>) -> String

@@ -18,6 +18,7 @@ pub mod panics;
 pub mod run;
 pub mod scale;
 pub mod schema;
+pub mod snapshot;
 pub mod transform;
 
 use std::ffi::OsString;
@@ -81,6 +82,8 @@ enum Command {
     Local(Box<local::LocalArgs>),
     /// Write synthetic or recorded trades to a DynamoDB table or a Kinesis stream.
     Generate(Box<generate::GenerateArgs>),
+    /// Take snapshots of market prices from CoinGecko or CoinCap, into a lake or a Kinesis stream.
+    Snapshot(Box<snapshot::SnapshotArgs>),
     /// Print the column types of rows or dead letters for Athena, DuckDB, pyarrow, Spark and others.
     Schema(Box<schema::SchemaArgs>),
     /// Run a transform on records from a file: rows on stdout, dead letters on stderr.
@@ -156,7 +159,7 @@ impl Command {
     /// Whether the command looks at signals itself, to end in good order.
     fn ends_by_itself(&self) -> bool {
         match self {
-            Self::Run(_) | Self::Generate(_) => true,
+            Self::Run(_) | Self::Generate(_) | Self::Snapshot(_) => true,
             #[cfg(feature = "local")]
             Self::Demo(_) | Self::Loadtest(_) | Self::Local(_) => true,
             Self::Leases(args) => args.watches(),
@@ -188,6 +191,7 @@ impl Command {
             #[cfg(feature = "local")]
             Command::Local(args) => local::run(*args).await,
             Command::Generate(args) => generate::run(*args).await,
+            Command::Snapshot(args) => Box::pin(snapshot::run(*args)).await,
             Command::Schema(args) => schema::run(*args).await,
             Command::Transform(args) => transform::run(*args).await,
         }

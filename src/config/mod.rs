@@ -50,7 +50,10 @@ const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"
 pub const DEFAULT_TRANSFORM: &str = "dynamodb-cdc";
 
 /// Settings that have a variable and no flag: the token of the HTTP endpoints, and the file that holds it.
-pub const WITHOUT_FLAG: [&str; 2] = ["KINETIDE_HTTP_TOKEN", "KINETIDE_HTTP_TOKEN_FILE"];
+pub const WITHOUT_FLAG: [&str; 3] = ["KINETIDE_HTTP_TOKEN", "KINETIDE_HTTP_TOKEN_FILE", MARKET_API_KEY];
+
+/// The API key of a provider of market prices.
+pub const MARKET_API_KEY: &str = "KINETIDE_MARKET_API_KEY";
 
 /// Bytes of a worker's id: it is the key of a row, and is shown in tables.
 const WORKER_ID_MAX: usize = 256;

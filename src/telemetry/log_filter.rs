@@ -30,6 +30,7 @@ const MODULES: &[&str] = &[
     "lease",
     "loadtest",
     "local",
+    "market",
     "nearest",
     "preflight",
     "processor",

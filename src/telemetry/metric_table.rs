@@ -28,8 +28,11 @@ pub(super) enum Kind {
 
 use Kind::{Counter, Gauge, Histogram};
 
-/// All metrics of the `metrics` crate, described.
-pub(super) const ALL: &[(&str, Kind, Unit, &str)] = &[
+/// Name, kind, unit, meaning.
+pub(super) type Described = (&'static str, Kind, Unit, &'static str);
+
+/// All metrics of the `metrics` crate that a worker has, described.
+pub(super) const ALL: &[Described] = &[
     (
         "kinetide_records_fetched_total",
         Counter,
@@ -223,6 +226,34 @@ pub(super) const ALL: &[(&str, Kind, Unit, &str)] = &[
         Counter,
         Unit::Count,
         "Log lines dropped because the log could not be written, or nobody read it.",
+    ),
+];
+
+/// Those of a process that takes snapshots.
+pub(super) const OF_SNAPSHOTS: &[Described] = &[
+    (
+        "kinetide_snapshots_total",
+        Counter,
+        Unit::Count,
+        "Intervals whose snapshot is at its target, by whether this process has put it there.",
+    ),
+    (
+        "kinetide_snapshots_missed_total",
+        Counter,
+        Unit::Count,
+        "Intervals without a snapshot, recorded as gaps.",
+    ),
+    (
+        "kinetide_snapshot_attempts_failed_total",
+        Counter,
+        Unit::Count,
+        "Requests to the provider, and deliveries, that failed, by reason.",
+    ),
+    (
+        "kinetide_snapshot_newest_timestamp_seconds",
+        Gauge,
+        Unit::Seconds,
+        "Start of the newest interval whose snapshot is at its target, Unix time.",
     ),
 ];
 

@@ -11,7 +11,7 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use super::metric_table::Kind::{Counter, Gauge, Histogram};
-use super::metric_table::{ALL, LABELS};
+use super::metric_table::{ALL, Described, LABELS, OF_SNAPSHOTS};
 
 /// Words that other stages know: they label a series each.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,22 @@ pub struct Words<'a> {
 /// When a recorder is installed already.
 pub fn install(words: &Words<'_>) -> Result<PrometheusHandle, BuildError> {
     let handle = builder()?.install_recorder()?;
-    describe_all();
+    describe(ALL);
     start_at_zero(words);
+    Ok(handle)
+}
+
+/// As [`install`], for a process that takes snapshots and is no worker: without the series of one.
+///
+/// # Errors
+/// When a recorder is installed already.
+pub fn install_for_snapshots() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new().install_recorder()?;
+    describe(OF_SNAPSHOTS);
+    for outcome in ["new", "existed"] {
+        counter!("kinetide_snapshots_total", "outcome" => outcome).absolute(0);
+    }
+    counter!("kinetide_snapshots_missed_total").absolute(0);
     Ok(handle)
 }
 
@@ -75,9 +89,9 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
     })
 }
 
-/// Tells the installed recorder the meaning of every metric.
-fn describe_all() {
-    for (name, kind, unit, text) in ALL {
+/// Tells the installed recorder the meaning of these metrics.
+fn describe(table: &[Described]) {
+    for (name, kind, unit, text) in table {
         match kind {
             Counter => metrics::describe_counter!(*name, *unit, *text),
             Gauge => metrics::describe_gauge!(*name, *unit, *text),
@@ -236,6 +250,22 @@ pub fn records_dead_lettered(reason: &'static str, records: u64) {
 /// Rows were copied for alerts, and the checkpoint has passed them.
 pub fn rows_alerted(rows: u64) {
     counter!("kinetide_rows_alerted_total").increment(rows);
+}
+
+/// The snapshot of an interval is there, `new` or `existed`. `start_s`: when the interval began, s since the epoch.
+pub fn snapshot_delivered(outcome: &'static str, start_s: i64) {
+    counter!("kinetide_snapshots_total", "outcome" => outcome).increment(1);
+    gauge!("kinetide_snapshot_newest_timestamp_seconds").set(as_f64(start_s.max(0).unsigned_abs()));
+}
+
+/// So many intervals have none.
+pub fn snapshots_missed(intervals: u64) {
+    counter!("kinetide_snapshots_missed_total").increment(intervals);
+}
+
+/// A request to a provider, or a delivery, was in vain; `reason` is one of a few words, or `http_` and a status.
+pub fn snapshot_attempt_failed(reason: &str) {
+    counter!("kinetide_snapshot_attempts_failed_total", "reason" => reason.to_owned()).increment(1);
 }
 
 /// A batch was landed and its checkpoint committed. `records` are rows and dead letters; `bytes` uncompressed.

@@ -13,7 +13,7 @@ fn every_fact_is_described_and_every_description_has_a_fact() {
         counters.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
     };
     metrics::with_local_recorder(&recorder, || {
-        describe_all();
+        describe(ALL);
         start_at_zero(&words);
     });
     let from_the_start = counters(&handle.render());

@@ -77,6 +77,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // Servers and generator share no logic with the pipeline, so that they cannot share its mistakes; nor does the judge.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &[]),
+    // Snapshots of market prices.
+    ("market", &["aws", "batch", "clock", "deliver", "telemetry", "transform"]),
     ("produce", &["aws", "clock", "generate", "shard", "shutdown"]),
     (
         "trial",
@@ -190,6 +192,9 @@ const PURE: &[&str] = &[
     "src/loadtest/readers.rs",
     "src/loadtest/report.rs",
     "src/loadtest/verdict.rs",
+    "src/market/answer.rs",
+    "src/market/plan.rs",
+    "src/market/request.rs",
     "src/scale/",
     "src/shard/audit.rs",
     "src/shard/graph.rs",

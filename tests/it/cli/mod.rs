@@ -15,6 +15,7 @@ mod insights;
 mod leases;
 mod loadtest;
 mod log;
+mod market;
 mod memory;
 mod output;
 mod overload;
