@@ -41,7 +41,8 @@ pub struct NotDelivered {
 /// Where snapshots go.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// Whether the snapshot of this interval is there, so that nobody needs to be asked for it.
+    /// Whether the snapshot of this interval is there, so that nobody needs to be asked for it. What another poller has
+    /// left half done is completed.
     async fn has(&self, interval: Interval) -> Result<bool, NotDelivered>;
 
     /// Puts a snapshot there. `time_us`: the time that it says itself.

@@ -132,7 +132,15 @@ impl LakeTarget {
 #[async_trait]
 impl Target for LakeTarget {
     async fn has(&self, interval: Interval) -> Result<bool, NotDelivered> {
-        Ok(self.sink.exists(&self.key(interval, Zone::Raw)).await?)
+        if !self.sink.exists(&self.key(interval, Zone::Raw)).await? {
+            return Ok(false);
+        }
+        // Whoever has written the body may have died before the rows.
+        if !self.sink.exists(&self.key(interval, Zone::Processed)).await? {
+            let body = self.raw(interval).await?;
+            self.process(interval, &body).await?;
+        }
+        Ok(true)
     }
 
     async fn snapshot(
@@ -181,13 +189,13 @@ impl Target for LakeTarget {
         }
         let recorded = self.starts(Zone::Gaps, &days).await?;
         let covered = self.covered(&recorded, before).await?;
-        let Some(first) = raw.iter().chain(&covered).min() else { return Ok(Vec::new()) };
-        if !before.is_length_of(&raw) {
+        let there: BTreeSet<i64> = raw.union(&covered).copied().collect();
+        if !before.is_length_of(&there) {
             tracing::info!("the intervals of the last day had another length: no gaps are looked for");
             return Ok(Vec::new());
         }
+        let Some(first) = there.first() else { return Ok(Vec::new()) };
         let from = before.starting(*first).max(earliest);
-        let there: BTreeSet<i64> = raw.union(&covered).copied().collect();
         let runs = missing(from, before, &there).into_iter();
         Ok(runs.map(|(first, count)| Gap::new(self.provider, first, count, "not_polled", 0)).collect())
     }

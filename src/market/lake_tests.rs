@@ -100,6 +100,16 @@ async fn a_start_completes_what_was_left_half_done() {
 }
 
 #[tokio::test]
+async fn whoever_comes_next_completes_it_too() {
+    let stage = stage().await;
+    stage.sink.create(&interval(0).key(PROVIDER, Zone::Raw), body(0)).await.unwrap();
+    assert!(stage.target.has(interval(0)).await.unwrap());
+    assert!(stage.rows(interval(0)).await.unwrap().contains(":0.50"));
+    stage.sink.create(&interval(1).key(PROVIDER, Zone::Raw), Bytes::from_static(b"[]")).await.unwrap();
+    assert!(stage.target.has(interval(1)).await.unwrap_err().for_good);
+}
+
+#[tokio::test]
 async fn a_start_finds_the_intervals_without_a_snapshot_once() {
     let stage = stage().await;
     assert_eq!(stage.found(10).await, [], "nothing was ever polled here");

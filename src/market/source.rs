@@ -43,6 +43,8 @@ pub struct HttpSource {
 }
 
 impl HttpSource {
+    /// Asks this.
+    ///
     /// # Errors
     /// When no client can be made, as with certificates that cannot be read.
     pub fn new(request: Request) -> Result<Self, String> {

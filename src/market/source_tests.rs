@@ -51,8 +51,14 @@ async fn the_body_comes_byte_for_byte_and_the_key_in_its_header() {
     let response = response.unwrap();
     assert_eq!((response.status, &response.body[..]), (200, &body[..]));
     let asked = asked.to_lowercase();
-    assert!(asked.starts_with("get /api/v3/coins/markets?vs_currency=usd") && asked.contains("per_page=7&"), "{asked}");
-    assert!(asked.contains("x-cg-demo-api-key: cg-key\r\n") && asked.contains("user-agent: kinetide/"), "{asked}");
+    assert!(
+        asked.starts_with("get /api/v3/coins/markets?vs_currency=usd") && asked.contains("per_page=7&"),
+        "{asked}"
+    );
+    assert!(
+        asked.contains("x-cg-demo-api-key: cg-key\r\n") && asked.contains("user-agent: kinetide/"),
+        "{asked}"
+    );
     let (_, asked) = ask(Provider::CoinCap, Some("key"), answer.clone(), false).await;
     assert!(asked.to_lowercase().contains("authorization: bearer key\r\n"), "{asked}");
     let (_, asked) = ask(Provider::CoinGecko, None, answer, false).await;
@@ -63,12 +69,18 @@ async fn the_body_comes_byte_for_byte_and_the_key_in_its_header() {
 async fn what_goes_wrong_is_told_apart() {
     let status = |text: &str| text.replace('\n', "\r\n").into_bytes();
     for (answer, expected) in [
-        (status("HTTP/1.1 429 Too Many Requests\nretry-after: 17\ncontent-length: 3\n\nno!"), (429, Some("17"))),
+        (
+            status("HTTP/1.1 429 Too Many Requests\nretry-after: 17\ncontent-length: 3\n\nno!"),
+            (429, Some("17")),
+        ),
         (status("HTTP/1.1 302 Found\nlocation: http://127.0.0.1:1/\ncontent-length: 0\n\n"), (302, None)),
         (status("HTTP/1.1 503 Service Unavailable\ncontent-length: 100\n\ncut"), (503, None)),
     ] {
         let response = ask(Provider::CoinCap, Some("key"), answer, false).await.0.unwrap();
-        assert_eq!((response.status, response.retry_after.as_deref(), response.body.len()), (expected.0, expected.1, 0));
+        assert_eq!(
+            (response.status, response.retry_after.as_deref(), response.body.len()),
+            (expected.0, expected.1, 0)
+        );
     }
     let large = [status("HTTP/1.1 200 OK\n\n"), vec![b' '; 33 << 20]].concat();
     for (answer, hangs, expected) in [
@@ -86,7 +98,8 @@ async fn what_goes_wrong_is_told_apart() {
     }
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = Url::parse(&format!("http://{closed}")).unwrap();
-    let source = HttpSource::new(Request::new(Provider::CoinGecko, Plan::Demo, Some(&url), 1).unwrap()).unwrap();
+    let source =
+        HttpSource::new(Request::new(Provider::CoinGecko, Plan::Demo, Some(&url), 1).unwrap()).unwrap();
     let failed = source.fetch(None, Duration::from_secs(20)).await.unwrap_err();
     assert_eq!(failed.trouble, Trouble::Unreachable, "{}", failed.detail);
 }

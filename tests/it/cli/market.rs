@@ -45,11 +45,13 @@ fn replies(provider: &str) -> Vec<String> {
         }
         let text = unzipped(&file);
         // One was put into an object by its owner.
-        let list = text.strip_prefix("{\"markets\":").or(text.trim_start().strip_prefix('{').and_then(|rest| {
-            rest.trim_start().strip_prefix("\"markets\"")?.trim_start().strip_prefix(':')
-        }));
+        let list =
+            text.strip_prefix("{\"markets\":").or(text.trim_start().strip_prefix('{').and_then(|rest| {
+                rest.trim_start().strip_prefix("\"markets\"")?.trim_start().strip_prefix(':')
+            }));
         let reply = list.filter(|_| provider == "coingecko");
-        replies.push(reply.map_or(text.clone(), |list| list.trim_end().trim_end_matches('}').trim().to_owned()));
+        replies
+            .push(reply.map_or(text.clone(), |list| list.trim_end().trim_end_matches('}').trim().to_owned()));
     }
     assert!(replies.len() > 2);
     replies
@@ -130,9 +132,12 @@ fn check_rows(rows: &str, reply: &str, start: i64) {
     assert_eq!(rows.lines().count(), coins.len());
     for (row, coin) in rows.lines().zip(coins) {
         let row = members(row);
-        for (column, member) in
-            [("id", "id"), ("name", "name"), ("current_price", "current_price"), ("volume_24h", "total_volume")]
-        {
+        for (column, member) in [
+            ("id", "id"),
+            ("name", "name"),
+            ("current_price", "current_price"),
+            ("volume_24h", "total_volume"),
+        ] {
             let expected = coin.get(member).map_or("null", |value| value.get());
             let expected = if column == "volume_24h" { expected.trim_matches('"') } else { expected };
             assert_eq!(row[column].get(), expected, "{column} of {}", row["id"].get());
@@ -149,12 +154,15 @@ async fn two_pollers_of_a_troubled_provider_lose_no_interval() {
     let (lake, key) = (dir.path().join("lake"), dir.path().join("key"));
     std::fs::write(&key, KEYS[0]).unwrap();
     let (lake_text, key_text) = (lake.display().to_string(), key.display().to_string());
-    let arguments = ["snapshot", "--provider", "coingecko", "--every", "1s", "--json", "--log-format", "json"];
+    let arguments =
+        ["snapshot", "--provider", "coingecko", "--every", "1s", "--json", "--log-format", "json"];
     let more = ["--lake", &lake_text, "--endpoint", &provider.url, "--api-key-file", &key_text];
     let all = [&arguments[..], &more].concat();
     let pollers = [command(&all).spawn().unwrap(), command(&all).spawn().unwrap()];
-    super::eventually("the first key has run out", || async { (state.lock().unwrap().refused > 5).then_some(()) })
-        .await;
+    super::eventually("the first key has run out", || async {
+        (state.lock().unwrap().refused > 5).then_some(())
+    })
+    .await;
     std::fs::write(&key, format!("{}\n", KEYS[1])).unwrap();
     super::eventually("half of the answers were good", || async {
         (state.lock().unwrap().asked >= 20).then_some(())
@@ -213,7 +221,11 @@ async fn a_stream_gives_the_rows_that_a_lake_has() {
     };
     let lake = finish(once(&provider.url, ["--lake", &direct_text])).await;
     lake.says(0, &["snapshot delivered"]);
-    assert!(lake.out.starts_with("coincap: 1 snapshots written, 0 there already, 0 intervals"), "{}", lake.out);
+    assert!(
+        lake.out.starts_with("coincap: 1 snapshots written, 0 there already, 0 intervals"),
+        "{}",
+        lake.out
+    );
     finish(once(&provider.url, ["--stream", STREAM])).await.says(0, &[]);
     let down = answering(StatusCode::NOT_FOUND, String::new()).await;
     let gap = finish(once(&down.url, ["--stream", STREAM])).await;
@@ -250,7 +262,9 @@ async fn what_cannot_work_is_said_at_once() {
     let coingecko = ["snapshot", "--provider", "coingecko", "--once"];
     let (topic, file, no_stream, no_lake) = tokio::join!(
         async { kinetide(&[&coingecko[..], &["--topic", "prices"]].concat()).await },
-        async { kinetide(&[&coingecko[..], &["--lake", "./l", "--api-key-file", "/no/file"]].concat()).await },
+        async {
+            kinetide(&[&coingecko[..], &["--lake", "./l", "--api-key-file", "/no/file"]].concat()).await
+        },
         async {
             let closed = ["--stream", "s", "--kinesis-endpoint", "http://127.0.0.1:1"];
             kinetide(&[&coingecko[..], &closed].concat()).await

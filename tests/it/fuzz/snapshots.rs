@@ -35,7 +35,7 @@ fn named(name: &str) -> Arc<BatchContext> {
 fn a_reply_is_rows_or_a_dead_letter_and_its_neighbours_are_what_they_were() {
     let (market, raw) = (named("market-snapshot"), named("raw"));
     let expected = lines(&batch(&market, &page(GOOD)).unwrap());
-    fuzz("snapshots", 1000, Vec::new(), |data| {
+    fuzz("snapshots", 300, Vec::new(), |data| {
         let page = page(data);
         let made = batch(&market, &page).unwrap();
         let found = lines(&made);
