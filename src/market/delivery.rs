@@ -11,13 +11,16 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{Gap, Interval};
+use super::plan::{Gap, Interval, wait};
 use super::poller::Counts;
 use crate::deliver::Backoff;
 use crate::transform::Provider;
 
 /// Bodies that wait for the target at most.
 const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// Looks back in vain, after which it is left to the next start.
+const LOOKS_BACK: u32 = 20;
 
 /// A snapshot is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,8 +92,8 @@ pub(super) fn gap_record(gap: &Gap) -> Vec<u8> {
 /// Something on its way to the target.
 #[derive(Clone, Debug)]
 pub(super) enum Item {
-    /// Look back from this interval.
-    LookBack(Interval),
+    /// Look back from this interval, after so many tries in vain. Nothing waits for it: the right to list may be missing.
+    LookBack(Interval, u32),
     Snapshot {
         interval: Interval,
         time_us: Option<i64>,
@@ -104,7 +107,7 @@ impl Item {
     fn bytes(&self) -> usize {
         match self {
             Self::Snapshot { body, .. } => body.len(),
-            Self::LookBack(_) | Self::Gap(_) => 0,
+            Self::LookBack(..) | Self::Gap(_) => 0,
         }
     }
 }
@@ -169,6 +172,10 @@ impl Queue {
                 }
                 continue;
             };
+            if let Item::LookBack(before, tries) = item {
+                self.look_back(target, before, tries, counts).await;
+                continue;
+            }
             let mut waits = Backoff { seed }.waits();
             let after = loop {
                 match attempt(target, &item, counts).await {
@@ -191,12 +198,41 @@ impl Queue {
             }
         }
     }
+
+    /// Looks back once; where that fails, again when all that waits is delivered.
+    async fn look_back(&self, target: &dyn Target, before: Interval, tries: u32, counts: &Counts) {
+        let found = target.look_back(before).await;
+        self.first_is_done();
+        match found {
+            Ok(gaps) => gaps.into_iter().for_each(|gap| drop(self.push(Item::Gap(gap)))),
+            Err(error) => {
+                counts.in_vain("target");
+                let again = tries < LOOKS_BACK && !self.closed.is_cancelled();
+                tracing::warn!(
+                    reason = error.reason,
+                    again,
+                    "could not look for intervals without a snapshot"
+                );
+                if again {
+                    // Not by `push`, which would end the wait.
+                    let next = Item::LookBack(before, tries + 1);
+                    self.items.lock().expect("nothing panics under this lock").push_back(next);
+                    tokio::select! {
+                        () = self.more.notified() => {}
+                        () = self.closed.cancelled() => {}
+                        () = tokio::time::sleep(wait(tries + 1, None, 0.0)) => {}
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// One try; the gaps that it found.
 async fn attempt(target: &dyn Target, item: &Item, counts: &Counts) -> Result<Vec<Gap>, NotDelivered> {
     match item {
-        Item::LookBack(before) => target.look_back(*before).await,
+        // Has a way of its own.
+        Item::LookBack(..) => Ok(Vec::new()),
         Item::Snapshot { interval, time_us, entries, body } => {
             let delivered = target.snapshot(*interval, *time_us, body).await?;
             counts.delivered(*interval, delivered);
@@ -225,7 +261,7 @@ async fn attempt(target: &dyn Target, item: &Item, counts: &Counts) -> Result<Ve
 fn given_up(item: &Item, provider: Provider) -> Vec<Gap> {
     match item {
         Item::Snapshot { interval, .. } => vec![Gap::new(provider, *interval, 1, "refused_by_target", 0)],
-        Item::LookBack(_) | Item::Gap(_) => Vec::new(),
+        Item::LookBack(..) | Item::Gap(_) => Vec::new(),
     }
 }
 

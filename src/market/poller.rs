@@ -186,9 +186,7 @@ impl Poller {
     async fn poll(&mut self, queue: &Queue, stop: &CancellationToken) {
         let Settings { provider, every, once, .. } = self.settings;
         let mut interval = Interval::at(self.now_us(), every);
-        if !once {
-            drop(queue.push(Item::LookBack(interval)));
-        }
+        drop(queue.push(Item::LookBack(interval, 0)));
         loop {
             let item = match self.one(interval, stop).await {
                 // The poller is asked to end: the next start looks back.

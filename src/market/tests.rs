@@ -80,6 +80,9 @@ struct Memory {
     snapshots: Mutex<BTreeMap<i64, Bytes>>,
     gaps: Mutex<Vec<Gap>>,
     away_until: Mutex<Option<Instant>>,
+    /// It may not be listed until then.
+    blind_until: Mutex<Option<Instant>>,
+    looked_back: Mutex<bool>,
 }
 
 impl Memory {
@@ -134,7 +137,12 @@ impl Target for Memory {
     }
 
     async fn look_back(&self, _before: Interval) -> Result<Vec<Gap>, NotDelivered> {
-        self.here().map(|()| Vec::new())
+        self.here()?;
+        if self.blind_until.lock().unwrap().is_some_and(|until| Instant::now() < until) {
+            return Err(NotDelivered { reason: "denied".to_owned(), for_good: false });
+        }
+        *self.looked_back.lock().unwrap() = true;
+        Ok(Vec::new())
     }
 }
 
@@ -303,6 +311,20 @@ async fn snapshots_wait_for_a_target_that_is_away() {
     let (there, gaps) = stage.target.accounted();
     assert_eq!(starts(there), [0, 2, 3, 4, 5, 6]);
     assert_eq!(starts(gaps.into_keys()), [1]);
+}
+
+/// Without the right to list, snapshots are delivered all the same.
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_for_a_look_back_that_fails() {
+    let stage = Stage::new([]);
+    *stage.target.blind_until.lock().unwrap() = Some(Instant::now() + Duration::from_secs(100));
+    assert!(stage.polls_for(Duration::from_secs(3)).await);
+    assert_eq!(starts(stage.target.accounted().0), [0]);
+    let stage = Stage::new([]);
+    *stage.target.blind_until.lock().unwrap() = Some(Instant::now() + Duration::from_secs(100));
+    assert!(stage.polls_for(Duration::from_secs(299)).await);
+    assert_eq!(starts(stage.target.accounted().0), [0, 1, 2, 3, 4, 5]);
+    assert!(*stage.target.looked_back.lock().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
