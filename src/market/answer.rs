@@ -110,12 +110,21 @@ pub(super) enum Next {
     GiveUp(i64),
 }
 
-/// After the `tries`th try of this interval, at `now_us`. `until_us`: when the last one may begin.
-pub(super) fn next(in_vain: &InVain, tries: u32, now_us: i64, until_us: i64, jitter: f64) -> Next {
+/// When there may be another try.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Until {
+    /// The last one begins by this time, µs since the epoch.
+    pub(super) last_us: i64,
+    /// A key that is refused may be replaced meanwhile.
+    pub(super) key_may_change: bool,
+}
+
+/// After the `tries`th try of an interval, at `now_us`.
+pub(super) fn next(in_vain: &InVain, tries: u32, now_us: i64, until: Until, jitter: f64) -> Next {
     let wait = wait(tries, in_vain.retry_after, jitter);
     let at_us = now_us + i64::try_from(wait.as_micros()).unwrap_or(i64::MAX / 2);
-    // A key that was refused may be replaced meanwhile: then there is something new to try.
-    if (in_vain.trouble.passes() || in_vain.trouble.is_of_key()) && at_us <= until_us {
+    let passes = if in_vain.trouble.is_of_key() { until.key_may_change } else { in_vain.trouble.passes() };
+    if passes && at_us <= until.last_us {
         return Next::Again(at_us);
     }
     // What the provider asked for counts beyond the interval; our own pauses do not.
@@ -165,7 +174,8 @@ mod tests {
     fn passing_trouble_is_tried_again_within_the_interval() {
         let after = |trouble: Trouble, asked: Option<u64>, tries, until_s: i64| {
             let in_vain = InVain { trouble, retry_after: asked.map(Duration::from_secs) };
-            match next(&in_vain, tries, NOW_US, NOW_US + until_s * 1_000_000, 0.0) {
+            let until = Until { last_us: NOW_US + until_s * 1_000_000, key_may_change: tries == 1 };
+            match next(&in_vain, tries, NOW_US, until, 0.0) {
                 Next::Again(us) => (true, (us - NOW_US) / 1_000_000),
                 Next::GiveUp(us) => (false, (us - NOW_US) / 1_000_000),
             }
@@ -175,6 +185,9 @@ mod tests {
         assert_eq!(after(Trouble::NotASnapshot("not_json"), None, 2, 100), (true, 2));
         assert_eq!(after(Trouble::Status(429), Some(30), 1, 100), (true, 30));
         assert_eq!(after(Trouble::Status(401), None, 1, 100), (true, 1));
+        // Here there is no file that could hold another key.
+        assert_eq!(after(Trouble::Status(401), None, 2, 100), (false, 0));
+        assert_eq!(after(Trouble::NoKey, None, 2, 100), (false, 0));
         // The interval is over, and the provider wants to be left alone for longer.
         assert_eq!(after(Trouble::Status(429), Some(900), 1, 100), (false, 900));
         assert_eq!(after(Trouble::Status(503), None, 7, 50), (false, 0));

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{InVain, Next, Response, Trouble, judge, next, until_us};
+use super::answer::{InVain, Next, Response, Trouble, Until, judge, next, until_us};
 use super::delivery::{Delivered, Item, Queue, Target};
 use super::plan::{Gap, Interval};
 use super::secret::{KeySource, Secret};
@@ -189,8 +189,13 @@ impl Poller {
         drop(queue.push(Item::LookBack(interval, 0)));
         loop {
             let item = match self.one(interval, stop).await {
-                // The poller is asked to end: the next start looks back.
-                None => return,
+                // The poller is asked to end. An interval that goes on may get its snapshot from the next one, which looks back.
+                None => {
+                    if self.now_us() >= interval.end_us() {
+                        drop(queue.push(Item::Gap(Gap::new(provider, interval, 1, "stopped", 0))));
+                    }
+                    return;
+                }
                 Some(Outcome::Snapshot(response, time_us, entries)) => {
                     Some(Item::Snapshot { interval, time_us, entries, body: response.body })
                 }
@@ -242,6 +247,7 @@ impl Poller {
             }
         }
         let until_us = until_us(interval, once, self.now_us());
+        let key_may_change = matches!(self.key, KeySource::File(_)) && !once;
         let mut why = self.why.clone();
         let (mut tries, mut attempts) = (0, 0);
         // A key that was refused is not sent again in this interval.
@@ -274,7 +280,8 @@ impl Poller {
             if why.trouble.is_of_key() {
                 refused = Some(key);
             }
-            match next(&why, tries, self.now_us(), until_us, self.jitter.random()) {
+            let until = Until { last_us: until_us, key_may_change };
+            match next(&why, tries, self.now_us(), until, self.jitter.random()) {
                 Next::Again(us) => at_us = us,
                 Next::GiveUp(us) => {
                     self.not_before_us = us;

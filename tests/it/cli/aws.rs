@@ -325,5 +325,13 @@ async fn a_ca_bundle_counts_for_every_client() {
     ran.says(2, &["AWS_CA_BUNDLE /nowhere/ca.pem", "No such file"]);
     let ran = run(&home(&[]), &[&env[..], &nowhere].concat(), &[]).await;
     assert!(ran.err.contains("AWS_CA_BUNDLE /nowhere/ca.pem"), "{}", ran.err);
+
+    // A provider of prices is asked by a client that trusts the same certificates.
+    let lake = TempDir::new().unwrap();
+    let lake = lake.path().display().to_string();
+    let mut snapshot =
+        command(&["snapshot", "--provider", "coingecko", "--once", "--lake", &lake, "--endpoint", &url]);
+    snapshot.env("AWS_CA_BUNDLE", bundle);
+    finish(snapshot.spawn().unwrap()).await.says(1, &["http_403"]);
     assert_eq!(*asked.lock().unwrap(), BTreeSet::new());
 }
