@@ -93,7 +93,7 @@ def raw(table, shots):
     rows = []
     for shot in shots:
         for row in shot.rows:
-            rows.append([None if row[name] is None else str(row[name]) for name, _ in table.columns] + list(shot.hour))
+            rows.append([None if row.get(name) is None else str(row[name]) for name, _ in table.columns] + list(shot.hour))
     return table_of(table.columns + table.partitions, rows)
 
 

@@ -212,8 +212,8 @@ class Golden:
             for row in shot.rows:
                 there = typed(row)
                 checked = ("current_price", "market_cap", "market_cap_rank", "volume_24h")
-                if there is None or any(row[name] is not None and there[name] is None for name in checked):
-                    texts = [None if row[name] is None else str(row[name]) for name in ("id", "timestamp", *checked)]
+                if there is None or "unusable" in row or any(row[name] is not None and there[name] is None for name in checked):
+                    texts = [None if row.get(name) is None else str(row[name]) for name in ("id", "timestamp", *checked, "unusable")]
                     yield *shot.hour, *texts
 
     def answers(self):

@@ -108,6 +108,7 @@ def odd_rows(at):
         plain | {"id": "odd-name", "name": 'quote " \\ \u2028 ключ'},
         plain | {"id": "odd-twice", "current_price": Digits("2")},
         plain | {"id": "odd-twice", "current_price": Digits("1")},
+        plain | {"id": "odd-unusable", "unusable": '{"current_price":"soon"}'},
         plain | {"id": None, "current_price": Digits("1")},
         plain | {"id": "", "current_price": Digits("1")},
         plain | {"id": "odd-no-time", "timestamp": None},

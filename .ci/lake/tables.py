@@ -43,6 +43,19 @@ def expected(kinetide):
     }, hudi
 
 
+# What the service adds to rows of a stream, and a poller does not.
+PLACE = {"ordering_key", "shard_id", "sequence_number", "ingestion_time"}
+
+
+def of_prices(kinetide):
+    """The two tables of prices as the poller of CoinGecko lands them."""
+    more = ["--transform", "market-snapshot", "--provider", "coingecko"]
+    rows = schema(kinetide, "processed_prices", "market/coingecko/processed", *more).replace("crypto.", "crypto_data.")
+    rows = with_columns(rows, [(name, kind) for name, kind in columns(rows) if name not in PLACE])
+    texts = COLUMN.sub(lambda column: f"  `{column[1]}` string", rows)
+    return {"processed_prices": rows, "processed_prices_raw": texts.replace(".processed_prices ", ".processed_prices_raw ")}
+
+
 def with_columns(ddl, wanted):
     """The statement with these columns instead of its own."""
     start, end = ddl.index("(\n") + 2, ddl.index("\n)\n")
@@ -59,9 +72,9 @@ def check(kinetide, write):
     statements, hudi = expected(kinetide)
     path = ddl.ATHENA / "tables" / "processed_crypto_txn.sql"
     statements["processed_crypto_txn"] = with_columns(path.read_text(), hudi)
-    wrong = []
-    for name, wanted in statements.items():
-        path = ddl.ATHENA / "tables" / f"{name}.sql"
+    wrong, files = [], {ddl.ATHENA / "tables" / f"{name}.sql": wanted for name, wanted in statements.items()}
+    files |= {ddl.MARKET / "tables" / f"{name}.sql": wanted for name, wanted in of_prices(kinetide).items()}
+    for path, wanted in files.items():
         found = path.read_text() if path.exists() else ""
         # Our comments stand above the statement.
         comments = re.match(r"(?:--.*\n)*", found)[0]
@@ -81,7 +94,7 @@ def check(kinetide, write):
             wrong.append(f"views/{view}.sql: columns that differ, or their order: {set(found) ^ set(wanted)}")
     if wrong:
         raise SystemExit("\n".join([*wrong, "not what `kinetide schema` says: run .ci/lake/tables.py KINETIDE --write"]))
-    print(f"{len(statements)} tables and 2 views have the {len(hudi) - len(HOODIE)} columns of `kinetide schema`")
+    print(f"{len(files)} tables and 2 views have the columns of `kinetide schema`, {len(hudi) - len(HOODIE)} of trades")
 
 
 if __name__ == "__main__":

@@ -248,6 +248,7 @@ MARKET = {
         "RepositoryArn": "arn:aws:ecr:eu-north-1:111122223333:repository/kinetide",
         "CoinGeckoKeySecret": f"{SECRET}coingecko-AbCdEf",
         "CoinCapKeySecret": f"{SECRET}coincap-AbCdEf",
+        "CoinGeckoPlan": "pro",
         "AlarmEmail": "on-call@example.com",
     },
 }

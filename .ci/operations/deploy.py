@@ -334,7 +334,7 @@ def play(kinetide, url, folder):
     wrong = list(looked_at(url, data, service, names))
     wrong += verified(url, data)
     wrong += lake_deployed.faults(url, data, service)
-    wrong += market_deployed.faults(url, data)
+    wrong += market_deployed.faults(url, data, kinetide)
     lease_table_again(url, service["LeaseTable"])
     task = client("ecs", url).describe_task_definition(taskDefinition=names["TaskDefinition"])["taskDefinition"]
     bucket = data["LandingBucket"]

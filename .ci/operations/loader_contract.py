@@ -1,5 +1,6 @@
 """What ecs/market.yaml and what it starts must agree on: settings of the loader, rights of roles, folders, commands of pollers."""
 
+import ast
 import fnmatch
 import inspect
 import sys
@@ -26,12 +27,40 @@ def allows(stack, role, action, file):
     return False
 
 
+# Calls whose permission has another name.
+ACTIONS = {"s3:ListObjectsV2": "s3:ListBucket"}
+
+
+def calls():
+    """The permissions that the loader's own calls need, from its code: self.SERVICE.OPERATION(…)."""
+    found = set()
+    for node in ast.walk(ast.parse(inspect.getsource(load_hour))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Attribute(attr=service), attr="get_paginator"), args=[ast.Constant(value=name)]):
+                pass
+            case ast.Call(func=ast.Attribute(value=ast.Attribute(value=ast.Name(id="self"), attr=service), attr=name)) if service in SERVICES:
+                pass
+            case _:
+                continue
+        operation = "".join(part.capitalize() for part in name.split("_"))
+        found.add(ACTIONS.get(f"{service}:{operation}", f"{service}:{operation}"))
+    return found
+
+
+SERVICES = ("athena", "s3", "ssm", "cloudwatch")
+
+
 def of_loader(stack, function):
     given = {name.lower(): value for name, value in function["Environment"]["Variables"].items()}
     known = set(inspect.signature(load_hour.Settings).parameters)
     if unknown := sorted(given.keys() - known):
         yield f"settings that the loader does not have: {unknown}"
     settings = load_hour.Settings.read(given)
+    (policy,) = stack.of("AWS::IAM::Role")["LoaderRole"]["Policies"]
+    given = [one["Action"] for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Allow"]
+    allowed = {action for one in given for action in ([one] if isinstance(one, str) else one)}
+    if missing := sorted(calls() - allowed):
+        yield f"its role does not allow {missing}"
     module, name = function["Handler"].split(".")
     if module != load_hour.__name__ or not callable(getattr(load_hour, name, None)):
         yield f"there is no {function['Handler']}"

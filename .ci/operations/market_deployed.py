@@ -1,14 +1,21 @@
 """Deploys the stacks of market prices beside those of deploy.py, and plays what happens there.
 
+The poller runs with command and settings of the deployed tasks against a scripted provider: the deployed role must allow each
+call, and the bucket policy too. One whose provider is down fails, and what ECS would say of it ends in the queue.
 Tables and the load are those of athena/. A poll that fails, a task that does not start and a run of the loader that fails end in
 the queue, and others do not; alarms on the queue and on errors turn to ALARM, and the topic says so. The commands of the runbooks
 can be given.
 """
 
+import http.server
 import io
 import json
+import os
 import re
 import shlex
+import subprocess
+import threading
+import time
 import zipfile
 from datetime import datetime, timedelta, timezone
 
@@ -80,6 +87,85 @@ def failures(url, outputs, name):
             yield f"{what}: {found}"
     for rule, pattern in patterns.items():
         events.put_rule(Name=rule, EventPattern=pattern)
+
+
+class Provider:
+    """A provider that answers, or is down."""
+
+    def __init__(self):
+        self.down = False
+        provider = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                coingecko = [{"id": "bitcoin", "symbol": "btc", "name": "Bitcoin", "current_price": 1.5, "market_cap": 2, "market_cap_rank": 1}]
+                body = json.dumps(coingecko if "coins" in self.path else {"timestamp": 1767582002000, "data": [{"id": "bitcoin", "rank": "1"}]}).encode()
+                self.send_response(503 if provider.down else 200)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(b"down" if provider.down else body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+# The emulator keeps no secrets of a task.
+KEY = "KINETIDE_MARKET_API_KEY"
+
+
+def poll(kinetide, url, endpoint, family, provider):
+    """Runs the container of a deployed task once, with this endpoint for S3; gives its exit code and what it said."""
+    task = client("ecs", url).describe_task_definition(taskDefinition=family)["taskDefinition"]
+    (container,) = task["containerDefinitions"]
+    command = [word for word in container["command"] if word not in ("--every", "10s", "--once")]
+    settings = {one["name"]: one["value"] for one in container["environment"]} | {KEY: "a-key"}
+    settings |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true", "PATH": os.environ["PATH"]}
+    settings |= {"KINETIDE_S3_ENDPOINT": endpoint, "KINETIDE_MARKET_ENDPOINT": provider}
+    run = subprocess.run([kinetide, *command, "--once"], env=settings, capture_output=True, text=True, timeout=120)
+    return run.returncode, run.stdout + run.stderr
+
+
+def polled(kinetide, url, name, bucket, queue):
+    import deploy
+
+    recorder, provider, s3 = deploy.Recorder(url), Provider(), client("s3", url)
+    for family, folder in ((f"{name}-coingecko", "coingecko"), (f"{name}-coincap", "coincap")):
+        code, said = poll(kinetide, url, recorder.url, family, provider.url)
+        zones = {key.split("/")[3] for key in deploy.objects(s3, bucket, f"raw/market/{folder}/")}
+        if code != 0 or zones != {"raw", "processed"}:
+            yield f"the poller of {folder} ends with {code}, and has written {zones}: {said}"
+    iam = client("iam", url)
+    (role,) = [one["RoleName"] for one in iam.list_roles()["Roles"] if "PollerRole" in one["RoleName"]]
+    statements = iam.get_role_policy(RoleName=role, PolicyName="poll")["PolicyDocument"]["Statement"]
+    policy = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])
+    for call in sorted(set(recorder.calls)):
+        if not deploy.allows(statements, call):
+            yield f"the role of pollers does not allow {call}"
+        if deploy.denies(policy, call):
+            yield f"the bucket policy denies {call}"
+    if not any(call[0] == "s3:PutObject" for call in recorder.calls):
+        yield f"the poller wrote nothing: {recorder.calls}"
+    replacing = ("s3:PutObject", f"arn:aws:s3:::{bucket}/raw/market/coingecko/raw/x", False, True)
+    if not deploy.denies(policy, replacing):
+        yield "a snapshot can be replaced"
+    provider.down = True
+    # In an interval that has no snapshot yet.
+    time.sleep(10.2 - time.time() % 10)
+    code, said = poll(kinetide, url, url, f"{name}-coincap", provider.url)
+    event = stopped_task(f"arn:aws:ecs:{REGION}:{ACCOUNT}:cluster/{name}", containers=[{"name": "kinetide", "exitCode": code}])
+    events = client("events", url)
+    rule = f"{name}-poll-failed"
+    pattern = events.describe_rule(Name=rule)["EventPattern"]
+    events.put_rule(Name=rule, EventPattern=json.dumps(json.loads(pattern) | {"source": ["played.ecs"]}))
+    sent(events, event)
+    if code != 1 or not received(url, queue):
+        yield f"a poller whose provider is down ends with {code}, and is not in the queue: {said}"
+    events.put_rule(Name=rule, EventPattern=pattern)
+    print(f"{len(set(recorder.calls))} calls of the pollers are allowed; one whose provider is down ends in the queue")
 
 
 def states(url, prefix):
@@ -160,7 +246,7 @@ def commands(url):
     print(f"{count} commands of {len(PAGES)} pages run")
 
 
-def faults(url, data):
+def faults(url, data, kinetide):
     shared = {name: data[name] for name in ("LandingBucket", "LakeBucket", "KeyArn", "Prefix")}
     stack = Stack(load("market-catalog.yaml"), **shared)
     outputs, _ = create(url, "market-catalog", shared)
@@ -180,6 +266,7 @@ def faults(url, data):
     # First of all: the emulator counts runs of the loader that fail.
     yield from alarmed(url, name, outputs["TopicArn"])
     yield from failures(url, outputs, name)
+    yield from polled(kinetide, url, name, data["LandingBucket"], outputs["DeadLettersUrl"])
     yield from loaded(url, name, data, parameter)
     # As a schedule runs it: it fails, fails once more, and ends in the queue, of which CloudFormation of the emulator knows nothing.
     function = stack.of("AWS::Lambda::Function")["Loader"]

@@ -5,12 +5,13 @@ CREATE EXTERNAL TABLE crypto_data.processed_prices (
   `name` string,
   `current_price` double,
   `market_cap` double,
-  `market_cap_rank` int,
+  `market_cap_rank` double,
   `volume_24h` double,
   `price_change_pct_1h` double,
   `price_change_pct_24h` double,
   `price_change_pct_7d` double,
-  `timestamp` bigint
+  `timestamp` bigint,
+  `unusable` string
 )
 PARTITIONED BY (year int, month int, day int, hour int)
 ROW FORMAT SERDE 'org.apache.hive.hcatalog.data.JsonSerDe'

@@ -10,7 +10,8 @@ CREATE EXTERNAL TABLE crypto_data.processed_prices_raw (
   `price_change_pct_1h` string,
   `price_change_pct_24h` string,
   `price_change_pct_7d` string,
-  `timestamp` string
+  `timestamp` string,
+  `unusable` string
 )
 PARTITIONED BY (year int, month int, day int, hour int)
 ROW FORMAT SERDE 'org.apache.hive.hcatalog.data.JsonSerDe'
