@@ -81,7 +81,7 @@ def healthy(shards=12, workers=3, hours=3):
     own = [one for one in leases if one["owner"] == names[0]]
     status = {
         "worker": names[0], "application": "kinetide-trades", "delivery": "exactly once", "warnings": [], "streams": ["trades"],
-        "settings_problem": None, "version": "0.1.0", "uptime_seconds": int(hours * 3600), "ready": True, "not_ready": [],
+        "table_streams": [], "settings_problem": None, "version": "0.1.0", "uptime_seconds": int(hours * 3600), "ready": True, "not_ready": [],
         "draining": False, "healthy": True, "millis_behind_latest": 300, "delivered_age_ms": 8000, "troubles": [],
         "cloudwatch": None, "fleet": {"leader": None, "worker_id_collision_ms_ago": None},
         "shards": [

@@ -175,6 +175,12 @@ impl Observer {
         self.streams.iter().filter_map(|stream| stream.problem.as_deref())
     }
 
+    /// Streams that take no more records, as the last listing has told.
+    pub fn off(&self) -> impl Iterator<Item = &StreamId> {
+        let off = |stream: &&Observed| stream.listing.is_some() && stream.lister.is_off();
+        self.streams.iter().filter(off).map(|stream| &stream.named)
+    }
+
     /// Why the stream of this lease is not listed.
     pub fn listing_problem(&self, key: &LeaseKey) -> Option<&str> {
         self.of(key)?.problem.as_deref()

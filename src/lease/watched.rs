@@ -43,6 +43,8 @@ calls! {
     FORGET: "DeleteItem", "deleting a worker's metrics row";
     LIST: "ListShards", "listing the shards of the stream";
     STREAM: "DescribeStreamSummary", "checking which stream it is";
+    LIST_OF_TABLE: "DescribeStream", "listing the shards of the table's streams";
+    STREAM_OF_TABLE: "ListStreams", "checking which streams the table has";
     ACCEPTS: "GetShardIterator", "checking whether a checkpoint belongs to the stream";
     FIND_START: "GetRecords", "looking up where a new shard starts";
 }
@@ -53,7 +55,7 @@ pub(super) fn troubles(failover: Duration, seldom: Duration) -> Arc<Troubles> {
 }
 
 /// The calls that compare a stream and its leases.
-const COMPARING: [Call; 4] = [LIST, STREAM, ACCEPTS, FIND_START];
+const COMPARING: [Call; 6] = [LIST, STREAM, LIST_OF_TABLE, STREAM_OF_TABLE, ACCEPTS, FIND_START];
 
 /// This worker does not compare this stream, or the only one, and its leases any more.
 pub(super) fn compares_no_more(troubles: &Troubles, stream: Option<Arc<str>>) {
@@ -165,6 +167,13 @@ impl LeaseTable for Watched<dyn LeaseTable> {
     }
 }
 
+impl Watched<dyn ShardLister> {
+    /// The call of Kinesis, or that of DynamoDB Streams for the same.
+    fn either(&self, of_kinesis: Call, of_table: Call) -> Call {
+        if self.inner.lineage() == Lineage::Tree { of_table } else { of_kinesis }
+    }
+}
+
 #[async_trait]
 impl ShardLister for Watched<dyn ShardLister> {
     fn lineage(&self) -> Lineage {
@@ -172,15 +181,19 @@ impl ShardLister for Watched<dyn ShardLister> {
     }
 
     async fn list(&self) -> Result<Vec<Shard>, ListError> {
-        self.read(LIST, self.inner.list()).await
+        self.read(self.either(LIST, LIST_OF_TABLE), self.inner.list()).await
     }
 
     async fn children(&self, shard: &ShardId) -> Result<Option<Vec<ChildShard>>, ListError> {
-        self.read(LIST, self.inner.children(shard)).await
+        self.read(self.either(LIST, LIST_OF_TABLE), self.inner.children(shard)).await
     }
 
     async fn stream(&self) -> Result<Option<StreamId>, ListError> {
-        self.read(STREAM, self.inner.stream()).await
+        self.read(self.either(STREAM, STREAM_OF_TABLE), self.inner.stream()).await
+    }
+
+    fn is_off(&self) -> bool {
+        self.inner.is_off()
     }
 
     async fn accepts(&self, shard: &ShardId, sequence: &SequenceNumber) -> Result<bool, ListError> {

@@ -212,9 +212,20 @@ impl Report {
                 .iter()
                 .map(|row| OddReport { key: row.key.clone(), problem: row.problem.clone() })
                 .collect(),
-            notes: observer.listing_problems().map(|problem| format!("shards: {problem}")).collect(),
+            notes: notes(observer),
         }
     }
+}
+
+fn notes(observer: &Observer) -> Vec<String> {
+    let unlisted = observer.listing_problems().map(|problem| format!("shards: {problem}"));
+    let off = observer.off().map(|stream| {
+        format!(
+            "the stream {} is turned off: its shards are read to their end, and changes made since are in no stream",
+            stream.in_words()
+        )
+    });
+    unlisted.chain(off).collect()
 }
 
 fn lease_report(explained: Explained, row: Option<&Lease>, lag: Lag) -> LeaseReport {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use aws_config::SdkConfig;
+
 use crate::aws::{AssumeRole, Ear, StreamAddress, stream_config};
 use crate::fetch::dynamodbstreams::DynamoDbStreamsSource;
 use crate::fetch::kinesis::KinesisSource;
@@ -40,9 +42,14 @@ impl StreamClient {
         ear: Option<Ear>,
     ) -> Self {
         let sdk = stream_config(address, role, endpoint, region).await;
+        Self::with(&sdk, address, which, ear)
+    }
+
+    /// As [`StreamClient::new`], with what [`stream_config`] has answered.
+    pub(crate) fn with(sdk: &SdkConfig, address: &StreamAddress, which: Which, ear: Option<Ear>) -> Self {
         match address.table() {
             None => {
-                let config = aws_sdk_kinesis::config::Builder::from(&sdk);
+                let config = aws_sdk_kinesis::config::Builder::from(sdk);
                 let config = match ear {
                     Some(ear) => config.interceptor(ear),
                     None => config,
@@ -50,7 +57,7 @@ impl StreamClient {
                 Self::Kinesis(aws_sdk_kinesis::Client::from_conf(config.build()))
             }
             Some(table) => {
-                let config = aws_sdk_dynamodbstreams::config::Builder::from(&sdk);
+                let config = aws_sdk_dynamodbstreams::config::Builder::from(sdk);
                 let config = match ear {
                     Some(ear) => config.interceptor(ear),
                     None => config,

@@ -27,6 +27,9 @@ use crate::transform::SourceKind;
 
 /// How often the settings file is looked at, and a stream that could not be looked at is tried again.
 const FOLLOW_EVERY: Duration = Duration::from_secs(5);
+/// Each so many times it is asked whether the stream of a table is still on: who leads is told by listing shards, the others
+/// by nobody.
+const ASK_EVERY: u32 = 12;
 
 /// What all streams of a process have in common.
 #[derive(Clone)]
@@ -193,7 +196,9 @@ impl Streams {
     /// the first time are read, those that it does not name any more are finished; one whose settings have changed is
     /// finished and begun again. What cannot be used is said, and the old settings stay.
     pub(super) async fn follow(mut self, shared: Arc<Shared>, stop: CancellationToken) {
+        let mut round = 0_u32;
         loop {
+            self.tell_of_tables(&shared.status);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
@@ -205,6 +210,10 @@ impl Streams {
                     stream.checked = true;
                     tracing::info!(stream = &*stream.setup.address, "the stream is there");
                 }
+            }
+            round = round.wrapping_add(1);
+            if round.is_multiple_of(ASK_EVERY) {
+                self.ask_tables().await;
             }
             if self.config.file.is_none() {
                 continue;
@@ -222,6 +231,26 @@ impl Streams {
                     Some(problem) => tracing::error!("{problem}"),
                     None => tracing::info!("the settings file can be used again"),
                 }
+            }
+        }
+    }
+
+    /// Says in status which streams of tables are off.
+    fn tell_of_tables(&self, status: &Status) {
+        for stream in self.open.iter().filter(|stream| stream.checked) {
+            if let StreamClient::Table(streams) = &stream.client {
+                status.set_stream_off(&stream.setup.address, streams.is_off());
+            }
+        }
+    }
+
+    /// Asks the tables for their newest streams. Whoever fails is asked again; that calls fail shows where they are needed.
+    async fn ask_tables(&self) {
+        for stream in &self.open {
+            if let StreamClient::Table(streams) = &stream.client
+                && let Ok(Err(error)) = timeout(START_TIMEOUT, streams.newest()).await
+            {
+                tracing::debug!(stream = &*stream.setup.address, %error, "the stream of a table could not be looked at");
             }
         }
     }
@@ -290,7 +319,8 @@ async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Opti
     let (address, role) = (&config.address, config.role.as_ref());
     let (region, endpoint) = (surroundings.region.as_deref(), surroundings.endpoints.of(address));
     let which = if surroundings.several { Which::Newest } else { Which::All };
-    let client = StreamClient::new(address, role, endpoint, region, which, None).await;
+    let sdk = stream_config(address, role, endpoint, region).await;
+    let client = StreamClient::with(&sdk, address, which, None);
     let (hours, problem) = match config.source {
         // Only the program knows how to look at it.
         Some(_) => (None, None),
@@ -312,14 +342,10 @@ async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Opti
         }
         (problem, _) => problem,
     };
-    let fan_out = match consumer {
-        Some(consumer) => {
-            let sdk = stream_config(address, role, endpoint, region).await;
-            let subscriptions = for_subscriptions(&sdk, &Network::of_environment());
-            Some(Arc::new(KinesisFanOut::new(aws_sdk_kinesis::Client::new(&subscriptions), consumer)))
-        }
-        None => None,
-    };
+    let fan_out = consumer.map(|consumer| {
+        let subscriptions = for_subscriptions(&sdk, &Network::of_environment());
+        Arc::new(KinesisFanOut::new(aws_sdk_kinesis::Client::new(&subscriptions), consumer))
+    });
     (Found { client, fan_out, hours, checked: problem.is_none(), config }, problem)
 }
 

@@ -50,6 +50,8 @@ struct Known {
     of: BTreeMap<ShardId, Arc<str>>,
     /// Streams that were told of, and whether they were on.
     told: BTreeMap<Arc<str>, bool>,
+    /// The newest stream was off when it was last described.
+    off: bool,
 }
 
 impl TableStreams {
@@ -106,7 +108,15 @@ impl TableStreams {
         let newest = arns.last().ok_or_else(|| self.not_found())?;
         let call = self.client.describe_stream().stream_arn(newest.to_string()).limit(PAGE_MAX);
         let answer = call.send().await.map_err(|error| self.failed(&error))?;
-        answer.stream_description.ok_or_else(|| self.unavailable("the response describes no stream"))
+        let newest = answer.stream_description;
+        let newest = newest.ok_or_else(|| self.unavailable("the response describes no stream"))?;
+        self.known().off = !is_on(&newest);
+        Ok(newest)
+    }
+
+    /// Whether the newest stream was off when it was last described.
+    pub fn is_off(&self) -> bool {
+        self.known().off
     }
 
     /// The stream that a shard is of; nothing where no stream of the table lists it.
@@ -132,6 +142,8 @@ impl TableStreams {
                 described => described?,
             };
             self.tell(&arn, described.on);
+            // The newest is the last.
+            self.known().off = !described.on;
             let shards = shards(&described);
             self.known().of.extend(shards.iter().map(|shard| (shard.id.clone(), Arc::clone(&arn))));
             all.extend(shards);
@@ -194,7 +206,7 @@ impl TableStreams {
     }
 
     fn unavailable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ListError {
-        ListError::Unavailable { stream: format!("of table {}", self.table), source: source.into() }
+        ListError::Unavailable { stream: format!("table {}", self.table), source: source.into() }
     }
 
     fn failed<E>(&self, error: &SdkError<E, HttpResponse>) -> ListError
@@ -296,6 +308,10 @@ impl ShardLister for DynamoDbStreamsLister {
             })
             .collect();
         Ok((!children.is_empty() || !described.on).then_some(children))
+    }
+
+    fn is_off(&self) -> bool {
+        self.streams.is_off()
     }
 
     async fn stream(&self) -> Result<Option<StreamId>, ListError> {

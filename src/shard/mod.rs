@@ -172,6 +172,12 @@ pub trait ShardLister: Send + Sync {
         Ok(None)
     }
 
+    /// Whether the stream takes no more records for good, as far as the last answers have told: its shards are read to their
+    /// end, and what is written now is in no stream.
+    fn is_off(&self) -> bool {
+        false
+    }
+
     /// False when the shard does not take the sequence number for one of its own. A source that cannot say takes all.
     async fn accepts(&self, _shard: &ShardId, _sequence: &SequenceNumber) -> Result<bool, ListError> {
         Ok(true)

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::fleet::{LedSnapshot, ReasonSnapshot, StreamSnapshot};
 use super::metrics::as_f64;
-use super::status::{Retrieval, ShardSnapshot, Snapshot};
+use super::status::{Retrieval, ShardSnapshot, Snapshot, TableStream};
 
 /// Name, meaning and value of a shard's gauge; no value, no line.
 type ShardGauge = (&'static str, &'static str, fn(&ShardSnapshot) -> Option<f64>);
@@ -117,6 +117,16 @@ pub fn gauges(snapshot: &Snapshot, troubles: &BTreeMap<&'static str, f64>) -> St
         }
         text.push('\n');
     }
+    let name = "kinetide_stream_off";
+    head(
+        &mut text,
+        name,
+        "1 while the stream of a table is turned off, so that changes are in no stream, else 0.",
+    );
+    for TableStream { stream, on, .. } in &snapshot.table_streams {
+        let _ = writeln!(text, "{name}{{stream=\"{}\"}} {}", escaped(stream), u8::from(!on));
+    }
+    text.push('\n');
     let led = snapshot.fleet.as_ref().and_then(|fleet| fleet.led.as_ref());
     for (name, help, value) in LED_GAUGES {
         head(&mut text, name, help);
@@ -267,6 +277,19 @@ mod tests {
         assert_eq!(said(Some(new)), seen[..2], "it has looked, and neither planned nor listed");
         assert_eq!(said(Some(FleetSnapshot::default())), ["kinetide_leader 0"]);
         assert_eq!(said(None), ["kinetide_leader 0"], "it has not looked at the lock");
+    }
+
+    #[test]
+    fn the_stream_of_a_table_is_on_or_off_and_others_are_neither() {
+        let status = Status::new(facts("w"), std::time::Duration::from_secs(20));
+        status.set_streams(vec!["trades".to_owned(), "table/a".to_owned(), "table/b".to_owned()]);
+        status.set_stream_off("table/a", true);
+        status.set_stream_off("table/b", false);
+        let text = gauges(&status.snapshot(), &BTreeMap::new());
+        let said: Vec<&str> = text.lines().filter(|line| line.starts_with("kinetide_stream_off{")).collect();
+        let expected =
+            [r#"kinetide_stream_off{stream="table/a"} 1"#, r#"kinetide_stream_off{stream="table/b"} 0"#];
+        assert_eq!(said, expected);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Snapshot {
     pub process: ProcessFacts,
     /// Streams that are read, by name or ARN as the settings have them.
     pub streams: Vec<String>,
+    /// The streams of tables among them, and whether they are on.
+    pub table_streams: Vec<TableStream>,
     /// Why the settings file cannot be used as it is now, if it cannot: those of before stay.
     pub settings_problem: Option<String>,
     /// Version of kinetide.
@@ -100,6 +102,19 @@ pub struct Snapshot {
     pub fleet: Option<FleetSnapshot>,
     /// One entry for each shard that this process has a consumer for, by id.
     pub shards: Vec<ShardSnapshot>,
+}
+
+/// The stream of a table at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TableStream {
+    /// As in `streams`.
+    pub stream: String,
+    /// It takes changes.
+    pub on: bool,
+    /// Why not.
+    pub reason: Option<&'static str>,
+    /// When this worker first saw it off, UTC.
+    pub off_since: Option<String>,
 }
 
 /// One shard at one moment.

@@ -16,7 +16,9 @@ use super::cloudwatch::Export;
 use super::fleet::FleetSnapshot;
 use super::health::{HALTED, Phase, Readiness, readiness};
 use super::pulse::Pulse;
-pub use super::snapshot::{Delivery, ProcessFacts, Retrieval, ShardSnapshot, ShardState, Snapshot};
+pub use super::snapshot::{
+    Delivery, ProcessFacts, Retrieval, ShardSnapshot, ShardState, Snapshot, TableStream,
+};
 use super::tally::{ByShard, Tallies, Tally};
 use super::trouble::{TroubleSnapshot, Troubles};
 use super::waiting::Waits;
@@ -63,6 +65,8 @@ pub struct Status {
     /// For the history.
     steps: Tallies,
     streams: Mutex<Vec<String>>,
+    /// Streams of tables: since when they are off, µs since the epoch, if they are.
+    off_since: Mutex<BTreeMap<String, Option<i64>>>,
     settings_problem: Mutex<Option<String>>,
     shards: Mutex<BTreeMap<ShardName, Arc<Mutex<ShardFacts>>>>,
     /// How far the stream's clock is ahead of this host's, µs; 0 when they agree.
@@ -125,6 +129,7 @@ impl Status {
             done: Tallies::default(),
             steps: Tallies::default(),
             streams: Mutex::default(),
+            off_since: Mutex::default(),
             settings_problem: Mutex::default(),
             shards: Mutex::default(),
         })
@@ -192,7 +197,15 @@ impl Status {
 
     /// From now on these streams are read.
     pub fn set_streams(&self, streams: Vec<String>) {
+        lock(&self.off_since).retain(|stream, _| streams.contains(stream));
         *lock(&self.streams) = streams;
+    }
+
+    /// Whether the stream of a table, which is one of those that are read, is turned off now.
+    pub fn set_stream_off(&self, stream: &str, off: bool) {
+        let mut all = lock(&self.off_since);
+        let known = all.entry(stream.to_owned()).or_default();
+        *known = off.then(|| known.unwrap_or_else(clock::wall_clock_us));
     }
 
     /// What is wrong with the settings file as it is now, if anything; true when that is something else than before.
@@ -258,6 +271,7 @@ impl Status {
         Snapshot {
             process: self.process.clone(),
             streams: lock(&self.streams).clone(),
+            table_streams: lock(&self.off_since).iter().map(table_stream).collect(),
             settings_problem: lock(&self.settings_problem).clone(),
             version: env!("CARGO_PKG_VERSION"),
             started_us: self.started_us,
@@ -289,6 +303,16 @@ impl Status {
         };
         let streams = lock(&self.streams).len();
         readiness(phase, self.table_lost.load(Ordering::Relaxed), troubles, streams, shards, self.patience)
+    }
+}
+
+fn table_stream((stream, off_since): (&String, &Option<i64>)) -> TableStream {
+    let reason = "it is turned off: it is read to its end, and changes made since are in no stream until it is turned on again";
+    TableStream {
+        stream: stream.clone(),
+        on: off_since.is_none(),
+        reason: off_since.map(|_| reason),
+        off_since: off_since.map(clock::utc),
     }
 }
 

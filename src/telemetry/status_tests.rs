@@ -214,7 +214,7 @@ async fn the_snapshot_is_plain_json() {
     assert_eq!(
         json,
         serde_json::json!({
-            "worker": "w-1", "application": "trades", "streams": ["trades"], "settings_problem": null,
+            "worker": "w-1", "application": "trades", "streams": ["trades"], "table_streams": [], "settings_problem": null,
             "delivery": "exactly once", "warnings": [],
             "version": env!("CARGO_PKG_VERSION"), "uptime_seconds": 0,
             "ready": false, "not_ready": ["starting: the lease table has not answered yet"],
@@ -229,6 +229,26 @@ async fn the_snapshot_is_plain_json() {
             }],
         })
     );
+}
+
+#[tokio::test]
+async fn a_stream_that_is_off_says_since_when_and_why() {
+    let status = status();
+    status.set_streams(vec!["table/Trades".to_owned(), "trades".to_owned()]);
+    let look = || status.snapshot().table_streams;
+    assert!(look().is_empty(), "nobody has looked yet");
+    status.set_stream_off("table/Trades", false);
+    assert!(look().len() == 1 && look()[0].on && look()[0].off_since.is_none());
+    status.set_stream_off("table/Trades", true);
+    let first = look();
+    assert!(!first[0].on && first[0].reason.unwrap().contains("turned off"));
+    assert!(first[0].off_since.as_deref().unwrap().ends_with('Z'));
+    status.set_stream_off("table/Trades", true);
+    assert_eq!(look(), first, "since the first look");
+    status.set_stream_off("table/Trades", false);
+    assert!(look()[0].on && look()[0].reason.is_none());
+    status.set_streams(vec!["trades".to_owned()]);
+    assert!(look().is_empty(), "it is not read any more");
 }
 
 /// The stream's clock sets the arrival times: a host whose clock is an hour off shows the same ages.

@@ -33,6 +33,7 @@ mod stage;
 mod start;
 mod starved;
 mod streams;
+mod tables;
 mod telemetry;
 mod tools;
 

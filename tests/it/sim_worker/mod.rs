@@ -32,7 +32,7 @@ use kinetide::internals::deliver::memory;
 use kinetide::internals::fetch::{self, Retrieval};
 use kinetide::internals::lease::memory as lease_memory;
 use kinetide::internals::lease::{Lease, LeaseTable, LeaseWrite};
-use kinetide::internals::shard::{Checkpoint, Position};
+use kinetide::internals::shard::{Checkpoint, Position, Shard};
 use kinetide::internals::worker::Drain;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -50,6 +50,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 const SEEDS: u64 = 3;
 /// From this seed on workers read by enhanced fan-out.
 const FAN_OUT_SEEDS: u64 = 1_000_000;
+/// From this seed on the stream is that of a table.
+const TABLE_SEEDS: u64 = 2_000_000;
 /// What the stream was written to before the workers start.
 const BEFORE_US: i64 = 1_200_000_000;
 /// Lines of the event log that are shown when a run fails.
@@ -85,7 +87,10 @@ impl Storm {
             byte_budget: if rng.random() { 4 << 20 } else { 64 << 20 },
             batch_age_max: secs(20..400, &mut rng),
             pending_format: *PENDING_FORMATS.choose(&mut rng).unwrap(),
-            retrieval: if seed < FAN_OUT_SEEDS { Retrieval::Polling } else { Retrieval::FanOut },
+            retrieval: match seed {
+                FAN_OUT_SEEDS..TABLE_SEEDS => Retrieval::FanOut,
+                _ => Retrieval::Polling,
+            },
             initial: match seed % 3 {
                 0 => Initial::TrimHorizon,
                 1 => Initial::Latest,
@@ -93,7 +98,12 @@ impl Storm {
             },
             ..Settings::default()
         };
-        let world = World::new(seed, rng.random_range(1..5), rng.random_range(3..40), settings);
+        let (shards, page_records_max) = (rng.random_range(1..5), rng.random_range(3..40));
+        let world = if seed < TABLE_SEEDS {
+            World::new(seed, shards, page_records_max, settings)
+        } else {
+            World::of_table(seed, page_records_max, settings)
+        };
         let version = rng.random_range(0..all_transforms().len());
         let wanted = rng.random_range(1..=WORKERS.1);
         Self { rng, world, produced: BTreeMap::new(), version, wanted, stream_calms: None, seats_calm: None }
@@ -189,7 +199,8 @@ impl Storm {
 
     /// One record of the stream, now and then one that packs others.
     fn put(&mut self) {
-        let packed = if self.rng.random_bool(0.2) { self.rng.random_range(1..7) } else { 0 };
+        let packed =
+            if !self.of_table() && self.rng.random_bool(0.2) { self.rng.random_range(1..7) } else { 0 };
         let (made, data): (Vec<_>, Vec<_>) = (0..packed.max(1)).map(|n| self.record(n)).unzip();
         let hash_key = self.rng.random();
         let places = match packed {
@@ -216,6 +227,10 @@ impl Storm {
         };
         let copies = copies_of(data.as_bytes());
         (Produced { id, good, copies, arrival_us }, data)
+    }
+
+    fn of_table(&self) -> bool {
+        self.world.outside.of_table.is_some()
     }
 
     fn elapsed(&self) -> Duration {
@@ -326,7 +341,9 @@ impl Storm {
         }
         open.sort_by_key(|shard| shard.hash_range.map(|range| range.start));
         let at = self.rng.random_range(0..open.len());
-        if open.len() > 1 && (self.rng.random() || open.len() == SHARDS_OPEN.1) {
+        if self.of_table() {
+            self.reshape(open);
+        } else if open.len() > 1 && (self.rng.random() || open.len() == SHARDS_OPEN.1) {
             let at = at.min(open.len() - 2);
             let child = self.world.stream.merge(&open[at].id, &open[at + 1].id);
             self.world.note(format_args!("{} and {} merge to {child}", open[at].id, open[at + 1].id));
@@ -340,6 +357,22 @@ impl Storm {
                 self.stop(one);
             }
         }
+    }
+
+    /// What becomes of the shards of a table: one rotates or splits, or the stream is turned off and on again, which is
+    /// another one then.
+    fn reshape(&mut self, open: Vec<Shard>) {
+        let one = open.choose(&mut self.rng).unwrap().id.clone();
+        let stream = &self.world.stream;
+        let what = match self.rng.random_range(0..6) {
+            0 if open.len() < SHARDS_OPEN.1 => format!("{one} splits to {:?}", stream.split(&one)),
+            1 => {
+                open.iter().for_each(|shard| stream.close(&shard.id));
+                format!("turned off and on again: {}", stream.begin())
+            }
+            _ => format!("{one} rotates to {}", stream.rotate(&one)),
+        };
+        self.world.note(what);
     }
 
     /// What is committed leaves the stream, and so do shards that are read to their end.
@@ -514,6 +547,13 @@ fn every_record_lands_once_whatever_happens() {
 fn every_record_lands_once_by_fan_out_too() {
     let seeds = variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS);
     run_seeds(&(FAN_OUT_SEEDS..FAN_OUT_SEEDS + seeds).collect::<Vec<_>>(), DAY / 6);
+}
+
+/// Shards that rotate and split, and streams that are turned off and on again.
+#[test]
+fn every_record_lands_once_from_the_stream_of_a_table_too() {
+    let seeds = variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS);
+    run_seeds(&(TABLE_SEEDS..TABLE_SEEDS + seeds).collect::<Vec<_>>(), DAY / 2);
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(crate) enum Service {
     S3,
     Firehose,
     Sts,
+    DynamoDbStreams,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
