@@ -1,4 +1,5 @@
 use super::*;
+use crate::batch::{Gzip, GzipEncoder};
 use clap::Parser;
 
 #[derive(Parser)]
@@ -11,6 +12,14 @@ fn config(more: &[&str]) -> Result<Config, BadSetting> {
     let base = ["run", "--stream", "trades", "--lake", "/tmp/lake"];
     let args = Command::try_parse_from(base.iter().chain(more)).unwrap().args;
     Config::try_from(args)
+}
+
+#[test]
+fn level_1_knows_rows_unless_zlib_is_asked_for() {
+    let gzip = |more: &[&str]| config(more).unwrap().lake.unwrap().limits.gzip;
+    assert_eq!(gzip(&[]), Gzip { level: 1, encoder: GzipEncoder::Rows });
+    assert_eq!(gzip(&["--gzip-encoder", "zlib"]), Gzip { level: 1, encoder: GzipEncoder::Zlib });
+    assert_eq!(gzip(&["--gzip-level", "6"]).level, 6);
 }
 
 #[test]

@@ -16,12 +16,13 @@ const BASE: [&str; 5] = ["run", "--stream", "trades", "--lake", "./lake"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
-    let cases: [(&[&str], [&str; 3]); 33] = [
+    let cases: [(&[&str], [&str; 3]); 34] = [
         (&["--batch-age", "30"], ["--batch-age", "30", "30s or 500ms"]),
         (&["--batch-age", "2h"], ["--batch-age", "2h", "between 100ms and 1h"]),
         (&["--batch-bytes", "lots"], ["--batch-bytes", "lots", "64MiB"]),
         (&["--byte-budget", "1MiB"], ["--byte-budget", "1.0 MiB", "between 32.0 MiB"]),
         (&["--gzip-level", "12"], ["--gzip-level", "12", "1..=9"]),
+        (&["--gzip-encoder", "brotli"], ["--gzip-encoder", "brotli", "rows, zlib"]),
         (&["--http", "8080"], ["--http", "8080", "127.0.0.1:8080"]),
         (&["--log", "kinetide=loud"], ["--log", "kinetide=loud", "info,kinetide=debug"]),
         (&["--log-format", "yaml"], ["--log-format", "yaml", "auto, text, json"]),
