@@ -339,7 +339,10 @@ impl Matches {
                 return self.search(at, end, deflate);
             }
             let Some(run) = self.run(at, end) else { return };
-            self.try_match(run, self.distance, deflate);
+            if !self.try_match(run, self.distance, deflate) {
+                // A run is a match. If ever it were not, the rest would be literals, and no loop without an end.
+                return;
+            }
             at = self.pos;
         }
     }
@@ -347,6 +350,7 @@ impl Matches {
     /// Where five bytes in a row are equal again at the same alignment.
     #[inline]
     fn run(&self, mut at: usize, end: usize) -> Option<usize> {
+        const { assert!(MATCH_MIN == 5, "what is looked for is a match") };
         const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
         while at < end {
             let differ = word(&self.text, at) ^ word(&self.text, at - self.distance);
