@@ -76,6 +76,7 @@ check_athena() {
   # Everything is fetched by now: the rest reaches nothing but loopback.
   local offline=(python3 "$ci/glue/offline.py")
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/tables.py" "$kinetide"
+  timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/market_rows.py" "$kinetide"
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/bound.py"
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/insights.py" "$kinetide" "$made"
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/projection.py" "$made/lake"

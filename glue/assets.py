@@ -21,6 +21,7 @@ MEMBERS = {
     "max_supply": ["maxSupply"],
     "vwap_usd_24hr": ["vwap24Hr", "vwapUsd24Hr"],
 }
+TEXTS = ["id", "symbol", "name", "logo"]
 # A time below is in seconds, up to the next one in ms.
 SECONDS_BELOW, MS_BELOW = 1e11, 1e14
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:?\d\d)?")
@@ -36,11 +37,16 @@ def decoded(text):
 
 
 def text(value):
-    """A value of any kind as text; a column of numbers finds out later whether it is one."""
-    if value is None:
-        return None
-    # Half of a pair is no character that Spark could take.
-    return (str(value) if isinstance(value, str) else json.dumps(value)).encode(errors="replace").decode()
+    """A value as text: a column of numbers finds out later whether it is one."""
+    return str(value) if isinstance(value, str) else json.dumps(value)
+
+
+def whole(value):
+    """Whether it is a text, and one that can be written: half of a pair is no character."""
+    try:
+        return isinstance(value, str) and not isinstance(value, Number) and bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def time_ms(value):
@@ -109,10 +115,16 @@ def snapshot(line):
 
 
 def asset(one, of_all, arrival):
+    """Its members as texts. `lost`: how many members of text have something else."""
     if not isinstance(one, dict):
-        return {"problem": "no_object"}
+        return {"problem": "no_object", "lost": 0}
     given = of_all if of_all is not None else one.get("timestamp")
     at = arrival if given is None else time_ms(given)
-    row = {column: next((text(one[name]) for name in names if one.get(name) is not None), None) for column, names in MEMBERS.items()}
-    problem = "bad_time" if at is None else "no_id" if not isinstance(one.get("id"), str) or not one["id"] else None
-    return row | {"event_ms": at, "problem": problem}
+    row, lost = {}, 0
+    for column, names in MEMBERS.items():
+        value = next((one[name] for name in names if one.get(name) is not None), None)
+        if column in TEXTS and value is not None and value != "" and not whole(value):
+            value, lost = None, lost + 1
+        row[column] = None if value is None else text(value)
+    problem = "bad_time" if at is None else "no_id" if not row["id"] else None
+    return row | {"event_ms": at, "problem": problem, "lost": 0 if problem else lost}

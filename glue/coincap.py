@@ -26,7 +26,7 @@ OPTIONAL = {"partition_by": "day", "objects_max": "2000", "metrics_namespace": "
 TABLE = "coincap_assets"
 PARTS = {"day": ["year", "month", "day"], "hour": ["year", "month", "day", "hour"]}
 
-TEXTS = ["id", "symbol", "name", "logo"]
+TEXTS = assets.TEXTS
 NUMBERS = [name for name in assets.MEMBERS if name not in [*TEXTS, "rank"]]
 MEASURED = ["rank", *NUMBERS]
 PROBLEMS = ["no_object", "bad_time", "no_id"]
@@ -39,11 +39,12 @@ SCHEMA = T.StructType(
     ]
 )
 ENTRY = T.StructType(
-    [T.StructField(name, T.StringType()) for name in [*assets.MEMBERS, "problem"]] + [T.StructField("event_ms", T.LongType())]
+    [T.StructField(name, T.StringType()) for name in [*assets.MEMBERS, "problem"]]
+    + [T.StructField(name, T.LongType()) for name in ("event_ms", "lost")]
 )
 FOUND = T.StructType([T.StructField("reason", T.StringType()), T.StructField("assets", T.ArrayType(ENTRY))])
 # The grammar of JSON. Java takes more for a number, such as 1d and NaN.
-NUMBER = r"^\s*-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?\s*$"
+NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 
 
 def arguments(argv):
@@ -62,7 +63,7 @@ def arguments(argv):
 
 def number(name):
     """A text as a double; null for what is none, or too large for one."""
-    value = F.when(F.col(name).rlike(NUMBER), F.trim(name).cast("double"))
+    value = F.when(F.col(name).rlike(NUMBER), F.col(name).cast("double"))
     return F.when(F.abs(value) < float("inf"), value)
 
 
@@ -84,13 +85,13 @@ def typed(entries):
     columns |= {name: number(name) for name in NUMBERS} | {name: F.col(name) for name in TEXTS}
     good = F.col("place").isNotNull() & F.col("problem").isNull()
     bad = [(good & F.col(name).isNotNull() & columns[name].isNull()).alias(f"bad_{name}") for name in MEASURED]
-    return entries.select("reason", "place", "problem", good.alias("good"), *(columns[name].alias(name) for name in COLUMNS), *bad)
+    return entries.select("reason", "place", "problem", "lost", good.alias("good"), *(columns[name].alias(name) for name in COLUMNS), *bad)
 
 
 def counted(rows, parts):
     """By reason, or none: messages, assets and their problems, values that could not be read, and the partitions of the rows."""
     problems = [F.count_if(F.col("problem") == name).alias(name) for name in PROBLEMS]
-    bad = [F.count_if(f"bad_{name}").alias(f"bad_{name}") for name in MEASURED]
+    bad = [F.count_if(f"bad_{name}").alias(f"bad_{name}") for name in MEASURED] + [F.sum("lost").alias("bad_texts")]
     folders = F.collect_set(F.when(F.col("good"), F.struct(*parts))).alias("folders")
     messages = F.count_if(F.col("place").isNull() | (F.col("place") == 0)).alias("messages")
     return with_parts(rows, parts).groupBy("reason").agg(messages, F.count_if("good").alias("assets"), *problems, *bad, folders)
@@ -207,7 +208,7 @@ def take(lake, landing, paths, now_ms):
         "quarantined_objects": len(refused),
     }
     problems = {name: good[name] for name in PROBLEMS if good and good[name]}
-    unreadable = {name: good[f"bad_{name}"] for name in MEASURED if good and good[f"bad_{name}"]}
+    unreadable = {name: good[f"bad_{name}"] for name in [*MEASURED, "texts"] if good and good[f"bad_{name}"]}
     counts |= {"assets_set_aside": sum(problems.values()), "values_unreadable": sum(unreadable.values()), "unreadable": unreadable}
     counts["reasons"] = reasons | problems | {reason: list(refused.values()).count(reason) for reason in set(refused.values())}
     messages.unpersist()

@@ -23,6 +23,8 @@ COLUMNS = [
     "logo", "max_supply", "vwap_usd_24hr",
 ]  # fmt: skip
 MONTH = (2026, 1)
+# Of a message without a time.
+ARRIVAL = "2026-01-05T05:00:00.700Z"
 DAY = datetime(2026, 1, 5, tzinfo=timezone.utc)
 
 
@@ -134,15 +136,15 @@ class Made:
         one({"id": "odd-java", "priceUsd": "1d", "supply": "NaN", "maxSupply": "Infinity", "rank": "0x1"}, {"assets": 1, "values_unreadable": 4}, {"id": "odd-java"})
         one({"id": "odd-exponent", "priceUsd": Digits("9.52e-06"), "rank": Digits("7.0")}, {"assets": 1}, {"id": "odd-exponent", "price_usd": 9.52e-06, "rank": 7})
         one({"id": "odd-huge", "priceUsd": "1e400", "rank": "4294967296"}, {"assets": 1, "values_unreadable": 2}, {"id": "odd-huge"})
-        one({"id": "odd-fraction", "rank": "1.5", "priceUsd": " 2 "}, {"assets": 1, "values_unreadable": 1}, {"id": "odd-fraction", "price_usd": 2.0})
-        one({"id": "odd-nested", "priceUsd": {"usd": Digits("1")}, "name": ["x"]}, {"assets": 1, "values_unreadable": 1}, {"id": "odd-nested", "name": '["x"]'})
-        one({"id": "odd-surrogate", "name": "\ud800!"}, {"assets": 1}, {"id": "odd-surrogate", "name": "?!"})
+        one({"id": "odd-fraction", "rank": "1.5", "priceUsd": " 2 "}, {"assets": 1, "values_unreadable": 2}, {"id": "odd-fraction"})
+        one({"id": "odd-nested", "priceUsd": {"usd": Digits("1")}, "name": ["x"]}, {"assets": 1, "values_unreadable": 2}, {"id": "odd-nested"})
+        one({"id": "odd-surrogate", "name": "\ud800!"}, {"assets": 1, "values_unreadable": 1}, {"id": "odd-surrogate"})
         one({"priceUsd": "1"}, {"assets_set_aside": 1})
         one({"id": ""}, {"assets_set_aside": 1})
         one("bitcoin", {"assets_set_aside": 1})
         self.record(at, dumped({"timestamp": "soon", "data": [{"id": "odd-time"}]}), {"snapshots": 1, "assets_set_aside": 1})
-        self.record(at, dumped({"id": "odd-arrival", "rank": Digits("1")}), {"snapshots": 1, "assets": 1})
-        self.add([empty | {"id": "odd-arrival", "rank": 1, "event_time": (at + timedelta(milliseconds=700)).replace(tzinfo=None)}])
+        self.record(at, dumped({"id": "odd-arrival", "rank": Digits("1"), "priceUsd": Digits("2")}), {"snapshots": 1, "assets": 1})
+        self.add([empty | {"id": "odd-arrival", "rank": 1, "price_usd": 2.0, "event_time": (at + timedelta(milliseconds=700)).replace(tzinfo=None)}])
         for body, reason in [
             ('{"error": "rate limit"}', "no_snapshot"), ('{"timestamp": 1, "data": []}', "no_snapshot"), ("[]", "no_snapshot"), ("7", "no_snapshot"),
             (dumped({"provider": "coincap", "interval_start": "2026-01-05T05:00:00Z", "reason": "http_503"}), "no_snapshot"),
