@@ -116,7 +116,7 @@ check_templates() {
 }
 
 check_deploy() {
-  timeout 300 "$operations" "$ci/operations/deploy.py" "$PWD/target/release/kinetide" \
+  timeout 420 "$operations" "$ci/operations/deploy.py" "$PWD/target/release/kinetide" \
     "$cache/ministack-$ministack-cbor2-$cbor2/venv/bin/ministack"
 }
 

@@ -64,6 +64,12 @@ variable "job" {
   default     = null
 }
 
+variable "compaction" {
+  description = "Parameters of glue/compaction.yaml that differ from their defaults. null, there is none."
+  type        = map(string)
+  default     = null
+}
+
 variable "market_catalog" {
   description = "Parameters of athena/market-catalog.yaml that differ from their defaults. null, there is none."
   type        = map(string)
@@ -113,6 +119,21 @@ resource "aws_cloudformation_stack" "job" {
       TicketTopicArn = aws_cloudformation_stack.service.outputs["TicketTopicArn"]
     },
     var.job,
+  )
+}
+
+resource "aws_cloudformation_stack" "compaction" {
+  count         = var.compaction == null ? 0 : 1
+  name          = "${var.name}-compaction"
+  template_body = file("${path.module}/../../glue/compaction.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = merge(
+    local.places,
+    {
+      StreamName     = aws_cloudformation_stack.data.outputs["StreamName"]
+      TicketTopicArn = aws_cloudformation_stack.service.outputs["TicketTopicArn"]
+    },
+    var.compaction,
   )
 }
 
