@@ -19,6 +19,10 @@ aws_kinesis_agg=1.2.3
 protobuf=7.36.2
 six=1.17.0
 
+# A broker of Kafka, and a client that is not ours.
+kafka=4.4.0
+confluent_kafka=2.16.1
+
 # Readers of the lake.
 pyspark=3.5.4
 duckdb=2.0.1
@@ -38,6 +42,22 @@ install_servers() {
   # With cbor2 it speaks the CloudWatch protocol of the SDK for Rust.
   install_once "ministack-$ministack-cbor2-$cbor2" install_ministack
   install_once "aws-kinesis-agg-$aws_kinesis_agg-$protobuf-$six" install_aws_kinesis_agg
+  install_kafka
+}
+
+# Sets `kafka_jars` and `kafka_python`: the jars of a broker, and a Python with librdkafka. The tests start brokers
+# themselves.
+install_kafka() {
+  install_once "kafka-$kafka-$confluent_kafka" install_broker_and_client
+  kafka_jars=$cache/kafka-$kafka-$confluent_kafka/jars
+  kafka_python=$cache/kafka-$kafka-$confluent_kafka/venv/bin/python
+}
+
+install_broker_and_client() {
+  timeout 600 mvn --quiet --batch-mode --file "$ci/kafka/pom.xml" -Dkafka="$kafka" \
+    dependency:copy-dependencies -DoutputDirectory="$PWD/jars" &&
+    timeout 120 python3 -m venv venv &&
+    timeout 300 venv/bin/pip install --quiet --disable-pip-version-check "confluent-kafka==$confluent_kafka"
 }
 
 install_aws_kinesis_agg() {

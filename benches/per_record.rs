@@ -425,6 +425,7 @@ fn record_context() -> RecordContext<'static> {
         sub_sequence: None,
         key: None,
         arrival_us: 1_768_469_400_123_000,
+        null: false,
     }
 }
 

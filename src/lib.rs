@@ -79,7 +79,7 @@
 //! # Features
 //!
 //! `cli` is the program `kinetide`, `local` its embedded Kinesis and DynamoDB for trials; both are on by default and not
-//! needed by a library: use `default-features = false`. `test-util` adds `kinetide::testing`: twins in memory, and the
+//! needed by a library: use `default-features = false`. `kafka` reads topics of Kafka. `test-util` adds `kinetide::testing`: twins in memory, and the
 //! suites that sources and sinks must pass.
 //!
 //! `docs/LIBRARY.md` says more: promises compared with the KCL, how to write a source or a sink, what is stable.
@@ -98,6 +98,7 @@ mod checkpoint;
 mod decode;
 mod deliver;
 mod fetch;
+mod kafka;
 mod kpl;
 mod lease;
 mod shard;
@@ -199,13 +200,14 @@ macro_rules! hidden {
 pub mod internals {
     hidden! {
         aws, batch, cause, checkpoint, clock, config, consumer, decode, deliver, fetch, lease, nearest, preflight,
-        kpl, processor, scale, service, shard, shutdown, telemetry, terminal, transform, worker,
+        kafka, kpl, processor, scale, service, shard, shutdown, telemetry, terminal, transform, worker,
         #[cfg(feature = "cli")] cli,
         #[cfg(feature = "cli")] dead_letters,
         #[cfg(feature = "cli")] generate,
         #[cfg(feature = "cli")] insights,
         #[cfg(feature = "cli")] market,
         #[cfg(feature = "cli")] produce,
+
         #[cfg(feature = "local")] demo,
         #[cfg(feature = "local")] loadtest,
         #[cfg(feature = "local")] local,

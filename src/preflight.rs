@@ -5,6 +5,8 @@
 //! Does not own: what is made of the clients afterwards (`service`).
 
 use std::net::SocketAddr;
+#[cfg(feature = "kafka")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -21,11 +23,17 @@ use tokio::time::timeout;
 use crate::aws::{OfStream, StreamAddress, explain, sdk_config};
 use crate::batch::Packing;
 use crate::cause::chain;
+#[cfg(feature = "kafka")]
+use crate::config::DEFAULT_TRANSFORM;
 use crate::config::{Config, LakeConfig, LakePlace, StreamConfig};
 use crate::deliver::{self, DeliveryStream, LakeUrl, ObjectSink, S3Settings};
+#[cfg(feature = "kafka")]
+use crate::kafka::Topic;
 use crate::lease::{NotOurs, RETENTION_HOURS_MIN, TableError};
 use crate::shard::ListError;
 use crate::shard::dynamodbstreams::{TableStreams, is_on};
+#[cfg(feature = "kafka")]
+use crate::shard::kafka::KafkaTopic;
 
 /// Each thing that the service needs must answer within this time at the start.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(8);
@@ -157,6 +165,44 @@ pub(crate) fn table_oddities(stream: &StreamDescription, config: &StreamConfig) 
         odd.push(format!(
             "its view type is {view}, which has no new items: with --transform {transform} each insert and each update \
              becomes a dead letter; use a stream with NEW_IMAGE or NEW_AND_OLD_IMAGES, or --transform json"
+        ));
+    }
+    odd
+}
+
+/// Whether a topic of Kafka can be read; answers how it is.
+#[cfg(feature = "kafka")]
+pub(crate) async fn check_topic(
+    topic: &KafkaTopic,
+    address: &StreamAddress,
+) -> Result<Arc<Topic>, StartError> {
+    let what = || format!("stream {address}");
+    match timeout(START_TIMEOUT, topic.now()).await {
+        Err(_) => Err(StartError::new(what(), out_of_reach("Kafka"))),
+        Ok(Ok(topic)) => Ok(topic),
+        Ok(Err(ListError::NotFound(_))) => {
+            Err(StartError::new(what(), format!("does not exist; {}", address.check())))
+        }
+        Ok(Err(error)) => Err(StartError::new(what(), chain(&error))),
+    }
+}
+
+/// What people should know of a topic that can be read.
+#[cfg(feature = "kafka")]
+pub(crate) fn topic_oddities(topic: &Topic, config: &StreamConfig) -> Vec<String> {
+    let mut odd = Vec::new();
+    let headless = topic.partitions.values().filter(|partition| partition.leader.is_none()).count();
+    if headless > 0 {
+        let all = topic.partitions.len();
+        odd.push(format!(
+            "{headless} of its {all} partitions have no leader, and cannot be read until they have one"
+        ));
+    }
+    let transform = config.landing().map(|landing| landing.transform.id().name().to_owned());
+    if transform.as_deref() == Some(DEFAULT_TRANSFORM) {
+        odd.push(format!(
+            "its records are read with --transform {DEFAULT_TRANSFORM}, which takes changes of DynamoDB: for other JSON \
+             documents use --transform json"
         ));
     }
     odd

@@ -183,10 +183,14 @@ pub enum StreamAddress {
     Arn(StreamArn),
     /// The table that a stream of DynamoDB Streams is of.
     Table(TableAddress),
+    /// The name of a topic of Kafka.
+    Topic(String),
 }
 
 /// What tells the name of a table from that of a stream, which has no slash in it.
 const OF_TABLE: &str = "table/";
+/// The same for a topic.
+const OF_TOPIC: &str = "topic/";
 
 impl StreamAddress {
     /// The stream of this name, in the region and account of who asks.
@@ -194,10 +198,10 @@ impl StreamAddress {
         Self::Name(name.into())
     }
 
-    /// The name of the stream or the table.
+    /// The name of the stream, the table or the topic.
     pub fn name(&self) -> &str {
         match self {
-            Self::Name(name) => name,
+            Self::Name(name) | Self::Topic(name) => name,
             Self::Arn(arn) => arn.name(),
             Self::Table(table) => table.name(),
         }
@@ -207,7 +211,7 @@ impl StreamAddress {
     pub fn arn(&self) -> Option<&StreamArn> {
         match self {
             Self::Arn(arn) => Some(arn),
-            Self::Name(_) | Self::Table(_) => None,
+            Self::Name(_) | Self::Table(_) | Self::Topic(_) => None,
         }
     }
 
@@ -215,8 +219,13 @@ impl StreamAddress {
     pub fn table(&self) -> Option<&TableAddress> {
         match self {
             Self::Table(table) => Some(table),
-            Self::Name(_) | Self::Arn(_) => None,
+            Self::Name(_) | Self::Arn(_) | Self::Topic(_) => None,
         }
+    }
+
+    /// True for a topic of Kafka.
+    pub fn is_topic(&self) -> bool {
+        matches!(self, Self::Topic(_))
     }
 
     /// The region to ask for it: its own, where it is known, else the one that is given.
@@ -231,6 +240,7 @@ impl StreamAddress {
             Self::Name(_) => "check --stream, --region and the account",
             Self::Arn(_) => "check the region, the account and the name in --stream",
             Self::Table(_) => "check --table, --region and the account",
+            Self::Topic(_) => "check --topic and --kafka-bootstrap",
         }
     }
 }
@@ -242,6 +252,7 @@ impl fmt::Display for StreamAddress {
             Self::Arn(arn) => arn.fmt(f),
             Self::Table(TableAddress::Name(name)) => write!(f, "{OF_TABLE}{name}"),
             Self::Table(table) => table.fmt(f),
+            Self::Topic(name) => write!(f, "{OF_TOPIC}{name}"),
         }
     }
 }
@@ -252,6 +263,9 @@ impl FromStr for StreamAddress {
     fn from_str(text: &str) -> Result<Self, BadArn> {
         if let Some(name) = text.strip_prefix(OF_TABLE) {
             return Ok(Self::Table(name.parse()?));
+        }
+        if let Some(name) = text.strip_prefix(OF_TOPIC) {
+            return Ok(Self::Topic(name.to_owned()));
         }
         if Parts::of(text, STREAM_LIKE).is_ok_and(|parts| parts.service == "dynamodb") {
             return Ok(Self::Table(text.parse()?));

@@ -40,7 +40,9 @@ macro_rules! of_stream {
             fn of(self, stream: &StreamAddress) -> Self {
                 match stream {
                     StreamAddress::Name(name) => self.stream_name(name),
-                    StreamAddress::Table(table) => unreachable!("{table} is not a stream of Kinesis"),
+                    other @ (StreamAddress::Table(_) | StreamAddress::Topic(_)) => {
+                        unreachable!("{other} is not a stream of Kinesis")
+                    }
                     StreamAddress::Arn(arn) => self.stream_arn(arn.to_string()),
                 }
             }

@@ -11,7 +11,7 @@ use super::{Batch, BatchContext, LakeObject};
 use crate::fetch::{Payload, Record};
 use crate::shard::{Position, SequenceNumber};
 use crate::transform::{
-    BadRecord, ErrorCode, Panicked, RecordContext, RowInfo, RowMaker, catch, dead_letter_row,
+    BadRecord, ErrorCode, Panicked, RecordContext, RowInfo, RowMaker, SourceKind, catch, dead_letter_row,
 };
 
 /// Bytes of keys in one batch. The item of a lease holds at most 400 KB, and next to the keys what is known of their
@@ -86,9 +86,10 @@ impl Batcher {
             shard_id: self.context.shard.as_str(),
             sequence_number: record.sequence_number,
             sub_sequence: record.sub_sequence,
-            // The empty one is that of a record without.
-            key: Some(record.key).filter(|key| !key.is_empty()),
+            // The empty one is that of a record without, but in Kafka.
+            key: record.key().filter(|key| !key.is_empty() || self.context.source == SourceKind::Kafka),
             arrival_us: record.arrival_us,
+            null: record.is_null(),
         };
         let (data, intact) = match record.payload {
             Payload::Plain(data) => (data, true),

@@ -166,6 +166,7 @@ fn base64_payloads_are_decoded_or_kept_as_they_are() {
     for (number, text) in [("1", "eyJhIjoxfQ=="), ("2", "eyJhIjoxfQ"), ("3", "eyJh Ijox"), ("4", "bm8=")] {
         let payload = Payload::Base64(text.as_bytes());
         batcher.push(&Record {
+            absent: Default::default(),
             sequence_number: number,
             sub_sequence: None,
             key: b"",

@@ -8,10 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::generate::{at_least_one, positive};
-use crate::config::local_folder;
+use crate::config::{KafkaArgs, local_folder};
 use crate::demo::{DemoPlan, play};
+use crate::kafka::KafkaSettings;
 use crate::shutdown;
-use crate::terminal::print;
+use crate::terminal::{print, say_error};
 use crate::trial::scene::TrialSource;
 
 /// Flags of `kinetide demo`.
@@ -28,6 +29,7 @@ use crate::trial::scene::TrialSource;
     kinetide demo --streams 2 --kill --reshard\n  \
     kinetide demo --source fan-out --kill --reshard\n  \
     kinetide demo --source dynamodb-streams --kill --reshard\n  \
+    kinetide demo --source kafka --kafka-bootstrap 127.0.0.1:9092 --kill\n  \
     kinetide demo --trades trades/*.csv.gz --json"
 )]
 pub struct DemoArgs {
@@ -35,8 +37,8 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     streams: u8,
 
-    /// Where workers read from: kinesis (by polling), fan-out (Kinesis by enhanced fan-out), or dynamodb-streams (the
-    /// table's own stream).
+    /// Where workers read from: kinesis (by polling), fan-out (Kinesis by enhanced fan-out), dynamodb-streams (the table's
+    /// own stream), or kafka (a topic that is made on the brokers of --kafka-bootstrap, and removed after the demo).
     #[arg(long, value_name = "SOURCE", value_enum, default_value_t = TrialSource::Kinesis, hide_possible_values = true)]
     source: TrialSource,
 
@@ -69,6 +71,10 @@ pub struct DemoArgs {
     #[arg(long)]
     reshard: bool,
 
+    /// How brokers of Kafka are reached.
+    #[command(flatten)]
+    kafka: KafkaArgs,
+
     /// Empty folder for the lake and the workers' logs [default: a new one in the temporary folder].
     #[arg(long, value_name = "DIR", value_parser = local_folder)]
     dir: Option<PathBuf>,
@@ -90,17 +96,48 @@ pub struct DemoArgs {
     json: bool,
 }
 
+/// The brokers, where topics are to be read.
+pub(super) fn brokers(args: &KafkaArgs, wanted: bool) -> Result<Option<KafkaSettings>, String> {
+    let brokers = args.checked().map_err(|problem| problem.to_string())?;
+    if !wanted {
+        return Ok(None);
+    }
+    if !cfg!(feature = "kafka") {
+        return Err("--source kafka: this build is without Kafka".to_owned());
+    }
+    let missing = "--source kafka needs a broker: set --kafka-bootstrap, like 127.0.0.1:9092 (docs/KAFKA.md says how to start \
+                   one on this machine)";
+    brokers.map(Some).ok_or_else(|| missing.to_owned())
+}
+
+/// The brokers of the play.
+fn kafka(args: &DemoArgs) -> Result<Option<KafkaSettings>, String> {
+    let kafka = brokers(&args.kafka, args.source == TrialSource::Kafka)?;
+    if kafka.is_some() && args.reshard {
+        return Err("--reshard: partitions of Kafka neither split nor merge; leave it out".to_owned());
+    }
+    Ok(kafka)
+}
+
 /// Plays the demo; exit code 1 when anything is missing, doubled or changed.
 ///
 /// # Errors
 /// When it could not be played to its end.
 pub async fn run(args: DemoArgs) -> anyhow::Result<Exit> {
+    let kafka = match kafka(&args) {
+        Ok(kafka) => kafka,
+        Err(problem) => {
+            say_error(problem);
+            return Ok(Exit::BadSettings);
+        }
+    };
     let dir = args
         .dir
         .unwrap_or_else(|| std::env::temp_dir().join(format!("kinetide-demo-{}", std::process::id())));
     let plan = DemoPlan {
         streams: args.streams.into(),
         source: args.source,
+        kafka,
         records: args.records.or(args.trades.is_empty().then_some(100_000)),
         rate: args.rate,
         shards: args.shards,

@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use crate::aws::{AssumeRole, StreamAddress, sdk_config, stream_config};
-use crate::config::{BadSetting, StreamRoleArgs, endpoint, stream, table_name};
+use crate::config::{BadSetting, KafkaArgs, StreamRoleArgs, endpoint, stream, table_name, topic};
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::{Place, TradeFiles};
 use crate::generate::{Source, envelope};
 use crate::produce::dynamodb::{TableWriter, create_table};
+#[cfg(feature = "kafka")]
+use crate::produce::kafka::{TopicProducer, TopicWriter};
 use crate::produce::kinesis::StreamWriter;
 use crate::produce::{Ended, Event, Plan, Sink, Totals, run_to_end};
 use crate::shutdown;
@@ -42,7 +44,7 @@ const REFUSED_SHOWN: Duration = Duration::from_secs(3);
 
 /// Flags of `kinetide generate`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("target").required(true).args(["table", "stream"]))]
+#[command(group = ArgGroup::new("target").required(true).args(["table", "stream", "topic"]))]
 #[command(
     after_help = "On SIGTERM, SIGINT (Ctrl-C) or SIGHUP it waits for the requests in flight, prints the summary and \
     exits.\n\n\
@@ -51,6 +53,7 @@ const REFUSED_SHOWN: Duration = Duration::from_secs(3);
     kinetide generate --table CryptoTransactions --create --records 100000\n  \
     kinetide generate --stream trades --rate 500 --seed 7\n  \
     kinetide generate --stream trades --kpl 50\n  \
+    kinetide generate --kafka-bootstrap 127.0.0.1:9092 --topic trades\n  \
     kinetide generate --table CryptoTransactions --trades binance.csv.gz bitmex.csv.gz"
 )]
 pub struct GenerateArgs {
@@ -63,8 +66,12 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "NAME|ARN")]
     stream: Option<String>,
 
+    /// Topic of Kafka to write to; needs --kafka-bootstrap. Records are as with --stream.
+    #[arg(long, value_name = "NAME", requires = "kafka_bootstrap")]
+    topic: Option<String>,
+
     /// Create the table if it does not exist: on-demand, with a stream of new and old images, and TTL on `expires_at`.
-    #[arg(long, conflicts_with = "stream")]
+    #[arg(long, conflicts_with_all = ["stream", "topic"])]
     create: bool,
 
     /// Replay trades from these files instead of synthetic ones: CSV, plain or gzip, with the header
@@ -92,14 +99,14 @@ pub struct GenerateArgs {
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share)]
     ttl_rate: f64,
 
-    /// Share of records, 0 to 1, that no consumer can decode, so that they become dead letters. Only with --stream.
+    /// Share of records, 0 to 1, that no consumer can decode, so that they become dead letters. Not with --table.
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", value_parser = share, conflicts_with = "table")]
     bad_rate: f64,
 
     /// Put records into aggregates, as the Kinesis Producer Library (KPL) does, up to this many in one; some go alone. Only
     /// with --stream.
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "100", value_parser = records_packed,
-          conflicts_with = "table")]
+          conflicts_with_all = ["table", "topic"])]
     kpl: Option<usize>,
 
     /// Let some attributes change their type from item to item. Readers that infer types fail on such a lake.
@@ -117,6 +124,10 @@ pub struct GenerateArgs {
     /// Kinesis endpoint URL, such as one of `kinetide local` [default: AWS].
     #[arg(long, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
     kinesis_endpoint: Option<String>,
+
+    /// How brokers of Kafka are reached.
+    #[command(flatten)]
+    kafka: KafkaArgs,
 
     /// In whose role the stream is written.
     #[command(flatten)]
@@ -188,6 +199,13 @@ pub async fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
 
 /// Names and endpoints, before anything is asked of a server; answers for the stream, where it is one.
 fn checked(args: &GenerateArgs) -> Result<Option<Stream>, BadSetting> {
+    if let Some(name) = &args.topic {
+        topic(name)?;
+        if !cfg!(feature = "kafka") {
+            return Err(BadSetting::new("topic", name, "cannot be written: this build is without Kafka"));
+        }
+        args.kafka.checked()?;
+    }
     if let Some(table) = &args.table {
         table_name("table", table)?;
     }
@@ -215,6 +233,15 @@ async fn sink(args: &GenerateArgs, stream: Option<Stream>) -> anyhow::Result<(Si
         writer.check().await?;
         return Ok((Sink::Table(Arc::new(writer)), format!("table {table}")));
     }
+    #[cfg(feature = "kafka")]
+    if let (Some(topic), Some(brokers)) = (&args.topic, args.kafka.checked()?) {
+        let cluster = Arc::new(crate::kafka::Cluster::new(brokers));
+        let producer = TopicProducer::new(cluster, topic).await?;
+        let region = args.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+        let table = envelope::Table { name: "CryptoTransactions".to_owned(), region };
+        let writer = TopicWriter::new(producer, table, args.seed);
+        return Ok((Sink::Topic(Arc::new(writer)), format!("topic {topic}")));
+    }
     let (stream, role) = stream.context("give --table or --stream")?;
     let (endpoint, region) = (args.kinesis_endpoint.as_deref(), args.region.as_deref());
     let sdk = stream_config(&stream, role.as_ref(), endpoint, region).await;
@@ -234,7 +261,7 @@ fn source(args: &GenerateArgs) -> Source {
     let mix = Mix {
         live_keys_max: usize::try_from(args.live_keys).unwrap_or(usize::MAX),
         ttl_rate: args.ttl_rate,
-        ttl_deletes: args.stream.is_some(),
+        ttl_deletes: args.table.is_none(),
         bad_rate: args.bad_rate,
         odd_values: args.odd_values,
         ..Mix::default()

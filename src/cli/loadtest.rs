@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Exit;
 use super::generate::{at_least_one, positive, records_packed};
-use crate::config::{duration, endpoint, initial_position, local_folder};
+use crate::config::{KafkaArgs, duration, endpoint, initial_position, local_folder};
 use crate::deliver::LakeUrl;
 use crate::loadtest::{self, Choice, LoadPlan, report};
 use crate::shutdown;
@@ -40,6 +40,7 @@ const SERVERS: &str = "Your own servers";
     kinetide loadtest --streams 2 --rate 2000 --chaos all\n  \
     kinetide loadtest --source fan-out --chaos all\n  \
     kinetide loadtest --source kinesis,fan-out,dynamodb-streams --rate 1000 --chaos all\n  \
+    kinetide loadtest --source kafka --kafka-bootstrap 127.0.0.1:9092 --chaos kill,pause,partition\n  \
     kinetide loadtest --alerts --chaos all\n  \
     kinetide loadtest --kpl --chaos all\n  \
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
@@ -51,7 +52,8 @@ pub struct LoadtestArgs {
     streams: u8,
 
     /// Where workers read from: kinesis (by polling), fan-out (Kinesis by enhanced fan-out), dynamodb-streams (the stream
-    /// of a table), or several of these with commas.
+    /// of a table), or several of these with commas; or kafka alone (a topic that is made on the brokers of
+    /// --kafka-bootstrap, and removed at the end).
     #[arg(long, value_name = "SOURCES", value_enum, value_delimiter = ',', default_value = TrialSource::Kinesis.name(),
           hide_possible_values = true)]
     source: Vec<TrialSource>,
@@ -143,6 +145,10 @@ pub struct LoadtestArgs {
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
     lake: Option<LakeUrl>,
 
+    /// How brokers of Kafka are reached.
+    #[command(flatten)]
+    kafka: KafkaArgs,
+
     /// AWS region [default: from the environment, or the embedded servers' region].
     #[arg(long, help_heading = SERVERS, value_name = "REGION")]
     region: Option<String>,
@@ -176,6 +182,13 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         say_error(format!("--source has {name} twice: name each kind once; --streams makes several of each"));
         return Ok(Exit::BadSettings);
     }
+    let kafka = match super::demo::brokers(&args.kafka, args.source.contains(&TrialSource::Kafka)) {
+        Ok(kafka) => kafka,
+        Err(problem) => {
+            say_error(problem);
+            return Ok(Exit::BadSettings);
+        }
+    };
     let command = command_line();
     let checked = || {
         Ok::<_, crate::config::BadSetting>(WorkerEndpoints {
@@ -222,6 +235,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         dir,
         lake: args.lake,
         endpoints,
+        kafka,
         region: args.region,
         worker_command: args.worker_command,
     };

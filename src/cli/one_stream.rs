@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::leases::{Fleet, FleetArgs, connect};
 use crate::aws::{AssumeRole, StreamAddress, stream_config};
-use crate::config::{BadSetting, StreamRoleArgs, endpoint, stream};
+use crate::config::{BadSetting, KafkaArgs, StreamRoleArgs, endpoint, stream};
 
 /// The heading of flags about AWS.
 pub(super) const AWS: &str = "AWS";
@@ -77,6 +77,8 @@ impl StreamArgs {
             application: None,
             stream: Vec::new(),
             table: Vec::new(),
+            topic: Vec::new(),
+            kafka: KafkaArgs::default(),
             failover_time,
             region: self.region.clone(),
             kinesis_endpoint: self.kinesis_endpoint.clone(),

@@ -89,6 +89,7 @@ mod tests {
                 sub_sequence: None,
                 key: None,
                 arrival_us: 0,
+                null: false,
             };
             let data = br#"{"wallet":"panic"}"#;
             let made = RowMaker::new(Arc::new(panicking())).make_caught(&context, data, &mut Vec::new());

@@ -297,6 +297,7 @@ mod tests {
             sub_sequence: None,
             key: None,
             arrival_us: 1_000_007,
+            null: false,
         };
         for name in Builtin::NAMES {
             let transform = config::transform(name, None).unwrap();

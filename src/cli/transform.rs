@@ -188,6 +188,7 @@ impl<R: Write, D: Write> Run<'_, R, D> {
             sub_sequence: None,
             key: None,
             arrival_us: self.args.arrival.unwrap_or(0),
+            null: false,
         };
         let Self { maker, text, .. } = self;
         let mut apply = |context: &RecordContext<'_>| {

@@ -10,8 +10,8 @@ use clap::Args;
 use super::access::{EncryptionArgs, LakeRoleArgs, StreamRoleArgs};
 use super::token::http_token;
 use super::{
-    BadSetting, CloudWatchConfig, Config, DEFAULT_TRANSFORM, Endpoints, Kind, LakeConfig, LakePlace,
-    RetrievalSetting, duration, endpoint, lake, name, streams, worker_id,
+    BadSetting, CloudWatchConfig, Config, DEFAULT_TRANSFORM, Endpoints, KafkaArgs, Kind, LakeConfig,
+    LakePlace, RetrievalSetting, duration, endpoint, lake, name, streams, worker_id,
 };
 use crate::batch::{BatchLimits, Gzip, GzipEncoder, Packing};
 use crate::checkpoint::PendingFormat;
@@ -46,11 +46,14 @@ const AWS: &str = "AWS";
     --dynamodb-endpoint http://127.0.0.1:8000\n  \
     kinetide run --stream trades --lake s3://my-lake/rest --firehose trades-to-s3\n  \
     kinetide run --source dynamodb-streams --table Trades --lake s3://my-lake/raw --region eu-north-1\n  \
+    kinetide run --source kafka --kafka-bootstrap b-1.example.com:9092 --topic orders --transform json \\\n      \
+    --lake s3://my-lake/raw\n  \
     kinetide run --stream arn:aws:kinesis:eu-north-1:111122223333:stream/trades \\\n      \
     --stream-role arn:aws:iam::111122223333:role/reader --lake s3://my-lake/raw"
 )]
 pub struct RunArgs {
-    /// What is read: kinesis (streams of Kinesis, --stream), or dynamodb-streams (the changes of DynamoDB tables, --table).
+    /// What is read: kinesis (streams of Kinesis, --stream), dynamodb-streams (the changes of DynamoDB tables, --table), or
+    /// kafka (topics of Kafka, --topic).
     #[arg(long, help_heading = STREAM, env = "KINETIDE_SOURCE", value_name = "SOURCE", value_enum,
           default_value_t = Kind::Kinesis)]
     pub source: Kind,
@@ -59,6 +62,10 @@ pub struct RunArgs {
     /// several tables give it several times (in the variable: with commas).
     #[arg(long, help_heading = STREAM, env = "KINETIDE_TABLE", value_name = "NAME|ARN", value_delimiter = ',')]
     pub table: Vec<String>,
+
+    /// With --source kafka: topic to read, by name. For several topics give it several times (in the variable: with commas).
+    #[arg(long, help_heading = STREAM, env = "KINETIDE_TOPIC", value_name = "NAME", value_delimiter = ',')]
+    pub topic: Vec<String>,
 
     /// Kinesis streams to read.
     #[arg(long, help_heading = STREAM, env = "KINETIDE_STREAM", value_name = "NAME|ARN", value_delimiter = ',',
@@ -253,6 +260,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = AWS, env = "KINETIDE_FIREHOSE_ENDPOINT", value_name = "URL")]
     pub firehose_endpoint: Option<String>,
 
+    /// How brokers of Kafka are reached.
+    #[command(flatten)]
+    pub kafka: KafkaArgs,
+
     /// In whose role the stream is read.
     #[command(flatten)]
     pub stream_role: StreamRoleArgs,
@@ -333,10 +344,13 @@ impl TryFrom<RunArgs> for Config {
     fn try_from(args: RunArgs) -> Result<Self, BadSetting> {
         let lake = lake(&args.lake)?;
         let worker = worker_id(args.worker_id)?;
+        let kafka = args.kafka.checked()?;
         let given = streams::Given {
             kind: args.source,
             streams: args.stream,
             tables: args.table,
+            topics: args.topic,
+            brokers: kafka.is_some(),
             settings: args.settings,
             role: args.stream_role.checked(Some(&worker))?,
             transform: args.transform,
@@ -384,6 +398,7 @@ impl TryFrom<RunArgs> for Config {
                 s3: endpoint("s3-endpoint", args.s3_endpoint)?,
                 firehose: endpoint("firehose-endpoint", args.firehose_endpoint)?,
                 cloudwatch: endpoint("cloudwatch-endpoint", args.cloudwatch_endpoint)?,
+                kafka,
             },
             streams,
             application,

@@ -8,6 +8,7 @@ use super::{BadSetting, Config, LakeConfig, LakePlace, name, within};
 use crate::aws::{BadArn, StreamAddress};
 use crate::batch::{HIGH_RISK_ALERTS, Layout, Packing};
 use crate::deliver::{LakeUrl, mistaken_url};
+use crate::kafka::is_topic_name;
 
 /// What KCL puts behind the name of an application to name its other tables; the longest that there is.
 const SUFFIX_MAX: usize = "-WorkerMetricStats".len();
@@ -46,6 +47,9 @@ pub fn stream(text: &str) -> Result<StreamAddress, BadSetting> {
         StreamAddress::Table(_) => {
             Err(bad("is a table of DynamoDB: name it with --table and --source dynamodb-streams".to_owned()))
         }
+        StreamAddress::Topic(_) => {
+            Err(bad("is a topic of Kafka: name it with --topic and --source kafka".to_owned()))
+        }
         stream => Ok(stream),
     }
 }
@@ -54,6 +58,14 @@ pub fn stream(text: &str) -> Result<StreamAddress, BadSetting> {
 pub fn table(text: &str) -> Result<StreamAddress, BadSetting> {
     let table = text.parse().map_err(|reason: BadArn| BadSetting::new("table", text, reason.to_string()))?;
     Ok(StreamAddress::Table(table))
+}
+
+/// The topic that is read, by its name.
+pub fn topic(text: &str) -> Result<StreamAddress, BadSetting> {
+    if is_topic_name(text) {
+        return Ok(StreamAddress::Topic(text.to_owned()));
+    }
+    Err(BadSetting::new("topic", text, "must be 1 to 249 letters, digits, '.', '_' or '-'"))
 }
 
 /// The name of a DynamoDB table.

@@ -5,6 +5,8 @@ mod access;
 #[cfg(feature = "cli")]
 mod args;
 mod check;
+#[cfg(feature = "cli")]
+mod kafka;
 mod retrieval;
 mod streams;
 #[cfg(feature = "cli")]
@@ -22,6 +24,7 @@ use crate::checkpoint::PendingFormat;
 use crate::clock::wall_clock_us;
 use crate::deliver::{LakeUrl, S3Settings, Sink};
 use crate::fetch::OutOfRange;
+use crate::kafka::KafkaSettings;
 use crate::lease::WorkerId;
 use crate::lease::plan::Rules;
 use crate::shard::Checkpoint;
@@ -38,7 +41,9 @@ pub use args::{
 };
 #[cfg(feature = "local")]
 pub use check::local_folder;
-pub use check::{application, folder, lake, layout, stream, table, table_name};
+pub use check::{application, folder, lake, layout, stream, table, table_name, topic};
+#[cfg(feature = "cli")]
+pub use kafka::KafkaArgs;
 pub use retrieval::{RetrievalConfig, RetrievalSetting};
 pub use streams::{Kind, Landing, Source, StreamConfig, StreamsConfig, Work};
 pub use streams::{transform, transform_and_alerts};
@@ -49,8 +54,15 @@ const FIXED_ROW_KEYS: [&str; 3] = ["Leader", "Migration3.0", "TableMigration3.5"
 /// What makes rows of records when nobody says it, in every command.
 pub const DEFAULT_TRANSFORM: &str = "dynamodb-cdc";
 
-/// Settings that have a variable and no flag: the token of the HTTP endpoints, and the file that holds it.
-pub const WITHOUT_FLAG: [&str; 3] = ["KINETIDE_HTTP_TOKEN", "KINETIDE_HTTP_TOKEN_FILE", MARKET_API_KEY];
+/// Settings that have a variable and no flag: the token of the HTTP endpoints and the password for the brokers of Kafka, each
+/// with the file that holds it, and a key for market prices.
+pub const WITHOUT_FLAG: [&str; 5] = [
+    "KINETIDE_HTTP_TOKEN",
+    "KINETIDE_HTTP_TOKEN_FILE",
+    "KINETIDE_KAFKA_PASSWORD",
+    "KINETIDE_KAFKA_PASSWORD_FILE",
+    MARKET_API_KEY,
+];
 
 /// The API key of a provider of market prices.
 pub const MARKET_API_KEY: &str = "KINETIDE_MARKET_API_KEY";
@@ -167,6 +179,8 @@ pub struct Endpoints {
     pub firehose: Option<String>,
     /// Of CloudWatch.
     pub cloudwatch: Option<String>,
+    /// The brokers of Kafka, where topics are read.
+    pub kafka: Option<KafkaSettings>,
 }
 
 impl Endpoints {

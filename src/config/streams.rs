@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{
     BadSetting, RetrievalConfig, RetrievalSetting, application, default_landing, folder, initial_position,
-    layout, stream, table,
+    layout, stream, table, topic,
 };
 use crate::aws::{AssumeRole, StreamAddress};
 use crate::batch::Layout;
@@ -118,6 +118,7 @@ impl StreamConfig {
     pub fn kind(&self) -> Kind {
         match self.address.table() {
             Some(_) => Kind::DynamodbStreams,
+            None if self.address.is_topic() => Kind::Kafka,
             None => Kind::Kinesis,
         }
     }
@@ -163,6 +164,9 @@ pub(super) struct Given {
     pub(super) kind: Kind,
     pub(super) streams: Vec<String>,
     pub(super) tables: Vec<String>,
+    pub(super) topics: Vec<String>,
+    /// Brokers are named.
+    pub(super) brokers: bool,
     pub(super) settings: Option<PathBuf>,
     pub(super) role: Option<AssumeRole>,
     pub(super) transform: String,
@@ -205,6 +209,7 @@ impl Alerts {
 struct StreamTable {
     stream: Option<String>,
     table: Option<String>,
+    topic: Option<String>,
     kind: Option<Kind>,
     role: Option<AssumeRole>,
     transform: Option<String>,
@@ -227,6 +232,8 @@ pub enum Kind {
     Kinesis,
     /// The changes of DynamoDB tables, by DynamoDB Streams.
     DynamodbStreams,
+    /// Topics of Kafka.
+    Kafka,
 }
 
 impl Kind {
@@ -235,14 +242,16 @@ impl Kind {
         match self {
             Self::Kinesis => SourceKind::Kinesis.as_str(),
             Self::DynamodbStreams => SourceKind::DynamoDbStreams.as_str(),
+            Self::Kafka => SourceKind::Kafka.as_str(),
         }
     }
 
-    /// The setting that names a stream of this kind, and that of the other kinds.
-    fn setting(self) -> (&'static str, &'static str) {
+    /// The setting that names a stream of this kind.
+    fn setting(self) -> &'static str {
         match self {
-            Self::Kinesis => ("stream", "table"),
-            Self::DynamodbStreams => ("table", "stream"),
+            Self::Kinesis => "stream",
+            Self::DynamodbStreams => "table",
+            Self::Kafka => "topic",
         }
     }
 }
@@ -254,16 +263,23 @@ impl Given {
         let in_file = !file.streams.is_empty();
         let said = file.streams.iter().map(StreamTable::says).collect();
         let alerts = file.alerts;
-        let (setting, other) = self.kind.setting();
-        let (given, others) = match self.kind {
-            Kind::Kinesis => (&self.streams, &self.tables),
-            Kind::DynamodbStreams => (&self.tables, &self.streams),
-        };
-        if let Some(first) = others.first() {
+        let setting = self.kind.setting();
+        let named = [
+            (Kind::Kinesis, &self.streams),
+            (Kind::DynamodbStreams, &self.tables),
+            (Kind::Kafka, &self.topics),
+        ];
+        for (other, names) in named.iter().filter(|(kind, _)| *kind != self.kind) {
+            let Some(first) = names.first() else { continue };
             let source = self.kind.as_str();
             let allowed = format!("must be left out: with --source {source} it is --{setting}");
-            return Err(BadSetting::new(other, first, allowed));
+            return Err(BadSetting::new(other.setting(), first, allowed));
         }
+        let given = match self.kind {
+            Kind::Kinesis => &self.streams,
+            Kind::DynamodbStreams => &self.tables,
+            Kind::Kafka => &self.topics,
+        };
         let (streams, several) = match (given.as_slice(), in_file) {
             ([], true) => (self.of_file(file)?, true),
             ([], false) => {
@@ -280,15 +296,41 @@ impl Given {
                 let settings = TransformSettings { enrichment: file.enrichment, columns: file.columns };
                 let one =
                     |text: &String| self.stream(&StreamTable::named(self.kind, text), &settings, alerts);
-                (given.iter().map(one).collect::<Result<Vec<_>, _>>()?, given.len() > 1)
+                // Leases of Kafka name their topic in any case, by its id.
+                let several = given.len() > 1 || self.kind == Kind::Kafka;
+                (given.iter().map(one).collect::<Result<Vec<_>, _>>()?, several)
             }
         };
+        if let Some(topic) = streams.iter().find(|stream| stream.kind() == Kind::Kafka) {
+            self.can_read_topics(topic)?;
+        }
         apart(&streams)?;
         if alerts.high_risk {
             self.can_alert(&streams)?;
         }
         let file = self.settings.clone().filter(|_| in_file);
         Ok(StreamsConfig { streams, several, file, in_file: said, given: Some(self) })
+    }
+
+    /// Whether topics of Kafka can be read by this process.
+    fn can_read_topics(&self, topic: &StreamConfig) -> Result<(), BadSetting> {
+        let name = topic.address.name();
+        if !cfg!(feature = "kafka") {
+            let allowed = "cannot be read: this build is without Kafka (the feature `kafka` of the crate)";
+            return Err(BadSetting::new("topic", name, allowed));
+        }
+        if !self.brokers {
+            return Err(BadSetting::new(
+                "kafka-bootstrap",
+                "",
+                format!("is missing: where is topic {name}?"),
+            ));
+        }
+        if topic.role.is_some() {
+            let allowed = "must be left out: topics are read as --kafka-user, not in a role of AWS";
+            return Err(BadSetting::new("stream-role", "", allowed));
+        }
+        Ok(())
     }
 
     fn of_file(&self, file: SettingsFile) -> Result<Vec<StreamConfig>, BadSetting> {
@@ -324,16 +366,17 @@ impl Given {
 
     fn address(&self, of: &StreamTable) -> Result<StreamAddress, BadSetting> {
         let kind = of.kind.unwrap_or(self.kind);
-        let (setting, other) = kind.setting();
-        match (kind, &of.stream, &of.table) {
-            (Kind::Kinesis, Some(name), None) => stream(name),
-            (Kind::DynamodbStreams, None, Some(name)) => table(name),
-            (_, stream, table) => {
+        let setting = kind.setting();
+        match (kind, &of.stream, &of.table, &of.topic) {
+            (Kind::Kinesis, Some(name), None, None) => stream(name),
+            (Kind::DynamodbStreams, None, Some(name), None) => table(name),
+            (Kind::Kafka, None, None, Some(name)) => topic(name),
+            (_, stream, table, topic) => {
                 let file = self.settings.as_deref().unwrap_or(Path::new("")).display();
-                let named = stream.as_ref().or(table.as_ref()).map_or("", String::as_str);
+                let named = stream.as_ref().or(table.as_ref()).or(topic.as_ref()).map_or("", String::as_str);
                 let allowed = format!(
-                    "has a table [[streams]] ({named:?}) that must name its stream with `{setting}`, and not with \
-                     `{other}`: its kind is {}",
+                    "has a table [[streams]] ({named:?}) that must name its stream with `{setting}`, and with nothing \
+                     else: its kind is {}",
                     kind.as_str()
                 );
                 Err(BadSetting::new("settings", file, allowed))
@@ -369,6 +412,10 @@ impl Given {
             let allowed = "is of a table, whose stream is polled: leave --retrieval out";
             return Err(BadSetting::new("table", &address, allowed));
         }
+        if address.is_topic() && by != RetrievalSetting::Polling {
+            let allowed = "is a topic of Kafka, which is polled: leave --retrieval out";
+            return Err(BadSetting::new("topic", address.name(), allowed));
+        }
         let retrieval = RetrievalConfig::new(by, consumer)?;
         Ok(StreamConfig { address, role, source: None, retrieval, work, initial, initial_timestamp_us })
     }
@@ -380,6 +427,7 @@ impl StreamTable {
         let all = [
             ("stream", self.stream.is_some()),
             ("table", self.table.is_some()),
+            ("topic", self.topic.is_some()),
             ("source", self.kind.is_some()),
             ("stream-role", self.role.is_some()),
             ("transform", self.transform.is_some()),
@@ -393,13 +441,11 @@ impl StreamTable {
     }
 
     fn named(kind: Kind, name: &str) -> Self {
-        let (stream, table) = match kind {
-            Kind::Kinesis => (Some(name.to_owned()), None),
-            Kind::DynamodbStreams => (None, Some(name.to_owned())),
-        };
+        let of = |wanted| (kind == wanted).then(|| name.to_owned());
         Self {
-            stream,
-            table,
+            stream: of(Kind::Kinesis),
+            table: of(Kind::DynamodbStreams),
+            topic: of(Kind::Kafka),
             kind: Some(kind),
             role: None,
             transform: None,

@@ -10,6 +10,8 @@ fn given(streams: &[&str], file: Option<&str>) -> Result<StreamsConfig, String> 
     let given = Given {
         kind: Kind::Kinesis,
         tables: Vec::new(),
+        topics: Vec::new(),
+        brokers: false,
         streams: streams.iter().map(ToString::to_string).collect(),
         settings,
         role: None,

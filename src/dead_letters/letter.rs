@@ -87,7 +87,7 @@ impl<'a> Letter<'a> {
         };
         let arrival_us = arrival_us.and_then(|us| i64::try_from(us).ok()).ok_or(UnreadableLetter::Arrival)?;
         base64_simd::STANDARD.check(members.raw_data.as_bytes()).map_err(|_| UnreadableLetter::RawData)?;
-        let source = [SourceKind::Kinesis, SourceKind::DynamoDbStreams]
+        let source = SourceKind::ALL
             .into_iter()
             .find(|kind| kind.as_str() == members.source)
             .ok_or(UnreadableLetter::Source)?;
@@ -138,6 +138,7 @@ impl<'a> Letter<'a> {
             sub_sequence: self.sub_sequence,
             key: None,
             arrival_us: self.arrival_us,
+            null: false,
         }
     }
 }
@@ -195,7 +196,7 @@ mod tests {
         ) {
             let source = if from_table { SourceKind::DynamoDbStreams } else { SourceKind::Kinesis };
             let context = RecordContext {
-                source, stream: None, shard_id: &shard, sequence_number: &sequence, sub_sequence, key: None, arrival_us,
+                source, stream: None, shard_id: &shard, sequence_number: &sequence, sub_sequence, key: None, arrival_us, null: false,
             };
             let bad = BadRecord { code: ErrorCode::NoTag, message: message.clone() };
             let mut row = Vec::new();

@@ -57,6 +57,7 @@ fn letters() -> Bytes {
             sub_sequence: None,
             key: None,
             arrival_us: HOUR + number / 3 * HOUR_US,
+            null: false,
         };
         dead_letter_row(&context, &BadRecord::from(ErrorCode::WrongType), raw, &mut rows);
     }
@@ -445,6 +446,7 @@ async fn letters_may_give_several_rows_or_none() {
             sub_sequence: None,
             key: None,
             arrival_us: HOUR + number / 4 * HOUR_US,
+            null: false,
         };
         dead_letter_row(&context, &BadRecord::from(ErrorCode::WrongType), raw.as_bytes(), &mut rows);
     }
@@ -486,6 +488,7 @@ async fn an_old_letter_of_an_aggregate_becomes_rows_of_its_records() {
             sub_sequence,
             key: None,
             arrival_us: HOUR,
+            null: false,
         };
         dead_letter_row(&context, &BadRecord::from(code), raw, &mut rows);
     };
@@ -537,6 +540,7 @@ async fn an_old_letter_of_an_aggregate_becomes_rows_of_its_records() {
             sub_sequence: None,
             key: None,
             arrival_us: HOUR,
+            null: false,
         };
         dead_letter_row(&context, &BadRecord::from(packed), &aggregate(records), &mut rows);
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());

@@ -1,12 +1,16 @@
 //! What the workers read, without the network: how much there is, and what it says.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
 
 use crate::local::LocalError;
 use crate::local::kinesis::Kinesis;
 use crate::local::streams::Streams;
+use crate::produce::kinesis::Receipt;
 use crate::shard::{Checkpoint, SequenceNumber, ShardId};
-use crate::trial::{Put, Puts, TrialError};
+use crate::trial::{Put, Puts, TrialError, VerifyError};
 
 /// The streams of the demo.
 pub(super) enum Feed {
@@ -14,6 +18,45 @@ pub(super) enum Feed {
     Kinesis(Kinesis),
     /// Of tables.
     Tables(TableFeed),
+    /// Of Kafka, by what was answered to who produced: the topics are somebody else's.
+    Topics(Told),
+}
+
+/// What became of records that were produced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told(Arc<Mutex<BTreeMap<String, ToldOf>>>);
+
+/// Of one topic.
+#[derive(Debug, Default)]
+struct ToldOf {
+    /// Of each partition the offsets, and when the records were sent.
+    shards: BTreeMap<String, BTreeMap<u128, i64>>,
+    puts: Puts,
+    wrong: Option<VerifyError>,
+}
+
+impl Told {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, ToldOf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what is told of a topic, until nobody tells more.
+    pub(super) async fn hear(self, topic: String, mut receipts: mpsc::Receiver<Vec<Receipt>>) {
+        while let Some(told) = receipts.recv().await {
+            let mut all = self.lock();
+            let of = all
+                .entry(topic.clone())
+                .or_insert_with(|| ToldOf { puts: Puts::of(&topic), ..ToldOf::default() });
+            for receipt in told {
+                let Some((shard, offset)) = receipt.place else { continue };
+                let put = Put::new(&shard, &offset, &receipt.data, receipt.sent_us);
+                let added = put.and_then(|put| of.puts.add(&shard, put));
+                of.wrong = of.wrong.take().or(added.err());
+                let offset = offset.parse().unwrap_or(u128::MAX);
+                of.shards.entry(shard).or_default().insert(offset, receipt.sent_us);
+            }
+        }
+    }
 }
 
 /// Changes of tables, as far as they were looked at.
@@ -39,6 +82,11 @@ impl Feed {
         match self {
             Self::Kinesis(kinesis) => Ok(kinesis.shards(stream).unwrap_or_default()),
             Self::Tables(tables) => tables.shards(stream),
+            Self::Topics(told) => {
+                let told = told.lock();
+                let shards = told.get(stream).into_iter().flat_map(|of| &of.shards);
+                Ok(shards.map(|(shard, put)| (ShardId::new(shard.as_str()), put.len() as u64)).collect())
+            }
         }
     }
 
@@ -62,6 +110,17 @@ impl Feed {
                     _ => 0,
                 };
                 (done as u64, changes.get(done).map(|(_, created_us)| *created_us))
+            }
+            Self::Topics(told) => {
+                let told = told.lock();
+                let Some(put) = told.get(stream).and_then(|of| of.shards.get(shard.as_str())) else {
+                    return (0, None);
+                };
+                let next = match checkpoint {
+                    Checkpoint::At(at) => at.sequence.as_str().parse::<u128>().map_or(0, |at| at + 1),
+                    _ => 0,
+                };
+                (put.range(..next).count() as u64, put.range(next..).next().map(|(_, sent_us)| *sent_us))
             }
         }
     }
@@ -100,6 +159,10 @@ impl Feed {
                     },
                 );
                 visited.map_err(|error| LocalError::Database(error.into()))?;
+            }
+            Self::Topics(told) => {
+                let Some(of) = told.lock().remove(stream) else { return Ok(puts) };
+                return of.wrong.map_or(Ok(of.puts), |error| Err(error.into()));
             }
         }
         wrong.map_or(Ok(puts), |error| Err(error.into()))

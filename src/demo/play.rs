@@ -19,6 +19,7 @@ use crate::generate::Source;
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::TradeFiles;
 use crate::insights::{Insights, Scope, html, read};
+use crate::kafka::KafkaSettings;
 use crate::local::LocalSettings;
 use crate::produce::{Ended, Event, Plan, ProduceError, Sink, Totals, run_to_end};
 use crate::shutdown::joined;
@@ -58,6 +59,8 @@ pub struct DemoPlan {
     pub trades: Vec<PathBuf>,
     /// How workers read.
     pub source: TrialSource,
+    /// The brokers, where they read topics of Kafka.
+    pub kafka: Option<KafkaSettings>,
     /// Kill a worker half-way and start another.
     pub kill: bool,
     /// Split and merge while running.
@@ -93,7 +96,8 @@ pub async fn play(
     };
     let servers = Servers::start(settings, &WorkerEndpoints::default(), None).await?;
     let name = if plan.source.of_tables() { TABLE } else { STREAM };
-    let wanted = Wanted { name, sources: &[plan.source], count: plan.streams, packed: None };
+    let (sources, kafka) = ([plan.source], plan.kafka.as_ref());
+    let wanted = Wanted { name, sources: &sources, count: plan.streams, packed: None, kafka };
     let scene = scene::on(&servers, wanted)?;
     let streams = &*scene;
     streams.prepare(plan.shards).await?;
@@ -122,11 +126,14 @@ pub async fn play(
     let dynamodb = servers.endpoints.dynamodb.as_deref().unwrap_or_default();
     let through = plan.source.service();
     let at = plan.source.endpoint(&servers.endpoints).unwrap_or_default();
-    say(format!("trades ─► DynamoDB ({dynamodb}) ─► {through} ({at}, {shards})"));
+    match &plan.kafka {
+        Some(kafka) => say(format!("trades ─► {through} ({}, {shards})", kafka.bootstrap)),
+        None => say(format!("trades ─► DynamoDB ({dynamodb}) ─► {through} ({at}, {shards})")),
+    }
     say(format!("       ─► {} worker processes ─► lake in {}", plan.workers, lake.display()));
 
     let feed = tables.feed();
-    let mut watch = Watch::new(feed, streams.streams(), servers.leases(APPLICATION));
+    let mut watch = Watch::new(feed, streams.streams(), &streams.in_leases(), servers.leases(APPLICATION));
     let started = Instant::now();
     let run = Run {
         tables: &tables,
@@ -143,6 +150,7 @@ pub async fn play(
     let Some(mut done) = done else {
         say("interrupted: draining the workers; interrupt again to kill them");
         workers.drain().await?;
+        streams.strike().await;
         return Err(TrialError::Interrupted { lake: lake.display().to_string() });
     };
     done.seconds = started.elapsed().as_secs_f64();
@@ -171,6 +179,8 @@ pub async fn play(
         cancel.cancelled().await;
         workers.drain().await?;
     }
+    streams.strike().await;
+    drop(scene);
     servers.strike(APPLICATION).await;
     Ok(done)
 }
@@ -193,9 +203,11 @@ impl Run<'_> {
     ) -> Result<Summary, TrialError> {
         let mut summary = Summary::default();
         let mut display = Display::new(records(self.plan).unwrap_or(0));
-        let mut generating = JoinSet::new();
+        let (mut generating, mut hearing) = (JoinSet::new(), JoinSet::new());
         for stream in 0..self.plan.streams {
-            generating.spawn(generate(self.plan.clone(), stream, self.tables.sink(stream), cancel.clone()));
+            let seed = seed_of(self.plan.seed, stream);
+            let sink = self.tables.sink(stream, self.scene, seed, &mut hearing);
+            generating.spawn(generate(self.plan.clone(), stream, sink, cancel.clone()));
         }
         let mut done = Done::default();
         let mut ticks = interval(LOOK_EVERY);
@@ -208,6 +220,9 @@ impl Run<'_> {
                     done.add(joined(generated).await);
                     if !generating.is_empty() {
                         continue;
+                    }
+                    while let Some(heard) = hearing.join_next().await {
+                        joined(heard).await;
                     }
                     let Done { totals, error } = std::mem::take(&mut done);
                     self.tables.everything_forwarded().await?;

@@ -31,8 +31,14 @@ pub(super) struct Look {
 }
 
 impl Watch {
-    pub(super) fn new(feed: Feed, streams: &[String], table: Arc<dyn LeaseTable>) -> Self {
-        let checkpoints = Checkpoints::new(streams);
+    /// Of these streams, which lease keys call by `in_leases`.
+    pub(super) fn new(
+        feed: Feed,
+        streams: &[String],
+        in_leases: &[String],
+        table: Arc<dyn LeaseTable>,
+    ) -> Self {
+        let checkpoints = Checkpoints::new(in_leases);
         Self { feed, streams: streams.to_vec(), table, checkpoints, lag_max_ms: 0 }
     }
 

@@ -11,6 +11,8 @@ mod buffer;
 mod changes;
 pub mod dynamodbstreams;
 pub mod fanout;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod kinesis;
 #[cfg(any(test, feature = "test-util"))]
 pub mod memory;

@@ -40,6 +40,8 @@ pub(super) enum Next {
 /// The pace of one shard's reader.
 #[derive(Debug)]
 pub(super) struct Pacing {
+    /// Between two calls while there are records.
+    interval: Duration,
     idle_first: Duration,
     idle_max: Duration,
     /// After an empty answer.
@@ -54,7 +56,13 @@ impl Pacing {
     pub(super) fn new(idle_first: Duration, idle_max: Duration) -> Self {
         let idle_max = idle_max.max(CALL_INTERVAL);
         let idle_first = idle_first.min(idle_max);
-        Self { idle_first, idle_max, idle: idle_first, failures: 0, last_call: None }
+        let interval = CALL_INTERVAL;
+        Self { interval, idle_first, idle_max, idle: idle_first, failures: 0, last_call: None }
+    }
+
+    /// For a source that may be called as often as this while there are records.
+    pub(super) fn with_interval(self, interval: Duration) -> Self {
+        Self { interval, ..self }
     }
 
     /// A call is being sent. Waits are counted from here, so that the time of a call is part of its interval.
@@ -71,7 +79,7 @@ impl Pacing {
             std::mem::replace(&mut self.idle, longer)
         } else {
             self.idle = self.idle_first;
-            CALL_INTERVAL
+            if behind == Behind::Tip { self.interval.max(CALL_INTERVAL) } else { self.interval }
         };
         self.not_before(now, self.last_call.unwrap_or(now) + pause)
     }
@@ -89,9 +97,10 @@ impl Pacing {
             FetchError::Unavailable(_) | FetchError::InUse(_) => {
                 Next::RetryAt(self.back_off(now, FAILED, rng))
             }
-            FetchError::Refused(_) | FetchError::Foreign(_) | FetchError::NoFanOut(_) => {
-                Next::NewIteratorAt(self.back_off(now, REFUSED, rng))
-            }
+            FetchError::Refused(_)
+            | FetchError::Foreign(_)
+            | FetchError::NoFanOut(_)
+            | FetchError::Truncated(_) => Next::NewIteratorAt(self.back_off(now, REFUSED, rng)),
         }
     }
 

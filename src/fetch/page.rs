@@ -49,12 +49,21 @@ pub struct Record<'a> {
     pub sequence_number: &'a str,
     /// Its index inside an aggregate; `None`: it is a stream record, whole.
     pub sub_sequence: Option<u64>,
-    /// Bytes of its partition key, known to be UTF-8.
+    /// Bytes of its key: of a partition key UTF-8, of Kafka any.
     pub(crate) key: &'a [u8],
+    /// What it does not have.
+    pub(crate) absent: Absent,
     /// Arrival time in the stream (`ApproximateArrivalTimestamp`), µs since the epoch.
     pub arrival_us: i64,
     /// Its payload.
     pub payload: Payload<'a>,
+}
+
+/// What a record of Kafka may lack: its key, or its value. A record of AWS has both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Absent {
+    pub(crate) key: bool,
+    pub(crate) value: bool,
 }
 
 /// Where a record lies in the body. Offsets of 32 bits: a page of the stream is some MB.
@@ -100,9 +109,19 @@ fn narrow(range: Range<usize>) -> Option<Range<u32>> {
 }
 
 impl<'a> Record<'a> {
-    /// Its partition key. Empty where the stream distributes records itself.
+    /// Its partition key. Empty where the stream distributes records itself, and for a key of Kafka that is not UTF-8.
     pub fn partition_key(&self) -> &'a str {
-        simdutf8::basic::from_utf8(self.key).expect(CHECKED)
+        simdutf8::basic::from_utf8(self.key).unwrap_or_default()
+    }
+
+    /// Its key as it is; `None`: it has none, as is possible in Kafka.
+    pub fn key(&self) -> Option<&'a [u8]> {
+        (!self.absent.key).then_some(self.key)
+    }
+
+    /// True when it has no value, as a tombstone of Kafka. Its payload is empty then.
+    pub fn is_null(&self) -> bool {
+        self.absent.value
     }
 
     /// Its payload, decoded.
@@ -139,6 +158,8 @@ pub struct Page {
     /// Indexes inside aggregates, one for each span; empty where no record has one, so that those of a plain stream cost
     /// nothing.
     subs: Vec<Option<u32>>,
+    /// What records lack, one for each span; empty where no record lacks anything.
+    absent: Vec<Absent>,
     /// Where to go on: an iterator, or of a subscription the sequence number to go on after; absent at the end of a closed
     /// shard.
     pub next_iterator: Option<String>,
@@ -148,6 +169,10 @@ pub struct Page {
     pub tip_unsure: bool,
     /// Records that were to be read before this page have left the stream.
     pub trimmed: bool,
+    /// Where the stream begins by now, if it says so where records have left it.
+    pub first_kept: Option<SequenceNumber>,
+    /// Sequence numbers of this stream have holes: a record that is not there was perhaps never to be read.
+    pub sparse: bool,
     /// When the stream answered, by its own clock, µs since the epoch; exact to a second.
     pub served_us: Option<i64>,
     /// Children, on the last page of a closed shard.
@@ -186,7 +211,10 @@ impl Page {
 
     /// Bytes that the page holds in memory, records and index. This is what counts against the byte budget.
     pub fn bytes(&self) -> usize {
-        self.body.len() + size_of_val(&self.spans[..]) + size_of_val(&self.subs[..])
+        self.body.len()
+            + size_of_val(&self.spans[..])
+            + size_of_val(&self.subs[..])
+            + size_of_val(&self.absent[..])
     }
 
     /// The records in order.
@@ -202,6 +230,7 @@ impl Page {
             sequence_number: simdutf8::basic::from_utf8(slice(&span.sequence_number)).expect(CHECKED),
             sub_sequence,
             key: slice(&span.partition_key),
+            absent: self.absent.get(index).copied().unwrap_or_default(),
             arrival_us: span.arrival_us,
             // What is unpacked is decoded.
             payload: if self.base64 && sub_sequence.is_none() {
@@ -220,6 +249,7 @@ pub struct PageBuilder {
     base64: bool,
     spans: Vec<Span>,
     subs: Vec<Option<u32>>,
+    absent: Vec<Absent>,
 }
 
 impl PageBuilder {
@@ -230,6 +260,31 @@ impl PageBuilder {
 
     /// Appends a record. A page holds less than 4 GiB in all.
     pub fn push(&mut self, sequence_number: &str, partition_key: &str, arrival_us: i64, payload: &[u8]) {
+        self.push_bytes(sequence_number, partition_key.as_bytes(), arrival_us, payload);
+    }
+
+    /// As [`PageBuilder::push`], for a record whose key may be any bytes, and which may lack key and payload.
+    pub fn push_optional(
+        &mut self,
+        sequence_number: &str,
+        key: Option<&[u8]>,
+        arrival_us: i64,
+        payload: Option<&[u8]>,
+    ) {
+        let absent = Absent { key: key.is_none(), value: payload.is_none() };
+        self.push_bytes(sequence_number, key.unwrap_or_default(), arrival_us, payload.unwrap_or_default());
+        if absent != Absent::default() {
+            self.absent.resize(self.spans.len() - 1, Absent::default());
+            self.absent.push(absent);
+        }
+    }
+
+    /// Bytes of the records so far.
+    pub fn bytes(&self) -> usize {
+        self.body.len() + size_of_val(&self.spans[..])
+    }
+
+    fn push_bytes(&mut self, sequence_number: &str, key: &[u8], arrival_us: i64, payload: &[u8]) {
         let mut append = |bytes: &[u8]| {
             let start = self.body.len();
             self.body.extend_from_slice(bytes);
@@ -237,7 +292,7 @@ impl PageBuilder {
         };
         let span = Span {
             sequence_number: append(sequence_number.as_bytes()),
-            partition_key: append(partition_key.as_bytes()),
+            partition_key: append(key),
             payload: append(payload),
             arrival_us,
         };
@@ -269,6 +324,7 @@ impl PageBuilder {
             base64: self.base64,
             spans: self.spans,
             subs: self.subs,
+            absent: self.absent,
             ..Page::default()
         }
     }
@@ -355,6 +411,7 @@ mod tests {
                 sequence_number: "1",
                 sub_sequence: None,
                 key: "ключ".as_bytes(),
+                absent: Absent::default(),
                 arrival_us: 10,
                 payload: Payload::Plain(b"one")
             }
@@ -389,6 +446,23 @@ mod tests {
         assert_eq!(ids, expected.map(|(sub, sequence, at)| (sub, sequence.to_owned(), at)));
         let index = "7".len() + "k".len() + "whole".len() + size_of::<Span>();
         assert_eq!(plain.bytes(), index, "a plain page holds no more than before");
+    }
+
+    #[test]
+    fn records_may_lack_key_and_value() {
+        let mut builder = PageBuilder::default();
+        builder.push_optional("0", Some(b"\xff"), 10, Some(b"value"));
+        builder.push_optional("1", Some(b""), 10, None);
+        builder.push_optional("5", None, 10, Some(b""));
+        builder.push_optional("6", Some(b"k"), 10, Some(b"x"));
+        let page = builder.finish();
+        let read: Vec<_> = page.records().map(|record| (record.key(), record.is_null())).collect();
+        assert_eq!(
+            read,
+            [(Some(&b"\xff"[..]), false), (Some(b""), true), (None, false), (Some(b"k"), false)]
+        );
+        assert_eq!(page.records().next().unwrap().partition_key(), "", "not UTF-8");
+        assert!(page.records().nth(1).unwrap().data().is_empty());
     }
 
     #[test]

@@ -54,6 +54,16 @@ pub trait Polled: Send + Sync {
     fn idle_first(&self) -> Duration {
         CALL_INTERVAL * 2
     }
+
+    /// The pause from call to call while there are records.
+    fn interval(&self) -> Duration {
+        CALL_INTERVAL
+    }
+
+    /// How the two calls are called.
+    fn calls(&self) -> [&'static str; 2] {
+        ["GetShardIterator", "GetRecords"]
+    }
 }
 
 /// Polls the shards of a stream.
@@ -99,7 +109,8 @@ impl RecordSource for Polling {
             stream: Arc::clone(&self.stream),
             shard: shard.clone(),
             reads_for,
-            pacing: Pacing::new(self.stream.idle_first(), self.idle_max),
+            pacing: Pacing::new(self.stream.idle_first(), self.idle_max)
+                .with_interval(self.stream.interval()),
             rng: ChaCha8Rng::seed_from_u64(seed),
             iterator: None,
             not_before: Instant::now(),
@@ -150,14 +161,15 @@ struct Poller {
 
 impl Poller {
     async fn page(&mut self) -> Result<Page, FetchError> {
+        let [iterator, records] = self.stream.calls();
         let at = match self.iterator.take() {
             Some(iterator) => iterator,
             None => {
-                let _calling = self.reads_for.calling("GetShardIterator");
+                let _calling = self.reads_for.calling(iterator);
                 self.stream.iterator(&self.shard, &self.start).await?
             }
         };
-        let _calling = self.reads_for.calling("GetRecords");
+        let _calling = self.reads_for.calling(records);
         let started = Instant::now();
         let answer = self.stream.fetch(&self.shard, &at, PAGE_RECORDS_MAX).await;
         match &answer {
@@ -181,7 +193,7 @@ impl Poller {
 /// What the page says of records before it that nobody can read any more.
 fn gap(page: &Page) -> Option<StartRecord> {
     let first = page.records().next().and_then(|record| SequenceNumber::parse(record.sequence_number));
-    page.trimmed.then_some(StartRecord::Gone(first))
+    page.trimmed.then_some(StartRecord::Gone(page.first_kept.clone().or(first)))
 }
 
 #[async_trait]

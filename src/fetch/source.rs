@@ -58,6 +58,9 @@ pub enum FetchError {
     /// There is no consumer for enhanced fan-out and none can be made, or it may not be used; retried slowly.
     #[error("enhanced fan-out is not possible: {0}")]
     NoFanOut(String),
+    /// The stream ends before the place where reading is to go on: its end was cut off. Nothing is moved; retried slowly.
+    #[error("{0}")]
+    Truncated(String),
     /// Anything else; keep the iterator and try again.
     #[error("could not read the shard")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -65,13 +68,14 @@ pub enum FetchError {
 
 impl FetchError {
     /// Every answer of [`FetchError::kind`] but that for throttling, which is counted apart.
-    pub const KINDS: [&'static str; 7] = [
+    pub const KINDS: [&'static str; 8] = [
         "expired_iterator",
         "not_found",
         "refused",
         "stream_recreated",
         "subscription_in_use",
         "no_fan_out",
+        "log_truncated",
         "unavailable",
     ];
 
@@ -85,6 +89,7 @@ impl FetchError {
             Self::Foreign(_) => "stream_recreated",
             Self::InUse(_) => "subscription_in_use",
             Self::NoFanOut(_) => "no_fan_out",
+            Self::Truncated(_) => "log_truncated",
             Self::Unavailable(_) => "unavailable",
         }
     }
@@ -107,6 +112,9 @@ pub enum StartRecord {
     /// It has left the stream, and records between it and the first one that is there perhaps with it. `None`: nothing
     /// is there.
     Gone(Option<SequenceNumber>),
+    /// It is not there, and nothing says that it or another one has left the stream unread: it was compacted away, or there
+    /// never was one. Only where sequence numbers have holes ([`Page::sparse`]).
+    LeftOut,
 }
 
 /// What a reader brings.

@@ -20,8 +20,12 @@ impl StartLook {
     /// What the page says of it. Another record in its place means that it has been trimmed, and those between them
     /// perhaps.
     pub(super) fn take(&mut self, page: &Page, behind: Behind) -> Option<StartRecord> {
-        let wanted = self.0.take_if(|_| !page.is_empty() || behind == Behind::Tip)?;
+        let wanted = self.0.take_if(|_| !page.is_empty() || page.trimmed || behind == Behind::Tip)?;
         let first = page.records().next().and_then(|record| SequenceNumber::parse(record.sequence_number));
-        Some(if first.as_ref() == Some(&wanted) { StartRecord::There } else { StartRecord::Gone(first) })
+        Some(match first {
+            Some(first) if first == wanted => StartRecord::There,
+            _ if page.sparse && !page.trimmed => StartRecord::LeftOut,
+            first => StartRecord::Gone(page.first_kept.clone().or(first)),
+        })
     }
 }

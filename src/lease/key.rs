@@ -9,7 +9,8 @@ use crate::shard::{Kinship, ShardId, StreamId};
 
 /// Primary key of a lease, in one of KCL's two forms: the shard id alone in an application of one stream
 /// (`shardId-000000000000`), or with the stream before it (`MultiStreamLease`:
-/// `123456789012:trades:1768469400:shardId-000000000000`).
+/// `123456789012:trades:1768469400:shardId-000000000000`). A partition of Kafka has always the second form, with ids of its
+/// own: `kafka:CLUSTER:TOPIC-ID:PARTITION`.
 ///
 /// Relatives of a shard are named by shard ids in the rows, in both forms; [`LeaseKey::sibling`] makes keys of them.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ impl LeaseKey {
         match stream {
             None => shard.clone().into(),
             Some(stream) => Self {
-                text: format!("{stream}:{shard}").into(),
+                text: format!("{stream}:{}", stream.in_key(shard)).into(),
                 stream: Some(stream.clone()),
                 shard: shard.clone(),
             },
@@ -37,7 +38,10 @@ impl LeaseKey {
     pub fn parse(text: &str) -> Self {
         let with_stream = text.rsplit_once(':').and_then(|(stream, shard)| {
             let stream = StreamId::parse(stream).filter(StreamId::is_whole)?;
-            (!shard.is_empty()).then(|| (stream, ShardId::new(shard)))
+            (!shard.is_empty()).then(|| {
+                let shard = stream.shard_of_key(shard);
+                (stream, shard)
+            })
         });
         match with_stream {
             None => ShardId::new(text).into(),
@@ -133,6 +137,17 @@ mod tests {
         let sibling = key.sibling(&ShardId::new("shardId-000000000008"));
         assert_eq!(sibling.as_str(), "123456789012:trades:1768469400:shardId-000000000008");
         assert_eq!(LeaseKey::parse(sibling.as_str()).stream(), key.stream());
+    }
+
+    #[test]
+    fn a_partition_of_kafka_is_named_by_the_ids_of_cluster_and_topic() {
+        let text = "kafka:gRE5whIsQoucH0jxnLkQnw:gBEe4cIsQoucH0jxnLkQnw:12";
+        let key = LeaseKey::parse(text);
+        let stream = key.stream().unwrap();
+        assert_eq!(stream.to_string(), "kafka:gRE5whIsQoucH0jxnLkQnw:gBEe4cIsQoucH0jxnLkQnw");
+        assert_eq!(key.shard().as_str(), "gBEe4cIsQoucH0jxnLkQnw-12");
+        assert_eq!(LeaseKey::new(Some(stream), key.shard()).as_str(), text);
+        assert_eq!(key.sibling(&stream.shard_of_key("3")).as_str(), format!("{stream}:3"));
     }
 
     #[test]

@@ -43,6 +43,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::deliver::LakeUrl;
+use crate::kafka::KafkaSettings;
 use crate::shard::Checkpoint;
 use crate::terminal::say;
 use crate::trial::TrialError;
@@ -87,6 +88,8 @@ pub struct LoadPlan {
     pub lake: Option<LakeUrl>,
     /// Servers, where not the embedded ones.
     pub endpoints: WorkerEndpoints,
+    /// The brokers of Kafka, where topics are read.
+    pub kafka: Option<KafkaSettings>,
     /// AWS region, for servers that are not embedded.
     pub region: Option<String>,
     /// Another consumer to run instead of `kinetide run`, as a command of the shell.

@@ -47,6 +47,17 @@ pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), TrialError> {
             "{flag} does not work with --worker-command, whose lines name no stream: leave one of them out"
         )));
     }
+    if plan.sources.contains(&TrialSource::Kafka) {
+        let other = match (&plan.worker_command, plan.packed) {
+            _ if plan.sources.len() > 1 => Some("other kinds in one run"),
+            (Some(_), _) => Some("--worker-command, which reads a stream of Kinesis"),
+            (_, Some(_)) => Some("--kpl: aggregates are records of Kinesis"),
+            (None, None) => None,
+        };
+        if let Some(other) = other {
+            return Err(TrialError::Wish(format!("--source kafka does not work with {other}")));
+        }
+    }
     let tables = |source: &TrialSource| source.of_tables();
     if plan.sources.iter().any(tables) {
         let other = match (&plan.worker_command, &plan.endpoints.dynamodb) {

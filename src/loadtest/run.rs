@@ -116,7 +116,7 @@ pub(super) async fn play(
         begin,
         begun,
         plan,
-        checkpoints: Checkpoints::new(stage.scene.streams()),
+        checkpoints: Checkpoints::new(&stage.scene.in_leases()),
         stage,
         crew,
         producer: Producer { scene, ledger: ledger.clone(), seed },

@@ -54,8 +54,13 @@ impl Stage {
         // The lease table has the name of the application.
         let tables = plan.sources.iter().all(|source| source.of_tables());
         let name = if tables { format!("{application}-trades") } else { application.clone() };
-        let wanted =
-            Wanted { name: &name, sources: &plan.sources, count: plan.streams_of_each, packed: plan.packed };
+        let wanted = Wanted {
+            name: &name,
+            sources: &plan.sources,
+            count: plan.streams_of_each,
+            packed: plan.packed,
+            kafka: plan.kafka.as_ref(),
+        };
         let scene: Arc<dyn Scene> = scene::on(&servers, wanted)?.into();
         scene.prepare(plan.shards).await?;
         Ok(Self {

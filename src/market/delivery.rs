@@ -280,6 +280,7 @@ mod tests {
         sub_sequence: None,
         key: None,
         arrival_us: 7,
+        null: false,
     };
 
     /// What the poller sends is what the transform reads.

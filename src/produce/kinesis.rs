@@ -5,12 +5,11 @@ use std::sync::Mutex;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::aggregate::{Aggregate, Group, PARTITION_KEY, ShardMap, group};
+use super::records::{ChangeRecords, Made};
 use super::retry::{first_answer, is_passing, is_throttle, pause, pauses};
 use super::run::{ProduceError, Refusals, Written};
 use crate::aws::{OfStream, StreamAddress, explain};
@@ -32,8 +31,7 @@ const BATCH_BYTES_MAX: usize = 5 * 1024 * 1024;
 pub struct StreamWriter {
     client: Client,
     stream: StreamAddress,
-    table: envelope::Table,
-    stamps: Mutex<Stamps>,
+    records: ChangeRecords,
     receipts: Option<mpsc::Sender<Vec<Receipt>>>,
     packed: Option<Packed>,
 }
@@ -61,20 +59,6 @@ pub struct Receipt {
     pub sub: Option<u32>,
 }
 
-/// What makes each record different from all others.
-#[derive(Debug)]
-struct Stamps {
-    event_ids: ChaCha8Rng,
-    last_created_us: i64,
-}
-
-/// A change record.
-#[derive(Debug)]
-struct Made {
-    partition_key: String,
-    data: Vec<u8>,
-}
-
 /// A record of the stream.
 #[derive(Clone, Debug)]
 struct Record {
@@ -98,8 +82,8 @@ impl Record {
 impl StreamWriter {
     /// Writes records that look as if `table` had sent them. The seed decides the event ids.
     pub fn new(client: Client, stream: StreamAddress, table: envelope::Table, seed: u64) -> Self {
-        let stamps = Stamps { event_ids: ChaCha8Rng::seed_from_u64(seed), last_created_us: 0 };
-        Self { client, stream, table, stamps: Mutex::new(stamps), receipts: None, packed: None }
+        let records = ChangeRecords::new(table, seed);
+        Self { client, stream, records, receipts: None, packed: None }
     }
 
     /// Puts records into aggregates, up to so many in one, as the Kinesis Producer Library does.
@@ -133,9 +117,9 @@ impl StreamWriter {
         refusals: &Refusals,
     ) -> Result<Written, ProduceError> {
         let mut written = Written::default();
-        let made = self.made(batch);
+        let made = self.records.made(batch);
         written.bytes = made.iter().map(|made| made.data.len() as u64).sum();
-        let mut left = self.records(made).await?;
+        let mut left = self.packed_or_alone(made).await?;
         let mut pauses_left = pauses();
         while !left.is_empty() {
             let rest = left.split_off(fitting(&left));
@@ -161,22 +145,8 @@ impl StreamWriter {
         Ok(written)
     }
 
-    /// The records of these changes, created now, one microsecond apart at least: the creation time is what a
-    /// consumer orders the changes of a key by.
-    fn made(&self, batch: &[Change]) -> Vec<Made> {
-        let mut stamps = self.stamps.lock().expect("nothing panics under this lock");
-        let make = |change: &Change| {
-            let event_id = uuid::Builder::from_random_bytes(stamps.event_ids.random()).into_uuid();
-            stamps.last_created_us = wall_clock_us().max(stamps.last_created_us + 1);
-            let mut data = Vec::with_capacity(1024);
-            envelope::write(&self.table, change, &event_id, stamps.last_created_us, &mut data);
-            Made { partition_key: envelope::partition_key(change.key.as_bytes()), data }
-        };
-        batch.iter().map(make).collect()
-    }
-
     /// The records to put: each for itself, or packed.
-    async fn records(&self, mut made: Vec<Made>) -> Result<Vec<Record>, ProduceError> {
+    async fn packed_or_alone(&self, mut made: Vec<Made>) -> Result<Vec<Record>, ProduceError> {
         let alone =
             |Made { partition_key, data }| Record { partition_key, data, parts: Vec::new(), shard: None };
         let Some(packed) = &self.packed else { return Ok(made.into_iter().map(alone).collect()) };

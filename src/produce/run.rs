@@ -13,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::dynamodb::TableWriter;
 use super::in_order::InOrder;
+#[cfg(feature = "kafka")]
+use super::kafka::TopicWriter;
 use super::kinesis::StreamWriter;
 use super::pace::Pace;
 use crate::generate::Source;
@@ -68,6 +70,9 @@ pub enum Sink {
     Table(Arc<TableWriter>),
     /// A Kinesis stream, as the change records of a table.
     Stream(Arc<StreamWriter>),
+    /// A topic of Kafka, as the change records of a table.
+    #[cfg(feature = "kafka")]
+    Topic(Arc<TopicWriter>),
 }
 
 /// What was done.
@@ -307,6 +312,8 @@ fn batch_max(sink: &Sink, rate: Option<f64>) -> usize {
     let max = match sink {
         Sink::Table(_) => super::dynamodb::BATCH_MAX.into(),
         Sink::Stream(_) => super::kinesis::BATCH_MAX,
+        #[cfg(feature = "kafka")]
+        Sink::Topic(_) => super::kafka::BATCH_MAX,
     };
     let within = |rate: f64| (1..max).find(|size| rate / 20.0 <= f64::from(*size)).unwrap_or(max);
     rate.map_or(max, within).into()
@@ -347,6 +354,8 @@ impl Sink {
         match self {
             Self::Table(table) => table.write(batch, cancel, refusals).await,
             Self::Stream(stream) => stream.write(batch, cancel, refusals).await,
+            #[cfg(feature = "kafka")]
+            Self::Topic(topic) => topic.write(batch, cancel, refusals).await,
         }
     }
 }

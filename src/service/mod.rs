@@ -40,7 +40,7 @@ use crate::transform::ErrorCode;
 use crate::worker::{self, Drain};
 pub use builder::{InitialPosition, LakeWorkerBuilder, Worker, WorkerBuilder};
 #[cfg(feature = "cli")]
-pub(crate) use reading::{Reading, StreamClient};
+pub(crate) use reading::{Brokers, Reading, StreamClient};
 
 /// Uploads given up half-way are aborted within this time at the end.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -86,6 +86,7 @@ pub async fn run_until(
     let table = DynamoDbLeaseTable::new(dynamodb.clone(), &config.application).with_failover(config.failover);
     let budget = ByteBudget::new(config.byte_budget);
     let surroundings = Surroundings {
+        brokers: reading::Brokers::of(&config.endpoints),
         region: config.region.clone(),
         endpoints: config.endpoints.clone(),
         several: config.streams.several,

@@ -1,17 +1,53 @@
-//! Who reads and lists a stream of AWS, by what kind of stream it is.
+//! Who reads and lists a stream, by what kind of stream it is.
 
 use std::sync::Arc;
 
 use aws_config::SdkConfig;
 
 use crate::aws::{AssumeRole, Ear, StreamAddress, stream_config};
+use crate::config::Endpoints;
 use crate::fetch::dynamodbstreams::DynamoDbStreamsSource;
+#[cfg(feature = "kafka")]
+use crate::fetch::kafka::KafkaSource;
 use crate::fetch::kinesis::KinesisSource;
 use crate::fetch::{Polled, Starts};
+#[cfg(feature = "kafka")]
+use crate::kafka::Cluster;
 use crate::shard::dynamodbstreams::{DynamoDbStreamsLister, TableStreams, Which};
+#[cfg(feature = "kafka")]
+use crate::shard::kafka::KafkaTopic;
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shard::{FindStart, ShardLister};
 use crate::transform::SourceKind;
+
+/// The cluster that topics are in, whose connections all streams of a process share; none where no brokers are named.
+#[derive(Clone, Default)]
+pub(crate) struct Brokers {
+    #[cfg(feature = "kafka")]
+    cluster: Option<Arc<Cluster>>,
+}
+
+impl Brokers {
+    /// Those of these settings.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn of(endpoints: &Endpoints) -> Self {
+        Self { cluster: endpoints.kafka.clone().map(|settings| Arc::new(Cluster::new(settings))) }
+    }
+
+    /// None: this build is without Kafka, and its settings refuse topics.
+    #[cfg(not(feature = "kafka"))]
+    pub(crate) fn of(_: &Endpoints) -> Self {
+        Self {}
+    }
+
+    fn topic(&self, name: &str) -> StreamClient {
+        #[cfg(feature = "kafka")]
+        if let Some(cluster) = &self.cluster {
+            return StreamClient::Topic(Arc::new(KafkaTopic::new(Arc::clone(cluster), name)));
+        }
+        unreachable!("settings with topic {name} name brokers")
+    }
+}
 
 /// A client for the service that a stream is read from.
 #[derive(Clone)]
@@ -20,6 +56,9 @@ pub(crate) enum StreamClient {
     Kinesis(aws_sdk_kinesis::Client),
     /// Of DynamoDB Streams, with what it found of the table.
     Table(Arc<TableStreams>),
+    /// Of Kafka.
+    #[cfg(feature = "kafka")]
+    Topic(Arc<KafkaTopic>),
 }
 
 /// Who reads and lists a stream.
@@ -39,14 +78,24 @@ impl StreamClient {
         endpoint: Option<&str>,
         region: Option<&str>,
         which: Which,
+        brokers: &Brokers,
         ear: Option<Ear>,
     ) -> Self {
         let sdk = stream_config(address, role, endpoint, region).await;
-        Self::with(&sdk, address, which, ear)
+        Self::with(&sdk, address, which, brokers, ear)
     }
 
     /// As [`StreamClient::new`], with what [`stream_config`] has answered.
-    pub(crate) fn with(sdk: &SdkConfig, address: &StreamAddress, which: Which, ear: Option<Ear>) -> Self {
+    pub(crate) fn with(
+        sdk: &SdkConfig,
+        address: &StreamAddress,
+        which: Which,
+        brokers: &Brokers,
+        ear: Option<Ear>,
+    ) -> Self {
+        if address.is_topic() {
+            return brokers.topic(address.name());
+        }
         match address.table() {
             None => {
                 let config = aws_sdk_kinesis::config::Builder::from(sdk);
@@ -89,6 +138,13 @@ impl StreamClient {
                     starts: Arc::new(Starts::in_order(polled)),
                 }
             }
+            #[cfg(feature = "kafka")]
+            Self::Topic(topic) => Reading {
+                kind: SourceKind::Kafka,
+                polled: Arc::new(KafkaSource::new(Arc::clone(topic.cluster()))),
+                lister: Arc::clone(topic) as _,
+                starts: Arc::clone(topic) as _,
+            },
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::reading::StreamClient;
+use super::reading::{Brokers, StreamClient};
 use crate::aws::{Network, StreamAddress, for_subscriptions, stream_config};
 use crate::config::{Endpoints, RetrievalSetting, Source, StreamConfig, StreamsConfig, Work};
 use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
@@ -19,6 +19,8 @@ use crate::preflight::{
     START_TIMEOUT, StartError, check_stream, check_table_stream, oddity, out_of_reach, retention_hours,
     table_oddities,
 };
+#[cfg(feature = "kafka")]
+use crate::preflight::{check_topic, topic_oddities};
 use crate::processor::Process;
 use crate::shard::dynamodbstreams::Which;
 use crate::shutdown::joined;
@@ -36,6 +38,7 @@ const ASK_EVERY: u32 = 12;
 pub(super) struct Surroundings {
     pub(super) region: Option<String>,
     pub(super) endpoints: Endpoints,
+    pub(super) brokers: Brokers,
     /// Leases name their streams.
     pub(super) several: bool,
     pub(super) application: String,
@@ -117,7 +120,7 @@ impl Streams {
             SourceKind::Kinesis => {
                 Arc::new(Unpacking::new(source, self.surroundings.kpl_out_of_range)) as Arc<dyn RecordSource>
             }
-            SourceKind::DynamoDbStreams => source,
+            SourceKind::DynamoDbStreams | SourceKind::Kafka => source,
         };
         let (source, again) = (unpacked(source), again.map(unpacked));
         let Found { config, client, hours, checked, .. } = stream;
@@ -320,7 +323,7 @@ async fn open(config: StreamConfig, surroundings: &Surroundings) -> (Found, Opti
     let (region, endpoint) = (surroundings.region.as_deref(), surroundings.endpoints.of(address));
     let which = if surroundings.several { Which::Newest } else { Which::All };
     let sdk = stream_config(address, role, endpoint, region).await;
-    let client = StreamClient::with(&sdk, address, which, None);
+    let client = StreamClient::with(&sdk, address, which, &surroundings.brokers, None);
     let (hours, problem) = match config.source {
         // Only the program knows how to look at it.
         Some(_) => (None, None),
@@ -368,6 +371,11 @@ async fn checked(client: &StreamClient, config: &StreamConfig) -> Result<Option<
         StreamClient::Table(streams) => {
             let found = check_table_stream(streams, address).await?;
             (None, table_oddities(&found, config))
+        }
+        #[cfg(feature = "kafka")]
+        StreamClient::Topic(topic) => {
+            let found = check_topic(topic, address).await?;
+            (None, topic_oddities(&found, config))
         }
     };
     for oddity in oddities {

@@ -6,6 +6,8 @@
 pub mod audit;
 pub mod dynamodbstreams;
 pub mod graph;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod kinesis;
 mod position;
 mod start;

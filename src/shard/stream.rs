@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::ShardId;
 use crate::aws::{StreamAddress, TableArn};
 
 /// A stream with what tells it from others of its name, written as in KCL's multi-stream lease keys:
@@ -17,6 +18,10 @@ struct Parts {
     name: String,
     created: Option<u64>,
 }
+
+/// What stands in the place of the account for a topic of Kafka. Its name is `CLUSTER:TOPIC-ID` then, or the name of the
+/// topic where no more is known.
+const KAFKA: &str = "kafka";
 
 /// How one stream stands to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,10 @@ impl StreamId {
                 None => Self::named(format!("$${}$", table.name())),
             };
         }
+        if address.is_topic() {
+            let (account, name) = (KAFKA.to_owned(), address.name().to_owned());
+            return Self(Arc::new(Parts { account, name, created: None }));
+        }
         let account = address.arn().map_or_else(String::new, |arn| arn.account().to_owned());
         Self(Arc::new(Parts { account, name: address.name().to_owned(), created: None }))
     }
@@ -51,6 +60,40 @@ impl StreamId {
     pub fn of_table(arn: &TableArn) -> Self {
         let created = arn.label().map(|_| 1);
         Self(Arc::new(Parts { account: arn.account().to_owned(), name: arn.encoded(), created }))
+    }
+
+    /// A topic of Kafka, by the ids of its cluster and its own: `kafka:CLUSTER:TOPIC-ID`. Colons of the cluster's id become
+    /// underscores, as they end a part.
+    pub fn of_topic(cluster: &str, topic: &str) -> Self {
+        let name = format!("{}:{topic}", cluster.replace(':', "_"));
+        Self(Arc::new(Parts { account: KAFKA.to_owned(), name, created: None }))
+    }
+
+    /// The shard of this stream that a lease key names by this text.
+    pub fn shard_of_key(&self, text: &str) -> ShardId {
+        match self.topic_id() {
+            Some(topic) => ShardId::new(format!("{topic}-{text}")),
+            None => ShardId::new(text),
+        }
+    }
+
+    /// How a lease key names a shard of this stream. Those of Kafka have the topic's id in their own one, so that whatever
+    /// is called by it is that of one topic: a key need not say it twice.
+    pub fn in_key<'a>(&self, shard: &'a ShardId) -> &'a str {
+        let text = shard.as_str();
+        let partition = self.topic_id().and_then(|topic| text.strip_prefix(topic)?.strip_prefix('-'));
+        partition.unwrap_or(text)
+    }
+
+    /// The id of the topic, where it is a topic of Kafka whose id is known.
+    fn topic_id(&self) -> Option<&str> {
+        let (_, topic) = self.0.name.split_once(':').filter(|_| self.is_topic())?;
+        Some(topic)
+    }
+
+    /// True for a topic of Kafka.
+    fn is_topic(&self) -> bool {
+        self.0.account == KAFKA
     }
 
     /// The stream that settings name by this text, a name or an ARN.
@@ -67,6 +110,11 @@ impl StreamId {
 
     /// Reads what [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some(name) = text.strip_prefix(KAFKA).and_then(|rest| rest.strip_prefix(':')) {
+            let (cluster, topic) = name.split_once(':')?;
+            let whole = !cluster.is_empty() && !topic.is_empty() && !topic.contains(':');
+            return whole.then(|| Self::of_topic(cluster, topic));
+        }
         let mut parts = text.split(':');
         let (account, name, created) = (parts.next()?, parts.next()?, parts.next()?);
         let created = if created.is_empty() { None } else { Some(created.parse().ok()?) };
@@ -75,8 +123,11 @@ impl StreamId {
     }
 
     /// True when account and time are known: so it can stand in a lease key (`StreamIdentifier`:
-    /// `[0-9]+:[^:]+:[0-9]+`).
+    /// `[0-9]+:[^:]+:[0-9]+`). Of a topic of Kafka: when its id is known.
     pub fn is_whole(&self) -> bool {
+        if self.is_topic() {
+            return self.topic_id().is_some();
+        }
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         digits(&self.0.account) && self.0.created.is_some()
     }
@@ -88,6 +139,12 @@ impl StreamId {
 
     /// Whether the other one is this one.
     pub fn kinship(&self, other: &Self) -> Kinship {
+        if self.is_topic() || other.is_topic() {
+            // A name says nothing of an id.
+            let told = self.is_whole() && other.is_whole();
+            let may_be = self.is_topic() && other.is_topic() && (!told || self == other);
+            return if may_be { Kinship::Same } else { Kinship::Stranger };
+        }
         if let (Some(a), Some(b)) = (self.table(), other.table()) {
             // Streams of one table follow each other, as it is turned off and on again.
             let same = a.iter().zip(b).all(|(a, b)| *a == b || a.is_empty() || b.is_empty());
@@ -119,6 +176,12 @@ impl StreamId {
 
     /// For people: name, account and time.
     pub fn in_words(&self) -> String {
+        if self.is_topic() {
+            return match self.0.name.split_once(':') {
+                Some((cluster, topic)) => format!("topic {topic} (its id) of Kafka cluster {cluster}"),
+                None => format!("topic {} of Kafka", self.0.name),
+            };
+        }
         if let Some([region, account, table]) = self.table() {
             let label = self.0.name.rsplit('$').next().unwrap_or_default();
             let details = [("account", account), ("region", region), ("stream", label)];
@@ -141,6 +204,9 @@ impl StreamId {
 
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_topic() {
+            return write!(f, "{KAFKA}:{}", self.0.name);
+        }
         write!(f, "{}:{}:", self.0.account, self.0.name)?;
         self.0.created.map_or(Ok(()), |created| write!(f, "{created}"))
     }
@@ -193,6 +259,31 @@ mod tests {
             assert_eq!(StreamId::in_settings(text), address(text));
         }
         assert_eq!(StreamId::in_settings("no:address"), StreamId::named("no:address"));
+    }
+
+    #[test]
+    fn topics_are_told_apart_by_their_ids() {
+        let topic = StreamId::of_topic("gRE5whIsQoucH0jxnLkQnw", "gBEe4cIsQoucH0jxnLkQnw");
+        let text = "kafka:gRE5whIsQoucH0jxnLkQnw:gBEe4cIsQoucH0jxnLkQnw";
+        assert_eq!((topic.to_string().as_str(), StreamId::parse(text).as_ref()), (text, Some(&topic)));
+        assert!(topic.is_whole());
+        let named = StreamId::in_settings("topic/orders");
+        assert!(!named.is_whole() && named.name() == "orders");
+        let again = StreamId::of_topic("gRE5whIsQoucH0jxnLkQnw", "another");
+        for (other, expected) in [
+            (topic.clone(), Kinship::Same),
+            (named.clone(), Kinship::Same),
+            (again, Kinship::Stranger),
+            (StreamId::named("orders"), Kinship::Stranger),
+        ] {
+            assert_eq!((topic.kinship(&other), other.kinship(&topic)), (expected, expected), "{other}");
+        }
+        assert_eq!(named.kinship(&StreamId::named("orders")), Kinship::Stranger, "of Kinesis");
+        let shard = topic.shard_of_key("12");
+        assert_eq!((shard.as_str(), topic.in_key(&shard)), ("gBEe4cIsQoucH0jxnLkQnw-12", "12"));
+        for wrong in ["kafka:", "kafka:a", "kafka::b", "kafka:a:", "kafka:a:b:c"] {
+            assert_eq!(StreamId::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

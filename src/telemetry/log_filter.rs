@@ -26,6 +26,7 @@ const MODULES: &[&str] = &[
     "figures",
     "generate",
     "insights",
+    "kafka",
     "kpl",
     "lease",
     "loadtest",

@@ -51,6 +51,7 @@ mod tests {
         sub_sequence: None,
         key: None,
         arrival_us: 0,
+        null: false,
     };
 
     #[test]

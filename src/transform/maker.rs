@@ -121,6 +121,7 @@ mod tests {
         sub_sequence: None,
         key: None,
         arrival_us: 0,
+        null: false,
     };
 
     /// Writes the data as it is, and says how many rows that were: the first byte.

@@ -40,14 +40,20 @@ pub enum SourceKind {
     Kinesis,
     /// DynamoDB Streams.
     DynamoDbStreams,
+    /// Topics of Kafka.
+    Kafka,
 }
 
 impl SourceKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Kinesis, Self::DynamoDbStreams, Self::Kafka];
+
     /// The value of the `source` column.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Kinesis => "kinesis",
             Self::DynamoDbStreams => "dynamodb-streams",
+            Self::Kafka => "kafka",
         }
     }
 }
@@ -67,8 +73,10 @@ pub struct RecordContext<'a> {
     pub sub_sequence: Option<u64>,
     /// Its partition key; `None` where it has none, or where that is not known, as in the replay of a dead letter.
     pub key: Option<&'a [u8]>,
-    /// Arrival time in the stream, µs since the epoch; the creation time for DynamoDB Streams.
+    /// Arrival time in the stream, µs since the epoch; the creation time for DynamoDB Streams, the record's own for Kafka.
     pub arrival_us: i64,
+    /// It has no value at all, as a tombstone of Kafka: its data is empty then.
+    pub null: bool,
 }
 
 /// What a batch needs to know about the rows of a record.

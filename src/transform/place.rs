@@ -147,7 +147,7 @@ mod tests {
                 sequence_number: &digits,
                 sub_sequence: sub,
                 key: None,
-                arrival_us: 7,
+                arrival_us: 7, null: false,
             };
             let mut rows = Vec::new();
             let document = format!("{{\"{attribute}\":{value}}}");

@@ -151,7 +151,7 @@ pub(super) fn push_ordering_key(
 ) {
     row.push(b'"');
     match context.source {
-        SourceKind::Kinesis => {
+        SourceKind::Kinesis | SourceKind::Kafka => {
             push_digits(row, time_us, 20);
             row.push(b'-');
             push_padded(row, context.sequence_number, 60);

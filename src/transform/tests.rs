@@ -29,6 +29,7 @@ fn context(source: SourceKind, sequence_number: &str) -> RecordContext<'_> {
         sub_sequence: None,
         key: None,
         arrival_us: ARRIVAL_US,
+        null: false,
     }
 }
 

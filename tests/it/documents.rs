@@ -139,7 +139,7 @@ fn without_other_programs(text: &str) -> String {
     let mut more = false;
     let ours = text.lines().filter(|line| {
         // The last are arguments of a Glue job.
-        let starts = ["aws ", "docker ", "python3 ", "  \"--"];
+        let starts = ["aws ", "bin/kafka-", "docker ", "python3 ", "  \"--"];
         let other = more || starts.iter().any(|start| line.starts_with(start));
         more = other && line.ends_with('\\');
         !other

@@ -16,11 +16,14 @@ mod fuzz;
 mod http2;
 mod image;
 mod interop;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kinesis_conformance;
 mod lease_table;
 #[cfg(feature = "local")]
 mod library;
 mod old_batches;
+mod pure;
 mod s3;
 mod same_objects;
 mod sim_lease;

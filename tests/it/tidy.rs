@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 
+use super::pure::PURE;
+
 /// Whom each module may import. The stages come first, in the data's order: a stage knows stages before it, never
 /// one after. `cli` and `service` know everything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("kafka", &[]),
     ("kpl", &[]),
-    ("shard", &[]),
+    ("shard", &["kafka"]),
     // The leader tells how many workers are wanted.
     ("lease", &["scale", "shard", "telemetry"]),
-    ("fetch", &["kpl", "shard", "telemetry"]),
+    ("fetch", &["kafka", "kpl", "shard", "telemetry"]),
     ("decode", &["kpl"]),
     ("transform", &["decode", "shard"]),
     ("batch", &["fetch", "shard", "transform"]),
@@ -62,6 +65,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "deliver",
             "fetch",
+            "kafka",
             "lease",
             "nearest",
             "processor",
@@ -73,25 +77,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     // The fleet as the lease table has it, for who asks a worker and for the command.
     ("report", &["batch", "checkpoint", "clock", "lease", "shard", "telemetry"]),
     ("scale", &[]),
-    ("preflight", &["aws", "batch", "config", "deliver", "lease", "shard"]),
+    ("preflight", &["aws", "batch", "config", "deliver", "kafka", "lease", "shard"]),
     // Servers and generator share no logic with the pipeline, so that they cannot share its mistakes; nor does the judge.
     ("local", &["clock", "generate", "shard"]),
     ("generate", &[]),
     // Snapshots of market prices.
     ("market", &["aws", "batch", "clock", "deliver", "telemetry", "transform"]),
-    ("produce", &["aws", "clock", "generate", "shard", "shutdown"]),
+    ("produce", &["aws", "clock", "generate", "kafka", "shard", "shutdown"]),
     (
         "trial",
         &[
-            "aws", "figures", "generate", "insights", "lease", "local", "produce", "shard", "shutdown",
-            "terminal",
+            "aws", "figures", "generate", "insights", "kafka", "lease", "local", "produce", "shard",
+            "shutdown", "terminal",
         ],
     ),
     (
         "loadtest",
         &[
-            "clock", "deliver", "drawing", "figures", "generate", "lease", "local", "produce", "shard",
-            "shutdown", "terminal", "trial",
+            "clock", "deliver", "drawing", "figures", "generate", "kafka", "lease", "local", "produce",
+            "shard", "shutdown", "terminal", "trial",
         ],
     ),
     // The checks for people who write a source or a sink.
@@ -99,8 +103,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "demo",
         &[
-            "clock", "figures", "generate", "insights", "lease", "local", "produce", "shard", "shutdown",
-            "terminal", "trial",
+            "clock", "figures", "generate", "insights", "kafka", "lease", "local", "produce", "shard",
+            "shutdown", "terminal", "trial",
         ],
     ),
 ];
@@ -110,6 +114,7 @@ const KNOWN_BY_ALL: &str = "cause";
 
 /// Imports beyond the table: who, what, why.
 const IMPORT_EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("fetch", "clock::wall_clock_us", "Kafka does not say its time, so the age of a record is told by ours"),
     ("fetch", "aws::explain", "what Kinesis said, in one line for people"),
     ("fetch", "aws::OfStream", "a call to Kinesis names its stream in one way"),
     ("fetch", "aws::StreamAddress", "a stream is named by its name or its ARN"),
@@ -137,77 +142,6 @@ const SDK_PLACES: [&str; 7] = [
 ];
 const SDK_CRATES: [&str; 4] = ["aws_config", "aws_credential_types", "aws_sdk_", "aws_smithy_"];
 
-/// Decisions: no tasks, and no clock but the one they are given.
-const PURE: &[&str] = &[
-    "src/aws/arn.rs",
-    "src/batch/",
-    "src/checkpoint/",
-    "src/cli/check/clock.rs",
-    "src/cli/check/report.rs",
-    "src/cli/check/settings.rs",
-    "src/cli/check/text.rs",
-    "src/cli/leases/change.rs",
-    "src/cli/leases/table.rs",
-    "src/cli/scale/text.rs",
-    "src/dead_letters/build.rs",
-    "src/dead_letters/letter.rs",
-    "src/dead_letters/lines.rs",
-    "src/dead_letters/object.rs",
-    "src/dead_letters/plan.rs",
-    "src/dead_letters/shape.rs",
-    "src/decode/",
-    "src/deliver/calls.rs",
-    "src/drawing.rs",
-    "src/fetch/aggregate.rs",
-    "src/fetch/body.rs",
-    "src/fetch/fanout/kinesis/frames.rs",
-    "src/fetch/fanout/pace.rs",
-    "src/fetch/pacing.rs",
-    "src/fetch/page.rs",
-    "src/fetch/search.rs",
-    "src/fetch/started.rs",
-    "src/figures.rs",
-    "src/insights/charts.rs",
-    "src/insights/decimal.rs",
-    "src/insights/figures.rs",
-    "src/insights/latest.rs",
-    "src/insights/page.rs",
-    "src/insights/row.rs",
-    "src/kpl/mod.rs",
-    "src/lease/caught_up.rs",
-    "src/lease/dynamodb/codec.rs",
-    "src/lease/dynamodb/item.rs",
-    "src/lease/dynamodb/layout.rs",
-    "src/lease/dynamodb/rows.rs",
-    "src/lease/explain.rs",
-    "src/lease/key.rs",
-    "src/lease/plan.rs",
-    "src/lease/row.rs",
-    "src/lease/seat.rs",
-    "src/lease/whose.rs",
-    "src/lease/write.rs",
-    "src/loadtest/chaos.rs",
-    "src/loadtest/charts.rs",
-    "src/loadtest/faults.rs",
-    "src/loadtest/readers.rs",
-    "src/loadtest/report.rs",
-    "src/loadtest/verdict.rs",
-    "src/market/answer.rs",
-    "src/market/plan.rs",
-    "src/market/request.rs",
-    "src/scale/",
-    "src/shard/audit.rs",
-    "src/shard/graph.rs",
-    "src/shard/position.rs",
-    "src/shard/stream.rs",
-    "src/telemetry/cloudwatch/pack.rs",
-    "src/telemetry/cloudwatch/series.rs",
-    "src/telemetry/health.rs",
-    "src/telemetry/http/access.rs",
-    "src/telemetry/http/token.rs",
-    "src/transform/",
-    "src/trial/scene/reshard.rs",
-];
 const IMPURE: [&str; 6] = ["async ", ".await", "::now()", "wall_clock", "std::fs", "std::net"];
 
 const LINES_MAX: usize = 600;

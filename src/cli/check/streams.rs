@@ -16,7 +16,7 @@ use crate::lease::{RETENTION_HOURS_MIN, StreamLeases};
 use crate::preflight::{
     StartError, check_stream, check_table_stream, oddity, retention_hours, table_oddities,
 };
-use crate::service::{Reading, StreamClient};
+use crate::service::{Brokers, Reading, StreamClient};
 use crate::shard::Shard;
 use crate::shard::dynamodbstreams::Which;
 
@@ -51,11 +51,21 @@ pub(super) async fn look(config: &Config, stream: &StreamConfig) -> Looked {
     }
     let ear = Ear::default();
     let which = if config.streams.several { Which::Newest } else { Which::All };
-    let client = StreamClient::new(&stream.address, role, url, region, which, Some(ear.clone())).await;
+    let brokers = Brokers::of(&config.endpoints);
+    let client =
+        StreamClient::new(&stream.address, role, url, region, which, &brokers, Some(ear.clone())).await;
     let found = found(&client, stream, &about).await;
     let heard = ear.heard();
-    items.push(endpoint(&about, &heard, found.as_ref().err().map(|error| error.problem())));
-    if !heard.answered {
+    let answered = if stream.address.is_topic() {
+        let item = brokers_item(&about, config, found.as_ref().err());
+        let answered = item.is_ok();
+        items.push(item);
+        answered
+    } else {
+        items.push(endpoint(&about, &heard, found.as_ref().err().map(|error| error.problem())));
+        heard.answered
+    };
+    if !answered {
         let why = "the endpoint does not answer";
         items.extend(rest[1..].iter().map(|item| Item::not_looked_at(&about, *item, why)));
         return Looked { items, heard, leases: None };
@@ -110,7 +120,44 @@ async fn found(
             let oddities = table_oddities(&found, stream);
             Ok((of_table(about, &found, &oddities), None))
         }
+        #[cfg(feature = "kafka")]
+        StreamClient::Topic(topic) => {
+            let found = crate::preflight::check_topic(topic, &stream.address).await?;
+            let oddities = crate::preflight::topic_oddities(&found, stream);
+            Ok((of_topic(about, &found, &oddities), None))
+        }
     }
+}
+
+/// Whether a broker answered: what it says of the topic comes after that.
+fn brokers_item(about: &str, config: &Config, problem: Option<&StartError>) -> Item {
+    let brokers =
+        config.endpoints.kafka.as_ref().map(|kafka| kafka.bootstrap.to_string()).unwrap_or_default();
+    let missing = problem.is_some_and(|problem| problem.problem().starts_with("does not exist"));
+    match problem {
+        Some(problem) if !missing => {
+            Item::failed(about, "endpoint", format!("{brokers}: {}", problem.problem()))
+        }
+        _ => Item::ok(about, "endpoint", format!("{brokers} answers")),
+    }
+    .with(json!({ "url": brokers }))
+}
+
+#[cfg(feature = "kafka")]
+fn of_topic(about: &str, topic: &crate::kafka::Topic, oddities: &[String]) -> Item {
+    let partitions = topic.partitions.len();
+    let said = format!("{partitions} partitions, id {}, in cluster {}", topic.id_text(), topic.cluster);
+    let item = if oddities.is_empty() {
+        Item::ok(about, "stream", said)
+    } else {
+        Item::warning(about, "stream", format!("{said}; {}", oddities.join("; ")))
+    };
+    item.with(json!({
+        "topic": topic.name,
+        "topic_id": topic.id_text(),
+        "cluster": topic.cluster,
+        "partitions": partitions,
+    }))
 }
 
 fn of_table(about: &str, stream: &StreamDescription, oddities: &[String]) -> Item {

@@ -28,14 +28,14 @@ use super::Exit;
 use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config};
 use crate::cause::chain;
 use crate::config::{
-    BadSetting, Endpoints, StreamRoleArgs, application, duration, endpoint, stream, table as table_named,
-    within,
+    BadSetting, Endpoints, KafkaArgs, StreamRoleArgs, application, duration, endpoint, stream,
+    table as table_named, topic, within,
 };
 use crate::fetch::{Polling, RecordSource};
 use crate::lease::dynamodb::DynamoDbLeaseTable;
 use crate::lease::{LeaseKey, LeaseTable, Observer, TableError};
 use crate::report::Report;
-use crate::service::{Reading, StreamClient};
+use crate::service::{Brokers, Reading, StreamClient};
 use crate::shard::dynamodbstreams::Which;
 use crate::shard::{FindStart, ShardLister, StreamId};
 use crate::shutdown::Signals;
@@ -95,6 +95,11 @@ pub(super) struct FleetArgs {
           value_delimiter = ',')]
     pub(super) table: Vec<String>,
 
+    /// Topic of Kafka that the application reads; needs --kafka-bootstrap. As --stream.
+    #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_TOPIC", value_name = "NAME",
+          value_delimiter = ',')]
+    pub(super) topic: Vec<String>,
+
     /// Failover time of the workers, 1s to 10m. Must be the value that the workers run with.
     #[arg(long, global = true, help_heading = FLEET, env = "KINETIDE_FAILOVER_TIME", value_name = "TIME",
           default_value = "10s", value_parser = duration)]
@@ -115,6 +120,9 @@ pub(super) struct FleetArgs {
     /// DynamoDB Streams endpoint URL [default: AWS; if --dynamodb-endpoint is on this machine, that one].
     #[arg(long, global = true, help_heading = AWS, env = "KINETIDE_DYNAMODB_STREAMS_ENDPOINT", value_name = "URL")]
     pub(super) dynamodb_streams_endpoint: Option<String>,
+
+    #[command(flatten)]
+    pub(super) kafka: KafkaArgs,
 
     #[command(flatten)]
     pub(super) stream_role: StreamRoleArgs,
@@ -245,11 +253,22 @@ pub(super) type Named = (String, Vec<StreamAddress>, Option<AssumeRole>);
 fn settings(args: &LeasesArgs) -> Result<Named, String> {
     let text = |problem: BadSetting| problem.to_string();
     let fleet = &args.fleet;
-    let given =
-        fleet.stream.iter().map(|text| stream(text)).chain(fleet.table.iter().map(|text| table_named(text)));
+    let given = (fleet.stream.iter().map(|text| stream(text)))
+        .chain(fleet.table.iter().map(|text| table_named(text)))
+        .chain(fleet.topic.iter().map(|text| topic(text)));
     let streams: Vec<StreamAddress> = given.collect::<Result<_, _>>().map_err(text)?;
     if fleet.application.is_none() && streams.len() != 1 {
-        return Err("no application: set --application, --stream (or --table), or both".to_owned());
+        return Err(
+            "no application: set --application, --stream (or --table, or --topic), or both".to_owned()
+        );
+    }
+    if let Some(topic) = fleet.topic.first() {
+        if !cfg!(feature = "kafka") {
+            return Err(format!("--topic {topic}: this build is without Kafka"));
+        }
+        if fleet.kafka.checked().map_err(text)?.is_none() {
+            return Err(format!("--topic {topic}: set --kafka-bootstrap too"));
+        }
     }
     let name = streams.first().map_or("", StreamAddress::name);
     let application = application(fleet.application.as_deref(), name).map_err(text)?;
@@ -274,13 +293,16 @@ pub(super) async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fle
         kinesis: args.kinesis_endpoint.clone(),
         dynamodb: args.dynamodb_endpoint.clone(),
         dynamodb_streams: args.dynamodb_streams_endpoint.clone(),
+        kafka: args.kafka.checked()?,
         ..Endpoints::default()
     };
+    let brokers = Brokers::of(&endpoints);
     let dynamodb = sdk_config(args.dynamodb_endpoint.as_deref(), region).await;
     let mut streams = Vec::new();
     for address in addresses {
         let endpoint = endpoints.of(&address);
-        let client = StreamClient::new(&address, role.as_ref(), endpoint, region, Which::All, None).await;
+        let client =
+            StreamClient::new(&address, role.as_ref(), endpoint, region, Which::All, &brokers, None).await;
         streams.push(Stream::new(address, &client));
     }
     if dynamodb.region().is_none() {

@@ -81,7 +81,10 @@ impl Auto {
         match error {
             FetchError::NoFanOut(_) => true,
             // Polling would say the same.
-            FetchError::NotFound | FetchError::Refused(_) | FetchError::Foreign(_) => false,
+            FetchError::NotFound
+            | FetchError::Refused(_)
+            | FetchError::Foreign(_)
+            | FetchError::Truncated(_) => false,
             FetchError::ExpiredIterator
             | FetchError::Throttled
             | FetchError::InUse(_)

@@ -148,9 +148,10 @@ impl Pace {
             }
             FetchError::NotFound => ((GONE_PAUSE, GONE_PAUSE), 1),
             FetchError::Throttled => (THROTTLED, self.failures),
-            FetchError::Refused(_) | FetchError::Foreign(_) | FetchError::NoFanOut(_) => {
-                (REFUSED, self.failures)
-            }
+            FetchError::Refused(_)
+            | FetchError::Foreign(_)
+            | FetchError::Truncated(_)
+            | FetchError::NoFanOut(_) => (REFUSED, self.failures),
             FetchError::ExpiredIterator | FetchError::Unavailable(_) => (FAILED, self.failures),
         };
         let doubled = first.saturating_mul(2u32.saturating_pow(failures.min(20).saturating_sub(1)));

@@ -289,6 +289,7 @@ mod tests {
         sub_sequence: None,
         key: None,
         arrival_us: 0,
+        null: false,
     };
     const RESERVED: [&str; 2] = ["source", "is_valid"];
 

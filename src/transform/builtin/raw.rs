@@ -38,7 +38,7 @@ pub(super) fn apply(context: &RecordContext<'_>, data: &[u8], row: &mut Vec<u8>)
     context.push_place(row);
     push_ingestion_time(row, context);
     push_bytes(row, "key", context.key);
-    push_bytes(row, "value", Some(data));
+    push_bytes(row, "value", (!context.null).then_some(data));
     row.extend_from_slice(b"}\n");
     context.arrival_us
 }
@@ -85,6 +85,7 @@ mod tests {
         sub_sequence: None,
         key: Some(b"k"),
         arrival_us: 1_768_469_412_345_678,
+        null: false,
     };
 
     fn row(context: &RecordContext<'_>, data: &[u8]) -> String {
@@ -119,6 +120,12 @@ mod tests {
         let unknown = row(&RecordContext { stream: None, key: None, ..CONTEXT }, b"\xff\0");
         let end = r#""key":null,"key_base64":null,"value":null,"value_base64":"/wA="}"#;
         assert!(unknown.contains("\"stream\":null") && unknown.trim_end().ends_with(end), "{unknown}");
+        let tombstone = row(&RecordContext { source: SourceKind::Kafka, null: true, ..CONTEXT }, b"");
+        assert!(
+            tombstone
+                .trim_end()
+                .ends_with(r#""key":"k","key_base64":null,"value":null,"value_base64":null}"#)
+        );
         let names: Vec<&str> = expected.split("\":").filter_map(|part| part.rsplit('"').next()).collect();
         let columns: Vec<&str> = columns().iter().map(|column| column.name).collect();
         assert!(columns.iter().all(|column| names.contains(column)), "{names:?}");

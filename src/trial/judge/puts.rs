@@ -110,7 +110,7 @@ impl Put {
             sent_us,
             seen: AtomicU32::new(0),
             payload: hash(&data),
-            expected: record::expected(data, sequence_number, sub).map_err(|_| record::key(data)),
+            expected: record::expected(data, (shard_id, sequence_number), sub).map_err(|_| record::key(data)),
             bytes: u32::try_from(data.len()).unwrap_or(u32::MAX),
         })
     }

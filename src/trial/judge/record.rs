@@ -196,7 +196,11 @@ struct Change<'a> {
 }
 
 /// Reads a record of Kinesis Data Streams for DynamoDB, or of DynamoDB Streams. An error means that it belongs to the dead letters.
-pub(super) fn expected(data: &[u8], sequence_number: &str, sub: Option<u32>) -> Result<Expected, Malformed> {
+pub(super) fn expected(
+    data: &[u8],
+    (shard, sequence_number): (&str, &str),
+    sub: Option<u32>,
+) -> Result<Expected, Malformed> {
     let record: Envelope<'_> = serde_json::from_slice(data).map_err(|_| "not a change record")?;
     let change = &record.dynamodb;
     let (image, deleted) = match record.event_name.as_ref() {
@@ -225,7 +229,9 @@ pub(super) fn expected(data: &[u8], sequence_number: &str, sub: Option<u32>) -> 
         Some(number) => ("dynamodb-streams", format!("seq-{number:0>40}")),
         None => {
             let index = sub.map_or(String::new(), |sub| format!("-{sub:010}"));
-            ("kinesis", format!("{created_us:020}-{sequence_number:0>60}{index}"))
+            // Kinesis calls all shards so; Kafka's have the id of their topic.
+            let source = if shard.starts_with("shardId-") { "kinesis" } else { "kafka" };
+            (source, format!("{created_us:020}-{sequence_number:0>60}{index}"))
         }
     };
     let by_ttl = record.user_identity.is_some_and(|who| {

@@ -3,6 +3,8 @@
 //! Owns: making the streams, putting into them, changing their shards, and what workers are told of them.
 //! Does not own: what is put, what else goes wrong, what becomes of it all (`demo`, `loadtest`).
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kinesis;
 mod reshard;
 pub mod servers;
@@ -22,6 +24,7 @@ use self::servers::Servers;
 use self::several::Several;
 use self::tables::TableStreams;
 use super::{Table, TrialError};
+use crate::kafka::KafkaSettings;
 use crate::produce::Sink;
 use crate::produce::kinesis::Receipt;
 use crate::shard::Shard;
@@ -37,6 +40,8 @@ pub struct Wanted<'a> {
     pub count: usize,
     /// Records for Kinesis go into aggregates, so many in one at most.
     pub packed: Option<usize>,
+    /// The brokers of Kafka, where topics are among them.
+    pub kafka: Option<&'a KafkaSettings>,
 }
 
 /// The streams of a play, which are yet to be made.
@@ -44,9 +49,11 @@ pub struct Wanted<'a> {
 /// # Errors
 /// Where the servers cannot have them.
 pub fn on(servers: &Servers, wanted: Wanted<'_>) -> Result<Box<dyn Scene>, TrialError> {
-    let Wanted { name, sources, count, packed } = wanted;
+    let Wanted { name, sources, count, packed, kafka } = wanted;
     let one = |source: TrialSource, name: &str| -> Result<Box<dyn Scene>, TrialError> {
-        Ok(if source.of_tables() {
+        Ok(if source == TrialSource::Kafka {
+            topics(kafka, count)?
+        } else if source.of_tables() {
             Box::new(TableStreams::new(servers, name, count)?)
         } else {
             Box::new(KinesisStreams::new(servers, name, count, source)?.packed(packed))
@@ -59,6 +66,19 @@ pub fn on(servers: &Servers, wanted: Wanted<'_>) -> Result<Box<dyn Scene>, Trial
     Ok(Box::new(Several::new(parts.collect::<Result<_, _>>()?)))
 }
 
+/// Topics on these brokers.
+#[cfg(feature = "kafka")]
+fn topics(brokers: Option<&KafkaSettings>, count: usize) -> Result<Box<dyn Scene>, TrialError> {
+    let brokers = brokers.ok_or_else(|| TrialError::server("Kafka", "no brokers are named"))?;
+    Ok(Box::new(kafka::Topics::new(brokers.clone(), "kinetide-trial", count)))
+}
+
+/// This build has none.
+#[cfg(not(feature = "kafka"))]
+fn topics(_: Option<&KafkaSettings>, _: usize) -> Result<Box<dyn Scene>, TrialError> {
+    Err(TrialError::server("Kafka", "this build is without it"))
+}
+
 /// What a stream's shards are to become, by what they are; nothing where nothing can be done.
 pub type Choose<'a> = dyn FnMut(&[Shard]) -> Option<Reshard> + Send + 'a;
 
@@ -67,6 +87,11 @@ pub type Choose<'a> = dyn FnMut(&[Shard]) -> Option<Reshard> + Send + 'a;
 pub trait Scene: Send + Sync {
     /// Their names, as objects and logs have them.
     fn streams(&self) -> &[String];
+
+    /// Their names, as lease keys have them.
+    fn in_leases(&self) -> Vec<String> {
+        self.streams().to_vec()
+    }
 
     /// The kind of a stream.
     fn source(&self, stream: usize) -> TrialSource;

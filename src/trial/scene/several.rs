@@ -38,6 +38,10 @@ impl Scene for Several {
         &self.names
     }
 
+    fn in_leases(&self) -> Vec<String> {
+        self.parts.iter().flat_map(|part| part.in_leases()).collect()
+    }
+
     fn source(&self, stream: usize) -> TrialSource {
         let (part, stream) = self.of(stream);
         part.source(stream)

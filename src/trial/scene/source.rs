@@ -16,6 +16,8 @@ pub enum TrialSource {
     FanOut,
     /// The streams of tables, by DynamoDB Streams.
     DynamodbStreams,
+    /// Topics of Kafka.
+    Kafka,
 }
 
 /// How one kind differs from the others.
@@ -51,6 +53,13 @@ impl TrialSource {
                 service: "DynamoDB Streams",
                 calls: ["DescribeStream", "GetShardIterator", "GetRecords"],
             },
+            Self::Kafka => Traits {
+                name: "kafka",
+                of_tables: false,
+                retrieval: None,
+                service: "Kafka",
+                calls: ["Metadata", "ListOffsets", "Fetch"],
+            },
         }
     }
 
@@ -59,7 +68,7 @@ impl TrialSource {
         self.traits().name
     }
 
-    /// Whether the streams are those of tables, and else streams of Kinesis.
+    /// Whether the streams are those of tables.
     pub fn of_tables(self) -> bool {
         self.traits().of_tables
     }
@@ -82,6 +91,9 @@ impl TrialSource {
 
     /// Where workers find that service.
     pub fn endpoint(self, endpoints: &WorkerEndpoints) -> Option<&str> {
+        if self == Self::Kafka {
+            return None;
+        }
         let url = if self.of_tables() { &endpoints.dynamodb_streams } else { &endpoints.kinesis };
         url.as_deref()
     }

@@ -20,6 +20,7 @@ const CONTEXT: RecordContext<'_> = RecordContext {
     sub_sequence: None,
     key: None,
     arrival_us: 1_768_469_401_000_000,
+    null: false,
 };
 
 /// One transform with each reader.

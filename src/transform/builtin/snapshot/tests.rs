@@ -30,6 +30,7 @@ const CONTEXT: RecordContext<'_> = RecordContext {
     sub_sequence: None,
     key: Some(b"coingecko"),
     arrival_us: FETCHED_US,
+    null: false,
 };
 
 /// The rows of a record without the columns of the stream, and the time of their folder.
