@@ -13,7 +13,7 @@ COPY src src
 # Without the feature `local`: emulators and SQLite never reach this image.
 RUN --mount=type=cache,id=kinetide-registry-$TARGETARCH,target=/usr/local/cargo/registry \
     --mount=type=cache,id=kinetide-target-$TARGETARCH,target=/kinetide/target \
-    cargo build --release --locked --no-default-features --features cli \
+    cargo build --release --locked --no-default-features --features cli,kafka \
     && cp target/release/kinetide /usr/local/bin/kinetide \
     && python3 image/about.py /usr/share/doc/kinetide
 

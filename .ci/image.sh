@@ -23,7 +23,7 @@ install_image_tools() {
 # error, as in the lints of the other builds.
 build_production() {
   CARGO_BUILD_BUILD_DIR=$PWD/target CARGO_TARGET_DIR=$PWD/target/production \
-    timeout 1800 cargo build --release --locked --no-default-features --features cli 2>&1 | tee "$work/production.log"
+    timeout 1800 cargo build --release --locked --no-default-features --features cli,kafka 2>&1 | tee "$work/production.log"
   ! grep '^warning' "$work/production.log"
 }
 

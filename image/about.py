@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # As in the Dockerfile.
-BUILD = ("--locked", "--no-default-features", "--features", "cli")
+BUILD = ("--locked", "--no-default-features", "--features", "cli,kafka")
 
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)s?([-._].*)?", re.IGNORECASE)
 

@@ -26,7 +26,7 @@ fn the_image_is_small_locked_and_unprivileged() {
         assert!(tag.is_some_and(|tag| tag != "latest"), "pinned: {base}");
     }
     let build = all("RUN").join("\n");
-    for flag in ["cargo build", "--release", "--locked", "--no-default-features --features cli "] {
+    for flag in ["cargo build", "--release", "--locked", "--no-default-features --features cli,kafka "] {
         assert!(build.contains(flag), "the build has {flag}");
     }
     let last = instructions.iter().rposition(|(name, _)| *name == "FROM").unwrap();
