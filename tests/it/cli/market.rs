@@ -154,8 +154,7 @@ async fn two_pollers_of_a_troubled_provider_lose_no_interval() {
     let (lake, key) = (dir.path().join("lake"), dir.path().join("key"));
     std::fs::write(&key, KEYS[0]).unwrap();
     let (lake_text, key_text) = (lake.display().to_string(), key.display().to_string());
-    let arguments =
-        ["snapshot", "--provider", "coingecko", "--every", "1s", "--json", "--log-format", "json"];
+    let arguments = ["snapshot", "--provider", "coingecko", "--every", "1s", "--json", "--log", "trace"];
     let more = ["--lake", &lake_text, "--endpoint", &provider.url, "--api-key-file", &key_text];
     let all = [&arguments[..], &more].concat();
     let pollers = [command(&all).spawn().unwrap(), command(&all).spawn().unwrap()];
