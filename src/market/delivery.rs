@@ -76,14 +76,14 @@ struct Wrapped<'a> {
 
 /// The record of a snapshot. The fetch time is what the reply says, else the start of the interval: so two pollers send
 /// the same rows.
-pub(super) fn record(provider: Provider, interval: Interval, time_us: Option<i64>, body: &str) -> Vec<u8> {
+pub fn record(provider: Provider, interval: Interval, time_us: Option<i64>, body: &str) -> Vec<u8> {
     let fetched_at_ms = time_us.unwrap_or(interval.start_us()) / 1000;
     let wrapped = Wrapped { provider: provider.as_str(), fetched_at_ms, body: Some(body), gap: None };
     serde_json::to_vec(&wrapped).expect("strings and numbers always serialise")
 }
 
 /// The record of a gap: it becomes a dead letter.
-pub(super) fn gap_record(gap: &Gap) -> Vec<u8> {
+pub fn gap_record(gap: &Gap) -> Vec<u8> {
     let fetched_at_ms = gap.first.start_us() / 1000;
     let wrapped = Wrapped { provider: gap.provider, fetched_at_ms, body: None, gap: Some(gap) };
     serde_json::to_vec(&wrapped).expect("strings and numbers always serialise")
@@ -270,40 +270,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::transform::{Builtin, ErrorCode, RecordContext, SourceKind, Transform, TransformSettings};
-
-    const CONTEXT: RecordContext<'_> = RecordContext {
-        source: SourceKind::Kinesis,
-        stream: None,
-        shard_id: "s",
-        sequence_number: "1",
-        sub_sequence: None,
-        key: None,
-        arrival_us: 7,
-        null: false,
-    };
-
-    /// What the poller sends is what the transform reads.
-    #[test]
-    fn a_record_becomes_rows_and_a_gap_a_dead_letter() {
-        let every = Duration::from_secs(300);
-        let interval = Interval::at(1_768_469_412_000_000, every);
-        let body = "[{\"id\":\"a\",\n \"name\":\"\\u00e9\\\"\",\"current_price\":1.50}]";
-        let transform = Builtin::named("market-snapshot", &TransformSettings::default()).unwrap();
-        let mut rows = Vec::new();
-        let record = record(Provider::CoinGecko, interval, None, body);
-        let info = transform.start().apply(&CONTEXT, &record, &mut rows).unwrap();
-        assert_eq!((info.rows, info.time_us), (1, interval.start_us()));
-        let rows = String::from_utf8(rows).unwrap();
-        assert!(
-            rows.contains(r#""name":"é\"","current_price":1.50"#)
-                && rows.contains(r#""timestamp":1768469400"#)
-        );
-
-        let gap = Gap::new(Provider::CoinGecko, interval, 1, "http_503", 9);
-        let bad = transform.start().apply(&CONTEXT, &gap_record(&gap), &mut Vec::new()).unwrap_err();
-        assert_eq!(bad.code, ErrorCode::NoSnapshot);
-    }
 
     #[test]
     fn gaps_in_a_row_are_one_and_bodies_are_bounded() {

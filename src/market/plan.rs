@@ -33,7 +33,7 @@ pub struct Interval {
 
 impl Interval {
     /// The one that `us` lies in, µs since the epoch.
-    pub(super) fn at(us: i64, every: Duration) -> Self {
+    pub fn at(us: i64, every: Duration) -> Self {
         let every_s = i64::try_from(every.as_secs()).unwrap_or(i64::MAX).max(1);
         let start_s = us.div_euclid(SECOND_US).div_euclid(every_s) * every_s;
         Self { start_s, every_s }
@@ -147,13 +147,8 @@ pub struct Gap {
 }
 
 impl Gap {
-    pub(super) fn new(
-        provider: Provider,
-        first: Interval,
-        intervals: i64,
-        reason: &str,
-        attempts: u32,
-    ) -> Self {
+    /// So many intervals from this one on.
+    pub fn new(provider: Provider, first: Interval, intervals: i64, reason: &str, attempts: u32) -> Self {
         let end_us = first.start_us() + intervals * first.every_s * SECOND_US;
         Self {
             provider: provider.as_str(),

@@ -119,6 +119,27 @@ fn the_time_is_that_of_the_wrapper_then_of_the_reply_then_of_arrival() {
     }
 }
 
+/// What a poller sends: rows, or for a gap a dead letter.
+#[cfg(feature = "cli")]
+#[test]
+fn records_of_a_poller_are_read() {
+    use crate::market::{Gap, Interval, gap_record, record};
+
+    let text = |data: Vec<u8>| String::from_utf8(data).unwrap();
+    let interval = Interval::at(FETCHED_US, std::time::Duration::from_secs(300));
+    let body = "[{\"id\":\"a\",\n \"name\":\"\\u00e9\\\"\",\"current_price\":1.50}]";
+    let (row, time_us) = rows(&text(record(Provider::CoinGecko, interval, None, body))).unwrap();
+    assert_eq!(time_us, 1_768_469_400_000_000, "the start of the interval");
+    assert!(
+        row.contains(r#""name":"é\"","current_price":1.50"#) && row.contains(r#""timestamp":1768469400"#),
+        "{row}"
+    );
+    let own = record(Provider::CoinCap, interval, Some(FETCHED_US), COINCAP);
+    assert_eq!(rows(&text(own)).unwrap().1, FETCHED_US, "the time that the reply says");
+    let gap = Gap::new(Provider::CoinGecko, interval, 1, "http_503", 9);
+    assert_eq!(code(&text(gap_record(&gap))).0, ErrorCode::NoSnapshot);
+}
+
 #[test]
 fn flat_assets_come_one_by_one_or_in_lists_with_a_time_of_their_own() {
     let asset = r#"{"id":"a","symbol":"A","rank":2,"priceUsd":1.50,"vwapUsd24Hr":1e-7,"timestamp":"2026-01-15T08:59:59.5"}"#;
