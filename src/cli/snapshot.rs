@@ -18,8 +18,8 @@ use crate::aws::{AssumeRole, StreamAddress, is_loopback, stream_config};
 use crate::cause::chain;
 use crate::clock::wall_clock_us;
 use crate::config::{
-    BadSetting, EncryptionArgs, LakeRoleArgs, MARKET_API_KEY, StreamRoleArgs, duration, endpoint, lake,
-    stream, within,
+    BadSetting, EncryptionArgs, KafkaArgs, LakeRoleArgs, MARKET_API_KEY, StreamRoleArgs, duration, endpoint,
+    lake, stream, topic, within,
 };
 use crate::deliver::{LakeUrl, ObjectSink, S3Settings, open_to_write};
 use crate::market::kinesis::StreamTarget;
@@ -77,8 +77,8 @@ pub struct SnapshotArgs {
     #[arg(long, value_name = "NAME|ARN")]
     stream: Option<String>,
 
-    /// Kafka topic to write to. Not in this build.
-    #[arg(long, value_name = "NAME")]
+    /// Topic of Kafka to write to; needs --kafka-bootstrap. Records are as with --stream.
+    #[arg(long, value_name = "NAME", requires = "kafka_bootstrap")]
     topic: Option<String>,
 
     /// How many coins to ask for [default: 250 of CoinGecko, 100 of CoinCap].
@@ -113,6 +113,10 @@ pub struct SnapshotArgs {
     #[arg(long, env = "KINETIDE_KINESIS_ENDPOINT", value_name = "URL")]
     kinesis_endpoint: Option<String>,
 
+    /// How brokers of Kafka are reached.
+    #[command(flatten)]
+    kafka: KafkaArgs,
+
     /// In whose role the lake is written.
     #[command(flatten)]
     lake_role: LakeRoleArgs,
@@ -140,8 +144,21 @@ pub struct SnapshotArgs {
 
 /// Where to, checked.
 enum Place {
-    Lake { url: LakeUrl, endpoint: Option<String>, settings: S3Settings },
-    Stream { stream: StreamAddress, endpoint: Option<String>, role: Option<AssumeRole> },
+    Lake {
+        url: LakeUrl,
+        endpoint: Option<String>,
+        settings: S3Settings,
+    },
+    Stream {
+        stream: StreamAddress,
+        endpoint: Option<String>,
+        role: Option<AssumeRole>,
+    },
+    #[cfg(feature = "kafka")]
+    Topic {
+        topic: String,
+        brokers: crate::kafka::KafkaSettings,
+    },
 }
 
 /// The settings, checked.
@@ -274,6 +291,13 @@ async fn target(
             target.check().await.map_err(|error| anyhow::anyhow!("stream {stream}: {error}"))?;
             Ok((Arc::new(target), None))
         }
+        #[cfg(feature = "kafka")]
+        Place::Topic { topic, brokers } => {
+            let cluster = Arc::new(crate::kafka::Cluster::new(brokers));
+            let producer = crate::produce::kafka::TopicProducer::new(cluster, &topic).await;
+            let producer = producer.map_err(|error| anyhow::anyhow!("topic {topic}: {}", chain(&error)))?;
+            Ok((Arc::new(crate::market::kafka::TopicTarget::new(producer, provider)), None))
+        }
     }
 }
 
@@ -282,9 +306,11 @@ fn checked(
     args: &SnapshotArgs,
     variable: &dyn Fn(&str) -> Option<std::ffi::OsString>,
 ) -> Result<Checked, BadSetting> {
-    if let Some(topic) = &args.topic {
-        let allowed = "this build has no Kafka: use --lake or --stream";
-        return Err(BadSetting::new("topic", topic, allowed));
+    if let Some(name) = &args.topic {
+        topic(name)?;
+        if !cfg!(feature = "kafka") {
+            return Err(BadSetting::new("topic", name, "cannot be written: this build is without Kafka"));
+        }
     }
     let filter = args.log.parse().map_err(|reason| BadSetting::new("log", &args.log, reason))?;
     let provider = Provider::named(&args.provider).expect("the flag takes only names of providers");
@@ -363,6 +389,10 @@ fn place(args: &SnapshotArgs) -> Result<Place, BadSetting> {
         let settings = S3Settings { role, ..args.encryption.clone().checked(&url)? };
         return Ok(Place::Lake { url, endpoint, settings });
     }
+    #[cfg(feature = "kafka")]
+    if let (Some(topic), Some(brokers)) = (&args.topic, args.kafka.checked()?) {
+        return Ok(Place::Topic { topic: topic.clone(), brokers });
+    }
     let stream = stream(args.stream.as_deref().unwrap_or_default())?;
     let endpoint = endpoint("kinesis-endpoint", args.kinesis_endpoint.clone())?;
     let role = args.stream_role.clone().checked(None)?;
@@ -393,7 +423,9 @@ mod tests {
 
     #[test]
     fn one_target_and_one_rhythm_are_needed() {
-        for good in ["--every 5m --lake ./l", "--once --stream s", "--every 10s --topic t"] {
+        for good in
+            ["--every 5m --lake ./l", "--once --stream s", "--once --topic t --kafka-bootstrap b:9092"]
+        {
             assert!(parse(&format!("--provider coingecko {good}")).is_ok(), "{good}");
         }
         for wrong in [
@@ -403,6 +435,7 @@ mod tests {
             "--provider coingecko --every 5m --lake ./l --stream s",
             "--provider binance --every 5m --lake ./l",
             "--every 5m --lake ./l",
+            "--provider coingecko --once --topic t",
             "--provider coingecko --once --lake ./l --http 127.0.0.1:0",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
@@ -426,7 +459,7 @@ mod tests {
             (&format!("{coingecko} 5m"), "secret key", "other characters"),
             ("--provider coincap --lake ./l --once", "", "without a key"),
             ("--provider coincap --lake ./l --once --pro", "secret-key", "coingecko only"),
-            ("--provider coingecko --once --topic prices", "", "no Kafka"),
+            ("--provider coingecko --once --topic a/b --kafka-bootstrap b:9092", "", "--topic"),
             ("--provider coingecko --once --lake gs://b", "", "--lake"),
             ("--provider coingecko --once --stream a/b", "", "--stream"),
         ] {

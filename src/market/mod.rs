@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! provider ─► source ─► answer (is it a snapshot?) ─► poller ─► delivery ─┬─► lake: raw, then processed made of it
-//!                          ▲ no: again, or a gap                          └─► kinesis: a wrapped record
+//!                          ▲ no: again, or a gap                          └─► kinesis, kafka: a wrapped record
 //! ```
 
 mod answer;
 mod delivery;
 mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod kinesis;
 mod lake;
 #[cfg(test)]

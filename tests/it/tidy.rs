@@ -82,7 +82,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("local", &["clock", "generate", "shard"]),
     ("generate", &[]),
     // Snapshots of market prices.
-    ("market", &["aws", "batch", "clock", "deliver", "telemetry", "transform"]),
+    ("market", &["aws", "batch", "clock", "deliver", "kafka", "produce", "telemetry", "transform"]),
     ("produce", &["aws", "clock", "generate", "kafka", "shard", "shutdown"]),
     (
         "trial",

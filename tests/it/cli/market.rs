@@ -260,7 +260,9 @@ async fn a_stream_gives_the_rows_that_a_lake_has() {
 async fn what_cannot_work_is_said_at_once() {
     let coingecko = ["snapshot", "--provider", "coingecko", "--once"];
     let (topic, file, no_stream, no_lake) = tokio::join!(
-        async { kinetide(&[&coingecko[..], &["--topic", "prices"]].concat()).await },
+        async {
+            kinetide(&[&coingecko[..], &["--topic", "prices", "--kafka-bootstrap", "nowhere"]].concat()).await
+        },
         async {
             kinetide(&[&coingecko[..], &["--lake", "./l", "--api-key-file", "/no/file"]].concat()).await
         },
@@ -270,7 +272,7 @@ async fn what_cannot_work_is_said_at_once() {
         },
         async { kinetide(&[&coingecko[..], &["--lake", "/dev/null/lake"]].concat()).await },
     );
-    topic.says(2, &["--topic", "no Kafka"]);
+    topic.says(2, &["--kafka-bootstrap", "HOST:PORT"]);
     file.says(2, &["--api-key-file", "cannot be read"]);
     no_stream.says(1, &["stream s", "refused"]);
     no_lake.says(1, &["--lake", "cannot be written"]);

@@ -3,6 +3,7 @@
 
 mod broker;
 mod leaders;
+mod prices;
 mod secure;
 mod worker;
 
@@ -151,6 +152,7 @@ async fn topics_are_read_as_another_client_reads_them() {
     Box::pin(starts_and_ends(&brokers, &peer)).await;
     Box::pin(partitions_come_and_topics_go(&brokers, &peer)).await;
     Box::pin(what_we_write_is_read(&brokers, &peer)).await;
+    Box::pin(prices::a_poller_produces_and_a_worker_lands(&brokers, &peer)).await;
     Box::pin(worker::lands_exactly_once(&mut brokers, &peer)).await;
 }
 

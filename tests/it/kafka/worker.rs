@@ -122,7 +122,7 @@ fn objects(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Every row of a folder of the lake.
-fn rows(folder: &Path) -> Vec<Value> {
+pub(super) fn rows(folder: &Path) -> Vec<Value> {
     let mut files = Vec::new();
     if folder.exists() {
         objects(folder, &mut files);
