@@ -311,6 +311,7 @@ fn checked(
         if !cfg!(feature = "kafka") {
             return Err(BadSetting::new("topic", name, "cannot be written: this build is without Kafka"));
         }
+        args.kafka.checked()?;
     }
     let filter = args.log.parse().map_err(|reason| BadSetting::new("log", &args.log, reason))?;
     let provider = Provider::named(&args.provider).expect("the flag takes only names of providers");
