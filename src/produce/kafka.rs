@@ -21,6 +21,9 @@ use crate::shard::kafka::shard_id;
 pub(super) const BATCH_MAX: u16 = 500;
 /// How long records are sent again before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long records that are on their way may take once nothing new is to be sent. A request that is dropped may be in the
+/// topic, so only a broker that is away is not waited for.
+const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
 /// A record to produce. Those of one key are in one partition, in the order in which they are sent.
 #[derive(Clone, Copy, Debug)]
@@ -166,7 +169,7 @@ impl TopicWriter {
                 target: format!("topic {}", self.producer.topic()),
                 reason: error.to_string(),
             })?,
-            () = cancel.cancelled() => {
+            () = async { cancel.cancelled().await; tokio::time::sleep(LAST_REQUESTS).await } => {
                 written.given_up = true;
                 return Ok(written);
             }
