@@ -68,7 +68,12 @@ fn what_cannot_be_meant_is_refused() {
         (
             &[],
             Some("[[streams]]\nkind = \"dynamodb-streams\"\nstream = \"a\"\n"),
-            "with `table`, and not with",
+            "must name its stream with `table`, and with nothing else",
+        ),
+        (
+            &[],
+            Some("[[streams]]\nkind = \"kafka\"\nstream = \"a\"\n"),
+            "must name its stream with `topic`, and with nothing else",
         ),
         (&[], Some("[[streams]]\nstream = \"a\"\nlandign = \"b\"\n"), "unknown field `landign`"),
     ] {

@@ -128,7 +128,29 @@ fn the_changes_of_a_table_are_a_source() {
         let problem = parsed(args).unwrap_err();
         assert!(problem.contains(words), "{problem}");
     }
-    assert!(Command::try_parse_from(["run", "--lake", "/l", "--source", "kafka"]).is_err(), "not there yet");
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn topics_are_a_source() {
+    let parsed = |more: &[&str]| {
+        let args = ["run", "--lake", "/l", "--source", "kafka"].iter().chain(more);
+        Config::try_from(Command::try_parse_from(args).unwrap().args).map_err(|error| error.to_string())
+    };
+    let config = parsed(&["--kafka-bootstrap", "127.0.0.1:9092", "--topic", "orders"]).unwrap();
+    assert_eq!(config.application, "kinetide-orders");
+    let stream = &config.streams.streams[0];
+    assert_eq!((stream.address.name(), stream.kind()), ("orders", Kind::Kafka));
+    assert_eq!(stream.landing().unwrap().layout.landing, "landing/orders");
+    for (args, words) in [
+        (&[][..], "--topic \"\": is missing: give --topic once for each topic"),
+        (&["--topic", "orders"], "--kafka-bootstrap \"\": is missing: where is topic orders?"),
+        (&["--stream", "x"], "--stream \"x\": must be left out: with --source kafka it is --topic"),
+        (&["--kafka-bootstrap", "127.0.0.1:9092", "--topic", "a b"], "--topic \"a b\""),
+    ] {
+        let problem = parsed(args).unwrap_err();
+        assert!(problem.contains(words), "{problem}");
+    }
 }
 
 /// What stands in for AWS on this machine has DynamoDB and its streams at one place.

@@ -165,7 +165,7 @@ mod tests {
             (r#""17""#, "17", UnreadableLetter::Members),
             (r#""17""#, r#""1x""#, UnreadableLetter::SequenceNumber),
             ("/3g=", "/3g", UnreadableLetter::RawData),
-            (r#""kinesis""#, r#""kafka""#, UnreadableLetter::Source),
+            (r#""kinesis""#, r#""sqs""#, UnreadableLetter::Source),
             (
                 r#""arrivalTimestamp":1768469430000"#,
                 r#""arrivalTimestamp":99999999999999999"#,
