@@ -22,6 +22,8 @@ use super::sink::{Created, GIVEN_UP, OWN_FOLDER};
 const STAGING: &str = "staging";
 /// How names of files begin that are written beside their place.
 const BESIDE: &str = ".kinetide-";
+/// How often a file is written that others take away as a leftover.
+const TRIES: u32 = 5;
 
 /// Why a file was not made.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +114,8 @@ impl Folder {
         self.root.join(OWN_FOLDER).join(STAGING)
     }
 
-    /// Writes a file in `folder` and gives it its name.
+    /// Writes a file in `folder` and gives it its name. A process that starts may take it for a leftover, before it is locked
+    /// and once it is closed: then it is written again.
     fn link_new(
         &self,
         folder: &Path,
@@ -122,14 +125,21 @@ impl Folder {
         may: &dyn Fn() -> bool,
     ) -> io::Result<()> {
         fs::create_dir_all(folder)?;
-        let staged = folder.join(format!("{begin}{}", Uuid::new_v4()));
-        let written = self.write(&staged, body);
-        let linked = written.and_then(|()| {
-            if may() { self.disk.link(&staged, path) } else { Err(io::Error::other(GIVEN_UP)) }
-        });
-        // What stays is nobody's: the next process that starts removes it.
-        let _ = fs::remove_file(&staged);
-        linked
+        let mut tries = TRIES;
+        loop {
+            let staged = folder.join(format!("{begin}{}", Uuid::new_v4()));
+            let written = self.write(&staged, body);
+            let linked = written.and_then(|()| {
+                if may() { self.disk.link(&staged, path) } else { Err(io::Error::other(GIVEN_UP)) }
+            });
+            // What stays is nobody's: the next process that starts removes it.
+            let removed = fs::remove_file(&staged);
+            tries -= 1;
+            match (&linked, removed) {
+                (Err(error), Err(_)) if error.kind() == ErrorKind::NotFound && tries > 0 => {}
+                _ => return linked,
+            }
+        }
     }
 
     /// Some file systems keep what was written only when the file is closed, so that it is closed before it is linked.
@@ -274,6 +284,32 @@ mod tests {
         assert_eq!(create(&folder, "landing/a").unwrap(), Created::Existed);
         assert!(disk.log().contains(&"link a".to_owned()));
         assert_eq!(names(&folder.root.join("landing")), ["a"]);
+    }
+
+    /// Processes that start look for leftovers while others write.
+    #[test]
+    fn a_file_that_is_taken_for_a_leftover_is_written_again() {
+        struct Taken(Mutex<u32>);
+        impl Disk for Taken {
+            fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+                let mut left = self.0.lock().unwrap();
+                if *left > 0 {
+                    *left -= 1;
+                    fs::remove_file(from)?;
+                }
+                RealDisk.link(from, to)
+            }
+
+            fn sync(&self, path: &Path) -> io::Result<()> {
+                RealDisk.sync(path)
+            }
+        }
+        for (taken, made) in [(TRIES - 1, true), (TRIES, false)] {
+            let (_dir, mut folder, _) = watched(None);
+            folder.disk = Box::new(Taken(Mutex::new(taken)));
+            assert_eq!(create(&folder, "landing/a").is_ok(), made);
+            assert_eq!(names(&folder.root.join("landing")).len(), usize::from(made));
+        }
     }
 
     #[test]

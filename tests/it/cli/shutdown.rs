@@ -159,10 +159,10 @@ async fn an_upload_that_cannot_be_finished_is_aborted_and_left_to_the_next_worke
         ("--s3-sse", "kms"),
         // An object of more than 16 MiB, and a small one.
         ("--batch-age", "10s"),
-        ("--batch-bytes", "20MiB"),
+        ("--batch-bytes", "24MiB"),
     ];
     let noisy = Noisy::new();
-    for number in 0..700 {
+    for number in 0..800 {
         stage.aws.kinesis().put(STREAM, "one key", &noisy.change(number)).unwrap();
     }
     let mut worker = stage.worker(&[&settings[..], &[("--shutdown-budget", "3s")]].concat()).await;
@@ -182,5 +182,5 @@ async fn an_upload_that_cannot_be_finished_is_aborted_and_left_to_the_next_worke
     let saved = stage.dir.path().join("saved");
     s3.save("lake", &saved);
     let check = stage.verify_lake(saved.join("raw")).await;
-    assert!(check.ok() && check.records_put == 700, "{check:#?}");
+    assert!(check.ok() && check.records_put == 800, "{check:#?}");
 }
