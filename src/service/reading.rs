@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use aws_config::SdkConfig;
 
-use crate::aws::{AssumeRole, Ear, StreamAddress, stream_config};
+#[cfg(feature = "cli")]
+use crate::aws::{AssumeRole, stream_config};
+use crate::aws::{Ear, StreamAddress};
 use crate::config::Endpoints;
 use crate::fetch::dynamodbstreams::DynamoDbStreamsSource;
 #[cfg(feature = "kafka")]
@@ -72,6 +74,7 @@ pub(crate) struct Reading {
 
 impl StreamClient {
     /// A client for this stream in the region of its ARN, else in `region`. `ear`: hears how calls go.
+    #[cfg(feature = "cli")]
     pub(crate) async fn new(
         address: &StreamAddress,
         role: Option<&AssumeRole>,
@@ -85,7 +88,7 @@ impl StreamClient {
         Self::with(&sdk, address, which, brokers, ear)
     }
 
-    /// As [`StreamClient::new`], with what [`stream_config`] has answered.
+    /// A client for this stream, by what `stream_config` has answered. `ear`: hears how calls go.
     pub(crate) fn with(
         sdk: &SdkConfig,
         address: &StreamAddress,
