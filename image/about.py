@@ -136,7 +136,12 @@ def licence_texts(crate, package):
     """The licences and notices of a crate, by their place in it."""
     folder = Path(package["manifest_path"]).parent
     named = {folder / package["license_file"]} if package["license_file"] else set()
-    found = {path for path in folder.rglob("*") if LICENCE_FILE.fullmatch(path.name) and path.suffix != ".rs"}
+    # Some have a folder of texts, each named after its licence.
+    found = {
+        path
+        for path in folder.rglob("*")
+        if any(LICENCE_FILE.fullmatch(name) for name in (path.name, path.parent.name)) and path.suffix != ".rs"
+    }
     files = sorted(path for path in found | named if path.is_file())
     return {str(path.relative_to(folder)): tidy(path.read_text()) for path in files}
 
