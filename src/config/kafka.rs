@@ -1,21 +1,17 @@
 //! How brokers of Kafka are reached: flags, and a password that comes from a variable or a file.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::secret::{Given, given};
 use super::{BadSetting, WITHOUT_FLAG};
-use crate::cause::chain;
 use crate::kafka::{KafkaSettings, Mechanism, Password, Sasl};
 
 const KAFKA: &str = "Kafka";
 const PASSWORD: &str = WITHOUT_FLAG[2];
 const PASSWORD_FILE: &str = WITHOUT_FLAG[3];
-/// More than any password has.
-const FILE_BYTES: u64 = 4096;
 
 /// Flags and variables of all commands that ask brokers.
 #[derive(Clone, Debug, Default, Args)]
@@ -98,33 +94,23 @@ impl KafkaArgs {
 }
 
 fn password(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Password>, BadSetting> {
-    let given = |name| variable(name).filter(|value| !value.is_empty());
-    match (given(PASSWORD), given(PASSWORD_FILE)) {
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) => {
-            Err(BadSetting::new(PASSWORD, "", format!("set this or {PASSWORD_FILE}, not both")))
-        }
-        (Some(text), None) => match text.into_string() {
+    match given(variable, PASSWORD, PASSWORD_FILE)? {
+        None => Ok(None),
+        Some(Given::Variable(text)) => match text.into_string() {
             Ok(text) => Ok(Some(Password::new(text))),
             Err(_) => Err(BadSetting::new(PASSWORD, "", "is not UTF-8")),
         },
-        (None, Some(file)) => {
-            let wrong = |allowed: String| BadSetting::new(PASSWORD_FILE, file.display(), allowed);
-            let text = read(&file).map_err(|error| wrong(format!("cannot be read: {}", chain(&error))))?;
-            let text = text.trim_end_matches(['\n', '\r']);
-            if text.is_empty() { Err(wrong("is empty".to_owned())) } else { Ok(Some(Password::new(text))) }
+        Some(Given::File(file, text)) if text.is_empty() => {
+            Err(BadSetting::new(PASSWORD_FILE, file.display(), "is empty"))
         }
+        Some(Given::File(_, text)) => Ok(Some(Password::new(text))),
     }
-}
-
-fn read(file: &OsStr) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(FILE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     fn args(bootstrap: &str, tls: bool, sasl: Option<SaslSetting>) -> KafkaArgs {

@@ -8,6 +8,8 @@ mod check;
 #[cfg(feature = "cli")]
 mod kafka;
 mod retrieval;
+#[cfg(feature = "cli")]
+mod secret;
 mod streams;
 #[cfg(feature = "cli")]
 mod token;

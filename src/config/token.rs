@@ -1,43 +1,24 @@
-//! The token of the HTTP endpoints. It comes from a variable or a file and never from a flag: everybody on a host can read
-//! those.
+//! The token of the HTTP endpoints.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
+use std::ffi::OsString;
 
+use super::secret::{Given, given};
 use super::{BadSetting, WITHOUT_FLAG};
-use crate::cause::chain;
 use crate::telemetry::http::Token;
 
 const TOKEN: &str = WITHOUT_FLAG[0];
 const TOKEN_FILE: &str = WITHOUT_FLAG[1];
 
-/// More than any token has.
-const FILE_BYTES: u64 = 4096;
-
 /// The token that the environment gives, where it gives one.
 pub(super) fn http_token(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Token>, BadSetting> {
-    let given = |name| variable(name).filter(|value| !value.is_empty());
-    match (given(TOKEN), given(TOKEN_FILE)) {
-        (None, None) => Ok(None),
-        (Some(_), Some(_)) => Err(BadSetting::new(TOKEN, "", format!("set this or {TOKEN_FILE}, not both"))),
-        (Some(text), None) => {
-            let token = Token::new(text.to_str().unwrap_or_default());
-            token.map(Some).map_err(|allowed| BadSetting::new(TOKEN, "", allowed))
-        }
-        (None, Some(file)) => {
-            let wrong = |allowed| BadSetting::new(TOKEN_FILE, file.display(), allowed);
-            let text = read(&file).map_err(|error| wrong(format!("cannot be read: {}", chain(&error))))?;
-            let token = Token::new(text.trim_end_matches(['\n', '\r']));
-            token.map(Some).map_err(|allowed| wrong(format!("its text {allowed}")))
-        }
-    }
-}
-
-fn read(file: &OsStr) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(file)?.take(FILE_BYTES).read_to_string(&mut text)?;
-    Ok(text)
+    let token = match given(variable, TOKEN, TOKEN_FILE)? {
+        None => return Ok(None),
+        Some(Given::Variable(text)) => Token::new(text.to_str().unwrap_or_default())
+            .map_err(|allowed| BadSetting::new(TOKEN, "", allowed)),
+        Some(Given::File(file, text)) => Token::new(&text)
+            .map_err(|allowed| BadSetting::new(TOKEN_FILE, file.display(), format!("its text {allowed}"))),
+    };
+    token.map(Some)
 }
 
 #[cfg(test)]
