@@ -79,6 +79,15 @@ impl Search {
         (search, first)
     }
 
+    /// Ends the search before this record. False where it has gone past it already, and must begin anew.
+    pub(super) fn ends_before(&mut self, first: &SequenceNumber) -> bool {
+        let before = self.last.as_ref().is_none_or(|(last, _)| last.sequence < *first);
+        if before {
+            self.end = End::Record(first.clone());
+        }
+        before
+    }
+
     /// Takes in a page of what was asked for last.
     pub(super) fn take(&mut self, page: &Page) -> Turn {
         let old = page.records().take_while(|record| !self.end.is_before(record));

@@ -62,6 +62,14 @@ impl FindStart for Starts {
     }
 }
 
+/// How a shard that is read in order ended.
+enum Reached {
+    /// At the record that the mark brought.
+    Mark(Option<Position>),
+    /// At its tip, before the mark brought any.
+    Tip(Option<Position>),
+}
+
 /// The calls of one look-up.
 struct Looker<'a> {
     source: &'a dyn Polled,
@@ -81,7 +89,13 @@ impl Looker<'_> {
         if let Some(first) = first_of(&mark) {
             return Ok((self.search(End::Record(first.0), Some(first.1)).await?, closed));
         }
-        let found = self.search(End::Tip, mark.served_us).await?;
+        let found = match self.in_order {
+            false => self.search(End::Tip, mark.served_us).await?,
+            true => match self.to_tip(&mut mark).await? {
+                Reached::Mark(found) => return Ok((found, closed)),
+                Reached::Tip(found) => found,
+            },
+        };
         let Some(next) = mark.next_iterator.take() else { return Ok((found, closed)) };
         let end = match self.page(Some(next), &StartAt::Latest).await {
             Ok(page) => first_of(&page).map(|(first, first_us)| (End::Record(first), first_us)),
@@ -92,6 +106,31 @@ impl Looker<'_> {
         match end {
             Some((end, end_us)) if found.is_some() => Ok((self.search(end, Some(end_us)).await?, closed)),
             _ => Ok((found, closed)),
+        }
+    }
+
+    /// Reads the shard in order, to its tip or to what the mark brings, whichever shows first. The tip of a busy shard never
+    /// does: when a page is read there is another. Looking at the mark after each page also keeps it from expiring.
+    async fn to_tip(&mut self, mark: &mut Page) -> Result<Reached, FetchError> {
+        let (mut search, start) = Search::new(End::Tip, None);
+        let (mut iterator, mut marked) = (None, false);
+        loop {
+            let mut page = self.page(iterator.take(), &start).await?;
+            if !marked && let Some(next) = mark.next_iterator.take() {
+                *mark = self.page(Some(next), &StartAt::Latest).await?;
+                if let Some((first, first_us)) = first_of(mark) {
+                    marked = search.ends_before(&first);
+                    if !marked {
+                        return Ok(Reached::Mark(self.search(End::Record(first), Some(first_us)).await?));
+                    }
+                }
+            }
+            match search.take(&page) {
+                Turn::More => iterator = page.next_iterator.take(),
+                Turn::Found(found) if marked => return Ok(Reached::Mark(found)),
+                Turn::Found(found) => return Ok(Reached::Tip(found)),
+                Turn::Ask(_) => unreachable!("a search in order asks once"),
+            }
         }
     }
 
@@ -157,10 +196,11 @@ fn first_of(page: &Page) -> Option<(SequenceNumber, i64)> {
 #[cfg(test)]
 mod tests {
     use tokio::task::JoinSet;
-    use tokio::time::{Instant, advance};
+    use tokio::time::{Instant, advance, timeout};
 
     use super::*;
     use crate::fetch::memory::{Faults, MemoryStream};
+    use crate::fetch::memory_table::MemoryTable;
     use crate::shard::ShardLister;
 
     const START_US: i64 = 1_768_469_400_000_000;
@@ -248,6 +288,35 @@ mod tests {
             });
             assert_eq!(find(&stream, StartFrom::Tip).await, at(old.last().unwrap()), "seed {seed}");
             writer.abort_all();
+        }
+    }
+
+    /// A table that is written to without a pause has a start all the same, and it is the right one.
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_without_times_that_is_never_at_rest_has_a_start() {
+        for (seed, apart_ms) in (0..20).map(|seed| (seed, [3, 40, 250, 900][usize::try_from(seed % 4).unwrap()])) {
+            let stream = stream(7);
+            let old = put(&stream, 100, Duration::from_secs(60)).await;
+            stream.set_faults(seed, Faults { delay_max: Duration::from_millis(60), ..Faults::default() });
+            let shard = stream.list().await.unwrap().remove(0).id;
+            let starts = Starts::in_order(Arc::new(MemoryTable::over(Arc::clone(&stream))));
+            let busy = Arc::clone(&stream);
+            let mut writer = JoinSet::new();
+            writer.spawn(async move {
+                loop {
+                    sleep(Duration::from_millis(apart_ms)).await;
+                    busy.put(0, "k", "new").unwrap();
+                }
+            });
+            let before = stream.records().len();
+            let found = timeout(DAY, starts.find(&shard, StartFrom::Tip)).await.expect("an end").unwrap();
+            writer.abort_all();
+            let all: Vec<_> = stream.records().into_iter().map(|(_, number, _)| number).collect();
+            let at = all.iter().position(|number| found.at.position().unwrap().sequence == *number).unwrap();
+            // Between what was there before the search and what came until its first answers.
+            let first_answers_ms = 4 * 60 + 1;
+            let later = before + usize::try_from(first_answers_ms / apart_ms).unwrap() + 1;
+            assert!((before - 1..=later).contains(&at), "seed {seed}: {at}, {} old, {} in all", old.len(), all.len());
         }
     }
 
