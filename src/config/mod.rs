@@ -122,6 +122,8 @@ pub struct CloudWatchConfig {
     pub level: Level,
     /// Where to; none: the application.
     pub namespace: Option<String>,
+    /// Ages every ten seconds.
+    pub high_resolution: bool,
 }
 
 /// Where rows land, and how.

@@ -91,7 +91,7 @@ impl Looker<'_> {
         }
         let found = match self.in_order {
             false => self.search(End::Tip, mark.served_us).await?,
-            true => match self.to_tip(&mut mark).await? {
+            true => match self.read_to_tip(&mut mark).await? {
                 Reached::Mark(found) => return Ok((found, closed)),
                 Reached::Tip(found) => found,
             },
@@ -111,7 +111,7 @@ impl Looker<'_> {
 
     /// Reads the shard in order, to its tip or to what the mark brings, whichever shows first. The tip of a busy shard never
     /// does: when a page is read there is another. Looking at the mark after each page also keeps it from expiring.
-    async fn to_tip(&mut self, mark: &mut Page) -> Result<Reached, FetchError> {
+    async fn read_to_tip(&mut self, mark: &mut Page) -> Result<Reached, FetchError> {
         let (mut search, start) = Search::new(End::Tip, None);
         let (mut iterator, mut marked) = (None, false);
         loop {
@@ -294,7 +294,9 @@ mod tests {
     /// A table that is written to without a pause has a start all the same, and it is the right one.
     #[tokio::test(start_paused = true)]
     async fn a_shard_without_times_that_is_never_at_rest_has_a_start() {
-        for (seed, apart_ms) in (0..20).map(|seed| (seed, [3, 40, 250, 900][usize::try_from(seed % 4).unwrap()])) {
+        for (seed, apart_ms) in
+            (0..20).map(|seed| (seed, [3, 40, 250, 900][usize::try_from(seed % 4).unwrap()]))
+        {
             let stream = stream(7);
             let old = put(&stream, 100, Duration::from_secs(60)).await;
             stream.set_faults(seed, Faults { delay_max: Duration::from_millis(60), ..Faults::default() });
@@ -316,7 +318,12 @@ mod tests {
             // Between what was there before the search and what came until its first answers.
             let first_answers_ms = 4 * 60 + 1;
             let later = before + usize::try_from(first_answers_ms / apart_ms).unwrap() + 1;
-            assert!((before - 1..=later).contains(&at), "seed {seed}: {at}, {} old, {} in all", old.len(), all.len());
+            assert!(
+                (before - 1..=later).contains(&at),
+                "seed {seed}: {at}, {} old, {} in all",
+                old.len(),
+                all.len()
+            );
         }
     }
 

@@ -13,6 +13,9 @@ use crate::telemetry::status::Status;
 /// Alarms of standard metrics look at whole minutes.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// Periods of alarms on metrics of high resolution are 10, 20 or 30 s (CloudWatch, `PutMetricAlarm`).
+const AGES_EVERY: Duration = Duration::from_secs(10);
+
 /// What sends the metrics of `status`. CloudWatch itself is not asked: it may be out of reach for as long as it likes.
 pub(super) async fn exporter(
     cloudwatch: &CloudWatchConfig,
@@ -27,6 +30,7 @@ pub(super) async fn exporter(
         namespace: namespace.clone(),
         several: config.streams.several,
         every: EVERY,
+        ages_every: cloudwatch.high_resolution.then_some(AGES_EVERY),
         seed: seed(),
         wall_clock: Box::new(wall_clock_us),
         put: Box::new(move |metrics| {

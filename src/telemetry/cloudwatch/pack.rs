@@ -20,11 +20,20 @@ pub(super) struct Call {
     pub(super) bytes: usize,
 }
 
+/// How finely CloudWatch keeps a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resolution {
+    /// By the minute, as it does unless told otherwise.
+    Minute,
+    /// By the second, for three hours ("high resolution").
+    Second,
+}
+
 /// The calls for data of the time `stamp`, seconds since the epoch. Values that CloudWatch does not take (they are no
 /// numbers) are left out.
-pub(super) fn calls(namespace: &str, stamp: i64, data: &[Datum]) -> Vec<Call> {
+pub(super) fn calls(namespace: &str, stamp: i64, data: &[Datum], resolution: Resolution) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
-    for metric in data.iter().flat_map(|datum| metrics(datum, stamp)) {
+    for metric in data.iter().flat_map(|datum| metrics(datum, stamp, resolution)) {
         let bytes = bytes(&metric);
         match calls.last_mut() {
             Some(call) if call.metrics.len() < DATA_MAX && call.bytes + bytes <= BYTES_MAX => {
@@ -63,7 +72,7 @@ fn text(text: &str) -> usize {
     3 + text.len()
 }
 
-fn metrics(datum: &Datum, stamp: i64) -> Vec<MetricDatum> {
+fn metrics(datum: &Datum, stamp: i64, resolution: Resolution) -> Vec<MetricDatum> {
     let dimension = |(name, value): &(&str, String)| Dimension::builder().name(*name).value(value).build();
     let dimensions: Vec<Dimension> = datum.dimensions.iter().map(dimension).collect();
     let metric = || {
@@ -71,6 +80,7 @@ fn metrics(datum: &Datum, stamp: i64) -> Vec<MetricDatum> {
             .metric_name(datum.name)
             .set_dimensions((!dimensions.is_empty()).then(|| dimensions.clone()))
             .timestamp(DateTime::from_secs(stamp))
+            .set_storage_resolution((resolution == Resolution::Second).then_some(1))
             .unit(StandardUnit::from(datum.unit))
     };
     let counted = counted(&datum.values);

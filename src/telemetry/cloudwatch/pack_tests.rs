@@ -81,7 +81,7 @@ proptest! {
             })
             .collect();
         put.sort();
-        prop_assert_eq!(received(&calls("name space", STAMP, &data)), put);
+        prop_assert_eq!(received(&calls("name space", STAMP, &data, Resolution::Minute)), put);
     }
 }
 
@@ -92,7 +92,7 @@ fn datum(long: usize, values: Vec<f64>) -> Datum {
 #[test]
 fn calls_are_full_before_there_is_another() {
     let sizes = |data: &[Datum]| -> Vec<usize> {
-        calls("name space", STAMP, data).iter().map(|call| call.metrics.len()).collect()
+        calls("name space", STAMP, data, Resolution::Minute).iter().map(|call| call.metrics.len()).collect()
     };
     assert_eq!(sizes(&vec![datum(9, vec![1.0]); 2001]), [1000, 1000, 1]);
     assert_eq!(sizes(&vec![datum(1024, vec![1.0]); 1000]).len(), 2, "more than 1 MB");
@@ -145,7 +145,7 @@ async fn a_body_is_as_large_as_was_reckoned_and_is_sent_as_it_is() {
         vec![Datum { dimensions: Vec::new(), ..datum(0, vec![0.0]) }; 1000],
         vec![shard; 1000],
     ] {
-        for call in calls("Trades/Prod", STAMP, &data) {
+        for call in calls("Trades/Prod", STAMP, &data, Resolution::Minute) {
             client.put("Trades/Prod", call.metrics).await.unwrap();
             let sent = taking.0.lock().unwrap().pop().unwrap();
             assert!(sent.bytes <= call.bytes, "{} bytes of at most {}", sent.bytes, call.bytes);

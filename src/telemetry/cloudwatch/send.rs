@@ -1,4 +1,4 @@
-//! The task that sends metrics to CloudWatch, once a minute.
+//! The task that sends metrics to CloudWatch, once a minute, and ages more often where that is asked for.
 //!
 //! It asks the state of the process and nobody waits for it: what cannot be sent waits here for a quarter of an hour, then it
 //! is dropped and counted. A call whose answer is lost is made again, so counts may be told twice then.
@@ -13,11 +13,12 @@ use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::pack::{self, Call as Packed};
-use super::series::{self, Moment};
+use super::pack::{self, Call as Packed, Resolution};
+use super::series::{self, Datum, Moment};
 use super::{ExportSnapshot, Level};
 use crate::telemetry::metrics;
 use crate::telemetry::status::Status;
+use crate::telemetry::tally::ByShard;
 use crate::telemetry::trouble::{Call, LogPace, Troubles};
 
 const PUT: Call = Call { operation: "PutMetricData", purpose: "sending metrics to CloudWatch" };
@@ -60,6 +61,8 @@ pub struct ExporterSettings {
     pub several: bool,
     /// Time between two of each metric; the workers of a fleet tell the same time of those in the same interval.
     pub every: Duration,
+    /// Time between two of each age, which are then stored by the second; none: with all others.
+    pub ages_every: Option<Duration>,
     /// A number of this process's own: the workers of a fleet do not all send at the same moment.
     pub seed: u64,
     /// Wall clock, µs since the epoch.
@@ -139,10 +142,12 @@ impl Exporter {
 
     /// Works until `stop`; then what is left is sent, if that takes no more than a moment.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut due = self.due(None);
+        let mut due = self.due(self.settings.every, None);
+        let mut ages_due = self.settings.ages_every.map(|every| self.due(every, None));
         let (mut again, mut pause) = (Instant::now(), PAUSE);
         loop {
-            let wake = if self.waiting.is_empty() { due.at } else { due.at.min(again) };
+            let told = ages_due.as_ref().map_or(due.at, |ages| due.at.min(ages.at));
+            let wake = if self.waiting.is_empty() { told } else { told.min(again) };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -150,7 +155,13 @@ impl Exporter {
             }
             if Instant::now() >= due.at {
                 self.tell(due.stamp, true);
-                due = self.due(Some(due.stamp));
+                due = self.due(self.settings.every, Some(due.stamp));
+            }
+            if let (Some(every), Some(ages)) = (self.settings.ages_every, &ages_due)
+                && Instant::now() >= ages.at
+            {
+                self.tell_ages(ages.stamp);
+                ages_due = Some(self.due(every, Some(ages.stamp)));
             }
             self.drop_old();
             if Instant::now() >= again && !self.waiting.is_empty() {
@@ -165,7 +176,7 @@ impl Exporter {
                 };
             }
         }
-        self.tell(self.interval_start() / 1_000_000, false);
+        self.tell(self.interval_start(micros(self.settings.every)) / 1_000_000, false);
         let sent = timeout(LAST_WORDS, async { while !self.waiting.is_empty() && self.send().await {} });
         let _ = sent.await;
         let left: Vec<Waiting> = self.waiting.drain(..).collect();
@@ -173,13 +184,13 @@ impl Exporter {
     }
 
     /// The next moment of this worker in an interval after that of `last`.
-    fn due(&self, last: Option<i64>) -> Due {
-        let every_us = self.every_us();
+    fn due(&self, every: Duration, last: Option<i64>) -> Due {
+        let every_us = micros(every);
         // Early enough for the answer within the same interval, and not at its first moment, when clocks disagree.
         let share = i64::try_from(self.settings.seed % 500).expect("below 500") + 100;
         let offset = every_us / 1000 * share;
         let now = (self.settings.wall_clock)();
-        let mut start = self.interval_start();
+        let mut start = self.interval_start(every_us);
         while start + offset < now || last == Some(start / 1_000_000) {
             start += every_us;
         }
@@ -188,20 +199,15 @@ impl Exporter {
     }
 
     /// When the interval of now began, µs since the epoch.
-    fn interval_start(&self) -> i64 {
-        let now = (self.settings.wall_clock)();
-        now.div_euclid(self.every_us()) * self.every_us()
-    }
-
-    fn every_us(&self) -> i64 {
-        i64::try_from(self.settings.every.as_micros()).unwrap_or(i64::MAX).max(1)
+    fn interval_start(&self, every_us: i64) -> i64 {
+        (self.settings.wall_clock)().div_euclid(every_us) * every_us
     }
 
     /// Makes the calls of this moment.
     fn tell(&mut self, stamp: i64, running: bool) {
         let (now, done, trimmed) = (Instant::now(), self.status.take_done(), metrics::checkpoints_trimmed());
         let snapshot = running.then(|| self.status.snapshot());
-        let data = series::data(&Moment {
+        let mut data = series::data(&Moment {
             level: self.settings.level,
             several: self.settings.several,
             snapshot: snapshot.as_ref(),
@@ -209,9 +215,31 @@ impl Exporter {
             trimmed: trimmed.saturating_sub(self.trimmed),
             seconds: (now - self.told).as_secs_f64(),
         });
+        if self.settings.ages_every.is_some() {
+            data.retain(|datum| !datum.is_age());
+        }
         (self.told, self.trimmed) = (now, trimmed);
-        let calls = pack::calls(&self.settings.namespace, stamp, &data);
-        self.waiting.extend(calls.into_iter().map(|call| Waiting { call, since: now }));
+        self.queue(stamp, &data, Resolution::Minute);
+    }
+
+    /// Makes the calls of this moment for ages alone.
+    fn tell_ages(&mut self, stamp: i64) {
+        let mut data = series::data(&Moment {
+            level: self.settings.level,
+            several: self.settings.several,
+            snapshot: Some(&self.status.snapshot()),
+            done: &ByShard::default(),
+            trimmed: 0,
+            seconds: 0.0,
+        });
+        data.retain(Datum::is_age);
+        self.queue(stamp, &data, Resolution::Second);
+    }
+
+    fn queue(&mut self, stamp: i64, data: &[Datum], resolution: Resolution) {
+        let calls = pack::calls(&self.settings.namespace, stamp, data, resolution);
+        let since = Instant::now();
+        self.waiting.extend(calls.into_iter().map(|call| Waiting { call, since }));
         self.note_waiting();
     }
 
@@ -279,6 +307,10 @@ impl Exporter {
         let waiting: usize = self.waiting.iter().map(|waiting| waiting.call.metrics.len()).sum();
         self.export.waiting.store(waiting as u64, Ordering::Relaxed);
     }
+}
+
+fn micros(every: Duration) -> i64 {
+    i64::try_from(every.as_micros()).unwrap_or(i64::MAX).max(1)
 }
 
 #[cfg(test)]

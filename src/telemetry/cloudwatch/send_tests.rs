@@ -38,6 +38,11 @@ const START_US: i64 = 1_800_000_000_000_000;
 impl Stage {
     /// A process that starts at a whole minute; its moment is in the twelfth second.
     fn new() -> Self {
+        Self::with_ages(None)
+    }
+
+    /// As `new`, with ages of high resolution.
+    fn with_ages(ages_every: Option<Duration>) -> Self {
         let (remote, begin) = (Arc::<Remote>::default(), Instant::now());
         let status = Status::new(facts("w"), Duration::from_secs(20));
         status.set_streams(vec!["trades".to_owned()]);
@@ -48,6 +53,7 @@ impl Stage {
             namespace: "app".to_owned(),
             several: false,
             every: Duration::from_secs(60),
+            ages_every,
             seed: 100,
             wall_clock: Box::new(move || START_US + i64::try_from(begin.elapsed().as_micros()).unwrap()),
             put: Box::new(move |metrics| {
@@ -128,6 +134,37 @@ async fn each_minute_is_told_once_and_the_counts_of_the_last_one_at_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ages_of_high_resolution_come_every_ten_seconds_and_the_rest_as_ever() {
+    let mut stage = Stage::with_ages(Some(Duration::from_secs(10)));
+    let shard = stage.status.shard("trades", "1", ShardState::Reading, 1);
+    for second in 0..200 {
+        stage.until(second).await;
+        shard.landed(2, 100, 1);
+    }
+    assert_eq!(stage.ends().await, 0);
+    let taken = stage.remote.taken.lock().unwrap().clone();
+    let told = |age: bool| {
+        let is_age = |metric: &&MetricDatum| {
+            let unit = metric.unit().unwrap().as_str();
+            assert_eq!(metric.storage_resolution(), ["Seconds", "Milliseconds"].contains(&unit).then_some(1));
+            (metric.storage_resolution() == Some(1)) == age
+        };
+        let metrics = taken.iter().flat_map(|(_, metrics)| metrics).filter(is_age);
+        let mut times: Vec<i64> =
+            metrics.map(|metric| metric.timestamp().unwrap().secs() - START_US / 1_000_000).collect();
+        times.dedup();
+        times
+    };
+    assert_eq!(told(true), (0..20).map(|n| n * 10).collect::<Vec<_>>());
+    assert_eq!(told(false), [0, 60, 120, 180]);
+    assert_eq!(
+        (stage.sum("RecordsDelivered"), stage.sum("LeasesHeld")),
+        (400.0, 4.0),
+        "counts are not told twice"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_hangs_or_is_throttled_waits_and_nothing_waits_for_it() {
     for mood in [Mood::Hangs, Mood::Throttles] {
         let mut stage = Stage::new();
@@ -205,6 +242,7 @@ async fn a_clock_that_is_set_back_does_not_silence_it() {
                 namespace: String::new(),
                 several: false,
                 every: Duration::from_secs(60),
+                ages_every: None,
                 seed: 100,
                 wall_clock: Box::new(move || now),
                 put: Box::new(|_| Box::pin(async { Ok(()) })),
@@ -220,7 +258,7 @@ async fn a_clock_that_is_set_back_does_not_silence_it() {
         (minute + 3600, Some(minute), 12, minute + 3600),
         (minute - 3600, Some(minute), 12, minute - 3600),
     ] {
-        let due = exporter(now_s * 1_000_000).due(last);
+        let due = exporter(now_s * 1_000_000).due(Duration::from_secs(60), last);
         assert_eq!((due.at - Instant::now(), due.stamp), (Duration::from_secs(wait_s), stamp), "{now_s}");
     }
 }

@@ -33,6 +33,13 @@ pub(super) struct Datum {
     pub(super) values: Vec<f64>,
 }
 
+impl Datum {
+    /// An age, of which the fleet's is the largest: it may be told more often than once a minute without adding up.
+    pub(super) fn is_age(&self) -> bool {
+        matches!(self.unit, SECONDS | MILLISECONDS)
+    }
+}
+
 /// What there is to tell.
 pub(super) struct Moment<'a> {
     pub(super) level: Level,

@@ -156,6 +156,7 @@ async fn ministack_turns_alarms_on_and_off_again() {
         namespace: namespace.clone(),
         several: false,
         every: Duration::from_secs(1),
+        ages_every: Some(Duration::from_secs(1)),
         seed: 0,
         wall_clock: Box::new(wall_clock_us),
         put: Box::new(move |metrics| {
