@@ -136,13 +136,14 @@ check_console() {
 # Terraform and its provider come from no package registry: where they are, the module is checked.
 check_terraform() {
   local plugins
+  "$operations" "$ci/operations/terraform.py"
   plugins=$(find /opt /usr/share/terraform "$HOME/.terraform.d" -maxdepth 6 -type d -path '*/registry.terraform.io/hashicorp/aws' 2>/dev/null |
     head -n 1 || true)
   if ! command -v terraform >/dev/null || [[ -z $plugins ]]; then
     echo 'SKIPPED: there is no terraform with the AWS provider here'
     return
   fi
-  cp -r "$PWD/ecs" "$PWD/athena" "$PWD/glue" "$work"
+  cp -r "$PWD/ecs" "$PWD/athena" "$PWD/glue" "$PWD/quicksight" "$work"
   cd "$work/ecs/terraform"
   export CHECKPOINT_DISABLE=1 TF_CLI_CONFIG_FILE=/dev/null
   terraform fmt -check -diff .

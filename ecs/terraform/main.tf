@@ -88,6 +88,18 @@ variable "coincap" {
   default     = null
 }
 
+variable "dashboard" {
+  description = "Parameters of quicksight/dashboard.yaml: at least AuthorArn. null, there is none. It needs the catalog."
+  type        = map(string)
+  default     = null
+}
+
+variable "market_dashboard" {
+  description = "Parameters of quicksight/market-dashboard.yaml: at least AuthorArn. null, there is none. It needs market_catalog."
+  type        = map(string)
+  default     = null
+}
+
 locals {
   places = {
     LandingBucket = aws_cloudformation_stack.data.outputs["LandingBucket"]
@@ -167,6 +179,36 @@ resource "aws_cloudformation_stack" "coincap" {
   template_body = file("${path.module}/../../glue/coincap.yaml")
   capabilities  = ["CAPABILITY_IAM"]
   parameters    = merge(local.places, { TicketTopicArn = aws_cloudformation_stack.market[0].outputs["TopicArn"] }, var.coincap)
+}
+
+resource "aws_cloudformation_stack" "dashboard" {
+  count         = var.dashboard == null ? 0 : 1
+  name          = "${var.name}-dashboard"
+  template_body = file("${path.module}/../../quicksight/dashboard.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = merge(
+    local.places,
+    {
+      Database  = aws_cloudformation_stack.catalog[0].outputs["Database"]
+      WorkGroup = aws_cloudformation_stack.catalog[0].outputs["WorkGroup"]
+    },
+    var.dashboard,
+  )
+}
+
+resource "aws_cloudformation_stack" "market_dashboard" {
+  count         = var.market_dashboard == null ? 0 : 1
+  name          = "${var.name}-market-dashboard"
+  template_body = file("${path.module}/../../quicksight/market-dashboard.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = merge(
+    { for name in ["LakeBucket", "KeyArn"] : name => local.places[name] },
+    {
+      Database  = aws_cloudformation_stack.market_catalog[0].outputs["Database"]
+      WorkGroup = aws_cloudformation_stack.market_catalog[0].outputs["WorkGroup"]
+    },
+    var.market_dashboard,
+  )
 }
 
 output "data" {
