@@ -249,30 +249,32 @@ async fn wrong_wishes_are_refused() {
 /// The three times at which the first worker may start, and two ways to say where reading begins.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_must_be_in_the_lake_follows_from_where_reading_begins() {
-    for (seed, position) in [("3", "latest"), ("4", "latest"), ("5", "latest"), ("5", "2026-01-01T00:00:00Z")]
-    {
-        let folder = TempDir::new().unwrap();
-        let dir = folder.path().join("new").display().to_string();
-        let flags = ["--rate", "300", "--duration", "12s", "--shards", "2", "--workers", "2", "--seed", seed];
-        let chaos = ["--chaos", "kill,deny,hang", "--chaos-every", "1500ms", "--json", "--dir", &dir];
-        let ran =
-            kinetide(&[&["loadtest", "--initial-position", position][..], &flags, &chaos].concat()).await;
-        ran.says(0, &["worker-2 starts"]);
-        let verdict: Value = serde_json::from_str(&ran.out).unwrap();
-        assert_eq!(verdict["exactly_once"], true, "{verdict}");
-        assert_eq!(number(&verdict, "put"), number(&verdict, "delivered"));
-        assert!(number(&verdict, "put") > 500, "{verdict}");
-        if position == "latest" {
-            ran.says(0, &["every shard has a lease"]);
-        } else {
-            assert_eq!(number(&verdict["lake"], "unclear"), 0, "all of it");
-        }
-    }
+    // Two at once: they mostly wait.
+    tokio::join!(begins_at("3", "latest"), begins_at("4", "latest"));
+    tokio::join!(begins_at("5", "latest"), begins_at("5", "2026-01-01T00:00:00Z"));
     let both = ["loadtest", "--initial-position", "latest", "--worker-command", "true"];
     let streams = ["loadtest", "--streams", "2", "--worker-command", "true"];
     kinetide(&streams).await.says(1, &["--streams", "--worker-command"]);
     kinetide(&both).await.says(1, &["--initial-position", "--worker-command"]);
     kinetide(&["loadtest", "--initial-position", "noon"]).await.says(2, &["--initial-position", "latest"]);
+}
+
+async fn begins_at(seed: &str, position: &str) {
+    let folder = TempDir::new().unwrap();
+    let dir = folder.path().join("new").display().to_string();
+    let flags = ["--rate", "300", "--duration", "12s", "--shards", "2", "--workers", "2", "--seed", seed];
+    let chaos = ["--chaos", "kill,deny,hang", "--chaos-every", "1500ms", "--json", "--dir", &dir];
+    let ran = kinetide(&[&["loadtest", "--initial-position", position][..], &flags, &chaos].concat()).await;
+    ran.says(0, &["worker-2 starts"]);
+    let verdict: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(verdict["exactly_once"], true, "{verdict}");
+    assert_eq!(number(&verdict, "put"), number(&verdict, "delivered"));
+    assert!(number(&verdict, "put") > 500, "{verdict}");
+    if position == "latest" {
+        ran.says(0, &["every shard has a lease"]);
+    } else {
+        assert_eq!(number(&verdict["lake"], "unclear"), 0, "all of it");
+    }
 }
 
 /// All records are put, and few, before the first worker starts.
