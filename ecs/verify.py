@@ -5,6 +5,7 @@ Needs boto3 and permissions to read. Exit code: 0 all is well, 1 something is no
 """
 
 import argparse
+import datetime
 import json
 import sys
 
@@ -216,7 +217,7 @@ def alarms(env):
 
 
 def pages(env):
-    topic = env.outputs["PageTopicArn"]
+    topic = env.outputs.get("PageTopicArn") or env.outputs["TopicArn"]
     found = env.client("sns").list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
     confirmed = [one for one in found if one["SubscriptionArn"].startswith("arn:")]
     need(confirmed, "nobody gets pages: subscribe to the topic, or confirm the subscription")
@@ -227,25 +228,25 @@ def tables(env):
     glue, database = env.client("glue"), env.outputs["Database"]
     places = [f"s3://{env.parameter('LandingBucket')}/{env.parameter('Prefix')}/", f"s3://{env.parameter('LakeBucket')}/"]
     names = env.made("AWS::Glue::Table")
-    need(names, "there are none: update the stack of catalog.yaml")
+    need(names, "there are none: update the stack of the catalog")
     for name in names:
         # A name may come with its database in front.
         name = name.rpartition("|")[2]
         storage = glue.get_table(DatabaseName=database, Name=name)["Table"]["StorageDescriptor"]
         place = storage["Location"]
-        need(any(place.startswith(one) for one in places), f"{name} is at {place}: update the stack of catalog.yaml")
+        need(any(place.startswith(one) for one in places), f"{name} is at {place}: update the stack of the catalog")
     return f"{len(names)} in {database}"
 
 
-def workgroup(env):
+def workgroup(env, results="results"):
     name = env.outputs["WorkGroup"]
     found = env.client("athena").get_work_group(WorkGroup=name)["WorkGroup"]
     config = found["Configuration"]
     need(found["State"] == "ENABLED", f"it is {found['State']}")
-    need(config.get("EnforceWorkGroupConfiguration"), "callers can choose other settings: update the stack of catalog.yaml")
-    need(config.get("BytesScannedCutoffPerQuery"), "queries have no limit: update the stack of catalog.yaml")
+    need(config.get("EnforceWorkGroupConfiguration"), "callers can choose other settings: update the stack of the catalog")
+    need(config.get("BytesScannedCutoffPerQuery"), "queries have no limit: update the stack of the catalog")
     place = config.get("ResultConfiguration", {}).get("OutputLocation", "")
-    need(place.startswith(f"s3://{env.parameter('LakeBucket')}/results/"), f"results go to {place or 'nowhere'}")
+    need(place.startswith(f"s3://{env.parameter('LakeBucket')}/{results}/"), f"results go to {place or 'nowhere'}")
     return name
 
 
@@ -321,6 +322,173 @@ def crawler(env):
     return name
 
 
+# ---- Market prices
+
+# As athena/market/views has them.
+VIEWS = (
+    "recent_prices", "v_latest_partition", "v_latest_snapshot", "v_market_cap", "v_top_100", "v_top_gainers", "v_total_market_cap",
+    "v_trending", "v_trendline_core", "v_volume_24h", "v_bitcoin_24h",
+)  # fmt: skip
+# A snapshot every five minutes; a task takes some time to start.
+SNAPSHOT_AGE = datetime.timedelta(minutes=15)
+# A load ends some minutes after each hour, and catches up by itself.
+LOADED_HOURS = 3
+
+
+def of_coingecko(env):
+    """Whether the stack polls CoinGecko and loads its prices."""
+    return env.parameter("CoinGecko") != "no"
+
+
+def queue(env):
+    """The ARN of the queue with what failed."""
+    found = env.client("sqs").get_queue_attributes(QueueUrl=env.outputs["DeadLettersUrl"], AttributeNames=["All"])["Attributes"]
+    return found["QueueArn"], found
+
+
+def rule(env, ending, arn, schedule):
+    """A rule of the stack that is on and ends where it should."""
+    name, events = f"{env.parameter('Name')}-{ending}", env.client("events")
+    found = events.describe_rule(Name=name)
+    need(found["State"] == "ENABLED", f"the rule {name} is {found['State']}: aws events enable-rule --name {name}")
+    need(bool(found.get("ScheduleExpression")) == schedule, f"the rule {name} has another kind: update the stack of market.yaml")
+    targets = [one["Arn"] for one in events.list_targets_by_rule(Rule=name)["Targets"]]
+    need(arn in targets, f"the rule {name} has the targets {targets}, not {arn}: update the stack of market.yaml")
+    return found.get("ScheduleExpression") or name
+
+
+def cluster(env):
+    name = env.outputs["Cluster"]
+    (found,) = env.client("ecs").describe_clusters(clusters=[name])["clusters"]
+    return found["clusterArn"]
+
+
+def market_poller(env):
+    if not of_coingecko(env):
+        return None
+    family = f"{env.parameter('Name')}-coingecko"
+    task = env.client("ecs").describe_task_definition(taskDefinition=family)["taskDefinition"]
+    (container,) = task["containerDefinitions"]
+    place = f"s3://{env.parameter('LandingBucket')}/{env.parameter('Prefix')}"
+    command = container["command"]
+    right = command[:1] == ["snapshot"] and "--once" in command and place in command
+    need(task["status"] == "ACTIVE" and right, f"{family} is {task['status']} and runs {command}: update the stack of market.yaml")
+    for role in ("taskRoleArn", "executionRoleArn"):
+        env.client("iam").get_role(RoleName=task[role].rpartition("/")[2])
+    return container["image"]
+
+
+def market_service(env):
+    if not env.parameter("CoinCapKeySecret"):
+        return None
+    names = env.made("AWS::ECS::Service")
+    need(names, "CoinCap has no service: update the stack of market.yaml")
+    (found,) = env.client("ecs").describe_services(cluster=env.outputs["Cluster"], services=names)["services"]
+    running, desired = found["runningCount"], found["desiredCount"]
+    need(running >= desired > 0, f"{running} of {desired} pollers of CoinCap run (docs/runbooks/market-api-down.md)")
+    return f"{running} tasks"
+
+
+def market_keys(env):
+    secrets = [env.parameter(name) for name in ("CoinGeckoKeySecret", "CoinCapKeySecret") if env.parameter(name)]
+    for secret in secrets:
+        gone = env.client("secretsmanager").describe_secret(SecretId=secret).get("DeletedDate")
+        need(not gone, f"{secret} is deleted: aws secretsmanager restore-secret --secret-id {secret}")
+    return f"{len(secrets)} secrets" if secrets else None
+
+
+def market_schedule(env):
+    return rule(env, "poll", cluster(env), True) if of_coingecko(env) else None
+
+
+def market_failures(env):
+    arn = queue(env)[0]
+    return f"{rule(env, 'poll-failed', arn, False)}, {rule(env, 'poll-not-started', arn, False)}"
+
+
+def market_dead_letters(env):
+    _, found = queue(env)
+    count = int(found["ApproximateNumberOfMessages"])
+    need(count == 0, f"{count} messages of what failed (docs/runbooks/market-dead-letters.md)")
+    days = int(found["MessageRetentionPeriod"]) // 86400
+    need(days >= 14, f"messages are kept for {days} days: update the stack of market.yaml")
+    return "empty"
+
+
+def market_loader(env):
+    name = env.outputs.get("Loader")
+    if not name:
+        return None
+    functions = env.client("lambda")
+    found = functions.get_function_configuration(FunctionName=name)
+    need(found.get("State", "Active") == "Active", f"it is {found.get('State')}: {found.get('StateReason', '')}")
+    settings = found.get("Environment", {}).get("Variables", {})
+    wanted = {"DATABASE": env.parameter("Database"), "WORK_GROUP": env.parameter("WorkGroup"), "SQL_PARAMETER": env.parameter("LoadParameter")}
+    other = [key for key, value in wanted.items() if settings.get(key) != value]
+    need(not other, f"{', '.join(other)} of the loader are not those of the stack: update the stack of market.yaml")
+    limit = functions.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+    need(limit == 1, "two loads could run at once, and load an hour twice: set its reserved concurrency to 1")
+    return name
+
+
+def market_load_schedule(env):
+    name = env.outputs.get("Loader")
+    if not name:
+        return None
+    arn = env.client("lambda").get_function_configuration(FunctionName=name)["FunctionArn"]
+    return rule(env, "load", arn, True)
+
+
+def market_snapshots(env):
+    if not of_coingecko(env):
+        return None
+    now, s3, found = datetime.datetime.now(datetime.timezone.utc), env.client("s3"), []
+    for hour in (now, now - datetime.timedelta(hours=1)):
+        prefix = f"{env.parameter('Prefix')}/market/coingecko/processed/year={hour:%Y}/month={hour:%m}/day={hour:%d}/hour={hour:%H}/"
+        pages_of = s3.get_paginator("list_objects_v2").paginate(Bucket=env.bucket(), Prefix=prefix)
+        found += [one["LastModified"] for page in pages_of for one in page.get("Contents", [])]
+    fresh = [at for at in found if now - at < SNAPSHOT_AGE]
+    need(fresh, f"no snapshot in the last {SNAPSHOT_AGE.seconds // 60} minutes (docs/runbooks/market-api-down.md)")
+    return f"{len(found)} of this hour and the last"
+
+
+def market_loads(env):
+    if not env.outputs.get("Loader"):
+        return None
+    now, s3 = datetime.datetime.now(datetime.timezone.utc), env.client("s3")
+    for ago in range(1, LOADED_HOURS + 1):
+        hour = now - datetime.timedelta(hours=ago)
+        prefix = f"query-results/loaded/{hour:%Y-%m-%dT%H}.json"
+        if s3.list_objects_v2(Bucket=env.parameter("LakeBucket"), Prefix=prefix).get("Contents"):
+            return f"{hour:%Y-%m-%d %H}:00 UTC"
+    raise Wrong(f"none of the last {LOADED_HOURS} hours is loaded (docs/runbooks/market-hour-missing.md)")
+
+
+def market_database(env):
+    return env.client("glue").get_database(Name=env.outputs["Database"])["Database"]["Name"]
+
+
+def market_workgroup(env):
+    return workgroup(env, "query-results")
+
+
+def market_views(env):
+    found = env.client("glue").get_paginator("get_tables").paginate(DatabaseName=env.outputs["Database"])
+    names = {one["Name"] for page in found for one in page["TableList"]}
+    missing = [name for name in VIEWS if name not in names]
+    need(not missing, f"there is no {', '.join(missing)}: create the views (docs/MARKET-LAKE.md)")
+    return f"{len(VIEWS)} views"
+
+
+def load_statement(env):
+    name = env.outputs["LoadParameter"]
+    text = env.client("ssm").get_parameter(Name=name)["Parameter"]["Value"]
+    lines = [line for line in text.splitlines() if not line.startswith("--")]
+    right = lines and lines[0] == f"INSERT INTO {env.outputs['Database']}.analytics_prices" and text.count("?") == 8
+    need(right, f"{name} is another statement: update the stack of market-catalog.yaml")
+    return name
+
+
 CHECKS = {
     "stream": stream,
     "stream encryption": stream_encryption,
@@ -350,6 +518,27 @@ JOB_CHECKS = {
     "crawler": crawler,
     "job alarms": alarms,
 }
+MARKET_CATALOG_CHECKS = {
+    "market database": market_database,
+    "market tables": tables,
+    "market views": market_views,
+    "market workgroup": market_workgroup,
+    "load statement": load_statement,
+}
+MARKET_CHECKS = {
+    "market poller": market_poller,
+    "market schedule": market_schedule,
+    "market keys": market_keys,
+    "market service": market_service,
+    "market failures": market_failures,
+    "market dead letters": market_dead_letters,
+    "market snapshots": market_snapshots,
+    "market loader": market_loader,
+    "market load schedule": market_load_schedule,
+    "market loads": market_loads,
+    "market alarms": alarms,
+    "market pages": pages,
+}
 
 
 def checked(env, checks):
@@ -365,15 +554,23 @@ def checked(env, checks):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--service", default="kinetide", help="name of the stack of service.yaml [default: kinetide]")
+    arguments.add_argument("--service", help="name of the stack of service.yaml [default: kinetide, without stacks of market prices]")
     arguments.add_argument("--catalog", help="name of the stack of catalog.yaml [default: not looked at]")
     arguments.add_argument("--job", help="name of the stack of job.yaml [default: not looked at]")
+    arguments.add_argument("--market", help="name of the stack of market.yaml [default: not looked at]")
+    arguments.add_argument("--market-catalog", help="name of the stack of market-catalog.yaml [default: not looked at]")
     arguments.add_argument("--region", help="AWS region [default: from the environment]")
     arguments.add_argument("--endpoint-url", help="endpoint of all services [default: AWS]")
     arguments.add_argument("--json", action="store_true", help="print an array of objects: check, state, text")
     arguments = arguments.parse_args()
+    # Market prices need no workers.
+    service = arguments.service or (None if arguments.market or arguments.market_catalog else "kinetide")
+    stacks = [
+        (service, CHECKS), (arguments.catalog, CATALOG_CHECKS), (arguments.job, JOB_CHECKS),
+        (arguments.market_catalog, MARKET_CATALOG_CHECKS), (arguments.market, MARKET_CHECKS),
+    ]  # fmt: skip
     found = []
-    for stack, checks in ((arguments.service, CHECKS), (arguments.catalog, CATALOG_CHECKS), (arguments.job, JOB_CHECKS)):
+    for stack, checks in stacks:
         if stack is None:
             continue
         try:

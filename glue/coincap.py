@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 import assets
+import reports
 import table
 from lake import Lake
 
@@ -251,17 +252,9 @@ def metric_data(counts, seconds):
 
 
 def report(counts, options, seconds, cloudwatch=None):
-    """One line of JSON, and metrics. CloudWatch that does not answer is no reason to fail."""
-    print(json.dumps({"job": options["JOB_NAME"], "table": TABLE, "seconds": round(seconds, 1)} | counts), flush=True)
-    if options["metrics_namespace"]:
-        try:
-            if cloudwatch is None:
-                import boto3
-
-                cloudwatch = boto3.client("cloudwatch")
-            cloudwatch.put_metric_data(Namespace=options["metrics_namespace"], MetricData=metric_data(counts, seconds))
-        except Exception as error:
-            print(f"metrics are not in CloudWatch: {type(error).__name__}: {error}", file=sys.stderr)
+    """In the log and in CloudWatch."""
+    line = {"job": options["JOB_NAME"], "table": TABLE, "seconds": round(seconds, 1)} | counts
+    reports.send(line, lambda: metric_data(counts, seconds), options["metrics_namespace"], cloudwatch)
 
 
 def main(argv):

@@ -4,7 +4,6 @@ A run may end at any point, and runs may overlap: a manifest is created or not, 
 only read. Spark spreads the hours over its workers and does not look at a row. Why: docs/adr/0032.
 """
 
-import json
 import sys
 import time
 
@@ -15,6 +14,7 @@ from pyspark.context import SparkContext
 
 import checks
 import compaction
+import reports
 from objects import opened, retention_hours
 
 NEEDED = ["JOB_NAME", "landing", "compacted"]
@@ -178,19 +178,10 @@ def metric_data(counts, problems, folder, seconds):
 
 
 def report(counts, problems, options, seconds, cloudwatch=None):
-    """One line of JSON, and metrics. CloudWatch that does not answer is no reason to fail."""
-    line = {"job": options["JOB_NAME"], "compacted": options["compacted"], "seconds": round(seconds, 1)}
-    print(json.dumps(line | counts | {"problems": problems}), flush=True)
-    if options["metrics_namespace"]:
-        try:
-            if cloudwatch is None:
-                import boto3
-
-                cloudwatch = boto3.client("cloudwatch")
-            data = metric_data(counts, problems, options["compacted"], seconds)
-            cloudwatch.put_metric_data(Namespace=options["metrics_namespace"], MetricData=data)
-        except Exception as error:
-            print(f"metrics are not in CloudWatch: {type(error).__name__}: {error}", file=sys.stderr)
+    """In the log and in CloudWatch."""
+    folder = options["compacted"]
+    line = {"job": options["JOB_NAME"], "compacted": folder, "seconds": round(seconds, 1)} | counts | {"problems": problems}
+    reports.send(line, lambda: metric_data(counts, problems, folder, seconds), options["metrics_namespace"], cloudwatch)
 
 
 def main(argv):

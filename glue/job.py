@@ -4,7 +4,6 @@ A run may end at any point: the next one does the rest. What is done in which or
 """
 
 import datetime
-import json
 import sys
 import time
 
@@ -13,6 +12,7 @@ from awsglue.job import Job
 from awsglue.utils import getResolvedOptions
 from pyspark.context import SparkContext
 
+import reports
 import transform
 from lake import Lake
 
@@ -133,18 +133,9 @@ def metric_data(counts, table, seconds):
 
 
 def report(counts, options, seconds, cloudwatch=None):
-    """One line of JSON, and metrics. CloudWatch that does not answer is no reason to fail: the rows are in the table."""
-    print(json.dumps({"job": options["JOB_NAME"], "table": options["table"], "seconds": round(seconds, 1)} | counts), flush=True)
-    if options["metrics_namespace"]:
-        try:
-            if cloudwatch is None:
-                import boto3
-
-                cloudwatch = boto3.client("cloudwatch")
-            data = metric_data(counts, options["table"], seconds)
-            cloudwatch.put_metric_data(Namespace=options["metrics_namespace"], MetricData=data)
-        except Exception as error:
-            print(f"metrics are not in CloudWatch: {type(error).__name__}: {error}", file=sys.stderr)
+    """In the log and in CloudWatch."""
+    line = {"job": options["JOB_NAME"], "table": options["table"], "seconds": round(seconds, 1)} | counts
+    reports.send(line, lambda: metric_data(counts, options["table"], seconds), options["metrics_namespace"], cloudwatch)
 
 
 def main(argv):

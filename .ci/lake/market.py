@@ -4,6 +4,7 @@ results.py: both must give what market_golden.py works out.
 Usage: market.py [FOLDER]   DuckDB alone. FOLDER/lake has the table of CoinCap's assets, as .ci/glue/coincap_job.py made it
 """
 
+import collections
 import dataclasses
 import math
 import re
@@ -105,7 +106,7 @@ class Prices:
     """What results.py checks beside its own lake. `assets`: where the Glue job has made the table of CoinCap's."""
 
     def __init__(self, folder, assets=None):
-        self.lake, self.assets = folder / "market", assets and assets / "lake"
+        self.lake, self.assets, self.by_hour = folder / "market", assets and assets / "lake", assets and assets / "lake-hours"
         self.shots = market_made.snapshots()
         self.late = market_made.late(self.shots)
         self.golden = Golden([*self.shots, self.late])
@@ -126,7 +127,7 @@ class Prices:
 
     def schemas(self):
         # As they are shipped, with all their years: the views must not list them.
-        lakes = {"coincap_assets": self.assets or self.lake}
+        lakes = {"coincap_assets": self.assets or self.lake, "coincap_assets_by_hour": self.by_hour or self.lake}
         return {DATABASE: [(lakes.get(table.name, self.lake), table) for table in [*self.tables.values(), TRADES]]}
 
     def cases(self):
@@ -185,7 +186,7 @@ class Prices:
         answers, views = self.answers(), view_texts()
         duck = self.duck(views)
         wrong = [*self.differences(duck, answers), *filter(None, [self.cells(duck, self.golden.hours)])]
-        wrong += self.blind(answers, views, duck)
+        wrong += [*self.blind(answers, views, duck), *self.unseen()]
         if wrong:
             raise SystemExit("\n".join(wrong))
         rows = sum(map(len, answers.values()))
@@ -240,10 +241,36 @@ class Prices:
         for name, statement in self.cases():
             said = difference(f"Trino, {name}", trino.run(statement)[1], answers[name])
             wrong += [said] if said else []
-        wrong += self.typed(trino)
+        wrong += [*self.typed(trino), *self.unseen(), *self.hours_of_assets(trino)]
         if wrong:
             raise SystemExit("\n".join(wrong))
         print(f"prices: {len(self.loads)} hours loaded on Trino, twice and with late prices; {len(answers)} queries are as worked out")
+
+    def unseen(self):
+        """Objects that lie in no folder of their projected table."""
+        lakes = {"coincap_assets": self.assets, "coincap_assets_by_hour": self.by_hour}
+        for table in self.tables.values():
+            lake = lakes.get(table.name, self.lake)
+            keys = ddl.keys_of(lake, table.folder) if lake else []
+            hidden = list(ddl.outside(table, keys))
+            if hidden or lake and not keys:
+                yield f"{table.name}: {len(hidden)} of {len(keys)} objects are in no folder of it, such as {hidden[:1]}"
+        if self.by_hour:
+            # Folders of days are none of the other table.
+            keys = ddl.keys_of(self.assets, self.tables["coincap_assets"].folder)
+            if len(list(ddl.outside(self.tables["coincap_assets_by_hour"], keys))) != len(keys):
+                yield "folders of days are taken for those of hours"
+
+    def hours_of_assets(self, trino):
+        """The table of hours has the rows of the other one, each in its hour."""
+        if not self.by_hour:
+            return
+        year, month = assets_made.MONTH
+        statement = f"SELECT day, hour, count(*) FROM {DATABASE}.coincap_assets_by_hour WHERE year = {year} AND month = {month} GROUP BY 1, 2"
+        found = {(int(day), int(hour)): int(count) for day, hour, count in trino.run(statement)[1]}
+        times = [row[0] for row in assets_made.Made().cells() if (row[0].year, row[0].month) == (int(year), int(month))]
+        if found != collections.Counter((at.day, at.hour) for at in times) or len(found) < 3:
+            yield f"Trino: coincap_assets_by_hour has by day and hour {found}"
 
     def typed(self, trino):
         """The typed table has the newest hour as it is landed, and fails where a value does not fit."""

@@ -103,11 +103,12 @@ def create(url, name, parameters):
     return outputs, {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in resources}
 
 
-def verify(url, *more):
+def verify(url, *more, service="service"):
     """What ecs/verify.py says: the state of each check."""
+    of_service = ["--service", service] if service else []
     environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     run = subprocess.run(
-        [sys.executable, ROOT / "ecs" / "verify.py", "--service", "service", "--region", REGION, "--endpoint-url", url, "--json", *more],
+        [sys.executable, ROOT / "ecs" / "verify.py", *of_service, "--region", REGION, "--endpoint-url", url, "--json", *more],
         capture_output=True, text=True, env=environment, timeout=60,
     )  # fmt: skip
     if run.returncode not in (0, 1) or not run.stdout:

@@ -23,7 +23,7 @@ import catalog
 import lake_deployed
 import runbooks
 from cloudformation import MARKET, PSEUDO, ROOT, Stack, load
-from emulator import ACCOUNT, REGION, client, create
+from emulator import ACCOUNT, REGION, client, create, verify
 from processes import until
 
 PAGES = ("market-api-down.md", "market-dead-letters.md", "market-hour-missing.md")
@@ -246,6 +246,73 @@ def commands(url):
     print(f"{count} commands of {len(PAGES)} pages run")
 
 
+STACKS = ("--market", "market", "--market-catalog", "market-catalog")
+
+
+def said(url):
+    return {name: one for name, one in verify(url, *STACKS).items() if name.startswith("market") or name == "load statement"}
+
+
+def verified(url, data, stack, outputs):
+    """What verify.py says of these stacks: what is not done yet, when all is done, and after things are broken."""
+    glue, events, sqs, ssm = (client(service, url) for service in ("glue", "events", "sqs", "ssm"))
+    functions, secrets = client("lambda", url), client("secretsmanager", url)
+    name, found = stack.parameters["Name"], said(url)
+    # Views are created by hand, and CloudFormation of the emulator sets no limit on runs of a function. What loaded() put in the
+    # place of the statement is seen too, and what alarmed() let fire.
+    early = {"market views", "market loader", "load statement", "market alarms"}
+    for check, one in found.items():
+        if (one["state"] == "ok") == (check in early):
+            yield f"verify.py of what was just deployed: {one}"
+    database, statement = stack.parameters["Database"], stack.parameters["LoadParameter"]
+    views = [path.stem for path in (ROOT / "athena/market/views").glob("*.sql")]
+    yield from (f"verify.py does not look for the view {view}" for view in views if view not in found["market views"]["text"])
+    for view in views:
+        glue.create_table(DatabaseName=database, TableInput={"Name": view, "TableType": "VIRTUAL_VIEW"})
+    functions.put_function_concurrency(FunctionName=f"{name}-loader", ReservedConcurrentExecutions=1)
+    text = (ROOT / "athena/market/load/insert_last_hour.sql").read_text()
+    ssm.put_parameter(Name=statement, Value=text, Type="String", Overwrite=True)
+    for check, one in said(url).items():
+        if one["state"] != "ok" and check != "market alarms":
+            yield f"verify.py when all is done: {one}"
+    table = glue.get_table(DatabaseName=database, Name="analytics_prices")["Table"]
+    table = {key: table[key] for key in ("Name", "StorageDescriptor", "PartitionKeys", "TableType", "Parameters")}
+    table["StorageDescriptor"] |= {"Location": "s3://elsewhere/"}
+    target = events.list_targets_by_rule(Rule=f"{name}-poll-failed")["Targets"][0]["Id"]
+    sns = client("sns", url)
+    subscribed = [one["SubscriptionArn"] for one in sns.list_subscriptions_by_topic(TopicArn=outputs["TopicArn"])["Subscriptions"]]
+    prices = [one["Key"] for one in client("s3", url).list_objects_v2(Bucket=data["LandingBucket"], Prefix="raw/market/coingecko/")["Contents"]]
+    breaks = {
+        "market tables": lambda: glue.update_table(DatabaseName=database, TableInput=table),
+        "market views": lambda: glue.delete_table(DatabaseName=database, Name="v_top_100"),
+        "market workgroup": lambda: client("athena", url).update_work_group(
+            WorkGroup=stack.parameters["WorkGroup"], ConfigurationUpdates={"EnforceWorkGroupConfiguration": False}
+        ),
+        "load statement": lambda: ssm.put_parameter(Name=statement, Value=text.replace("?", "1", 1), Type="String", Overwrite=True),
+        "market poller": lambda: client("ecs", url).register_task_definition(
+            family=f"{name}-coingecko", containerDefinitions=[{"name": "kinetide", "image": "x", "command": ["run"]}]
+        ),
+        "market schedule": lambda: events.disable_rule(Name=f"{name}-poll"),
+        "market keys": lambda: secrets.delete_secret(SecretId="coincap-key", RecoveryWindowInDays=7),
+        "market failures": lambda: events.remove_targets(Rule=f"{name}-poll-failed", Ids=[target]),
+        "market dead letters": lambda: sqs.send_message(QueueUrl=outputs["DeadLettersUrl"], MessageBody="{}"),
+        "market snapshots": lambda: [client("s3", url).delete_object(Bucket=data["LandingBucket"], Key=key) for key in prices],
+        "market loader": lambda: functions.put_function_concurrency(FunctionName=f"{name}-loader", ReservedConcurrentExecutions=2),
+        "market pages": lambda: [sns.unsubscribe(SubscriptionArn=one) for one in subscribed if one.startswith("arn:")],
+        "market load schedule": lambda: events.disable_rule(Name=f"{name}-load"),
+    }
+    for breaks_it in breaks.values():
+        breaks_it()
+    found = said(url)
+    for check in breaks:
+        if found[check]["state"] != "wrong":
+            yield f"verify.py does not notice what was done to: {check}: {found[check]}"
+    # Without the name of a service that is not looked at.
+    if "stream" in verify(url, *STACKS, service=None):
+        yield "verify.py looks at workers where only stacks of market prices are named"
+    print(f"verify.py: {len(found)} checks of market prices; {len(breaks)} things that were broken are noticed")
+
+
 def faults(url, data, kinetide):
     shared = {name: data[name] for name in ("LandingBucket", "LakeBucket", "KeyArn", "Prefix")}
     stack = Stack(load("market-catalog.yaml"), **shared)
@@ -277,3 +344,4 @@ def faults(url, data, kinetide):
     job, names = create(url, "coincap", shared | {"TicketTopicArn": outputs["TopicArn"]})
     yield from lake_deployed.job_failed(url, re.sub(r".*/", "", names["AssetsFailedRule"]), job["Job"])
     commands(url)
+    yield from verified(url, data, stack, outputs)
