@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.net.URI;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Locale;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
@@ -64,6 +65,9 @@ public final class Consumer {
         final String worker = told("WORKER");
         final Lake lake = new Lake(Path.of(told("LAKE")), worker);
         final Duration batchAge = millis("BATCH_AGE_MS");
+        // Without them: the payload as it came, and the level that zlib has by default.
+        final Rows rows = Rows.valueOf(told("ROWS", "raw").toUpperCase(Locale.ROOT));
+        final int gzipLevel = Integer.parseInt(told("GZIP_LEVEL", "-1"));
         final ConfigsBuilder configs = new ConfigsBuilder(
                 new SingleStreamTracker(StreamIdentifier.singleStreamInstance(stream), start),
                 told("APPLICATION"),
@@ -71,7 +75,7 @@ public final class Consumer {
                 dynamodb,
                 cloudwatch,
                 worker,
-                () -> new Processor(lake, batchAge));
+                () -> new Processor(lake, batchAge, rows, gzipLevel));
         final PollingConfig polling = new PollingConfig(stream, kinesis).idleTimeBetweenReadsInMillis(POLL_MS);
 
         final Scheduler scheduler = new Scheduler(
@@ -144,6 +148,10 @@ public final class Consumer {
 
     private static Duration millis(final String name) {
         return Duration.ofMillis(Long.parseLong(told(name)));
+    }
+
+    private static String told(final String name, final String otherwise) {
+        return System.getenv("KINETIDE_PEER_" + name) == null ? otherwise : told(name);
     }
 
     private static String told(final String name) {

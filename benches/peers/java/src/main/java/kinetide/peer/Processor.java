@@ -4,9 +4,7 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
-import java.nio.charset.StandardCharsets;
 import java.time.Duration;
-import java.util.Base64;
 import java.util.zip.GZIPOutputStream;
 import software.amazon.kinesis.exceptions.InvalidStateException;
 import software.amazon.kinesis.exceptions.KinesisClientLibDependencyException;
@@ -30,6 +28,10 @@ final class Processor implements ShardRecordProcessor {
 
     private final Lake lake;
     private final Duration batchAge;
+    private final Rows rows;
+    private final int gzipLevel;
+    /** The line of a record, empty between records. */
+    private final ByteArrayOutputStream line = new ByteArrayOutputStream();
     private String shard;
     private ByteArrayOutputStream bytes;
     private GZIPOutputStream gzip;
@@ -38,9 +40,11 @@ final class Processor implements ShardRecordProcessor {
     /** The last record of the batch; none while the batch is empty. */
     private KinesisClientRecord last;
 
-    Processor(final Lake lake, final Duration batchAge) {
+    Processor(final Lake lake, final Duration batchAge, final Rows rows, final int gzipLevel) {
         this.lake = lake;
         this.batchAge = batchAge;
+        this.rows = rows;
+        this.gzipLevel = gzipLevel;
     }
 
     @Override
@@ -80,22 +84,20 @@ final class Processor implements ShardRecordProcessor {
         final ByteBuffer data = record.data();
         final byte[] payload = new byte[data.remaining()];
         data.duplicate().get(payload);
-        final byte[] line = ("{\"shard_id\":\"" + shard + "\",\"sequence_number\":\"" + record.sequenceNumber()
-                        + "\",\"worker\":\"" + lake.worker() + "\",\"data\":\""
-                        + Base64.getEncoder().encodeToString(payload) + "\"}\n")
-                .getBytes(StandardCharsets.UTF_8);
         try {
             if (last == null) {
                 bytes = new ByteArrayOutputStream();
-                gzip = new GZIPOutputStream(bytes);
+                gzip = new Gzip(bytes, gzipLevel);
                 plainBytes = 0;
                 openedNanos = System.nanoTime();
             }
-            gzip.write(line);
+            rows.write(new Rows.Position(shard, record.sequenceNumber(), lake.worker()), payload, line);
+            line.writeTo(gzip);
         } catch (final IOException e) {
             throw new UncheckedIOException(e);
         }
-        plainBytes += line.length;
+        plainBytes += line.size();
+        line.reset();
         last = record;
     }
 
@@ -141,6 +143,14 @@ final class Processor implements ShardRecordProcessor {
                 return;
             }
             pause = Math.min(2 * pause, PAUSE_MS_MAX);
+        }
+    }
+
+    /** gzip of a level, which the library's class does not ask for. */
+    private static final class Gzip extends GZIPOutputStream {
+        Gzip(final ByteArrayOutputStream bytes, final int level) throws IOException {
+            super(bytes);
+            def.setLevel(level);
         }
     }
 
