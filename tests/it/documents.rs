@@ -26,9 +26,11 @@ const PLACES: [&str; 11] = [
 ];
 
 /// Flags of other programs that documents mention.
-const FOREIGN_FLAGS: [&str; 17] = [
+const FOREIGN_FLAGS: [&str; 20] = [
     "--bench",
-    "--calm", // benches/peers/run
+    "--calm",     // benches/peers/run
+    "--catch-up", // benches/peers/run
+    "--drain",    // benches/peers/run
     "--features",
     "--format", // aws configure export-credentials
     "--lib",
@@ -44,6 +46,7 @@ const FOREIGN_FLAGS: [&str; 17] = [
     "--test-threads",
     "--toggle-collect", // valgrind
     "--tool",           // valgrind
+    "--uploads",        // benches/peers/run
 ];
 
 /// Columns of a line of prose.
