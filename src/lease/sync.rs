@@ -111,10 +111,11 @@ impl ShardSync {
         interval: Duration,
     ) -> Self {
         let about = named_by_keys.then(|| Arc::clone(&stream.name));
+        let lineage = stream.lister.lineage();
         Self {
             table,
-            lister: Watched::about(Arc::clone(&stream.lister), troubles, about.clone()),
-            starts: Watched::about(Arc::clone(&stream.starts), troubles, about),
+            lister: Watched::about(Arc::clone(&stream.lister), troubles, about.clone(), lineage),
+            starts: Watched::about(Arc::clone(&stream.starts), troubles, about, lineage),
             watch: tokio::sync::Mutex::default(),
             found: Mutex::default(),
             stream,

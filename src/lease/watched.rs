@@ -1,6 +1,6 @@
 //! The seams to the lease table and the stream's listing, with an eye on how each call goes.
 //!
-//! Owns: which operation of AWS a call is, and whether its outcome counts as an answer.
+//! Owns: which operation of AWS, or of Kafka, a call is, and whether its outcome counts as an answer.
 //! Does not own: what becomes of it: see [`Troubles`].
 
 use std::sync::Arc;
@@ -47,6 +47,35 @@ calls! {
     STREAM_OF_TABLE: "ListStreams", "checking which streams the table has";
     ACCEPTS: "GetShardIterator", "checking whether a checkpoint belongs to the stream";
     FIND_START: "GetRecords", "looking up where a new shard starts";
+    LIST_OF_TOPIC: "Metadata", "listing the partitions of the topic";
+    STREAM_OF_TOPIC: "Metadata", "checking which topic it is";
+    ACCEPTS_OF_TOPIC: "ListOffsets", "checking whether a checkpoint belongs to the topic";
+    FIND_START_OF_TOPIC: "ListOffsets", "looking up where a new partition starts";
+}
+
+/// The calls by which a stream of one kind is compared with its leases.
+#[derive(Clone, Copy)]
+struct Comparing {
+    list: Call,
+    stream: Call,
+    accepts: Call,
+    find_start: Call,
+}
+
+impl Comparing {
+    const fn of(lineage: Lineage) -> Self {
+        let (accepts, find_start) = (ACCEPTS, FIND_START);
+        match lineage {
+            Lineage::HashKeys => Self { list: LIST, stream: STREAM, accepts, find_start },
+            Lineage::Tree => Self { list: LIST_OF_TABLE, stream: STREAM_OF_TABLE, accepts, find_start },
+            Lineage::Flat => Self {
+                list: LIST_OF_TOPIC,
+                stream: STREAM_OF_TOPIC,
+                accepts: ACCEPTS_OF_TOPIC,
+                find_start: FIND_START_OF_TOPIC,
+            },
+        }
+    }
 }
 
 /// Trouble of a coordinator's calls. It is lasting after two failover times; calls are made at least every `seldom`.
@@ -54,17 +83,20 @@ pub(super) fn troubles(failover: Duration, seldom: Duration) -> Arc<Troubles> {
     Troubles::new(ALL, failover * 2, (seldom * 5 / 2).max(Duration::from_secs(60)))
 }
 
-/// The calls that compare a stream and its leases.
-const COMPARING: [Call; 6] = [LIST, STREAM, LIST_OF_TABLE, STREAM_OF_TABLE, ACCEPTS, FIND_START];
+/// The calls that compare a stream of any kind and its leases.
+fn comparing() -> impl Iterator<Item = Call> {
+    let kinds = [Lineage::HashKeys, Lineage::Tree, Lineage::Flat].map(Comparing::of);
+    kinds.into_iter().flat_map(|calls| [calls.list, calls.stream, calls.accepts, calls.find_start])
+}
 
 /// This worker does not compare this stream, or the only one, and its leases any more.
 pub(super) fn compares_no_more(troubles: &Troubles, stream: Option<Arc<str>>) {
-    COMPARING.into_iter().for_each(|call| troubles.over(call, stream.clone()));
+    comparing().for_each(|call| troubles.over(call, stream.clone()));
 }
 
 /// The same, for as long as it does not lead.
 pub(super) fn compares_not_now(troubles: &Troubles, stream: Option<Arc<str>>) {
-    COMPARING.into_iter().for_each(|call| troubles.rest(call, stream.clone()));
+    comparing().for_each(|call| troubles.rest(call, stream.clone()));
 }
 
 /// A table or a lister with an eye on its calls.
@@ -73,15 +105,22 @@ pub(super) struct Watched<T: ?Sized> {
     troubles: Arc<Troubles>,
     /// The stream that its calls are about, where there are several.
     stream: Option<Arc<str>>,
+    calls: Comparing,
 }
 
 impl<T: ?Sized> Watched<T> {
     pub(super) fn new(inner: Arc<T>, troubles: &Arc<Troubles>) -> Arc<Self> {
-        Self::about(inner, troubles, None)
+        Self::about(inner, troubles, None, Lineage::HashKeys)
     }
 
-    pub(super) fn about(inner: Arc<T>, troubles: &Arc<Troubles>, stream: Option<Arc<str>>) -> Arc<Self> {
-        Arc::new(Self { inner, troubles: Arc::clone(troubles), stream })
+    /// `lineage`: that of the stream, which has calls of its own.
+    pub(super) fn about(
+        inner: Arc<T>,
+        troubles: &Arc<Troubles>,
+        stream: Option<Arc<str>>,
+        lineage: Lineage,
+    ) -> Arc<Self> {
+        Arc::new(Self { inner, troubles: Arc::clone(troubles), stream, calls: Comparing::of(lineage) })
     }
 
     async fn read<V, E: std::error::Error + 'static>(
@@ -167,13 +206,6 @@ impl LeaseTable for Watched<dyn LeaseTable> {
     }
 }
 
-impl Watched<dyn ShardLister> {
-    /// The call of Kinesis, or that of DynamoDB Streams for the same.
-    fn either(&self, of_kinesis: Call, of_table: Call) -> Call {
-        if self.inner.lineage() == Lineage::Tree { of_table } else { of_kinesis }
-    }
-}
-
 #[async_trait]
 impl ShardLister for Watched<dyn ShardLister> {
     fn lineage(&self) -> Lineage {
@@ -181,15 +213,15 @@ impl ShardLister for Watched<dyn ShardLister> {
     }
 
     async fn list(&self) -> Result<Vec<Shard>, ListError> {
-        self.read(self.either(LIST, LIST_OF_TABLE), self.inner.list()).await
+        self.read(self.calls.list, self.inner.list()).await
     }
 
     async fn children(&self, shard: &ShardId) -> Result<Option<Vec<ChildShard>>, ListError> {
-        self.read(self.either(LIST, LIST_OF_TABLE), self.inner.children(shard)).await
+        self.read(self.calls.list, self.inner.children(shard)).await
     }
 
     async fn stream(&self) -> Result<Option<StreamId>, ListError> {
-        self.read(self.either(STREAM, STREAM_OF_TABLE), self.inner.stream()).await
+        self.read(self.calls.stream, self.inner.stream()).await
     }
 
     fn is_off(&self) -> bool {
@@ -197,14 +229,14 @@ impl ShardLister for Watched<dyn ShardLister> {
     }
 
     async fn accepts(&self, shard: &ShardId, sequence: &SequenceNumber) -> Result<bool, ListError> {
-        self.read(ACCEPTS, self.inner.accepts(shard, sequence)).await
+        self.read(self.calls.accepts, self.inner.accepts(shard, sequence)).await
     }
 }
 
 #[async_trait]
 impl FindStart for Watched<dyn FindStart> {
     async fn find(&self, shard: &ShardId, from: StartFrom) -> Result<StartFound, StartError> {
-        self.read(FIND_START, self.inner.find(shard, from)).await
+        self.read(self.calls.find_start, self.inner.find(shard, from)).await
     }
 }
 
@@ -239,5 +271,65 @@ mod tests {
         assert!(watched.write(&seen, &LeaseWrite::Renew { kbps: None, caught_up: None }).await.is_err());
         let calls: Vec<_> = troubles.snapshot().into_iter().map(|trouble| trouble.call).collect();
         assert_eq!(calls, ["UpdateItem"]);
+    }
+
+    struct Down(Lineage);
+
+    #[async_trait]
+    impl ShardLister for Down {
+        fn lineage(&self) -> Lineage {
+            self.0
+        }
+
+        async fn list(&self) -> Result<Vec<Shard>, ListError> {
+            Err(ListError::NotFound("anywhere".to_owned()))
+        }
+
+        async fn children(&self, _: &ShardId) -> Result<Option<Vec<ChildShard>>, ListError> {
+            Err(ListError::NotFound("anywhere".to_owned()))
+        }
+
+        async fn stream(&self) -> Result<Option<StreamId>, ListError> {
+            Err(ListError::NotFound("anywhere".to_owned()))
+        }
+
+        async fn accepts(&self, _: &ShardId, _: &SequenceNumber) -> Result<bool, ListError> {
+            Err(ListError::NotFound("anywhere".to_owned()))
+        }
+    }
+
+    #[async_trait]
+    impl FindStart for Down {
+        async fn find(&self, shard: &ShardId, _: StartFrom) -> Result<StartFound, StartError> {
+            Err(StartError { shard: shard.clone(), source: "down".into() })
+        }
+    }
+
+    /// Whoever is woken by a message looks for the call that it names.
+    #[tokio::test(start_paused = true)]
+    async fn the_calls_of_a_stream_are_those_of_its_kind() {
+        let of_kinesis = ["DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards"];
+        let of_tables = ["DescribeStream", "GetRecords", "GetShardIterator", "ListStreams"];
+        let of_topics = ["ListOffsets", "ListOffsets", "Metadata", "Metadata"];
+        for (lineage, expected) in
+            [(Lineage::HashKeys, of_kinesis), (Lineage::Tree, of_tables), (Lineage::Flat, of_topics)]
+        {
+            let (lister, starts): (Arc<dyn ShardLister>, Arc<dyn FindStart>) =
+                (Arc::new(Down(lineage)), Arc::new(Down(lineage)));
+            let troubles = troubles(Duration::from_secs(10), Duration::from_secs(10));
+            let lister = Watched::about(lister, &troubles, None, lineage);
+            let starts = Watched::about(starts, &troubles, None, lineage);
+            let shard = ShardId::new("shard");
+            assert!(lister.list().await.is_err() && lister.children(&shard).await.is_err());
+            assert!(lister.stream().await.is_err() && lister.accepts(&shard, &0.into()).await.is_err());
+            assert!(starts.find(&shard, StartFrom::Tip).await.is_err());
+            let mut calls: Vec<_> = troubles.snapshot().into_iter().map(|trouble| trouble.call).collect();
+            calls.sort_unstable();
+            assert_eq!(calls, expected);
+            let words = troubles.snapshot().into_iter().map(|trouble| trouble.purpose).collect::<String>();
+            assert_eq!(words.contains("topic"), lineage == Lineage::Flat, "{words}");
+            compares_no_more(&troubles, None);
+            assert_eq!(troubles.snapshot().len(), 0);
+        }
     }
 }
