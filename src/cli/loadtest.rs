@@ -30,6 +30,7 @@ const SERVERS: &str = "Your own servers";
     partition (no connection to any server), disk-full, clock (its wall clock is wrong by up to a day).\n\
     Faults of all workers' requests: throttle, 5xx, slow, cut (connections), deny (one call to a stream or to DynamoDB is \
     denied), hang (one such call gets no response).\n\
+    Fault of Kafka: broker (runs --broker-command; not in all).\n\
     Fault of a stream: reshard (split, merge, change the shard count; shards of a table's stream rotate or split).\n\
     Each round injects every chosen fault once, or as often as it is named, in an order that follows from the seed.\n\n\
     Exit code: 0 when every record is in the lake exactly once, 1 when not, when no record had to be there, or when \
@@ -41,6 +42,8 @@ const SERVERS: &str = "Your own servers";
     kinetide loadtest --source fan-out --chaos all\n  \
     kinetide loadtest --source kinesis,fan-out,dynamodb-streams --rate 1000 --chaos all\n  \
     kinetide loadtest --source kafka --kafka-bootstrap 127.0.0.1:9092 --chaos kill,pause,partition\n  \
+    kinetide loadtest --source kafka --kafka-bootstrap b-1:9092,b-2:9092,b-3:9092 --chaos kill,broker \\\n    \
+      --broker-command ./restart-broker\n  \
     kinetide loadtest --alerts --chaos all\n  \
     kinetide loadtest --kpl --chaos all\n  \
     kinetide loadtest --ramp 1000..20000 --shards 8 --chaos kill,pause --seed 7 --json"
@@ -127,6 +130,11 @@ pub struct LoadtestArgs {
     /// that it gets and the file format that it must write.
     #[arg(long, value_name = "COMMAND")]
     worker_command: Option<String>,
+
+    /// Shell command for --chaos broker: takes down the broker whose HOST:PORT is in KINETIDE_BROKER, one of
+    /// --kafka-bootstrap, and ends when the broker is back. One that fails ends the run.
+    #[arg(long, value_name = "COMMAND")]
+    broker_command: Option<String>,
 
     /// Kinesis endpoint URL [default: the embedded Kinesis]. The run creates a stream there and deletes it at the end.
     #[arg(long, help_heading = SERVERS, value_name = "URL")]
@@ -238,6 +246,7 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         kafka,
         region: args.region,
         worker_command: args.worker_command,
+        broker_command: args.broker_command,
     };
     let cancel = CancellationToken::new();
     let mut running = Box::pin(loadtest::run(plan, cancel.clone()));

@@ -39,10 +39,12 @@ pub enum Chaos {
     Deny,
     /// One call of a service is not answered.
     Hang,
+    /// A broker of Kafka goes down and comes back.
+    Broker,
 }
 
 /// Every kind, in the order of `--help`.
-pub const ALL: [Chaos; 13] = [
+pub const ALL: [Chaos; 14] = [
     Chaos::Kill,
     Chaos::Pause,
     Chaos::Term,
@@ -56,6 +58,7 @@ pub const ALL: [Chaos; 13] = [
     Chaos::Clock,
     Chaos::Deny,
     Chaos::Hang,
+    Chaos::Broker,
 ];
 
 impl Chaos {
@@ -75,12 +78,18 @@ impl Chaos {
             Self::Clock => "clock",
             Self::Deny => "deny",
             Self::Hang => "hang",
+            Self::Broker => "broker",
         }
     }
 
     /// Whether it is played with the help of the worker, so only on `kinetide run`.
     pub fn needs_own_worker(self) -> bool {
         matches!(self, Self::DiskFull | Self::Clock)
+    }
+
+    /// Whether it is played by a command that only the owner of the servers can give.
+    pub fn needs_command(self) -> bool {
+        self == Self::Broker
     }
 
     /// Whether it is played between a worker and the servers.
@@ -104,8 +113,8 @@ impl Display for Chaos {
     }
 }
 
-/// A choice of kinds: names with commas between them, `all` for one of each. A kind that is named several times is
-/// played as often in each round.
+/// A choice of kinds: names with commas between them, `all` for one of each that needs no command. A kind that is named
+/// several times is played as often in each round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice(pub Vec<Chaos>);
 
@@ -117,7 +126,7 @@ impl FromStr for Choice {
         for name in text.split(',').map(str::trim) {
             match ALL.into_iter().find(|kind| kind.name() == name) {
                 Some(kind) => kinds.push(kind),
-                None if name == "all" => kinds.extend(ALL),
+                None if name == "all" => kinds.extend(ALL.into_iter().filter(|kind| !kind.needs_command())),
                 None => {
                     return Err(format!(
                         "unknown fault {name:?}: use {} or all",
@@ -173,7 +182,8 @@ mod tests {
 
     #[test]
     fn kinds_are_chosen_by_name() {
-        assert_eq!("all".parse::<Choice>().unwrap().0.len(), ALL.len());
+        assert_eq!("all".parse::<Choice>().unwrap().0, &ALL[..13]);
+        assert_eq!("broker,all".parse::<Choice>().unwrap().0, ALL);
         let two: Choice = "kill, 5xx".parse().unwrap();
         assert_eq!(two.0.into_iter().collect::<Vec<_>>(), [Chaos::Kill, Chaos::Broken]);
         let often: Choice = "kill,all,kill".parse().unwrap();
@@ -192,7 +202,7 @@ mod tests {
     fn a_seed_repeats_its_timetable_and_each_round_has_every_kind() {
         let faults = |seed| {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            let mut timetable = Timetable::new(&"all".parse().unwrap(), Duration::from_secs(5));
+            let mut timetable = Timetable::new(&"all,broker".parse().unwrap(), Duration::from_secs(5));
             (0..200).filter_map(|s| timetable.due(Duration::from_secs(s), &mut rng)).collect::<Vec<_>>()
         };
         assert_eq!(faults(7), faults(7));

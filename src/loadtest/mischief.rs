@@ -7,6 +7,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
+use super::LoadPlan;
+use super::brokers::{Brokers, Outage};
 use super::chaos::{Chaos, one_of};
 use super::crew::Crew;
 use super::faults::{Spell, Weather, calls};
@@ -15,8 +17,9 @@ use super::stage::Stage;
 use super::verdict::Fault;
 use crate::deliver::LakeUrl;
 use crate::lease::LeaseKey;
+use crate::terminal::say;
 use crate::trial::TrialError;
-use crate::trial::scene::{TrialSource, at_random};
+use crate::trial::scene::at_random;
 
 /// How long services misbehave.
 const SPELL: Duration = Duration::from_secs(4);
@@ -35,6 +38,7 @@ pub(super) struct Mischief {
     rng: ChaCha8Rng,
     /// What may be denied or left without an answer.
     calls: Vec<&'static str>,
+    brokers: Option<Brokers>,
     shards: u32,
     started: Instant,
     faults: Vec<Fault>,
@@ -67,15 +71,18 @@ enum Ongoing {
     FullDisk { worker: String, until: Instant },
     /// A worker is stopped or cut off, until others have all that it held, and a while longer.
     Away { worker: String, held: Vec<LeaseKey>, grace: Duration, taken: Option<Instant>, stopped: bool },
+    /// A broker is down until the command that took it down ends.
+    Broker(Outage),
 }
 
 impl Mischief {
-    pub(super) fn new(sources: &[TrialSource], seed: u64, shards: u32, started: Instant) -> Self {
+    pub(super) fn new(plan: &LoadPlan, started: Instant) -> Self {
         Self {
-            calls: calls(sources),
+            calls: calls(&plan.sources),
+            brokers: Brokers::of(plan),
             // Not the numbers of the timetable.
-            rng: ChaCha8Rng::seed_from_u64(seed.wrapping_add(1)),
-            shards,
+            rng: ChaCha8Rng::seed_from_u64(plan.seed.wrapping_add(1)),
+            shards: plan.shards,
             started,
             faults: Vec::new(),
             running: Vec::new(),
@@ -149,6 +156,15 @@ impl Mischief {
                 let call = self.one_call();
                 self.spell(Weather::Hang(call), stage, now)
             }
+            (Chaos::Broker, _) => {
+                let down = self.running.iter().any(|running| matches!(running.what, Ongoing::Broker(_)));
+                let Some(brokers) = self.brokers.as_mut().filter(|_| !down) else { return Ok(None) };
+                let outage = brokers.take_one_down(&mut self.rng)?;
+                let text = format!("the command for broker {} runs", outage.broker());
+                let what = Ongoing::Broker(outage);
+                self.running.push(Running { fault: self.faults.len(), at: now, what });
+                text
+            }
             (_, None) => return Ok(None),
             (Chaos::Kill, Some(id)) => {
                 crew.kill(&id, cause).await?;
@@ -204,7 +220,8 @@ impl Mischief {
                 text
             }
         };
-        if kind == Chaos::Reshard || kind.needs_proxy() && kind != Chaos::Partition {
+        let of_all = matches!(kind, Chaos::Reshard | Chaos::Broker);
+        if of_all || kind.needs_proxy() && kind != Chaos::Partition {
             crew.blames(cause);
         }
         let at_seconds = (now - self.started).as_secs_f64();
@@ -225,6 +242,7 @@ impl Mischief {
         let mut go_on = Vec::new();
         for mut running in std::mem::take(&mut self.running) {
             let over = match &mut running.what {
+                Ongoing::Broker(outage) => outage.is_over()?,
                 Ongoing::Spell { until } | Ongoing::FullDisk { until, .. } => now >= *until,
                 Ongoing::Away { worker, held, grace, taken, .. } => {
                     if !held_by(held_now, worker).any(|lease| held.contains(&lease.key)) {
@@ -243,14 +261,30 @@ impl Mischief {
         Ok(said)
     }
 
-    /// Ends every fault at once.
+    /// Ends every fault at once, but for a broker that comes back by its own command.
     pub(super) fn heal_all(&mut self, crew: &mut Crew, stage: &Stage) {
         stage.network.sky().clear();
-        for running in std::mem::take(&mut self.running) {
+        let of_brokers = |running: &mut Running| matches!(running.what, Ongoing::Broker(_));
+        let brokers: Vec<Running> = self.running.extract_if(.., of_brokers).collect();
+        for running in std::mem::replace(&mut self.running, brokers) {
             if let Err(error) = self.end(running, Instant::now(), crew, stage) {
                 tracing::warn!(%error, "could not end a fault");
             }
         }
+    }
+
+    /// Returns when no broker is down by a command.
+    pub(super) async fn brokers_are_back(&mut self) -> Result<(), TrialError> {
+        for running in std::mem::take(&mut self.running) {
+            if let Ongoing::Broker(outage) = running.what {
+                say(format!("waiting for the command for broker {}", outage.broker()));
+                outage.over().await?;
+                if let Some(fault) = self.faults.get_mut(running.fault) {
+                    fault.seconds = running.at.elapsed().as_secs_f64();
+                }
+            }
+        }
+        Ok(())
     }
 
     fn end(
@@ -265,6 +299,9 @@ impl Mischief {
         }
         match running.what {
             Ongoing::Spell { .. } => Ok(None),
+            Ongoing::Broker(outage) => {
+                Ok(Some(format!("the command for broker {} has ended", outage.broker())))
+            }
             Ongoing::FullDisk { worker, .. } => {
                 // Only a folder has such a limit; a worker that was killed meanwhile has none any more.
                 if let (LakeUrl::Folder(_), Err(problem)) = (&stage.lake, crew.limit_files(&worker, false)) {

@@ -14,6 +14,7 @@
 //!
 //! Workers can also be another consumer. Then what it has done is read from its lake alone (`follow`).
 
+mod brokers;
 mod chaos;
 mod charts;
 mod crew;
@@ -94,6 +95,8 @@ pub struct LoadPlan {
     pub region: Option<String>,
     /// Another consumer to run instead of `kinetide run`, as a command of the shell.
     pub worker_command: Option<String>,
+    /// Takes one of the brokers down and up again, as a command of the shell.
+    pub broker_command: Option<String>,
 }
 
 /// Runs the load test, and judges it.

@@ -58,6 +58,23 @@ pub(super) fn check_wishes(plan: &LoadPlan) -> Result<(), TrialError> {
             return Err(TrialError::Wish(format!("--source kafka does not work with {other}")));
         }
     }
+    let chosen = plan.chaos.0.contains(&Chaos::Broker);
+    match (chosen, &plan.broker_command) {
+        (true, None) => {
+            let text = "--chaos broker needs --broker-command, a shell command that takes a broker of Kafka down and up again";
+            return Err(TrialError::Wish(text.to_owned()));
+        }
+        (false, Some(_)) => {
+            return Err(TrialError::Wish(
+                "--broker-command needs --chaos broker: all is without it".to_owned(),
+            ));
+        }
+        (true, Some(_)) if plan.kafka.is_none() => {
+            let text = "--chaos broker needs --source kafka: other streams have no brokers";
+            return Err(TrialError::Wish(text.to_owned()));
+        }
+        _ => {}
+    }
     let tables = |source: &TrialSource| source.of_tables();
     if plan.sources.iter().any(tables) {
         let other = match (&plan.worker_command, &plan.endpoints.dynamodb) {

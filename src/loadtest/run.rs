@@ -107,7 +107,7 @@ pub(super) async fn play(
     let (scene, seed) = (Arc::clone(&stage.scene), plan.seed);
     let mut run = Run {
         follow: plan.worker_command.is_some().then(|| Follow::new(store, root, ledger.clone())),
-        mischief: Mischief::new(&plan.sources, plan.seed, plan.shards, Instant::now()),
+        mischief: Mischief::new(plan, Instant::now()),
         timetable: Timetable::new(&plan.chaos, plan.chaos_every),
         chaos_rng: ChaCha8Rng::seed_from_u64(plan.seed),
         started: Instant::now(),
@@ -133,6 +133,7 @@ pub(super) async fn play(
         done = run.until_delivered(leases) => Some(done),
     };
     run.mischief.heal_all(&mut run.crew, &run.stage);
+    let back = run.mischief.brokers_are_back().await;
     let Some(done) = done else {
         say("interrupted: draining the workers; interrupt again to kill them");
         run.crew.drain().await?;
@@ -141,6 +142,7 @@ pub(super) async fn play(
         return Err(TrialError::Interrupted { lake });
     };
     let (totals, seconds) = done?;
+    back?;
     if let Err(error) = run.crew.drain().await {
         run.ended_by_themselves.push(error.to_string());
     }
@@ -300,7 +302,7 @@ impl Run<'_> {
         let took = self.started.elapsed().as_secs_f64();
         display.say(&format!("{} of {shards} shards are read after {took:.1} s", follow.shards()));
         self.started = Instant::now();
-        self.mischief = Mischief::new(&self.plan.sources, self.plan.seed, self.plan.shards, self.started);
+        self.mischief = Mischief::new(self.plan, self.started);
         self.follow = Some(follow);
         Ok(())
     }
@@ -322,7 +324,7 @@ impl Run<'_> {
             }
         }
         self.started = Instant::now();
-        self.mischief = Mischief::new(&self.plan.sources, self.plan.seed, self.plan.shards, self.started);
+        self.mischief = Mischief::new(self.plan, self.started);
         Ok(())
     }
 

@@ -22,7 +22,7 @@ pub(super) const BATCH_MAX: u16 = 500;
 /// How long records are sent again before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How long records that are on their way may take once nothing new is to be sent. A request that is dropped may be in the
-/// topic, so only a broker that is away is not waited for.
+/// topic, so only a broker that is away is not waited for, and its records are said to be anywhere.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
 
 /// A record to produce. Those of one key are in one partition, in the order in which they are sent.
@@ -171,22 +171,33 @@ impl TopicWriter {
             })?,
             () = async { cancel.cancelled().await; tokio::time::sleep(LAST_REQUESTS).await } => {
                 written.given_up = true;
+                let unclear = made.into_iter().map(|made| Receipt {
+                    data: made.data,
+                    sent_us: sent_us / 1000 * 1000,
+                    place: None,
+                    sub: None,
+                });
+                self.tell(unclear.collect()).await;
                 return Ok(written);
             }
         };
         written.resent = resent;
-        if let Some(receipts) = &self.receipts {
-            let topic = self.producer.id;
-            let told = made.into_iter().zip(places).map(|(made, (partition, offset))| Receipt {
-                data: made.data,
-                sent_us: sent_us / 1000 * 1000,
-                place: Some((shard_id((topic, partition)).to_string(), offset.to_string())),
-                sub: None,
-            });
-            // Nobody listens any more where the trial is over.
-            drop(receipts.send(told.collect()).await);
-        }
+        let topic = self.producer.id;
+        let receipts = made.into_iter().zip(places).map(|(made, (partition, offset))| Receipt {
+            data: made.data,
+            sent_us: sent_us / 1000 * 1000,
+            place: Some((shard_id((topic, partition)).to_string(), offset.to_string())),
+            sub: None,
+        });
+        self.tell(receipts.collect()).await;
         Ok(written)
+    }
+
+    async fn tell(&self, told: Vec<Receipt>) {
+        if let Some(receipts) = &self.receipts {
+            // Nobody listens any more where the trial is over.
+            drop(receipts.send(told).await);
+        }
     }
 }
 

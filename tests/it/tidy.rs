@@ -301,6 +301,9 @@ fn every_variable_spoken_of_is_a_setting() {
     // What the load test tells other consumers.
     let told = read("src/trial/peer.rs");
     settings.extend(words(&told, "KINETIDE_PEER_").map(str::to_owned));
+    // And what it tells the command that takes a broker down.
+    let told = read("src/loadtest/brokers.rs");
+    settings.extend(words(&told, "KINETIDE_").map(str::to_owned));
     // They make a suite longer, and need no server.
     settings.extend(
         ["KINETIDE_FUZZ_ITERATIONS", "KINETIDE_OVERLOAD_SECONDS", "KINETIDE_PERMISSIONS"].map(str::to_owned),

@@ -39,7 +39,7 @@ impl Outside {
         Some(Self { jars: folder(JARS)?, python: folder(PYTHON)? })
     }
 
-    fn java(&self) -> Command {
+    pub(super) fn java(&self) -> Command {
         let mut java = Command::new("java");
         java.args(["-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp"]);
         java.arg(self.jars.join("*"));
@@ -56,7 +56,7 @@ pub(crate) struct Brokers {
     running: Vec<Option<Child>>,
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
+pub(super) fn free_ports(count: usize) -> Vec<u16> {
     let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
@@ -113,13 +113,42 @@ impl Brokers {
         brokers
     }
 
+    /// A command of the shell that kills the broker of `KINETIDE_BROKER`, and ends when the broker is back: whoever
+    /// calls it starts those that ended meanwhile ([`Self::run_ended`]), as a service manager does.
+    pub(crate) fn restarting(&self) -> String {
+        let text = format!(
+            "#!/usr/bin/env bash\nset -euo pipefail\nport=${{KINETIDE_BROKER##*:}}\nfile={}/$port.pid\n\
+             killed=$(<\"$file\")\nkill -9 \"$killed\"\n\
+             while [[ $(<\"$file\") == \"$killed\" ]]; do sleep 0.1; done\n\
+             until (exec 3<>\"/dev/tcp/127.0.0.1/$port\") 2>/dev/null; do sleep 0.1; done\n",
+            self.folder.path().display()
+        );
+        let script = self.folder.path().join("restart-broker");
+        std::fs::write(&script, text).unwrap();
+        format!("bash {}", script.display())
+    }
+
+    /// Starts brokers again that were killed from outside.
+    pub(crate) fn run_ended(&mut self) {
+        for n in 0..self.running.len() {
+            if self.running[n].as_mut().is_some_and(|broker| broker.try_wait().unwrap().is_some()) {
+                self.run(n);
+            }
+        }
+    }
+
     /// Starts a broker that does not run.
     pub(crate) fn run(&mut self, n: usize) {
         let log = std::fs::File::create(self.folder.path().join(format!("{n}.log"))).unwrap();
         let mut broker = self.outside.java();
         broker.arg("kafka.Kafka").arg(self.folder.path().join(format!("{n}.properties")));
         let broker = broker.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null()).spawn();
-        self.running[n] = Some(broker.unwrap());
+        let broker = broker.unwrap();
+        let pid = self.folder.path().join(format!("{}.pid", self.ports[n]));
+        // In one step: somebody may be reading it.
+        std::fs::write(pid.with_extension("new"), broker.id().to_string()).unwrap();
+        std::fs::rename(pid.with_extension("new"), pid).unwrap();
+        self.running[n] = Some(broker);
     }
 
     /// Ends a broker at once.

@@ -3,8 +3,10 @@
 
 mod broker;
 mod leaders;
+mod page;
 mod prices;
 mod secure;
+mod trials;
 mod worker;
 
 use std::sync::Arc;
@@ -153,6 +155,8 @@ async fn topics_are_read_as_another_client_reads_them() {
     Box::pin(partitions_come_and_topics_go(&brokers, &peer)).await;
     Box::pin(what_we_write_is_read(&brokers, &peer)).await;
     Box::pin(prices::a_poller_produces_and_a_worker_lands(&brokers, &peer)).await;
+    Box::pin(trials::generated_records_are_in_the_topic(&brokers, &peer)).await;
+    Box::pin(trials::the_demo_with_a_kill_ends_exactly_once(&brokers)).await;
     Box::pin(worker::lands_exactly_once(&mut brokers, &peer)).await;
 }
 
@@ -160,9 +164,11 @@ async fn topics_are_read_as_another_client_reads_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leaders_move_and_logs_are_cut() {
     let Some(outside) = Outside::given("changes of leaders of Kafka") else { return };
-    let mut brokers = Brokers::start(outside, 3, "", &[]).await;
+    let kept = "default.replication.factor=3\nmin.insync.replicas=2\n";
+    let mut brokers = Brokers::start(outside, 3, kept, &[]).await;
     let peer = brokers.peer();
     Box::pin(leaders::leaders_move(&mut brokers, &peer)).await;
+    Box::pin(trials::a_load_test_kills_brokers_too(&mut brokers)).await;
     Box::pin(leaders::a_log_is_cut(&mut brokers, &peer)).await;
 }
 
