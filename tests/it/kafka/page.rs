@@ -6,15 +6,17 @@
 //! other commands are not run here: `trials` has demo, load test and generator, `worker` has leases.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::broker::{Outside, free_ports};
 use super::worker::rows;
@@ -53,8 +55,7 @@ fn download(folder: &Path, outside: &Outside, ports: &BTreeMap<&str, u16>) {
         let text = format!("exec {} {class} \"$@\"\n", quoted(outside.java()));
         let path = folder.join("bin").join(script);
         std::fs::write(&path, format!("#!/usr/bin/env bash\n{text}")).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(path, mode).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let (broker, controller) = (ports[BROKER], ports["controller"]);
     let text = format!(
@@ -104,7 +105,8 @@ fn the_commands_of_the_page_land_a_record_from_an_empty_host() {
         assert!(script.contains(command), "the page does not have {command} any more");
     }
     let binary = Path::new(env!("CARGO_BIN_EXE_kinetide")).parent().unwrap();
-    let path = format!("{}:{}", binary.display(), env!("PATH"));
+    let path = std::env::vars().find_map(|(name, value)| (name == "PATH").then_some(value)).unwrap();
+    let path = format!("{}:{path}", binary.display());
     let said = |name: &str| folder.path().join(name);
     let mut shell = Command::new("bash");
     shell
