@@ -183,10 +183,11 @@ pub struct RunArgs {
           value_parser = byte_size)]
     pub throughput_max: Option<ByteSize>,
 
-    /// Longest time between polls of a shard without new records, 200ms to 1m.
+    /// Longest time between polls of a shard that has few or no new records, 200ms to 1m: so much later may a record be
+    /// read [default: a thirtieth of --batch-age, at least 1s, at most 10s].
     #[arg(long, help_heading = SHARING, env = "KINETIDE_POLL_IDLE_MAX", value_name = "TIME",
-          default_value = "1s", value_parser = duration)]
-    pub poll_idle_max: Duration,
+          value_parser = duration)]
+    pub poll_idle_max: Option<Duration>,
 
     /// An aggregate of the Kinesis Producer Library (KPL) that holds records outside the shard's hash key range, as after a
     /// reshard: deliver them, or leave the whole aggregate out as the Java KCL does (only while Java workers are in the

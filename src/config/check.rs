@@ -173,7 +173,9 @@ pub(super) fn limits(config: &Config) -> Result<(), BadSetting> {
     within("failover-time", config.failover, s(1), s(600))?;
     within("lease-scan-interval", config.scan_interval, ms(100), s(60))?;
     within("shard-sync-interval", config.shard_sync_interval, s(1), s(3600))?;
-    within("poll-idle-max", config.poll_idle_max, ms(200), s(60))?;
+    if let Some(idle_max) = config.poll_idle_max {
+        within("poll-idle-max", idle_max, ms(200), s(60))?;
+    }
     within("shutdown-budget", config.shutdown_budget, s(1), s(3600))?;
     size("byte-budget", config.byte_budget, ByteSize::mib(32), ByteSize::tib(1))?;
     if let Some(lake) = &config.lake {
@@ -228,12 +230,14 @@ pub(super) fn relations(config: &Config) -> Result<(), BadSetting> {
         );
         return Err(BadSetting::new("batch-bytes", ByteSize(batch_bytes), allowed));
     }
-    if config.poll_idle_max > lake.batch_age_max.max(POLL_SHORT) {
+    if let Some(idle_max) = config.poll_idle_max
+        && idle_max > lake.batch_age_max.max(POLL_SHORT)
+    {
         let allowed = format!(
             "must be at most --batch-age {}: records would wait longer to be read than to be delivered",
             show(lake.batch_age_max)
         );
-        return Err(BadSetting::new("poll-idle-max", show(config.poll_idle_max), allowed));
+        return Err(BadSetting::new("poll-idle-max", show(idle_max), allowed));
     }
     Ok(())
 }

@@ -93,8 +93,8 @@ pub struct Config {
     pub shard_sync_interval: Duration,
     /// The most that one worker is given.
     pub rules: Rules,
-    /// The slowest poll.
-    pub poll_idle_max: Duration,
+    /// The slowest poll, where it is set: see [`TipWaits`].
+    pub poll_idle_max: Option<Duration>,
     /// What becomes of aggregates with records outside the shard.
     pub kpl_out_of_range: OutOfRange,
     /// Address of the HTTP endpoints, where there are to be any.
@@ -245,7 +245,7 @@ impl Config {
             scan_interval: Duration::from_secs(1),
             shard_sync_interval: Duration::from_secs(60),
             rules: Rules { leases_max: usize::MAX, kbps_max: f64::INFINITY },
-            poll_idle_max: Duration::from_secs(1),
+            poll_idle_max: None,
             kpl_out_of_range: OutOfRange::Deliver,
             http: None,
             http_token: None,
@@ -272,6 +272,32 @@ impl Config {
     /// What may not do what was meant, each with the settings that it is about.
     pub fn oddities(&self) -> Vec<String> {
         check::oddities(self)
+    }
+}
+
+/// How long records may wait at the tip of a shard until they are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TipWaits {
+    /// The longest time between polls of a shard where none come.
+    pub idle: Duration,
+    /// The longest time between polls of a shard where few come, so that a call brings more of them.
+    pub gathering: Duration,
+}
+
+impl TipWaits {
+    /// Records wait for their batch to be closed anyway: reading them later by a thirtieth of its age makes them at most
+    /// that much later.
+    const SHARE_OF_AGE: u32 = 30;
+    /// The slowest poll of a shard where no record waits for anything.
+    const IDLE: Duration = Duration::from_secs(1);
+    /// Nothing is saved beyond: renewing the lease costs more then.
+    const MAX: Duration = Duration::from_secs(10);
+
+    /// For records that wait in a batch of this age, or are handed on at once; none above what is set.
+    pub fn new(batch_age_max: Option<Duration>, set: Option<Duration>) -> Self {
+        let share = (batch_age_max.unwrap_or_default() / Self::SHARE_OF_AGE).min(Self::MAX);
+        let idle = set.unwrap_or(share.max(Self::IDLE));
+        Self { idle, gathering: share.min(idle) }
     }
 }
 

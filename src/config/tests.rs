@@ -39,6 +39,31 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(crypto.streams.streams[0].landing().unwrap().layout.landing, "landing/transactions");
 }
 
+/// What PERFORMANCE.md and the help text promise.
+#[test]
+fn records_wait_at_the_tip_for_a_thirtieth_of_the_batch_age() {
+    let ms = Duration::from_millis;
+    let waits = |age: Option<u64>, set: Option<u64>| {
+        let waits = TipWaits::new(age.map(ms), set.map(ms));
+        (waits.idle.as_millis(), waits.gathering.as_millis())
+    };
+    assert_eq!(waits(Some(300_000), None), (10_000, 10_000));
+    assert_eq!((waits(Some(60_000), None), waits(Some(3_600_000), None)), ((2000, 2000), (10_000, 10_000)));
+    assert_eq!(waits(Some(3000), None), (1000, 100), "an empty poll costs, whatever the age");
+    assert_eq!(
+        (waits(Some(300_000), Some(1000)), waits(Some(300_000), Some(30_000))),
+        ((1000, 1000), (30_000, 10_000))
+    );
+    assert_eq!(
+        (waits(None, None), waits(None, Some(5000))),
+        ((1000, 0), (5000, 0)),
+        "a processor wants it at once"
+    );
+    assert_eq!(config(&[]).unwrap().poll_idle_max, None);
+    let set = config(&["--poll-idle-max", "1s"]).unwrap();
+    assert_eq!(set.poll_idle_max, Some(Duration::from_secs(1)));
+}
+
 #[test]
 fn a_wrong_setting_is_named_with_its_value_and_what_is_allowed() {
     let message = |more: &[&str]| config(more).unwrap_err().to_string();

@@ -181,6 +181,11 @@ impl Polled for KafkaSource {
         INTERVAL
     }
 
+    /// A broker sends as many bytes as it is asked for, whatever becomes of them.
+    fn leaves_records(&self) -> bool {
+        false
+    }
+
     fn calls(&self) -> [&'static str; 2] {
         ["ListOffsets", "Fetch"]
     }

@@ -1,6 +1,6 @@
 //! Reads shards by asking again and again: iterators, pages, the pace between them.
 //!
-//! Owns: when an iterator is asked for anew, how many bytes a call reserves.
+//! Owns: when an iterator is asked for anew, how many bytes a call reserves, and how many records it asks for.
 //! Does not own: the calls ([`Polled`]), how long a pause is (`pacing`).
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::pacing::{CALL_INTERVAL, Next, Pacing};
+use super::pacing::{Brought, CALL_INTERVAL, Next, Pacing};
 use super::page::{Behind, Page};
 use super::source::{
     Ahead, FetchError, Pulled, ReadsFor, RecordSource, Retrieval, ShardReader, StartAt, StartRecord,
@@ -27,6 +27,13 @@ pub(super) const PAGE_RECORDS_MAX: usize = 10_000;
 ///
 /// A small page holds it too, until it is in the batch: its rows may take more than its records do.
 pub(super) const TIP_BYTES: usize = 512 << 10;
+/// Body bytes that a call asks for, by the size of the records so far. Larger ones save calls that cost little, and a page
+/// waits, a page is transformed and one comes for each shard: with the largest ones, of 18 MiB, memory is full of pages.
+const PAGE_BYTES_AIM: usize = 4 << 20;
+/// Bytes of a record in a page, as long as none was seen.
+const RECORD_BYTES: usize = 1536;
+/// A call asks for at least so many records: a few large ones are not to slow down the small ones after them.
+const LIMIT_MIN: usize = 100;
 /// Between two questions after a shard that the stream does not know.
 pub(super) const GONE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -60,6 +67,12 @@ pub trait Polled: Send + Sync {
         CALL_INTERVAL
     }
 
+    /// Whether records that a call leaves out stay with the service until they are asked for. Where they are sent all the
+    /// same, a call asks for as many as a page may hold.
+    fn leaves_records(&self) -> bool {
+        true
+    }
+
     /// How the two calls are called.
     fn calls(&self) -> [&'static str; 2] {
         ["GetShardIterator", "GetRecords"]
@@ -70,16 +83,22 @@ pub trait Polled: Send + Sync {
 pub struct Polling {
     stream: Arc<dyn Polled>,
     idle_max: Duration,
+    gather_max: Duration,
 }
 
 impl Polling {
     /// With a pause of at most `idle_max` between two polls of a shard without new records.
     pub fn new(stream: Arc<dyn Polled>, idle_max: Duration) -> Self {
-        Self { stream, idle_max }
+        Self { stream, idle_max, gather_max: Duration::ZERO }
     }
-}
 
-impl Polling {
+    /// Records at the tip of a shard may wait for `gather_max` to be read: while few come, calls are made when enough are
+    /// there. Without this a shard with records is asked again at once.
+    #[must_use]
+    pub fn gathering(self, gather_max: Duration) -> Self {
+        Self { gather_max, ..self }
+    }
+
     /// A page with one record at most, for a lag.
     async fn glance(&self, shard: &ShardId, iterator: &str) -> Result<Page, FetchError> {
         let mut tries = 0;
@@ -110,11 +129,13 @@ impl RecordSource for Polling {
             shard: shard.clone(),
             reads_for,
             pacing: Pacing::new(self.stream.idle_first(), self.idle_max)
-                .with_interval(self.stream.interval()),
+                .with_interval(self.stream.interval())
+                .gathering(self.gather_max),
             rng: ChaCha8Rng::seed_from_u64(seed),
             iterator: None,
             not_before: Instant::now(),
             reserve: self.page_bytes_max(),
+            record_bytes: RECORD_BYTES,
             look: StartLook::at(&start),
             start,
         })
@@ -156,11 +177,21 @@ struct Poller {
     not_before: Instant,
     /// Bytes that the next page may take.
     reserve: usize,
+    /// What a record took in the last page that had any.
+    record_bytes: usize,
     look: StartLook,
 }
 
 impl Poller {
-    async fn page(&mut self) -> Result<Page, FetchError> {
+    /// Most records that the next call may bring: about as many bytes as are good, and no more than are reserved.
+    fn limit(&self) -> usize {
+        if !self.stream.leaves_records() {
+            return PAGE_RECORDS_MAX;
+        }
+        (self.reserve.min(PAGE_BYTES_AIM) / self.record_bytes.max(1)).clamp(LIMIT_MIN, PAGE_RECORDS_MAX)
+    }
+
+    async fn page(&mut self, limit: usize) -> Result<Page, FetchError> {
         let [iterator, records] = self.stream.calls();
         let at = match self.iterator.take() {
             Some(iterator) => iterator,
@@ -171,7 +202,7 @@ impl Poller {
         };
         let _calling = self.reads_for.calling(records);
         let started = Instant::now();
-        let answer = self.stream.fetch(&self.shard, &at, PAGE_RECORDS_MAX).await;
+        let answer = self.stream.fetch(&self.shard, &at, limit).await;
         match &answer {
             Ok(page) => metrics::page_fetched(page.len(), page.bytes(), started.elapsed()),
             Err(FetchError::Throttled) => metrics::fetch_throttled(started.elapsed()),
@@ -202,7 +233,8 @@ impl ShardReader for Poller {
         sleep_until(self.not_before).await;
         let mut room = self.reads_for.room(self.reserve).await;
         self.pacing.call_started(Instant::now());
-        let mut page = match self.page().await {
+        let limit = self.limit();
+        let mut page = match self.page(limit).await {
             Ok(page) => page,
             Err(error) => {
                 drop(room);
@@ -211,18 +243,192 @@ impl ShardReader for Poller {
             }
         };
         room.fit(if page.is_empty() { page.bytes() } else { page.bytes().max(TIP_BYTES) });
-        let behind = page.behind();
+        // The service rounds what is left to whole ms, down to none; a full page says nothing of what is behind it.
+        let behind = match page.behind() {
+            Behind::Tip if page.len() >= limit => Behind::Millis(1),
+            behind => behind,
+        };
         let start = self.look.take(&page, behind).or_else(|| gap(&page));
         if let Some(last) = page.records().next_back() {
             self.start = StartAt::After(
                 SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"),
             );
         }
-        self.not_before = self.pacing.after_page(Instant::now(), page.len(), behind);
+        let brought = Brought { records: page.len(), bytes: page.bytes(), behind };
+        self.not_before = self.pacing.after_page(Instant::now(), brought);
+        if !page.is_empty() {
+            self.record_bytes = page.bytes() / page.len();
+        }
         let most = self.stream.page_bytes_max();
         self.reserve = if behind == Behind::Tip { TIP_BYTES.max(page.bytes() * 2).min(most) } else { most };
         self.iterator = page.next_iterator.take();
         let end = self.iterator.is_none().then(|| std::mem::take(&mut page.children));
         Ok(Pulled { page, room, behind, start, end })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::fetch::page::PageBuilder;
+    use crate::fetch::{ByteBudget, Room};
+    use crate::telemetry::status::{Delivery, ProcessFacts, ShardHandle, ShardState, Side, Status};
+    use crate::telemetry::waiting::Waiting;
+
+    const S: Duration = Duration::from_secs(1);
+
+    struct Reads {
+        budget: ByteBudget,
+        status: Arc<ShardHandle>,
+        /// What was asked for before each call.
+        asked: Mutex<Vec<usize>>,
+    }
+
+    #[async_trait]
+    impl ReadsFor for Reads {
+        async fn room(&self, bytes: usize) -> Room {
+            self.asked.lock().unwrap().push(bytes);
+            Room { permit: self.budget.acquire(bytes).await, place: None }
+        }
+
+        fn calling(&self, call: &'static str) -> Waiting {
+            Waiting::begin(&self.status, Side::Reading, "unavailable", call, 0)
+        }
+
+        async fn still_ours(&self) {}
+
+        fn reads_by(&self, _retrieval: Retrieval) {}
+    }
+
+    /// A shard that gets so many records of so many bytes a second.
+    struct Steady {
+        per_second: u64,
+        bytes: usize,
+        backlog: u64,
+        /// From when on they are so many more.
+        burst: (Duration, u64),
+        since: Instant,
+        leaves_records: bool,
+        /// When each call came, what it may bring, and what it brings.
+        calls: Mutex<Vec<(Duration, usize, usize)>>,
+    }
+
+    #[async_trait]
+    impl Polled for Steady {
+        async fn iterator(&self, _shard: &ShardId, _start: &StartAt) -> Result<String, FetchError> {
+            Ok("0".to_owned())
+        }
+
+        async fn fetch(&self, _shard: &ShardId, iterator: &str, most: usize) -> Result<Page, FetchError> {
+            let at = self.since.elapsed();
+            let came =
+                |since: Duration, per_second| u64::try_from(since.as_millis()).unwrap() * per_second / 1000;
+            let more = came(at.saturating_sub(self.burst.0), self.burst.1);
+            let there = self.backlog + came(at, self.per_second) + more;
+            let from: u64 = iterator.parse().unwrap();
+            let to = there.min(from + most as u64);
+            let mut page = PageBuilder::default();
+            for n in from..to {
+                page.push(&n.to_string(), "k", 0, &vec![0; self.bytes]);
+            }
+            let mut page = page.finish();
+            self.calls.lock().unwrap().push((at, most, page.len()));
+            page.next_iterator = Some(to.to_string());
+            // In whole ms, as the service: what is left is too young to count.
+            page.millis_behind_latest = Some(if there - to > 1000 { 1000 } else { 0 });
+            Ok(page)
+        }
+
+        fn page_bytes_max(&self) -> usize {
+            18 << 20
+        }
+
+        fn leaves_records(&self) -> bool {
+            self.leaves_records
+        }
+    }
+
+    /// The calls of so long, and what each of them reserved. Nothing is read twice or left out.
+    async fn calls(steady: Steady, during: Duration) -> (Vec<(Duration, usize, usize)>, Vec<usize>) {
+        let facts = ProcessFacts {
+            worker: "polling".into(),
+            application: "polling".into(),
+            delivery: Delivery::AtLeastOnce,
+            warnings: Vec::new(),
+        };
+        let status = Status::new(facts, S).shard("stream", "shard", ShardState::Reading, 0);
+        let reads = Arc::new(Reads {
+            budget: ByteBudget::new(64 << 20),
+            status: Arc::new(status),
+            asked: Mutex::default(),
+        });
+        let steady = Arc::new(steady);
+        let polling = Polling::new(Arc::clone(&steady) as _, 10 * S).gathering(10 * S);
+        let shard = ShardId::new("shard");
+        let mut reader = polling.open(&shard, StartAt::TrimHorizon, Arc::clone(&reads) as _, 1);
+        let started = Instant::now();
+        let mut read = 0;
+        while started.elapsed() < during {
+            let pulled = reader.next().await.unwrap();
+            for record in pulled.page.records() {
+                assert_eq!(record.sequence_number, read.to_string());
+                read += 1;
+            }
+        }
+        let calls = steady.calls.lock().unwrap().clone();
+        let asked = reads.asked.lock().unwrap().clone();
+        (calls, asked)
+    }
+
+    fn steady(per_second: u64, bytes: usize, backlog: u64) -> Steady {
+        let (burst, calls) = ((S, 0), Mutex::default());
+        Steady { per_second, bytes, backlog, burst, since: Instant::now(), leaves_records: true, calls }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_asks_for_a_few_mib_by_the_size_of_the_records() {
+        for (bytes, backlog) in [(1 << 10, 50_000), (10 << 10, 8000), (50, 100_000)] {
+            let (calls, _) = calls(steady(0, bytes, backlog), 20 * S).await;
+            let full: Vec<_> = calls.iter().filter(|(_, most, came)| most == came).collect();
+            assert!(full.len() > 5, "{calls:?}");
+            for (_, most, came) in &full[1..] {
+                let size = came * bytes;
+                assert!(size <= PAGE_BYTES_AIM || *most == LIMIT_MIN, "{size} bytes at once");
+                assert!(size > PAGE_BYTES_AIM / 2 || *most == PAGE_RECORDS_MAX, "{size} bytes at once");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thin_shard_is_asked_seldom_and_a_burst_does_not_bring_more_than_was_reserved() {
+        let (thin, _) = calls(steady(10, 1 << 10, 0), 300 * S).await;
+        assert!(thin.len() < 45, "{} calls", thin.len());
+        let burst = Steady { burst: (100 * S, 2000), ..steady(2, 1 << 10, 0) };
+        let (calls, asked) = calls(burst, 130 * S).await;
+        let late = calls.windows(2).filter(|pair| pair[1].0 - pair[0].0 > 9 * S).count();
+        assert!(
+            late > 5 && calls.iter().any(|(_, most, came)| most == came),
+            "it comes after a pause: {calls:?}"
+        );
+        for ((at, _, came), reserved) in calls.iter().zip(asked) {
+            assert!(came * 1024 <= reserved, "{came} records at {at:?} for {reserved} bytes");
+        }
+    }
+
+    /// Of a page that is full nobody knows whether more was behind it.
+    #[tokio::test(start_paused = true)]
+    async fn a_full_page_does_not_end_at_the_tip() {
+        let (calls, _) = calls(steady(0, 1 << 10, 10_000), 5 * S).await;
+        let last_full = calls.iter().rposition(|(_, most, came)| most == came).unwrap();
+        assert_eq!(calls[last_full + 1].0, calls[last_full].0 + CALL_INTERVAL, "{calls:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_sends_all_the_same_is_asked_for_all() {
+        let all = Steady { leaves_records: false, ..steady(100, 1 << 10, 5000) };
+        let (calls, _) = calls(all, 5 * S).await;
+        assert!(calls.iter().all(|(_, most, _)| *most == PAGE_RECORDS_MAX), "{calls:?}");
     }
 }

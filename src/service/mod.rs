@@ -19,7 +19,7 @@ use self::streams::{Streams, Surroundings, open_all, readable};
 use crate::aws::sdk_config;
 use crate::cause::chain;
 use crate::clock::wall_clock_s;
-use crate::config::{Config, LakePlace};
+use crate::config::{Config, LakePlace, TipWaits};
 use crate::consumer::{ConsumerSettings, Lake, Shared, StreamSetups};
 use crate::deliver::{DeliveryStream, Sink};
 use crate::fetch::{ByteBudget, FetchError};
@@ -91,7 +91,7 @@ pub async fn run_until(
         endpoints: config.endpoints.clone(),
         several: config.streams.several,
         application: config.application.clone(),
-        poll_idle_max: config.poll_idle_max,
+        tip_waits: TipWaits::new(config.lake.as_ref().map(|lake| lake.batch_age_max), config.poll_idle_max),
         kpl_out_of_range: config.kpl_out_of_range,
         budget: budget.clone(),
     };

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reading::{Brokers, StreamClient};
 use crate::aws::{Network, StreamAddress, for_subscriptions, stream_config};
-use crate::config::{Endpoints, RetrievalSetting, Source, StreamConfig, StreamsConfig, Work};
+use crate::config::{Endpoints, RetrievalSetting, Source, StreamConfig, StreamsConfig, TipWaits, Work};
 use crate::consumer::{Lake, Land, Retention, RunShard, Shared, StreamSetup};
 use crate::fetch::fanout::FanOut;
 use crate::fetch::fanout::kinesis::{Consumer, KinesisFanOut};
@@ -42,7 +42,7 @@ pub(super) struct Surroundings {
     /// Leases name their streams.
     pub(super) several: bool,
     pub(super) application: String,
-    pub(super) poll_idle_max: Duration,
+    pub(super) tip_waits: TipWaits,
     pub(super) kpl_out_of_range: OutOfRange,
     pub(super) budget: ByteBudget,
 }
@@ -153,8 +153,9 @@ impl Streams {
     fn source(&self, stream: &Found) -> (Source, Arc<dyn RecordSource>) {
         let Found { config, client, fan_out, .. } = stream;
         let reading = client.reading(&config.address);
+        let TipWaits { idle, gathering } = self.surroundings.tip_waits;
         let polling: Arc<dyn RecordSource> =
-            Arc::new(Polling::new(reading.polled, self.surroundings.poll_idle_max));
+            Arc::new(Polling::new(reading.polled, idle).gathering(gathering));
         let records: Arc<dyn RecordSource> = match (config.retrieval.by, fan_out) {
             (RetrievalSetting::Polling, _) | (_, None) => Arc::clone(&polling),
             (RetrievalSetting::FanOut, Some(fan_out)) => {

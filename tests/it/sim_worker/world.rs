@@ -305,8 +305,8 @@ impl World {
                 alerts: self.settings.alerts,
             },
         };
-        let polling: Arc<dyn RecordSource> =
-            Arc::new(Polling::new(Arc::<Wire>::clone(&wire), Duration::from_secs(20)));
+        let polling = Polling::new(Arc::<Wire>::clone(&wire), Duration::from_secs(20));
+        let polling: Arc<dyn RecordSource> = Arc::new(polling.gathering(Duration::from_secs(5)));
         let source = match self.settings.retrieval {
             Retrieval::Polling => Arc::clone(&polling),
             Retrieval::FanOut => {
