@@ -107,8 +107,8 @@ def rates(found):
     started = next((at for at, (_, total) in enumerate(reading) if total), None)
     if started is None or "gone" not in times:
         return "", ""
-    # From the sample before the first bytes, and up to the first sample that has them all.
-    done = next((at for at, (_, total) in enumerate(reading) if total == reading[-1][1]), len(reading) - 1)
+    # From the sample before the first bytes, and up to the first sample that has all but the last of some shards.
+    done = next(at for at, (_, total) in enumerate(reading) if total >= 0.99 * reading[-1][1])
     before = [one for one in reading[max(started - 1, 0) :] if one[0] <= times["began"]]
     after = [one for one in reading[: done + 1] if one[0] >= times["gone"]]
 
