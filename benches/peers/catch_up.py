@@ -177,6 +177,8 @@ def measure(number, chosen, aws, truth, work, progress):
             sampler.end()
     verdict = follower.finish()
     rows = verdict.pop("rows")
+    if not verdict["found"]:
+        raise Failed(f"no record came to the lake: read the logs in {chosen.folder}")
     compared, differ = differing(rows, truth, reference)
     first = min(one["first"] for each in counts.values() for one in each if one["operation"] == "GetRecords")
     last = verdict["last_time"]

@@ -120,6 +120,8 @@ def measure(column, chosen, aws, truth, work, progress):
         proxy.end()
     verdict = follower.finish()
     rows = verdict.pop("rows")
+    if not verdict["found"]:
+        raise Failed(f"it brought no record to the lake: read {consumer.log_path}")
     compared, differ = differing(rows, truth, reference)
     polls = [each for each in counts if each["operation"] == "GetRecords"]
     first, last = min(each["first"] for each in polls), verdict["last_time"]

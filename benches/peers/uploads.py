@@ -165,6 +165,8 @@ def measure(lake_name, size, chosen, aws, truth, work, progress):
         if root:
             shutil.rmtree(root)
     rows = verdict.pop("rows")
+    if not verdict["found"]:
+        raise Failed(f"no record came to the lake: read the logs in {chosen.folder}")
     compared, differ = differing(rows, truth, reference)
     return {
         "lake": lake_name, "small": bool(size), "records": truth.count, **verdict, **said, "missing": truth.count - verdict["found"],
