@@ -64,6 +64,15 @@ impl NoCredentials {
         }
     }
 
+    /// Nobody is there who could be asked for them.
+    pub(super) fn without_provider() -> Self {
+        Self {
+            what: "no AWS credentials".to_owned(),
+            problem: "no provider is configured".to_owned(),
+            advice: own_advice("").to_owned(),
+        }
+    }
+
     /// The one that is the reason for another error.
     pub(super) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         below(error).find_map(|error| error.downcast_ref())
@@ -144,11 +153,7 @@ pub struct Found {
 /// # Errors
 /// When there are none, with what to do.
 pub async fn credentials(sdk: &SdkConfig, role: Option<&AssumeRole>) -> Result<Found, NoCredentials> {
-    let missing = NoCredentials {
-        what: "no AWS credentials".to_owned(),
-        problem: "no provider is configured".to_owned(),
-        advice: own_advice("").to_owned(),
-    };
+    let missing = NoCredentials::without_provider();
     let provider = sdk.credentials_provider().ok_or(missing)?;
     match timeout(LOAD_TIMEOUT, provider.provide_credentials()).await {
         Ok(Ok(credentials)) => {

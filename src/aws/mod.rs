@@ -11,6 +11,8 @@ mod credentials;
 mod fan_out;
 mod heard;
 mod kinesis;
+#[cfg(feature = "kafka")]
+mod msk;
 mod network;
 mod role;
 mod s3;
@@ -39,6 +41,8 @@ pub use credentials::{Kept, NoCredentials, credentials};
 pub use fan_out::for_subscriptions;
 pub use heard::{Ear, Heard, reach};
 pub use kinesis::{OfStream, stream_config};
+#[cfg(feature = "kafka")]
+pub use msk::{AWS_MSK_IAM, MskIdentity, NotSigned};
 pub use network::Network;
 pub use role::{AssumeRole, ExternalId, SessionName};
 pub use s3::{BadBucket, Bucket, bucket, bucket_config};

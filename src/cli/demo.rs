@@ -97,8 +97,12 @@ pub struct DemoArgs {
 }
 
 /// The brokers, where topics are to be read.
-pub(super) fn brokers(args: &KafkaArgs, wanted: bool) -> Result<Option<KafkaSettings>, String> {
-    let brokers = args.checked().map_err(|problem| problem.to_string())?;
+pub(super) fn brokers(
+    args: &KafkaArgs,
+    region: Option<&str>,
+    wanted: bool,
+) -> Result<Option<KafkaSettings>, String> {
+    let brokers = args.checked(region).map_err(|problem| problem.to_string())?;
     if !wanted {
         return Ok(None);
     }
@@ -112,7 +116,7 @@ pub(super) fn brokers(args: &KafkaArgs, wanted: bool) -> Result<Option<KafkaSett
 
 /// The brokers of the play.
 fn kafka(args: &DemoArgs) -> Result<Option<KafkaSettings>, String> {
-    let kafka = brokers(&args.kafka, args.source == TrialSource::Kafka)?;
+    let kafka = brokers(&args.kafka, None, args.source == TrialSource::Kafka)?;
     if kafka.is_some() && args.reshard {
         return Err("--reshard: partitions of Kafka neither split nor merge; leave it out".to_owned());
     }

@@ -204,7 +204,7 @@ fn checked(args: &GenerateArgs) -> Result<Option<Stream>, BadSetting> {
         if !cfg!(feature = "kafka") {
             return Err(BadSetting::new("topic", name, "cannot be written: this build is without Kafka"));
         }
-        args.kafka.checked()?;
+        args.kafka.checked(None)?;
     }
     if let Some(table) = &args.table {
         table_name("table", table)?;
@@ -234,7 +234,7 @@ async fn sink(args: &GenerateArgs, stream: Option<Stream>) -> anyhow::Result<(Si
         return Ok((Sink::Table(Arc::new(writer)), format!("table {table}")));
     }
     #[cfg(feature = "kafka")]
-    if let (Some(topic), Some(brokers)) = (&args.topic, args.kafka.checked()?) {
+    if let (Some(topic), Some(brokers)) = (&args.topic, args.kafka.checked(args.region.as_deref())?) {
         let cluster = Arc::new(crate::kafka::Cluster::new(brokers));
         let producer = TopicProducer::new(cluster, topic).await?;
         let region = args.region.clone().unwrap_or_else(|| "us-east-1".to_owned());

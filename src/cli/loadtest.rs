@@ -190,7 +190,11 @@ pub async fn run(args: LoadtestArgs) -> anyhow::Result<Exit> {
         say_error(format!("--source has {name} twice: name each kind once; --streams makes several of each"));
         return Ok(Exit::BadSettings);
     }
-    let kafka = match super::demo::brokers(&args.kafka, args.source.contains(&TrialSource::Kafka)) {
+    let kafka = match super::demo::brokers(
+        &args.kafka,
+        args.region.as_deref(),
+        args.source.contains(&TrialSource::Kafka),
+    ) {
         Ok(kafka) => kafka,
         Err(problem) => {
             say_error(problem);

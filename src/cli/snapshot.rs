@@ -311,7 +311,7 @@ fn checked(
         if !cfg!(feature = "kafka") {
             return Err(BadSetting::new("topic", name, "cannot be written: this build is without Kafka"));
         }
-        args.kafka.checked()?;
+        args.kafka.checked(None)?;
     }
     let filter = args.log.parse().map_err(|reason| BadSetting::new("log", &args.log, reason))?;
     let provider = Provider::named(&args.provider).expect("the flag takes only names of providers");
@@ -391,7 +391,7 @@ fn place(args: &SnapshotArgs) -> Result<Place, BadSetting> {
         return Ok(Place::Lake { url, endpoint, settings });
     }
     #[cfg(feature = "kafka")]
-    if let (Some(topic), Some(brokers)) = (&args.topic, args.kafka.checked()?) {
+    if let (Some(topic), Some(brokers)) = (&args.topic, args.kafka.checked(args.region.as_deref())?) {
         return Ok(Place::Topic { topic: topic.clone(), brokers });
     }
     let stream = stream(args.stream.as_deref().unwrap_or_default())?;

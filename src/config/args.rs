@@ -350,7 +350,7 @@ impl TryFrom<RunArgs> for Config {
     fn try_from(args: RunArgs) -> Result<Self, BadSetting> {
         let lake = lake(&args.lake)?;
         let worker = worker_id(args.worker_id)?;
-        let kafka = args.kafka.checked()?;
+        let kafka = args.kafka.checked(args.region.as_deref())?;
         let given = streams::Given {
             kind: args.source,
             streams: args.stream,

@@ -1,13 +1,14 @@
-//! How brokers of Kafka are reached: flags, and a password that comes from a variable or a file.
+//! How brokers of Kafka are reached: flags, and a password that comes from a variable or a file. Keys are named by their
+//! files, never by their text.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::secret::{Given, given};
 use super::{BadSetting, WITHOUT_FLAG};
-use crate::kafka::{KafkaSettings, Mechanism, Password, Sasl};
+use crate::kafka::{ClientCertificate, KafkaSettings, Mechanism, Password, Sasl};
 
 const KAFKA: &str = "Kafka";
 const PASSWORD: &str = WITHOUT_FLAG[2];
@@ -29,10 +30,19 @@ pub struct KafkaArgs {
           requires = "kafka_tls")]
     pub kafka_ca: Option<PathBuf>,
 
-    /// How --kafka-user proves who it is to the brokers. Its password is KINETIDE_KAFKA_PASSWORD, or in the file that
-    /// KINETIDE_KAFKA_PASSWORD_FILE names.
-    #[arg(long, global = true, help_heading = KAFKA, env = "KINETIDE_KAFKA_SASL", value_name = "MECHANISM",
-          value_enum, requires = "kafka_user")]
+    /// Certificate that this process shows to brokers that ask for one, with those between it and its root, a PEM file.
+    #[arg(long, global = true, help_heading = KAFKA, env = "KINETIDE_KAFKA_CERT", value_name = "FILE",
+          requires_all = ["kafka_tls", "kafka_key"])]
+    pub kafka_cert: Option<PathBuf>,
+
+    /// Private key of --kafka-cert, a PEM file.
+    #[arg(long, global = true, help_heading = KAFKA, env = "KINETIDE_KAFKA_KEY", value_name = "FILE",
+          requires = "kafka_cert")]
+    pub kafka_key: Option<PathBuf>,
+
+    /// How this process proves who it is to the brokers: as --kafka-user, whose password is KINETIDE_KAFKA_PASSWORD, or in
+    /// the file that KINETIDE_KAFKA_PASSWORD_FILE names; or with its AWS credentials (aws-msk-iam).
+    #[arg(long, global = true, help_heading = KAFKA, env = "KINETIDE_KAFKA_SASL", value_name = "MECHANISM", value_enum)]
     pub kafka_sasl: Option<SaslSetting>,
 
     /// Name of the user.
@@ -52,15 +62,30 @@ pub enum SaslSetting {
     /// SCRAM with SHA-512.
     #[value(name = "scram-sha-512")]
     ScramSha512,
+    /// The AWS credentials of this process, at brokers of Amazon MSK, over TLS.
+    AwsMskIam,
+}
+
+impl SaslSetting {
+    /// With a user and its password, or with neither.
+    fn mechanism(self) -> Option<Mechanism> {
+        match self {
+            Self::Plain => Some(Mechanism::Plain),
+            Self::ScramSha256 => Some(Mechanism::ScramSha256),
+            Self::ScramSha512 => Some(Mechanism::ScramSha512),
+            Self::AwsMskIam => None,
+        }
+    }
 }
 
 impl KafkaArgs {
-    /// How brokers are reached, where any are named.
+    /// How brokers are reached, where any are named. `region`: that of --region, for brokers of MSK.
     ///
     /// # Errors
     /// When it cannot be.
-    pub fn checked(&self) -> Result<Option<KafkaSettings>, BadSetting> {
-        self.with(|name| std::env::var_os(name))
+    pub fn checked(&self, region: Option<&str>) -> Result<Option<KafkaSettings>, BadSetting> {
+        let settings = self.with(|name| std::env::var_os(name))?;
+        Ok(settings.map(|settings| settings.in_region(region)))
     }
 
     fn with(&self, variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<KafkaSettings>, BadSetting> {
@@ -68,23 +93,37 @@ impl KafkaArgs {
         let bootstrap = brokers
             .parse()
             .map_err(|allowed: String| BadSetting::new("kafka-bootstrap", brokers, allowed))?;
-        let sasl = match (self.kafka_sasl, &self.kafka_user) {
-            (Some(mechanism), Some(user)) => {
-                let mechanism = match mechanism {
-                    SaslSetting::Plain => Mechanism::Plain,
-                    SaslSetting::ScramSha256 => Mechanism::ScramSha256,
-                    SaslSetting::ScramSha512 => Mechanism::ScramSha512,
-                };
+        let mechanism = self.kafka_sasl.map(|sasl| (sasl, sasl.mechanism()));
+        let sasl = match (mechanism, &self.kafka_user) {
+            (Some((_, None)), Some(user)) => {
+                let allowed =
+                    "has no place with --kafka-sasl aws-msk-iam, which takes AWS credentials: leave it out";
+                return Err(BadSetting::new("kafka-user", user, allowed));
+            }
+            (Some((_, None)), None) if !self.kafka_tls => {
+                let allowed = "needs TLS, as MSK does: set --kafka-tls";
+                return Err(BadSetting::new("kafka-sasl", "aws-msk-iam", allowed));
+            }
+            (Some((_, None)), None) => Some(Sasl::AwsMskIam { region: None }),
+            (Some((sasl, Some(_))), None) => {
+                let allowed = "needs --kafka-user, and its password";
+                let name = sasl.to_possible_value().map(|value| value.get_name().to_owned());
+                return Err(BadSetting::new("kafka-sasl", name.unwrap_or_default(), allowed));
+            }
+            (Some((_, Some(mechanism))), Some(user)) => {
                 let password = password(variable)?.ok_or_else(|| {
                     let allowed = format!("needs a password: set {PASSWORD}, or {PASSWORD_FILE}");
                     BadSetting::new("kafka-user", user, allowed)
                 })?;
-                Some(Sasl { mechanism, user: user.clone(), password })
+                Some(Sasl::User { mechanism, user: user.clone(), password })
             }
-            _ => None,
+            (None, _) => None,
         };
-        let settings = KafkaSettings { bootstrap, tls: self.kafka_tls, ca: self.kafka_ca.clone(), sasl };
-        let plain = settings.sasl.as_ref().is_some_and(|sasl| sasl.mechanism == Mechanism::Plain);
+        let client = self.kafka_cert.clone().zip(self.kafka_key.clone());
+        let client = client.map(|(certificate, key)| ClientCertificate { certificate, key });
+        let settings =
+            KafkaSettings { bootstrap, tls: self.kafka_tls, ca: self.kafka_ca.clone(), client, sasl };
+        let plain = matches!(settings.sasl, Some(Sasl::User { mechanism: Mechanism::Plain, .. }));
         if plain && !settings.tls && !settings.bootstrap.is_loopback() {
             let allowed = "sends the password as it is: set --kafka-tls, or use scram-sha-512";
             return Err(BadSetting::new("kafka-sasl", "plain", allowed));
@@ -118,8 +157,10 @@ mod tests {
             kafka_bootstrap: Some(bootstrap.into()),
             kafka_tls: tls,
             kafka_ca: None,
+            kafka_cert: None,
+            kafka_key: None,
             kafka_sasl: sasl,
-            kafka_user: sasl.map(|_| "reader".into()),
+            kafka_user: sasl.and_then(SaslSetting::mechanism).map(|_| "reader".into()),
         }
     }
 
@@ -137,7 +178,10 @@ mod tests {
                 _ => None,
             })
         };
-        let of = |settings: Option<KafkaSettings>| settings.unwrap().sasl.unwrap().password;
+        let of = |settings: Option<KafkaSettings>| match settings.unwrap().sasl {
+            Some(Sasl::User { password, .. }) => password,
+            other => panic!("{other:?}"),
+        };
         assert_eq!(of(with("secret", OsStr::new("")).unwrap()), Password::new("secret"));
         assert_eq!(of(with("", file.as_os_str()).unwrap()), Password::new("from a file"));
         for problem in
@@ -146,6 +190,19 @@ mod tests {
             let problem = problem.unwrap_err().to_string();
             assert!(!problem.contains("secret"), "{problem}");
         }
+    }
+
+    #[test]
+    fn aws_credentials_take_tls_and_no_user() {
+        let with = |args: KafkaArgs| args.with(|_| None).map_err(|problem| problem.to_string());
+        let iam = Some(SaslSetting::AwsMskIam);
+        let settings = with(args("b:9098", true, iam)).unwrap().unwrap().in_region(Some("eu-north-1"));
+        assert_eq!(settings.sasl, Some(Sasl::AwsMskIam { region: Some("eu-north-1".to_owned()) }));
+        assert!(with(args("127.0.0.1:9098", false, iam)).unwrap_err().contains("--kafka-tls"));
+        let user = KafkaArgs { kafka_user: Some("reader".into()), ..args("b:9098", true, iam) };
+        assert!(with(user).unwrap_err().contains("leave it out"));
+        let nobody = KafkaArgs { kafka_user: None, ..args("b:9098", true, Some(SaslSetting::ScramSha256)) };
+        assert!(with(nobody).unwrap_err().contains("needs --kafka-user"));
     }
 
     #[test]

@@ -327,7 +327,7 @@ impl Given {
             ));
         }
         if topic.role.is_some() {
-            let allowed = "must be left out: topics are read as --kafka-user, not in a role of AWS";
+            let allowed = "must be left out: topics are read as --kafka-user, or with the AWS credentials of this process";
             return Err(BadSetting::new("stream-role", "", allowed));
         }
         Ok(())

@@ -23,7 +23,7 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::connection::{Connection, Manner};
+use super::connection::{Connection, Identity, Manner};
 use super::error::KafkaError;
 use super::settings::KafkaSettings;
 use super::tls::Tls;
@@ -155,8 +155,9 @@ impl fmt::Debug for Cluster {
 impl Cluster {
     /// The cluster of these brokers. Nothing is asked yet.
     pub fn new(settings: KafkaSettings) -> Self {
-        let tls = settings.tls.then(|| Tls::new(settings.ca.as_deref())).transpose();
-        let manner = tls.map(|tls| Manner { tls, sasl: settings.sasl.clone() });
+        let tls = || Tls::new(settings.ca.as_deref(), settings.client.as_ref());
+        let tls = settings.tls.then(tls).transpose();
+        let manner = tls.map(|tls| Manner { tls, identity: settings.sasl.clone().map(Identity::of) });
         let (known, links, looking) = Default::default();
         Self { settings, manner, known, links, looking }
     }

@@ -23,8 +23,9 @@ use tokio::time::{Instant, timeout};
 use super::ask::Ask;
 use super::error::KafkaError;
 use super::sasl::Scram;
-use super::settings::{Mechanism, Sasl};
+use super::settings::{Mechanism, Password, Sasl};
 use super::tls::Tls;
+use crate::aws::{AWS_MSK_IAM, MskIdentity};
 
 /// A connection is there, TLS and user included, within this time.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
@@ -38,7 +39,42 @@ const CLIENT: &str = "kinetide";
 /// How brokers are spoken to.
 pub(super) struct Manner {
     pub(super) tls: Option<Tls>,
-    pub(super) sasl: Option<Sasl>,
+    pub(super) identity: Option<Identity>,
+}
+
+/// As whom they are asked, ready to prove it.
+pub(super) enum Identity {
+    User { mechanism: Mechanism, user: String, password: Password },
+    Msk(Box<MskIdentity>),
+}
+
+impl Identity {
+    pub(super) fn of(sasl: Sasl) -> Self {
+        match sasl {
+            Sasl::User { mechanism, user, password } => Self::User { mechanism, user, password },
+            Sasl::AwsMskIam { region } => Self::Msk(Box::new(MskIdentity::new(region))),
+        }
+    }
+
+    fn mechanism(&self) -> &'static str {
+        match self {
+            Self::User { mechanism, .. } => mechanism.as_str(),
+            Self::Msk(_) => AWS_MSK_IAM,
+        }
+    }
+
+    /// What to do about one who is not let in.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::User { .. } => {
+                "does not let this user in; check --kafka-user, the password and --kafka-sasl"
+            }
+            Self::Msk(_) => {
+                "does not let the AWS credentials of this process in; allow kafka-cluster:Connect on the cluster, and check \
+                 its region and the clock of this process"
+            }
+        }
+    }
 }
 
 /// What waits for answers, by the number of the request.
@@ -105,10 +141,16 @@ impl Connection {
             .with_client_software_name(StrBytes::from_static_str(CLIENT))
             .with_client_software_version(StrBytes::from_static_str(env!("CARGO_PKG_VERSION")));
         let answer = connection.ask_in(&us, 3, CONNECT_TIMEOUT).await.map_err(|error| match error {
-            KafkaError::Unreachable { broker, problem } if manner.tls.is_none() => KafkaError::Unreachable {
-                broker,
-                problem: format!("{problem}; if its listener speaks TLS, set --kafka-tls"),
-            },
+            KafkaError::Unreachable { broker, problem } => {
+                let advice = match &manner.tls {
+                    None => "; if its listener speaks TLS, set --kafka-tls",
+                    Some(tls) if !tls.shows => {
+                        "; if its listener asks for a certificate, set --kafka-cert and --kafka-key"
+                    }
+                    Some(_) => "; check that it trusts the certificate of --kafka-cert",
+                };
+                KafkaError::Unreachable { broker, problem: problem + advice }
+            }
             error => error,
         })?;
         if let Some(error) = KafkaError::of(broker, answer.error_code) {
@@ -116,8 +158,8 @@ impl Connection {
         }
         let versions = answer.api_keys.iter().map(|api| (api.api_key, (api.min_version, api.max_version)));
         connection.versions = versions.collect();
-        if let Some(sasl) = &manner.sasl {
-            connection.introduce(sasl).await?;
+        if let Some(identity) = &manner.identity {
+            connection.introduce(identity, host).await?;
         }
         Ok(connection)
     }
@@ -219,8 +261,8 @@ impl Connection {
     }
 
     /// Proves who we are.
-    async fn introduce(&mut self, sasl: &Sasl) -> Result<(), KafkaError> {
-        let mechanism = sasl.mechanism.as_str();
+    async fn introduce(&mut self, identity: &Identity, host: &str) -> Result<(), KafkaError> {
+        let mechanism = identity.mechanism();
         let hello = SaslHandshakeRequest::default().with_mechanism(StrBytes::from_static_str(mechanism));
         let answer = self.ask(&hello, CONNECT_TIMEOUT).await?;
         if answer.error_code != 0 {
@@ -229,17 +271,27 @@ impl Connection {
             return Err(KafkaError::refused(&self.broker, problem));
         }
         let refused = |error: super::sasl::ScramError| KafkaError::refused(&self.broker, error);
-        let lifetime_ms = match sasl.mechanism {
-            Mechanism::Plain => {
-                let said = format!("\0{}\0{}", sasl.user, sasl.password.reveal());
-                self.prove(said.into()).await?.1
+        let advice = identity.advice();
+        let lifetime_ms = match identity {
+            Identity::Msk(msk) => {
+                let asks = Box::pin(msk.request(host)).await;
+                let asks = asks.map_err(|problem| KafkaError::refused(&self.broker, problem))?;
+                let (taken, lifetime_ms) = self.prove(asks.into(), advice).await?;
+                if taken.is_empty() {
+                    return Err(KafkaError::refused(&self.broker, advice));
+                }
+                lifetime_ms
             }
-            Mechanism::ScramSha256 | Mechanism::ScramSha512 => {
+            Identity::User { mechanism: Mechanism::Plain, user, password } => {
+                let said = format!("\0{user}\0{}", password.reveal());
+                self.prove(said.into(), advice).await?.1
+            }
+            Identity::User { mechanism, user, password } => {
                 let nonce = uuid::Uuid::new_v4().simple().to_string();
-                let scram = Scram::new(sasl.mechanism, &sasl.user, sasl.password.reveal(), &nonce);
-                let (challenge, _) = self.prove(scram.first().into()).await?;
+                let scram = Scram::new(*mechanism, user, password.reveal(), &nonce);
+                let (challenge, _) = self.prove(scram.first().into(), advice).await?;
                 let (proof, expected) = scram.answer(&challenge).map_err(refused)?;
-                let (last, lifetime_ms) = self.prove(proof.into()).await?;
+                let (last, lifetime_ms) = self.prove(proof.into(), advice).await?;
                 expected.check(&last).map_err(refused)?;
                 lifetime_ms
             }
@@ -251,14 +303,12 @@ impl Connection {
     }
 
     /// One step of the proof: what the broker says to it, and how long the session may last, ms.
-    async fn prove(&self, said: Bytes) -> Result<(Bytes, i64), KafkaError> {
+    async fn prove(&self, said: Bytes, advice: &str) -> Result<(Bytes, i64), KafkaError> {
         let answer =
             self.ask(&SaslAuthenticateRequest::default().with_auth_bytes(said), CONNECT_TIMEOUT).await?;
         if answer.error_code != 0 {
-            let said = answer.error_message.map_or_else(String::new, |said| format!(": {said}"));
-            let problem =
-                format!("does not let this user in{said}; check --kafka-user, the password and --kafka-sasl");
-            return Err(KafkaError::refused(&self.broker, problem));
+            let said = answer.error_message.map_or_else(String::new, |said| format!("; it says: {said}"));
+            return Err(KafkaError::refused(&self.broker, format!("{advice}{said}")));
         }
         Ok((answer.auth_bytes, answer.session_lifetime_ms))
     }

@@ -40,6 +40,6 @@ pub use error::KafkaError;
 pub use producer::Producer;
 #[cfg(feature = "kafka")]
 pub use records::{BatchError, Batches, Entry, Taken};
-pub use settings::{Bootstrap, KafkaSettings, Mechanism, Password, Sasl, is_topic_name};
+pub use settings::{Bootstrap, ClientCertificate, KafkaSettings, Mechanism, Password, Sasl, is_topic_name};
 #[cfg(feature = "kafka")]
 pub use write::{Compression, Stamp, Written, batch_of, stamped};

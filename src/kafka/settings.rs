@@ -110,15 +110,32 @@ impl Mechanism {
     }
 }
 
-/// A user and how it proves who it is.
+/// As whom brokers are asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sasl {
-    /// How.
-    pub mechanism: Mechanism,
-    /// Its name.
-    pub user: String,
-    /// Its password.
-    pub password: Password,
+pub enum Sasl {
+    /// As a user with a password.
+    User {
+        /// How it proves who it is.
+        mechanism: Mechanism,
+        /// Its name.
+        user: String,
+        /// Its password.
+        password: Password,
+    },
+    /// As who this process is at AWS, at brokers of MSK.
+    AwsMskIam {
+        /// The region of brokers whose names do not say it.
+        region: Option<String>,
+    },
+}
+
+/// What this process proves who it is with, as TLS has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and its root, a PEM file.
+    pub certificate: PathBuf,
+    /// Its key, a PEM file.
+    pub key: PathBuf,
 }
 
 /// How brokers are reached.
@@ -130,14 +147,25 @@ pub struct KafkaSettings {
     pub tls: bool,
     /// Certificates that count instead of the system's, a PEM file.
     pub ca: Option<PathBuf>,
-    /// As which user; none: as nobody.
+    /// Who this process is, for listeners that ask for certificates.
+    pub client: Option<ClientCertificate>,
+    /// As whom; none: as nobody.
     pub sasl: Option<Sasl>,
 }
 
 impl KafkaSettings {
     /// Brokers without TLS and users.
     pub fn plain(bootstrap: Bootstrap) -> Self {
-        Self { bootstrap, tls: false, ca: None, sasl: None }
+        Self { bootstrap, tls: false, ca: None, client: None, sasl: None }
+    }
+
+    /// With the region of this process, where brokers of MSK are asked.
+    #[must_use]
+    pub fn in_region(mut self, own: Option<&str>) -> Self {
+        if let Some(Sasl::AwsMskIam { region }) = &mut self.sasl {
+            *region = own.map(str::to_owned);
+        }
+        self
     }
 }
 
@@ -174,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let sasl = Sasl { mechanism: Mechanism::Plain, user: "u".into(), password: Password::new("secret") };
+        let sasl =
+            Sasl::User { mechanism: Mechanism::Plain, user: "u".into(), password: Password::new("secret") };
         assert!(!format!("{sasl:?}").contains("secret"));
     }
 }

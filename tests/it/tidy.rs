@@ -12,7 +12,8 @@ use super::pure::PURE;
 /// Whom each module may import. The stages come first, in the data's order: a stage knows stages before it, never
 /// one after. `cli` and `service` know everything.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("kafka", &[]),
+    // At MSK a worker is who it is at AWS.
+    ("kafka", &["aws"]),
     ("kpl", &[]),
     ("shard", &["kafka"]),
     // The leader tells how many workers are wanted.

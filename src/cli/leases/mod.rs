@@ -266,7 +266,7 @@ fn settings(args: &LeasesArgs) -> Result<Named, String> {
         if !cfg!(feature = "kafka") {
             return Err(format!("--topic {topic}: this build is without Kafka"));
         }
-        if fleet.kafka.checked().map_err(text)?.is_none() {
+        if fleet.kafka.checked(None).map_err(text)?.is_none() {
             return Err(format!("--topic {topic}: set --kafka-bootstrap too"));
         }
     }
@@ -293,7 +293,7 @@ pub(super) async fn connect(args: FleetArgs, named: Named) -> anyhow::Result<Fle
         kinesis: args.kinesis_endpoint.clone(),
         dynamodb: args.dynamodb_endpoint.clone(),
         dynamodb_streams: args.dynamodb_streams_endpoint.clone(),
-        kafka: args.kafka.checked()?,
+        kafka: args.kafka.checked(region)?,
         ..Endpoints::default()
     };
     let brokers = Brokers::of(&endpoints);

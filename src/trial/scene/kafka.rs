@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{Choose, Scene, TrialSource};
 use crate::generate::envelope;
-use crate::kafka::{Cluster, KafkaSettings, Topic};
+use crate::kafka::{Cluster, KafkaSettings, Sasl, Topic};
 use crate::produce::Sink;
 use crate::produce::kafka::{TopicProducer, TopicWriter};
 use crate::produce::kinesis::Receipt;
@@ -68,10 +68,18 @@ impl Scene for Topics {
         if let Some(ca) = &settings.ca {
             flags.extend(["--kafka-ca".to_owned(), ca.display().to_string()]);
         }
-        if let Some(sasl) = &settings.sasl {
+        if let Some(client) = &settings.client {
+            flags.extend(["--kafka-cert".to_owned(), client.certificate.display().to_string()]);
+            flags.extend(["--kafka-key".to_owned(), client.key.display().to_string()]);
+        }
+        match &settings.sasl {
             // The password is in the environment, which workers inherit.
-            flags.extend(["--kafka-sasl".to_owned(), sasl.mechanism.as_str().to_lowercase()]);
-            flags.extend(["--kafka-user".to_owned(), sasl.user.clone()]);
+            Some(Sasl::User { mechanism, user, .. }) => {
+                flags.extend(["--kafka-sasl".to_owned(), mechanism.as_str().to_lowercase()]);
+                flags.extend(["--kafka-user".to_owned(), user.clone()]);
+            }
+            Some(Sasl::AwsMskIam { .. }) => flags.extend(["--kafka-sasl", "aws-msk-iam"].map(str::to_owned)),
+            None => {}
         }
         flags.extend(self.names.iter().flat_map(|topic| ["--topic".to_owned(), topic.clone()]));
         flags

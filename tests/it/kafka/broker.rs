@@ -53,6 +53,7 @@ pub(crate) struct Brokers {
     folder: TempDir,
     ports: Vec<u16>,
     secure: Vec<u16>,
+    mutual: Vec<u16>,
     running: Vec<Option<Child>>,
 }
 
@@ -62,20 +63,25 @@ pub(super) fn free_ports(count: usize) -> Vec<u16> {
 }
 
 impl Brokers {
-    /// So many, with these further settings, in which `{client}`, `{controller}` and `{secure}` stand for ports. `users`: what
+    /// So many, with these further settings, in which `{client}`, `{controller}`, `{secure}` and `{mutual}` stand for ports. `users`: what
     /// SCRAM is to know, as `kafka-storage format --add-scram` takes it.
     pub(crate) async fn start(outside: Outside, count: usize, more: &str, users: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ports = free_ports(count * 3);
-        let (clients, others) = ports.split_at(count);
-        let (controllers, secure) = others.split_at(count);
+        let ports = free_ports(count * 4);
+        let mut ports = ports.chunks(count);
+        let [clients, controllers, secure, mutual] = std::array::from_fn(|_| ports.next().unwrap());
         let voters = controllers.iter().enumerate().map(|(n, port)| format!("{n}@127.0.0.1:{port}"));
         let voters = voters.collect::<Vec<_>>().join(",");
         let replicas = count.min(3);
         let id = "kinetide-TestClusterAA";
         let mut formatting = Vec::new();
-        for (n, ((client, controller), secure)) in clients.iter().zip(controllers).zip(secure).enumerate() {
-            let ports = [("{client}", client), ("{controller}", controller), ("{secure}", secure)];
+        for (n, (client, controller)) in clients.iter().zip(controllers).enumerate() {
+            let ports = [
+                ("{client}", client),
+                ("{controller}", controller),
+                ("{secure}", &secure[n]),
+                ("{mutual}", &mutual[n]),
+            ];
             let named = |text: String, (name, port): (&str, &u16)| text.replace(name, &port.to_string());
             let more = ports.into_iter().fold(more.to_owned(), named);
             let data = folder.path().join(format!("data-{n}"));
@@ -106,8 +112,8 @@ impl Brokers {
             assert!(format.wait().unwrap().success(), "the folder of a broker was not made");
         }
         let running = (0..count).map(|_| None).collect();
-        let (ports, secure) = (clients.to_vec(), secure.to_vec());
-        let mut brokers = Self { outside, folder, ports, secure, running };
+        let [ports, secure, mutual] = [clients, secure, mutual].map(<[u16]>::to_vec);
+        let mut brokers = Self { outside, folder, ports, secure, mutual, running };
         (0..count).for_each(|n| brokers.run(n));
         brokers.are_there().await;
         brokers
@@ -188,6 +194,11 @@ impl Brokers {
     /// Where the first one listens for those who must say who they are.
     pub(crate) fn secure(&self) -> String {
         format!("localhost:{}", self.secure[0])
+    }
+
+    /// Where the first one listens for those who must show a certificate.
+    pub(crate) fn mutual(&self) -> String {
+        format!("localhost:{}", self.mutual[0])
     }
 
     /// A client of ours that knows nothing yet.

@@ -3,6 +3,7 @@
 
 mod broker;
 mod leaders;
+mod msk;
 mod page;
 mod prices;
 mod secure;
