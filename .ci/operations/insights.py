@@ -1,12 +1,12 @@
 """Opens pages of `kinetide insights` in headless Chromium: of a lake of some days, of one with names that want to be more than text
-and objects that cannot be read, and of an empty one.
+and objects that cannot be read, of an empty one, of eight days of market prices (market_made.py), and of a lake with both.
 
 No request may leave the page, nothing may violate its security policy, axe may find nothing, a phone must not have to scroll
 sideways, and every figure of --json must be on the page.
 
-Usage: insights.py KINETIDE CHROMIUM LIBRARIES AXE [--lake FOLDER] [--picture FILE]
+Usage: insights.py KINETIDE CHROMIUM LIBRARIES AXE [--lake FOLDER] [--picture FILE] [--prices-picture FILE]
 LIBRARIES are folders for LD_LIBRARY_PATH, or empty; AXE is axe.min.js. With --lake it is that one instead, without mistakes. After a change of the page run with
-`--picture docs/insights.png` and look at it; that needs Pillow.
+`--picture docs/insights.png --prices-picture docs/insights-prices.png` and look at both; that needs Pillow.
 """
 
 import argparse
@@ -20,6 +20,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lake"))
+
+import market_made
 from browser import FLAGS, Wrong, must, must_be_accessible
 from playwright.sync_api import sync_playwright
 
@@ -29,6 +32,10 @@ VISUALS = [
     "Trade Fee Collected", "Exchange Comparison", "Trading Volume per Trading Pair", "Risk Distribution",
     "Number of Trades by Status", "Order Type Distribution", "User Category Distribution", "Risk by hour",
     "Normalised price by exchange", "User activity", "What this covers",
+]  # fmt: skip
+PRICES = [
+    "Total Market Cap", "Volume in 24 Hours", "Snapshots of the Last Hour", "Market Cap Now and Before", "Top 100", "Market Cap",
+    "Volume by Coin", "Top Gainers", "Trending", "Four Coins in 7 Days", "Bitcoin in 24 Hours", "What this covers",
 ]  # fmt: skip
 # Those of the newest hours.
 HOURLY, HOURS_MAX = ("Risk by hour", "Normalised price by exchange", "User activity"), 168
@@ -78,7 +85,21 @@ def lakes(folder):
     put(hostile, "<b>cut.ndjson.gz", gzip.compress(b"{}\n")[:-3])
     put(hostile, "lines.ndjson.gz", gzip.compress(b"rubbish\n"))
     empty.mkdir()
-    return {"days": (days, 0), "hostile": (hostile, 1), "empty": (empty, 1)}
+    prices, both = folder / "prices", folder / "both"
+    shots = [shot for shot in market_made.snapshots() if not any(row["id"] == "odd-nulls" for row in shot.rows)]
+    market_made.write(prices, shots)
+    put(both, "1.ndjson.gz", gzip.compress("".join(json.dumps(row(dice, number, None)) + "\n" for number in range(60)).encode()))
+    market_made.write(both, [market_made.Snapshot(shots[-1].at, hostile_prices(shots[-1]))])
+    return {"days": (days, 0), "hostile": (hostile, 1), "empty": (empty, 1), "prices": (prices, 0), "both": (both, 0)}
+
+
+def hostile_prices(shot):
+    """Coins with names that want to be more than text; few, so that they are in all pictures."""
+    coins = shot.rows[:12]
+    for coin, name in zip(coins[5:], filter(None, HOSTILE)):
+        coin["id"] = coin["name"] = name
+    coins[-1] |= {"price_change_pct_24h": None, "price_change_pct_7d": market_made.Digits("-12.345678901234567890")}
+    return coins
 
 
 def report(kinetide, lake, page, code):
@@ -116,8 +137,9 @@ def shown(name):
 def grouped(text):
     if text is None:
         return "(none)"
-    whole, point, fraction = str(text).partition(".")
-    return f"{int(whole):,}{point}{fraction}"
+    sign, size = ("-", str(text)[1:]) if str(text).startswith("-") else ("", str(text))
+    whole, point, fraction = size.partition(".")
+    return f"{sign}{int(whole):,}{point}{fraction}"
 
 
 def cells(figures):
@@ -140,19 +162,85 @@ def cells(figures):
         yield "User activity", [of["hour"], grouped(of["trades"]), grouped(of["users"])]
 
 
+def signed(text):
+    return grouped(text) if text is None or text.startswith("-") else "+" + grouped(text)
+
+
+def short(time):
+    return time.rstrip("Z").replace("T", " ")
+
+
+def price_cells(figures):
+    """As `cells`, of prices."""
+    changes = figures["market_cap_changes"]
+    for what, at in (("now", "now"), ("00:00 UTC", "midnight"), ("24 hours ago", "day_ago")):
+        change = "" if at == "now" else signed(changes[f"pct_since_{at}"])
+        row = changes[at]
+        yield "Market Cap Now and Before", [what, short(row["snapshot_time"]), grouped(row["total"]), grouped(row["coins"]), change]
+    for of in figures["top_100"]:
+        changes = [of[f"price_change_pct_{time}"] for time in ("1h", "24h", "7d")]
+        percents = ["(none)" if change is None else f"{float(change):+.2f}" for change in changes]
+        yield "Top 100", [str(of["market_cap_rank"]), shown(of["id"]), grouped(of["current_price"]), *percents, grouped(of["volume_24h"])]
+    rankings = {"market_cap": "Market Cap", "volume_24h": "Volume by Coin", "top_gainers": "Top Gainers", "trending": "Trending"}
+    for figure, title in rankings.items():
+        column = {"top_gainers": "price_change_pct_24h", "trending": "price_change_pct_7d"}.get(figure, figure)
+        for of in figures[figure]:
+            yield title, [shown(of["id"]), (signed if "pct" in column else grouped)(of[column])]
+    for of in figures["trend"]:
+        yield "Four Coins in 7 Days", [of["hour"], of["id"], *(grouped(of[name]) for name in ("current_price", "market_cap", "volume_24h"))]
+    for of in figures["bitcoin_24h"]:
+        row = [short(of["snapshot_time"]), grouped(of["current_price"]), grouped(of["volume_24h"]), signed(of["price_change_pct_24h"])]
+        yield "Bitcoin in 24 Hours", row
+
+
+# Cards in their order, with whether they are of prices: behind the heading of those, or on a page of prices alone.
 TABLES = """[...document.querySelectorAll('section')].map(section => [
     section.querySelector('h2').textContent,
-    [...section.querySelectorAll('tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))])"""
+    [...section.querySelectorAll('tbody tr')].map(row => [...row.cells].map(cell => cell.textContent)),
+    document.querySelector('header h1').textContent === 'Market prices' || [...document.querySelectorAll('.part')].some(part =>
+        Boolean(part.compareDocumentPosition(section) & Node.DOCUMENT_POSITION_FOLLOWING))])"""
 
 
 def check_figures(tab, found, name):
-    tables = {title: [tuple(row) for row in rows] for title, rows in tab.evaluate(TABLES)}
+    sections = tab.evaluate(TABLES)
+    trades, prices = ({title: [tuple(row) for row in rows] for title, rows, of_prices in sections if of_prices == part} for part in (False, True))
+    pictures = checked = 0
+    if trades:
+        pictures, checked = check_trades(tab, found, name, trades)
+    must(bool(trades) == (found["coverage"]["objects"] > 0 or "prices" not in found), f"{name}: the cards of trades are {list(trades)}")
+    must(bool(prices) == ("prices" in found), f"{name}: the cards of prices are {list(prices)}")
+    if prices:
+        more, cells_of_prices = check_prices(tab, found["prices"], name, prices)
+        pictures, checked = pictures + more, checked + cells_of_prices
+    must(tab.locator("svg[role=img] > title").count() == pictures, f"{name}: a picture has no title")
+    must(tab.locator("svg > desc").count() == pictures, f"{name}: a picture has no description")
+    return checked
+
+
+def check_prices(tab, found, name, tables):
+    """How many pictures there must be, and how many lines were looked for."""
+    figures, checked = found["figures"], 0
+    must([title for title in tables if title in PRICES] == PRICES, f"{name}: the visuals of prices are {list(tables)}")
+    wanted = [figures["total_market_cap"], figures["total_volume_24h"], figures["newest_hour"]["snapshots"]]
+    kpis = tab.locator(".kpi").all_inner_texts()[-3:]
+    must(kpis == list(map(grouped, wanted)), f"{name}: the figures in large are {kpis}")
+    kept = {title: set(rows) for title, rows in tables.items()}
+    for title, row in price_cells(figures):
+        if len(tables[title]) < 500:
+            must(tuple(row) in kept[title], f"{name}, {title}: {row} is not in {tables[title][:4]}")
+            checked += 1
+    coins = {of["id"] for of in figures["trend"]}
+    return 4 + len(coins) + (3 if figures["bitcoin_24h"] else 0), checked
+
+
+def check_trades(tab, found, name, tables):
     figures, checked = found["figures"], 0
     if figures["trades"] == 0:
         must("No trades" in tables, f"{name}: an empty lake has no word for it")
-        return 0
+        return 0, 0
     must([title for title in tables if title in VISUALS] == VISUALS, f"{name}: the visuals are {list(tables)}")
-    must(tab.inner_text(".kpi") == grouped(figures["trade_fee"]), f"{name}: the fee is {tab.inner_text('.kpi')}")
+    fee = tab.locator(".kpi").first.inner_text()
+    must(fee == grouped(figures["trade_fee"]), f"{name}: the fee is {fee}")
     kept = {title: set(rows) for title, rows in tables.items()}
     hours = [of["hour"] for of in figures["user_activity"]]
     newest = set(hours[-HOURS_MAX:])
@@ -166,9 +254,7 @@ def check_figures(tab, found, name):
         if len(tables[title]) < 500:
             must(tuple(row) in kept[title], f"{name}, {title}: {row} is not in {tables[title][:4]}")
             checked += 1
-    must(tab.locator("svg[role=img] > title").count() == 8, f"{name}: a picture has no title")
-    must(tab.locator("svg > desc").count() == 8, f"{name}: a picture has no description")
-    return checked
+    return 8, checked
 
 
 def check_fits(tab, name):
@@ -203,11 +289,17 @@ MISTAKES = {
     "too wide": ("<main>", "<main><p style=\"width:2000px\">wide</p>"),
     "a table without keys": ("tabindex=\"0\" role=\"region\"", "role=\"img\""),
 }
+PRICE_MISTAKES = {
+    "a figure of prices": ("</td><td class=\"n\">+", "</td><td class=\"n\">+9"),
+    "a figure in large": ("<h2>Total Market Cap</h2><p class=\"kpi\">", "<h2>Total Market Cap</h2><p class=\"kpi\">9"),
+    "a card that is missing": ("<h2>Trending</h2>", "<h2>Rising</h2>"),
+    "a picture without words": ("<desc>Price of bitcoin", "<p>Price of bitcoin"),
+}
 
 
-def check_mistakes(browser, page, found, axe):
+def check_mistakes(browser, page, found, axe, mistakes):
     right = page.read_text()
-    for mistake, (part, other) in MISTAKES.items():
+    for mistake, (part, other) in mistakes.items():
         must(part in right, f"{part} is not in the page")
         spoilt = page.with_name("spoilt.html")
         spoilt.write_text(right.replace(part, other))
@@ -222,7 +314,8 @@ def picture(browser, page, lake, file):
     from PIL import Image
 
     shown = page.with_name("shown.html")
-    shown.write_text(page.read_text().replace(lake, "s3://my-lake/crypto/landing/transactions"))
+    folder = "landing/transactions" if lake.endswith("landing/transactions") else "market/coingecko/processed"
+    shown.write_text(page.read_text().replace(lake, f"s3://my-lake/crypto/{folder}"))
     context, tab, _ = opened(browser, shown, DESK, False)
     shot = Image.open(io.BytesIO(tab.screenshot(full_page=True))).convert("RGB")
     shot.quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
@@ -236,6 +329,7 @@ def main():
         arguments.add_argument(name)
     arguments.add_argument("--lake", type=Path)
     arguments.add_argument("--picture", type=Path)
+    arguments.add_argument("--prices-picture", type=Path)
     given = arguments.parse_args()
     axe = Path(given.axe).read_text()
     environment = dict(os.environ) | ({"LD_LIBRARY_PATH": given.libraries} if given.libraries else {})
@@ -249,11 +343,13 @@ def main():
             checked += check_page(browser, page, found, name, axe)
             if name == "days" and given.picture:
                 picture(browser, page, found["lake"], given.picture)
-            # The smallest that has all visuals.
-            if name == "hostile":
-                check_mistakes(browser, page, found, axe)
+            if name == "prices" and given.prices_picture:
+                picture(browser, page, found["prices"]["lake"], given.prices_picture)
+            # The smallest that have all visuals.
+            if name in ("hostile", "both"):
+                check_mistakes(browser, page, found, axe, MISTAKES if name == "hostile" else PRICE_MISTAKES)
         browser.close()
-    noticed = "" if given.lake else f"; {len(MISTAKES)} mistakes are noticed"
+    noticed = "" if given.lake else f"; {len(MISTAKES) + len(PRICE_MISTAKES)} mistakes are noticed"
     print(f"{len(looked_at)} pages of a dashboard: {checked} figures are shown, light on a desk and dark on a phone{noticed}")
 
 

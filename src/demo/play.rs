@@ -367,7 +367,7 @@ async fn dashboard(store: &Arc<dyn ObjectStore>, lake: &Path, dir: &Path) -> Res
         memory: usize::MAX,
     };
     let (coverage, figures) = read(store, &object_store::path::Path::default(), &scope, |_, _| {}).await?;
-    let insights = Insights::new(lake.join(LANDING).display().to_string(), coverage, figures);
+    let insights = Insights::new(lake.join(LANDING).display().to_string(), coverage, figures, None);
     let page = dir.join("insights.html");
     std::fs::write(&page, html(&insights))
         .map_err(|source| TrialError::Page { page: page.clone(), source })?;

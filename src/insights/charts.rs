@@ -23,6 +23,8 @@ pub(super) const COLOURS: [RGBColor; 8] = [
     RGBColor(0xc7, 0x57, 0x8f),
     GREY,
 ];
+/// A bar of what is below zero, which goes to the same side.
+const BELOW_ZERO: RGBColor = COLOURS[2];
 /// Letters of a name in a picture; its table has all.
 const NAME_LETTERS: usize = 14;
 const HOUR_US: i64 = 3_600_000_000;
@@ -56,7 +58,7 @@ pub(super) fn donut(title: &str, about: &str, shares: &[(f64, RGBColor)], sum: &
 
 /// One bar for each name, from the top, with its figure.
 pub(super) fn bars(title: &str, about: &str, rows: &[(String, f64, String)]) -> String {
-    const NAMES: i32 = 128;
+    const NAMES: i32 = 160;
     const FIGURES: i32 = 130;
     let height = BAR_HEIGHT * u32::try_from(rows.len()).unwrap_or(1).max(1);
     svg((WIDTH, height), title, about, |area| {
@@ -68,7 +70,8 @@ pub(super) fn bars(title: &str, about: &str, rows: &[(String, f64, String)]) -> 
             #[expect(clippy::cast_possible_truncation, reason = "it is within the picture")]
             let end = NAMES + (value.abs() / most * room).round().max(1.0) as i32;
             let bar = [(NAMES, top + 5), (end, top + 25)];
-            area.draw(&Rectangle::new(bar, colour(0).filled()))?;
+            let colour = if *value < 0.0 { BELOW_ZERO } else { colour(0) };
+            area.draw(&Rectangle::new(bar, colour.filled()))?;
             area.draw(&Text::new(figure.clone(), (end + 8, middle), style(area, HPos::Left, VPos::Center)))?;
         }
         Ok(())
@@ -124,14 +127,14 @@ pub(super) fn lines(
     })
 }
 
-/// Points in the middle of their hours, apart where hours or values are missing between them.
+/// Points in the middle of their places, apart where more than an hour is missing between them.
 fn pieces(hours: &[String], values: &[Option<f64>]) -> Vec<Vec<(f64, f64)>> {
     let mut pieces: Vec<Vec<(f64, f64)>> = Vec::new();
     let mut before = None;
     for ((hour, value), at) in hours.iter().zip(values).zip(0u32..) {
         let Some(value) = value else { continue };
         let us = parse_utc_us(hour.replace(' ', "T").as_bytes());
-        let follows = us.zip(before).is_some_and(|(us, before): (i64, i64)| us - before == HOUR_US);
+        let follows = us.zip(before).is_some_and(|(us, before): (i64, i64)| us - before <= HOUR_US);
         if !follows {
             pieces.push(Vec::new());
         }
@@ -204,10 +207,11 @@ fn style<'a>(area: &Area<'_>, across: HPos, down: VPos) -> TextStyle<'a> {
     FONT.into_font().into_text_style(area).pos(Pos::new(across, down))
 }
 
-/// A figure at an axis.
-fn tick(value: f64) -> String {
+/// A figure at an axis, or at a bar that has no room for its digits.
+pub(super) fn tick(value: f64) -> String {
     let (value, unit) = match value.abs() {
-        size if size >= 1e9 => (value / 1e9, "G"),
+        size if size >= 1e12 => (value / 1e12, "T"),
+        size if size >= 1e9 => (value / 1e9, "B"),
         size if size >= 1e6 => (value / 1e6, "M"),
         size if size >= 1e4 => (value / 1e3, "k"),
         _ => (value, ""),
@@ -245,8 +249,8 @@ mod tests {
 
     #[test]
     fn figures_at_an_axis_are_short() {
-        let figures = [0.0, 0.5, 0.25, 12.0, 9_999.0, 12_500.0, 3e6, 4.2e9, 0.000_012, -70_000.0];
-        let expected = ["0", "0.5", "0.25", "12", "9999", "12.5k", "3M", "4.2G", "1.2e-5", "-70k"];
+        let figures = [0.0, 0.5, 0.25, 12.0, 9_999.0, 12_500.0, 3e6, 4.2e9, 1.92e12, 0.000_012, -70_000.0];
+        let expected = ["0", "0.5", "0.25", "12", "9999", "12.5k", "3M", "4.2B", "1.92T", "1.2e-5", "-70k"];
         assert_eq!(figures.map(tick), expected);
         assert_eq!(short("BTC/USD"), "BTC/USD");
         assert_eq!(short("a name that is long"), "a name that i…");

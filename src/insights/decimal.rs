@@ -105,7 +105,7 @@ impl PartialEq for Sum {
 
 impl Eq for Sum {}
 
-fn plain(negative: bool, whole: u128, fraction: u128, places: usize) -> String {
+pub(super) fn plain(negative: bool, whole: u128, fraction: u128, places: usize) -> String {
     let sign = if negative { "-" } else { "" };
     let text = format!("{sign}{whole}.{fraction:0places$}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()

@@ -1,7 +1,8 @@
-//! A dashboard of a lake as one HTML page: the newest state of every trade, counted and summed exactly.
+//! A dashboard of a lake as one HTML page: the newest state of every trade, counted and summed exactly, and market prices.
 //!
 //! ```text
-//! landing objects ─► row ─► latest (newest state by key) ─► figures ─► page with charts, or JSON
+//! landing objects ─► row ─► latest (newest state by key) ─► figures ─┬─► page with charts, or JSON
+//! market objects ──► prices ─────────────────────────────────────────┘
 //! ```
 //!
 //! Owns: which rows count (as the views of `athena/` have it), the sums, how they are drawn, what is said of objects and
@@ -15,12 +16,14 @@ mod decimal;
 mod figures;
 mod latest;
 mod page;
+mod prices;
 mod read;
 mod row;
 
 pub use figures::Figures;
 pub use latest::Full;
 pub use page::html;
+pub use prices::{PriceCoverage, PriceFigures, PriceScope, Prices, read_prices};
 pub use read::{Coverage, ReadError, Scope, Unreadable, read};
 
 use serde::Serialize;
@@ -38,12 +41,20 @@ pub struct Insights {
     pub coverage: Coverage,
     /// What dashboards show.
     pub figures: Figures,
+    /// Market prices; none where the lake has no object of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prices: Option<Prices>,
 }
 
 impl Insights {
     /// Of a lake that was just read.
-    pub fn new(lake: String, coverage: Coverage, figures: Figures) -> Self {
-        Self { lake, made_at: utc(wall_clock_us()), coverage, figures }
+    pub fn new(lake: String, coverage: Coverage, figures: Figures, prices: Option<Prices>) -> Self {
+        Self { lake, made_at: utc(wall_clock_us()), coverage, figures, prices }
+    }
+
+    /// Whether there is anything to say of trades: a lake of prices alone has no visuals of trades.
+    pub fn has_trades_part(&self) -> bool {
+        self.prices.is_none() || self.coverage.objects > 0 || !self.coverage.unreadable.none()
     }
 }
 

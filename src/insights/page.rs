@@ -6,6 +6,8 @@ use std::fmt::{Result, Write};
 use super::Insights;
 use super::charts::{self, COLOURS, Series};
 use super::figures::Share;
+use super::prices;
+use super::read::Unreadable;
 use crate::drawing::escaped;
 use crate::figures::grouped;
 use crate::terminal::printable;
@@ -13,7 +15,7 @@ use crate::terminal::printable;
 /// Hours in a picture: a week. Earlier ones are in the JSON.
 const HOURS_MAX: usize = 168;
 /// Names in a picture of bars.
-const BARS_MAX: usize = 12;
+pub(super) const BARS_MAX: usize = 12;
 /// Lines of a table; more are in the JSON.
 const ROWS_MAX: usize = 500;
 /// Letters of a name.
@@ -28,12 +30,15 @@ const STYLE: &str = "\
     main{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,22rem),1fr));gap:1rem;margin-top:1.25rem}\
     section{background:var(--card);border:1px solid var(--line);border-radius:.6rem;padding:1rem;min-width:0;display:flex;\
     flex-direction:column}section.wide{grid-column:1/-1}@media(min-width:60rem){section.two{grid-column:span 2}}section.bad{border-color:var(--bad)}.bad h2{color:var(--bad)}\
-    .kpi{font-size:2.1rem;font-weight:650;line-height:1.2;margin:.35rem 0}svg{display:block;width:100%;height:auto;margin:.5rem auto}\
+    .part{grid-column:1/-1;margin-top:1rem}.row{grid-column:1/-1;display:grid;\
+    grid-template-columns:repeat(auto-fit,minmax(min(100%,16rem),1fr));gap:1rem}.small{display:grid;\
+    grid-template-columns:repeat(auto-fit,minmax(min(100%,15rem),1fr));gap:.25rem 1.25rem}figure{margin:.5rem 0}figcaption{font-weight:600}\
+    .kpi{font-size:clamp(1.5rem,7vw,2.1rem);font-weight:650;line-height:1.2;margin:.35rem 0}svg{display:block;width:100%;height:auto;margin:.5rem auto}\
     svg.ring{max-width:13rem}svg.hours{max-width:36rem}svg text{fill:var(--ink)}ul{list-style:none;margin:.25rem 0;padding:0}\
     ul.keys{display:flex;flex-wrap:wrap;gap:.15rem 1rem}.keys i{display:inline-block;width:.8em;height:.8em;border-radius:2px;\
     margin-right:.4em}details{margin-top:auto;padding-top:.5rem}summary{cursor:pointer;color:var(--soft)}.scroll{overflow:auto;\
     max-height:26rem}table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:tabular-nums}.covers{max-width:36rem}th,td{padding:.25rem .75rem .25rem 0;\
-    text-align:left;border-bottom:1px solid var(--line);vertical-align:top}th{font-weight:600}th{overflow-wrap:normal}.n{text-align:right;white-space:nowrap}\
+    text-align:left;border-bottom:1px solid var(--line);vertical-align:top}th{font-weight:600}th{overflow-wrap:normal}td{overflow-wrap:break-word}.n{text-align:right;white-space:nowrap}\
     tr>:last-child{padding-right:0}footer{margin-top:1.25rem}";
 
 /// The page of a report.
@@ -44,42 +49,65 @@ pub fn html(insights: &Insights) -> String {
 }
 
 fn write_page(page: &mut String, insights: &Insights) -> Result {
-    let figures = &insights.figures;
+    let (trades, prices) = (insights.has_trades_part(), insights.prices.as_ref());
+    let title = match (trades, prices) {
+        (true, None) => "Trades",
+        (true, Some(_)) => "Trades and market prices",
+        (false, _) => "Market prices",
+    };
+    let lake = prices.filter(|_| !trades).map_or(&insights.lake, |prices| &prices.lake);
     write!(
         page,
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width,initial-scale=1\"><meta http-equiv=\"Content-Security-Policy\" content=\"default-src \
-         'none'; style-src 'unsafe-inline'\"><meta name=\"referrer\" content=\"no-referrer\"><title>Trades in {lake}</title>\
+         'none'; style-src 'unsafe-inline'\"><meta name=\"referrer\" content=\"no-referrer\"><title>{title} in {lake}</title>\
          <style>{STYLE}",
-        lake = text(&insights.lake)
+        lake = text(lake)
     )?;
     for (index, colour) in COLOURS.iter().enumerate() {
         write!(page, ".c{index}{{background:#{:02x}{:02x}{:02x}}}", colour.0, colour.1, colour.2)?;
     }
-    write!(
-        page,
-        "</style></head><body><header><h1>Trades</h1><p class=\"soft\">{}</p>",
-        text(&insights.lake)
-    )?;
+    page.push_str("</style></head><body><header>");
+    heading(page, if trades { "Trades" } else { "Market prices" }, lake)?;
     page.push_str("</header><main>");
-    unreadable(page, insights)?;
-    if figures.trades == 0 {
-        nothing(page, insights)?;
-    } else {
-        visuals(page, insights)?;
+    if trades {
+        unreadable(page, &insights.coverage.unreadable)?;
+        if insights.figures.trades == 0 {
+            nothing(page, insights)?;
+        } else {
+            visuals(page, insights)?;
+        }
+        covered(page, insights)?;
     }
-    covered(page, insights)?;
-    writeln!(
-        page,
-        "</main><footer class=\"soft\"><p>Made by kinetide at {}. Counts and sums are of the newest state of each trade that \
-         is valid and not deleted; they are exact.</p></footer></body></html>",
-        text(&insights.made_at)
-    )
+    if let Some(prices) = prices {
+        if trades {
+            page.push_str("<div class=\"part\">");
+            heading(page, "Market prices", &prices.lake)?;
+            page.push_str("</div>");
+        }
+        prices::page::part(page, prices)?;
+    }
+    write!(page, "</main><footer class=\"soft\"><p>Made by kinetide at {}. ", text(&insights.made_at))?;
+    if trades {
+        page.push_str(
+            "Counts and sums are of the newest state of each trade that is valid and not deleted; they are exact. ",
+        );
+    }
+    if prices.is_some() {
+        page.push_str(
+            "Prices are as the provider sent them; sums of them are exact. Data provided by CoinGecko.",
+        );
+    }
+    page.push_str("</p></footer></body></html>\n");
+    Ok(())
+}
+
+fn heading(page: &mut String, title: &str, lake: &str) -> Result {
+    write!(page, "<h1>{title}</h1><p class=\"soft\">{}</p>", text(lake))
 }
 
 /// What is missing comes first.
-fn unreadable(page: &mut String, insights: &Insights) -> Result {
-    let unreadable = &insights.coverage.unreadable;
+pub(super) fn unreadable(page: &mut String, unreadable: &Unreadable) -> Result {
     if unreadable.none() {
         return Ok(());
     }
@@ -361,7 +389,7 @@ impl<'a> Hours<'a> {
 }
 
 /// Says so where a picture does not have all.
-fn shown_of(page: &mut String, shown: usize, all: usize, what: &str) -> Result {
+pub(super) fn shown_of(page: &mut String, shown: usize, all: usize, what: &str) -> Result {
     if shown < all {
         write!(page, "<p class=\"soft\">{} of {} {what}.</p>", grouped(shown as u64), grouped(all as u64))?;
     }
@@ -370,7 +398,6 @@ fn shown_of(page: &mut String, shown: usize, all: usize, what: &str) -> Result {
 
 fn covered(page: &mut String, insights: &Insights) -> Result {
     let (coverage, figures) = (&insights.coverage, &insights.figures);
-    page.push_str("<section class=\"wide\"><h2>What this covers</h2>");
     let time = |time: &Option<String>| time.clone().unwrap_or_else(none);
     let rows = [
         ("objects read", grouped(coverage.objects)),
@@ -386,16 +413,27 @@ fn covered(page: &mut String, insights: &Insights) -> Result {
         ("objects that could not be read", grouped(coverage.unreadable.objects)),
         ("lines that could not be read", grouped(coverage.unreadable.rows)),
     ];
-    page.push_str("<table class=\"covers\"><tbody>");
+    covers(page, &rows)
+}
+
+/// The last card of a part.
+pub(super) fn covers(page: &mut String, rows: &[(&str, String)]) -> Result {
+    page.push_str("<section class=\"wide\"><h2>What this covers</h2><table class=\"covers\"><tbody>");
     for (what, value) in rows {
-        write!(page, "<tr><th scope=\"row\">{what}</th><td class=\"n\">{}</td></tr>", escaped(&value))?;
+        write!(page, "<tr><th scope=\"row\">{what}</th><td class=\"n\">{}</td></tr>", escaped(value))?;
     }
     page.push_str("</tbody></table></section>");
     Ok(())
 }
 
 /// The figures of a picture, and the end of its card.
-fn details(page: &mut String, title: &str, heads: &[&str], names: usize, rows: Vec<Vec<String>>) -> Result {
+pub(super) fn details(
+    page: &mut String,
+    title: &str,
+    heads: &[&str],
+    names: usize,
+    rows: Vec<Vec<String>>,
+) -> Result {
     page.push_str("<details><summary>Figures</summary>");
     table(page, title, heads, names, rows)?;
     page.push_str("</details></section>");
@@ -403,7 +441,13 @@ fn details(page: &mut String, title: &str, heads: &[&str], names: usize, rows: V
 }
 
 /// The first `names` columns are names, the others numbers. A table can be scrolled by keys too.
-fn table(page: &mut String, title: &str, heads: &[&str], names: usize, rows: Vec<Vec<String>>) -> Result {
+pub(super) fn table(
+    page: &mut String,
+    title: &str,
+    heads: &[&str],
+    names: usize,
+    rows: Vec<Vec<String>>,
+) -> Result {
     write!(
         page,
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{title}, figures\"><table><thead><tr>"
@@ -443,16 +487,16 @@ fn counted(shares: &[Share]) -> Vec<Vec<String>> {
 }
 
 /// For those who do not see the picture.
-fn spoken<'a>(parts: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+pub(super) fn spoken<'a>(parts: impl Iterator<Item = (&'a String, &'a String)>) -> String {
     parts.map(|(name, figure)| format!("{name} {figure}")).collect::<Vec<_>>().join(", ")
 }
 
-fn with_class(svg: &str, class: &str) -> String {
+pub(super) fn with_class(svg: &str, class: &str) -> String {
     svg.replacen("<svg ", &format!("<svg class=\"{class}\" "), 1)
 }
 
 /// A name from the lake, whatever it is.
-fn name(name: &Option<String>) -> String {
+pub(super) fn name(name: &Option<String>) -> String {
     match name.as_deref() {
         None => none(),
         Some("") => "(empty)".to_owned(),
@@ -463,7 +507,7 @@ fn name(name: &Option<String>) -> String {
     }
 }
 
-fn none() -> String {
+pub(super) fn none() -> String {
     "(none)".to_owned()
 }
 
@@ -472,7 +516,7 @@ fn text(text: &str) -> String {
 }
 
 /// A decimal with its whole part in groups of three.
-fn decimal(text: &str) -> String {
+pub(super) fn decimal(text: &str) -> String {
     let (sign, size) = text.strip_prefix('-').map_or(("", text), |size| ("-", size));
     let (whole, fraction) = size.split_once('.').map_or((size, None), |(whole, rest)| (whole, Some(rest)));
     let whole = whole.parse().map_or_else(|_| whole.to_owned(), grouped);

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use serde::Serialize;
@@ -22,9 +23,9 @@ use crate::deliver::said;
 use crate::transform::parse_utc_us;
 
 /// Objects at a time.
-const PARALLEL: usize = 8;
+pub(super) const PARALLEL: usize = 8;
 /// Compressed bytes at a time; an object that has more is read alone.
-const BYTES_AT_ONCE: usize = 64 << 20;
+pub(super) const BYTES_AT_ONCE: usize = 64 << 20;
 /// Problems that are named; the others are counted.
 const NAMED_MAX: usize = 20;
 /// In `year=2026/month=01/day=15/hour=09`.
@@ -73,6 +74,9 @@ pub struct Unreadable {
     /// The first of both.
     pub named: Vec<Named>,
 }
+
+/// What keeps an object from counting where no rows land.
+pub(super) const FOREIGN: &str = "not where rows land, or not named like their objects; not read";
 
 /// One problem of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -162,27 +166,21 @@ pub async fn read(
     scope: &Scope,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<(Coverage, Figures), ReadError> {
-    let root =
-        [prefix.as_ref(), &scope.landing].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>();
-    let root = Path::parse(root.join("/")).expect("prefixes and folders are checked");
+    let root = root(prefix, &scope.landing);
     let latest = Arc::new(Mutex::new(Latest::new(scope.memory)));
     let room = Semaphore::new(BYTES_AT_ONCE);
-    // Names begin with the time, so that S3 can start behind what is too old.
-    let first = Path::parse(format!("{root}/{}", hour_folder(scope.since_us.max(0))));
-    let listed = match first {
-        Ok(first) if scope.since_us > 0 => store.list_with_offset(Some(&root), &first),
-        _ => store.list(Some(&root)),
-    };
-    let meant = listed.filter_map(|listed| {
-        let place = listed.as_ref().map_or(Place::Hour, |meta| place(&root, meta, scope));
+    let meant = listed(store, &root, scope.since_us).filter_map(|listed| {
+        let place = listed
+            .as_ref()
+            .map_or(Place::Hour(0), |meta| place(&root, meta, (scope.since_us, scope.until_us)));
         std::future::ready((place != Place::Other).then_some((listed, place)))
     });
     let (latest_of, room) = (&latest, &room);
     let reading = meant.map(|(listed, place)| async move {
         let meta = listed.map_err(|error| ReadError::List(said(&error)))?;
         let outcome = match place {
-            Place::Hour => object(store, &meta, scope, room, Arc::clone(latest_of)).await?,
-            _ => Outcome::Broken("not where rows land, or not named like their objects; not read".to_owned()),
+            Place::Hour(_) => object(store, &meta, scope, room, Arc::clone(latest_of)).await?,
+            _ => Outcome::Broken(FOREIGN.to_owned()),
         };
         Ok::<_, ReadError>((meta.location, outcome))
     });
@@ -193,8 +191,7 @@ pub async fn read(
         let (key, outcome) = outcome?;
         match outcome {
             Outcome::Broken(problem) => {
-                coverage.unreadable.objects += 1;
-                coverage.name(Named { object: key.into(), line: None, rows: 0, problem });
+                coverage.unreadable.object(&key, problem);
             }
             Outcome::Rows(seen) => {
                 coverage.add(&key, &seen);
@@ -211,27 +208,58 @@ pub async fn read(
     Ok((coverage, figures))
 }
 
-impl Coverage {
-    fn name(&mut self, problem: Named) {
-        if self.unreadable.named.len() < NAMED_MAX {
-            self.unreadable.named.push(problem);
+/// The folder of rows below the prefix of a lake.
+pub(super) fn root(prefix: &Path, folder: &str) -> Path {
+    let root: Vec<&str> = [prefix.as_ref(), folder].into_iter().filter(|part| !part.is_empty()).collect();
+    Path::parse(root.join("/")).expect("prefixes and folders are checked")
+}
+
+/// What is below it. Names begin with the time, so that S3 can start behind what is too old.
+pub(super) fn listed<'a>(
+    store: &'a Arc<dyn ObjectStore>,
+    root: &Path,
+    since_us: i64,
+) -> BoxStream<'a, object_store::Result<ObjectMeta>> {
+    match Path::parse(format!("{root}/{}", hour_folder(since_us.max(0)))) {
+        Ok(first) if since_us > 0 => store.list_with_offset(Some(root), &first),
+        _ => store.list(Some(root)),
+    }
+}
+
+impl Unreadable {
+    /// Nothing of an object counts.
+    pub(super) fn object(&mut self, key: &Path, problem: String) {
+        self.objects += 1;
+        self.name(Named { object: key.to_string(), line: None, rows: 0, problem });
+    }
+
+    /// Lines of an object do not count: by problem the first one and how many.
+    pub(super) fn lines_of(&mut self, key: &Path, problems: &BTreeMap<String, (u64, u64)>) {
+        for (problem, (line, rows)) in problems {
+            self.rows += rows;
+            let (object, problem) = (key.to_string(), problem.clone());
+            self.name(Named { object, line: Some(*line), rows: *rows, problem });
         }
     }
 
+    fn name(&mut self, problem: Named) {
+        if self.named.len() < NAMED_MAX {
+            self.named.push(problem);
+        }
+    }
+}
+
+impl Coverage {
     fn add(&mut self, key: &Path, seen: &Seen) {
         self.objects += 1;
         self.rows += seen.rows;
         self.rows_outside += seen.outside;
         self.rows_without_key += seen.without_key;
-        for (problem, (line, rows)) in &seen.unreadable {
-            self.unreadable.rows += rows;
-            let (object, problem) = (key.to_string(), problem.clone());
-            self.name(Named { object, line: Some(*line), rows: *rows, problem });
-        }
+        self.unreadable.lines_of(key, &seen.unreadable);
     }
 }
 
-fn joined(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
+pub(super) fn joined(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
     match (a, b) {
         (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
         (a, b) => a.or(b),
@@ -240,16 +268,16 @@ fn joined(a: Option<(i64, i64)>, b: Option<(i64, i64)>) -> Option<(i64, i64)> {
 
 /// Where an object lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In an hour that is meant.
-    Hour,
+pub(super) enum Place {
+    /// In an hour that is meant, which begins then.
+    Hour(i64),
     /// Where no rows land.
     Foreign,
     /// In another hour, or not for readers of lakes.
     Other,
 }
 
-fn place(root: &Path, meta: &ObjectMeta, scope: &Scope) -> Place {
+pub(super) fn place(root: &Path, meta: &ObjectMeta, (since_us, until_us): (i64, i64)) -> Place {
     let below =
         meta.location.as_ref().strip_prefix(root.as_ref()).unwrap_or_default().trim_start_matches('/');
     let parts: Vec<&str> = below.split('/').collect();
@@ -261,8 +289,8 @@ fn place(root: &Path, meta: &ObjectMeta, scope: &Scope) -> Place {
         return Place::Other;
     }
     match hour_us(folders) {
-        Some(hour) if hour > scope.until_us || hour.saturating_add(HOUR_US) <= scope.since_us => Place::Other,
-        Some(_) if name.ends_with(".gz") => Place::Hour,
+        Some(hour) if hour > until_us || hour.saturating_add(HOUR_US) <= since_us => Place::Other,
+        Some(hour) if name.ends_with(".gz") => Place::Hour(hour),
         _ => Place::Foreign,
     }
 }
@@ -282,8 +310,20 @@ async fn object(
     room: &Semaphore,
     latest: Arc<Mutex<Latest>>,
 ) -> Result<Outcome, ReadError> {
+    let range = (scope.since_us, scope.until_us);
+    let fetched = fetched(store, meta, room, move |body| rows(body, range, &latest)).await?;
+    fetched.unwrap_or_else(|problem| Ok(Outcome::Broken(problem))).map_err(ReadError::Full)
+}
+
+/// What `read` makes of an object, or why there is nothing of it.
+pub(super) async fn fetched<T: Send + 'static>(
+    store: &Arc<dyn ObjectStore>,
+    meta: &ObjectMeta,
+    room: &Semaphore,
+    read: impl FnOnce(&[u8]) -> T + Send + 'static,
+) -> Result<Result<T, String>, ReadError> {
     if meta.size > OBJECT_BYTES_MAX {
-        return Ok(Outcome::Broken("larger than any object of kinetide; not read".to_owned()));
+        return Ok(Err("larger than any object of kinetide; not read".to_owned()));
     }
     let bytes = usize::try_from(meta.size).unwrap_or(usize::MAX).min(BYTES_AT_ONCE);
     let _room = room.acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).await;
@@ -291,12 +331,11 @@ async fn object(
     let body = match body.await {
         Ok(body) => body,
         Err(object_store::Error::NotFound { .. }) => {
-            return Ok(Outcome::Broken("it was deleted meanwhile".to_owned()));
+            return Ok(Err("it was deleted meanwhile".to_owned()));
         }
-        Err(error) => return Ok(Outcome::Broken(said(&error))),
+        Err(error) => return Ok(Err(said(&error))),
     };
-    let range = (scope.since_us, scope.until_us);
-    Ok(spawn_blocking(move || rows(&body, range, &latest)).await.map_err(io::Error::from)??)
+    Ok(Ok(spawn_blocking(move || read(&body)).await.map_err(io::Error::from)?))
 }
 
 /// The rows of an object: all, or none when it is broken.

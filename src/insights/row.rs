@@ -142,7 +142,10 @@ fn present<T>(column: &'static str, value: Option<T>) -> Result<T, NotARow> {
     value.ok_or(NotARow::Missing(column))
 }
 
-fn text<'a>(column: &'static str, json: Option<&'a RawValue>) -> Result<Option<Cow<'a, str>>, NotARow> {
+pub(super) fn text<'a>(
+    column: &'static str,
+    json: Option<&'a RawValue>,
+) -> Result<Option<Cow<'a, str>>, NotARow> {
     let Some(json) = json.map(RawValue::get) else { return Ok(None) };
     match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         Some(plain) if !plain.contains('\\') => Ok(Some(Cow::Borrowed(plain))),

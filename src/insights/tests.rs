@@ -45,7 +45,7 @@ async fn lake(objects: &[(&str, &[u8])]) -> Arc<dyn ObjectStore> {
 async fn look(objects: &[(&str, &[u8])], scope: &Scope) -> Insights {
     let store = lake(objects).await;
     let (coverage, figures) = read(&store, &Path::default(), scope, |_, _| {}).await.unwrap();
-    Insights::new("here".to_owned(), coverage, figures)
+    Insights::new("here".to_owned(), coverage, figures, None)
 }
 
 /// A row, as a model of it.

@@ -125,6 +125,56 @@ async fn the_newest_states_are_counted_and_bad_objects_named() {
     assert!(page.contains("Not everything could be read") && page.contains("&lt;img src=x&gt;.txt"));
 }
 
+/// As a poller lands it.
+fn put_prices(lake: &Path) {
+    let line = |id: &str, price: &str| {
+        format!(
+            "{{\"id\":\"{id}\",\"current_price\":{price},\"market_cap\":7,\"market_cap_rank\":1,\"timestamp\":1768469400}}\n"
+        )
+    };
+    let lines = line("bitcoin", "96500.10") + &line("pepe", "9.52e-06");
+    let hour = "market/coingecko/processed/year=2026/month=01/day=15/hour=09";
+    put(lake, &format!("{hour}/1768469400.ndjson.gz"), &gzip(&lines));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prices_are_shown_alone_or_beside_trades() {
+    let folder = TempDir::new().unwrap();
+    put_prices(folder.path());
+    for more in [&[][..], &["--landing", "market/coingecko/processed"]] {
+        let (ran, page) = insights(folder.path(), more).await;
+        ran.says(0, &[]);
+        assert_eq!((ran.out, &*ran.err), (format!("prices of 2 coins in {}\n", page.display()), ""));
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains("0.00000952") && page.contains("96,500.10") && !page.contains("No trades"));
+    }
+    let (ran, _) = insights(folder.path(), &["--prices", "elsewhere"]).await;
+    ran.says(1, &["no trades in"]);
+    let (ran, _) = insights(folder.path(), &["--since", "2026-01-15T09:30:01Z"]).await;
+    ran.says(1, &["no prices in", "--prices, --since and --until"]);
+
+    let lake = small_lake().await;
+    put_prices(lake.path());
+    let hour = "market/coingecko/processed/year=2026/month=01/day=15/hour=09";
+    let (ran, page) = insights(lake.path(), &[]).await;
+    ran.says(0, &[]);
+    assert_eq!(ran.out, format!("2 trades and prices of 2 coins in {}\n", page.display()));
+    put(
+        lake.path(),
+        &format!("{hour}/other.gz"),
+        &gzip("{\"id\":\"x\",\"market_cap\":\"much\",\"timestamp\":5}\n"),
+    );
+    put(lake.path(), &format!("{hour}/cut.gz"), b"");
+    let (ran, _) = insights(lake.path(), &["--json"]).await;
+    ran.says(1, &["1 values of prices in", "unreadable_values", "cut.gz: "]);
+    let found: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(found["figures"]["trades"], 2);
+    assert_eq!(
+        (&found["prices"]["figures"]["coins"], &found["prices"]["coverage"]["objects"]),
+        (&3.into(), &2.into())
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lake_without_trades_and_wrong_settings_are_said() {
     let folder = TempDir::new().unwrap();
@@ -147,6 +197,7 @@ async fn a_lake_without_trades_and_wrong_settings_are_said() {
         (&["--lake", &here, "--since", "1h", "--until", "2h"], "--since is later than --until"),
         (&["--lake", &here, "--out", "/no/folder/x.html"], "no folder /no/folder"),
         (&["--lake", &here, "--landing", "../x"], "--landing"),
+        (&["--lake", &here, "--prices", "../x"], "--prices"),
         (&["--lake", &here, "--memory", "much"], "1GiB"),
     ] {
         kinetide(&[&["insights"], args].concat()).await.says(2, &[words]);
