@@ -1,7 +1,8 @@
 """Prices of eight days, made of a real snapshot that is moved through time, as the poller of CoinGecko lands them.
 
 The newest hour is the last one that is over: views look at the last eight days. The four coins of the trend have a snapshot an
-hour, all others on the last day only, the newest hour has twelve snapshots. Odd values have an hour of their own.
+hour, all others on the last day only, the newest hour has twelve snapshots. Odd values have an hour of their own. Apart from those,
+market_program.py holds the program itself to these objects, byte for byte.
 """
 
 import dataclasses
@@ -138,15 +139,15 @@ def snapshots(now=None):
     def taken(hours, at, of=everything, name=""):
         return Snapshot(at, [moved(coin, hours, at, chance) for coin in of], name)
 
-    found = [taken(LONG_AGO, newest - LONG_AGO * HOUR + 2, core)]
-    found += [taken(hours, newest - hours * HOUR + 2, everything if hours <= 24 else core) for hours in range(192, 0, -1)]
+    found = [taken(LONG_AGO, newest - LONG_AGO * HOUR, core)]
+    found += [taken(hours, newest - hours * HOUR, everything if hours <= 24 else core) for hours in range(192, 0, -1)]
     # The last row of an hour counts: not the first one, and not the one with the highest price.
-    found += [taken(hours, newest - hours * HOUR + 2402, core) for hours in (100, 60)]
+    found += [taken(hours, newest - hours * HOUR + 2400, core) for hours in (100, 60)]
     for number in range(12):
-        one = taken(11 - number, newest + number * 300 + 2)
+        one = taken(11 - number, newest + number * 300)
         one.rows = spoiled(one.rows, number)
         found.append(one)
-    odd = newest - ODD * HOUR + 302
+    odd = newest - ODD * HOUR + 300
     found.append(Snapshot(odd, odd_rows(odd)))
     # Another way to the lake has brought a snapshot once more.
     found.append(dataclasses.replace(found[-2], name=f"{found[-2].at}-again"))
@@ -156,7 +157,7 @@ def snapshots(now=None):
 def late(shots):
     """A snapshot that arrives after its hour was loaded."""
     newest = max(one.at for one in shots) // HOUR * HOUR
-    first = next(one for one in shots if one.at == newest - GROWS * HOUR + 2)
+    first = next(one for one in shots if one.at == newest - GROWS * HOUR)
     rows = [row | {"timestamp": Digits(first.at + 300)} for row in first.rows]
     return Snapshot(first.at + 300, rows)
 

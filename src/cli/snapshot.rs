@@ -16,7 +16,7 @@ use url::Url;
 use super::Exit;
 use crate::aws::{AssumeRole, StreamAddress, is_loopback, stream_config};
 use crate::cause::chain;
-use crate::clock::wall_clock_us;
+use crate::clock::{be_wrong_by, wall_clock_us};
 use crate::config::{
     BadSetting, EncryptionArgs, KafkaArgs, LakeRoleArgs, MARKET_API_KEY, StreamRoleArgs, duration, endpoint,
     lake, stream, topic, within,
@@ -140,6 +140,10 @@ pub struct SnapshotArgs {
     /// Print the result as one JSON object.
     #[arg(long)]
     json: bool,
+
+    /// Seconds to add to the wall clock, for trials.
+    #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    clock_offset: i64,
 }
 
 /// Where to, checked.
@@ -183,6 +187,7 @@ pub async fn run(args: SnapshotArgs) -> anyhow::Result<Exit> {
                 return Ok(Exit::BadSettings);
             }
         };
+    be_wrong_by(args.clock_offset);
     let log = logs::init(args.log_format, filter)?;
     let Settings { provider, every, once, .. } = settings;
     let stop = CancellationToken::new();
