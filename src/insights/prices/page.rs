@@ -225,6 +225,9 @@ fn trend(page: &mut String, trend: &[Hourly]) -> Result {
     details(page, TITLE, &["hour", "coin", "price", "market cap", "volume, 24 h"], 2, rows.collect())
 }
 
+/// One figure of a price, for a picture.
+type Of = dyn Fn(&Price) -> Option<f64>;
+
 fn bitcoin(page: &mut String, snapshots: &[Price]) -> Result {
     const TITLE: &str = "Bitcoin in 24 Hours";
     write!(
@@ -238,7 +241,7 @@ fn bitcoin(page: &mut String, snapshots: &[Price]) -> Result {
     let volume = |of: &Price| of.volume_24h.map(|volume| volume as f64);
     let of_price = |of: &Price| of.current_price.as_ref().map(|price| price.about);
     let of_change = |of: &Price| of.price_change_pct_24h.as_ref().map(|change| change.about);
-    let kinds: [(&str, &dyn Fn(&Price) -> Option<f64>); 3] =
+    let kinds: [(&str, &Of); 3] =
         [("price", &of_price), ("volume, 24 h", &volume), ("change in 24 h, %", &of_change)];
     for (colour, (kind, value)) in kinds.into_iter().enumerate() {
         let mut values = places.empty();
