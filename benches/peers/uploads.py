@@ -25,7 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE / "python")]
 
 from handler import row as reference  # noqa: E402
 from harness import table  # noqa: E402
-from harness.aws import Aws, Failed, Progress, environment  # noqa: E402
+from harness.aws import Aws, Failed, Progress, Server, environment  # noqa: E402
 from harness.consumer import Consumer, Proxy, free_port, kinetide, run, wait_for_all  # noqa: E402
 from harness.lake import S3, Folder, Follower, differing  # noqa: E402
 
@@ -68,7 +68,7 @@ def arguments():
     return chosen
 
 
-class Ministack:
+class Ministack(Server):
     """S3 on a free port, over TLS or without, with the bucket; stopped at the end of `with`."""
 
     def __init__(self, program, folder, tls):
@@ -100,15 +100,6 @@ class Ministack:
                     self.__exit__()
                     raise Failed(f"ministack did not start ({error}): read {self.path}") from error
                 time.sleep(0.25)
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
 
 
 def metrics(log):

@@ -51,7 +51,23 @@ class Client:
         return json.loads(body), len(body)
 
 
-class Aws:
+class Server:
+    """A process (`process`, with its `log`) that is stopped at the end of `with`."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.log.close()
+
+
+class Aws(Server):
     """`kinetide local` as a process, stopped at the end of `with`."""
 
     def __init__(self, kinetide, folder, shards, *flags):
@@ -67,18 +83,6 @@ class Aws:
         if not line:
             raise Failed(f"`kinetide local` did not start: read {folder / 'local.log'}")
         self.endpoints = json.loads(line)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
 
     def kinesis(self):
         return Client(self.endpoints["kinesis"], "Kinesis_20131202")
