@@ -6,7 +6,6 @@ for in every file. A proxy in front of each worker counts its bytes. FOLDER gets
 each worker.
 """
 
-import argparse
 import json
 import os
 import sys
@@ -18,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "python")]
 
 from handler import row as reference  # noqa: E402
-from harness import table  # noqa: E402
+from harness import flags, table  # noqa: E402
 from harness.aws import Aws, Failed, Progress  # noqa: E402
 from harness.consumer import Consumer, Proxy, kinetide, read_bytes, run, wait_for_all  # noqa: E402
 from harness.lake import Folder, Follower, differing  # noqa: E402
@@ -28,20 +27,12 @@ from harness.usage import Sampler  # noqa: E402
 RECORD_BYTES = 1_115
 
 def arguments():
-    parser = argparse.ArgumentParser(
-        prog="benches/peers/run --catch-up FOLDER", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit code: 0 when every record was found exactly once each time, 1 otherwise, 2 for wrong flags.",
-    )  # fmt: skip
-    parser.add_argument("folder", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--shards", type=int, default=100, help="shards of the stream [%(default)s]")
+    parser = flags.parser(
+        "catch-up", __doc__, "exactly once each time", shards=100, batch_age=5, patience=120, built=["kinetide"]
+    )
     parser.add_argument("--megabytes", type=float, default=20, help="payload of each shard, about; all of it is in memory "
                         "[%(default)s]")  # fmt: skip
     parser.add_argument("--workers", default="1,2,4", help="numbers of workers, with commas [%(default)s]")
-    parser.add_argument("--seed", type=int, default=7, help="seed of the records [%(default)s]")
-    parser.add_argument("--batch-age", type=int, default=5, metavar="SECONDS", help="oldest batch [%(default)s]")
-    parser.add_argument("--patience", type=int, default=120, metavar="SECONDS",
-                        help="give up when no more records have come for so long [%(default)s]")  # fmt: skip
-    parser.add_argument("--kinetide-at", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     chosen.workers = [int(number) for number in chosen.workers.split(",")]
     return chosen

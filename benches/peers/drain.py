@@ -5,7 +5,6 @@ Every record is looked for in every file, payloads are compared, and so are the 
 has done. FOLDER gets drain.json, drain.md, and a log of each consumer.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "python")]
 
 from handler import row as reference  # noqa: E402
-from harness import table  # noqa: E402
+from harness import flags, table  # noqa: E402
 from harness.aws import REGION, STREAM, Aws, Failed, Progress, Trickle  # noqa: E402
 from harness.consumer import Consumer, Proxy, kinetide, read_bytes, run, wait_for_all  # noqa: E402
 from harness.lake import Folder, Follower, differing  # noqa: E402
@@ -37,30 +36,15 @@ FAILOVER_MS = 10_000
 
 
 def arguments():
-    parser = argparse.ArgumentParser(
-        prog="benches/peers/run --drain FOLDER", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit code: 0 when every record was found once with the values it should have, 1 otherwise, 2 for wrong flags.",
+    parser = flags.parser(
+        "drain", __doc__, "once with the values it should have", shards=8, batch_age=2, patience=180,
+        built=["kinetide", "java", "bento"],
     )  # fmt: skip
-    parser.add_argument("folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--records", type=int, default=600_000, help="records to fill the stream with [%(default)s]")
-    parser.add_argument("--shards", type=int, default=8, help="shards of the stream [%(default)s]")
-    parser.add_argument("--seed", type=int, default=7, help="seed of the records [%(default)s]")
-    parser.add_argument("--only", default=",".join(COLUMNS), help="consumers, with commas [%(default)s]")
-    parser.add_argument("--batch-age", type=int, default=2, metavar="SECONDS", help="oldest batch of each [%(default)s]")
+    flags.add_only(parser, COLUMNS, "consumer")
     parser.add_argument("--gzip-level", type=int, choices=range(1, 10), help="level of all [what each has by default]")
     parser.add_argument("--java-heap", default="1g", help="largest heap of the Java machine [%(default)s]")
-    parser.add_argument("--patience", type=int, default=180, metavar="SECONDS",
-                        help="give a consumer up when no more records have come for so long [%(default)s]")  # fmt: skip
-    # What run has built.
-    for name in ("kinetide", "java", "bento"):
-        parser.add_argument(f"--{name}-at", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    chosen.only = chosen.only.split(",")
-    unknown = [name for name in chosen.only if name not in COLUMNS]
-    if unknown:
-        parser.error(f"no such consumer: {', '.join(unknown)}; choose from {', '.join(COLUMNS)}")
-    return chosen
+    return flags.chosen(parser, COLUMNS, "consumer")
 
 
 def command(column, chosen, urls, lake):

@@ -6,7 +6,6 @@ end everything is over TLS: Kinesis, DynamoDB and S3. Every record is looked for
 uploads.md, and a log of each worker.
 """
 
-import argparse
 import json
 import os
 import re
@@ -24,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "python")]
 
 from handler import row as reference  # noqa: E402
-from harness import table  # noqa: E402
+from harness import flags, table  # noqa: E402
 from harness.aws import Aws, Failed, Progress, Server, environment  # noqa: E402
 from harness.consumer import Consumer, Proxy, free_port, kinetide, run, wait_for_all  # noqa: E402
 from harness.lake import S3, Folder, Follower, differing  # noqa: E402
@@ -45,27 +44,13 @@ START_SECONDS = 60
 
 
 def arguments():
-    parser = argparse.ArgumentParser(
-        prog="benches/peers/run --uploads FOLDER", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Exit code: 0 when every record was found exactly once each time, 1 otherwise, 2 for wrong flags.",
-    )  # fmt: skip
-    parser.add_argument("folder", type=Path, help=argparse.SUPPRESS)
+    parser = flags.parser(
+        "uploads", __doc__, "exactly once each time", shards=4, batch_age=2, patience=120, built=["kinetide", "ministack"]
+    )
     parser.add_argument("--records", type=int, default=400_000, help="records to fill the stream with [%(default)s]")
-    parser.add_argument("--shards", type=int, default=4, help="shards of the stream [%(default)s]")
-    parser.add_argument("--seed", type=int, default=7, help="seed of the records [%(default)s]")
-    parser.add_argument("--only", default=",".join(LAKES), help="lakes, with commas [%(default)s]")
+    flags.add_only(parser, LAKES, "lake")
     parser.add_argument("--small", default="256KiB", metavar="SIZE", help="rows of a small object, before gzip [%(default)s]")
-    parser.add_argument("--batch-age", type=int, default=2, metavar="SECONDS", help="oldest batch [%(default)s]")
-    parser.add_argument("--patience", type=int, default=120, metavar="SECONDS",
-                        help="give up when no more records have come for so long [%(default)s]")  # fmt: skip
-    parser.add_argument("--kinetide-at", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--ministack-at", type=Path, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    chosen.only = chosen.only.split(",")
-    unknown = [name for name in chosen.only if name not in LAKES]
-    if unknown:
-        parser.error(f"no such lake: {', '.join(unknown)}; choose from {', '.join(LAKES)}")
-    return chosen
+    return flags.chosen(parser, LAKES, "lake")
 
 
 class Ministack(Server):

@@ -106,7 +106,7 @@ class Aws(Server):
         for shard in kinesis.call("ListShards", StreamName=STREAM)[0]["Shards"]:
             name = shard["ShardId"]
             truth.hash_keys[name] = shard["HashKeyRange"]["StartingHashKey"]
-            records = truth.records[name] = {}
+            truth.records[name] = {}
             truth.last[name] = 0
             at = kinesis.call("GetShardIterator", StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON")[0]
             while True:
