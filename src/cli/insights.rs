@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Exit;
 use super::dead_letters::moment;
-use super::leases::Progress;
+use super::wait_line::WaitLine;
 use crate::clock::wall_clock_us;
 use crate::config::{BadSetting, LakeRoleArgs, byte_size, endpoint, folder, lake};
 use crate::deliver::{LakeUrl, ObjectSink, S3Settings, open_existing};
@@ -113,7 +113,7 @@ pub async fn run(args: InsightsArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::BadSettings);
         }
     };
-    let mut progress = Progress::default();
+    let mut progress = WaitLine::default();
     let Job { lake, prices_lake, sink, scope, prices, out } = job;
     let mut say = |objects, rows| {
         progress.say(&format!("{} rows in {} objects …", grouped(rows), grouped(objects)));

@@ -20,6 +20,7 @@ pub mod scale;
 pub mod schema;
 pub mod snapshot;
 pub mod transform;
+mod wait_line;
 
 use std::ffi::OsString;
 

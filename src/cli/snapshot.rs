@@ -24,7 +24,7 @@ use crate::config::{
 use crate::deliver::{LakeUrl, ObjectSink, S3Settings, open_to_write};
 use crate::market::kinesis::StreamTarget;
 use crate::market::{
-    Counts, EVERY_MAX, EVERY_MIN, Ended, HttpSource, KeySource, LakeTarget, Plan, Poller, Request, Secret,
+    Account, Counts, EVERY_MAX, EVERY_MIN, Ended, HttpSource, KeySource, LakeTarget, Poller, Request, Secret,
     Settings, Target, serve,
 };
 use crate::shutdown;
@@ -333,17 +333,17 @@ fn checked(
     if coins > most {
         return Err(BadSetting::new("coins", coins, format!("{provider} gives at most {most} at once")));
     }
-    let plan = if args.pro { Plan::Pro } else { Plan::Demo };
+    let account = if args.pro { Account::Pro } else { Account::Demo };
     let server = endpoint("endpoint", args.endpoint.clone())?;
     let server = server.as_deref().map(Url::parse).transpose();
     let server = server.map_err(|error| {
         BadSetting::new("endpoint", args.endpoint.as_deref().unwrap_or_default(), error.to_string())
     })?;
-    let request = Request::new(provider, plan, server.as_ref(), coins).map_err(|problem| {
+    let request = Request::new(provider, account, server.as_ref(), coins).map_err(|problem| {
         BadSetting::new("endpoint", args.endpoint.as_deref().unwrap_or_default(), problem)
     })?;
     let key = key(args, variable)?;
-    let needs_key = Request::needs_key(provider, plan);
+    let needs_key = Request::needs_key(provider, account);
     if needs_key && matches!(key, KeySource::None) {
         let allowed = format!("{provider} answers nobody without a key: set this, or --api-key-file");
         return Err(BadSetting::new(MARKET_API_KEY, "", allowed));

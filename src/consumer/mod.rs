@@ -20,7 +20,7 @@ mod stream;
 
 pub(crate) use done::Done;
 pub(crate) use reader::{Fetched, Purpose, read_shard};
-pub(crate) use row::Row;
+pub(crate) use row::ShardRow;
 pub use stream::{Retention, RunShard, Shared, StopReason, StreamSetup, StreamSetups};
 
 use std::ops::ControlFlow;
@@ -111,7 +111,7 @@ impl RunShard for Land {
 
 struct Consumer {
     lake: Arc<Lake>,
-    row: Row,
+    row: ShardRow,
     context: Arc<BatchContext>,
     crowded_noted: Option<Instant>,
 }
@@ -127,7 +127,7 @@ impl Consumer {
             transform: Arc::clone(&land.transform),
             packing: land.lake.firehose.as_ref().map(DeliveryStream::packing),
         });
-        let row = Row::new(shared, stream, lease);
+        let row = ShardRow::new(shared, stream, lease);
         Self { lake: Arc::clone(&land.lake), row, context, crowded_noted: None }
     }
 

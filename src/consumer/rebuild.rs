@@ -104,9 +104,9 @@ impl Rebuild {
                     .await;
             again = now;
             match progress {
-                Progress::Gone => return Pass::Gone,
-                Progress::Short => return Pass::Short,
-                Progress::Complete => {
+                HowFar::Gone => return Pass::Gone,
+                HowFar::Short => return Pass::Short,
+                HowFar::Complete => {
                     drop((reading, pages));
                     // One page holds what was there at one moment.
                     if again.pages > 1 && !self.first_is_there().await {
@@ -114,7 +114,7 @@ impl Rebuild {
                     }
                     return self.close(again).await;
                 }
-                Progress::More => {}
+                HowFar::More => {}
             }
             let needed = again.batcher.held_bytes() + page_bytes;
             match turn {
@@ -204,7 +204,7 @@ struct Again {
     pages: u32,
 }
 
-enum Progress {
+enum HowFar {
     More,
     /// The last record was seen.
     Complete,
@@ -215,11 +215,11 @@ enum Progress {
 
 impl Again {
     /// Takes the records of the batch from a page. `page_bytes` of what is held are for the page.
-    fn take(&mut self, fetched: &Fetched, page_bytes: usize) -> Progress {
+    fn take(&mut self, fetched: &Fetched, page_bytes: usize) -> HowFar {
         // After the first page an empty one is sent at the tip and at the end of the shard: nothing comes after it.
         let nothing = if self.seen_first { fetched.page.is_empty() } else { !fetched.from_start };
         if fetched.gone || nothing {
-            return Progress::Gone;
+            return HowFar::Gone;
         }
         self.seen_first = true;
         self.pages += 1;
@@ -230,11 +230,11 @@ impl Again {
         }
         let mut spare = self.held.bytes().saturating_sub(held_now + page_bytes);
         let mut short = false;
-        let mut progress = Progress::More;
+        let mut progress = HowFar::More;
         each_record(fetched.page.records(), |record, panicked| {
             let position = record.position();
             if self.last.is_before(&position) {
-                progress = if self.seen_last { Progress::Complete } else { Progress::Gone };
+                progress = if self.seen_last { HowFar::Complete } else { HowFar::Gone };
                 return ControlFlow::Break(());
             }
             self.seen_last |= position.sequence == self.last.sequence;
@@ -259,8 +259,8 @@ impl Again {
         });
         match progress {
             // All that one record of the stream packs is on one page.
-            Progress::More if self.seen_last => Progress::Complete,
-            Progress::More if short && !self.waits => Progress::Short,
+            HowFar::More if self.seen_last => HowFar::Complete,
+            HowFar::More if short && !self.waits => HowFar::Short,
             progress => progress,
         }
     }

@@ -24,7 +24,7 @@ pub(crate) const RETRY_PAUSE: Duration = Duration::from_millis(500);
 const PARENTS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The row of one shard, and what its steps need.
-pub(crate) struct Row {
+pub(crate) struct ShardRow {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stream: Arc<StreamSetup>,
     pub(crate) lease: Arc<HeldLease>,
@@ -34,7 +34,7 @@ pub(crate) struct Row {
     pub(crate) children: Vec<ChildShard>,
 }
 
-impl Row {
+impl ShardRow {
     /// Of a shard whose lease this worker has just got.
     pub(crate) fn new(shared: Arc<Shared>, stream: Arc<StreamSetup>, lease: Arc<HeldLease>) -> Self {
         let row = lease.row();

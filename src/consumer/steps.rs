@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Lake;
 use super::rebuild::Rebuild;
-use super::row::{RETRY_PAUSE, Row};
+use super::row::{RETRY_PAUSE, ShardRow};
 use crate::batch::{
     Batch, BatchContext, Content, LakeObject, RecordsThere, high_risk_copy, read_content, read_records,
     seal_object,
@@ -75,7 +75,7 @@ fn report_landed(landed: &Landed, status: &ShardHandle) {
 
 /// The hands of the protocol for one delivery or recovery.
 pub(super) struct Steps {
-    pub(super) row: Row,
+    pub(super) row: ShardRow,
     lake: Arc<Lake>,
     context: Arc<BatchContext>,
     /// The batch in hand.
@@ -87,7 +87,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    pub(super) fn new(row: Row, lake: Arc<Lake>, context: Arc<BatchContext>) -> Self {
+    pub(super) fn new(row: ShardRow, lake: Arc<Lake>, context: Arc<BatchContext>) -> Self {
         Self { row, lake, context, batch: None, held: None, alerted: 0 }
     }
 

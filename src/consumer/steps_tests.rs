@@ -94,7 +94,7 @@ async fn steps() -> (Steps, Arc<MemorySink>) {
     });
     let shared =
         Shared { streams: StreamSetups::new(vec![Arc::clone(&setup)]), coordinator, budget, status, seed: 1 };
-    let row = Row::new(Arc::new(shared), setup, lease);
+    let row = ShardRow::new(Arc::new(shared), setup, lease);
     row.status.state(ShardState::Reading);
     (Steps::new(row, lake, context), sink)
 }

@@ -22,7 +22,7 @@ pub use build::{Built, Job, Rehearsal, build, rehearse};
 pub use letter::{Letter, UnreadableLetter};
 pub use lines::each_letter;
 pub use object::LetterObject;
-pub use plan::{Chain, Damaged, Done, LineSet, Output, Plan};
+pub use plan::{Chain, Damaged, Done, LineSet, Output, ReplayPlan};
 pub use replay::{ReplayError, Replayed, landed, read_chain, replay};
 pub use shape::Shape;
 pub use walk::{Hour, Odd, Range, Walk};

@@ -83,7 +83,7 @@ impl TryFrom<Vec<(u64, u64)>> for LineSet {
 
 /// What a replay is going to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct ReplayPlan {
     /// What makes the rows.
     pub transform: TransformId,
     /// Objects of rows, at least one.
@@ -160,7 +160,7 @@ fn bytes(document: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-impl Plan {
+impl ReplayPlan {
     /// Reads the document.
     ///
     /// # Errors
@@ -200,7 +200,7 @@ impl Plan {
 
 impl Done {
     /// Nothing of the plan is sealed.
-    pub fn of(plan: &Plan) -> Self {
+    pub fn of(plan: &ReplayPlan) -> Self {
         Self { plan: fnv1a(&plan.to_bytes()), sealed: Vec::new() }
     }
 
@@ -229,7 +229,7 @@ impl Done {
 pub struct Chain {
     done: u32,
     landed: LineSet,
-    unfinished: Option<Plan>,
+    unfinished: Option<ReplayPlan>,
 }
 
 impl Chain {
@@ -244,7 +244,7 @@ impl Chain {
     }
 
     /// The plan that is not done: its replay is under way, or was interrupted.
-    pub fn unfinished(&self) -> Option<&Plan> {
+    pub fn unfinished(&self) -> Option<&ReplayPlan> {
         self.unfinished.as_ref()
     }
 
@@ -252,7 +252,7 @@ impl Chain {
     ///
     /// # Errors
     /// When a dead letter of it is a row already, or the plan before it is not done.
-    pub fn planned(&mut self, plan: Plan) -> Result<(), Damaged> {
+    pub fn planned(&mut self, plan: ReplayPlan) -> Result<(), Damaged> {
         if self.unfinished.is_some() || !self.landed.clone().join(&plan.lines()) {
             return Err(Damaged::Contradiction);
         }
@@ -294,12 +294,15 @@ mod tests {
         set
     }
 
-    fn plan(outputs: &[(&str, &[u64])]) -> Plan {
+    fn plan(outputs: &[(&str, &[u64])]) -> ReplayPlan {
         let output = |(key, lines): &(&str, &[u64])| Output {
             key: (*key).to_owned(),
             lines: set(&lines.iter().copied().collect()),
         };
-        Plan { transform: "json/1/00000000".parse().unwrap(), outputs: outputs.iter().map(output).collect() }
+        ReplayPlan {
+            transform: "json/1/00000000".parse().unwrap(),
+            outputs: outputs.iter().map(output).collect(),
+        }
     }
 
     #[test]
@@ -311,7 +314,7 @@ mod tests {
             "\n"
         );
         assert_eq!(String::from_utf8(plan.to_bytes()).unwrap(), text);
-        assert_eq!(Plan::parse(text.as_bytes()), Ok(plan));
+        assert_eq!(ReplayPlan::parse(text.as_bytes()), Ok(plan));
         let done = Done { plan: 7, sealed: vec!["l/b".to_owned()] };
         let done_text = "{\"kinetide\":1,\"plan\":\"0000000000000007\",\"sealed\":[\"l/b\"]}\n";
         assert_eq!(String::from_utf8(done.to_bytes()).unwrap(), done_text);
@@ -328,14 +331,14 @@ mod tests {
             (r#""outputs""#, r#""more":1,"outputs""#, Damaged::Foreign),
         ] {
             let text = text.replacen(from, to, 1);
-            assert_eq!(Plan::parse(text.as_bytes()), Err(error), "{text}");
+            assert_eq!(ReplayPlan::parse(text.as_bytes()), Err(error), "{text}");
         }
     }
 
     #[test]
     fn a_chain_knows_what_has_landed() {
         let (first, second) = (plan(&[("a", &[1, 2]), ("b", &[3])]), plan(&[("d", &[3])]));
-        let sealed = |plan: &Plan, key: &str| Done { sealed: vec![key.to_owned()], ..Done::of(plan) };
+        let sealed = |plan: &ReplayPlan, key: &str| Done { sealed: vec![key.to_owned()], ..Done::of(plan) };
         let mut chain = Chain::default();
         assert_eq!(chain.done(&Done::of(&first)), Err(Damaged::Contradiction), "no plan");
         chain.planned(first.clone()).unwrap();

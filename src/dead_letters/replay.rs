@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::build::{Built, Job, alerts, build};
 use super::letter::{Letter, UnreadableLetter};
 use super::object::LetterObject;
-use super::plan::{Chain, Damaged, Done, LineSet, Output, Plan};
+use super::plan::{Chain, Damaged, Done, LineSet, Output, ReplayPlan};
 use crate::batch::{BrokenObject, read_records, seal_object};
 use crate::deliver::{Created, Sink, SinkError};
 use crate::transform::ErrorCode;
@@ -99,7 +99,7 @@ async fn go_on(
         if chain.unfinished().is_none() {
             let key = object.plan_key(errors, generation);
             let Some(text) = read(lake, &key).await? else { return Ok(()) };
-            let planned = Plan::parse(&text).and_then(|plan| chain.planned(plan));
+            let planned = ReplayPlan::parse(&text).and_then(|plan| chain.planned(plan));
             planned.map_err(|damaged| ReplayError::Damaged { key, damaged })?;
         }
         let key = object.done_key(errors, generation);
@@ -155,7 +155,7 @@ pub async fn replay(
     let mut replayed = Replayed::default();
     let mut chain = Chain::default();
     // What this replay has built for the plan that it is about to finish.
-    let mut prepared: Option<(Plan, Vec<Bytes>)> = None;
+    let mut prepared: Option<(ReplayPlan, Vec<Bytes>)> = None;
     loop {
         go_on(lake, errors, object, &mut chain).await?;
         let generation = chain.generation();
@@ -177,7 +177,7 @@ pub async fn replay(
             (replayed.failed, replayed.unreadable) = (failed, unreadable);
             return Ok(replayed);
         }
-        let plan = Plan { transform: job.transform.id().clone(), outputs };
+        let plan = ReplayPlan { transform: job.transform.id().clone(), outputs };
         create(lake, &object.plan_key(errors, generation), &plan.to_bytes().into()).await?;
         // Ours, or that of another replay: `go_on` reads which.
         prepared = Some((plan, bodies));
@@ -190,7 +190,7 @@ fn rebuild(
     object: &LetterObject,
     bytes: &[u8],
     generation: u32,
-    plan: &Plan,
+    plan: &ReplayPlan,
 ) -> Result<Option<Vec<Bytes>>, BrokenObject> {
     if plan.transform != *job.transform.id() {
         return Ok(None);
@@ -211,7 +211,7 @@ fn folder(key: &str) -> &str {
 async fn decide(
     lake: &dyn Sink,
     job: &Job,
-    plan: &Plan,
+    plan: &ReplayPlan,
     bodies: Option<&[Bytes]>,
     replayed: &mut Replayed,
 ) -> Result<Done, ReplayError> {

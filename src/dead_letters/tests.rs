@@ -353,7 +353,8 @@ async fn who_goes_on_with_a_plan_claims_neither_its_rows_nor_its_name() {
         let replayed = run(&*lake, &jobs[next]).await.unwrap();
         assert_eq!(landed_by(&replayed), rows(&lake.objects()) - rows(&before), "{calls} calls");
         amid += u32::from(!ended && rows(&before) > 0);
-        let plan = Plan::parse(&lake.read(&object().plan_key("errors", 1)).await.unwrap().unwrap()).unwrap();
+        let plan =
+            ReplayPlan::parse(&lake.read(&object().plan_key("errors", 1)).await.unwrap().unwrap()).unwrap();
         let maker = jobs.iter().position(|job| *job.transform.id() == plan.transform).unwrap();
         for output in &plan.outputs {
             let body = lake.read(&output.key).await.unwrap().unwrap();
@@ -420,7 +421,7 @@ async fn what_somebody_else_has_written_stops_the_replay() {
 
     let lake = Arc::new(MemorySink::new());
     Mortal::new(&lake, 1, true).carries(&cdc).await;
-    let plan = Plan::parse(&lake.objects()[&plan_key]).unwrap();
+    let plan = ReplayPlan::parse(&lake.objects()[&plan_key]).unwrap();
     lake.create(&plan.outputs[0].key, letters()).await.unwrap();
     assert!(
         matches!(run(&*lake, &json).await, Err(ReplayError::Foreign { key }) if key == plan.outputs[0].key)

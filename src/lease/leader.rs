@@ -50,7 +50,7 @@ struct Seen {
 
 /// What to do about the lock now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum LockStep {
     /// Read the row.
     Look,
     /// Write the lock in our name, on the condition that the row is as given. Begin with [`LeaderWatch::next`].
@@ -91,17 +91,17 @@ impl LeaderWatch {
     }
 
     /// What to do at `now`, given that the row was looked at since the last write without an answer.
-    pub fn step(&self, now: Instant) -> Step {
+    pub fn step(&self, now: Instant) -> LockStep {
         let Some(seen) = &self.seen else {
-            return if self.absent_since.is_some() { Step::Lead(None) } else { Step::Look };
+            return if self.absent_since.is_some() { LockStep::Lead(None) } else { LockStep::Look };
         };
         if self.mine.is_some() {
-            return Step::Lead(Some(seen.row.clone()));
+            return LockStep::Lead(Some(seen.row.clone()));
         }
         // Those who stand by have looked at the table when the lock falls free, so they shall have it.
         let patience = if self.is_standby(&seen.row) { Duration::ZERO } else { self.duration / 4 };
         let free = seen.row.released || now.duration_since(seen.since) > seen.row.lease_duration + patience;
-        if free { Step::Lead(Some(seen.row.clone())) } else { Step::Look }
+        if free { LockStep::Lead(Some(seen.row.clone())) } else { LockStep::Look }
     }
 
     /// The row to write now, with a version of its own; we count so many workers, who all read this format. Remembered, for
@@ -239,10 +239,10 @@ mod tests {
         let alert = |lot: f64, workers: u64| {
             let mut watch = LeaderWatch::new(WorkerId::new("me"), DURATION, lot);
             watch.observe(Some(LeaderRow { workers, ..row("a", "1", 10) }), start);
-            assert_eq!(watch.step(at(10_000)), Step::Look);
+            assert_eq!(watch.step(at(10_000)), LockStep::Look);
             let (early, late) = (watch.step(at(10_001)), watch.step(at(12_501)));
-            assert_ne!(late, Step::Look, "in the end anybody leads");
-            assert_eq!(early != Step::Look, watch.is_alert(at(5_001)));
+            assert_ne!(late, LockStep::Look, "in the end anybody leads");
+            assert_eq!(early != LockStep::Look, watch.is_alert(at(5_001)));
             watch.is_alert(at(5_001)) && !watch.is_alert(at(5_000))
         };
         assert!(alert(1.0, 0) && alert(1.0, 8) && !alert(1.0, 9));
@@ -255,20 +255,20 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = watch();
-        assert_eq!((watch.step(start), watch.overdue(start)), (Step::Look, None));
+        assert_eq!((watch.step(start), watch.overdue(start)), (LockStep::Look, None));
         watch.observe(Some(row("java", "a", 120)), start);
         watch.observe(Some(row("java", "a", 120)), at(100));
-        assert_eq!(watch.step(at(120)), Step::Look);
+        assert_eq!(watch.step(at(120)), LockStep::Look);
         assert_eq!(watch.overdue(at(120)), Some(Duration::ZERO));
         assert!(watch.is_alert(at(61)));
-        assert_eq!(watch.step(at(121)), Step::Lead(Some(row("java", "a", 120))));
+        assert_eq!(watch.step(at(121)), LockStep::Lead(Some(row("java", "a", 120))));
         assert_eq!(watch.overdue(at(125)), Some(Duration::from_secs(5)));
         // A try that is refused or has no answer gives the fleet no leader.
         watch.unanswered();
         watch.observe(Some(row("java", "a", 120)), at(140));
         assert_eq!(watch.overdue(at(150)), Some(Duration::from_secs(30)));
         watch.observe(Some(row("java", "b", 120)), at(151));
-        assert_eq!(watch.step(at(200)), Step::Look);
+        assert_eq!(watch.step(at(200)), LockStep::Look);
     }
 
     #[tokio::test(start_paused = true)]
@@ -293,10 +293,10 @@ mod tests {
         let start = Instant::now();
         let mut watch = watch();
         watch.observe(None, start);
-        assert_eq!(watch.step(start), Step::Lead(None));
+        assert_eq!(watch.step(start), LockStep::Lead(None));
         let released = LeaderRow { released: true, ..row("java", "a", 120) };
         watch.observe(Some(released.clone()), start);
-        assert_eq!(watch.step(start), Step::Lead(Some(released)));
+        assert_eq!(watch.step(start), LockStep::Lead(Some(released)));
         assert_eq!(watch.leader(), None);
     }
 
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(watch.leading(at(13)), Some(&next));
         // Somebody else has it after all.
         watch.answered(&next, false, at(6));
-        assert_eq!((watch.leading(at(6)), watch.step(at(6))), (None, Step::Look));
+        assert_eq!((watch.leading(at(6)), watch.step(at(6))), (None, LockStep::Look));
     }
 
     #[tokio::test(start_paused = true)]
@@ -327,7 +327,7 @@ mod tests {
         let start = Instant::now();
         let mut watch = watch();
         watch.observe(Some(row("me", "before the restart", 10)), start);
-        assert_eq!(watch.step(start), Step::Look);
+        assert_eq!(watch.step(start), LockStep::Look);
         assert!(watch.leading(start).is_none());
     }
 }

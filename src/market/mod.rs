@@ -33,6 +33,6 @@ pub use http::serve;
 pub use lake::LakeTarget;
 pub use plan::{EVERY_MAX, EVERY_MIN, Gap, Interval};
 pub use poller::{Counts, Ended, Poller, Settings};
-pub use request::{Plan, Request};
+pub use request::{Account, Request};
 pub use secret::{KeySource, Secret};
 pub use source::{Failed, HttpSource, Source};

@@ -8,7 +8,7 @@ use crate::transform::Provider;
 
 /// The kind of account at CoinGecko: it decides host and header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Plan {
+pub enum Account {
     /// A demo key, or none.
     #[default]
     Demo,
@@ -53,20 +53,25 @@ impl Request {
     }
 
     /// Whether the provider answers nobody without a key.
-    pub fn needs_key(provider: Provider, plan: Plan) -> bool {
-        provider == Provider::CoinCap || plan == Plan::Pro
+    pub fn needs_key(provider: Provider, account: Account) -> bool {
+        provider == Provider::CoinCap || account == Account::Pro
     }
 
     /// `endpoint`: another server than the provider's.
     ///
     /// # Errors
     /// When the endpoint cannot have a path.
-    pub fn new(provider: Provider, plan: Plan, endpoint: Option<&Url>, entries: u16) -> Result<Self, String> {
-        let (host, path, header) = match (provider, plan) {
-            (Provider::CoinGecko, Plan::Demo) => {
+    pub fn new(
+        provider: Provider,
+        account: Account,
+        endpoint: Option<&Url>,
+        entries: u16,
+    ) -> Result<Self, String> {
+        let (host, path, header) = match (provider, account) {
+            (Provider::CoinGecko, Account::Demo) => {
                 ("https://api.coingecko.com", "api/v3/coins/markets", ("x-cg-demo-api-key", ""))
             }
-            (Provider::CoinGecko, Plan::Pro) => {
+            (Provider::CoinGecko, Account::Pro) => {
                 ("https://pro-api.coingecko.com", "api/v3/coins/markets", ("x-cg-pro-api-key", ""))
             }
             (Provider::CoinCap, _) => ("https://rest.coincap.io", "v3/assets", ("authorization", "Bearer ")),
@@ -101,22 +106,28 @@ mod tests {
 
     #[test]
     fn the_address_is_that_of_the_providers_documentation() {
-        let url = |provider, plan, endpoint: Option<&str>| {
+        let url = |provider, account, endpoint: Option<&str>| {
             let endpoint = endpoint.map(|url| Url::parse(url).unwrap());
-            Request::new(provider, plan, endpoint.as_ref(), 250).unwrap().url.to_string()
+            Request::new(provider, account, endpoint.as_ref(), 250).unwrap().url.to_string()
         };
         let coins = "/api/v3/coins/markets?vs_currency=usd&order=market_cap_desc&per_page=250&page=1&sparkline=false&\
                      price_change_percentage=1h%2C24h%2C7d";
-        assert_eq!(url(Provider::CoinGecko, Plan::Demo, None), format!("https://api.coingecko.com{coins}"));
         assert_eq!(
-            url(Provider::CoinGecko, Plan::Pro, None),
+            url(Provider::CoinGecko, Account::Demo, None),
+            format!("https://api.coingecko.com{coins}")
+        );
+        assert_eq!(
+            url(Provider::CoinGecko, Account::Pro, None),
             format!("https://pro-api.coingecko.com{coins}")
         );
-        assert_eq!(url(Provider::CoinCap, Plan::Demo, None), "https://rest.coincap.io/v3/assets?limit=250");
-        let behind = url(Provider::CoinCap, Plan::Demo, Some("http://127.0.0.1:8080/proxy/"));
+        assert_eq!(
+            url(Provider::CoinCap, Account::Demo, None),
+            "https://rest.coincap.io/v3/assets?limit=250"
+        );
+        let behind = url(Provider::CoinCap, Account::Demo, Some("http://127.0.0.1:8080/proxy/"));
         assert_eq!(behind, "http://127.0.0.1:8080/proxy/v3/assets?limit=250");
         assert!(
-            Request::new(Provider::CoinCap, Plan::Demo, Some(&Url::parse("data:x").unwrap()), 1).is_err()
+            Request::new(Provider::CoinCap, Account::Demo, Some(&Url::parse("data:x").unwrap()), 1).is_err()
         );
     }
 }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use url::Url;
 
 use super::answer::{Response, Trouble};
-use super::request::{Plan, Request};
+use super::request::{Account, Request};
 use super::secret::Secret;
 use super::source::{Failed, HttpSource, Source};
 use crate::transform::Provider;
@@ -34,7 +34,7 @@ async fn ask(
         }
         String::from_utf8_lossy(&asked[..read]).into_owned()
     });
-    let request = Request::new(provider, Plan::Demo, Some(&url), 7).unwrap();
+    let request = Request::new(provider, Account::Demo, Some(&url), 7).unwrap();
     let key = key.map(|key| Secret::new(key).unwrap());
     let source = HttpSource::new(request).unwrap();
     let response = source.fetch(key.as_ref(), Duration::from_secs(if hangs { 1 } else { 20 })).await;
@@ -99,7 +99,7 @@ async fn what_goes_wrong_is_told_apart() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let url = Url::parse(&format!("http://{closed}")).unwrap();
     let source =
-        HttpSource::new(Request::new(Provider::CoinGecko, Plan::Demo, Some(&url), 1).unwrap()).unwrap();
+        HttpSource::new(Request::new(Provider::CoinGecko, Account::Demo, Some(&url), 1).unwrap()).unwrap();
     let failed = source.fetch(None, Duration::from_secs(20)).await.unwrap_err();
     assert_eq!(failed.trouble, Trouble::Unreachable, "{}", failed.detail);
 }

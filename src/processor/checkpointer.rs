@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::consumer::Row;
+use crate::consumer::ShardRow;
 use crate::lease::{HeldLease, LeaseWrite};
 use crate::shard::{Checkpoint, Position};
 
@@ -47,7 +47,7 @@ pub enum CheckpointError {
 #[derive(Clone)]
 pub struct Checkpointer {
     /// One for all processors that the shard has in this worker, one after the other.
-    row: Arc<tokio::sync::Mutex<Row>>,
+    row: Arc<tokio::sync::Mutex<ShardRow>>,
     lease: Arc<HeldLease>,
     given: Arc<Mutex<Given>>,
     ended: CancellationToken,
@@ -79,7 +79,7 @@ impl Given {
 
 impl Checkpointer {
     pub(super) fn new(
-        row: Arc<tokio::sync::Mutex<Row>>,
+        row: Arc<tokio::sync::Mutex<ShardRow>>,
         lease: Arc<HeldLease>,
         ended: CancellationToken,
     ) -> Self {

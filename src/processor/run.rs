@@ -25,7 +25,7 @@ use super::call::{Call, Caller, message};
 use super::{Checkpointer, Processor, ProcessorFactory, Records, ShardStart};
 use crate::checkpoint::PendingBatch;
 use crate::consumer::{
-    Done, Fetched, Purpose, Row, RunShard, Shared, StopReason, StreamSetup, read_shard, start_at,
+    Done, Fetched, Purpose, RunShard, ShardRow, Shared, StopReason, StreamSetup, read_shard, start_at,
 };
 use crate::fetch::Payload;
 use crate::lease::{HeldLease, Lease, LeaseKey, LeaseWrite};
@@ -75,7 +75,7 @@ impl RunShard for Process {
         lease: Arc<HeldLease>,
         stop: CancellationToken,
     ) -> StopReason {
-        let row = Row::new(shared, Arc::clone(&stream), Arc::clone(&lease));
+        let row = ShardRow::new(shared, Arc::clone(&stream), Arc::clone(&lease));
         let status = Arc::clone(&row.status);
         let _place = tokio::select! {
             biased;
@@ -100,7 +100,7 @@ impl RunShard for Process {
 
 struct Run {
     factory: Arc<dyn ProcessorFactory>,
-    row: Arc<tokio::sync::Mutex<Row>>,
+    row: Arc<tokio::sync::Mutex<ShardRow>>,
     stream: Arc<StreamSetup>,
     lease: Arc<HeldLease>,
     status: Arc<ShardHandle>,

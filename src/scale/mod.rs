@@ -21,9 +21,9 @@ mod uses;
 #[cfg(feature = "cli")]
 pub use observed::{Mode, Observed, Shard, Stream, Worker, Written};
 #[cfg(feature = "cli")]
-pub use plan::{Cost, Part, Plan, plan};
+pub use plan::{Cost, Part, ScalePlan, plan};
 #[cfg(feature = "cli")]
 pub use steps::{SHARDS_MAX, USES_A_DAY, next, steps};
-pub use tasks::{Fleet, wanted};
+pub use tasks::{FleetLoad, wanted};
 #[cfg(feature = "cli")]
 pub use uses::{Line, uses};

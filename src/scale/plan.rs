@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::observed::{Mode, Observed, Shard};
 use super::prices;
 use super::steps::{SHARDS_MAX, USES_A_DAY, steps};
-use super::tasks::{self, CPU_TARGET, Fleet, ceiling};
+use super::tasks::{self, CPU_TARGET, FleetLoad, ceiling};
 
 /// A shard takes so many bytes a second.
 const SHARD_BYTES: f64 = 1_048_576.0;
@@ -24,7 +24,7 @@ const BEHIND_MS: u64 = 60_000;
 
 /// What to do, and why.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Plan {
+pub struct ScalePlan {
     /// Numbers of shards.
     pub shards: Part,
     /// Each number of shards to ask for on the way.
@@ -68,7 +68,7 @@ pub struct Cost {
 }
 
 /// Plans from what was observed, and from nothing else.
-pub fn plan(observed: &Observed) -> Plan {
+pub fn plan(observed: &Observed) -> ScalePlan {
     let stream = &observed.stream;
     let hot_shards = hot(&observed.shards);
     let (shards, warm_throughput_mibps) = match stream.mode {
@@ -92,7 +92,7 @@ pub fn plan(observed: &Observed) -> Plan {
         tasks_now: tasks.now.map(prices::tasks),
         tasks_wanted: tasks.wanted.map(prices::tasks),
     };
-    Plan { shards, steps, tasks, hot_shards, warm_throughput_mibps, cost }
+    ScalePlan { shards, steps, tasks, hot_shards, warm_throughput_mibps, cost }
 }
 
 fn provisioned(observed: &Observed, hot_shards: &[String]) -> Part {
@@ -289,7 +289,7 @@ fn in_quarters(now: u32, needed: u32) -> u32 {
 
 fn tasks(observed: &Observed) -> Part {
     let active = u32::try_from(observed.workers.len()).unwrap_or(u32::MAX);
-    let fleet = Fleet {
+    let fleet = FleetLoad {
         cpu_percent: observed.workers.iter().map(|worker| worker.cpu_percent).collect(),
         kbps: observed.shards.iter().map(|shard| shard.throughput_kbps).collect(),
         shards: observed.stream.open_shards,

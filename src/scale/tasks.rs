@@ -9,7 +9,7 @@ const WORKER_KBPS: f64 = 16.0 * 1024.0;
 
 /// What is known of a fleet.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Fleet {
+pub struct FleetLoad {
     /// For each active worker the share of its processors in use, percent; `None` where it does not say.
     pub cpu_percent: Vec<Option<f64>>,
     /// What is read of each shard, KB/s; `None` where nobody has said.
@@ -23,7 +23,7 @@ pub struct Fleet {
 ///
 /// What is behind is no part of it: how far a worker can catch up depends on its processors, and shows there. The
 /// recording rule adds a worker as long as the readers stay behind.
-pub fn wanted(fleet: &Fleet) -> Option<u32> {
+pub fn wanted(fleet: &FleetLoad) -> Option<u32> {
     let by_cpu = sum(&fleet.cpu_percent).map(|percent| percent / CPU_TARGET);
     let all = u32::try_from(fleet.kbps.len()) == Ok(fleet.shards);
     let by_reading = sum(&fleet.kbps).filter(|_| all).map(|kbps| kbps / WORKER_KBPS);
@@ -55,9 +55,13 @@ mod tests {
 
     use super::*;
 
-    fn fleet(cpu_percent: &[f64], kbps: &[f64]) -> Fleet {
+    fn fleet(cpu_percent: &[f64], kbps: &[f64]) -> FleetLoad {
         let known = |values: &[f64]| values.iter().copied().map(Some).collect();
-        Fleet { cpu_percent: known(cpu_percent), kbps: known(kbps), shards: kbps.len().try_into().unwrap() }
+        FleetLoad {
+            cpu_percent: known(cpu_percent),
+            kbps: known(kbps),
+            shards: kbps.len().try_into().unwrap(),
+        }
     }
 
     #[test]
@@ -72,7 +76,7 @@ mod tests {
             // Java workers may report something else.
             (fleet(&[], &[10_000.0; 8]), Some(5)),
             (fleet(&[5.0], &[10_000.0; 8]), Some(5)),
-            (Fleet::default(), None),
+            (FleetLoad::default(), None),
             (fleet(&[], &[]), None),
         ] {
             assert_eq!(wanted(&fleet), expected, "{fleet:?}");

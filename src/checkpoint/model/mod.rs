@@ -44,11 +44,11 @@ enum Forgotten {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Row(Lease);
+struct ModelRow(Lease);
 
-impl Eq for Row {}
+impl Eq for ModelRow {}
 
-impl Hash for Row {
+impl Hash for ModelRow {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Lease { owner, counter, checkpoint, pending, last_prepared, delivered, .. } = &self.0;
         let delivered = delivered.as_ref().map(|delivered| &delivered.upto);
@@ -58,7 +58,7 @@ impl Hash for Row {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Process {
-    seen: Row,
+    seen: ModelRow,
     protocol: Protocol,
     step: Todo,
     /// Objects of the batch in hand, by key.
@@ -113,7 +113,7 @@ impl WriteKind {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct World {
-    row: Row,
+    row: ModelRow,
     objects: BTreeMap<String, Vec<u8>>,
     /// Copies, by the key of the object that they are of.
     copies: BTreeMap<String, Vec<u8>>,
@@ -123,7 +123,7 @@ struct World {
     children: bool,
     workers: Vec<Option<Process>>,
     /// Requests whose sender has stopped waiting for them.
-    late: Vec<(Row, WriteKind)>,
+    late: Vec<(ModelRow, WriteKind)>,
     trimmed: u8,
     took: u8,
     crashed: u8,
@@ -160,7 +160,7 @@ fn copy_one(world: &mut World, process: &mut Process) -> bool {
 }
 
 impl Bounds {
-    fn process(&self, worker: usize, row: &Row) -> Process {
+    fn process(&self, worker: usize, row: &ModelRow) -> Process {
         let mut protocol = Protocol::new(self.transforms[worker].id(), "lake");
         protocol.write_format(self.format);
         let last_prepared = row.0.last_prepared.clone().filter(|_| self.remembered);
@@ -179,7 +179,7 @@ impl Bounds {
         }
     }
 
-    fn todo(&self, step: Step, row: &Row) -> Todo {
+    fn todo(&self, step: Step, row: &ModelRow) -> Todo {
         match step {
             Step::Rebuild { first, last, generation, without, done } => {
                 let done = done.map_or(0, |done| self.end(&done));
@@ -209,10 +209,10 @@ impl Bounds {
         }
     }
 
-    fn apply(&self, world: &mut World, seen: &Row, write: &WriteKind) -> bool {
+    fn apply(&self, world: &mut World, seen: &ModelRow, write: &WriteKind) -> bool {
         let accepted = !self.conditional || world.row.0.counter == seen.0.counter;
         if accepted {
-            world.row = Row(apply(&world.row.0, &write.to_write()));
+            world.row = ModelRow(apply(&world.row.0, &write.to_write()));
             // Without a condition the request still sets the counter that its sender had in mind.
             world.row.0.counter = seen.0.counter + 1;
         }
@@ -342,7 +342,7 @@ impl Model for Bounds {
             closed: true,
         };
         vec![World {
-            row: Row(Lease::new(&shard, Checkpoint::TrimHorizon)),
+            row: ModelRow(Lease::new(&shard, Checkpoint::TrimHorizon)),
             objects: BTreeMap::new(),
             copies: BTreeMap::new(),
             accepted: BTreeSet::new(),
@@ -418,7 +418,8 @@ impl Model for Bounds {
         match act {
             Act::Take(worker) => {
                 world.took = world.took.saturating_add(1).min(self.takes);
-                world.row = Row(apply(&world.row.0, &LeaseWrite::Assign(WorkerId::new(worker.to_string()))));
+                world.row =
+                    ModelRow(apply(&world.row.0, &LeaseWrite::Assign(WorkerId::new(worker.to_string()))));
                 world.workers[worker] = Some(self.process(worker, &world.row));
             }
             Act::Crash(worker) => {
@@ -433,7 +434,7 @@ impl Model for Bounds {
                     checkpoint: Checkpoint::At(self.position(1)),
                     state: Some(Arc::from(&b"java"[..])),
                 };
-                world.row = Row(match how {
+                world.row = ModelRow(match how {
                     Forgotten::Same => Lease { pending: None, ..lease },
                     Forgotten::Deleted => {
                         world.deleted = true;
@@ -508,7 +509,7 @@ impl Model for Bounds {
             Act::Reread(worker) => {
                 let mut process = world.workers[worker].take()?;
                 let Todo::Write(write) = &process.step else { return None };
-                let ours = Row(apply(&process.seen.0, &write.to_write()));
+                let ours = ModelRow(apply(&process.seen.0, &write.to_write()));
                 process.unanswered = false;
                 if world.row == ours {
                     process.seen = ours;

@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt};
 use serde::{Serialize, Serializer};
 
 use super::super::Exit;
-use super::super::leases::Progress;
+use super::super::wait_line::WaitLine;
 use super::refuse;
 use super::scan::{Lake, Loaded, Objects, Which, load};
 use super::text::{Problems, aligned, counted};
@@ -154,7 +154,7 @@ fn add(failed: &mut BTreeMap<ErrorCode, u64>, more: &BTreeMap<ErrorCode, u64>) {
 /// What would land, without a write.
 async fn look(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
     let mut report = report(job, true);
-    let mut progress = Progress::default();
+    let mut progress = WaitLine::default();
     let mut objects = Objects::new(lake, which);
     while let Some((_, hour)) = objects.next_hour(&mut report.unreadable).await? {
         let mut loading = stream::iter(hour).map(|object| load(lake, object)).buffered(CONCURRENCY);
@@ -189,7 +189,7 @@ async fn look(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
 
 async fn replay_all(lake: &Lake, which: &Which, job: &Job) -> anyhow::Result<Report> {
     let mut report = report(job, false);
-    let mut progress = Progress::default();
+    let mut progress = WaitLine::default();
     let mut objects = Objects::new(lake, which);
     while let Some((_, hour)) = objects.next_hour(&mut report.unreadable).await? {
         let mut replaying = stream::iter(hour)

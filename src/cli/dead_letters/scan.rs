@@ -9,7 +9,7 @@ use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 
-use super::super::leases::Progress;
+use super::super::wait_line::WaitLine;
 use super::text::Problems;
 use crate::cause::chain;
 use crate::dead_letters::{
@@ -218,7 +218,7 @@ pub(super) struct Found {
 /// Shows every dead letter that is meant to `visitor`.
 pub(super) async fn scan(lake: &Lake, which: &Which, visitor: &mut impl Visitor) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    let mut progress = Progress::default();
+    let mut progress = WaitLine::default();
     let mut objects = Objects::new(lake, which);
     let (mut looked, mut letters) = (0u64, 0u64);
     while let Some((hour, found_there)) = objects.next_hour(&mut found.problems).await? {

@@ -8,9 +8,10 @@ use clap::{ArgGroup, Args};
 use futures::stream::{self, StreamExt};
 use serde::Serialize;
 
-use super::change::{self, Allowed, Planned, Step, parse_checkpoint};
+use super::super::wait_line::WaitLine;
+use super::change::{self, Allowed, Planned, RowChange, parse_checkpoint};
 use super::table::wrapped;
-use super::{Change, Exit, Fleet, Progress, chain};
+use super::{Change, Exit, Fleet, chain};
 use crate::clock::wall_clock_s;
 use crate::fetch::{FetchError, StartAt};
 use crate::lease::{Lease, LeaseKey, LeaseTable, Observer, WorkerId, WriteError, apply};
@@ -218,7 +219,7 @@ pub(super) enum Done {
 pub(super) async fn run(fleet: &Fleet, change: Change) -> anyhow::Result<Exit> {
     let with_streams = matches!(change, Change::SetCheckpoint(_) | Change::Delete(_));
     let mut observer = fleet.observer(with_streams);
-    let mut progress = Progress::default();
+    let mut progress = WaitLine::default();
     let meant = |lease: &Lease| is_meant(&change, lease);
     let watched = observer.watch(meant, |text| progress.say(&text)).await;
     progress.done();
@@ -479,8 +480,10 @@ pub(super) async fn write(table: &dyn LeaseTable, planned: &Planned) -> Done {
         let mut renewals = 0;
         let (outcome, expected) = loop {
             let (outcome, expected) = match step {
-                Step::Write(write) => (table.write(&row, write).await.map(Some), Some(apply(&row, write))),
-                Step::Delete => (table.delete(&row).await.map(|()| None), None),
+                RowChange::Write(write) => {
+                    (table.write(&row, write).await.map(Some), Some(apply(&row, write)))
+                }
+                RowChange::Delete => (table.delete(&row).await.map(|()| None), None),
             };
             match outcome {
                 Err(WriteError::Conflict(Some(now)))

@@ -9,7 +9,7 @@ use crate::shard::{Checkpoint, Position, SequenceNumber, Shard, StreamId};
 
 /// One write to the table.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Step {
+pub(super) enum RowChange {
     Write(LeaseWrite),
     Delete,
 }
@@ -21,7 +21,7 @@ pub(super) struct Planned {
     pub(super) seen: Lease,
     /// Its owner was alive: heartbeats since then change nothing of what was planned.
     pub(super) live: bool,
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<RowChange>,
     /// In words.
     pub(super) does: String,
     /// What it costs.
@@ -48,7 +48,7 @@ impl Planned {
         Self {
             seen: seen.clone(),
             live,
-            steps: steps.into_iter().map(Step::Write).collect(),
+            steps: steps.into_iter().map(RowChange::Write).collect(),
             does: does.into(),
             warnings: Vec::new(),
             undo: None,
@@ -248,7 +248,7 @@ pub(super) fn delete(lease: &Lease, live: bool) -> Result<Planned, Refused> {
         ));
     }
     let does = format!("delete the lease, with its checkpoint {}", Written(&lease.checkpoint));
-    Ok(Planned { steps: vec![Step::Delete], warnings, ..Planned::new(lease, live, [], does) })
+    Ok(Planned { steps: vec![RowChange::Delete], warnings, ..Planned::new(lease, live, [], does) })
 }
 
 fn in_words(pending: &Pending) -> String {
@@ -385,8 +385,8 @@ mod tests {
         let b = WorkerId::new("b");
         let step = |lease: &Lease, live, to| release(lease, live, to).steps;
         let owned = lease(Some("a"), None);
-        assert_eq!(step(&owned, true, Some(&b)), [Step::Write(LeaseWrite::HandOff(b.clone()))]);
-        let evict = [Step::Write(LeaseWrite::Evict)];
+        assert_eq!(step(&owned, true, Some(&b)), [RowChange::Write(LeaseWrite::HandOff(b.clone()))]);
+        let evict = [RowChange::Write(LeaseWrite::Evict)];
         assert_eq!(step(&owned, true, None), evict);
         assert_eq!(step(&owned, false, Some(&b)), evict);
         assert_eq!(step(&lease(Some("b"), Some("a")), false, Some(&b)), evict);
@@ -410,7 +410,7 @@ mod tests {
             let plan = set_checkpoint(&owned, true, &at(250), None, ALL).unwrap();
             let mut row = owned;
             for step in &plan.steps {
-                let Step::Write(write) = step else { panic!("{step:?}") };
+                let RowChange::Write(write) = step else { panic!("{step:?}") };
                 if let LeaseWrite::Commit { .. } = write {
                     assert_eq!(row.actual_owner(), None);
                 }
@@ -472,7 +472,7 @@ mod tests {
     #[test]
     fn only_leases_without_a_live_owner_are_deleted() {
         assert!(delete(&lease(Some("a"), None), true).unwrap_err().to_string().contains("stop the workers"));
-        assert_eq!(delete(&lease(Some("a"), None), false).unwrap().steps, [Step::Delete]);
+        assert_eq!(delete(&lease(Some("a"), None), false).unwrap().steps, [RowChange::Delete]);
         assert_eq!(delete(&pending(None), false).unwrap().warnings.len(), 1);
     }
 }

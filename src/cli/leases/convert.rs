@@ -8,8 +8,9 @@ use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::super::wait_line::WaitLine;
 use super::act::{Confirm, asked, none_active};
-use super::{Exit, Fleet, Progress};
+use super::{Exit, Fleet};
 use crate::cause::chain;
 use crate::lease::{Lease, LeaseKey, LeaseTable, Observer};
 use crate::shard::{Kinship, StreamId};
@@ -92,7 +93,7 @@ pub(super) fn moves(leases: &[Lease], to: Form, stream: &StreamId) -> anyhow::Re
 
 pub(super) async fn run(fleet: &Fleet, args: &ConvertArgs) -> anyhow::Result<Exit> {
     let mut observer = fleet.observer(true);
-    let mut progress = Progress::default();
+    let mut progress = WaitLine::default();
     let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
     progress.done();
     watched.map_err(|error| fleet.table_trouble(error))?;

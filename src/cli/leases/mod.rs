@@ -25,6 +25,7 @@ pub(super) use self::readers::Readers;
 use self::table::Screen;
 pub(super) use self::table::wrapped;
 use super::Exit;
+use super::wait_line::WaitLine;
 use crate::aws::{AssumeRole, StreamAddress, explain, sdk_config};
 use crate::cause::chain;
 use crate::config::{
@@ -393,7 +394,7 @@ impl Fleet {
 async fn show_fleet(fleet: &Fleet, show: &ShowArgs) -> anyhow::Result<Exit> {
     let with_streams = !show.no_lag;
     let mut observer = fleet.observer(with_streams);
-    let mut progress = Progress::default();
+    let mut progress = WaitLine::default();
     let mut signals = show.watch.then(Signals::new).transpose().context("could not listen to signals")?;
     let watching = async {
         let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
@@ -439,28 +440,4 @@ fn print(fleet: &Fleet, report: &Report, again: bool) -> anyhow::Result<()> {
     };
     // Who watches has gone: then so is this.
     Ok(if again { Out.write_all(text.as_bytes()).and_then(|()| Out.flush()) } else { print_text(&text) }?)
-}
-
-/// One line on a terminal's stderr that says why it takes a moment.
-#[derive(Default)]
-pub(super) struct Progress {
-    shown: bool,
-}
-
-impl Progress {
-    pub(super) fn say(&mut self, text: &str) {
-        let mut err = io::stderr().lock();
-        if err.is_terminal() {
-            // Nothing is lost with it.
-            drop(write!(err, "\r\x1b[2K{text}").and_then(|()| err.flush()));
-            self.shown = true;
-        }
-    }
-
-    pub(super) fn done(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            let mut err = io::stderr().lock();
-            drop(write!(err, "\r\x1b[2K").and_then(|()| err.flush()));
-        }
-    }
 }

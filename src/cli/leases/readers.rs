@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::super::wait_line::WaitLine;
 use super::act::none_active;
-use super::{Fleet, Progress, lag};
+use super::{Fleet, lag};
 use crate::clock::wall_clock_s;
 use crate::lease::WorkerId;
 use crate::shard::ShardId;
@@ -34,7 +35,7 @@ impl Fleet {
     /// Which are, or why that is not known.
     pub(in crate::cli) async fn none_active(&self) -> anyhow::Result<()> {
         let mut observer = self.observer(false);
-        let mut progress = Progress::default();
+        let mut progress = WaitLine::default();
         let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
         progress.done();
         watched.map_err(|error| self.table_trouble(error))?;
@@ -48,7 +49,7 @@ impl Fleet {
     pub(in crate::cli) async fn readers(&self) -> anyhow::Result<Readers> {
         let Some(stream) = self.streams.first() else { return Ok(Readers::default()) };
         let mut observer = self.observer(true);
-        let mut progress = Progress::default();
+        let mut progress = WaitLine::default();
         let watched = observer.watch(|_| true, |text| progress.say(&text)).await;
         progress.done();
         watched.map_err(|error| self.table_trouble(error))?;

@@ -15,7 +15,7 @@ use super::stream::{Seen, Stream};
 use super::{Exit, refuse, text, written};
 use crate::aws::{StreamAddress, stream_config};
 use crate::config::{BadSetting, application, duration, endpoint, within};
-use crate::scale::{self, Line, Observed, Plan};
+use crate::scale::{self, Line, Observed, ScalePlan};
 use crate::terminal::{print, print_text, printable_lines};
 
 /// A file of observations is not longer than this: 10,000 shards take 2 MB.
@@ -76,7 +76,7 @@ impl PlanArgs {
 #[derive(Debug, Serialize)]
 struct Printed<'a> {
     observed: &'a Observed,
-    plan: &'a Plan,
+    plan: &'a ScalePlan,
 }
 
 /// Plans from a file.

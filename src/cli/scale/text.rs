@@ -1,10 +1,10 @@
 //! Plans and steps as text for people.
 
 use super::super::leases::wrapped;
-use crate::scale::{Mode, Observed, Part, Plan, USES_A_DAY};
+use crate::scale::{Mode, Observed, Part, ScalePlan, USES_A_DAY};
 
 /// The whole plan.
-pub(super) fn plan(observed: &Observed, plan: &Plan) -> String {
+pub(super) fn plan(observed: &Observed, plan: &ScalePlan) -> String {
     let stream = &observed.stream;
     let mode = match stream.mode {
         Mode::Provisioned => "provisioned",

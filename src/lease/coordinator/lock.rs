@@ -10,7 +10,7 @@ use super::leave::{ATTEMPTS, PAUSE};
 use super::{Coordinator, pause, within};
 use crate::cause::chain;
 use crate::lease::fleet::LeaderRow;
-use crate::lease::leader::Step;
+use crate::lease::leader::LockStep;
 use crate::lease::table::TableError;
 
 /// No call about the lock may take longer than this share of the failover time.
@@ -58,19 +58,19 @@ impl Coordinator {
         self.resign().await;
     }
 
-    async fn attend(&self, step: Step, leave: &CancellationToken) -> Result<(), TableError> {
+    async fn attend(&self, step: LockStep, leave: &CancellationToken) -> Result<(), TableError> {
         match step {
-            Step::Look => {
+            LockStep::Look => {
                 let row = self.table.leader().await?;
                 self.state().watch.observe(row, Instant::now());
                 // What the look says may be done at once: an absent leader costs every shard time.
                 let step = self.state().watch.step(Instant::now());
                 match step {
-                    Step::Lead(seen) if !leave.is_cancelled() => self.take_lock(seen).await,
+                    LockStep::Lead(seen) if !leave.is_cancelled() => self.take_lock(seen).await,
                     _ => Ok(()),
                 }
             }
-            Step::Lead(seen) => self.take_lock(seen).await,
+            LockStep::Lead(seen) => self.take_lock(seen).await,
         }
     }
 

@@ -78,7 +78,7 @@ impl Coordinator {
 
         let mut workers: BTreeMap<&WorkerId, (bool, usize)> =
             view.workers().map(|seen| (&seen.row.id, (false, 0))).collect();
-        let mut load = scale::Fleet::default();
+        let mut load = scale::FleetLoad::default();
         for worker in view.active_workers(now, host_clock) {
             workers.entry(&worker.row.id).or_default().0 = true;
             load.cpu_percent.push(worker.row.mean_cpu());

@@ -31,7 +31,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use self::codec::LEASE_OWNER;
 use self::item::{Item, LEASE_KEY, NotUnderstood, Update, s};
 use self::layout::Layout;
-use self::rows::{LEADER, Row};
+use self::rows::{LEADER, TableRow};
 use super::fleet::{LeaderRow, OddRow, TableSnapshot, WorkerRow};
 use super::key::LeaseKey;
 use super::row::{Lease, WorkerId};
@@ -132,8 +132,8 @@ impl DynamoDbLeaseTable {
     /// The row as a lease; rows that are none are left out, and reported once if they should be one.
     fn decode(&self, item: &Item) -> Option<Lease> {
         match rows::decode(item) {
-            Ok(Row::Lease(lease)) => Some(*lease),
-            Ok(Row::Worker(_) | Row::Other) => None,
+            Ok(TableRow::Lease(lease)) => Some(*lease),
+            Ok(TableRow::Worker(_) | TableRow::Other) => None,
             Err(problem) => {
                 self.odd(item, LEASE_KEY, problem);
                 None
@@ -174,9 +174,9 @@ impl DynamoDbLeaseTable {
     async fn scan_all(&self, layout: Layout) -> Result<TableSnapshot, TableError> {
         let mut snapshot = TableSnapshot::default();
         self.scan(&self.table, |item| match rows::decode(item) {
-            Ok(Row::Lease(lease)) => snapshot.leases.push(*lease),
-            Ok(Row::Worker(worker)) => snapshot.workers.push(worker),
-            Ok(Row::Other) => {}
+            Ok(TableRow::Lease(lease)) => snapshot.leases.push(*lease),
+            Ok(TableRow::Worker(worker)) => snapshot.workers.push(worker),
+            Ok(TableRow::Other) => {}
             Err(problem) => snapshot.odd.push(self.odd(item, LEASE_KEY, problem)),
         })
         .await?;

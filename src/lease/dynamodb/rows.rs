@@ -49,7 +49,7 @@ const LEADER_LEASE: Duration = Duration::from_secs(120);
 
 /// One row of a lease table, by its `entityType`.
 #[derive(Debug, PartialEq)]
-pub(super) enum Row {
+pub(super) enum TableRow {
     Lease(Box<Lease>),
     Worker(WorkerRow),
     /// Known, and read by its key where it is needed.
@@ -62,11 +62,11 @@ pub(super) fn row_key(item: &Item, key: &str) -> Option<String> {
 }
 
 /// Reads any row of a lease table. Rows from before KCL 3.5 have no `entityType` and are leases.
-pub(super) fn decode(item: &Item) -> Result<Row, NotUnderstood> {
+pub(super) fn decode(item: &Item) -> Result<TableRow, NotUnderstood> {
     match text(item, ENTITY_TYPE)? {
-        None | Some(ENTITY_LEASE) => codec::decode(item).map(|lease| Row::Lease(Box::new(lease))),
-        Some(ENTITY_WORKER) => worker(item, LEASE_KEY).map(Row::Worker),
-        Some(entity) if ENTITIES_ELSEWHERE.contains(&entity) => Ok(Row::Other),
+        None | Some(ENTITY_LEASE) => codec::decode(item).map(|lease| TableRow::Lease(Box::new(lease))),
+        Some(ENTITY_WORKER) => worker(item, LEASE_KEY).map(TableRow::Worker),
+        Some(entity) if ENTITIES_ELSEWHERE.contains(&entity) => Ok(TableRow::Other),
         Some(_) => Err(NotUnderstood::Foreign),
     }
 }
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(row.samples["C"], [-1.0, 5.0e-6, 42.0]);
         assert_eq!(row.limits["C"], 100.0, "the first counts");
         assert_eq!(row.properties["zone"], "a");
-        assert_eq!(decode(&full), Ok(Row::Worker(row)));
+        assert_eq!(decode(&full), Ok(TableRow::Worker(row)));
     }
 
     #[test]
@@ -474,15 +474,15 @@ mod tests {
             ("checkpoint", s("TRIM_HORIZON")),
         ];
         assert!(
-            matches!(decode(&item(&lease)), Ok(Row::Lease(lease)) if lease.counter == 7),
+            matches!(decode(&item(&lease)), Ok(TableRow::Lease(lease)) if lease.counter == 7),
             "before KCL 3.5"
         );
         let mut lease = item(&lease);
         for (kind, expected) in [
-            (s("LEADER"), Ok(Row::Other)),
-            (s("STREAM"), Ok(Row::Other)),
-            (s("CLIENT_VERSION_MIGRATION"), Ok(Row::Other)),
-            (s("TABLE_MIGRATION"), Ok(Row::Other)),
+            (s("LEADER"), Ok(TableRow::Other)),
+            (s("STREAM"), Ok(TableRow::Other)),
+            (s("CLIENT_VERSION_MIGRATION"), Ok(TableRow::Other)),
+            (s("TABLE_MIGRATION"), Ok(TableRow::Other)),
             (s("WORKER_METRIC_STATS"), Err(NotUnderstood::Missing("lut"))),
             (s("COFFEE"), Err(NotUnderstood::Foreign)),
             (s(""), Err(NotUnderstood::Malformed("entityType"))),
@@ -502,7 +502,7 @@ mod tests {
         assert_eq!(state(&row, "tm").to_string(), "without a readable tm, set by java-c");
         let ours = client_version("CLIENT_VERSION_3X", 12, LEASE_KEY);
         assert_eq!(state(&ours, CLIENT_VERSION).to_string(), "CLIENT_VERSION_3X, set by kinetide");
-        assert_eq!(decode(&ours), Ok(Row::Other));
+        assert_eq!(decode(&ours), Ok(TableRow::Other));
         assert!(!client_version("CLIENT_VERSION_3X", 12, "key").contains_key("entityType"));
     }
 }

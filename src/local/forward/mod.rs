@@ -36,7 +36,7 @@ pub(super) struct Target {
 
 /// How far a forwarder is.
 #[derive(Clone, Copy, Debug, Default)]
-struct Progress {
+struct Forwarded {
     /// Records put.
     records: u64,
     /// Position of the last change that is dealt with.
@@ -48,7 +48,7 @@ struct Progress {
 pub struct Forwarder {
     database: Database,
     table: String,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<Forwarded>,
 }
 
 impl Forwarder {
@@ -74,7 +74,7 @@ pub(super) fn forwarder(
     target: Target,
     stop: CancellationToken,
 ) -> (Forwarder, impl Future<Output = ()> + Send + use<>) {
-    let (sender, progress) = watch::channel(Progress::default());
+    let (sender, progress) = watch::channel(Forwarded::default());
     let forwarder = Forwarder { database: database.clone(), table: table.to_owned(), progress };
     let reader = Reader { database, table: table.to_owned(), target, iterator: None, progress: sender };
     (forwarder, run(reader, stop))
@@ -117,7 +117,7 @@ struct Reader {
     table: String,
     target: Target,
     iterator: Option<String>,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<Forwarded>,
 }
 
 impl Reader {
@@ -152,7 +152,7 @@ impl Reader {
     fn put(
         &self,
         records: &[dynoxide::actions::get_records::Record],
-        done: &mut Progress,
+        done: &mut Forwarded,
     ) -> Result<(), String> {
         for record in records {
             let position = change::position(&record.dynamodb.sequence_number).unwrap_or(0);

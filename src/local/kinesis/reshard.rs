@@ -5,7 +5,7 @@ use crate::shard::HashKeyRange;
 
 /// One step on the open shards, in the order of their hash keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum Reshard {
     /// Split the shard that holds this key; the key becomes the start of the upper child.
     SplitAt(u128),
     /// Merge the shard that ends right below this key with the one that starts at it.
@@ -14,13 +14,13 @@ pub(crate) enum Step {
 
 /// Steps from the open ranges (in order, without gaps) to `target` even ones: first cut at every new boundary,
 /// then merge across every boundary that is not wanted any more.
-pub(crate) fn steps(open: &[HashKeyRange], target: u32) -> Vec<Step> {
+pub(crate) fn steps(open: &[HashKeyRange], target: u32) -> Vec<Reshard> {
     let wanted: Vec<u128> = hash_key::even_ranges(target).iter().skip(1).map(|range| range.start).collect();
     let present: Vec<u128> = open.iter().skip(1).map(|range| range.start).collect();
     let splits =
-        wanted.iter().filter(|key| present.binary_search(key).is_err()).map(|key| Step::SplitAt(*key));
+        wanted.iter().filter(|key| present.binary_search(key).is_err()).map(|key| Reshard::SplitAt(*key));
     let merges =
-        present.iter().filter(|key| wanted.binary_search(key).is_err()).map(|key| Step::MergeAt(*key));
+        present.iter().filter(|key| wanted.binary_search(key).is_err()).map(|key| Reshard::MergeAt(*key));
     splits.chain(merges).collect()
 }
 
@@ -29,16 +29,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn apply(mut ranges: Vec<HashKeyRange>, steps: &[Step]) -> Vec<HashKeyRange> {
+    fn apply(mut ranges: Vec<HashKeyRange>, steps: &[Reshard]) -> Vec<HashKeyRange> {
         for step in steps {
             match *step {
-                Step::SplitAt(key) => {
+                Reshard::SplitAt(key) => {
                     let i = ranges.iter().position(|r| r.start < key && key <= r.end).unwrap();
                     let upper = HashKeyRange { start: key, end: ranges[i].end };
                     ranges[i].end = key - 1;
                     ranges.insert(i + 1, upper);
                 }
-                Step::MergeAt(key) => {
+                Reshard::MergeAt(key) => {
                     let i = ranges.iter().position(|r| r.start == key).unwrap();
                     ranges[i - 1].end = ranges.remove(i).end;
                 }
@@ -66,7 +66,9 @@ mod tests {
         let two = hash_key::even_ranges(2);
         assert_eq!(steps(&two, 2), vec![]);
         assert!(
-            steps(&two, 4).iter().all(|s| matches!(s, Step::SplitAt(_)) || matches!(s, Step::MergeAt(_)))
+            steps(&two, 4)
+                .iter()
+                .all(|s| matches!(s, Reshard::SplitAt(_)) || matches!(s, Reshard::MergeAt(_)))
         );
         assert_eq!(apply(two.clone(), &steps(&two, 4)).len(), 4);
     }

@@ -11,7 +11,7 @@ use super::consumers::Consumers;
 use super::errors::{ACCOUNT, ApiError};
 use super::hash_key;
 use super::limits::{RESIZES_A_DAY, free_again};
-use super::reshard::{self, Step};
+use super::reshard::{self, Reshard};
 use super::shard::{Shard, shard_index};
 use crate::shard::HashKeyRange;
 
@@ -196,11 +196,11 @@ impl Stream {
         let ranges: Vec<HashKeyRange> = layout.open().map(|shard| shard.range).collect();
         for step in reshard::steps(&ranges, target) {
             match step {
-                Step::SplitAt(key) => {
+                Reshard::SplitAt(key) => {
                     let shard = Arc::clone(layout.route(key));
                     layout.split(&shard, key, now_us);
                 }
-                Step::MergeAt(key) => {
+                Reshard::MergeAt(key) => {
                     let (low, high) = (Arc::clone(layout.route(key - 1)), Arc::clone(layout.route(key)));
                     layout.merge(&low, &high, now_us);
                 }

@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use kinetide::internals::batch::{BatchLimits, Layout, read_records};
 use kinetide::internals::dead_letters::{
-    Chain, Done, Job, LetterObject, Plan, Shape, build, each_letter, rehearse,
+    Chain, Done, Job, LetterObject, ReplayPlan, Shape, build, each_letter, rehearse,
 };
 use kinetide::internals::transform::{Builtin, TransformSettings};
 
@@ -70,8 +70,8 @@ fn a_line_is_a_dead_letter_or_is_counted_and_its_neighbours_are_replayed() {
             }
             assert!(rows == would.rows || built.cut && rows < would.rows);
             if !built.outputs.is_empty() {
-                let plan = Plan { transform: job.transform.id().clone(), outputs: built.outputs };
-                assert_eq!(Plan::parse(&plan.to_bytes()), Ok(plan.clone()));
+                let plan = ReplayPlan { transform: job.transform.id().clone(), outputs: built.outputs };
+                assert_eq!(ReplayPlan::parse(&plan.to_bytes()), Ok(plan.clone()));
                 assert_eq!(plan.lines().len(), rows);
             }
             kinds.push(format!("{:?}", would.failed.keys().collect::<Vec<_>>()));
@@ -83,10 +83,10 @@ fn a_line_is_a_dead_letter_or_is_counted_and_its_neighbours_are_replayed() {
 #[test]
 fn a_record_of_a_replay_is_believed_or_refused() {
     fuzz("replays", 3000, Vec::new(), |text| {
-        let (plan, done) = (Plan::parse(text), Done::parse(text));
+        let (plan, done) = (ReplayPlan::parse(text), Done::parse(text));
         assert!(plan.is_err() || done.is_err());
         if let Ok(plan) = &plan {
-            assert_eq!(Plan::parse(&plan.to_bytes()).as_ref(), Ok(plan));
+            assert_eq!(ReplayPlan::parse(&plan.to_bytes()).as_ref(), Ok(plan));
             let mut chain = Chain::default();
             chain.planned(plan.clone()).unwrap();
             let mut all = Done::of(plan);
