@@ -80,7 +80,7 @@ check_athena() {
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/bound.py"
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/insights.py" "$kinetide" "$made"
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/market_insights.py" "$kinetide"
-  timeout 240 "${offline[@]}" "$lake_python" "$ci/lake/market_program.py" "$kinetide"
+  timeout 300 "${offline[@]}" "$lake_python" "$ci/lake/market_program.py" "$kinetide" "$kafka_jars"
   timeout 60 "${offline[@]}" "$lake_python" "$ci/lake/projection.py" "$made/lake"
   timeout 300 "${offline[@]}" "$lake_python" "$ci/lake/grammar.py" "$trino_parser" "$spark"
   timeout 120 "${offline[@]}" "$lake_python" "$ci/lake/visuals.py" "$made"

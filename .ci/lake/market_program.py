@@ -2,10 +2,10 @@
 
 Into a lake: bodies byte for byte, and rows that are those of market_made.py to the last byte. The load, the views and the queries of
 athena/market run on the landed rows in DuckDB, and `kinetide insights` on their lake: both must give what market_golden.py works out.
-Into a stream of the embedded Kinesis, from which `kinetide run` lands them: the same rows behind the columns that name the record.
-A topic of Kafka is looked at in tests/it/kafka/prices.rs.
+Into a stream of the embedded Kinesis and into a topic of a broker of Kafka, from each of which `kinetide run` lands them: the same rows
+behind the columns that name the record.
 
-Usage: market_program.py KINETIDE
+Usage: market_program.py KINETIDE KAFKA_JARS
 """
 
 import concurrent.futures
@@ -28,7 +28,7 @@ import market
 import market_insights
 import market_made
 from market_golden import Golden
-from processes import Processes, until
+from processes import Processes, free_ports, until
 
 PROCESSED = "market/coingecko/processed"
 MEMBERS = {
@@ -136,37 +136,81 @@ def rows_by_hour(lake, start=""):
     return {hour: sorted(lines) for hour, lines in found.items()}
 
 
+def land(processes, kinetide, local, lake, wanted, *source):
+    """A worker lands so many rows of this source."""
+    worker = processes.start(
+        "worker", "env", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", kinetide, "run", *source, "--region", local["region"],
+        "--dynamodb-endpoint", local["dynamodb"], "--lake", str(lake), "--landing", PROCESSED, "--transform", "market-snapshot",
+        "--batch-age", "1s", "--http", "127.0.0.1:0",
+    )  # fmt: skip
+    until("all rows have landed", lambda: worker.poll() is not None or sum(map(len, rows_by_hour(lake).values())) >= wanted)
+    worker.send_signal(signal.SIGTERM)
+    if worker.wait(timeout=60) != 0:
+        raise SystemExit(f"the worker ends with {worker.returncode}\n" + "\n".join(processes.logs()))
+
+
 def through_a_stream(kinetide, folder, provider, sent):
     """Each snapshot as a record, which a worker lands."""
-    lake = folder / "streamed"
+    folder.mkdir()
     with Processes(folder) as processes:
         local = processes.local(kinetide, "--stream", "prices:2")
-        kinesis = ["--kinesis-endpoint", local["kinesis"], "--region", local["region"]]
+        stream = ["--stream", "prices", "--kinesis-endpoint", local["kinesis"]]
         for shot in sent:
-            poll(kinetide, provider, shot.at, "--stream", "prices", *kinesis)
-        worker = processes.start(
-            "worker", "env", "AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", kinetide, "run", "--stream", "prices", *kinesis,
-            "--dynamodb-endpoint", local["dynamodb"], "--lake", str(lake), "--landing", PROCESSED, "--transform", "market-snapshot",
-            "--batch-age", "1s", "--http", "127.0.0.1:0",
-        )  # fmt: skip
-        wanted = sum(len(shot.rows) for shot in sent)
-        until("all rows have landed", lambda: worker.poll() is not None or sum(map(len, rows_by_hour(lake).values())) >= wanted)
-        worker.send_signal(signal.SIGTERM)
-        if worker.wait(timeout=60) != 0:
-            raise SystemExit(f"the worker ends with {worker.returncode}\n" + "\n".join(processes.logs()))
-    return lake
+            poll(kinetide, provider, shot.at, *stream, "--region", local["region"])
+        land(processes, kinetide, local, folder / "lake", sum(len(shot.rows) for shot in sent), *stream)
+    return folder / "lake"
 
 
-def differences(kinetide, folder, lake, streamed, sent, late):
+def broker(processes, folder, jars):
+    """Starts a broker of Kafka, which is its own controller, with the topic `prices`; answers where it listens."""
+    client, controller = free_ports(2)
+    java = ["java", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{jars}/*"]
+    settings, address = folder / "broker.properties", f"127.0.0.1:{client}"
+    settings.write_text(
+        f"process.roles=broker,controller\nnode.id=0\ncontroller.quorum.voters=0@127.0.0.1:{controller}\n"
+        f"listeners=PLAINTEXT://{address},CONTROLLER://127.0.0.1:{controller}\ncontroller.listener.names=CONTROLLER\n"
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\noffsets.topic.replication.factor=1\n"
+        # The times of records are those of the snapshots.
+        f"log.dirs={folder / 'data'}\nlog.retention.ms=-1\nauto.create.topics.enable=false\n"
+    )
+    once = lambda *command: subprocess.run([*java, *command], capture_output=True, text=True, timeout=120)
+    formatted = once("kafka.tools.StorageTool", "format", "-t", "kinetide-PricesOfMarkA", "-c", str(settings))
+    if formatted.returncode != 0:
+        raise SystemExit(f"the folder of the broker was not made: {formatted.stdout} {formatted.stderr}")
+    processes.start("broker", *java, "kafka.Kafka", str(settings))
+    made = once("org.apache.kafka.tools.TopicCommand", "--bootstrap-server", address, "--create", "--topic", "prices", "--partitions", "2")
+    if made.returncode != 0:
+        raise SystemExit(f"the topic was not made: {made.stdout} {made.stderr}")
+    return address
+
+
+def through_a_topic(kinetide, folder, provider, sent, jars):
+    """As through_a_stream."""
+    folder.mkdir()
+    with Processes(folder) as processes:
+        topic = ["--topic", "prices", "--kafka-bootstrap", broker(processes, folder, jars)]
+        for shot in sent:
+            poll(kinetide, provider, shot.at, *topic)
+        local, rows = processes.local(kinetide), sum(len(shot.rows) for shot in sent)
+        land(processes, kinetide, local, folder / "lake", rows, "--source", "kafka", *topic)
+    return folder / "lake"
+
+
+def other_rows(lake, others):
+    """What has landed from records, against the rows of a lake: from the id on, behind the columns that name the record."""
+    direct = {hour: sorted(line[1:] for line in lines) for hour, lines in rows_by_hour(lake).items()}
+    for way, other in others.items():
+        through = rows_by_hour(other, '"id":')
+        if direct != through:
+            hours = [hour for hour in direct.keys() | through.keys() if direct.get(hour) != through.get(hour)]
+            yield f"through a {way} other rows have landed in {sorted(hours)[:5]}"
+        if not all('"ordering_key":' in line for lines in rows_by_hour(other).values() for line in lines):
+            yield f"rows of a {way} do not name their record"
+
+
+def differences(kinetide, folder, lake, others, sent, late):
     yield from check_lake(lake, [*sent, late])
-    # The columns of a lake begin with the id, behind those that name the record.
-    direct, through = rows_by_hour(lake), rows_by_hour(streamed, '"id":')
-    direct = {hour: sorted(line[1:] for line in lines) for hour, lines in direct.items()}
-    if direct != through:
-        hours = [hour for hour in direct.keys() | through.keys() if direct.get(hour) != through.get(hour)]
-        yield f"through a stream other rows have landed in {sorted(hours)[:5]}"
-    if not all('"ordering_key":' in line for lines in rows_by_hour(streamed).values() for line in lines):
-        yield "rows of a stream do not name their record"
+    yield from other_rows(lake, others)
     shots = landed(lake)
     prices = Landed(folder, [shot for shot in shots if shot.at != late.at], sent, late)
     answers, views = prices.answers(), market.view_texts()
@@ -183,30 +227,38 @@ def differences(kinetide, folder, lake, streamed, sent, late):
     blind = Landed(folder, [*[shot for shot in shots[:-1] if shot.at != late.at], fewer], sent, late)
     if not any(blind.differences(blind.duck(views), answers)):
         yield "a price that has not landed is not noticed"
+    for way, other in others.items():
+        next((other / PROCESSED).rglob("*.gz")).unlink()
+        if not any(other_rows(lake, {way: other})):
+            yield f"rows that have not landed through a {way} are not noticed"
 
 
-def main(kinetide):
+def main(kinetide, jars):
     sent, late = taken()
     bodies = {shot.at: reply(shot) for shot in [*sent, late]}
     provider = Provider(bodies)
     with tempfile.TemporaryDirectory() as work, concurrent.futures.ThreadPoolExecutor() as side:
         folder = Path(work)
-        streamed = side.submit(through_a_stream, kinetide, folder, provider.url, [*sent, late])
+        ways = {
+            "stream": side.submit(through_a_stream, kinetide, folder / "stream", provider.url, [*sent, late]),
+            "topic": side.submit(through_a_topic, kinetide, folder / "topic", provider.url, [*sent, late], jars),
+        }
         lake, began = folder / "direct", time.monotonic()
         for shot in [*sent, late]:
             poll(kinetide, provider.url, shot.at, "--lake", str(lake))
-        problems = list(differences(kinetide, folder, lake, streamed.result(), sent, late))[:10]
+        others = {way: landed.result() for way, landed in ways.items()}
+        problems = list(differences(kinetide, folder, lake, others, sent, late))[:10]
         seconds = time.monotonic() - began
     if problems:
         raise SystemExit("\n".join(problems))
     rows = sum(len(shot.rows) for shot in [*sent, late])
     print(
-        f"prices: {len(bodies)} snapshots of eight days went through the program into a lake and through a stream, {rows} rows each, in "
-        f"{seconds:.0f} s; load, views, queries and `kinetide insights` give on them what is worked out"
+        f"prices: {len(bodies)} snapshots of eight days went through the program into a lake, through a stream and through a topic, {rows} "
+        f"rows each, in {seconds:.0f} s; load, views, queries and `kinetide insights` give on them what is worked out"
     )
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    main(*sys.argv[1:])
