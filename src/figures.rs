@@ -21,6 +21,12 @@ pub(crate) fn mebibytes(bytes: u64) -> String {
     format!("{mebibytes:.1} MiB")
 }
 
+/// Milliseconds as seconds with one digit.
+#[cfg(any(test, feature = "local"))]
+pub(crate) fn tenths(ms: u64) -> String {
+    format!("{}.{}", ms / 1_000, ms % 1_000 / 100)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

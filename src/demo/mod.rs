@@ -1,8 +1,8 @@
 //! The demo: the whole pipeline on one machine, and the check that nothing was lost or doubled.
 //!
-//! Owns: the play (servers, generator, mishaps), its progress and its report.
-//! Does not own: any stage of the pipeline; workers run as `kinetide run`. Their processes and the check of the lake are
-//! in `trial`.
+//! Owns: the trades, the mishaps and when they come, the report.
+//! Does not own: any stage of the pipeline; workers run as `kinetide run`. Their processes, the streams, what is told of
+//! them, and the check of the lake are in `trial`.
 //!
 //! ```text
 //! generator ─► DynamoDB ─► forwarder ─► Kinesis ─► workers ─► lake
@@ -11,11 +11,8 @@
 //!                 └────────────────────────┴──► verify ◄───────┘ ─► report
 //! ```
 
-mod feed;
 mod mishaps;
 mod play;
-mod progress;
 pub mod report;
-mod tables;
 
 pub use play::{DemoPlan, play};

@@ -1,34 +1,36 @@
 //! The demo from start to summary.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::mishaps::{Mishap, Mishaps};
-use super::progress::Watch;
 use super::report::Summary;
-use super::tables::Tables;
 use crate::cause::chain;
+use crate::clock::wall_clock_us;
 use crate::generate::Source;
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::generate::trades::TradeFiles;
 use crate::insights::{Insights, Scope, html, read};
 use crate::kafka::KafkaSettings;
+use crate::lease::Lease;
 use crate::local::LocalSettings;
 use crate::produce::{Ended, Event, Plan, ProduceError, Sink, Totals, run_to_end};
 use crate::shutdown::joined;
 use crate::terminal::say;
 use crate::trial::scene::servers::Servers;
-use crate::trial::scene::{self, Scene, TrialSource, Wanted, in_half, together};
-use crate::trial::workers::{WorkerEndpoints, WorkerSettings, Workers};
+use crate::trial::scene::{Scene, TrialSource, Wanted, in_half, together};
+use crate::trial::workers::{WorkerEndpoints, Workers};
 use crate::trial::{
-    Checked, Display, Progress, STUCK_AFTER, TrialError, VerifyError, folder, seed_of, verify_streams,
+    Checked, Display, Duty, Ledger, Progress, Puts, STUCK_AFTER, TrialError, VerifyError, Watch, folder,
+    verify_streams,
 };
 
 const TABLE: &str = "CryptoTransactions";
@@ -95,27 +97,18 @@ pub async fn play(
         ..LocalSettings::default()
     };
     let servers = Servers::start(settings, &WorkerEndpoints::default(), None).await?;
-    let name = if plan.source.of_tables() { TABLE } else { STREAM };
-    let (sources, kafka) = ([plan.source], plan.kafka.as_ref());
-    let wanted = Wanted { name, sources: &sources, count: plan.streams, packed: None, kafka };
-    let scene = scene::on(&servers, wanted)?;
-    let streams = &*scene;
-    streams.prepare(plan.shards).await?;
-    let tables = Tables::with(&servers, TABLE, streams, plan.source).await?;
-    let mut workers = Workers::new(WorkerSettings {
-        stream_flags: streams.worker_arguments(),
-        stream: STREAM.to_owned(),
-        application: APPLICATION.to_owned(),
-        lake: lake.display().to_string(),
-        region: servers.region.clone(),
-        endpoints: servers.endpoints.clone(),
-        initial_position: None,
-        settings: None,
-        clock_offset_s: 0,
-        full_disk_survivable: false,
-        command: None,
-        logs: logs.clone(),
-    });
+    let wanted = Wanted {
+        application: APPLICATION,
+        name: if plan.source.of_tables() { TABLE } else { STREAM },
+        sources: &[plan.source],
+        count: plan.streams,
+        shards: plan.shards,
+        packed: None,
+        tables: Some(TABLE),
+        kafka: plan.kafka.as_ref(),
+    };
+    let scene = Scene::set(servers, wanted).await?;
+    let mut workers = Workers::new(scene.worker(lake.display().to_string(), logs.clone()));
     for _ in 0..plan.workers {
         workers.start()?;
     }
@@ -123,21 +116,20 @@ pub async fn play(
         1 => format!("{} shards", plan.shards),
         streams => format!("{streams} streams of {} shards", plan.shards),
     };
-    let dynamodb = servers.endpoints.dynamodb.as_deref().unwrap_or_default();
+    let dynamodb = scene.servers.endpoints.dynamodb.as_deref().unwrap_or_default();
     let through = plan.source.service();
-    let at = plan.source.endpoint(&servers.endpoints).unwrap_or_default();
+    let at = plan.source.endpoint(&scene.servers.endpoints).unwrap_or_default();
     match &plan.kafka {
         Some(kafka) => say(format!("trades ─► {through} ({}, {shards})", kafka.bootstrap)),
         None => say(format!("trades ─► DynamoDB ({dynamodb}) ─► {through} ({at}, {shards})")),
     }
     say(format!("       ─► {} worker processes ─► lake in {}", plan.workers, lake.display()));
 
-    let feed = tables.feed();
-    let mut watch = Watch::new(feed, streams.streams(), &streams.in_leases(), servers.leases(APPLICATION));
-    let started = Instant::now();
+    let ledger = Ledger::new(scene.names().iter().map(Puts::of).collect());
     let run = Run {
-        tables: &tables,
-        scene: streams,
+        scene: &scene,
+        ledger: &ledger,
+        watch: Watch::new(&scene, ledger.clone()),
         mishaps: Mishaps::new(records(&plan).unwrap_or(100_000), plan.kill, plan.reshard),
         plan: &plan,
         logs,
@@ -145,16 +137,11 @@ pub async fn play(
     let done = tokio::select! {
         biased;
         () = cancel.cancelled() => None,
-        done = run.until_delivered(&mut watch, &mut workers, cancel.clone()) => Some(done?),
+        done = run.until_delivered(&mut workers, cancel.clone()) => Some(done?),
     };
     let Some(mut done) = done else {
-        say("interrupted: draining the workers; interrupt again to kill them");
-        workers.drain().await?;
-        streams.strike().await;
-        return Err(TrialError::Interrupted { lake: lake.display().to_string() });
+        return scene.interrupted(lake.display().to_string(), workers.drain()).await;
     };
-    done.seconds = started.elapsed().as_secs_f64();
-    done.max_delivered_age_ms = watch.lag_max_ms();
     if !plan.keep_running {
         workers.drain().await?;
     }
@@ -162,13 +149,9 @@ pub async fn play(
     let store = LocalFileSystem::new_with_prefix(&lake).map_err(VerifyError::Store)?;
     let root = object_store::path::Path::default();
     let store: Arc<dyn ObjectStore> = Arc::new(store);
-    let Checked { all, each } = verify_streams(
-        Arc::clone(&store),
-        &root,
-        tables.read_back(watch.feed(), streams.streams()).await?,
-        |_, _| {},
-    )
-    .await?;
+    let Checked { all, each } =
+        verify_streams(Arc::clone(&store), &root, scene.with_tables(ledger.close()).await?, |_, _| {})
+            .await?;
     (done.lake, done.streams) = (all, each);
     let page = dashboard(&store, &lake, &plan.dir).await;
     done.dashboard = page.as_ref().ok().map(|page| page.display().to_string());
@@ -179,15 +162,14 @@ pub async fn play(
         cancel.cancelled().await;
         workers.drain().await?;
     }
-    streams.strike().await;
-    drop(scene);
-    servers.strike(APPLICATION).await;
+    scene.strike().await;
     Ok(done)
 }
 
 struct Run<'a> {
-    tables: &'a Tables<'a>,
-    scene: &'a dyn Scene,
+    scene: &'a Scene,
+    ledger: &'a Ledger,
+    watch: Watch,
     mishaps: Mishaps,
     plan: &'a DemoPlan,
     logs: PathBuf,
@@ -197,18 +179,17 @@ impl Run<'_> {
     /// Generates, watches and does mischief until every record is below a checkpoint.
     async fn until_delivered(
         mut self,
-        watch: &mut Watch,
         workers: &mut Workers,
         cancel: CancellationToken,
     ) -> Result<Summary, TrialError> {
+        let started = Instant::now();
         let mut summary = Summary::default();
-        let mut display = Display::new(records(self.plan).unwrap_or(0));
-        let (mut generating, mut hearing) = (JoinSet::new(), JoinSet::new());
-        for stream in 0..self.plan.streams {
-            let seed = seed_of(self.plan.seed, stream);
-            let sink = self.tables.sink(stream, self.scene, seed, &mut hearing);
-            generating.spawn(generate(self.plan.clone(), stream, sink, cancel.clone()));
-        }
+        let plan = self.plan;
+        let mut display = Display::new(records(plan).unwrap_or(0));
+        let mut generating =
+            self.ledger.flow(self.scene, (Duty::Required, plan.seed), |stream, seed, sink| {
+                generate(plan.clone(), (stream, seed), sink, cancel.clone()).map(Ok)
+            });
         let mut done = Done::default();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -217,15 +198,11 @@ impl Run<'_> {
             tokio::select! {
                 biased;
                 Some(generated) = generating.join_next() => {
-                    done.add(joined(generated).await);
+                    done.add(joined(generated).await?.1);
                     if !generating.is_empty() {
                         continue;
                     }
-                    while let Some(heard) = hearing.join_next().await {
-                        joined(heard).await;
-                    }
                     let Done { totals, error } = std::mem::take(&mut done);
-                    self.tables.everything_forwarded().await?;
                     if totals.written == 0 {
                         display.end();
                         let nothing = TrialError::NothingPut { bad_lines: totals.bad_lines };
@@ -247,25 +224,27 @@ impl Run<'_> {
                 _ = ticks.tick() => {}
             }
             workers.check()?;
-            let look = watch.look().await?;
-            let Progress { put, delivered, .. } = look.progress;
-            let moved = display.show(&look.progress, all_put, look.line(), workers).await;
+            let progress = Progress::sum(&self.watch.look().await);
+            let Progress { put, delivered, .. } = progress;
+            let lag_ms = progress.lag_ms(wall_clock_us());
+            summary.max_delivered_age_ms = summary.max_delivered_age_ms.max(lag_ms);
+            let owners = owners(self.watch.leases());
+            let moved = display.show(&progress, all_put, readers(&owners), workers).await;
             // Once everything is put, what has not happened yet happens now.
             let due = if all_put { u64::MAX } else { put };
             while let Some(mishap) = self.mishaps.due(due) {
-                let reads =
-                    look.owners.iter().filter(|(owner, _)| !owner.is_empty()).max_by_key(|(_, n)| **n);
-                let happened = self
-                    .happen(mishap, reads.map(|(owner, _)| owner.as_str()), workers, &mut summary)
-                    .await?;
+                let reads = owners.iter().filter(|(owner, _)| !owner.is_empty()).max_by_key(|(_, n)| **n);
+                let busiest = reads.map(|(owner, _)| owner.as_str());
+                let happened = self.happen(mishap, busiest, workers, &mut summary).await?;
                 display.say(&happened);
             }
             if all_put && delivered == put && self.mishaps.over() {
                 display.end();
+                summary.seconds = started.elapsed().as_secs_f64();
                 return Ok(summary);
             }
             if moved.elapsed() > STUCK_AFTER && put > delivered {
-                return Err(display.stuck(&look.progress, self.logs));
+                return Err(display.stuck(&progress, self.logs));
             }
         }
     }
@@ -297,6 +276,24 @@ impl Run<'_> {
             }
         }
     }
+}
+
+/// Unfinished leases by owner; `""` for those without one.
+fn owners(leases: &[Lease]) -> BTreeMap<String, usize> {
+    let mut owners = BTreeMap::new();
+    for lease in leases.iter().filter(|lease| !lease.finished()) {
+        let owner = lease.owner.as_ref().map_or("", |owner| owner.as_str());
+        *owners.entry(owner.to_owned()).or_default() += 1;
+    }
+    owners
+}
+
+/// Who reads, in words.
+fn readers(owners: &BTreeMap<String, usize>) -> String {
+    let nobody = |owner: &str| if owner.is_empty() { "nobody".to_owned() } else { owner.to_owned() };
+    let owners = owners.iter().map(|(owner, leases)| format!("{}:{leases}", nobody(owner)));
+    let owners = owners.collect::<Vec<_>>().join(" ");
+    format!("shards {}", if owners.is_empty() { "not taken yet" } else { &owners })
 }
 
 /// Changes of all tables together.
@@ -333,7 +330,12 @@ fn records(plan: &DemoPlan) -> Option<u64> {
     Some(plan.records?.saturating_mul(u64::try_from(plan.streams).ok()?))
 }
 
-async fn generate(plan: DemoPlan, stream: usize, sink: Sink, cancel: CancellationToken) -> Ended {
+async fn generate(
+    plan: DemoPlan,
+    (stream, seed): (usize, u64),
+    sink: Sink,
+    cancel: CancellationToken,
+) -> Ended {
     let source = if plan.trades.is_empty() {
         let mix = Mix {
             ttl_rate: TTL_RATE,
@@ -341,7 +343,7 @@ async fn generate(plan: DemoPlan, stream: usize, sink: Sink, cancel: Cancellatio
             trade_gap_ms: trade_gap_ms(plan.records),
             ..Mix::default()
         };
-        Source::Synthetic(Box::new(Synthetic::new(seed_of(plan.seed, stream), mix)))
+        Source::Synthetic(Box::new(Synthetic::new(seed, mix)))
     } else {
         Source::Trades(Box::new(TradeFiles::new(plan.trades.clone())))
     };

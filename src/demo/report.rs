@@ -1,11 +1,10 @@
 //! The result of a demo, for machines and for people.
 
 use std::fmt::{self, Display};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{grouped, mebibytes};
+use crate::figures::{grouped, mebibytes, tenths};
 use crate::generate::trades::Place;
 use crate::trial::{LakeCheck, StreamCheck, UNLIKE_THE_TABLE, write_streams};
 
@@ -70,7 +69,7 @@ impl Display for Summary {
         line("objects out", mebibytes(lake.bytes_out))?;
         line("workers killed", grouped(self.workers_killed))?;
         line("reshardings", grouped(self.reshards))?;
-        line("longest lag", format!("{:.1} s", seconds(self.max_delivered_age_ms)))?;
+        line("longest lag", format!("{} s", tenths(self.max_delivered_age_ms)))?;
         line("time", format!("{:.1} s", self.seconds))?;
         write_streams(f, self.streams.iter())?;
         if self.changes_made > 0 && self.changes_made != lake.records_put {
@@ -96,10 +95,6 @@ impl Display for Summary {
             f.write_str("THE LAKE IS WRONG: see above.")
         }
     }
-}
-
-fn seconds(ms: u64) -> f64 {
-    Duration::from_millis(ms).as_secs_f64()
 }
 
 #[cfg(test)]

@@ -12,11 +12,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::ledger::Ledger;
 use super::readers::Held;
 use crate::shard::ShardId;
-use crate::trial::Progress;
 use crate::trial::foreign::{each_line, list};
+use crate::trial::{Ledger, Progress};
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A shard that is in the lake to its last record is held for so long by who wrote it.

@@ -24,32 +24,32 @@ pub(super) async fn judge(mut run: Run<'_>, totals: &[Totals], seconds: f64) -> 
             say(format!("{read} of {all} objects read"));
         }
     };
-    let mut puts = run.ledger.clone().close();
-    let Checked { all: lake, each } = match (&run.plan.worker_command, puts.pop()) {
-        (Some(_), Some(puts)) => verify_foreign(store, &root, puts, shown).await?,
-        (_, last) => {
-            // With LATEST the lake knows nothing of what was written before.
-            let whole = !matches!(run.plan.initial, Some((_, Checkpoint::Latest)));
-            let mut streams = Vec::new();
-            for (number, puts) in puts.into_iter().chain(last).enumerate() {
-                let table = if whole { run.stage.scene.table(number).await? } else { None };
-                streams.push((puts.with_alerts(run.plan.alerts), table));
-            }
-            verify_streams(store, &root, streams, shown).await?
-        }
+    let puts = run.ledger.clone().close();
+    let mut puts: Vec<_> = puts.into_iter().map(|puts| puts.with_alerts(run.plan.alerts)).collect();
+    let Checked { all: lake, each } = if run.plan.worker_command.is_some() {
+        // It has one stream.
+        verify_foreign(store, &root, puts.remove(0), shown).await?
+    } else {
+        let streams = match run.plan.initial {
+            // The lake knows nothing of what was written before.
+            Some((_, Checkpoint::Latest)) => puts.into_iter().map(|puts| (puts, None)).collect(),
+            _ => run.stage.scene.with_tables(puts).await?,
+        };
+        verify_streams(store, &root, streams, shown).await?
     };
     let requests = requests(&run.stage.network, lake.records_put);
     let mut streams = Vec::new();
     for (number, mut check) in each.into_iter().enumerate() {
-        check.stream.clone_from(&run.stage.scene.streams()[number]);
+        let stream = &run.stage.scene.streams[number];
+        stream.name().clone_into(&mut check.stream);
         let (exactly_once, no_verdict) =
             verdict::exactly_once(check.lake.ok(), totals[number].written, check.lake.records_put);
         let latency_ms = LatencyMs::of(&std::mem::take(&mut check.lake.latencies));
         let lag_ms_max = run.lag_ms_max[number];
-        let source = run.stage.scene.source(number);
+        let source = stream.source();
         streams.push(StreamVerdict { source, check, exactly_once, no_verdict, latency_ms, lag_ms_max });
     }
-    run.stage.strike().await;
+    run.stage.scene.strike().await;
     let counts = run.mischief.counts();
     let put_seconds = totals.iter().map(|totals| totals.seconds).fold(0.0, f64::max);
     #[expect(clippy::cast_precision_loss, reason = "figures for people")]

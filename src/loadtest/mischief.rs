@@ -133,7 +133,7 @@ impl Mischief {
         let what = match (kind, victim) {
             (Chaos::Reshard, _) => {
                 // Each stream in its turn.
-                let stream = self.reshards_tried % stage.scene.streams().len();
+                let stream = self.reshards_tried % stage.scene.streams.len();
                 self.reshards_tried += 1;
                 let (shards, rng) = (self.shards, &mut self.rng);
                 match stage.scene.disturb(stream, &mut |listing| at_random(listing, shards, rng)).await {

@@ -1,6 +1,6 @@
 //! The load test: a stream under load, workers as real processes, faults on purpose, and a verdict record by record.
 //!
-//! Owns: the producer's ledger, the faults and when they come, the proxies that play some of them, what is measured, the
+//! Owns: the load, the faults and when they come, the proxies that play some of them, what is measured, the
 //! verdict and the report.
 //! Does not own: any stage of the pipeline; workers run as `kinetide run`. Their processes and the check of the lake are
 //! in `trial`, the records are `generate`'s.
@@ -21,7 +21,6 @@ mod crew;
 mod faults;
 mod follow;
 mod judge;
-mod ledger;
 mod mischief;
 mod prepare;
 mod producer;

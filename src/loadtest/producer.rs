@@ -1,97 +1,55 @@
 //! Who puts records into the streams: for as long as the run lasts, and beyond it where another consumer needs that.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::TryFutureExt;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::LoadPlan;
-use super::ledger::{Duty, Ledger};
 use crate::generate::Source;
 use crate::generate::synthetic::{Mix, Synthetic};
 use crate::produce::{self, Plan, ProduceError, Ramp, Sink, Totals};
 use crate::shutdown::joined;
 use crate::trial::scene::Scene;
-use crate::trial::{TrialError, seed_of};
+use crate::trial::{Duty, Flow, Ledger, TrialError};
 
 /// Share of the records that no consumer can decode, so that dead letters go through the same fire.
 const BAD_RATE: f64 = 0.001;
 
-/// Puts into every stream, each with the whole load, and each with records of its own.
-pub(super) struct Producer {
-    pub(super) scene: Arc<dyn Scene>,
-    pub(super) ledger: Ledger,
-    pub(super) seed: u64,
+/// Puts the load from `started` until the time or the records are over: into every stream the whole load, and each has
+/// records of its own.
+pub(super) fn put(ledger: &Ledger, scene: &Scene, plan: &LoadPlan, started: Instant) -> Flow<Totals> {
+    let amount = Plan {
+        records: plan.records,
+        rate: Some(plan.rate),
+        ramp: plan.ramp_to.map(|to| Ramp { to, over: plan.duration }),
+    };
+    let mix = Mix { bad_rate: BAD_RATE, ..Mix::default() };
+    let until = started + plan.duration;
+    ledger.flow(scene, (Duty::Required, plan.seed), |_, seed, sink| {
+        let source = Source::Synthetic(Box::new(Synthetic::new(seed, mix)));
+        put_until(amount, source, sink, until).map_err(TrialError::from)
+    })
 }
 
-/// What is being put: of each stream its number and, in the end, how much it was. It ends when the ledger knows all.
-pub(super) type Flow = JoinSet<Result<(usize, Totals), TrialError>>;
-
-impl Producer {
-    /// Puts the load from `started` until the time or the records are over.
-    pub(super) fn put(&self, plan: &LoadPlan, started: Instant) -> Flow {
-        let amount = Plan {
-            records: plan.records,
-            rate: Some(plan.rate),
-            ramp: plan.ramp_to.map(|to| Ramp { to, over: plan.duration }),
-        };
-        let mix = Mix { bad_rate: BAD_RATE, ..Mix::default() };
-        let until = started + plan.duration;
-        self.flow(Duty::Required, |seed, sink| {
-            let source = Source::Synthetic(Box::new(Synthetic::new(seed, mix)));
-            put_until(amount, source, sink, until)
-        })
-    }
-
-    /// Keeps the streams moving, a few records a second for each shard: a stream does not end in production, and some
-    /// consumers close a batch by the record that comes after it.
-    pub(super) fn flow_on(&self, shards: u32, enough: &CancellationToken) -> Flow {
-        let amount = Plan { records: None, rate: Some(f64::from(shards) * 4.0), ramp: None };
-        self.flow(Duty::Optional, |seed, sink| {
-            let source = Source::Synthetic(Box::new(Synthetic::new(seed.wrapping_add(1), Mix::default())));
-            produce::run(amount, source, sink, |_| {}, enough.clone())
-        })
-    }
-
-    /// Puts into every stream what `put` writes.
-    fn flow<F>(&self, duty: Duty, put: impl Fn(u64, Sink) -> F) -> Flow
-    where
-        F: Future<Output = Result<Totals, ProduceError>> + Send + 'static,
-    {
-        let mut flow = Flow::new();
-        for stream in 0..self.scene.streams().len() {
-            let seed = seed_of(self.seed, stream);
-            let mut entering = JoinSet::new();
-            let receipts = self.ledger.open(stream, duty, &mut entering);
-            let writing = put(seed, self.scene.puts(stream, seed, receipts.clone()));
-            let scene = Arc::clone(&self.scene);
-            flow.spawn(async move {
-                let over = CancellationToken::new();
-                let told = scene.tell(stream, receipts, over.clone());
-                let writing = async {
-                    let written = writing.map_err(TrialError::from).await;
-                    over.cancel();
-                    written
-                };
-                let entered = async {
-                    while let Some(entered) = entering.join_next().await {
-                        joined(entered).await?;
-                    }
-                    Ok(())
-                };
-                let (totals, (), ()) = tokio::try_join!(writing, told, entered)?;
-                Ok((stream, totals))
-            });
-        }
-        flow
-    }
+/// Keeps the streams moving, a few records a second for each shard: a stream does not end in production, and some
+/// consumers close a batch by the record that comes after it.
+pub(super) fn flow_on(
+    ledger: &Ledger,
+    scene: &Scene,
+    plan: &LoadPlan,
+    enough: &CancellationToken,
+) -> Flow<Totals> {
+    let amount = Plan { records: None, rate: Some(f64::from(plan.shards) * 4.0), ramp: None };
+    ledger.flow(scene, (Duty::Optional, plan.seed), |_, seed, sink| {
+        let source = Source::Synthetic(Box::new(Synthetic::new(seed.wrapping_add(1), Mix::default())));
+        produce::run(amount, source, sink, |_| {}, enough.clone()).map_err(TrialError::from)
+    })
 }
 
 /// Waits for the end of what flows.
-pub(super) async fn over(mut flow: Flow) -> Result<(), TrialError> {
+pub(super) async fn over(mut flow: Flow<Totals>) -> Result<(), TrialError> {
     while let Some(flowed) = flow.join_next().await {
         joined(flowed).await?;
     }

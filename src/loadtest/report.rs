@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::charts;
 use super::verdict::Verdict;
 use crate::drawing::escaped;
-use crate::figures::{grouped, mebibytes};
+use crate::figures::{grouped, mebibytes, tenths};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;color:#222;max-width:1060px;margin:2em auto;padding:0 1em}\
     h1{font-size:1.5em}h2{font-size:1.15em;margin:2em 0 .4em}.ok{color:#1d7a45}.bad{color:#b3261e}\
@@ -218,7 +218,7 @@ fn workers(page: &mut String, verdict: &Verdict) -> std::fmt::Result {
 }
 
 fn seconds(ms: u64) -> String {
-    format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
+    tenths(ms) + " s"
 }
 
 #[cfg(test)]

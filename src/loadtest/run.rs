@@ -1,7 +1,6 @@
 //! A run from start to verdict.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -13,23 +12,22 @@ use super::LoadPlan;
 use super::chaos::{Chaos, Timetable};
 use super::crew::Crew;
 use super::follow::Follow;
-use super::ledger::{Ledger, Since};
 use super::mischief::Mischief;
 use super::prepare::{Begin, check_wishes, prepare, settings};
-use super::producer::{self, Flow, Producer};
+use super::producer;
 use super::readers::{Held, Readers};
 use super::stage::Stage;
 use super::verdict::{Sample, StreamSample};
 use crate::clock::wall_clock_us;
 use crate::deliver::LakeUrl;
-use crate::lease::{Lease, LeaseKey, LeaseTable};
+use crate::lease::{Lease, LeaseKey};
 use crate::produce::Totals;
 use crate::shard::Checkpoint;
 use crate::shard::graph::ready;
 use crate::shutdown::joined;
 use crate::terminal::say;
-use crate::trial::workers::{FAILOVER, WorkerEndpoints, WorkerSettings};
-use crate::trial::{Checkpoints, Display, Progress, STUCK_AFTER, TrialError};
+use crate::trial::workers::{FAILOVER, WorkerSettings};
+use crate::trial::{Display, Flow, Ledger, Progress, Puts, STUCK_AFTER, Since, TrialError, Watch};
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -59,23 +57,16 @@ pub(super) async fn play(
     let (lake, logs) = prepare(plan, &name)?;
     let full_disk_survivable = plan.chaos.0.contains(&Chaos::DiskFull) && matches!(lake, LakeUrl::Folder(_));
     let mut stage = Box::pin(Stage::set(plan, &name, lake)).await?;
-    let settings = settings(plan, &stage.scene.worker_settings())?;
+    let settings = settings(plan, &stage.scene.worker_streams())?;
     let (store, root) = stage.lake_store().await?;
     let listed = store.list_with_delimiter(Some(&root)).await;
     listed.map_err(|error| TrialError::server(format!("lake {}", stage.lake), error))?;
     let mut crew = Crew::new(WorkerSettings {
-        stream_flags: stage.scene.worker_arguments(),
-        stream: stage.scene.streams()[0].clone(),
-        application: stage.application.clone(),
-        lake: stage.lake.to_string(),
-        region: stage.region(),
-        endpoints: WorkerEndpoints::default(),
         initial_position: plan.initial.as_ref().map(|(text, _)| text.clone()),
         settings,
-        clock_offset_s: 0,
         full_disk_survivable,
         command: plan.worker_command.clone(),
-        logs,
+        ..stage.scene.worker(stage.lake.to_string(), logs)
     });
     let begin = plan.initial.as_ref().map(|_| Begin::of(plan.seed));
     // The others follow one by one.
@@ -90,21 +81,23 @@ pub(super) async fn play(
     say(format!(
         "producer ─► {} {} ({} shards{}) ─► {} worker processes",
         if plan.streams() > 1 { "streams" } else { "stream" },
-        stage.scene.streams().join(", "),
+        stage.scene.names().join(", "),
         plan.shards,
         if plan.streams() > 1 { " each" } else { "" },
         plan.workers
     ));
     say(format!("       ─► lake in {}; logs in {}", stage.lake, plan.dir.join("logs").display()));
 
-    let leases = stage.leases();
-    let ledger = Ledger::new(stage.scene.streams());
+    let ledger = Ledger::new(match &stage.scene.names()[..] {
+        // What is alone needs no name.
+        [_] => vec![Puts::default()],
+        names => names.iter().map(Puts::of).collect(),
+    });
     let mut begun = true;
     if let Some((_, Checkpoint::Latest)) = plan.initial {
         ledger.counts_from(if first > 0 { Since::Beginning } else { Since::NotYet });
         begun = false;
     }
-    let (scene, seed) = (Arc::clone(&stage.scene), plan.seed);
     let mut run = Run {
         follow: plan.worker_command.is_some().then(|| Follow::new(store, root, ledger.clone())),
         mischief: Mischief::new(plan, Instant::now()),
@@ -116,10 +109,9 @@ pub(super) async fn play(
         begin,
         begun,
         plan,
-        checkpoints: Checkpoints::new(&stage.scene.in_leases()),
+        watch: Watch::new(&stage.scene, ledger.clone()),
         stage,
         crew,
-        producer: Producer { scene, ledger: ledger.clone(), seed },
         ledger,
         readers: Readers::new(FAILOVER),
         samples: Vec::new(),
@@ -130,16 +122,12 @@ pub(super) async fn play(
     let done = tokio::select! {
         biased;
         () = cancel.cancelled() => None,
-        done = run.until_delivered(leases) => Some(done),
+        done = run.until_delivered() => Some(done),
     };
     run.mischief.heal_all(&mut run.crew, &run.stage);
     let back = run.mischief.brokers_are_back().await;
     let Some(done) = done else {
-        say("interrupted: draining the workers; interrupt again to kill them");
-        run.crew.drain().await?;
-        let lake = run.stage.lake.to_string();
-        run.stage.strike().await;
-        return Err(TrialError::Interrupted { lake });
+        return run.stage.scene.interrupted(run.stage.lake.to_string(), run.crew.drain()).await;
     };
     let (totals, seconds) = done?;
     back?;
@@ -155,10 +143,9 @@ pub(super) struct Run<'a> {
     pub(super) stage: Stage,
     pub(super) crew: Crew,
     pub(super) ledger: Ledger,
-    producer: Producer,
     /// Where another consumer runs.
     pub(super) follow: Option<Follow>,
-    checkpoints: Checkpoints,
+    watch: Watch,
     timetable: Timetable,
     /// Of the timetable alone, so that the same seed gives the same faults whatever became of the last one.
     chaos_rng: ChaCha8Rng,
@@ -181,23 +168,19 @@ pub(super) struct Run<'a> {
 impl Run<'_> {
     /// Puts, watches and does mischief until every record is below a checkpoint. Answers what was put into each stream,
     /// and how long all of it took.
-    async fn until_delivered(
-        &mut self,
-        table: Arc<dyn LeaseTable>,
-    ) -> Result<(Vec<Totals>, f64), TrialError> {
+    async fn until_delivered(&mut self) -> Result<(Vec<Totals>, f64), TrialError> {
         let mut display = Display::new(self.plan.expected());
         self.warm_up(&display).await?;
         if self.begin == Some(Begin::After) {
-            self.put_first(&display, table.as_ref()).await?;
+            self.put_first(&display).await?;
         }
-        let mut putting = self.producer.put(self.plan, self.started);
+        let mut putting = producer::put(&self.ledger, &self.stage.scene, self.plan, self.started);
         let mut totals = vec![Totals::default(); self.plan.streams()];
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut flowing = Flow::new();
         let enough = CancellationToken::new();
         let mut all_put: Option<Instant> = None;
-        let mut leases = Vec::new();
         let (mut known, mut hopeless) = (self.started, 0);
         let done = loop {
             tokio::select! {
@@ -211,7 +194,7 @@ impl Run<'_> {
                         self.mischief.heal_all(&mut self.crew, &self.stage);
                         all_put = Some(Instant::now());
                         if self.follow.is_some() {
-                            flowing = self.producer.flow_on(self.plan.shards, &enough);
+                            flowing = self.flow_on(&enough);
                         }
                     }
                 }
@@ -230,19 +213,14 @@ impl Run<'_> {
                     (vec![progress], held)
                 }
                 None => {
-                    // The first worker makes the table; later, a server that does not answer leaves things as they
-                    // were seen.
-                    if let Ok(seen) = table.snapshot().await {
-                        leases = seen.leases;
-                    }
-                    self.note_beginning(&leases, &display);
-                    self.look(&leases)
+                    let each = self.watch.look().await;
+                    self.note_beginning(&display);
+                    (each, self.look_at_leases())
                 }
             };
             let progress = Progress::sum(&each);
             self.note(&each);
-            let line = self.line(&progress);
-            let moved = display.show(&progress, all_put.is_some(), line, self.crew.workers()).await;
+            let moved = display.show(&progress, all_put.is_some(), self.line(), self.crew.workers()).await;
             let begun = self.begun && self.to_start == 0;
             if all_put.is_some() && begun && progress.delivered == progress.put {
                 break (totals, self.started.elapsed().as_secs_f64());
@@ -287,7 +265,7 @@ impl Run<'_> {
     async fn warm_up(&mut self, display: &Display) -> Result<(), TrialError> {
         let Some(follow) = self.follow.take() else { return Ok(()) };
         let enough = CancellationToken::new();
-        let flowing = self.producer.flow_on(self.plan.shards, &enough);
+        let flowing = self.flow_on(&enough);
         let shards = usize::try_from(self.plan.shards).unwrap_or(usize::MAX);
         let mut ended = 0;
         while follow.shards() < shards && self.started.elapsed() < WARM_UP_MAX {
@@ -308,8 +286,9 @@ impl Run<'_> {
     }
 
     /// Records from before the application, on a stream that nobody reads; then the first worker, until it has begun.
-    async fn put_first(&mut self, display: &Display, table: &dyn LeaseTable) -> Result<(), TrialError> {
-        producer::over(self.producer.put(&self.plan.lasting(FIRST_RECORDS), Instant::now())).await?;
+    async fn put_first(&mut self, display: &Display) -> Result<(), TrialError> {
+        let first = self.plan.lasting(FIRST_RECORDS);
+        producer::over(producer::put(&self.ledger, &self.stage.scene, &first, Instant::now())).await?;
         self.started = Instant::now();
         self.next_start = Instant::now();
         self.start_next(display).await?;
@@ -319,13 +298,16 @@ impl Run<'_> {
             }
             sleep(LOOK_EVERY).await;
             self.replace_ended(display).await?;
-            if let Ok(seen) = table.snapshot().await {
-                self.note_beginning(&seen.leases, display);
-            }
+            self.watch.look().await;
+            self.note_beginning(display);
         }
         self.started = Instant::now();
         self.mischief = Mischief::new(self.plan, self.started);
         Ok(())
+    }
+
+    fn flow_on(&self, enough: &CancellationToken) -> Flow<Totals> {
+        producer::flow_on(&self.ledger, &self.stage.scene, self.plan, enough)
     }
 
     /// Starts the next worker, if it is time.
@@ -344,9 +326,9 @@ impl Run<'_> {
     }
 
     /// The application has begun when every shard has a lease.
-    fn note_beginning(&mut self, leases: &[Lease], display: &Display) {
+    fn note_beginning(&mut self, display: &Display) {
         let shards = usize::try_from(self.plan.shards).unwrap_or(usize::MAX);
-        if self.begun || leases.len() < shards.saturating_mul(self.plan.streams()) {
+        if self.begun || self.watch.leases().len() < shards.saturating_mul(self.plan.streams()) {
             return;
         }
         self.begun = true;
@@ -373,11 +355,10 @@ impl Run<'_> {
         Ok(replaced)
     }
 
-    /// Takes in one look at the lease table; answers how far the workers are, and who holds what is not finished.
-    fn look(&mut self, leases: &[Lease]) -> (Vec<Progress>, Vec<Held>) {
+    /// Notes which shards are not read; answers who holds what is not finished.
+    fn look_at_leases(&mut self) -> Vec<Held> {
+        let leases = self.watch.leases();
         let by_key: HashMap<&LeaseKey, &Lease> = leases.iter().map(|lease| (&lease.key, lease)).collect();
-        self.checkpoints.see(leases);
-        let progress = self.ledger.progress(&self.checkpoints);
         let held = |lease: &&Lease| Held {
             key: lease.key.clone(),
             owner: lease.owner.as_ref().map(|owner| owner.as_str().to_owned()),
@@ -402,7 +383,7 @@ impl Run<'_> {
                 None => self.unread_ms_otherwise = self.unread_ms_otherwise.max(length),
             }
         }
-        (progress, unfinished.iter().map(held).collect())
+        unfinished.iter().map(held).collect()
     }
 
     /// Keeps what one look has shown.
@@ -424,23 +405,17 @@ impl Run<'_> {
             // Where another consumer has its checkpoint is not known: it may come back for anything.
             if self.follow.is_none() {
                 let oldest = Progress::sum(streams).oldest_us.unwrap_or(now_us);
-                self.stage.scene.forget_before(oldest - KEPT_US);
+                self.stage.scene.streams.iter().for_each(|stream| stream.forget_before(oldest - KEPT_US));
             }
         }
     }
 
-    fn line(&self, progress: &Progress) -> String {
-        let lag = progress.lag_ms(wall_clock_us()) / 100;
+    fn line(&self) -> String {
         let workers = self.crew.healthy().len();
         let unread = match self.readers.unread() {
             0 => String::new(),
             shards => format!("  {shards} shards not read"),
         };
-        format!(
-            "lag {}.{} s  {workers} workers  {} faults{unread}",
-            lag / 10,
-            lag % 10,
-            self.mischief.faults().len()
-        )
+        format!("{workers} workers  {} faults{unread}", self.mischief.faults().len())
     }
 }

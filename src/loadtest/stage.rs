@@ -1,4 +1,4 @@
-//! The stage of a run: servers, streams, lease table and lake, and the proxies in front of them.
+//! The stage of a run: the scene and the lake, and the proxies in front of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,22 +12,19 @@ use super::LoadPlan;
 use super::faults::Service;
 use super::proxy::{self, Network};
 use crate::deliver::{self, LakeUrl};
-use crate::lease::LeaseTable;
 use crate::local::LocalSettings;
 use crate::local::kinesis::{Fault, FaultKind};
 use crate::trial::TrialError;
 use crate::trial::scene::servers::Servers;
-use crate::trial::scene::{self, Scene, Wanted};
+use crate::trial::scene::{Scene, Wanted};
 use crate::trial::workers::WorkerEndpoints;
 
 /// Share of the pages that the embedded Kinesis leaves empty amid chaos; the real one does so as a matter of course.
 const EMPTY_PAGES: f64 = 0.1;
 
-/// Servers and what is in them.
+/// The scene, the lake, and what is between them and the workers.
 pub(super) struct Stage {
-    servers: Servers,
-    pub(super) scene: Arc<dyn Scene>,
-    pub(super) application: String,
+    pub(super) scene: Scene,
     pub(super) lake: LakeUrl,
     pub(super) network: Arc<Network>,
     proxies: JoinSet<()>,
@@ -55,18 +52,17 @@ impl Stage {
         let tables = plan.sources.iter().all(|source| source.of_tables());
         let name = if tables { format!("{application}-trades") } else { application.clone() };
         let wanted = Wanted {
+            application: &application,
             name: &name,
             sources: &plan.sources,
             count: plan.streams_of_each,
+            shards: plan.shards,
             packed: plan.packed,
+            tables: None,
             kafka: plan.kafka.as_ref(),
         };
-        let scene: Arc<dyn Scene> = scene::on(&servers, wanted)?.into();
-        scene.prepare(plan.shards).await?;
         Ok(Self {
-            servers,
-            scene,
-            application,
+            scene: Scene::set(servers, wanted).await?,
             lake,
             network: Arc::default(),
             proxies: JoinSet::new(),
@@ -75,22 +71,12 @@ impl Stage {
         })
     }
 
-    /// The lease table, not through a proxy.
-    pub(super) fn leases(&self) -> Arc<dyn LeaseTable> {
-        self.servers.leases(&self.application)
-    }
-
     /// The lake, not through a proxy, and where in it the rows are.
     pub(super) async fn lake_store(&self) -> Result<(Arc<dyn ObjectStore>, Path), TrialError> {
-        let s3 = self.servers.endpoints.s3.as_deref();
-        let opened = deliver::open(&self.lake, self.servers.region.as_deref(), s3).await;
+        let s3 = self.scene.servers.endpoints.s3.as_deref();
+        let opened = deliver::open(&self.lake, self.scene.servers.region.as_deref(), s3).await;
         let sink = opened.map_err(|error| TrialError::server(format!("lake {}", self.lake), error))?;
         Ok((Arc::clone(sink.store()), sink.prefix().clone()))
-    }
-
-    /// The region for `--region` of workers.
-    pub(super) fn region(&self) -> Option<String> {
-        self.servers.region.clone()
     }
 
     /// Proxies for one worker, open until `stop`, and their URLs. A server behind TLS is spoken to directly: its
@@ -100,7 +86,7 @@ impl Stage {
         worker: &str,
         stop: &CancellationToken,
     ) -> Result<WorkerEndpoints, TrialError> {
-        let mut endpoints = self.servers.endpoints.clone();
+        let mut endpoints = self.scene.servers.endpoints.clone();
         for (number, (service, url)) in [
             (Service::Kinesis, &mut endpoints.kinesis),
             (Service::DynamoDb, &mut endpoints.dynamodb),
@@ -130,11 +116,5 @@ impl Stage {
         }
         while self.proxies.try_join_next().is_some() {}
         Ok(endpoints)
-    }
-
-    /// Removes streams and lease table from somebody else's servers, and stops ours.
-    pub(super) async fn strike(self) {
-        self.scene.strike().await;
-        self.servers.strike(&self.application).await;
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::chaos::Chaos;
 use super::crew::WorkerUse;
-use crate::figures::{grouped, mebibytes};
+use crate::figures::{grouped, mebibytes, tenths};
 use crate::trial::scene::TrialSource;
 use crate::trial::{LakeCheck, Latencies, StreamCheck, UNLIKE_THE_TABLE, write_streams};
 
@@ -278,11 +278,6 @@ impl Display for Verdict {
             _ => write!(f, "THE LAKE IS WRONG: see above. Seed {seed}."),
         }
     }
-}
-
-/// Milliseconds as seconds with one digit.
-fn tenths(ms: u64) -> String {
-    format!("{}.{}", ms / 1_000, ms % 1_000 / 100)
 }
 
 #[cfg(test)]

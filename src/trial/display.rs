@@ -11,6 +11,8 @@ use super::TrialError;
 use super::complaints::Complaints;
 use super::progress::Progress;
 use super::workers::Workers;
+use crate::clock::wall_clock_us;
+use crate::figures::tenths;
 use crate::terminal::{printable, say};
 
 /// Without any progress for this long something is wrong.
@@ -44,18 +46,19 @@ impl Display {
         Self { bar, expected: records, terminal, last_line: None, complaints, moved: None }
     }
 
-    /// Shows how many of the records put are in the lake, and what workers say that keeps them from going on. `all_put`: no
-    /// more records will come. Answers since when nothing has moved.
+    /// Shows how many of the records put are in the lake and how late the others are, `line`, and what workers say that keeps
+    /// them from going on. `all_put`: no more records will come. Answers since when nothing has moved.
     pub async fn show(
         &mut self,
         progress: &Progress,
         all_put: bool,
-        mut line: String,
+        line: String,
         workers: &Workers,
     ) -> Instant {
         let Progress { put, delivered, .. } = *progress;
         let before = self.moved.filter(|(before, _)| *before == delivered);
         let (_, since) = *self.moved.insert(before.unwrap_or((delivered, Instant::now())));
+        let mut line = format!("lag {} s  {line}", tenths(progress.lag_ms(wall_clock_us())));
         if put > delivered
             && let Some(text) = self.complaints.while_still(since, workers).await
         {

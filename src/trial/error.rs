@@ -7,7 +7,6 @@ use super::folder::BadFolder;
 use super::judge::VerifyError;
 use super::workers::WorkerError;
 use crate::insights::ReadError;
-use crate::lease::TableError;
 use crate::local::LocalError;
 use crate::produce::ProduceError;
 
@@ -32,9 +31,6 @@ pub enum TrialError {
     /// A worker process.
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    /// The lease table, as seen from here.
-    #[error("could not read the lease table")]
-    Leases(#[from] TableError),
     /// The dashboard of the lake.
     #[error("could not make the dashboard")]
     Dashboard(#[from] ReadError),

@@ -1,7 +1,7 @@
 //! What `demo` and `loadtest` share: the scene, worker processes, and the judge of the lake.
 //!
-//! Owns: servers and streams to play on; starting, killing and draining workers; how far they are; the independent check
-//! of a lake against what was put into the streams.
+//! Owns: servers and streams to play on; what is told of the records put; starting, killing and draining workers; how far
+//! they are; the independent check of a lake against what was put into the streams.
 //! Does not own: what is put, what goes wrong on purpose, what is printed.
 
 mod complaints;
@@ -9,6 +9,7 @@ mod display;
 mod error;
 pub mod folder;
 pub mod judge;
+mod ledger;
 mod peer;
 mod progress;
 pub mod scene;
@@ -21,7 +22,8 @@ pub use judge::{
     verify, verify_foreign, verify_streams,
 };
 pub(crate) use judge::{UNLIKE_THE_TABLE, write_streams};
-pub use progress::{Checkpoints, Progress};
+pub use ledger::{Duty, Flow, Ledger, Since};
+pub use progress::{Progress, Watch};
 
 /// Names of streams, of which one may begin like another.
 pub fn numbered(name: &str, count: usize) -> Vec<String> {

@@ -1,8 +1,11 @@
 //! How far the workers are, by what the lease table says.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use crate::lease::Lease;
+use super::ledger::Ledger;
+use super::scene::Scene;
+use crate::lease::{Lease, LeaseTable};
 use crate::shard::{Checkpoint, ShardId, StreamId};
 
 /// How far the workers are with a stream, or with several.
@@ -37,9 +40,40 @@ impl Progress {
     }
 }
 
+/// The lease table of a play, beside what was put.
+pub struct Watch {
+    table: Arc<dyn LeaseTable>,
+    ledger: Ledger,
+    checkpoints: Checkpoints,
+    leases: Vec<Lease>,
+}
+
+impl Watch {
+    /// Of this scene.
+    pub fn new(scene: &Scene, ledger: Ledger) -> Self {
+        let (table, checkpoints) = (scene.leases(), Checkpoints::new(&scene.in_leases()));
+        Self { table, ledger, checkpoints, leases: Vec::new() }
+    }
+
+    /// How far the workers are, stream by stream.
+    pub async fn look(&mut self) -> Vec<Progress> {
+        // The first worker makes the table; later, a server that does not answer leaves things as they were seen.
+        if let Ok(seen) = self.table.snapshot().await {
+            self.leases = seen.leases;
+        }
+        self.checkpoints.see(&self.leases);
+        self.ledger.progress(&self.checkpoints)
+    }
+
+    /// The leases at the last look.
+    pub fn leases(&self) -> &[Lease] {
+        &self.leases
+    }
+}
+
 /// The checkpoints of an application's streams, by stream and shard.
 #[derive(Debug)]
-pub struct Checkpoints {
+pub(super) struct Checkpoints {
     streams: Vec<String>,
     now: HashMap<(usize, ShardId), Checkpoint>,
     /// Shards whose lease said SHARD_END; such leases are cleaned up later.
@@ -48,12 +82,12 @@ pub struct Checkpoints {
 
 impl Checkpoints {
     /// None yet.
-    pub fn new(streams: &[String]) -> Self {
+    pub(super) fn new(streams: &[String]) -> Self {
         Self { streams: streams.to_vec(), now: HashMap::new(), finished: HashSet::new() }
     }
 
     /// Takes in one look at the table.
-    pub fn see(&mut self, leases: &[Lease]) {
+    pub(super) fn see(&mut self, leases: &[Lease]) {
         self.now.clear();
         for lease in leases {
             // The leases of an application of one stream do not name it.
@@ -70,7 +104,7 @@ impl Checkpoints {
 
     /// How far a stream is, which has `put` records in a shard, of which `up_to` a checkpoint some are delivered, and
     /// the first other one was sent at a time.
-    pub fn progress(
+    pub(super) fn progress(
         &self,
         stream: usize,
         shards: impl IntoIterator<Item = (ShardId, u64)>,

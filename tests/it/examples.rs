@@ -83,7 +83,11 @@ impl Stage {
         let mut visit = visit;
         let kinesis = self.aws.kinesis();
         kinesis
-            .visit(STREAM, |shard, record| visit(shard, record.sequence_number.as_str(), &record.data[..]))
+            .visit(
+                STREAM,
+                |_| 0,
+                |shard, record| visit(shard, record.sequence_number.as_str(), &record.data[..]),
+            )
             .unwrap();
         assert_eq!(records.len(), self.put);
         records

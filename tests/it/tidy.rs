@@ -88,7 +88,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "trial",
         &[
-            "aws", "figures", "generate", "insights", "kafka", "lease", "local", "produce", "shard",
+            "aws", "clock", "figures", "generate", "insights", "kafka", "lease", "local", "produce", "shard",
             "shutdown", "terminal",
         ],
     ),

@@ -36,7 +36,11 @@ fn records(kinesis: &Kinesis) -> Vec<Value> {
     let mut records = Vec::new();
     let decode = |data: &[u8]| base64_simd::STANDARD.decode_to_vec(data).unwrap();
     kinesis
-        .visit("changes", |_, record| records.push(serde_json::from_slice(&decode(&record.data)).unwrap()))
+        .visit(
+            "changes",
+            |_| 0,
+            |_, record| records.push(serde_json::from_slice(&decode(&record.data)).unwrap()),
+        )
         .unwrap();
     records
 }

@@ -109,13 +109,6 @@ impl Log {
         self.first + self.records.partition_point(|record| record.arrival_us < us) as u64
     }
 
-    /// Arrival of the oldest record with a number above `number`.
-    pub(crate) fn oldest_above(&self, number: u64) -> Option<i64> {
-        self.records
-            .get(self.offset(number.saturating_add(1).max(self.first)))
-            .map(|record| record.arrival_us)
-    }
-
     /// Index of a number that is not below `first`.
     fn offset(&self, number: u64) -> usize {
         usize::try_from(number - self.first).unwrap_or(usize::MAX)
@@ -160,12 +153,8 @@ mod tests {
         log.trim(3_000);
         assert_eq!((log.first, log.next()), (3, 4));
         assert_eq!(log.read(1, 10, 10).first, 3);
-        assert_eq!(
-            (log.oldest_above(0), log.oldest_above(2), log.oldest_above(3)),
-            (Some(3_000), Some(3_000), None)
-        );
         log.trim(i64::MAX);
-        assert_eq!((log.next(), log.read(1, 10, 10).first, log.oldest_above(0)), (4, 4, None));
+        assert_eq!((log.next(), log.read(1, 10, 10).first), (4, 4));
     }
 
     proptest! {

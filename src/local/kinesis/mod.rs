@@ -40,7 +40,7 @@ use self::sequence::Sequence;
 use self::shard::Shard;
 use self::stream::Stream;
 use crate::clock::wall_clock_us;
-use crate::shard::{Checkpoint, SequenceNumber, ShardId};
+use crate::shard::{SequenceNumber, ShardId};
 
 /// How the embedded Kinesis behaves.
 #[derive(Clone, Debug)]
@@ -89,6 +89,8 @@ struct Inner {
 /// A record as the stream keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRecord {
+    /// Which record of its shard it is, counted from 1.
+    pub number: u64,
     /// Its sequence number.
     pub sequence_number: SequenceNumber,
     /// Arrival time (`ApproximateArrivalTimestamp`), µs since the epoch in whole ms.
@@ -190,15 +192,21 @@ impl Kinesis {
         Ok(layout.all().iter().map(|shard| (ShardId::new(shard.id.as_str()), shard.next() - 1)).collect())
     }
 
-    /// Shows every record that the stream holds to `visit`: shard by shard in the order of their ids, closed ones
-    /// included, each in order. Puts go on meanwhile.
+    /// Shows every record that the stream holds to `each`: shard by shard in the order of their ids, closed ones
+    /// included, each in order, from behind the record whose number `after` says. Puts go on meanwhile.
     ///
     /// # Errors
     /// `ResourceNotFoundException`.
-    pub fn visit(&self, stream: &str, mut visit: impl FnMut(&ShardId, StoredRecord)) -> Result<(), ApiError> {
+    pub fn visit(
+        &self,
+        stream: &str,
+        after: impl Fn(&ShardId) -> u64,
+        mut each: impl FnMut(&ShardId, StoredRecord),
+    ) -> Result<(), ApiError> {
         let shards = self.stream(stream)?.layout().all().to_vec();
         for shard in shards {
-            let (id, mut from) = (ShardId::new(shard.id.as_str()), 0);
+            let id = ShardId::new(shard.id.as_str());
+            let mut from = after(&id) + 1;
             loop {
                 let run = shard.page(from, 10_000, usize::MAX, i64::MIN).run;
                 if run.records.is_empty() {
@@ -207,10 +215,8 @@ impl Kinesis {
                 from = run.next();
                 for (number, record) in (run.first..).zip(run.records) {
                     let sequence_number = public(shard.sequence(number));
-                    visit(
-                        &id,
-                        StoredRecord { sequence_number, arrival_us: record.arrival_us, data: record.data },
-                    );
+                    let (arrival_us, data) = (record.arrival_us, record.data);
+                    each(&id, StoredRecord { number, sequence_number, arrival_us, data });
                 }
             }
         }
@@ -247,26 +253,6 @@ impl Kinesis {
     ) -> Result<u64, ApiError> {
         let shard = self.any_shard(stream, shard)?;
         Ok(below(&shard, sequence).min(shard.next() - 1))
-    }
-
-    /// Arrival time of the oldest record of a shard that a checkpoint does not cover, µs since the epoch; `None`
-    /// when it covers all, and for LATEST, which does not say what it covers.
-    ///
-    /// # Errors
-    /// `ResourceNotFoundException`.
-    pub fn oldest_above(
-        &self,
-        stream: &str,
-        shard: &ShardId,
-        checkpoint: &Checkpoint,
-    ) -> Result<Option<i64>, ApiError> {
-        let shard = self.any_shard(stream, shard)?;
-        let covered = match checkpoint {
-            Checkpoint::AtTimestamp | Checkpoint::TrimHorizon => 0,
-            Checkpoint::At(position) => below(&shard, &position.sequence),
-            Checkpoint::Latest | Checkpoint::ShardEnd => return Ok(None),
-        };
-        Ok(shard.oldest_above(covered))
     }
 
     /// Number of `SubscribeToShard` streams that somebody reads.

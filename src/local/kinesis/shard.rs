@@ -149,11 +149,6 @@ impl Shard {
         self.state().log.at_time(us)
     }
 
-    /// Arrival of the oldest record with a number above `number`, µs since the epoch.
-    pub(crate) fn oldest_above(&self, number: u64) -> Option<i64> {
-        self.state().log.oldest_above(number)
-    }
-
     /// Drops what arrived before `oldest_us`.
     pub(crate) fn trim(&self, oldest_us: i64) {
         self.state().log.trim(oldest_us);

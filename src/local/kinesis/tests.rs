@@ -1,7 +1,6 @@
 //! The handle and the state behind it, without HTTP.
 
 use super::*;
-use crate::shard::Position;
 
 const HOUR_US: i64 = 3_600_000_000;
 
@@ -20,7 +19,7 @@ fn put_many(kinesis: &Kinesis, count: usize) -> Vec<SequenceNumber> {
 /// Records per shard as `visit` shows them.
 fn all(kinesis: &Kinesis) -> BTreeMap<ShardId, Vec<StoredRecord>> {
     let mut shards: BTreeMap<ShardId, Vec<StoredRecord>> = BTreeMap::new();
-    kinesis.visit("s", |shard, record| shards.entry(shard.clone()).or_default().push(record)).unwrap();
+    kinesis.visit("s", |_| 0, |shard, record| shards.entry(shard.clone()).or_default().push(record)).unwrap();
     shards
 }
 
@@ -38,13 +37,8 @@ fn the_handle_counts_what_a_checkpoint_covers() {
         for (i, record) in records.iter().enumerate() {
             let covered = u64::try_from(i).unwrap() + 1;
             assert_eq!(kinesis.count_up_to("s", shard, &record.sequence_number).unwrap(), covered);
-            let checkpoint = Checkpoint::At(Position::new(record.sequence_number.clone()));
-            let next = records.get(i + 1).map(|next| next.arrival_us);
-            assert_eq!(kinesis.oldest_above("s", shard, &checkpoint).unwrap(), next);
+            assert_eq!(record.number, covered);
         }
-        let first = Some(records[0].arrival_us);
-        assert_eq!(kinesis.oldest_above("s", shard, &Checkpoint::TrimHorizon).unwrap(), first);
-        assert_eq!(kinesis.oldest_above("s", shard, &Checkpoint::ShardEnd).unwrap(), None);
         assert_eq!(kinesis.count_up_to("s", shard, &SequenceNumber::from(7)).unwrap(), 0);
         let above = SequenceNumber::parse(&"9".repeat(56)).unwrap();
         assert_eq!(kinesis.count_up_to("s", shard, &above).unwrap(), records.len() as u64);
@@ -54,6 +48,11 @@ fn the_handle_counts_what_a_checkpoint_covers() {
         400
     );
     assert!(shards[&high].windows(2).all(|pair| pair[0].sequence_number < pair[1].sequence_number));
+    let mut rest = Vec::new();
+    let all_but_one = |shard: &ShardId| shards[shard].len() as u64 - 1;
+    kinesis.visit("s", all_but_one, |shard, record| rest.push((shard.clone(), record.number))).unwrap();
+    let last = shards.iter().map(|(shard, records)| (shard.clone(), records.len() as u64));
+    assert!(rest.into_iter().eq(last));
 }
 
 #[test]
@@ -90,7 +89,7 @@ fn retention_takes_records_first_and_closed_shards_with_them() {
     assert!(stream.shard("shardId-000000000000", 27 * HOUR_US + 1).is_err());
     stream.layout_mut().retention_hours = 48;
     assert_eq!(known(40 * HOUR_US), [0, 1, 2], "a longer retention shows it again, without what was trimmed");
-    assert_eq!(parent.oldest_above(0), None);
+    assert!(parent.page(0, 10, 1_000, i64::MIN).run.records.is_empty());
 }
 
 #[test]

@@ -235,6 +235,11 @@ impl Puts {
         (place as u64, puts.get(place).map(Put::sent_us))
     }
 
+    /// When the first record of a shard was sent.
+    pub fn first_sent(&self, shard_id: &str) -> Option<i64> {
+        self.puts(shard_id)?.first().map(Put::sent_us)
+    }
+
     /// Notes that a stream record was seen in the lake, with all that is in it, while it is still being written; answers
     /// whether it was put.
     pub fn saw(&mut self, shard_id: &str, sequence_number: &str) -> bool {

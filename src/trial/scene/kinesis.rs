@@ -1,4 +1,4 @@
-//! Streams of Kinesis.
+//! A stream of Kinesis, with a table in front of it where a play wants one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +10,28 @@ use aws_sdk_kinesis::config::retry::RetryConfig;
 use aws_sdk_kinesis::types::{ScalingType, StreamStatus};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
+use super::changes::{ChangedTable, Take};
 use super::servers::Servers;
-use super::{Choose, Reshard, Scene, TrialSource};
+use super::{Choose, Reshard, TrialSource, TrialStream, Wanted};
 use crate::aws::{StreamAddress, explain};
 use crate::generate::envelope;
 use crate::local::kinesis::Kinesis;
+use crate::local::{Forwarder, LocalError};
 use crate::produce::Sink;
 use crate::produce::kinesis::{Receipt, StreamWriter};
 use crate::shard::kinesis::KinesisShardLister;
 use crate::shard::{ShardId, ShardLister};
 use crate::terminal::say;
-use crate::trial::{TrialError, numbered};
+use crate::trial::{Table, TrialError};
 
 /// A stream that is made or changed is ready within this time.
 const READY: Duration = Duration::from_secs(120);
 
-/// Some streams, whose shards have equal ids.
-#[derive(Debug)]
-pub(super) struct KinesisStreams {
-    names: Vec<String>,
+/// One stream.
+pub(super) struct KinesisStream {
+    name: String,
     /// Tries again by itself.
     patient: Client,
     /// Does not: such a client would put records twice without telling.
@@ -40,18 +42,24 @@ pub(super) struct KinesisStreams {
     source: TrialSource,
     /// Records go into aggregates, so many in one at most.
     packed: Option<usize>,
+    front: Option<Front>,
 }
 
-impl KinesisStreams {
-    /// So many streams with names of their own.
-    ///
-    /// # Errors
-    /// Where nobody says which region it is.
-    pub(super) fn new(
+/// A table whose changes are forwarded to the stream, and the stream without HTTP.
+struct Front {
+    table: ChangedTable,
+    forwarder: Forwarder,
+    kinesis: Kinesis,
+}
+
+impl KinesisStream {
+    /// Makes one, and in front of it the table, where there is to be one.
+    pub(super) async fn make(
         servers: &Servers,
-        name: &str,
-        count: usize,
+        name: String,
         source: TrialSource,
+        table: Option<&str>,
+        wanted: Wanted<'_>,
     ) -> Result<Self, TrialError> {
         let sdk = &servers.for_kinesis;
         let region = sdk.region().map(ToString::to_string);
@@ -61,37 +69,42 @@ impl KinesisStreams {
         let once = aws_sdk_kinesis::config::Builder::from(sdk)
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts);
-        Ok(Self {
-            names: numbered(name, count),
+        let mut stream = Self {
+            name,
             patient: Client::new(sdk),
             once: Client::from_conf(once.build()),
             region,
             embedded: servers.embedded_kinesis().cloned(),
             source,
-            packed: None,
-        })
+            packed: wanted.packed,
+            front: None,
+        };
+        let (name, shards) = (&stream.name, i32::try_from(wanted.shards).unwrap_or(i32::MAX));
+        let made = stream.patient.create_stream().stream_name(name).shard_count(shards).send().await;
+        made.map_err(|error| refused(name, explain(&error)))?;
+        stream.ready().await?;
+        if let Some(table) = table {
+            let (table, local) = ChangedTable::make(servers, table).await?;
+            let forwarder = local.forward(&table.name, &stream.name);
+            stream.front = Some(Front { table, forwarder, kinesis: local.kinesis().clone() });
+        }
+        Ok(stream)
     }
 
-    /// What is put goes into aggregates, up to so many records in one.
-    #[must_use]
-    pub(super) fn packed(self, most: Option<usize>) -> Self {
-        Self { packed: most, ..self }
-    }
-
-    /// Waits until a stream is active.
-    async fn ready(&self, stream: &str) -> Result<(), TrialError> {
+    /// Waits until it is active.
+    async fn ready(&self) -> Result<(), TrialError> {
         let started = Instant::now();
         loop {
-            let asked = self.patient.describe_stream_summary().stream_name(stream).send().await;
+            let asked = self.patient.describe_stream_summary().stream_name(&self.name).send().await;
             let status = asked
-                .map_err(|error| refused(stream, explain(&error)))?
+                .map_err(|error| refused(&self.name, explain(&error)))?
                 .stream_description_summary
                 .map(|summary| summary.stream_status);
             if status == Some(StreamStatus::Active) {
                 return Ok(());
             }
             if started.elapsed() > READY {
-                return Err(refused(stream, format!("not ACTIVE within {} s", READY.as_secs())));
+                return Err(refused(&self.name, format!("not ACTIVE within {} s", READY.as_secs())));
             }
             sleep(Duration::from_millis(500)).await;
         }
@@ -99,47 +112,66 @@ impl KinesisStreams {
 }
 
 #[async_trait]
-impl Scene for KinesisStreams {
-    fn streams(&self) -> &[String] {
-        &self.names
+impl TrialStream for KinesisStream {
+    fn name(&self) -> &str {
+        &self.name
     }
 
-    fn source(&self, _stream: usize) -> TrialSource {
+    fn source(&self) -> TrialSource {
         self.source
     }
 
-    async fn prepare(&self, shards: u32) -> Result<(), TrialError> {
-        let shards = i32::try_from(shards).unwrap_or(i32::MAX);
-        for stream in &self.names {
-            let made = self.patient.create_stream().stream_name(stream).shard_count(shards).send().await;
-            made.map_err(|error| refused(stream, explain(&error)))?;
-            self.ready(stream).await?;
+    fn puts(&self, seed: u64, receipts: mpsc::Sender<Vec<Receipt>>) -> Sink {
+        if let Some(front) = &self.front {
+            return front.table.puts();
         }
-        Ok(())
-    }
-
-    fn worker_arguments(&self) -> Vec<String> {
-        let named = self.names.iter().flat_map(|stream| ["--stream", stream]);
-        let retrieval = self.source.retrieval().into_iter().flat_map(|by| ["--retrieval", by]);
-        named.chain(retrieval).map(str::to_owned).collect()
-    }
-
-    fn puts(&self, stream: usize, seed: u64, receipts: mpsc::Sender<Vec<Receipt>>) -> Sink {
         let table = envelope::Table { name: "CryptoTransactions".to_owned(), region: self.region.clone() };
-        let address = StreamAddress::named(&self.names[stream]);
+        let address = StreamAddress::named(&self.name);
         let writer = StreamWriter::new(self.once.clone(), address, table, seed).packed(self.packed);
         Sink::Stream(Arc::new(writer.with_receipts(receipts)))
     }
 
+    async fn tell(
+        &self,
+        receipts: mpsc::Sender<Vec<Receipt>>,
+        over: CancellationToken,
+    ) -> Result<(), TrialError> {
+        let Some(Front { table, forwarder, kinesis }) = &self.front else { return Ok(()) };
+        let (kinesis, stream) = (kinesis.clone(), self.name.clone());
+        let look = move |after: &dyn Fn(&str) -> u64, take: &mut Take<'_>| {
+            let looked = kinesis.visit(
+                &stream,
+                |shard| after(shard.as_str()),
+                |shard, record| {
+                    let data = base64_simd::STANDARD.decode_to_vec(&record.data[..]);
+                    let told = Receipt {
+                        data: data.expect("the stream refuses what is not base64"),
+                        sent_us: record.arrival_us,
+                        place: Some((shard.as_str().to_owned(), record.sequence_number.as_str().to_owned())),
+                        sub: None,
+                    };
+                    take(record.number, told);
+                },
+            );
+            looked.map_err(|error| LocalError::Database(format!("stream {stream}: {error:?}").into()))
+        };
+        table.tell(look, forwarder.drained(), receipts, over).await
+    }
+
+    async fn table(&self) -> Result<Option<Table>, TrialError> {
+        let Some(front) = &self.front else { return Ok(None) };
+        front.table.items().await.map(Some)
+    }
+
     /// A stream that is still changing says no.
-    async fn disturb(&self, stream: usize, choose: &mut Choose<'_>) -> Result<String, String> {
-        let name = &self.names[stream];
+    async fn disturb(&self, choose: &mut Choose<'_>) -> Result<String, String> {
+        let name = &self.name;
         let listing = KinesisShardLister::new(self.once.clone(), StreamAddress::named(name)).list().await;
         let listing = listing.map_err(|error| error.to_string())?;
         let Some(reshard) = choose(&listing) else {
             return Err("there is no open shard".into());
         };
-        let done = match reshard {
+        Ok(match reshard {
             Reshard::Split(shard, key) => {
                 let call = self.once.split_shard().stream_name(name).shard_to_split(shard.as_str());
                 let done = call.new_starting_hash_key(key.to_string()).send().await;
@@ -159,25 +191,23 @@ impl Scene for KinesisStreams {
                 call.send().await.map_err(|error| explain(&error))?;
                 format!("changed to {count} shards")
             }
-        };
-        Ok(if self.names.len() > 1 { format!("{done} of {name}") } else { done })
+        })
     }
 
     fn forget_before(&self, oldest_us: i64) {
         let Some(kinesis) = &self.embedded else { return };
-        for stream in &self.names {
-            if let Err(error) = kinesis.forget_before(stream, oldest_us) {
-                tracing::debug!(?error, "the stream is not there");
-            }
+        if let Err(error) = kinesis.forget_before(&self.name, oldest_us) {
+            tracing::debug!(?error, "the stream is not there");
         }
     }
 
     async fn strike(&self) {
-        for stream in self.names.iter().filter(|_| self.embedded.is_none()) {
-            let done = self.patient.delete_stream().stream_name(stream).enforce_consumer_deletion(true);
-            if let Err(error) = done.send().await {
-                say(format!("the stream {stream} could not be deleted: {}", explain(&error)));
-            }
+        if self.embedded.is_some() {
+            return;
+        }
+        let done = self.patient.delete_stream().stream_name(&self.name).enforce_consumer_deletion(true);
+        if let Err(error) = done.send().await {
+            say(format!("the stream {} could not be deleted: {}", self.name, explain(&error)));
         }
     }
 }

@@ -25,6 +25,8 @@ struct Traits {
     name: &'static str,
     of_tables: bool,
     retrieval: Option<&'static str>,
+    flags: &'static [&'static str],
+    name_flag: &'static str,
     service: &'static str,
     calls: [&'static str; 3],
 }
@@ -36,6 +38,8 @@ impl TrialSource {
                 name: "kinesis",
                 of_tables: false,
                 retrieval: None,
+                flags: &[],
+                name_flag: "--stream",
                 service: "Kinesis",
                 calls: ["ListShards", "GetShardIterator", "GetRecords"],
             },
@@ -43,6 +47,8 @@ impl TrialSource {
                 name: "fan-out",
                 of_tables: false,
                 retrieval: Some("fan-out"),
+                flags: &["--retrieval", "fan-out"],
+                name_flag: "--stream",
                 service: "Kinesis",
                 calls: ["ListShards", "GetShardIterator", "SubscribeToShard"],
             },
@@ -50,6 +56,8 @@ impl TrialSource {
                 name: "dynamodb-streams",
                 of_tables: true,
                 retrieval: None,
+                flags: &["--source", "dynamodb-streams"],
+                name_flag: "--table",
                 service: "DynamoDB Streams",
                 calls: ["DescribeStream", "GetShardIterator", "GetRecords"],
             },
@@ -57,6 +65,8 @@ impl TrialSource {
                 name: "kafka",
                 of_tables: false,
                 retrieval: None,
+                flags: &["--source", "kafka"],
+                name_flag: "--topic",
                 service: "Kafka",
                 calls: ["Metadata", "ListOffsets", "Fetch"],
             },
@@ -76,6 +86,16 @@ impl TrialSource {
     /// As for `--retrieval`, where that is not the default.
     pub fn retrieval(self) -> Option<&'static str> {
         self.traits().retrieval
+    }
+
+    /// Flags of `kinetide run` that choose it.
+    pub fn flags(self) -> &'static [&'static str] {
+        self.traits().flags
+    }
+
+    /// The flag of `kinetide run` that names one of its streams.
+    pub fn name_flag(self) -> &'static str {
+        self.traits().name_flag
     }
 
     /// The service that workers read from, as people call it.

@@ -1,146 +1,81 @@
-//! Tables whose changes are read by DynamoDB Streams.
+//! A table whose changes are read by DynamoDB Streams.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use aws_sdk_dynamodb::Client;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use super::changes::ChangedTable;
 use super::servers::Servers;
-use super::{Choose, Scene, TrialSource};
+use super::{Choose, TrialSource, TrialStream};
 use crate::local::LocalError;
 use crate::local::streams::Streams;
 use crate::produce::Sink;
-use crate::produce::dynamodb::{TableWriter, create_table, scan};
 use crate::produce::kinesis::Receipt;
-use crate::trial::{Table, TrialError, numbered};
+use crate::trial::{Table, TrialError};
 
-/// How often the streams are looked at for what became of the changes.
-const TELL_EVERY: Duration = Duration::from_millis(200);
-
-/// Some tables, each with its stream.
-#[derive(Debug)]
-pub(super) struct TableStreams {
-    names: Vec<String>,
-    dynamodb: Client,
+/// The stream of a table.
+pub(super) struct TableStream {
+    table: ChangedTable,
     embedded: Streams,
-    turns: AtomicU64,
-    /// Of each table the shards that were looked at, and up to which position.
-    told: Vec<Arc<Mutex<Told>>>,
+    /// Whether the next disturbance is a split.
+    splits: AtomicBool,
 }
 
-type Told = HashMap<String, u64>;
+impl TableStream {
+    /// On the embedded servers: the shards of others cannot be told to rotate. How many shards there are is a setting of
+    /// these.
+    pub(super) async fn make(servers: &Servers, name: &str) -> Result<Self, TrialError> {
+        let (table, local) = ChangedTable::make(servers, name).await?;
+        Ok(Self { table, embedded: local.streams().clone(), splits: AtomicBool::new(false) })
+    }
+}
 
-impl TableStreams {
-    /// So many tables with names of their own, on the embedded servers.
-    ///
-    /// # Errors
-    /// Where there are none: the shards of others cannot be told to rotate.
-    pub(super) fn new(servers: &Servers, name: &str, count: usize) -> Result<Self, TrialError> {
-        let local =
-            servers.local().ok_or_else(|| TrialError::server("tables", "only on embedded servers"))?;
-        Ok(Self {
-            told: (0..count).map(|_| Arc::default()).collect(),
-            names: numbered(name, count),
-            dynamodb: servers.dynamodb().clone(),
-            embedded: local.streams().clone(),
-            turns: AtomicU64::new(0),
-        })
+#[async_trait]
+impl TrialStream for TableStream {
+    fn name(&self) -> &str {
+        &self.table.name
     }
 
-    /// The changes of a table that were not told yet, shard by shard.
-    async fn untold(&self, stream: usize) -> Result<Vec<Receipt>, TrialError> {
-        let (streams, table) = (self.embedded.clone(), self.names[stream].clone());
-        let told = Arc::clone(&self.told[stream]);
-        let looking = tokio::task::spawn_blocking(move || {
-            let mut told = told.lock().expect("nothing panics under this lock");
-            let before = told.clone();
-            let mut changes = Vec::new();
-            let after = |shard: &str| before.get(shard).copied().unwrap_or(0);
+    fn source(&self) -> TrialSource {
+        TrialSource::DynamodbStreams
+    }
+
+    fn puts(&self, _seed: u64, _receipts: mpsc::Sender<Vec<Receipt>>) -> Sink {
+        self.table.puts()
+    }
+
+    async fn tell(
+        &self,
+        receipts: mpsc::Sender<Vec<Receipt>>,
+        over: CancellationToken,
+    ) -> Result<(), TrialError> {
+        let (streams, table) = (self.embedded.clone(), self.table.name.clone());
+        let look = move |after: &dyn Fn(&str) -> u64, take: &mut super::changes::Take<'_>| {
             let looked = streams.visit(&table, after, |shard, change| {
-                told.insert(shard.to_owned(), change.position);
-                changes.push(Receipt {
+                let record = Receipt {
                     data: change.json.clone().into_bytes(),
                     // The embedded database numbers changes by the time, in microseconds.
                     sent_us: i64::try_from(change.position).unwrap_or(i64::MAX),
                     place: Some((shard.to_owned(), change.sequence_number.clone())),
                     sub: None,
-                });
+                };
+                take(change.position, record);
             });
-            looked.map(|()| changes)
-        });
-        let looked = looking.await.map_err(|error| TrialError::server("DynamoDB Streams", error))?;
-        Ok(looked.map_err(|error| LocalError::Database(error.into()))?)
-    }
-}
-
-#[async_trait]
-impl Scene for TableStreams {
-    fn streams(&self) -> &[String] {
-        &self.names
+            looked.map_err(|error| LocalError::Database(error.into()))
+        };
+        self.table.tell(look, std::future::ready(()), receipts, over).await
     }
 
-    fn source(&self, _stream: usize) -> TrialSource {
-        TrialSource::DynamodbStreams
-    }
-
-    /// How many shards their streams have is a setting of the embedded servers.
-    async fn prepare(&self, _shards: u32) -> Result<(), TrialError> {
-        for table in &self.names {
-            create_table(&self.dynamodb, table).await?;
-        }
-        Ok(())
-    }
-
-    fn worker_arguments(&self) -> Vec<String> {
-        let source = ["--source".to_owned(), "dynamodb-streams".to_owned()];
-        let tables = self.names.iter().flat_map(|table| ["--table".to_owned(), table.clone()]);
-        source.into_iter().chain(tables).collect()
-    }
-
-    /// A table does not say which record of its stream a change became: see [`Scene::tell`].
-    fn puts(&self, stream: usize, _seed: u64, _receipts: mpsc::Sender<Vec<Receipt>>) -> Sink {
-        let writer = TableWriter::new(self.dynamodb.clone(), &self.names[stream]);
-        Sink::Table(Arc::new(writer.with_oversized()))
-    }
-
-    async fn tell(
-        &self,
-        stream: usize,
-        receipts: mpsc::Sender<Vec<Receipt>>,
-        over: CancellationToken,
-    ) -> Result<(), TrialError> {
-        loop {
-            let rest = over.is_cancelled();
-            let changes = self.untold(stream).await?;
-            // Nobody listens any more: whoever did will say why.
-            if (!changes.is_empty() && receipts.send(changes).await.is_err()) || rest {
-                return Ok(());
-            }
-            tokio::select! {
-                () = over.cancelled() => {}
-                () = sleep(TELL_EVERY) => {}
-            }
-        }
-    }
-
-    async fn table(&self, stream: usize) -> Result<Option<Table>, TrialError> {
-        let mut items = Table::default();
-        let mut unreadable = None;
-        let add = |item: &[u8]| unreadable = unreadable.take().or(items.add(item).err());
-        scan(&self.dynamodb, &self.names[stream], add).await?;
-        unreadable.map_or(Ok(Some(items)), |error| Err(error.into()))
+    async fn table(&self) -> Result<Option<Table>, TrialError> {
+        self.table.items().await.map(Some)
     }
 
     /// Shards are DynamoDB's own: they rotate, and every second time one splits.
-    async fn disturb(&self, stream: usize, _choose: &mut Choose<'_>) -> Result<String, String> {
-        let (streams, table) = (self.embedded.clone(), self.names[stream].clone());
-        let splits = self.turns.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+    async fn disturb(&self, _choose: &mut Choose<'_>) -> Result<String, String> {
+        let (streams, table) = (self.embedded.clone(), self.table.name.clone());
+        let splits = self.splits.fetch_xor(true, Ordering::Relaxed);
         let changed =
             tokio::task::spawn_blocking(
                 move || {
@@ -151,16 +86,11 @@ impl Scene for TableStreams {
         let what = if splits { "split a shard" } else { "rotated shards" };
         match family.len() {
             0 => Err("there is no open shard".to_owned()),
-            children => Ok(format!("{what} of {}: {children} children", self.names[stream])),
+            children => Ok(format!("{what} of {}: {children} children", self.table.name)),
         }
     }
 
     fn forget_before(&self, oldest_us: i64) {
-        for table in &self.names {
-            self.embedded.forget_before(table, oldest_us);
-        }
+        self.embedded.forget_before(&self.table.name, oldest_us);
     }
-
-    /// They go with the embedded servers.
-    async fn strike(&self) {}
 }

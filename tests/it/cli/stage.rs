@@ -204,11 +204,15 @@ impl Stage {
         let mut puts = Puts::default();
         self.aws
             .kinesis()
-            .visit(STREAM, |shard, record| {
-                let data = base64_simd::STANDARD.decode_to_vec(&record.data[..]).unwrap();
-                let (shard, sequence) = (shard.as_str(), record.sequence_number.as_str());
-                puts.add(shard, Put::new(shard, sequence, &data, record.arrival_us).unwrap()).unwrap();
-            })
+            .visit(
+                STREAM,
+                |_| 0,
+                |shard, record| {
+                    let data = base64_simd::STANDARD.decode_to_vec(&record.data[..]).unwrap();
+                    let (shard, sequence) = (shard.as_str(), record.sequence_number.as_str());
+                    puts.add(shard, Put::new(shard, sequence, &data, record.arrival_us).unwrap()).unwrap();
+                },
+            )
             .unwrap();
         let store = LocalFileSystem::new_with_prefix(lake).unwrap();
         let puts = puts.with_alerts(self.alerts);

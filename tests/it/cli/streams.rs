@@ -107,11 +107,15 @@ impl Several {
         self.stage
             .aws
             .kinesis()
-            .visit(stream, |shard, record| {
-                let data = base64_simd::STANDARD.decode_to_vec(&record.data[..]).unwrap();
-                let (shard, sequence) = (shard.as_str(), record.sequence_number.as_str());
-                puts.add(shard, Put::new(shard, sequence, &data, record.arrival_us).unwrap()).unwrap();
-            })
+            .visit(
+                stream,
+                |_| 0,
+                |shard, record| {
+                    let data = base64_simd::STANDARD.decode_to_vec(&record.data[..]).unwrap();
+                    let (shard, sequence) = (shard.as_str(), record.sequence_number.as_str());
+                    puts.add(shard, Put::new(shard, sequence, &data, record.arrival_us).unwrap()).unwrap();
+                },
+            )
             .unwrap();
         let store = LocalFileSystem::new_with_prefix(self.stage.lake()).unwrap();
         verify(Arc::new(store), &Path::from(stream), puts, None, |_, _| {}).await.unwrap()

@@ -408,10 +408,16 @@ impl Fleet {
     pub(super) fn records(&self) -> BTreeSet<Place> {
         let mut put = BTreeSet::new();
         for stream in &self.streams {
-            let records = self.aws.kinesis().visit(stream.name, |shard, record| {
-                let place = Place::new(stream.place(shard), record.sequence_number.as_str());
-                put.extend((0..aggregates::count(&record.data)).map(|sub| Place { sub, ..place.clone() }));
-            });
+            let records = self.aws.kinesis().visit(
+                stream.name,
+                |_| 0,
+                |shard, record| {
+                    let place = Place::new(stream.place(shard), record.sequence_number.as_str());
+                    put.extend(
+                        (0..aggregates::count(&record.data)).map(|sub| Place { sub, ..place.clone() }),
+                    );
+                },
+            );
             records.unwrap();
         }
         put

@@ -57,7 +57,7 @@ async fn ministack_stores_every_row() {
         stage
             .aws
             .kinesis()
-            .visit(STREAM, |_, record| put.push(record.sequence_number.as_str().to_owned()))
+            .visit(STREAM, |_| 0, |_, record| put.push(record.sequence_number.as_str().to_owned()))
             .unwrap();
         put.sort();
         assert_eq!(

@@ -69,11 +69,15 @@ fn find_all(stage: &Stage, server: &Server) -> BTreeMap<Found, u64> {
     stage
         .aws
         .kinesis()
-        .visit(STREAM, |shard, record| {
-            let place = (shard.as_str().to_owned(), record.sequence_number.as_str().to_owned());
-            let times = |of: &BTreeMap<_, u64>| of.get(&place).copied().unwrap_or(0);
-            *found.entry(Found { lake: times(&lake), firehose: times(&firehose) }).or_default() += 1;
-        })
+        .visit(
+            STREAM,
+            |_| 0,
+            |shard, record| {
+                let place = (shard.as_str().to_owned(), record.sequence_number.as_str().to_owned());
+                let times = |of: &BTreeMap<_, u64>| of.get(&place).copied().unwrap_or(0);
+                *found.entry(Found { lake: times(&lake), firehose: times(&firehose) }).or_default() += 1;
+            },
+        )
         .unwrap();
     found
 }

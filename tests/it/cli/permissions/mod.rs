@@ -211,10 +211,14 @@ impl Gated {
         let mut missing = 0;
         let rows = self.firehose.rows();
         let kinesis = self.stage.aws.kinesis();
-        let visited = kinesis.visit(STREAM, |shard, record| {
-            let place = (shard.as_str().to_owned(), record.sequence_number.as_str().to_owned());
-            missing += usize::from(!rows.contains_key(&place));
-        });
+        let visited = kinesis.visit(
+            STREAM,
+            |_| 0,
+            |shard, record| {
+                let place = (shard.as_str().to_owned(), record.sequence_number.as_str().to_owned());
+                missing += usize::from(!rows.contains_key(&place));
+            },
+        );
         visited.unwrap();
         assert_eq!((missing, rows.len()), (0, records));
     }

@@ -1,20 +1,29 @@
-//! What the producer was told about its records, and how far the workers are with them.
+//! What is told of the records that are put, and how far the workers are with them.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
+use super::judge::{Put, Puts, Unseen, VerifyError};
+use super::progress::{Checkpoints, Progress};
+use super::scene::Scene;
+use super::{TrialError, seed_of};
+use crate::produce::Sink;
 use crate::produce::kinesis::Receipt;
 use crate::shard::{Checkpoint, ShardId};
-use crate::trial::{Checkpoints, Progress, Put, Puts, Unseen, VerifyError};
+use crate::shutdown::joined;
 
 /// Receipts on their way: each is a request's worth.
 const RECEIPTS_WAITING: usize = 64;
 
+/// What is being put: of each stream its number and, in the end, what came of it. It ends when the ledger knows all.
+pub type Flow<T> = JoinSet<Result<(usize, T), TrialError>>;
+
 /// The records put so far, by stream. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Ledger(Arc<Mutex<Book>>);
+pub struct Ledger(Arc<Mutex<Book>>);
 
 #[derive(Debug)]
 struct Book {
@@ -24,7 +33,7 @@ struct Book {
 
 /// Which records must be in the lake.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Since {
+pub enum Since {
     /// All of them.
     #[default]
     First,
@@ -38,7 +47,7 @@ pub(super) enum Since {
 
 /// What is asked of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Duty {
+pub enum Duty {
     /// They must be in the lake in the end, as far as [`Since`] says so.
     Required,
     /// They may be there or not.
@@ -46,18 +55,52 @@ pub(super) enum Duty {
 }
 
 impl Ledger {
-    /// An empty one for these streams.
-    pub(super) fn new(streams: &[String]) -> Self {
-        // What is alone needs no name.
-        let puts = match streams {
-            [_] => vec![Puts::default()],
-            _ => streams.iter().map(Puts::of).collect(),
-        };
+    /// Of streams into which nothing was put yet.
+    pub fn new(puts: Vec<Puts>) -> Self {
         Self(Arc::new(Mutex::new(Book { puts, since: Since::default() })))
     }
 
+    /// Puts into every stream of the scene what `put` writes, by the stream's number and seed, and takes in what is told of
+    /// it.
+    pub fn flow<T, F>(
+        &self,
+        scene: &Scene,
+        (duty, seed): (Duty, u64),
+        put: impl Fn(usize, u64, Sink) -> F,
+    ) -> Flow<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, TrialError>> + Send + 'static,
+    {
+        let mut flow = Flow::new();
+        for (number, stream) in scene.streams.iter().cloned().enumerate() {
+            let seed = seed_of(seed, number);
+            let mut entering = JoinSet::new();
+            let receipts = self.open(number, duty, &mut entering);
+            let writing = put(number, seed, stream.puts(seed, receipts.clone()));
+            flow.spawn(async move {
+                let over = CancellationToken::new();
+                let told = stream.tell(receipts, over.clone());
+                let writing = async {
+                    let written = writing.await;
+                    over.cancel();
+                    written
+                };
+                let entered = async {
+                    while let Some(entered) = entering.join_next().await {
+                        joined(entered).await?;
+                    }
+                    Ok(())
+                };
+                let (written, (), ()) = tokio::try_join!(writing, told, entered)?;
+                Ok((number, written))
+            });
+        }
+        flow
+    }
+
     /// Takes in receipts of a stream on a thread of its own until there are no more senders.
-    pub(super) fn open(
+    fn open(
         &self,
         stream: usize,
         duty: Duty,
@@ -109,7 +152,7 @@ impl Ledger {
     }
 
     /// Says which of the records that are entered from now on must be in the lake.
-    pub(super) fn counts_from(&self, since: Since) {
+    pub fn counts_from(&self, since: Since) {
         self.lock().since = since;
     }
 
@@ -129,7 +172,7 @@ impl Ledger {
             let shards = puts.shards().map(|(shard, all)| (ShardId::new(shard), all));
             checkpoints.progress(stream, shards, |shard, checkpoint| match checkpoint {
                 Checkpoint::At(at) => puts.up_to(shard.as_str(), at.sequence.as_str(), at.sub),
-                _ => puts.up_to(shard.as_str(), "0", 0),
+                _ => (0, puts.first_sent(shard.as_str())),
             })
         };
         self.lock().puts.iter().enumerate().map(of).collect()
@@ -137,13 +180,13 @@ impl Ledger {
 
     /// Notes lines of another consumer's lake, which has one stream, by shard and sequence number. Those that no receipt has spoken of yet are
     /// left in the list.
-    pub(super) fn saw(&self, lines: &mut Vec<(String, String)>) {
+    pub fn saw(&self, lines: &mut Vec<(String, String)>) {
         let puts = &mut self.lock().puts[0];
         lines.retain(|(shard, sequence)| !puts.saw(shard, sequence));
     }
 
     /// Compares with what was seen of another consumer's lake; gives each shard.
-    pub(super) fn progress_seen(&self, mut shard: impl FnMut(Unseen<'_>)) -> Progress {
+    pub fn progress_seen(&self, mut shard: impl FnMut(Unseen<'_>)) -> Progress {
         let puts = &mut self.lock().puts[0];
         let mut progress = Progress::default();
         for unseen in puts.unseen() {
@@ -155,7 +198,7 @@ impl Ledger {
     }
 
     /// Everything, once nobody writes any more.
-    pub(super) fn close(self) -> Vec<Puts> {
+    pub fn close(self) -> Vec<Puts> {
         std::mem::take(&mut self.lock().puts)
     }
 
@@ -194,8 +237,9 @@ mod tests {
     #[test]
     fn progress_follows_the_checkpoints() {
         let names = ["trades".to_owned()];
-        let ledger = Ledger::new(&names);
-        let receipts = (1..=5).map(|n| receipt("a", n)).chain((1..=3).map(|n| receipt("b", n)));
+        let ledger = Ledger::new(names.iter().map(Puts::of).collect());
+        // Topics of Kafka begin with 0.
+        let receipts = (0..=4).map(|n| receipt("a", n)).chain((1..=3).map(|n| receipt("b", n)));
         ledger.enter(0, receipts.collect()).unwrap();
         let mut checkpoints = Checkpoints::new(&names);
         let mut look = |leases: &[Lease]| {
@@ -203,18 +247,18 @@ mod tests {
             let progress = ledger.progress(&checkpoints)[0];
             (progress.put, progress.delivered, progress.oldest_us)
         };
-        assert_eq!(look(&[]), (8, 0, Some(1_001)));
-        assert_eq!(look(&[lease("a", at("4")), lease("b", Checkpoint::TrimHorizon)]), (8, 4, Some(1_001)));
-        assert_eq!(look(&[lease("a", at("4")), lease("b", Checkpoint::ShardEnd)]), (8, 7, Some(1_005)));
+        assert_eq!(look(&[]), (8, 0, Some(1_000)));
+        assert_eq!(look(&[lease("a", at("3")), lease("b", Checkpoint::TrimHorizon)]), (8, 4, Some(1_001)));
+        assert_eq!(look(&[lease("a", at("3")), lease("b", Checkpoint::ShardEnd)]), (8, 7, Some(1_004)));
         // The lease of a finished shard is deleted.
-        assert_eq!(look(&[lease("a", at("5"))]), (8, 8, None));
+        assert_eq!(look(&[lease("a", at("4"))]), (8, 8, None));
         assert_eq!(ledger.close()[0].len(), 8);
     }
 
     #[test]
     fn streams_whose_shards_have_equal_ids_are_told_apart() {
         let names = ["trades".to_owned(), "trades-2".to_owned()];
-        let ledger = Ledger::new(&names);
+        let ledger = Ledger::new(names.iter().map(Puts::of).collect());
         ledger.enter(0, (1..=5).map(|n| receipt("a", n)).collect()).unwrap();
         ledger.enter(1, (1..=3).map(|n| receipt("a", n)).collect()).unwrap();
         let mut checkpoints = Checkpoints::new(&names);
