@@ -13,7 +13,8 @@
 //! times; below the checkpoint it must be in the lake or there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bounds::Bounds;
@@ -29,6 +30,9 @@ mod cases;
 mod made;
 mod packed;
 mod properties;
+
+/// What a Java worker prepares; everything else is a batch of ours.
+const JAVA: &[u8] = b"java";
 
 /// How a batch is forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +73,40 @@ struct Process {
     due: Vec<String>,
     /// The write was sent and no answer came.
     unanswered: bool,
+}
+
+/// A process that many states share: a step is of one of them. So it is copied, and its hash made, when it changes only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Kept {
+    process: Arc<Process>,
+    hash: u64,
+}
+
+impl From<Process> for Kept {
+    fn from(process: Process) -> Self {
+        let mut hasher = DefaultHasher::new();
+        process.hash(&mut hasher);
+        Self { process: Arc::new(process), hash: hasher.finish() }
+    }
+}
+
+impl Deref for Kept {
+    type Target = Process;
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Hash for Kept {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hash.hash(state);
+    }
+}
+
+impl Kept {
+    fn taken(self) -> Process {
+        Arc::unwrap_or_clone(self.process)
+    }
 }
 
 /// `Step`, comparable and with the part of a list that is still to do.
@@ -121,7 +159,7 @@ struct World {
     accepted: BTreeSet<u8>,
     /// The children of the shard have leases.
     children: bool,
-    workers: Vec<Option<Process>>,
+    workers: Vec<Option<Kept>>,
     /// Requests whose sender has stopped waiting for them.
     late: Vec<(ModelRow, WriteKind)>,
     trimmed: u8,
@@ -404,7 +442,8 @@ impl Model for Bounds {
         if world.trimmed == 0 && self.trims > 0 && world.row.0.pending.is_some() {
             acts.push(Act::Trim);
         }
-        let ours = |pending: &Pending| matches!(PendingBatch::from_pending(pending), Ok(Some(_)));
+        // Asked of every state, so it is not parsed.
+        let ours = |pending: &Pending| pending.state.as_deref() != Some(JAVA);
         if world.forgot < self.forgets && world.row.0.pending.as_ref().is_some_and(ours) {
             acts.extend([Forgotten::Same, Forgotten::Deleted, Forgotten::Java].map(Act::Forget));
             if self.done_up_to(&world.row.0) + 1 < self.records {
@@ -420,7 +459,7 @@ impl Model for Bounds {
                 world.took = world.took.saturating_add(1).min(self.takes);
                 world.row =
                     ModelRow(apply(&world.row.0, &LeaseWrite::Assign(WorkerId::new(worker.to_string()))));
-                world.workers[worker] = Some(self.process(worker, &world.row));
+                world.workers[worker] = Some(self.process(worker, &world.row).into());
             }
             Act::Crash(worker) => {
                 world.crashed += 1;
@@ -430,10 +469,8 @@ impl Model for Bounds {
                 world.forgot += 1;
                 // All of them take the lease from its owner.
                 let lease = apply(&world.row.0, &LeaseWrite::Evict);
-                let java = Pending {
-                    checkpoint: Checkpoint::At(self.position(1)),
-                    state: Some(Arc::from(&b"java"[..])),
-                };
+                let java =
+                    Pending { checkpoint: Checkpoint::At(self.position(1)), state: Some(Arc::from(JAVA)) };
                 world.row = ModelRow(match how {
                     Forgotten::Same => Lease { pending: None, ..lease },
                     Forgotten::Deleted => {
@@ -456,7 +493,7 @@ impl Model for Bounds {
                 world.trimmed = self.end_of_pending(&world.row.0);
             }
             Act::Close(worker, to) => {
-                let mut process = world.workers[worker].take()?;
+                let mut process = world.workers[worker].take()?.taken();
                 let Todo::Read(from) = process.step else { return None };
                 (process.contents, process.stream) =
                     build(self.transforms[worker], (from + 1, to), 0, from + 1..=to);
@@ -470,10 +507,10 @@ impl Model for Bounds {
                 };
                 let event = Event::Closed { plan, shard_end: to == self.records };
                 process.step = self.todo(process.protocol.on(event), &process.seen);
-                world.workers[worker] = Some(process);
+                world.workers[worker] = Some(process.into());
             }
             Act::Do(worker) => {
-                let mut process = world.workers[worker].take()?;
+                let mut process = world.workers[worker].take()?.taken();
                 let event = match process.step.clone() {
                     Todo::Read(_) => Some(Event::Drained),
                     Todo::Write(write) => {
@@ -489,25 +526,26 @@ impl Model for Bounds {
                     process.step = self.todo(process.protocol.on(event), &process.seen);
                 }
                 self.skip_declaration(&mut process);
-                world.workers[worker] = (process.step != Todo::Done).then_some(process);
+                world.workers[worker] = (process.step != Todo::Done).then(|| process.into());
             }
             Act::LoseAnswer(worker) => {
                 world.lost_answers += 1;
-                let mut process = world.workers[worker].take()?;
+                let mut process = world.workers[worker].take()?.taken();
                 let Todo::Write(write) = &process.step else { return None };
                 self.apply(&mut world, &process.seen, write);
                 process.unanswered = true;
-                world.workers[worker] = Some(process);
+                world.workers[worker] = Some(process.into());
             }
             Act::SendLate(worker) => {
                 world.late_requests += 1;
-                let process = world.workers[worker].as_mut()?;
+                let mut process = world.workers[worker].take()?.taken();
                 let Todo::Write(write) = &process.step else { return None };
                 world.late.push((process.seen.clone(), write.clone()));
                 process.unanswered = true;
+                world.workers[worker] = Some(process.into());
             }
             Act::Reread(worker) => {
-                let mut process = world.workers[worker].take()?;
+                let mut process = world.workers[worker].take()?.taken();
                 let Todo::Write(write) = &process.step else { return None };
                 let ours = ModelRow(apply(&process.seen.0, &write.to_write()));
                 process.unanswered = false;
@@ -518,7 +556,7 @@ impl Model for Bounds {
                 } else if world.row.0.counter != process.seen.0.counter {
                     return Some(world);
                 }
-                world.workers[worker] = (process.step != Todo::Done).then_some(process);
+                world.workers[worker] = (process.step != Todo::Done).then(|| process.into());
             }
             Act::ArriveLate(index) => {
                 let (seen, write) = world.late.remove(index);

@@ -1,7 +1,5 @@
 //! What must hold in every state.
 
-use std::collections::BTreeSet;
-
 use stateright::{Model, Property};
 
 use super::bounds::Bounds;
@@ -9,18 +7,22 @@ use super::made::copied;
 use super::{Todo, World};
 use crate::shard::Checkpoint;
 
+/// Records as bits: the models have few, and this is asked of every state.
+fn bits<'a>(records: impl IntoIterator<Item = &'a u8>) -> u64 {
+    records.into_iter().fold(0, |bits, record| bits | 1 << record)
+}
+
 pub(super) fn all() -> Vec<Property<Bounds>> {
     vec![
         // Where the whole row is deleted rows may be written again, in a batch of other ends; they are never lost.
         Property::always("no record is doubled", |_, world: &World| {
-            let mut seen = BTreeSet::new();
-            world.deleted || world.objects.values().flatten().all(|record| seen.insert(*record))
+            let (lake, rows) = (bits(world.objects.values().flatten()), world.objects.values().map(Vec::len));
+            world.deleted || lake.count_ones() as usize == rows.sum::<usize>()
         }),
         Property::always("a record below the checkpoint is delivered", |model: &Bounds, world: &World| {
-            let lake: BTreeSet<u8> = world.objects.values().flatten().copied().collect();
-            let there = &lake | &world.accepted;
+            let there = bits(world.objects.values().flatten()) | bits(&world.accepted);
             let left_out = |record| model.transforms.iter().any(|made| made.leaves_out(record));
-            (1..=model.done_up_to(&world.row.0)).all(|record| there.contains(&record) || left_out(record))
+            (1..=model.done_up_to(&world.row.0)).all(|record| there >> record & 1 == 1 || left_out(record))
         }),
         Property::always("every copy is of rows that are there", |_, world: &World| {
             world
@@ -33,11 +35,11 @@ pub(super) fn all() -> Vec<Property<Bounds>> {
             let done = model.done_up_to(&world.row.0);
             let settled = world.forgot == 0 || world.row.0.checkpoint == Checkpoint::ShardEnd;
             let all_copy = model.copies.len() == model.transforms.len() && !model.copies.contains(&false);
-            let copies: BTreeSet<u8> = world.copies.values().flatten().copied().collect();
+            let copies = bits(world.copies.values().flatten());
             !settled || !all_copy || {
                 let rows = world.objects.values().flat_map(|records| copied(records));
                 let mut ours = rows.filter(|record| *record <= done && !world.accepted.contains(record));
-                ours.all(|record| copies.contains(&record))
+                ours.all(|record| copies >> record & 1 == 1)
             }
         }),
         Property::always("the checkpoint never moves back", |model: &Bounds, world: &World| {
