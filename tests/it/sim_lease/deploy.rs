@@ -25,14 +25,15 @@ struct Readers {
 impl Readers {
     fn look(&mut self, fleet: &Fleet) {
         let now = Instant::now();
-        for lease in fleet.ready() {
-            if let Some(reader) = fleet.holder(&lease.key) {
-                self.unread_since.remove(&lease.key);
-                if self.last.insert(lease.key.clone(), reader).is_some_and(|before| before != reader) {
-                    *self.changes.entry(lease.key).or_default() += 1;
+        let holders = fleet.holders();
+        for lease in fleet.of_ready(|row| row.key.clone()) {
+            if let Some(&reader) = holders.get(&lease) {
+                self.unread_since.remove(&lease);
+                if self.last.insert(lease.clone(), reader).is_some_and(|before| before != reader) {
+                    *self.changes.entry(lease).or_default() += 1;
                 }
             } else {
-                let since = *self.unread_since.entry(lease.key).or_insert(now);
+                let since = *self.unread_since.entry(lease).or_insert(now);
                 self.unread = self.unread.max(now - since);
             }
         }

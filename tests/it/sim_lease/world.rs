@@ -404,26 +404,43 @@ impl Fleet {
 
     /// Leases to be read now.
     pub(super) fn ready(&self) -> Vec<Lease> {
+        self.of_ready(Lease::clone)
+    }
+
+    pub(super) fn of_ready<T>(&self, what: impl Fn(&Lease) -> T) -> Vec<T> {
         let log = self.log.lock().unwrap();
         let ended = |parent: &ShardId| log.rows.get(&parent.clone().into()).is_none_or(Lease::finished);
-        log.rows.values().filter(|row| !row.finished() && row.parents.iter().all(ended)).cloned().collect()
+        let ready = log.rows.values().filter(|row| !row.finished() && row.parents.iter().all(ended));
+        ready.map(what).collect()
     }
 
     /// The living worker that holds `lease` and may believe in it.
     pub(super) fn holder(&self, lease: &LeaseKey) -> Option<usize> {
+        self.holders().remove(lease)
+    }
+
+    /// The same of every lease; of two, the one that started first.
+    pub(super) fn holders(&self) -> BTreeMap<LeaseKey, usize> {
         let now = Instant::now();
-        let holds = |worker: &Worker| {
-            let held = worker.coordinator.held();
-            held.iter().any(|held| held.key() == lease && held.is_valid(now))
-        };
-        self.workers
-            .iter()
-            .position(|worker| worker.alive && *worker.stalled_until.lock().unwrap() <= now && holds(worker))
+        let mut holders = BTreeMap::new();
+        for (number, worker) in self.workers.iter().enumerate() {
+            if !worker.alive || *worker.stalled_until.lock().unwrap() > now {
+                continue;
+            }
+            for held in worker.coordinator.held().into_iter().filter(|held| held.is_valid(now)) {
+                holders.entry(held.key().clone()).or_insert(number);
+            }
+        }
+        holders
     }
 
     pub(super) async fn until_all_held(&mut self, limit: Duration) -> Duration {
         let start = Instant::now();
-        while self.ready().is_empty() || !self.ready().iter().all(|lease| self.holder(&lease.key).is_some()) {
+        loop {
+            let (ready, holders) = (self.ready(), self.holders());
+            if !ready.is_empty() && ready.iter().all(|lease| holders.contains_key(&lease.key)) {
+                return start.elapsed();
+            }
             assert!(
                 start.elapsed() < limit,
                 "seed {}: leases still without a reader after {limit:?}",
@@ -431,7 +448,6 @@ impl Fleet {
             );
             self.run(TICK).await;
         }
-        start.elapsed()
     }
 
     pub(super) fn leader(&self) -> usize {
