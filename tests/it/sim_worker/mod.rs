@@ -1,9 +1,9 @@
-//! Whole workers in virtual time: for a day they live through crashes, freezes, restarts, deploys of other
+//! Whole workers in virtual time: for half a day they live through crashes, freezes, restarts, deploys of other
 //! transforms, outages of the table and of the lake, throttles, splits and merges. Then all calms down, and the lake
 //! must hold every record exactly once.
 //!
 //! Everything is drawn from one seed, which is printed when a run fails; `KINETIDE_SIM_SEED=7 cargo test sim_worker`
-//! runs that seed alone, `KINETIDE_SIM_SEEDS=500` runs that many.
+//! runs that seed alone, `KINETIDE_SIM_SEEDS=500` runs that many, for a whole day each.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
 
 mod alerts;
@@ -48,6 +48,8 @@ const PENDING_FORMATS: [Option<PendingFormat>; 4] =
     [None, None, Some(PendingFormat::One), Some(PendingFormat::Two)];
 const DAY: Duration = Duration::from_secs(86_400);
 const SEEDS: u64 = 3;
+/// How many seeds are wanted, as `.ci/run` says it; each of them lives longer then.
+const WANTED: &str = "KINETIDE_SIM_SEEDS";
 /// From this seed on workers read by enhanced fan-out.
 const FAN_OUT_SEEDS: u64 = 1_000_000;
 /// From this seed on the stream is that of a table.
@@ -483,6 +485,20 @@ fn record(id: &str, created_us: i64, price: &str) -> String {
     )
 }
 
+fn seeds(first: u64) -> Vec<u64> {
+    (first..first + variable(WANTED).unwrap_or(SEEDS)).collect()
+}
+
+/// How long a seed lives. With subscriptions a day has many more events, and shards that rotate have some more.
+fn life(seed: u64) -> Duration {
+    let day = if variable(WANTED).is_some() { DAY } else { DAY / 2 };
+    match seed {
+        0..FAN_OUT_SEEDS => day,
+        FAN_OUT_SEEDS..TABLE_SEEDS => day / 6,
+        TABLE_SEEDS.. => day / 2,
+    }
+}
+
 /// Lives one seed in a runtime of its own; its event log.
 fn run_seed(seed: u64, time: Duration) -> Vec<String> {
     let shown: Arc<Mutex<Option<Arc<Mutex<Log>>>>> = Arc::default();
@@ -508,7 +524,8 @@ fn run_seed(seed: u64, time: Duration) -> Vec<String> {
                 println!("{line}");
             }
         }
-        println!("seed {seed} failed; run it alone: KINETIDE_SIM_SEED={seed} cargo test sim_worker");
+        let as_long = variable(WANTED).map_or(String::new(), |_| format!("{WANTED}=1 "));
+        println!("seed {seed} failed; run it alone: {as_long}KINETIDE_SIM_SEED={seed} cargo test sim_worker");
         resume_unwind(panic)
     })
 }
@@ -519,12 +536,12 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// Runs seeds on all processors, until one fails.
-fn run_seeds(seeds: &[u64], time: Duration) {
+fn run_seeds(seeds: &[u64]) {
     let next = AtomicUsize::new(0);
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(seeds.len());
     let work = || {
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let run = catch_unwind(|| run_seed(*seed, time));
+            let run = catch_unwind(|| run_seed(*seed, life(*seed)));
             if let Err(panic) = run {
                 next.store(seeds.len(), Ordering::Relaxed);
                 resume_unwind(panic);
@@ -537,23 +554,20 @@ fn run_seeds(seeds: &[u64], time: Duration) {
 #[test]
 fn every_record_lands_once_whatever_happens() {
     match variable("KINETIDE_SIM_SEED") {
-        Some(seed) => run_seeds(&[seed], DAY),
-        None => run_seeds(&(0..variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS)).collect::<Vec<_>>(), DAY),
+        Some(seed) => run_seeds(&[seed]),
+        None => run_seeds(&seeds(0)),
     }
 }
 
-/// With subscriptions a day has many more events: a part of one is enough for each seed.
 #[test]
 fn every_record_lands_once_by_fan_out_too() {
-    let seeds = variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS);
-    run_seeds(&(FAN_OUT_SEEDS..FAN_OUT_SEEDS + seeds).collect::<Vec<_>>(), DAY / 6);
+    run_seeds(&seeds(FAN_OUT_SEEDS));
 }
 
 /// Shards that rotate and split, and streams that are turned off and on again.
 #[test]
 fn every_record_lands_once_from_the_stream_of_a_table_too() {
-    let seeds = variable("KINETIDE_SIM_SEEDS").unwrap_or(SEEDS);
-    run_seeds(&(TABLE_SEEDS..TABLE_SEEDS + seeds).collect::<Vec<_>>(), DAY / 2);
+    run_seeds(&seeds(TABLE_SEEDS));
 }
 
 #[test]
