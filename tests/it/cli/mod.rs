@@ -99,13 +99,24 @@ impl Ran {
 }
 
 /// Asks again and again until there is an answer.
-async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut question: impl FnMut() -> F) -> T {
+async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, question: impl FnMut() -> F) -> T {
+    eventually_every(Duration::from_millis(20), what, question).await
+}
+
+/// The same, with at least so long between two questions. One that takes its time is asked less often: it wants the
+/// processors that what it asks after needs.
+async fn eventually_every<T, F: Future<Output = Option<T>>>(
+    pause: Duration,
+    what: &str,
+    mut question: impl FnMut() -> F,
+) -> T {
     let started = Instant::now();
     loop {
+        let asked = Instant::now();
         if let Some(answer) = question().await {
             return answer;
         }
         assert!(started.elapsed() < Duration::from_secs(180), "waited in vain: {what}");
-        sleep(Duration::from_millis(20)).await;
+        sleep((asked.elapsed() * 3).clamp(pause, pause.max(Duration::from_secs(1)))).await;
     }
 }

@@ -27,7 +27,7 @@ const NOISE: usize = 24 << 10;
 fn seconds() -> u32 {
     #[expect(clippy::disallowed_methods, reason = "the length of this test, not a setting")]
     let given = std::env::var("KINETIDE_OVERLOAD_SECONDS");
-    given.map_or(20, |seconds| seconds.parse().unwrap())
+    given.map_or(12, |seconds| seconds.parse().unwrap())
 }
 
 /// Changes of which the lake gets `NOISE` bytes each: none has a like within the reach of gzip.
@@ -80,7 +80,7 @@ async fn three_times_what_the_lake_takes_grows_the_lag_and_nothing_else() {
     let seconds = seconds();
     let length = Duration::from_secs(seconds.into());
     // So slow that the backlog of any length exceeds the memory of both workers, and no slower than that.
-    let capacity = (64.0 / f64::from(seconds)).clamp(0.5, 2.5) * 1_048_576.0;
+    let capacity = (64.0 / f64::from(seconds)).clamp(0.5, 3.0) * 1_048_576.0;
     let (stage, s3) = tokio::join!(Stage::new(SHARDS), S3::slow(capacity));
     let budget = format!("{}MiB", BUDGET / MIB);
     let settings = [

@@ -76,9 +76,9 @@ impl Stage {
             ("--dynamodb-endpoint", self.aws.dynamodb_url()),
             ("--batch-age", "300ms"),
             ("--failover-time", "3s"),
-            ("--lease-scan-interval", "200ms"),
+            ("--lease-scan-interval", "300ms"),
             ("--shard-sync-interval", "1s"),
-            ("--poll-idle-max", "200ms"),
+            ("--poll-idle-max", "300ms"),
             ("--log-format", "json"),
         ];
         all.retain(|(name, _)| !more.iter().any(|(other, _)| other == name));

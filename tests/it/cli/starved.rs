@@ -1,25 +1,28 @@
 //! A worker that gets hardly any processor time, and for a while none, keeps the leases that nobody else wants.
 
-use std::process::Stdio;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::process::{Child, Command};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::eventually;
-use super::stage::{FAILOVER, Stage};
+use super::stage::{FAILOVER, Stage, Worker};
 
 const SHARDS: u32 = 40;
+/// A fifth of the time, in slices, as a container gets it that is above its quota.
+const RUNS: Duration = Duration::from_millis(20);
+const STANDS: Duration = Duration::from_millis(80);
 
-/// Keeps every processor busy four times over until it is dropped.
-fn busy() -> Vec<Child> {
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let spin = || {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "while :; do :; done"]).stdin(Stdio::null()).kill_on_drop(true);
-        shell.spawn().unwrap()
-    };
-    (0..cores.min(8) * 4).map(|_| spin()).collect()
+/// Lets the worker run in slices. Only it is kept from the processors, not the tests beside it.
+async fn starve(worker: &Worker, time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        worker.signal(Signal::SIGCONT);
+        sleep(RUNS).await;
+        worker.signal(Signal::SIGSTOP);
+        sleep(STANDS).await;
+    }
+    worker.signal(Signal::SIGCONT);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,14 +43,11 @@ async fn a_starved_lone_worker_keeps_its_leases_and_what_it_has_read() {
         ("kinetide_leases_lost_total", "kinetide_leases_begun_total", "kinetide_records_fetched_total");
     let before = [worker.metric(lost).await, worker.metric(begun).await, worker.metric(fetched).await];
 
-    let spinning = busy();
-    sleep(FAILOVER).await;
+    starve(&worker, FAILOVER).await;
     // Longer than any lease is valid.
     worker.signal(Signal::SIGSTOP);
     sleep(FAILOVER * 3 / 2).await;
-    worker.signal(Signal::SIGCONT);
-    sleep(FAILOVER).await;
-    drop(spinning);
+    starve(&worker, FAILOVER).await;
 
     stage.put(200..220);
     eventually("it reads on", || async { (read().await >= 220).then_some(()) }).await;

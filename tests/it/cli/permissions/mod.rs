@@ -23,7 +23,6 @@ use futures::future::join_all;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
 
 use super::firehose::server::Server as Firehose;
 use super::roles::own_environment;
@@ -416,18 +415,8 @@ async fn side_by_side(cases: impl IntoIterator<Item = impl Future<Output = ()>>)
 }
 
 /// As [`super::eventually`], and asks less often.
-async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut question: impl FnMut() -> F) -> T {
-    super::eventually(what, || {
-        let asked = question();
-        async move {
-            let answer = asked.await;
-            if answer.is_none() {
-                sleep(LOOK_EVERY).await;
-            }
-            answer
-        }
-    })
-    .await
+async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, question: impl FnMut() -> F) -> T {
+    super::eventually_every(LOOK_EVERY, what, question).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -478,8 +467,9 @@ async fn each_call_that_fails_at_the_start_ends_the_process_with_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_that_leaves_something_is_not_clean_and_names_it() {
     let gated = Gated::new().await;
+    // The lease is still its own when its time to drain is over.
     let settings =
-        [&gated.settings()[..], &[("--shutdown-budget", "4s"), ("--failover-time", "10s")]].concat();
+        [&gated.settings()[..], &[("--shutdown-budget", "3s"), ("--failover-time", "6s")]].concat();
     let settings: Vec<_> =
         settings.iter().copied().filter(|s| *s != ("--failover-time", failover())).collect();
     let mut worker = gated.stage.worker(&settings).await;
@@ -510,7 +500,7 @@ async fn a_drain_that_leaves_something_is_not_clean_and_names_it() {
     for service in [Service::DynamoDb, Service::S3] {
         gated.gate(service).set(if service == Service::S3 { "PUT" } else { "UpdateItem" }, None);
     }
-    let worker = gated.stage.worker(&settings).await;
+    let worker = gated.stage.worker(&gated.settings()).await;
     gated.settled().await;
     worker.drain().await;
     gated.exactly_once(40).await;
