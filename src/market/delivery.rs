@@ -64,6 +64,44 @@ pub trait Target: Send + Sync {
     async fn look_back(&self, before: Interval) -> Result<Vec<Gap>, NotDelivered>;
 }
 
+/// A stream or a topic, which takes records one after the other and does not say what it has.
+#[async_trait]
+pub trait RecordTarget: Send + Sync {
+    /// Whose snapshots it gets.
+    fn provider(&self) -> Provider;
+
+    /// Puts the record of this interval there.
+    async fn put(&self, interval: Interval, record: Vec<u8>) -> Result<(), NotDelivered>;
+}
+
+/// A record for each snapshot, and one for each gap.
+#[async_trait]
+impl<T: RecordTarget> Target for T {
+    async fn has(&self, _interval: Interval) -> Result<bool, NotDelivered> {
+        Ok(false)
+    }
+
+    async fn snapshot(
+        &self,
+        interval: Interval,
+        time_us: Option<i64>,
+        body: &Bytes,
+    ) -> Result<Delivered, NotDelivered> {
+        let text = str::from_utf8(body)
+            .map_err(|_| NotDelivered { reason: "the body is not UTF-8".to_owned(), for_good: true })?;
+        self.put(interval, record(self.provider(), interval, time_us, text)).await?;
+        Ok(Delivered::New)
+    }
+
+    async fn gap(&self, gap: &Gap) -> Result<(), NotDelivered> {
+        self.put(gap.first, gap_record(gap)).await
+    }
+
+    async fn look_back(&self, _before: Interval) -> Result<Vec<Gap>, NotDelivered> {
+        Ok(Vec::new())
+    }
+}
+
 /// A record of a stream: the reply as a string. The transform `market-snapshot` reads it.
 #[derive(Serialize)]
 struct Wrapped<'a> {

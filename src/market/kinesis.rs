@@ -7,11 +7,10 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::delivery::{Delivered, NotDelivered, Target, gap_record, record};
-use super::plan::{Gap, Interval};
+use super::delivery::{NotDelivered, RecordTarget};
+use super::plan::Interval;
 use crate::aws::{OfStream, StreamAddress, explain};
 use crate::transform::Provider;
 
@@ -52,12 +51,19 @@ impl StreamTarget {
             },
         }
     }
+}
+
+#[async_trait]
+impl RecordTarget for StreamTarget {
+    fn provider(&self) -> Provider {
+        self.provider
+    }
 
     /// One partition key for all: a reader has the snapshots of a provider in their order.
-    async fn put(&self, data: Vec<u8>) -> Result<(), NotDelivered> {
+    async fn put(&self, _interval: Interval, record: Vec<u8>) -> Result<(), NotDelivered> {
         let entry = PutRecordsRequestEntry::builder()
             .partition_key(self.provider.as_str())
-            .data(Blob::new(data))
+            .data(Blob::new(record))
             .build()
             .expect("data and partition key are set");
         let call = self.client.put_records().of(&self.stream).records(entry);
@@ -72,33 +78,5 @@ impl StreamTarget {
                 reason: explain(&error),
             }),
         }
-    }
-}
-
-#[async_trait]
-impl Target for StreamTarget {
-    /// A stream does not say.
-    async fn has(&self, _interval: Interval) -> Result<bool, NotDelivered> {
-        Ok(false)
-    }
-
-    async fn snapshot(
-        &self,
-        interval: Interval,
-        time_us: Option<i64>,
-        body: &Bytes,
-    ) -> Result<Delivered, NotDelivered> {
-        let text = str::from_utf8(body)
-            .map_err(|_| NotDelivered { reason: "the body is not UTF-8".to_owned(), for_good: true })?;
-        self.put(record(self.provider, interval, time_us, text)).await?;
-        Ok(Delivered::New)
-    }
-
-    async fn gap(&self, gap: &Gap) -> Result<(), NotDelivered> {
-        self.put(gap_record(gap)).await
-    }
-
-    async fn look_back(&self, _before: Interval) -> Result<Vec<Gap>, NotDelivered> {
-        Ok(Vec::new())
     }
 }

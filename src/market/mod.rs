@@ -28,7 +28,7 @@ mod source_tests;
 mod tests;
 
 pub use answer::{Response, Trouble};
-pub use delivery::{Delivered, NotDelivered, Target, gap_record, record};
+pub use delivery::{Delivered, NotDelivered, RecordTarget, Target, gap_record, record};
 pub use http::serve;
 pub use lake::LakeTarget;
 pub use plan::{EVERY_MAX, EVERY_MIN, Gap, Interval};
