@@ -22,6 +22,8 @@ use crate::preflight::{
 #[cfg(feature = "kafka")]
 use crate::preflight::{check_topic, topic_oddities};
 use crate::processor::Process;
+#[cfg(feature = "kafka")]
+use crate::shard::Checkpoint;
 use crate::shard::dynamodbstreams::Which;
 use crate::shutdown::joined;
 use crate::telemetry::status::Status;
@@ -215,6 +217,8 @@ impl Streams {
                     tracing::info!(stream = &*stream.setup.address, "the stream is there");
                 }
             }
+            #[cfg(feature = "kafka")]
+            self.follow_topics(&shared).await;
             round = round.wrapping_add(1);
             if round.is_multiple_of(ASK_EVERY) {
                 self.ask_tables().await;
@@ -259,6 +263,38 @@ impl Streams {
         }
     }
 
+    /// Topics that were deleted and created again are other topics: what is left of the former ones is finished, and the new
+    /// ones are read from their beginning, as they came while somebody was there to read them.
+    #[cfg(feature = "kafka")]
+    async fn follow_topics(&mut self, shared: &Shared) {
+        let mut another = Vec::new();
+        for (at, stream) in self.open.iter().enumerate() {
+            let StreamClient::Topic(topic) = &stream.client else { continue };
+            match timeout(START_TIMEOUT, topic.is_another()).await {
+                Ok(Ok(true)) => another.push(at),
+                Ok(_) => {}
+                // All are in one cluster, which does not answer.
+                Err(_) => break,
+            }
+        }
+        if another.is_empty() {
+            return;
+        }
+        let configs: Vec<StreamConfig> = another.iter().map(|at| self.open[*at].config.clone()).collect();
+        let found = open_all(&configs, &self.surroundings).await;
+        for (at, (stream, _)) in another.into_iter().zip(found) {
+            let mut opened = self.opened(stream);
+            opened.leases.initial = Checkpoint::TrimHorizon;
+            tracing::warn!(
+                stream = &*opened.setup.address,
+                "the topic was deleted and created again: the new one is read from its beginning; compare with the \
+                 producers whether records of the former one were lost, and remove its leases with `kinetide leases delete`"
+            );
+            self.open[at] = opened;
+        }
+        self.set_open(shared);
+    }
+
     async fn change(&mut self, config: StreamsConfig, shared: &Shared) {
         let before = std::mem::take(&mut self.open);
         let known = |wanted: &StreamConfig| before.iter().find(|opened| opened.config == *wanted).cloned();
@@ -282,6 +318,11 @@ impl Streams {
             );
         }
         self.config = config;
+        self.set_open(shared);
+    }
+
+    /// From now on these are read.
+    fn set_open(&self, shared: &Shared) {
         // Leases are found for streams that can be read, and not for others.
         shared.streams.set(self.setups());
         shared.coordinator.set_streams(self.open.iter().map(|stream| stream.leases.clone()).collect());

@@ -6,7 +6,7 @@
 //! A topic is known by its id: one that was deleted and created again has another, and its partitions are others, whose
 //! offsets begin anew.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -22,6 +22,25 @@ use crate::kafka::{Cluster, Isolation, KafkaError, Offset, Topic, id_text, parse
 pub struct KafkaTopic {
     cluster: Arc<Cluster>,
     name: String,
+    meaning: Mutex<Meaning>,
+}
+
+/// Which topics a name has meant.
+#[derive(Debug, Default)]
+struct Meaning {
+    first: Option<Uuid>,
+    /// Another one, by the last answer.
+    other: Option<Uuid>,
+}
+
+impl Meaning {
+    /// It means this topic now, says a broker. True when it has meant the same other topic as by the answer before: brokers
+    /// learn of a new topic one after the other, so that one answer alone may be an old one.
+    fn is(&mut self, topic: Uuid) -> bool {
+        let other = Some(topic).filter(|topic| *topic != *self.first.get_or_insert(*topic));
+        let before = std::mem::replace(&mut self.other, other);
+        other.is_some() && other == before
+    }
 }
 
 /// A partition: its topic's id, and its number.
@@ -42,7 +61,7 @@ pub fn partition_of(shard: &ShardId) -> Option<PartitionId> {
 impl KafkaTopic {
     /// The topic that has this name whenever it is asked for.
     pub fn new(cluster: Arc<Cluster>, name: impl Into<String>) -> Self {
-        Self { cluster, name: name.into() }
+        Self { cluster, name: name.into(), meaning: Mutex::default() }
     }
 
     /// Its cluster.
@@ -55,7 +74,23 @@ impl KafkaTopic {
     /// # Errors
     /// When there is none, or no broker answers.
     pub async fn now(&self) -> Result<Arc<Topic>, ListError> {
-        self.cluster.topic_named(&self.name).await.map_err(|error| self.failed(error))
+        let topic = self.cluster.topic_named(&self.name).await.map_err(|error| self.failed(error))?;
+        self.meaning().first.get_or_insert(topic.id);
+        Ok(topic)
+    }
+
+    /// Whether the name means another topic by now than when it was first asked for: it was deleted and created again. Not
+    /// before two calls in a row have found the same one.
+    ///
+    /// # Errors
+    /// When there is none, or no broker answers.
+    pub async fn is_another(&self) -> Result<bool, ListError> {
+        let topic = self.cluster.topic_named(&self.name).await.map_err(|error| self.failed(error))?;
+        Ok(self.meaning().is(topic.id))
+    }
+
+    fn meaning(&self) -> std::sync::MutexGuard<'_, Meaning> {
+        self.meaning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(&self, error: KafkaError) -> ListError {
@@ -137,6 +172,25 @@ impl FindStart for KafkaTopic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_means_another_topic_when_two_answers_say_so() {
+        let (mut meaning, [first, second, third]) =
+            (Meaning::default(), std::array::from_fn(|_| Uuid::new_v4()));
+        let answers = [
+            (first, false),
+            (first, false),
+            (second, false),
+            // An old answer.
+            (first, false),
+            (second, false),
+            (third, false),
+            (third, true),
+        ];
+        for (at, (topic, expected)) in answers.into_iter().enumerate() {
+            assert_eq!(meaning.is(topic), expected, "answer {at}");
+        }
+    }
 
     #[test]
     fn a_partition_is_read_as_it_is_called() {

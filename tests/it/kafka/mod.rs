@@ -158,6 +158,7 @@ async fn topics_are_read_as_another_client_reads_them() {
     Box::pin(prices::a_poller_produces_and_a_worker_lands(&brokers, &peer)).await;
     Box::pin(trials::generated_records_are_in_the_topic(&brokers, &peer)).await;
     Box::pin(trials::the_demo_with_a_kill_ends_exactly_once(&brokers)).await;
+    Box::pin(worker::a_topic_is_made_anew(&brokers, &peer)).await;
     Box::pin(worker::lands_exactly_once(&mut brokers, &peer)).await;
 }
 

@@ -24,7 +24,8 @@ const PARTITIONS: i32 = 3;
 const ROUNDS: i32 = 24;
 const LONGEST: Duration = Duration::from_secs(180);
 
-struct Stage {
+pub(super) struct Stage {
+    topic: &'static str,
     aws: LocalAws,
     dir: TempDir,
     bootstrap: String,
@@ -32,15 +33,15 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(brokers: &Brokers) -> Self {
+    pub(super) async fn new(brokers: &Brokers, topic: &'static str) -> Self {
         let aws = LocalAws::start(LocalSettings::default()).await.unwrap();
         let sdk = sdk_config(Some(aws.dynamodb_url()), Some(aws.region())).await;
         let leases =
-            DynamoDbLeaseTable::new(aws_sdk_dynamodb::Client::new(&sdk), format!("kinetide-{TOPIC}"));
-        Self { aws, dir: TempDir::new().unwrap(), bootstrap: brokers.bootstrap(), leases }
+            DynamoDbLeaseTable::new(aws_sdk_dynamodb::Client::new(&sdk), format!("kinetide-{topic}"));
+        Self { topic, aws, dir: TempDir::new().unwrap(), bootstrap: brokers.bootstrap(), leases }
     }
 
-    fn lake(&self) -> PathBuf {
+    pub(super) fn lake(&self) -> PathBuf {
         self.dir.path().join("lake")
     }
 
@@ -48,7 +49,7 @@ impl Stage {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kinetide"));
         command
             .args(arguments)
-            .args(["--kafka-bootstrap", &self.bootstrap, "--topic", TOPIC])
+            .args(["--kafka-bootstrap", &self.bootstrap, "--topic", self.topic])
             .args(["--dynamodb-endpoint", self.aws.dynamodb_url(), "--region", self.aws.region()])
             .env_clear()
             .envs(std::env::vars().filter(|(name, _)| ["PATH", "TMPDIR"].contains(&name.as_str())))
@@ -59,7 +60,11 @@ impl Stage {
         command
     }
 
-    fn worker(&self, id: &str) -> Child {
+    pub(super) fn worker(&self, id: &str) -> Child {
+        self.worker_with(id, &[])
+    }
+
+    fn worker_with(&self, id: &str, more: &[&str]) -> Child {
         let lake = self.lake().display().to_string();
         let log = std::fs::File::create(self.log(id)).unwrap();
         let arguments =
@@ -67,19 +72,19 @@ impl Stage {
         let mut command = self.command(&arguments);
         command.args(["--batch-age", "400ms", "--failover-time", "3s", "--lease-scan-interval", "200ms"]);
         command.args(["--shard-sync-interval", "1s", "--poll-idle-max", "200ms", "--http", "127.0.0.1:0"]);
-        command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
+        command.args(more).stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
     fn log(&self, id: &str) -> PathBuf {
         self.dir.path().join(format!("{id}.log"))
     }
 
-    fn logs(&self, ids: &[&str]) -> String {
+    pub(super) fn logs(&self, ids: &[&str]) -> String {
         ids.iter().map(|id| std::fs::read_to_string(self.log(id)).unwrap_or_default()).collect()
     }
 
     /// The checkpoint of each partition that has one.
-    async fn checkpoints(&self) -> BTreeMap<i32, i64> {
+    pub(super) async fn checkpoints(&self) -> BTreeMap<i32, i64> {
         let rows = self.leases.snapshot().await.map(|table| table.leases).unwrap_or_default();
         let of = |key: &str, checkpoint: &Checkpoint| {
             let offset = checkpoint.position()?.sequence.as_str().parse().ok()?;
@@ -89,7 +94,7 @@ impl Stage {
     }
 
     /// Waits until the last committed record of each partition is at or below its checkpoint.
-    async fn delivered(&self, last: &BTreeMap<i32, i64>, ids: &[&str]) {
+    pub(super) async fn delivered(&self, last: &BTreeMap<i32, i64>, ids: &[&str]) {
         let since = Instant::now();
         loop {
             let done = self.checkpoints().await;
@@ -102,7 +107,7 @@ impl Stage {
     }
 
     /// What a command printed, where it ended well.
-    async fn told(&self, arguments: &[&str]) -> String {
+    pub(super) async fn told(&self, arguments: &[&str]) -> String {
         let ran = self.command(arguments).output().await.unwrap();
         let said = String::from_utf8_lossy(&ran.stderr).into_owned();
         assert!(ran.status.success(), "{arguments:?}: {said}");
@@ -139,7 +144,7 @@ pub(super) fn rows(folder: &Path) -> Vec<Value> {
 
 pub(super) async fn lands_exactly_once(brokers: &mut Brokers, peer: &Arc<Peer>) {
     peer.create(TOPIC, PARTITIONS, json!({}), 1);
-    let stage = Stage::new(brokers).await;
+    let stage = Stage::new(brokers, TOPIC).await;
     let mut first = stage.worker("w1");
     let mut second = stage.worker("w2");
     let mut number = 0;
@@ -246,6 +251,49 @@ pub(super) async fn lands_exactly_once(brokers: &mut Brokers, peer: &Arc<Peer>) 
     assert!(landed == good, "{}", differ(landed.len(), good.len()));
     assert!(letters == bad && bad.len() == 24, "{}", differ(letters.len(), bad.len()));
     eprintln!("{} rows and {} dead letters landed, each once", landed.len(), letters.len());
+}
+
+/// A topic is deleted while a worker reads it, and created again: the worker reads the new one, from its beginning also where
+/// another initial position is set.
+pub(super) async fn a_topic_is_made_anew(brokers: &Brokers, peer: &Arc<Peer>) {
+    const ANEW: &str = "made-anew";
+    let stage = Stage::new(brokers, ANEW).await;
+    let produce = |numbers: std::ops::Range<i32>, partitions: i32| {
+        let values: Vec<String> = numbers.map(|n| json!({"n": n}).to_string()).collect();
+        let records =
+            values.iter().zip(0..).map(|(value, n)| (n % partitions, None, Some(value.as_bytes()), 0));
+        peer.produce(ANEW, &records.collect::<Vec<Sent<'_>>>(), "none");
+    };
+    let landed = async |count: usize| {
+        let since = Instant::now();
+        loop {
+            let rows = rows(&stage.lake().join("landing").join(ANEW));
+            let mut numbers: Vec<i64> = rows.iter().map(|row| row["n"].as_i64().unwrap()).collect();
+            numbers.sort_unstable();
+            if numbers.len() >= count {
+                return numbers;
+            }
+            assert!(since.elapsed() < LONGEST, "{numbers:?}\n{}", stage.logs(&["w"]));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let leases = async || stage.leases.snapshot().await.map_or(0, |table| table.leases.len());
+    peer.create(ANEW, 2, json!({}), 1);
+    let mut worker = stage.worker_with("w", &["--initial-position", "latest"]);
+    let since = Instant::now();
+    while leases().await < 2 {
+        assert!(since.elapsed() < LONGEST, "{}", stage.logs(&["w"]));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    produce(0..10, 2);
+    assert_eq!(landed(10).await, (0..10).collect::<Vec<_>>());
+    peer.ask(&json!(["delete", ANEW])).unwrap();
+    peer.create(ANEW, 2, json!({}), 1);
+    produce(10..40, 2);
+    assert_eq!(landed(40).await, (0..40).collect::<Vec<_>>());
+    assert_eq!(leases().await, 4, "those of the former topic stay");
+    assert!(stage.logs(&["w"]).contains("deleted and created again"), "{}", stage.logs(&["w"]));
+    worker.kill().await.unwrap();
 }
 
 /// Partition and offset.
