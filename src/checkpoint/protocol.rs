@@ -532,7 +532,7 @@ fn prepare(batch: PendingBatch) -> (Phase, Step) {
     if pending.state.as_ref().is_some_and(|state| state.len() > STATE_BYTES_MAX) {
         return halt_too_many(&batch);
     }
-    (Phase::Preparing(batch), Step::Write(LeaseWrite::Prepare(pending)))
+    (Phase::Preparing(batch), Step::Write(LeaseWrite::prepare(pending)))
 }
 
 fn deliver(batch: PendingBatch) -> (Phase, Step) {

@@ -51,7 +51,7 @@ fn ping_pong(format: PendingFormat, many: usize) -> u32 {
                     };
                     Event::Closed { plan, shard_end: false }
                 }
-                Step::Write(LeaseWrite::Prepare(next)) => {
+                Step::Write(LeaseWrite::Prepare { pending: next, .. }) => {
                     assert!(next.state.as_ref().unwrap().len() <= STATE_BYTES_MAX);
                     pending = Some(next);
                     Event::Written
@@ -117,7 +117,8 @@ fn prepared(maker: &str, streamed: bool, format: PendingFormat) -> Event {
         streamed,
         unpacking: Unpacking::Whole,
     };
-    let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
+    let Step::Write(LeaseWrite::Prepare { pending, .. }) =
+        protocol.on(Event::Closed { plan, shard_end: false })
     else {
         panic!("a batch is prepared first")
     };
@@ -143,7 +144,7 @@ fn rows_for_a_delivery_stream_and_the_lake_are_compared() {
             let mut protocol = taken_over("me", streamed, format);
             let objects = objects("x", 2, 0);
             let step = protocol.on(rebuilt(&objects, !streamed));
-            assert!(matches!(step, Step::Write(LeaseWrite::Prepare(_))), "{format:?}: {step:?}");
+            assert!(matches!(step, Step::Write(LeaseWrite::Prepare { .. })), "{format:?}: {step:?}");
         }
         let step = Protocol::new("me", "elsewhere").on(prepared("me", false, format));
         match format {
@@ -204,7 +205,8 @@ fn a_remembered_batch_is_repaired_only_amid_it() {
         streamed: false,
         unpacking: Unpacking::Whole,
     };
-    let Step::Write(LeaseWrite::Prepare(pending)) = protocol.on(Event::Closed { plan, shard_end: false })
+    let Step::Write(LeaseWrite::Prepare { pending, .. }) =
+        protocol.on(Event::Closed { plan, shard_end: false })
     else {
         panic!("a batch is prepared first")
     };
@@ -218,7 +220,7 @@ fn a_remembered_batch_is_repaired_only_amid_it() {
     };
     for amid in [10, 11, 18] {
         let (mut protocol, step) = taken(Checkpoint::At(at(amid)));
-        assert!(matches!(step, Step::Write(LeaseWrite::Prepare(_))), "{amid}: {step:?}");
+        assert!(matches!(step, Step::Write(LeaseWrite::Prepare { .. })), "{amid}: {step:?}");
         assert!(matches!(protocol.on(Event::Written), Step::Seal(keys) if keys.len() == 2));
         let step = protocol.on(Event::Sealed);
         let Step::Rebuild { first, last, done, .. } = step else { panic!("{step:?}") };

@@ -14,7 +14,7 @@ use super::StreamSetup;
 use crate::cause::chain;
 use crate::fetch::{Behind, ByteBudget, FetchError, Page, ReadsFor, Retrieval, Room, StartAt, StartRecord};
 use crate::lease::{CaughtUp, Gap, HeldLease, gap};
-use crate::shard::{ChildShard, HashKeyRange, Position, SequenceNumber, ShardId};
+use crate::shard::{ChildShard, HashKeyRange, Position, SequenceNumber, ShardId, WrittenBy};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{ShardHandle, Side};
 use crate::telemetry::trouble::LogPace;
@@ -93,6 +93,10 @@ impl ReadsFor for Held {
         }
     }
 
+    fn read_upto(&self) -> Option<WrittenBy> {
+        self.lease.row().read_upto().cloned()
+    }
+
     fn hash_range(&self) -> Option<HashKeyRange> {
         self.lease.row().hash_range
     }
@@ -163,6 +167,9 @@ pub(crate) async fn read_shard(
         // A rebuild that misses a record says so itself.
         if let (true, Some(StartRecord::Gone(first)), Some(checkpoint)) = (delivers, &pulled.start, &last) {
             report_gap(&lease, page.served_us, first.as_ref(), checkpoint, stream.retention.get());
+        }
+        if let (Some(first), Some(epoch)) = (page.records().next(), page.leader_epoch) {
+            lease.read_of_epoch(first.position().sequence, epoch);
         }
         if let Some(record) = page.records().next_back() {
             last = Some(record.position());

@@ -58,7 +58,7 @@ struct Landed {
 fn with_arrival(write: LeaseWrite, landed: Option<&Landed>) -> LeaseWrite {
     match write {
         LeaseWrite::Commit { to, .. } => {
-            LeaseWrite::Commit { to, arrived_us: landed.and_then(|landed| landed.arrived_us) }
+            LeaseWrite::Commit { to, arrived_us: landed.and_then(|landed| landed.arrived_us), epoch: None }
         }
         other => other,
     }

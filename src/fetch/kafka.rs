@@ -21,10 +21,10 @@ use super::polling::Polled;
 use super::source::{FetchError, StartAt};
 use crate::clock::wall_clock_us;
 use crate::kafka::{
-    BatchError, Batches, Cluster, Entry, FETCH_BYTES, Fetched, Isolation, KafkaError, Offset,
+    BatchError, Batches, Cluster, Entry, EpochEnd, FETCH_BYTES, Fetched, Isolation, KafkaError, Offset,
 };
 use crate::shard::kafka::{PartitionId, partition_of};
-use crate::shard::{SequenceNumber, ShardId};
+use crate::shard::{SequenceNumber, ShardId, WrittenBy};
 
 /// A page takes no further record from here on, bytes: what is packed may be many times as long.
 const PAGE_BYTES: usize = 8 << 20;
@@ -94,13 +94,7 @@ impl KafkaSource {
     async fn out_of_range(&self, partition: PartitionId, place: Place) -> Result<Page, FetchError> {
         let start = self.offset(partition, Offset::Earliest).await?;
         if place.offset < start {
-            let mut page = PageBuilder::default().finish();
-            page.sparse = true;
-            page.trimmed = place.read < start;
-            page.first_kept = u128::try_from(start).ok().map(SequenceNumber::from);
-            page.tip_unsure = true;
-            page.next_iterator = Some(Place::at(start.max(place.read)).to_string());
-            return Ok(page);
+            return Ok(before_the_start(place, start));
         }
         let end =
             self.cluster.offset(partition, Offset::Latest, Isolation::Uncommitted).await.map_err(failed)?;
@@ -111,10 +105,10 @@ impl KafkaSource {
                 format!("offset {} was out of range, and the partition ends at {end}", place.offset);
             return Err(match place.epoch {
                 None => FetchError::Unavailable(problem.into()),
-                Some(_) => cut(end, place),
+                Some(_) => cut(Some(end), place.read - 1),
             });
         }
-        Err(cut(end, place))
+        Err(cut(Some(end), place.read - 1))
     }
 
     async fn answer(&self, partition: PartitionId, place: Place) -> Result<Fetched, KafkaError> {
@@ -135,22 +129,9 @@ impl KafkaSource {
 impl Polled for KafkaSource {
     async fn iterator(&self, shard: &ShardId, start: &StartAt) -> Result<String, FetchError> {
         let partition = partition_of(shard).ok_or(FetchError::NotFound)?;
-        let number = |sequence: &SequenceNumber| {
-            let offset = sequence.as_str().parse::<i64>().ok().filter(|offset| *offset < i64::MAX);
-            offset.ok_or_else(|| FetchError::Foreign(format!("{sequence} is no offset of Kafka")))
-        };
-        let place = match start {
-            StartAt::TrimHorizon => Place::at(self.offset(partition, Offset::Earliest).await?),
-            StartAt::Latest => Place::at(self.offset(partition, Offset::Latest).await?),
-            StartAt::Timestamp(us) => {
-                let ms = us.div_euclid(1000) + i64::from(us % 1000 != 0);
-                Place::at(self.offset(partition, Offset::Time(ms)).await?)
-            }
-            StartAt::At(sequence) => {
-                let offset = number(sequence)?;
-                Place { offset, read: offset + 1, epoch: None }
-            }
-            StartAt::After(sequence) => Place::at(number(sequence)? + 1),
+        let place = match begin(start)? {
+            Begin::Here(place) => place,
+            Begin::Look(offset) => Place::at(self.offset(partition, offset).await?),
         };
         Ok(place.to_string())
     }
@@ -160,8 +141,8 @@ impl Polled for KafkaSource {
         let place =
             Place::parse(iterator).ok_or_else(|| FetchError::Refused(format!("no iterator: {iterator}")))?;
         match self.answer(partition, place).await {
-            Ok(Fetched { diverged: Some(end), .. }) => Err(cut(end, place)),
-            Ok(answer) if answer.end < place.read => Err(cut(answer.end, place)),
+            Ok(Fetched { diverged: Some(end), .. }) => Err(cut(Some(end), place.read - 1)),
+            Ok(answer) if answer.end < place.read => Err(cut(Some(answer.end), place.read - 1)),
             Ok(answer) => {
                 page(answer, place, records_max).map_err(|error| FetchError::Unavailable(error.into()))
             }
@@ -169,6 +150,16 @@ impl Polled for KafkaSource {
                 self.out_of_range(partition, place).await
             }
             Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn still_holds(&self, shard: &ShardId, read: &WrittenBy) -> Result<(), FetchError> {
+        let partition = partition_of(shard).ok_or(FetchError::NotFound)?;
+        let Ok(offset) = read.upto.as_str().parse() else { return Ok(()) };
+        let found = self.cluster.epoch_end(partition, read.epoch).await.map_err(failed)?;
+        match held(offset, read.epoch, found) {
+            Held::Whole => Ok(()),
+            Held::Upto(end) => Err(cut(end, offset)),
         }
     }
 
@@ -191,16 +182,55 @@ impl Polled for KafkaSource {
     }
 }
 
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    Here(Place),
+    /// At an offset that the partition says.
+    Look(Offset),
+}
+
+fn begin(start: &StartAt) -> Result<Begin, FetchError> {
+    let number = |sequence: &SequenceNumber| {
+        let offset = sequence.as_str().parse::<i64>().ok().filter(|offset| *offset < i64::MAX);
+        offset.ok_or_else(|| FetchError::Foreign(format!("{sequence} is no offset of Kafka")))
+    };
+    Ok(match start {
+        StartAt::TrimHorizon => Begin::Look(Offset::Earliest),
+        StartAt::Latest => Begin::Look(Offset::Latest),
+        // Kafka's times are whole milliseconds.
+        StartAt::Timestamp(us) => Begin::Look(Offset::Time(us.div_euclid(1000) + i64::from(us % 1000 != 0))),
+        StartAt::At(sequence) => {
+            let offset = number(sequence)?;
+            Begin::Here(Place { offset, read: offset + 1, epoch: None })
+        }
+        StartAt::After(sequence) => Begin::Here(Place::at(number(sequence)? + 1)),
+    })
+}
+
+/// The page of a place that retention has passed: the partition begins at `start`. Records are lost where they were not read.
+fn before_the_start(place: Place, start: i64) -> Page {
+    let mut page = PageBuilder::default().finish();
+    page.sparse = true;
+    page.trimmed = place.read < start;
+    page.first_kept = u128::try_from(start).ok().map(SequenceNumber::from);
+    page.tip_unsure = true;
+    page.next_iterator = Some(Place::at(start.max(place.read)).to_string());
+    page
+}
+
 /// The page of an answer.
 fn page(answer: Fetched, place: Place, records_max: usize) -> Result<Page, BatchError> {
     let mut builder = PageBuilder::default();
-    let (mut count, mut last_ms) = (0, None);
+    let (mut count, mut last_ms, mut epoch) = (0, None, None);
     let batches = Batches::new(answer.records, answer.aborted);
     let taken = batches.each(place.offset, |entry: &Entry<'_>| {
         let bytes = entry.key.map_or(0, <[u8]>::len) + entry.value.map_or(0, <[u8]>::len);
-        if count == records_max || count > 0 && builder.bytes() + bytes > PAGE_BYTES {
+        let another = epoch.is_some_and(|epoch| epoch != entry.epoch);
+        if count == records_max || another || count > 0 && builder.bytes() + bytes > PAGE_BYTES {
             return ControlFlow::Break(());
         }
+        epoch = Some(entry.epoch);
         let arrival_us = entry.time_ms.max(0).saturating_mul(1000);
         builder.push_optional(&entry.offset.to_string(), entry.key, arrival_us, entry.value);
         (count, last_ms) = (count + 1, Some(entry.time_ms));
@@ -210,6 +240,7 @@ fn page(answer: Fetched, place: Place, records_max: usize) -> Result<Page, Batch
     let at_tip = taken.next >= answer.end;
     page.sparse = true;
     page.tip_unsure = !at_tip;
+    page.leader_epoch = epoch.filter(|epoch| *epoch >= 0);
     page.millis_behind_latest = match last_ms {
         _ if at_tip => Some(0),
         Some(last_ms) => Some((wall_clock_us() / 1000).saturating_sub(last_ms).max(1)),
@@ -221,14 +252,33 @@ fn page(answer: Fetched, place: Place, records_max: usize) -> Result<Page, Batch
     Ok(page)
 }
 
-/// The partition ends at `end`, before what was read.
-fn cut(end: i64, place: Place) -> FetchError {
+/// How much of a log that was read is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// All of it.
+    Whole,
+    /// What lies before this offset at most; nothing: it is not known how much.
+    Upto(Option<i64>),
+}
+
+/// Whether a log holds the record at `offset` that a leader of `epoch` wrote. `found`: how far it has records of that epoch, or
+/// of the last one before it. A log that retention has cut off at its start names the epoch that was asked for all the same.
+fn held(offset: i64, epoch: i32, found: Option<EpochEnd>) -> Held {
+    match found {
+        Some(found) if found.epoch >= epoch && offset < found.end => Held::Whole,
+        found => Held::Upto(found.map(|found| found.end.min(offset))),
+    }
+}
+
+/// The partition does not hold what was read, up to `read`; what lies at `end` and behind it at least is gone.
+fn cut(end: Option<i64>, read: i64) -> FetchError {
+    let at =
+        end.map_or("an offset that is not known".to_owned(), |end| format!("offset {end} at the latest"));
     FetchError::Truncated(format!(
-        "the partition's log is not the one that was read: it ends, or differs, at offset {end} at the latest, and offset {} was read \
+        "the partition's log is not the one that was read: it ends, or differs, at {at}, and offset {read} was read \
          from it; its log was cut, as by an unclean change of \
          leader, so that records may be lost and offsets are used again; nothing is skipped by itself: compare with what the \
-         producers sent, then move the lease (docs/KAFKA.md)",
-        place.read - 1
+         producers sent, then move the lease (docs/KAFKA.md)"
     ))
 }
 
@@ -245,6 +295,8 @@ fn failed(error: KafkaError) -> FetchError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::fetch::Behind;
     use crate::kafka::{Compression, batch_of};
@@ -292,5 +344,132 @@ mod tests {
         assert_eq!((first.len(), first.next_iterator.as_deref()), (2, Some("2.2.-1")));
         let larger = vec![b'x'; PAGE_BYTES * 2];
         assert_eq!(page(answer(&[Some(&larger)], 1), Place::at(0), 10).unwrap().len(), 1, "one always fits");
+    }
+
+    #[test]
+    fn reading_begins_at_a_record_or_behind_it() {
+        let place = |offset, read| Begin::Here(Place { offset, read, epoch: None });
+        for (start, expected) in [
+            (StartAt::At(7.into()), place(7, 8)),
+            (StartAt::After(7.into()), place(8, 8)),
+            (StartAt::TrimHorizon, Begin::Look(Offset::Earliest)),
+            (StartAt::Timestamp(1_000), Begin::Look(Offset::Time(1))),
+            (StartAt::Timestamp(1_001), Begin::Look(Offset::Time(2))),
+        ] {
+            assert_eq!(begin(&start).unwrap(), expected, "{start:?}");
+        }
+        for foreign in [i64::MAX.unsigned_abs().into(), u128::MAX] {
+            assert!(matches!(begin(&StartAt::After(foreign.into())), Err(FetchError::Foreign(_))));
+        }
+    }
+
+    #[test]
+    fn what_retention_took_unread_is_a_gap_and_nothing_else_is() {
+        for (place, trimmed, next) in [
+            (Place { offset: 2, read: 3, epoch: None }, true, "6.6"),
+            (Place::at(5), true, "6.6"),
+            // The record at the checkpoint is gone, and the next one is there.
+            (Place { offset: 5, read: 6, epoch: None }, false, "6.6"),
+        ] {
+            let page = before_the_start(place, 6);
+            assert_eq!((page.trimmed, page.next_iterator.as_deref()), (trimmed, Some(next)), "{place:?}");
+            assert_eq!((page.is_empty(), page.first_kept), (true, Some(6.into())));
+        }
+    }
+
+    /// A log as a broker has it, whose leader answers as Kafka's `LeaderEpochFileCache` does.
+    struct Log {
+        /// By offset.
+        epochs: Vec<i32>,
+        /// The leader now, and where its records begin, if it has any.
+        leader: (i32, usize),
+        /// What retention has left begins here.
+        start: usize,
+    }
+
+    impl Log {
+        fn epoch_end(&self, asked: i32) -> Option<EpochEnd> {
+            let mut begins: Vec<(i32, usize)> = Vec::new();
+            let leader = [(self.leader.1, &self.leader.0)];
+            for (offset, epoch) in self.epochs.iter().enumerate().chain(leader) {
+                if begins.last().is_none_or(|(last, _)| last < epoch) {
+                    begins.push((*epoch, offset));
+                }
+            }
+            // What was cut off at the start is known by the last epoch in it.
+            let gone = begins.iter().rposition(|(_, begin)| *begin <= self.start).unwrap_or(0);
+            let mut begins = begins.split_off(gone);
+            begins[0].1 = begins[0].1.max(self.start);
+            let end = |at: usize| i64::try_from(at).unwrap();
+            if begins.last()?.0 == asked {
+                return Some(EpochEnd { epoch: asked, end: end(self.epochs.len()) });
+            }
+            let (_, higher) = begins.iter().find(|(epoch, _)| *epoch > asked)?;
+            let floor = begins.iter().rfind(|(epoch, _)| *epoch <= asked);
+            Some(EpochEnd { epoch: floor.map_or(asked, |(epoch, _)| *epoch), end: end(*higher) })
+        }
+    }
+
+    proptest! {
+        /// Leaders come and go, one of them cuts the log or not, it grows, and retention takes its start.
+        #[test]
+        fn a_log_that_was_cut_is_told_from_one_that_was_not(
+            before in prop::collection::vec(1usize..4, 1..5), read in any::<prop::sample::Index>(),
+            cut_by in 0usize..6, later in prop::collection::vec(0usize..4, 0..4), start in any::<prop::sample::Index>(),
+        ) {
+            let mut log = Log { epochs: Vec::new(), leader: (0, 0), start: 0 };
+            let lead = |log: &mut Log, records| {
+                log.leader = (log.leader.0 + 2, log.epochs.len());
+                log.epochs.extend((0..records).map(|_| log.leader.0));
+            };
+            for records in before {
+                lead(&mut log, records);
+            }
+            let read = read.index(log.epochs.len());
+            let epoch = log.epochs[read];
+            let kept = log.epochs.len() - cut_by.min(log.epochs.len());
+            if cut_by > 0 {
+                log.epochs.truncate(kept);
+                lead(&mut log, 0);
+            }
+            for records in later {
+                lead(&mut log, records);
+            }
+            log.start = start.index(log.epochs.len() + 1);
+            let offset = i64::try_from(read).unwrap();
+            let found = held(offset, epoch, log.epoch_end(epoch));
+            // What retention has passed is a gap, and told as one.
+            prop_assert_eq!(found == Held::Whole, read < kept || read < log.start, "{:?}", found);
+            if let Held::Upto(Some(end)) = found {
+                prop_assert!(end <= offset);
+            }
+        }
+    }
+
+    #[test]
+    fn a_leader_that_knows_nothing_of_the_epoch_never_had_what_was_read() {
+        assert_eq!(held(7, 3, None), Held::Upto(None));
+        let end = |epoch, end| Some(EpochEnd { epoch, end });
+        assert_eq!(held(7, 3, end(3, 8)), Held::Whole);
+        assert_eq!(held(7, 3, end(3, 7)), Held::Upto(Some(7)));
+        assert_eq!(held(7, 3, end(2, 4711)), Held::Upto(Some(7)));
+    }
+
+    /// So that a checkpoint knows who wrote its record.
+    #[test]
+    fn a_page_is_of_one_leader() {
+        let mut first =
+            batch_of(&[(None, Some(&b"a"[..]), 0), (None, Some(b"b"), 0)], Compression::None).to_vec();
+        let mut second = batch_of(&[(None, Some(&b"c"[..]), 0)], Compression::None).to_vec();
+        // The checksum is not of these: where a batch begins, and its leader's epoch.
+        first[12..16].copy_from_slice(&4i32.to_be_bytes());
+        second[..8].copy_from_slice(&2i64.to_be_bytes());
+        second[12..16].copy_from_slice(&6i32.to_be_bytes());
+        let both = Fetched { records: [first, second].concat().into(), ..answer(&[], 3) };
+        let page = |place| page(both.clone(), place, 10).unwrap();
+        let one = page(Place::at(0));
+        assert_eq!((one.len(), one.leader_epoch, one.next_iterator.as_deref()), (2, Some(4), Some("2.2.4")));
+        let two = page(Place::parse(&one.next_iterator.unwrap()).unwrap());
+        assert_eq!((two.len(), two.leader_epoch, two.behind()), (1, Some(6), Behind::Tip));
     }
 }

@@ -173,6 +173,8 @@ pub struct Page {
     pub first_kept: Option<SequenceNumber>,
     /// Sequence numbers of this stream have holes: a record that is not there was perhaps never to be read.
     pub sparse: bool,
+    /// The epoch of the leader that wrote all of its records, where the stream has such a thing.
+    pub leader_epoch: Option<i32>,
     /// When the stream answered, by its own clock, µs since the epoch; exact to a second.
     pub served_us: Option<i64>,
     /// Children, on the last page of a closed shard.

@@ -7,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::BytePermit;
 use super::page::{Behind, Page};
-use crate::shard::{ChildShard, HashKeyRange, SequenceNumber, ShardId};
+use crate::shard::{ChildShard, HashKeyRange, SequenceNumber, ShardId, WrittenBy};
 pub use crate::telemetry::status::Retrieval;
 use crate::telemetry::waiting::Waiting;
 
@@ -58,7 +58,8 @@ pub enum FetchError {
     /// There is no consumer for enhanced fan-out and none can be made, or it may not be used; retried slowly.
     #[error("enhanced fan-out is not possible: {0}")]
     NoFanOut(String),
-    /// The stream ends before the place where reading is to go on: its end was cut off. Nothing is moved; retried slowly.
+    /// The stream does not hold what was read from it: its end was cut off, and other records may be there by now. Nothing
+    /// is moved; retried slowly.
     #[error("{0}")]
     Truncated(String),
     /// Anything else; keep the iterator and try again.
@@ -167,6 +168,11 @@ pub trait ReadsFor: Send + Sync {
 
     /// From now on the shard is read in this way.
     fn reads_by(&self, retrieval: Retrieval);
+
+    /// The last record of the shard that was read before, and who wrote it, as far as that is known.
+    fn read_upto(&self) -> Option<WrittenBy> {
+        None
+    }
 
     /// The hash keys of the shard, as far as they are known.
     fn hash_range(&self) -> Option<HashKeyRange> {

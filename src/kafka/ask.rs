@@ -3,9 +3,9 @@
 use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
     DeleteTopicsResponse, FetchRequest, FetchResponse, InitProducerIdRequest, InitProducerIdResponse,
-    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, ProduceRequest,
-    ProduceResponse, SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest,
-    SaslHandshakeResponse,
+    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse, SaslAuthenticateRequest,
+    SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
@@ -43,5 +43,6 @@ asks! {
     CreateTopicsRequest, CreateTopicsResponse, 19, "CreateTopics", 5, 7;
     DeleteTopicsRequest, DeleteTopicsResponse, 20, "DeleteTopics", 6, 6;
     InitProducerIdRequest, InitProducerIdResponse, 22, "InitProducerId", 2, 4;
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, 23, "OffsetForLeaderEpoch", 3, 4;
     SaslAuthenticateRequest, SaslAuthenticateResponse, 36, "SaslAuthenticate", 1, 2;
 }

@@ -14,10 +14,13 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
+use kafka_protocol::messages::offset_for_leader_epoch_request::{
+    OffsetForLeaderPartition, OffsetForLeaderTopic,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    BrokerId, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest, ProduceRequest,
-    TopicName,
+    BrokerId, FetchRequest, InitProducerIdRequest, ListOffsetsRequest, MetadataRequest,
+    OffsetForLeaderEpochRequest, ProduceRequest, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::Instant;
@@ -121,6 +124,15 @@ pub struct Fetched {
     pub aborted: Vec<(i64, i64)>,
     /// The log does not hold what was read before: up to this offset it does.
     pub diverged: Option<i64>,
+}
+
+/// How far the records of an epoch go in a partition's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The epoch that was asked for, or the last one before it that the log has records of.
+    pub epoch: i32,
+    /// Behind its last record: where a later epoch begins, or the end of the log.
+    pub end: i64,
 }
 
 /// What is known of the cluster.
@@ -336,6 +348,39 @@ impl Cluster {
             let found = found.ok_or_else(|| no_answer(&leader))?;
             KafkaError::of(leader.connection.broker(), found.error_code).map_or(Ok(()), Err)?;
             Ok(Some(found.offset).filter(|offset| *offset >= 0))
+        });
+        let found = found.await?;
+        // Only the name was asked for: it may be that of another topic by now.
+        self.topic(id).await?;
+        Ok(found)
+    }
+
+    /// How far the records of an epoch go in a partition's log; nothing where that has no records of it or of one before.
+    ///
+    /// # Errors
+    /// When it could not be asked.
+    pub async fn epoch_end(
+        &self,
+        (id, partition): (Uuid, i32),
+        epoch: i32,
+    ) -> Result<Option<EpochEnd>, KafkaError> {
+        let found = self.at_leader((id, partition), |leader| async move {
+            let wanted = OffsetForLeaderPartition::default()
+                .with_partition(partition)
+                .with_current_leader_epoch(leader.epoch)
+                .with_leader_epoch(epoch);
+            let topic = OffsetForLeaderTopic::default()
+                .with_topic(TopicName(StrBytes::from_string(leader.topic.name.clone())))
+                .with_partitions(vec![wanted]);
+            let request =
+                OffsetForLeaderEpochRequest::default().with_replica_id(BrokerId(-1)).with_topics(vec![topic]);
+            let answer = leader.connection.ask(&request, ANSWER_TIMEOUT).await?;
+            let found =
+                answer.topics.into_iter().next().and_then(|topic| topic.partitions.into_iter().next());
+            let found = found.ok_or_else(|| no_answer(&leader))?;
+            KafkaError::of(leader.connection.broker(), found.error_code).map_or(Ok(()), Err)?;
+            let (epoch, end) = (found.leader_epoch, found.end_offset);
+            Ok((epoch >= 0 && end >= 0).then_some(EpochEnd { epoch, end }))
         });
         let found = found.await?;
         // Only the name was asked for: it may be that of another topic by now.

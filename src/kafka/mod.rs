@@ -31,7 +31,7 @@ mod tls;
 mod write;
 
 #[cfg(feature = "kafka")]
-pub use cluster::{Cluster, Fetched, Isolation, Offset, Partition, Topic};
+pub use cluster::{Cluster, EpochEnd, Fetched, Isolation, Offset, Partition, Topic};
 #[cfg(feature = "kafka")]
 pub(crate) use cluster::{FETCH_BYTES, id_text, parse_id};
 #[cfg(feature = "kafka")]

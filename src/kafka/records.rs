@@ -39,6 +39,8 @@ pub struct BatchError {
 pub struct Entry<'a> {
     /// Its offset.
     pub offset: i64,
+    /// Of the leader that wrote it.
+    pub epoch: i32,
     /// Its time, ms since the epoch: the producer's, or the broker's where the topic is set so. −1: none.
     pub time_ms: i64,
     /// Its key.
@@ -300,7 +302,8 @@ fn each_record(
         }
         before = Some(offset);
         let time_ms = if head.is(APPEND_TIME) { head.max_ms } else { time_ms };
-        let entry = Entry { offset, time_ms, key: record.optional()?, value: record.optional()? };
+        let (epoch, key, value) = (head.epoch, record.optional()?, record.optional()?);
+        let entry = Entry { offset, epoch, time_ms, key, value };
         if take(&entry).is_break() {
             return Some(ControlFlow::Break(offset));
         }

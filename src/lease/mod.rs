@@ -7,6 +7,7 @@ mod caught_up;
 pub mod coordinator;
 mod delivered;
 pub mod dynamodb;
+mod epochs;
 pub mod explain;
 pub mod fleet;
 mod held;

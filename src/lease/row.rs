@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::caught_up::CaughtUp;
 use super::delivered::Delivered;
 use super::key::LeaseKey;
-use crate::shard::{Checkpoint, HashKeyRange, RecordId, Shard, ShardId};
+use crate::shard::{Checkpoint, HashKeyRange, RecordId, Shard, ShardId, WrittenBy};
 
 /// Identifies one worker process. Unique per live process: a re-used id silently resumes its leases.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +111,9 @@ pub struct Lease {
     /// `kinetideDelivered`, an attribute of our own that Java leaves alone: when the record at the checkpoint had arrived. It
     /// says something of the checkpoint that it names only.
     pub delivered: Option<Delivered>,
+    /// `kinetideLeaderEpoch`, an attribute of our own in rows of Kafka: which leader wrote the last record that was prepared or
+    /// committed. It says something of the checkpoint, or of the end of the pending batch, that it names only.
+    pub written: Option<WrittenBy>,
     /// `checkpointOwner`: present only during a graceful hand-off, the old owner that may still checkpoint.
     pub checkpoint_owner: Option<WorkerId>,
 }
@@ -135,6 +138,7 @@ impl Lease {
             start_us: None,
             caught_up: None,
             delivered: None,
+            written: None,
             checkpoint_owner: None,
         }
     }
@@ -158,6 +162,14 @@ impl Lease {
         let at = self.checkpoint.position()?;
         let ours = self.delivered.as_ref().is_some_and(|delivered| delivered.upto == at.sequence);
         Some(RecordId { sequence: at.sequence.clone(), sub: (at.sub > 0 || !ours).then_some(at.sub) })
+    }
+
+    /// The last record that is known to have been read, and who wrote it: that of the pending batch, else the one at the
+    /// checkpoint. A log that does not hold it is another one.
+    pub fn read_upto(&self) -> Option<&WrittenBy> {
+        let pending = self.pending.as_ref().map(|pending| &pending.checkpoint);
+        let known = [Some(&self.checkpoint), pending];
+        self.written.as_ref().filter(|written| known.into_iter().flatten().any(|at| written.names(at)))
     }
 
     /// What arrived in the shard until this time (by the stream's clock, µs since the epoch) is delivered, give or take the

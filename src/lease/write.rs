@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::caught_up::CaughtUp;
 use super::delivered::Delivered;
 use super::row::{LastPrepared, Lease, Pending, WorkerId};
-use crate::shard::{Checkpoint, HashKeyRange, ShardId};
+use crate::shard::{Checkpoint, HashKeyRange, ShardId, WrittenBy};
 
 /// One conditional update of a lease row.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +27,12 @@ pub enum LeaseWrite {
     /// Give the lease up: owner removed (or only `checkpointOwner`, which ends a hand-off), counter + 1.
     Evict,
     /// Announce a batch: the pending trio is set and remembered, `checkpoint` stays; counter + 1.
-    Prepare(Pending),
+    Prepare {
+        /// The trio.
+        pending: Pending,
+        /// Of the leader that wrote its last record, where the stream has such a thing; noted where it is known.
+        epoch: Option<i32>,
+    },
     /// Move the checkpoint and remove the pending trio; counter + 1, owner switches back to 0. A batch that is remembered is
     /// forgotten when the checkpoint is at or after its end.
     Commit {
@@ -35,6 +40,9 @@ pub enum LeaseWrite {
         to: Checkpoint,
         /// When its record arrived, by the stream's clock, µs since the epoch; noted where it is known.
         arrived_us: Option<i64>,
+        /// Of the leader that wrote its record. Not known: what the row said of another record, or of another reading of
+        /// this one, is forgotten.
+        epoch: Option<i32>,
     },
     /// Say where reading begins, in place of a symbolic checkpoint that each owner would interpret anew; counter + 1.
     /// `pendingCheckpoint` stays.
@@ -55,9 +63,14 @@ pub enum LeaseWrite {
 }
 
 impl LeaseWrite {
-    /// [`LeaseWrite::Commit`] by somebody who does not know when the record arrived.
+    /// [`LeaseWrite::Prepare`] by somebody who does not know who wrote the record.
+    pub fn prepare(pending: Pending) -> Self {
+        Self::Prepare { pending, epoch: None }
+    }
+
+    /// [`LeaseWrite::Commit`] by somebody who does not know when the record arrived, and who wrote it.
     pub fn commit(to: Checkpoint) -> Self {
-        Self::Commit { to, arrived_us: None }
+        Self::Commit { to, arrived_us: None, epoch: None }
     }
 
     /// True when the counter grows: a heartbeat, and the end of every older write that is still on its way.
@@ -125,18 +138,20 @@ pub fn apply(row: &Lease, write: &LeaseWrite) -> Lease {
             }
             next.checkpoint_owner = None;
         }
-        LeaseWrite::Prepare(pending) => {
+        LeaseWrite::Prepare { pending, epoch } => {
             next.owner_switches = 0;
             next.pending = Some(pending.clone());
             next.last_prepared = LastPrepared::of(pending, &row.checkpoint);
+            next.written = WrittenBy::of(&pending.checkpoint, *epoch).or(next.written);
         }
-        LeaseWrite::Commit { to, arrived_us } => {
+        LeaseWrite::Commit { to, arrived_us, epoch } => {
             next.owner_switches = 0;
             next.checkpoint = to.clone();
             next.pending = None;
             next.last_prepared.take_if(|last| *to >= last.pending.checkpoint);
             next.start_us = None;
             next.delivered = Delivered::of(to, *arrived_us).or(next.delivered);
+            next.written = WrittenBy::of(to, *epoch);
         }
         LeaseWrite::Pin { checkpoint, start_us } => {
             next.checkpoint = checkpoint.clone();

@@ -34,6 +34,7 @@ fn row() -> Lease {
         start_us: Some(5),
         caught_up: Some(caught_up(10)),
         delivered: Delivered::of(&at(10), Some(6)),
+        written: WrittenBy::of(&at(10), Some(3)),
         checkpoint_owner: None,
     }
 }
@@ -69,15 +70,25 @@ fn each_write_changes_what_it_says_and_nothing_else() {
         owner_switches: 0,
         ..moved()
     };
-    expect(LeaseWrite::Prepare(batch(30)), prepared);
-    let committed =
-        |at| Lease { checkpoint: at, pending: None, owner_switches: 0, start_us: None, ..moved() };
+    expect(LeaseWrite::prepare(batch(30)), prepared.clone());
+    let written = WrittenBy::of(&at(30), Some(4));
+    expect(LeaseWrite::Prepare { pending: batch(30), epoch: Some(4) }, Lease { written, ..prepared });
+    let committed = |at| Lease {
+        checkpoint: at,
+        pending: None,
+        owner_switches: 0,
+        start_us: None,
+        written: None,
+        ..moved()
+    };
     expect(LeaseWrite::commit(at(19)), committed(at(19)));
     for end in [at(20), at(21), Checkpoint::ShardEnd] {
         expect(LeaseWrite::commit(end.clone()), Lease { last_prepared: None, ..committed(end) });
     }
     let noted = Lease { delivered: Delivered::of(&at(19), Some(11)), ..committed(at(19)) };
-    expect(LeaseWrite::Commit { to: at(19), arrived_us: Some(11) }, noted);
+    expect(LeaseWrite::Commit { to: at(19), arrived_us: Some(11), epoch: None }, noted);
+    let noted = Lease { written: WrittenBy::of(&at(19), Some(0)), ..committed(at(19)) };
+    expect(LeaseWrite::Commit { to: at(19), arrived_us: None, epoch: Some(0) }, noted);
     let pin = LeaseWrite::Pin { checkpoint: Checkpoint::TrimHorizon, start_us: Some(9) };
     expect(pin, Lease { checkpoint: Checkpoint::TrimHorizon, start_us: Some(9), ..moved() });
     let pin = LeaseWrite::Pin { checkpoint: at(4), start_us: None };
@@ -129,7 +140,7 @@ fn a_write_holds_on_the_row_that_was_seen() {
         (&handed, LeaseWrite::Evict, false),
         (&handed, hand_off(), false),
         (&handed, LeaseWrite::commit(at(20)), true),
-        (&handed, LeaseWrite::Prepare(batch(30)), true),
+        (&handed, LeaseWrite::prepare(batch(30)), true),
         (&other, assign(), false),
         (&other, LeaseWrite::Evict, false),
         (&other, hand_off(), false),

@@ -143,7 +143,7 @@ impl Checkpointer {
         let arrived_us = self.given().arrived_us_of(&to);
         tokio::select! {
             biased;
-            () = row.write(LeaseWrite::Commit { to, arrived_us }) => Ok(()),
+            () = row.write(LeaseWrite::Commit { to, arrived_us, epoch: None }) => Ok(()),
             () = self.lease.lost().cancelled() => self.still_ours(),
         }
     }

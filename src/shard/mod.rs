@@ -12,10 +12,12 @@ pub mod kinesis;
 mod position;
 mod start;
 mod stream;
+mod written_by;
 
 pub use position::{Checkpoint, Position, RecordId, SequenceNumber};
 pub use start::{FindStart, StartError, StartFound, StartFrom};
 pub use stream::{Kinship, StreamId};
+pub use written_by::WrittenBy;
 
 use std::fmt;
 use std::sync::Arc;

@@ -143,8 +143,10 @@ enum WriteKind {
 impl WriteKind {
     fn to_write(&self) -> LeaseWrite {
         match self {
-            Self::Prepare(pending) => LeaseWrite::Prepare(pending.clone()),
-            Self::Commit(checkpoint) => LeaseWrite::Commit { to: checkpoint.clone(), arrived_us: Some(1) },
+            Self::Prepare(pending) => LeaseWrite::prepare(pending.clone()),
+            Self::Commit(checkpoint) => {
+                LeaseWrite::Commit { to: checkpoint.clone(), arrived_us: Some(1), epoch: None }
+            }
         }
     }
 }
@@ -228,7 +230,7 @@ impl Bounds {
             Step::Find(objects) => Todo::Find(objects),
             Step::Compare(keys) => Todo::Compare(keys),
             Step::Seal(keys) => Todo::Seal(keys),
-            Step::Write(LeaseWrite::Prepare(pending)) => {
+            Step::Write(LeaseWrite::Prepare { pending, .. }) => {
                 let batch = PendingBatch::from_pending(&pending).unwrap().unwrap();
                 let mut keys = BTreeSet::new();
                 let all = batch.objects.iter().chain(&batch.sealed);

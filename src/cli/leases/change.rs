@@ -136,7 +136,8 @@ pub(super) fn set_checkpoint(
 ) -> Result<Planned, Refused> {
     let refused = |problem: String| Err(Refused { lease: lease.key.to_string(), problem });
     let before = Written(&lease.checkpoint);
-    if lease.checkpoint == *target && lease.pending.is_none() {
+    let accepts = lease.read_upto().is_some_and(|written| written.names(target));
+    if lease.checkpoint == *target && lease.pending.is_none() && !accepts {
         return Ok(Planned::new(
             lease,
             live,
@@ -191,7 +192,12 @@ pub(super) fn set_checkpoint(
     let steps = evictions.chain([LeaseWrite::commit(target.clone())]);
     let from =
         lease.actual_owner().map(|owner| format!("remove its owner {owner}, then ")).unwrap_or_default();
-    let does = format!("{from}move its checkpoint from {before} to {}", Written(target));
+    let does = match lease.checkpoint == *target && lease.pending.is_none() {
+        true => {
+            format!("{from}keep its checkpoint {before}, and read on there whatever the log holds by now")
+        }
+        false => format!("{from}move its checkpoint from {before} to {}", Written(target)),
+    };
     let undo = format!("set-checkpoint {} {before} --evict --force", lease.key);
     Ok(Planned { warnings, undo: Some(undo), ..Planned::new(lease, live, steps, does) })
 }
@@ -323,7 +329,7 @@ pub(super) fn parse_checkpoint(text: &str) -> Result<Checkpoint, String> {
 mod tests {
     use super::*;
     use crate::lease::apply;
-    use crate::shard::{HashKeyRange, ShardId};
+    use crate::shard::{HashKeyRange, ShardId, WrittenBy};
 
     fn shard() -> Shard {
         Shard {
@@ -444,6 +450,18 @@ mod tests {
         warns(&free, &Checkpoint::Latest, "never");
         warns(&pending(None), &at(200), "will be dropped");
         assert_eq!(set_checkpoint(&free, false, &at(200), None, none).unwrap().steps, []);
+    }
+
+    /// Who has compared a log that was cut with the producers may want to read on where the checkpoint is.
+    #[test]
+    fn a_log_is_accepted_as_it_is_by_its_own_checkpoint() {
+        let written = Some(WrittenBy { upto: SequenceNumber::from(200), epoch: 3 });
+        let row = Lease { written, ..lease(None, None) };
+        let plan = set_checkpoint(&row, false, &at(200), None, Allowed::default()).unwrap();
+        assert!(plan.does.contains("keep its checkpoint"), "{}", plan.does);
+        let [RowChange::Write(write)] = &plan.steps[..] else { panic!("{:?}", plan.steps) };
+        let after = apply(&row, write);
+        assert_eq!((after.checkpoint, after.written), (at(200), None));
     }
 
     #[test]

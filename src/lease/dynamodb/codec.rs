@@ -11,7 +11,7 @@ use crate::lease::key::LeaseKey;
 use crate::lease::row::{LastPrepared, Lease, Pending, WorkerId};
 use crate::lease::write::{LeaseWrite, counts_as_switch, moves_with};
 use crate::lease::{CaughtUp, Delivered};
-use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, ShardId};
+use crate::shard::{Checkpoint, HashKeyRange, SequenceNumber, ShardId, WrittenBy};
 
 pub(super) const LEASE_OWNER: &str = "leaseOwner";
 const LEASE_COUNTER: &str = "leaseCounter";
@@ -38,6 +38,9 @@ const START: &str = "kinetideStart";
 const CAUGHT_UP: &str = "kinetideCaughtUp";
 /// A map: the checkpoint, `at` (µs since the epoch).
 const DELIVERED: &str = "kinetideDelivered";
+/// A map: the checkpoint, `epoch`.
+const LEADER_EPOCH: &str = "kinetideLeaderEpoch";
+const EPOCH: &str = "epoch";
 const AT: &str = "at";
 const RETENTION: &str = "retentionHours";
 const CHECKPOINT_OWNER: &str = "checkpointOwner";
@@ -67,6 +70,7 @@ pub(super) fn decode(item: &Item) -> Result<Lease, NotUnderstood> {
         start_us: item.get(START).and_then(|value| value.as_n().ok()?.parse().ok()),
         caught_up: caught_up(item),
         delivered: delivered(item),
+        written: written(item),
         throughput_kbps: item.get(THROUGHPUT).and_then(|value| value.as_n().ok()?.parse().ok()),
         stream: text(item, STREAM)?.map(Into::into),
         checkpoint_owner: text(item, CHECKPOINT_OWNER)?.map(WorkerId::new),
@@ -129,6 +133,9 @@ pub(super) fn encode(lease: &Lease, layout: Layout) -> Item {
     }
     if let Some(delivered) = &lease.delivered {
         put(DELIVERED, arrived(delivered));
+    }
+    if let Some(written) = &lease.written {
+        put(LEADER_EPOCH, by_leader(written));
     }
     if let Some(throughput) = lease.throughput_kbps {
         put(THROUGHPUT, measured(throughput));
@@ -201,7 +208,7 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
             }
             remove.push(CHECKPOINT_OWNER);
         }
-        LeaseWrite::Prepare(pending) => {
+        LeaseWrite::Prepare { pending, epoch } => {
             set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0u64))));
             let at = &pending.checkpoint;
             set.push(format!("{PENDING} = {}", out.value("pending", s(at.as_str()))));
@@ -217,8 +224,11 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
                 }
                 None => remove.push(LAST_PREPARED),
             }
+            if let Some(written) = WrittenBy::of(at, *epoch) {
+                set.push(format!("{LEADER_EPOCH} = {}", out.value("written", by_leader(&written))));
+            }
         }
-        LeaseWrite::Commit { to: at, arrived_us } => {
+        LeaseWrite::Commit { to: at, arrived_us, epoch } => {
             set.push(format!("{OWNER_SWITCHES} = {}", out.value("zero", n(0u64))));
             set.push(format!("{CHECKPOINT} = {}", out.value("checkpoint", s(at.as_str()))));
             set.push(format!("{CHECKPOINT_SUB} = {}", out.value("checkpointSub", n(at.sub()))));
@@ -228,6 +238,13 @@ pub(super) fn update(seen: &Lease, write: &LeaseWrite) -> Update {
             }
             if let Some(delivered) = Delivered::of(at, *arrived_us) {
                 set.push(format!("{DELIVERED} = {}", out.value("delivered", arrived(&delivered))));
+            }
+            match WrittenBy::of(at, *epoch) {
+                Some(written) => {
+                    set.push(format!("{LEADER_EPOCH} = {}", out.value("written", by_leader(&written))));
+                }
+                None if seen.written.is_some() => remove.push(LEADER_EPOCH),
+                None => {}
             }
             // What a pin said of a start is over.
             if seen.start_us.is_some() {
@@ -351,6 +368,22 @@ fn delivered(item: &Item) -> Option<Delivered> {
     })
 }
 
+fn by_leader(written: &WrittenBy) -> AttributeValue {
+    AttributeValue::M(Item::from([
+        (CHECKPOINT.to_owned(), s(written.upto.as_str())),
+        (EPOCH.to_owned(), n(written.epoch)),
+    ]))
+}
+
+/// What is malformed is taken for nothing noted.
+fn written(item: &Item) -> Option<WrittenBy> {
+    let item = item.get(LEADER_EPOCH)?.as_m().ok()?;
+    Some(WrittenBy {
+        upto: SequenceNumber::parse(item.get(CHECKPOINT)?.as_s().ok()?)?,
+        epoch: item.get(EPOCH)?.as_n().ok()?.parse().ok()?,
+    })
+}
+
 fn shard_ids(item: &Item, name: &'static str) -> Result<Vec<ShardId>, NotUnderstood> {
     match item.get(name) {
         None => Ok(Vec::new()),
@@ -436,6 +469,7 @@ mod tests {
                         }),
                         delivered: kbps
                             .map(|n| Delivered { upto: u128::from(n).into(), at_us: i64::from(n) }),
+                        written: kbps.map(|n| WrittenBy { upto: u128::from(n).into(), epoch: 7 }),
                         throughput_kbps: kbps.map(|kbps| f64::from(kbps) / 64.0),
                         checkpoint_owner: other,
                     }
@@ -486,9 +520,11 @@ mod tests {
             AttributeValue::M(item(&[("checkpoint", s("5")), ("at", s("now"))])),
         );
         row.insert("kinetideDelivered".into(), AttributeValue::M(item(&[("checkpoint", s("5"))])));
+        row.insert("kinetideLeaderEpoch".into(), AttributeValue::M(item(&[("epoch", n(5))])));
         let lease = decode(&row).unwrap();
         assert_eq!(lease.pending.unwrap().state, None);
         assert_eq!((lease.throughput_kbps, lease.caught_up, lease.delivered), (None, None, None));
+        assert_eq!(lease.written, None);
     }
 
     /// As `DynamoDBMultiStreamLeaseSerializer` reads it; a row of one stream has neither attribute.
@@ -539,6 +575,17 @@ mod tests {
         let evict = update(&seen, &LeaseWrite::Evict);
         assert_eq!(evict.update, "SET leaseCounter = :next REMOVE leaseOwner, checkpointOwner");
         assert_eq!(evict.condition, owners_as_seen);
+
+        // Streams without leaders have nothing of it in their rows, whatever is written.
+        let at = |number: u128| Checkpoint::At(number.into());
+        let epoch = update(&seen, &LeaseWrite::Commit { to: at(5), arrived_us: None, epoch: Some(3) });
+        assert!(epoch.update.contains("kinetideLeaderEpoch = :written"), "{}", epoch.update);
+        let written = item(&[("checkpoint", s("5")), ("epoch", n(3))]);
+        assert_eq!(epoch.values[":written"], AttributeValue::M(written));
+        assert!(!update(&seen, &LeaseWrite::commit(at(5))).update.contains("kinetideLeaderEpoch"));
+        let known = Lease { written: WrittenBy::of(&at(4), Some(3)), ..seen.clone() };
+        let forgets = update(&known, &LeaseWrite::commit(at(5))).update;
+        assert!(forgets.contains("REMOVE") && forgets.contains("kinetideLeaderEpoch"), "{forgets}");
 
         let children = update(&seen, &LeaseWrite::SetChildren(vec![ShardId::new("c")]));
         assert_eq!(children.update, "SET childShardIds = :children");

@@ -13,11 +13,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::caught_up::CaughtUp;
+use super::epochs::Epochs;
 use super::key::LeaseKey;
 use super::row::{Lease, WorkerId};
 use super::table::{LeaseTable, TableError, WriteError};
 use super::write::{LeaseWrite, apply};
-use crate::shard::Checkpoint;
+use crate::shard::{Checkpoint, SequenceNumber};
 use crate::telemetry::metrics;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -85,6 +86,8 @@ struct State {
     throughput: Throughput,
     /// When its reader was last at the tip of the shard.
     at_tip: Option<CaughtUp>,
+    /// Who wrote what was read.
+    epochs: Epochs,
 }
 
 /// Moving average of the bytes read, as KCL's `LeaseStatsRecorder` keeps it.
@@ -127,6 +130,7 @@ impl HeldLease {
                 row: lease,
                 sent: valid_from,
                 at_tip: None,
+                epochs: Epochs::default(),
             }),
             writer: tokio::sync::Mutex::default(),
             lost: CancellationToken::new(),
@@ -171,6 +175,30 @@ impl HeldLease {
     /// Notes that the shard had no more records; a heartbeat tells it when the checkpoint has come there.
     pub fn at_tip(&self, seen: CaughtUp) {
         self.state().at_tip = Some(seen);
+    }
+
+    /// Notes who wrote what is read: all records from `first` on, up to the next note. Writes to the row tell it of the last
+    /// record of a batch.
+    pub fn read_of_epoch(&self, first: SequenceNumber, epoch: i32) {
+        self.state().epochs.read(first, epoch);
+    }
+
+    /// A batch or a checkpoint, with the epoch of its last record: as it was read, or as the row says of this record.
+    fn with_epoch(&self, write: LeaseWrite) -> LeaseWrite {
+        let state = self.state();
+        let known = |at: &Checkpoint| {
+            let noted = || state.row.written.as_ref().filter(|written| written.names(at));
+            state.epochs.of(at).or_else(|| noted().map(|written| written.epoch))
+        };
+        match write {
+            LeaseWrite::Prepare { pending, epoch } => {
+                LeaseWrite::Prepare { epoch: epoch.or_else(|| known(&pending.checkpoint)), pending }
+            }
+            LeaseWrite::Commit { to, arrived_us, epoch } => {
+                LeaseWrite::Commit { epoch: epoch.or_else(|| known(&to)), to, arrived_us }
+            }
+            other => other,
+        }
     }
 
     /// What the reader saw at the tip, once all that it had read is committed.
@@ -274,6 +302,7 @@ impl HeldLease {
     /// May be dropped at any point; what was on the way then is sorted out by the next write. A successful
     /// [`LeaseWrite::Evict`] ends the lease, and so does a [`LeaseWrite::Assign`] to another worker.
     pub async fn write(&self, write: LeaseWrite) -> Result<Lease, LeaseWriteError> {
+        let write = self.with_epoch(write);
         let mut candidates = self.writer.lock().await;
         let mut trouble: Option<Source> = None;
         for _ in 0..ATTEMPTS {
@@ -385,6 +414,7 @@ impl HeldLease {
             self.handed_over.cancel();
         }
         let mut state = self.state();
+        state.epochs.committed(&row.checkpoint);
         state.row = row;
         state.sent = sent;
         drop(state);

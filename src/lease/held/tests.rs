@@ -336,7 +336,7 @@ async fn an_evict_ends_the_lease() {
 async fn a_write_of_a_twin_is_not_taken_for_our_own() {
     let prepare = |number: u128, state: &[u8]| {
         let checkpoint = Checkpoint::At(Position::new(SequenceNumber::from(number)));
-        LeaseWrite::Prepare(Pending { checkpoint, state: Some(state.into()) })
+        LeaseWrite::prepare(Pending { checkpoint, state: Some(state.into()) })
     };
     let renew = LeaseWrite::Renew { kbps: None, caught_up: None };
     for (ours, theirs) in [
@@ -482,4 +482,33 @@ async fn the_tip_is_told_by_a_heartbeat_once_what_was_read_is_committed() {
     held.write(LeaseWrite::commit(Checkpoint::At(inside))).await.unwrap();
     held.renew().await.unwrap();
     assert_eq!(row(&table).caught_up, Some(seen(5, 1)));
+}
+
+/// A row says who wrote the record at its end, as it was read; a commit without a new reading keeps what it says.
+#[tokio::test(start_paused = true)]
+async fn a_batch_and_a_checkpoint_say_who_wrote_their_record() {
+    let (table, held) = taken(&[]).await;
+    let prepare = |number: u128| LeaseWrite::prepare(Pending { checkpoint: at(number), state: None });
+    let said = || row(&table).written.map(|written| (written.upto.to_string(), written.epoch));
+    held.write(commit(3)).await.unwrap();
+    assert_eq!(said(), None, "a stream without leaders");
+    held.read_of_epoch(4.into(), 1);
+    held.read_of_epoch(8.into(), 1);
+    held.read_of_epoch(10.into(), 2);
+    held.write(prepare(9)).await.unwrap();
+    assert_eq!((said(), held.row().read_upto().is_some()), (Some(("9".to_owned(), 1)), true));
+    held.write(commit(9)).await.unwrap();
+    held.write(prepare(12)).await.unwrap();
+    assert_eq!(said(), Some(("12".to_owned(), 2)));
+    // Its next owner finds all objects of the batch in the lake, and reads nothing for it.
+    let next = HeldLease::new(Arc::clone(&held.table), row(&table), me(), Instant::now(), FAILOVER);
+    next.write(commit(12)).await.unwrap();
+    assert_eq!((said(), next.row().read_upto().is_some()), (Some(("12".to_owned(), 2)), true));
+    // A record that nobody has read here.
+    next.write(commit(20)).await.unwrap();
+    assert_eq!(said(), None);
+}
+
+fn at(number: u128) -> Checkpoint {
+    Checkpoint::At(Position::new(SequenceNumber::from(number)))
 }

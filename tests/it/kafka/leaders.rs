@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinetide::internals::fetch::{Behind, FetchError, Polled, StartAt};
-use kinetide::internals::shard::ShardId;
-use serde_json::json;
+use kinetide::internals::shard::{ShardId, WrittenBy};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::broker::{Brokers, Peer, Sent};
+use super::worker::{Stage, rows};
 use super::{Topic, number};
 
 const LONGEST: Duration = Duration::from_secs(120);
@@ -18,7 +19,7 @@ fn leader(peer: &Peer, topic: &str) -> usize {
 }
 
 fn produce(peer: &Peer, topic: &str, values: std::ops::Range<usize>) -> Vec<i64> {
-    let values: Vec<String> = values.map(|value| value.to_string()).collect();
+    let values: Vec<String> = values.map(|value| json!({"n": value}).to_string()).collect();
     let records: Vec<Sent<'_>> =
         values.iter().map(|value| (0, Some(&b"k"[..]), Some(value.as_bytes()), 0)).collect();
     peer.produce(topic, &records, "none")
@@ -85,6 +86,14 @@ pub(super) async fn a_log_is_cut(brokers: &mut Brokers, peer: &Arc<Peer>) {
     let last = *produce(peer, "cut", 10..30).last().unwrap();
     let mut iterator = topic.source.iterator(&shard, &StartAt::TrimHorizon).await.unwrap();
     assert_eq!(read_on(&topic, &shard, &mut iterator, 30).await.0.len(), 30);
+    // The last page is of the leader that wrote the last record.
+    let page = topic.page(&shard, StartAt::At(number(last))).await.unwrap();
+    let written = WrittenBy { upto: number(last), epoch: page.leader_epoch.unwrap() };
+    topic.source.still_holds(&shard, &written).await.unwrap();
+    let stage = Stage::new(brokers, "cut").await;
+    let mut worker = stage.worker("before");
+    stage.delivered(&[(0, last)].into(), &["before"]).await;
+    worker.kill().await.unwrap();
     brokers.kill(first);
     brokers.run(other);
     let since = Instant::now();
@@ -111,5 +120,44 @@ pub(super) async fn a_log_is_cut(brokers: &mut Brokers, peer: &Arc<Peer>) {
     produce(peer, "cut", 100..150);
     let answer = topic.source.fetch(&shard, &iterator, 100).await;
     assert!(matches!(answer, Err(FetchError::Truncated(_))), "{answer:?}");
+    // Who comes back to the checkpoint would read on, if that did not say who wrote its record.
+    let page = topic.page(&shard, StartAt::At(number(last))).await.unwrap();
+    assert!(page.records().next().unwrap().sequence_number == last.to_string() && !page.trimmed);
+    let answer = topic.source.still_holds(&shard, &written).await;
+    assert!(matches!(answer, Err(FetchError::Truncated(_))), "{answer:?}");
+    nobody_watched(&stage, last).await;
     brokers.run(first);
+}
+
+/// A worker that comes when the log has grown past its checkpoint again stalls, and reads on when a person has said so.
+async fn nobody_watched(stage: &Stage, last: i64) {
+    let mut worker = stage.worker("after");
+    let since = Instant::now();
+    while !stage.logs(&["after"]).contains("its log was cut") {
+        assert!(since.elapsed() < LONGEST, "{}", stage.logs(&["after"]));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    worker.kill().await.unwrap();
+    let landed = || {
+        let rows = rows(&stage.lake().join("landing/cut"));
+        let mut numbers: Vec<i64> = rows.iter().map(|row| row["n"].as_i64().unwrap()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    assert_eq!(
+        (stage.checkpoints().await[&0], landed()),
+        (last, (0..30).collect()),
+        "nothing was moved or read"
+    );
+    let listed: Value =
+        serde_json::from_str(&stage.told(&["leases", "--json", "--failover-time", "3s"]).await).unwrap();
+    let key = listed["leases"][0]["lease"].as_str().unwrap();
+    let accept =
+        ["leases", "set-checkpoint", key, &last.to_string(), "--evict", "--yes", "--failover-time", "3s"];
+    stage.told(&accept).await;
+    let mut worker = stage.worker("accepted");
+    // Behind the ten records that both logs have there are fifty of the new leader.
+    stage.delivered(&[(0, 59)].into(), &["accepted"]).await;
+    worker.kill().await.unwrap();
+    assert_eq!(landed(), (0..30).chain(120..150).collect::<Vec<_>>());
 }

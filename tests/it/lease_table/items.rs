@@ -42,7 +42,7 @@ async fn leases_have_kcls_attributes(table: &Table, rows: &Items, single: bool) 
 
     let pending = Pending { checkpoint: at(77, 3), state: Some(Arc::from([0u8, 255, 10].as_slice())) };
     let row = table.write(&row, &LeaseWrite::Assign(worker("a"))).await.unwrap();
-    let row = table.write(&row, &LeaseWrite::Prepare(pending)).await.unwrap();
+    let row = table.write(&row, &LeaseWrite::prepare(pending)).await.unwrap();
     let item = rows.get(key).await;
     assert_eq!(item["leaseOwner"], s("a"));
     assert_eq!(item["leaseCounter"], n(2));
@@ -282,7 +282,7 @@ async fn attributes_of_newer_versions_survive(
     for write in [
         LeaseWrite::Assign(worker("a")),
         LeaseWrite::Renew { kbps: Some(1.0), caught_up: None },
-        LeaseWrite::Prepare(Pending { checkpoint: at(1, 0), state: None }),
+        LeaseWrite::prepare(Pending { checkpoint: at(1, 0), state: None }),
         LeaseWrite::commit(at(1, 0)),
         LeaseWrite::SetChildren(vec![ShardId::new("c")]),
         LeaseWrite::SetHashRange(kinetide::internals::shard::HashKeyRange { start: 0, end: 1 }),
@@ -340,7 +340,7 @@ async fn large_tables_are_read_to_the_end(table: &Table, rows: &Items) {
         let row = fresh(table, number).await;
         let state: Arc<[u8]> = vec![7; 300_000].into();
         let pending = Pending { checkpoint: at(1, 0), state: Some(state) };
-        table.write(&row, &LeaseWrite::Prepare(pending)).await.unwrap();
+        table.write(&row, &LeaseWrite::prepare(pending)).await.unwrap();
     }
     let leases = table.snapshot().await.unwrap().leases;
     assert_eq!(
