@@ -102,7 +102,16 @@ impl Topic {
 
     /// The partition with this number.
     async fn shard(&self, partition: i32) -> ShardId {
-        let listed = self.topic.list().await.unwrap();
+        let mut listed = self.topic.list().await;
+        // Not every broker knows at once of a topic that was just made.
+        for _ in 0..100 {
+            if listed.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            listed = self.topic.list().await;
+        }
+        let listed = listed.unwrap();
         let found = listed.iter().find(|shard| partition_of(&shard.id).unwrap().1 == partition);
         found.unwrap().id.clone()
     }
