@@ -3,14 +3,17 @@
 //! Owns: which payloads are unpacked, and what becomes of records outside the shard's hash key range.
 //! Does not own: the format (`kpl`), what becomes of an aggregate that cannot be unpacked (`decode`).
 
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 
 use super::page::{Page, Payload, Record, Repack};
-use crate::kpl::{MAGIC, Reader, hash_of_key};
+use crate::kpl::{MAGIC, Reader, hashes_of_keys, intact};
 use crate::shard::{HashKeyRange, Position};
 
 /// How base64 text of the magic bytes begins: five letters, and four of the six bits of the sixth.
 const MAGIC_BASE64: &[u8] = b"84maw";
+
+/// Aggregates that are checked at once.
+const GROUP: usize = 16;
 
 /// What becomes of an aggregate with records outside the shard's hash key range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,28 +60,104 @@ pub fn unpack(page: Page, range: Option<HashKeyRange>, outside: OutOfRange) -> (
     if !has_aggregates(&page) {
         return (page, Found::default());
     }
-    let (mut reader, mut ranges, mut decoded) = (Reader::default(), Ranges::new(range), Vec::new());
-    let (mut new, mut found) = (Repack::of(&page), Found::default());
-    for record in page.records() {
-        let Some(payload) = decode(&record, &mut decoded) else {
-            new.keep(&record);
-            continue;
-        };
-        if reader.read(payload).is_none_or(|read| read.is_err()) {
-            found.broken += 1;
-            new.keep(&record);
-            continue;
-        }
-        let beyond = ranges.outside(&reader, payload);
-        if beyond > 0 && outside == OutOfRange::KclExact {
-            found.dropped += 1;
-            continue;
-        }
-        found +=
-            Found { unpacked: 1, records: reader.parts().len() as u64, outside: beyond, ..Found::default() };
-        new.unpack(&record, payload, reader.parts().iter().map(|part| (reader.key(part), part.data())));
-    }
+    let mut unpacker = Unpacker::new(&page, range, outside);
+    unpacker.all(&page);
+    let Unpacker { new, found, .. } = unpacker;
     (new.finish(page), found)
+}
+
+struct Unpacker {
+    new: Repack,
+    found: Found,
+    reader: Reader,
+    ranges: Ranges,
+    outside: OutOfRange,
+    decoded: Vec<u8>,
+}
+
+impl Unpacker {
+    fn new(page: &Page, range: Option<HashKeyRange>, outside: OutOfRange) -> Self {
+        Self {
+            new: Repack::of(page),
+            found: Found::default(),
+            reader: Reader::default(),
+            ranges: Ranges::new(range),
+            outside,
+            decoded: Vec::new(),
+        }
+    }
+
+    fn all(&mut self, page: &Page) {
+        let (mut records, mut group) = (page.records(), Vec::new());
+        loop {
+            let mut packed = 0;
+            group.clear();
+            while packed < GROUP
+                && let Some(record) = records.next()
+            {
+                packed += usize::from(begins(&record));
+                group.push(record);
+            }
+            if group.is_empty() {
+                break;
+            }
+            let (mark, found) = (self.new.mark(), self.found);
+            if self.together(&group).is_none() {
+                self.new.back_to(mark);
+                self.found = found;
+                group.iter().for_each(|record| self.alone(record));
+            }
+        }
+    }
+
+    /// Unpacks aggregates where they are decoded to, and checks them at once. `None` where one of them is to stay as it is or
+    /// to be left out; then what has come of the others is of no use.
+    fn together(&mut self, records: &[Record<'_>]) -> Option<()> {
+        let packed = records.iter().filter(|record| begins(record)).map(|record| self.new.decode(record));
+        let packed = packed.collect::<Option<Vec<_>>>()?;
+        let intact = intact(packed.iter().map(|payload| self.new.decoded(payload.clone())));
+        let mut packed = packed.into_iter().zip(intact);
+        for record in records {
+            if !begins(record) {
+                self.new.keep(record);
+                continue;
+            }
+            let (at, intact) = packed.next()?;
+            let payload = self.new.decoded(at.clone());
+            self.reader.read_checked(payload, intact)?.ok()?;
+            let outside = self.ranges.outside(&self.reader, payload);
+            if outside > 0 && self.outside == OutOfRange::KclExact {
+                return None;
+            }
+            self.new.place(record, at.start, parts(&self.reader));
+            self.found += unpacked(&self.reader, outside);
+        }
+        Some(())
+    }
+
+    fn alone(&mut self, record: &Record<'_>) {
+        let Some(payload) = decode(record, &mut self.decoded) else { return self.new.keep(record) };
+        if self.reader.read(payload).is_none_or(|read| read.is_err()) {
+            self.found.broken += 1;
+            return self.new.keep(record);
+        }
+        let outside = self.ranges.outside(&self.reader, payload);
+        if outside > 0 && self.outside == OutOfRange::KclExact {
+            self.found.dropped += 1;
+            return;
+        }
+        self.new.unpack(record, payload, parts(&self.reader));
+        self.found += unpacked(&self.reader, outside);
+    }
+}
+
+fn unpacked(reader: &Reader, outside: u64) -> Found {
+    Found { unpacked: 1, records: reader.parts().len() as u64, outside, ..Found::default() }
+}
+
+/// Key and payload of each record that was read.
+fn parts(reader: &Reader) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+    reader.parts().iter().map(|part| (reader.key(part), part.data()))
 }
 
 /// The last position inside a stream record: that of the record itself where it packs none.
@@ -131,7 +210,7 @@ impl Ranges {
         let Some(HashKeyRange { start, end }) = self.range else { return 0 };
         let holds = |hash_key: u128| (start..=end).contains(&hash_key);
         self.inside.clear();
-        self.inside.extend(reader.keys().map(|key| holds(hash_of_key(&payload[key]))));
+        self.inside.extend(hashes_of_keys(reader.keys().map(|key| &payload[key])).map(holds));
         let parts = reader.parts().iter();
         let inside = parts.filter(|part| match reader.hash_key(part) {
             Some(hash_key) => holds(hash_key),

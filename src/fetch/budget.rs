@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
+use super::spare::{self, Allowance};
 use crate::telemetry::metrics;
 
 /// Bytes are counted in these units, so that a semaphore's 32 bits reach far enough.
@@ -27,6 +28,8 @@ struct Shared {
     units: Semaphore,
     total: usize,
     books: Mutex<Books>,
+    /// Of what is free, memory of bodies that are done is kept.
+    allowance: Allowance,
     /// Told when the first one starts to wait. Not a `watch`: that wakes its receivers in random order, and no
     /// simulation with memory shortage could be repeated.
     short: Notify,
@@ -58,9 +61,11 @@ impl ByteBudget {
             units: Semaphore::new(total),
             total,
             books: Mutex::default(),
+            allowance: Allowance::default(),
             short: Notify::new(),
             turn: Arc::new(Semaphore::new(1)),
         });
+        shared.allowance.set(total * UNIT, 0);
         Self(shared, Arc::new(Semaphore::new(1)))
     }
 
@@ -88,7 +93,7 @@ impl ByteBudget {
         taken.forget();
         let mut books = self.0.books();
         books.held += units;
-        self.0.report(&books);
+        self.0.report(books);
         BytePermit { budget: self.clone(), bytes }
     }
 
@@ -139,7 +144,7 @@ impl Shared {
         let mut books = self.books();
         books.held += units;
         books.debt += units - self.units.forget_permits(units);
-        self.report(&books);
+        self.report(books);
     }
 
     fn give_back(&self, units: usize) {
@@ -148,11 +153,15 @@ impl Shared {
         let paid = books.debt.min(units);
         books.debt -= paid;
         self.units.add_permits(units - paid);
-        self.report(&books);
+        self.report(books);
     }
 
-    fn report(&self, books: &Books) {
+    fn report(&self, books: MutexGuard<'_, Books>) {
         metrics::bytes_in_flight(books.held * UNIT);
+        self.allowance.set(self.total * UNIT, books.held * UNIT);
+        // Memory is given back without the lock.
+        drop(books);
+        spare::trim();
     }
 }
 
@@ -212,7 +221,7 @@ impl BytePermit {
         self.bytes = grown;
         let mut books = self.budget.0.books();
         books.held += units;
-        self.budget.0.report(&books);
+        self.budget.0.report(books);
         true
     }
 

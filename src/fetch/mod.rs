@@ -23,6 +23,7 @@ mod page;
 mod polling;
 mod search;
 mod source;
+mod spare;
 mod start;
 mod started;
 mod unpacking;

@@ -41,6 +41,7 @@ pub enum Payload<'a> {
 
 const CHECKED: &str = "every span was checked against its body when made";
 const PAGE_BYTES: &str = "a page of 4 GiB is a mistake of the caller";
+const ROOM_MADE: &str = "room for all records was made at the start";
 
 /// One record of a page, borrowed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -370,8 +371,18 @@ impl Repack {
         payload: &[u8],
         parts: impl Iterator<Item = (Range<usize>, Range<usize>)>,
     ) {
-        let sequence_number = self.append(record.sequence_number.as_bytes());
         let start = self.append(payload).start as usize;
+        self.place(record, start, parts);
+    }
+
+    /// As [`Repack::unpack`], of a payload that was decoded here and begins at `start`.
+    pub(super) fn place(
+        &mut self,
+        record: &Record<'_>,
+        start: usize,
+        parts: impl Iterator<Item = (Range<usize>, Range<usize>)>,
+    ) {
+        let sequence_number = self.append(record.sequence_number.as_bytes());
         let inside = |range: Range<usize>| narrow(start + range.start..start + range.end).expect(PAGE_BYTES);
         for (index, (key, data)) in parts.enumerate() {
             self.spans.push(Span {
@@ -384,9 +395,36 @@ impl Repack {
         }
     }
 
+    /// Decodes the payload of a record to here, for [`Repack::place`]; `None`: it is not base64.
+    pub(super) fn decode(&mut self, record: &Record<'_>) -> Option<Range<usize>> {
+        let start = self.body.len();
+        match record.payload {
+            Payload::Plain(payload) => assert!(self.body.push(payload), "{ROOM_MADE}"),
+            Payload::Base64(text) => self.body.push_base64(text)?,
+        }
+        Some(start..self.body.len())
+    }
+
+    /// What was decoded.
+    pub(super) fn decoded(&self, range: Range<usize>) -> &[u8] {
+        &self.body.filled()[range]
+    }
+
+    /// How much there is, to go back to.
+    pub(super) fn mark(&self) -> (usize, usize) {
+        (self.body.len(), self.spans.len())
+    }
+
+    /// Takes back all since a mark.
+    pub(super) fn back_to(&mut self, (bytes, spans): (usize, usize)) {
+        self.body.truncate(bytes);
+        self.spans.truncate(spans);
+        self.subs.truncate(spans);
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Range<u32> {
         let start = self.body.len();
-        assert!(self.body.push(bytes), "room for all records was made at the start");
+        assert!(self.body.push(bytes), "{ROOM_MADE}");
         narrow(start..self.body.len()).expect(PAGE_BYTES)
     }
 

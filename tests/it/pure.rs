@@ -41,6 +41,7 @@ pub(super) const PURE: &[&str] = &[
     "src/kafka/sasl.rs",
     "src/kafka/settings.rs",
     "src/kafka/write.rs",
+    "src/kpl/digests.rs",
     "src/kpl/mod.rs",
     "src/lease/caught_up.rs",
     "src/lease/dynamodb/codec.rs",
