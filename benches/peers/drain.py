@@ -1,6 +1,7 @@
 """A stream that was filled before is drained by one consumer after the other: what a record costs each of them.
 
-All read the same stream of the embedded Kinesis, so the same bytes, through a proxy of their own that counts requests.
+All read the same stream of the embedded Kinesis, so the same bytes, through a proxy of their own that counts requests;
+kinetide-kpl another one, with the same records in aggregates.
 Every record is looked for in every file, payloads are compared, and so are the rows of a sample; nobody is asked what it
 has done. FOLDER gets drain.json, drain.md, and a log of each consumer.
 """
@@ -21,8 +22,11 @@ from harness.aws import REGION, STREAM, Aws, Failed, Progress, Trickle  # noqa: 
 from harness.consumer import Consumer, Proxy, kinetide, read_bytes, run, wait_for_all  # noqa: E402
 from harness.lake import Folder, Follower, differing  # noqa: E402
 
+# Records in an aggregate of the Kinesis Producer Library (KPL), at most.
+PACKED = 100
 COLUMNS = {
     "kinetide": "kinetide",
+    "kinetide-kpl": f"kinetide, {PACKED} records in an aggregate of the KPL",
     "java-raw": "Java KCL raw",
     "java-text": "Java KCL text",
     "java-cdc": "Java KCL, CDC rows by Jackson",
@@ -129,7 +133,7 @@ def measure(column, chosen, aws, truth, work, progress):
 def good(found):
     """Each record once at least, kinetide's exactly, with its payload or its values; and something was compared."""
     wrong = ["missing", "unexpected", "other_payload", "values_differ", "torn"]
-    wrong += ["duplicated"] if found["column"] == "kinetide" else []
+    wrong += ["duplicated"] if found["column"].startswith("kinetide") else []
     return not any(found[name] for name in wrong) and found["payloads"] + found["values_compared"] > 0
 
 
@@ -142,17 +146,17 @@ def head(chosen, truth):
     )
 
 
-def main():
-    chosen = arguments()
-    chosen.folder.mkdir(parents=True, exist_ok=True)
-    progress, found = Progress(sys.stderr), []
+def drain(columns, packed, chosen, found):
+    """One stream, drained by each of the consumers; answers what was in it."""
+    progress = Progress(sys.stderr)
     with tempfile.TemporaryDirectory(prefix="kinetide-drain-") as work, Aws(chosen.kinetide_at, chosen.folder, chosen.shards) as aws:
-        print(f"== filling {chosen.shards} shards with {chosen.records:,} records", file=sys.stderr)
-        aws.fill(chosen.records, chosen.seed)
+        how = f", up to {packed} in an aggregate" if packed else ""
+        print(f"== filling {chosen.shards} shards with {chosen.records:,} records{how}", file=sys.stderr)
+        aws.fill(chosen.records, chosen.seed, packed)
         truth = aws.truth(progress)
         if truth.count != chosen.records:
             raise Failed(f"the stream has {truth.count} records instead of {chosen.records}: another try may do")
-        for column in chosen.only:
+        for column in columns:
             print(f"== {COLUMNS[column]}", file=sys.stderr)
             try:
                 found.append(measure(column, chosen, aws, truth, Path(work), progress))
@@ -160,6 +164,17 @@ def main():
                 print(f"   NO FIGURES: {failed}", file=sys.stderr)
                 continue
             print(f"   {table.line(found[-1])}", file=sys.stderr)
+    return truth
+
+
+def main():
+    chosen = arguments()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    plain = [column for column in chosen.only if column != "kinetide-kpl"]
+    for columns, packed in ((plain, 0), ([column for column in chosen.only if column not in plain], PACKED)):
+        if columns:
+            truth = drain(columns, packed, chosen, found)
     (chosen.folder / "drain.json").write_text(json.dumps({"head": head(chosen, truth), "columns": found}, indent=1) + "\n")
     text = head(chosen, truth) + "\n\n" + table.drain(found, COLUMNS)
     (chosen.folder / "drain.md").write_text(text)

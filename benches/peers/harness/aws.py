@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 STREAM, REGION = "filled", "us-east-1"
 # Every so many records of a shard one is kept whole, to compare its row.
 SAMPLE_EVERY = 100
+# How an aggregate of the Kinesis Producer Library begins; at its end are 16 bytes of MD5.
+AGGREGATE, MD5_BYTES = bytes.fromhex("f3899ac2"), 16
 
 
 class Failed(Exception):
@@ -90,11 +92,11 @@ class Aws(Server):
     def dynamodb(self):
         return Client(self.endpoints["dynamodb"], "DynamoDB_20120810")
 
-    def fill(self, records, seed):
-        """Writes so many change records as fast as the stream takes them."""
+    def fill(self, records, seed, packed=0):
+        """Writes so many change records as fast as the stream takes them, up to `packed` in an aggregate."""
         done = subprocess.run(
             [self.kinetide, "generate", "--stream", STREAM, "--kinesis-endpoint", self.endpoints["kinesis"], "--region", REGION,
-             "--records", str(records), "--seed", str(seed), "--json"],
+             "--records", str(records), "--seed", str(seed), "--json", *(["--kpl", str(packed)] if packed else [])],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
         )  # fmt: skip
         if done.returncode != 0:
@@ -129,13 +131,51 @@ class Truth:
         self.count = self.payload_bytes = self.body_bytes = 0
 
     def add(self, shard, sequence_number, payload):
+        """A record of the stream: those in it, where it is an aggregate."""
+        if payload.startswith(AGGREGATE):
+            for index, part in enumerate(parts(payload[len(AGGREGATE) : -MD5_BYTES])):
+                self.add_one(shard, f"{sequence_number}/{index}", part)
+        else:
+            self.add_one(shard, sequence_number, payload)
+        self.last[shard] = max(self.last[shard], int(sequence_number))
+
+    def add_one(self, shard, sequence_number, payload):
         records = self.records[shard]
         if len(records) % SAMPLE_EVERY == 0:
             self.samples[shard, sequence_number] = payload
         records[sequence_number] = zlib.crc32(payload)
-        self.last[shard] = max(self.last[shard], int(sequence_number))
         self.count += 1
         self.payload_bytes += len(payload)
+
+
+def parts(message):
+    """The payloads in the message of an aggregate: of its records (field 3) the data (field 3)."""
+    for number, record in fields(message):
+        if number == 3:
+            yield next(data for number, data in fields(record) if number == 3)
+
+
+def fields(message):
+    """Number and value of the fields of a protobuf message that are numbers or bytes."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at, value, shift = at + 1, value | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        tag = varint()
+        value = varint()
+        if tag & 7 == 2:
+            at, value = at + value, message[at : at + value]
+        elif tag & 7:
+            raise Failed(f"an aggregate has a field of the kind {tag & 7}, which none of the KPL has")
+        yield tag >> 3, value
 
 
 class Trickle(threading.Thread):

@@ -119,6 +119,9 @@ class Verdict:
         if int(sequence_number) > self.truth.last.get(shard, -1) >= 0:
             self.later += 1
             return
+        # A record of an aggregate.
+        if "sub_sequence_number" in row:
+            sequence_number += f"/{row['sub_sequence_number']}"
         checksum = self.truth.records.get(shard, {}).get(sequence_number)
         if checksum is None:
             self.unexpected += 1
@@ -151,7 +154,8 @@ def differing(rows, truth, reference):
     the payload, which is as many columns as any of the consumers makes."""
     compared, differ = 0, []
     for (shard, sequence_number), row in rows.items():
-        expected = reference(json.loads(truth.samples[shard, sequence_number]), shard, sequence_number)
+        payload = json.loads(truth.samples[shard, sequence_number])
+        expected = reference(payload, shard, sequence_number.partition("/")[0])
         for column, value in expected.items():
             compared += 1
             found = row.get(column, "no such column")

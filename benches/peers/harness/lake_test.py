@@ -56,6 +56,19 @@ class Judge(unittest.TestCase):
         found, _ = verdict(line(10), line(11, shard_id="shardId-000000000009"))
         self.assertEqual((found.found, found.unexpected), (0, 2))
 
+    def test_records_of_an_aggregate(self):
+        # A key, and two records: field and length, index of the key, data.
+        text = b"x" * 200
+        message = b"\x0a\x01k" + b"\x1a\x06\x08\x00\x1a\x02{}" + b"\x1a\xcd\x01\x08\x00\x1a\xc8\x01" + text
+        truth = Truth()
+        truth.records[SHARD], truth.last[SHARD] = {}, 0
+        truth.add(SHARD, "11", bytes.fromhex("f3899ac2") + message + bytes(16))
+        self.assertEqual((truth.count, truth.payload_bytes), (2, 202))
+        found = Verdict(truth)
+        for index, payload in ((0, b"{}"), (1, text), (1, text), (2, text)):
+            found.line(json.dumps(line(11, payload, sub_sequence_number=index)).encode())
+        self.assertEqual((found.found, found.duplicated, found.unexpected, found.other_payload), (2, 1, 1, 0))
+
     def test_another_payload(self):
         text = PAYLOAD.replace(b"OKX", b"OKY")
         at = f'{{"shard_id":"{SHARD}","sequence_number":"12","data":'.encode()
