@@ -156,7 +156,7 @@ fn unpacked(reader: &Reader, outside: u64) -> Found {
 }
 
 /// Key and payload of each record that was read.
-fn parts(reader: &Reader) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+fn parts(reader: &Reader) -> impl ExactSizeIterator<Item = (Range<usize>, Range<usize>)> {
     reader.parts().iter().map(|part| (reader.key(part), part.data()))
 }
 

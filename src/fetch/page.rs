@@ -339,6 +339,9 @@ pub(super) struct Repack {
     body: Buffer,
     spans: Vec<Span>,
     subs: Vec<Option<u32>>,
+    /// Of the page before: bytes and records.
+    room: usize,
+    records: usize,
 }
 
 impl Repack {
@@ -348,7 +351,8 @@ impl Repack {
         let all =
             |span: &Span| bytes(&span.sequence_number) + bytes(&span.partition_key) + bytes(&span.payload);
         let room = page.spans.iter().map(all).sum();
-        Self { body: Buffer::new(room), spans: Vec::with_capacity(page.len()), subs: Vec::new() }
+        let (body, records) = (Buffer::new(room), page.len());
+        Self { body, spans: Vec::with_capacity(records), subs: Vec::new(), room, records }
     }
 
     /// A record as it is.
@@ -369,7 +373,7 @@ impl Repack {
         &mut self,
         record: &Record<'_>,
         payload: &[u8],
-        parts: impl Iterator<Item = (Range<usize>, Range<usize>)>,
+        parts: impl ExactSizeIterator<Item = (Range<usize>, Range<usize>)>,
     ) {
         let start = self.append(payload).start as usize;
         self.place(record, start, parts);
@@ -380,10 +384,17 @@ impl Repack {
         &mut self,
         record: &Record<'_>,
         start: usize,
-        parts: impl Iterator<Item = (Range<usize>, Range<usize>)>,
+        parts: impl ExactSizeIterator<Item = (Range<usize>, Range<usize>)>,
     ) {
         let sequence_number = self.append(record.sequence_number.as_bytes());
         let inside = |range: Range<usize>| narrow(start + range.start..start + range.end).expect(PAGE_BYTES);
+        if self.spans.is_empty() {
+            // Aggregates of one shard are alike, and so are their records: one reservation instead of doubling. No more
+            // than the page takes; what is not used is only an address.
+            let records = self.records.saturating_mul(parts.len()).min(self.room / size_of::<Span>());
+            self.spans.reserve(records);
+            self.subs.reserve(records);
+        }
         for (index, (key, data)) in parts.enumerate() {
             self.spans.push(Span {
                 sequence_number: sequence_number.clone(),

@@ -32,8 +32,9 @@ pub(super) const TIP_BYTES: usize = 512 << 10;
 const PAGE_BYTES_AIM: usize = 4 << 20;
 /// Bytes of a record in a page, as long as none was seen.
 const RECORD_BYTES: usize = 1536;
-/// A call asks for at least so many records: a few large ones are not to slow down the small ones after them.
-const LIMIT_MIN: usize = 100;
+/// A call asks for at least so many records: a few large ones are not to slow down the small ones after them. Aggregates of
+/// the KPL, which are of 100 KB and more, still make pages of a few MiB.
+const LIMIT_MIN: usize = 20;
 /// Between two questions after a shard that the stream does not know.
 pub(super) const GONE_PAUSE: Duration = Duration::from_secs(5);
 
