@@ -17,7 +17,7 @@ use super::source::{
     Ahead, FetchError, Pulled, ReadsFor, RecordSource, Retrieval, ShardReader, StartAt, StartRecord,
 };
 use super::started::StartLook;
-use crate::shard::{SequenceNumber, ShardId};
+use crate::shard::{SequenceNumber, ShardId, WrittenBy};
 use crate::telemetry::metrics;
 
 /// Most records that one call may bring (`GetRecords`, API reference).
@@ -37,6 +37,9 @@ const LIMIT_MIN: usize = 100;
 /// Between two questions after a shard that the stream does not know.
 pub(super) const GONE_PAUSE: Duration = Duration::from_secs(5);
 
+/// How the question after [`Polled::still_holds`] is called; only Kafka has one.
+const HOLDS: &str = "OffsetForLeaderEpoch";
+
 /// Pages until a lag is given up: there may be empty ones before the first record.
 const LAG_PAGES: u32 = 5;
 /// Tries of a page for a lag: whoever reads the shard is asking too.
@@ -52,6 +55,15 @@ pub trait Polled: Send + Sync {
     /// The records at `iterator`, at most `records_max`, possibly none. After an error the same iterator may be used again,
     /// unless it has expired.
     async fn fetch(&self, shard: &ShardId, iterator: &str, records_max: usize) -> Result<Page, FetchError>;
+
+    /// Whether the shard still holds this record, written by this leader. Asked behind the first page of an iterator, where
+    /// it is known: what is there afterwards was there when the page was read.
+    ///
+    /// # Errors
+    /// [`FetchError::Truncated`] when it does not, or as for a page.
+    async fn still_holds(&self, _shard: &ShardId, _read: &WrittenBy) -> Result<(), FetchError> {
+        Ok(())
+    }
 
     /// An upper bound of the body bytes that one page may hold.
     fn page_bytes_max(&self) -> usize;
@@ -124,6 +136,7 @@ impl RecordSource for Polling {
         seed: u64,
     ) -> Box<dyn ShardReader> {
         reads_for.reads_by(Retrieval::Polling);
+        let read = reads_for.read_upto();
         Box::new(Poller {
             stream: Arc::clone(&self.stream),
             shard: shard.clone(),
@@ -138,6 +151,8 @@ impl RecordSource for Polling {
             record_bytes: RECORD_BYTES,
             look: StartLook::at(&start),
             start,
+            read,
+            proven: false,
         })
     }
 
@@ -180,6 +195,10 @@ struct Poller {
     /// What a record took in the last page that had any.
     record_bytes: usize,
     look: StartLook,
+    /// The last record that was read, here or before, and who wrote it.
+    read: Option<WrittenBy>,
+    /// Since there is an iterator, the shard was seen to hold that record. Later ones say so themselves.
+    proven: bool,
 }
 
 impl Poller {
@@ -212,12 +231,23 @@ impl Poller {
         answer
     }
 
+    /// Whether the stream is still the one that was read.
+    async fn prove(&mut self) -> Result<(), FetchError> {
+        if let Some(read) = self.read.as_ref().filter(|_| !self.proven) {
+            let _calling = self.reads_for.calling(HOLDS);
+            self.stream.still_holds(&self.shard, read).await?;
+        }
+        self.proven = true;
+        Ok(())
+    }
+
     fn failed(&mut self, error: &FetchError) {
         match self.pacing.after_error(Instant::now(), error, &mut self.rng) {
             Next::RetryAt(at) => self.not_before = at,
             Next::NewIteratorAt(at) => (self.iterator, self.not_before) = (None, at),
             Next::ShardGone => (self.iterator, self.not_before) = (None, Instant::now() + GONE_PAUSE),
         }
+        self.proven &= self.iterator.is_some();
     }
 }
 
@@ -234,7 +264,11 @@ impl ShardReader for Poller {
         let mut room = self.reads_for.room(self.reserve).await;
         self.pacing.call_started(Instant::now());
         let limit = self.limit();
-        let mut page = match self.page(limit).await {
+        let page = match self.page(limit).await {
+            Ok(page) => self.prove().await.map(|()| page),
+            error => error,
+        };
+        let mut page = match page {
             Ok(page) => page,
             Err(error) => {
                 drop(room);
@@ -250,9 +284,11 @@ impl ShardReader for Poller {
         };
         let start = self.look.take(&page, behind).or_else(|| gap(&page));
         if let Some(last) = page.records().next_back() {
-            self.start = StartAt::After(
-                SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits"),
-            );
+            let last = SequenceNumber::parse(last.sequence_number).expect("a page has decimal digits");
+            if let Some(epoch) = page.leader_epoch {
+                self.read = Some(WrittenBy { upto: last.clone(), epoch });
+            }
+            self.start = StartAt::After(last);
         }
         let brought = Brought { records: page.len(), bytes: page.bytes(), behind };
         self.not_before = self.pacing.after_page(Instant::now(), brought);
@@ -350,20 +386,20 @@ mod tests {
         }
     }
 
-    /// The calls of so long, and what each of them reserved. Nothing is read twice or left out.
-    async fn calls(steady: Steady, during: Duration) -> (Vec<(Duration, usize, usize)>, Vec<usize>) {
+    fn status() -> Arc<ShardHandle> {
         let facts = ProcessFacts {
             worker: "polling".into(),
             application: "polling".into(),
             delivery: Delivery::AtLeastOnce,
             warnings: Vec::new(),
         };
-        let status = Status::new(facts, S).shard("stream", "shard", ShardState::Reading, 0);
-        let reads = Arc::new(Reads {
-            budget: ByteBudget::new(64 << 20),
-            status: Arc::new(status),
-            asked: Mutex::default(),
-        });
+        Arc::new(Status::new(facts, S).shard("stream", "shard", ShardState::Reading, 0))
+    }
+
+    /// The calls of so long, and what each of them reserved. Nothing is read twice or left out.
+    async fn calls(steady: Steady, during: Duration) -> (Vec<(Duration, usize, usize)>, Vec<usize>) {
+        let reads =
+            Arc::new(Reads { budget: ByteBudget::new(64 << 20), status: status(), asked: Mutex::default() });
         let steady = Arc::new(steady);
         let polling = Polling::new(Arc::clone(&steady) as _, 10 * S).gathering(10 * S);
         let shard = ShardId::new("shard");
@@ -430,5 +466,97 @@ mod tests {
         let all = Steady { leaves_records: false, ..steady(100, 1 << 10, 5000) };
         let (calls, _) = calls(all, 5 * S).await;
         assert!(calls.iter().all(|(_, most, _)| *most == PAGE_RECORDS_MAX), "{calls:?}");
+    }
+
+    /// A stream that was cut and has grown again: pages come, and what was read is not in it.
+    struct Regrown {
+        /// What `still_holds` answers, in turn; then that all is there.
+        answers: Mutex<Vec<Result<(), FetchError>>>,
+        asked: Mutex<Vec<WrittenBy>>,
+    }
+
+    #[async_trait]
+    impl Polled for Regrown {
+        async fn iterator(&self, _shard: &ShardId, _start: &StartAt) -> Result<String, FetchError> {
+            Ok("0".to_owned())
+        }
+
+        async fn fetch(&self, _shard: &ShardId, iterator: &str, _most: usize) -> Result<Page, FetchError> {
+            if iterator == "3" {
+                return Err(FetchError::Truncated("cut while it was read".to_owned()));
+            }
+            let mut page = PageBuilder::default();
+            page.push(iterator, "k", 0, b"x");
+            let mut page = page.finish();
+            page.leader_epoch = Some(4);
+            page.next_iterator = Some((iterator.parse::<u64>().unwrap() + 1).to_string());
+            Ok(page)
+        }
+
+        async fn still_holds(&self, _shard: &ShardId, read: &WrittenBy) -> Result<(), FetchError> {
+            self.asked.lock().unwrap().push(read.clone());
+            self.answers.lock().unwrap().pop().unwrap_or(Ok(()))
+        }
+
+        fn page_bytes_max(&self) -> usize {
+            1 << 20
+        }
+    }
+
+    struct ReadBefore(Reads);
+
+    #[async_trait]
+    impl ReadsFor for ReadBefore {
+        async fn room(&self, bytes: usize) -> Room {
+            self.0.room(bytes).await
+        }
+
+        fn calling(&self, call: &'static str) -> Waiting {
+            self.0.calling(call)
+        }
+
+        async fn still_ours(&self) {}
+
+        fn reads_by(&self, _retrieval: Retrieval) {}
+
+        fn read_upto(&self) -> Option<WrittenBy> {
+            Some(WrittenBy { upto: 9.into(), epoch: 3 })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_read_on_until_what_was_read_is_there() {
+        let cut = || Err(FetchError::Truncated("cut".to_owned()));
+        let away = || Err(FetchError::Unavailable("away".into()));
+        // The last one first.
+        let stream =
+            Arc::new(Regrown { answers: Mutex::new(vec![cut(), away(), cut()]), asked: Mutex::default() });
+        let reads = Reads { budget: ByteBudget::new(64 << 20), status: status(), asked: Mutex::default() };
+        let polling = Polling::new(Arc::clone(&stream) as _, S);
+        let mut reader =
+            polling.open(&ShardId::new("shard"), StartAt::At(9.into()), Arc::new(ReadBefore(reads)), 1);
+        for expected in ["log_truncated", "unavailable", "log_truncated"] {
+            assert_eq!(reader.next().await.err().unwrap().kind(), expected);
+        }
+        for number in 0..3 {
+            let pulled = reader.next().await.unwrap();
+            assert_eq!(
+                pulled.page.records().next().unwrap().sequence_number,
+                number.to_string(),
+                "none is lost"
+            );
+        }
+        let before = WrittenBy { upto: 9.into(), epoch: 3 };
+        assert_eq!(
+            *stream.asked.lock().unwrap(),
+            vec![before; 4],
+            "once it is there, pages say it themselves"
+        );
+        // Where they say that it is not, another iterator does not make it so.
+        assert_eq!(reader.next().await.err().unwrap().kind(), "log_truncated");
+        stream.answers.lock().unwrap().push(cut());
+        assert_eq!(reader.next().await.err().unwrap().kind(), "log_truncated");
+        let last = stream.asked.lock().unwrap().last().cloned();
+        assert_eq!(last, Some(WrittenBy { upto: 2.into(), epoch: 4 }));
     }
 }
