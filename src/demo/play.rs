@@ -87,7 +87,8 @@ pub async fn play(
     cancel: CancellationToken,
     summary: impl FnOnce(&Summary),
 ) -> Result<Summary, TrialError> {
-    let (lake, logs) = prepare(&plan.dir)?;
+    folder::prepare(&plan.dir, &["lake", "logs"])?;
+    let (lake, logs) = (plan.dir.join("lake"), plan.dir.join("logs"));
     // As at AWS: by HTTP/2 over TLS.
     let ca_file = plan.source.retrieval().map(|_| plan.dir.join("test-ca.pem"));
     let settings = LocalSettings {
@@ -134,14 +135,11 @@ pub async fn play(
         plan: &plan,
         logs,
     };
-    let done = tokio::select! {
-        biased;
-        () = cancel.cancelled() => None,
-        done = run.until_delivered(&mut workers, cancel.clone()) => Some(done?),
-    };
-    let Some(mut done) = done else {
+    let playing = run.until_delivered(&mut workers);
+    let Some(done) = cancel.run_until_cancelled(playing).await else {
         return scene.interrupted(lake.display().to_string(), workers.drain()).await;
     };
+    let mut done = done?;
     if !plan.keep_running {
         workers.drain().await?;
     }
@@ -177,18 +175,14 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Generates, watches and does mischief until every record is below a checkpoint.
-    async fn until_delivered(
-        mut self,
-        workers: &mut Workers,
-        cancel: CancellationToken,
-    ) -> Result<Summary, TrialError> {
+    async fn until_delivered(mut self, workers: &mut Workers) -> Result<Summary, TrialError> {
         let started = Instant::now();
         let mut summary = Summary::default();
         let plan = self.plan;
         let mut display = Display::new(records(plan).unwrap_or(0));
         let mut generating =
             self.ledger.flow(self.scene, (Duty::Required, plan.seed), |stream, seed, sink| {
-                generate(plan.clone(), (stream, seed), sink, cancel.clone()).map(Ok)
+                generate(plan.clone(), stream, seed, sink).map(Ok)
             });
         let mut done = Done::default();
         let mut ticks = interval(LOOK_EVERY);
@@ -330,12 +324,7 @@ fn records(plan: &DemoPlan) -> Option<u64> {
     Some(plan.records?.saturating_mul(u64::try_from(plan.streams).ok()?))
 }
 
-async fn generate(
-    plan: DemoPlan,
-    (stream, seed): (usize, u64),
-    sink: Sink,
-    cancel: CancellationToken,
-) -> Ended {
+async fn generate(plan: DemoPlan, stream: usize, seed: u64, sink: Sink) -> Ended {
     let source = if plan.trades.is_empty() {
         let mix = Mix {
             ttl_rate: TTL_RATE,
@@ -356,7 +345,7 @@ async fn generate(
             say(format!("skipped: {error}"));
         }
     };
-    run_to_end(amount, source, sink, show, cancel).await
+    run_to_end(amount, source, sink, show, CancellationToken::new()).await
 }
 
 /// Writes the dashboard of the lake into the demo's folder.
@@ -374,10 +363,4 @@ async fn dashboard(store: &Arc<dyn ObjectStore>, lake: &Path, dir: &Path) -> Res
     std::fs::write(&page, html(&insights))
         .map_err(|source| TrialError::Page { page: page.clone(), source })?;
     Ok(page)
-}
-
-/// Makes the folders of lake and logs.
-fn prepare(dir: &Path) -> Result<(PathBuf, PathBuf), TrialError> {
-    folder::prepare(dir, &["lake", "logs"])?;
-    Ok((dir.join("lake"), dir.join("logs")))
 }

@@ -4,12 +4,13 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use rand::seq::{IteratorRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// A kind of fault, in the order of `--help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chaos {
     /// SIGKILL a worker and start another with a new id.
@@ -24,6 +25,7 @@ pub enum Chaos {
     Throttle,
     /// Requests fail inside the service, some of them after they had their effect.
     #[serde(rename = "5xx")]
+    #[value(name = "5xx")]
     Broken,
     /// Answers come late.
     Slow,
@@ -43,43 +45,10 @@ pub enum Chaos {
     Broker,
 }
 
-/// Every kind, in the order of `--help`.
-pub const ALL: [Chaos; 14] = [
-    Chaos::Kill,
-    Chaos::Pause,
-    Chaos::Term,
-    Chaos::Reshard,
-    Chaos::Throttle,
-    Chaos::Broken,
-    Chaos::Slow,
-    Chaos::Cut,
-    Chaos::Partition,
-    Chaos::DiskFull,
-    Chaos::Clock,
-    Chaos::Deny,
-    Chaos::Hang,
-    Chaos::Broker,
-];
-
 impl Chaos {
-    /// As people type it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Kill => "kill",
-            Self::Pause => "pause",
-            Self::Term => "term",
-            Self::Reshard => "reshard",
-            Self::Throttle => "throttle",
-            Self::Broken => "5xx",
-            Self::Slow => "slow",
-            Self::Cut => "cut",
-            Self::Partition => "partition",
-            Self::DiskFull => "disk-full",
-            Self::Clock => "clock",
-            Self::Deny => "deny",
-            Self::Hang => "hang",
-            Self::Broker => "broker",
-        }
+    /// Every kind.
+    pub(super) fn all() -> impl DoubleEndedIterator<Item = Self> {
+        Self::value_variants().iter().copied()
     }
 
     /// Whether it is played with the help of the worker, so only on `kinetide run`.
@@ -109,7 +78,7 @@ impl Chaos {
 
 impl Display for Chaos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(self.to_possible_value().expect("no kind is skipped").get_name())
     }
 }
 
@@ -124,14 +93,12 @@ impl FromStr for Choice {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut kinds = Vec::new();
         for name in text.split(',').map(str::trim) {
-            match ALL.into_iter().find(|kind| kind.name() == name) {
-                Some(kind) => kinds.push(kind),
-                None if name == "all" => kinds.extend(ALL.into_iter().filter(|kind| !kind.needs_command())),
-                None => {
-                    return Err(format!(
-                        "unknown fault {name:?}: use {} or all",
-                        ALL.map(Chaos::name).join(", ")
-                    ));
+            match Chaos::from_str(name, false) {
+                Ok(kind) => kinds.push(kind),
+                Err(_) if name == "all" => kinds.extend(Chaos::all().filter(|kind| !kind.needs_command())),
+                Err(_) => {
+                    let all: Vec<String> = Chaos::all().map(|kind| kind.to_string()).collect();
+                    return Err(format!("unknown fault {name:?}: use {} or all", all.join(", ")));
                 }
             }
         }
@@ -182,8 +149,8 @@ mod tests {
 
     #[test]
     fn kinds_are_chosen_by_name() {
-        assert_eq!("all".parse::<Choice>().unwrap().0, &ALL[..13]);
-        assert_eq!("broker,all".parse::<Choice>().unwrap().0, ALL);
+        assert_eq!("all".parse::<Choice>().unwrap().0, Chaos::value_variants()[..13]);
+        assert_eq!("broker,all".parse::<Choice>().unwrap().0, Chaos::value_variants());
         let two: Choice = "kill, 5xx".parse().unwrap();
         assert_eq!(two.0.into_iter().collect::<Vec<_>>(), [Chaos::Kill, Chaos::Broken]);
         let often: Choice = "kill,all,kill".parse().unwrap();
@@ -193,8 +160,8 @@ mod tests {
         );
         let wrong = "kill,fire".parse::<Choice>().unwrap_err();
         assert!(wrong.contains("\"fire\"") && wrong.contains("disk-full"), "{wrong}");
-        for kind in ALL {
-            assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+        for kind in Chaos::all() {
+            assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
         }
     }
 
@@ -208,8 +175,11 @@ mod tests {
         assert_eq!(faults(7), faults(7));
         assert_ne!(faults(7), faults(8));
         assert_eq!(faults(7).len(), 39);
-        for round in faults(7).chunks_exact(ALL.len()) {
-            assert_eq!(round.iter().collect::<std::collections::BTreeSet<_>>().len(), ALL.len());
+        for round in faults(7).chunks_exact(Chaos::value_variants().len()) {
+            assert_eq!(
+                round.iter().collect::<std::collections::BTreeSet<_>>().len(),
+                Chaos::value_variants().len()
+            );
         }
     }
 

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::chaos::{ALL, Chaos};
+use super::chaos::Chaos;
 use super::verdict::{Fault, Sample, StreamSample};
 use crate::drawing::{Area, Drawn, svg};
 
@@ -75,7 +75,7 @@ pub(super) fn unread(samples: &[Sample], faults: &[Fault]) -> String {
 /// When which fault was played.
 pub(super) fn faults(faults: &[Fault], end: f64) -> String {
     let kinds: Vec<Chaos> =
-        ALL.into_iter().rev().filter(|kind| faults.iter().any(|fault| fault.kind == *kind)).collect();
+        Chaos::all().rev().filter(|kind| faults.iter().any(|fault| fault.kind == *kind)).collect();
     svg(SIZE, "Faults", "When which fault was played.", |area| {
         let rows = i32::try_from(kinds.len()).unwrap_or(i32::MAX).max(1);
         let mut chart = ChartBuilder::on(area)

@@ -32,7 +32,7 @@ mod stage;
 mod usage;
 mod verdict;
 
-pub use chaos::{ALL, Chaos, Choice};
+pub use chaos::{Chaos, Choice};
 pub use crew::WorkerUse;
 pub use faults::Service;
 pub use verdict::{Fault, LatencyMs, Requests, Sample, StreamVerdict, Verdict};

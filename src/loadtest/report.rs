@@ -224,7 +224,7 @@ fn seconds(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loadtest::chaos::ALL;
+    use crate::loadtest::chaos::Chaos;
     use crate::loadtest::verdict::{Fault, LatencyMs, Sample, StreamSample, StreamVerdict};
     use crate::trial::StreamCheck;
     use crate::trial::scene::TrialSource;
@@ -252,7 +252,7 @@ mod tests {
             }],
             unread: usize::from(second == 30),
         });
-        let faults = ALL.into_iter().zip(1u32..).map(|(kind, number)| Fault {
+        let faults = Chaos::all().zip(1u32..).map(|(kind, number)| Fault {
             kind,
             at_seconds: f64::from(number * 5),
             seconds: 4.0,
@@ -298,7 +298,7 @@ mod tests {
         for elsewhere in ["src=", "href=", "@import", "url("] {
             assert!(!page.contains(elsewhere), "{elsewhere} asks for another file");
         }
-        for kind in ALL {
+        for kind in Chaos::all() {
             assert!(page.contains(&format!("<td>{kind}</td>")), "{kind}");
         }
         assert!(page.contains("&lt;worker-1&gt; &amp; more") && page.contains("3.2 s"));

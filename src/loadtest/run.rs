@@ -119,11 +119,7 @@ pub(super) async fn play(
         unread_ms_otherwise: 0,
         ended_by_themselves: Vec::new(),
     };
-    let done = tokio::select! {
-        biased;
-        () = cancel.cancelled() => None,
-        done = run.until_delivered() => Some(done),
-    };
+    let done = cancel.run_until_cancelled(run.until_delivered()).await;
     run.mischief.heal_all(&mut run.crew, &run.stage);
     let back = run.mischief.brokers_are_back().await;
     let Some(done) = done else {

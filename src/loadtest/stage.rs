@@ -29,8 +29,6 @@ pub(super) struct Stage {
     pub(super) network: Arc<Network>,
     proxies: JoinSet<()>,
     seed: u64,
-    /// Workers read streams of tables.
-    tables: bool,
 }
 
 impl Stage {
@@ -67,7 +65,6 @@ impl Stage {
             network: Arc::default(),
             proxies: JoinSet::new(),
             seed: plan.seed,
-            tables: plan.sources.iter().any(|source| source.of_tables()),
         })
     }
 
@@ -87,6 +84,7 @@ impl Stage {
         stop: &CancellationToken,
     ) -> Result<WorkerEndpoints, TrialError> {
         let mut endpoints = self.scene.servers.endpoints.clone();
+        let of_tables = self.scene.streams.iter().any(|stream| stream.source().of_tables());
         for (number, (service, url)) in [
             (Service::Kinesis, &mut endpoints.kinesis),
             (Service::DynamoDb, &mut endpoints.dynamodb),
@@ -97,7 +95,7 @@ impl Stage {
         .enumerate()
         {
             let Some(url) = url.as_mut().filter(|url| url.starts_with("http://")) else { continue };
-            if service == Service::DynamoDbStreams && !self.tables {
+            if service == Service::DynamoDbStreams && !of_tables {
                 continue;
             }
             let number = u64::try_from(number).expect("four services");

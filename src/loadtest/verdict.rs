@@ -249,10 +249,10 @@ impl Display for Verdict {
             };
             writeln!(f, "\n  fault       times{longest}")?;
         }
-        for kind in super::chaos::ALL {
+        for kind in Chaos::all() {
             let of_kind = || self.faults.iter().filter(|fault| fault.kind == kind);
             if let Some(longest) = of_kind().map(|fault| fault.unread_ms_max).max() {
-                write!(f, "  {:<12}{:>5}", kind.name(), of_kind().count())?;
+                write!(f, "  {kind:<12}{:>5}", of_kind().count())?;
                 match self.worker_command {
                     None => writeln!(f, "  {} s", tenths(longest))?,
                     Some(_) => writeln!(f)?,

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::folder::BadFolder;
 use super::judge::VerifyError;
 use super::workers::WorkerError;
 use crate::insights::ReadError;
@@ -16,9 +15,6 @@ pub enum TrialError {
     /// Two wishes that do not go together.
     #[error("{0}")]
     Wish(String),
-    /// The folder.
-    #[error(transparent)]
-    Folder(#[from] BadFolder),
     /// The embedded AWS.
     #[error(transparent)]
     Local(#[from] LocalError),
@@ -42,7 +38,7 @@ pub enum TrialError {
         /// Why not.
         source: std::io::Error,
     },
-    /// A server.
+    /// A server, or the file system.
     #[error("{what}: {problem}")]
     Server {
         /// What it was asked for.

@@ -110,17 +110,14 @@ impl Ledger {
         let ledger = self.clone();
         tasks.spawn_blocking(move || {
             while let Some(batch) = receipts.blocking_recv() {
-                match duty {
-                    Duty::Required => ledger.enter(stream, batch)?,
-                    Duty::Optional => ledger.enter_optional(stream, batch),
-                }
+                ledger.enter(stream, duty, batch)?;
             }
             Ok(())
         });
         sender
     }
 
-    fn enter(&self, stream: usize, batch: Vec<Receipt>) -> Result<(), VerifyError> {
+    fn enter(&self, stream: usize, duty: Duty, batch: Vec<Receipt>) -> Result<(), VerifyError> {
         let mut puts = Vec::with_capacity(batch.len());
         let mut unclear = Vec::new();
         for receipt in batch {
@@ -137,7 +134,10 @@ impl Ledger {
             }
         }
         let mut book = self.lock();
-        let since = book.since;
+        let since = match duty {
+            Duty::Required => book.since,
+            Duty::Optional => Since::Beginning,
+        };
         let all = &mut book.puts[stream];
         unclear.iter().for_each(|data| all.add_unclear(data));
         puts.into_iter().try_for_each(|(shard, put)| match since {
@@ -154,16 +154,6 @@ impl Ledger {
     /// Says which of the records that are entered from now on must be in the lake.
     pub fn counts_from(&self, since: Since) {
         self.lock().since = since;
-    }
-
-    fn enter_optional(&self, stream: usize, batch: Vec<Receipt>) {
-        let all = &mut self.lock().puts[stream];
-        for receipt in batch {
-            match receipt.place {
-                Some((shard, sequence)) => all.add_optional(&shard, &sequence),
-                None => all.add_unclear(&receipt.data),
-            }
-        }
     }
 
     /// Compares with what the lease table says, stream by stream.
@@ -240,7 +230,7 @@ mod tests {
         let ledger = Ledger::new(names.iter().map(Puts::of).collect());
         // Topics of Kafka begin with 0.
         let receipts = (0..=4).map(|n| receipt("a", n)).chain((1..=3).map(|n| receipt("b", n)));
-        ledger.enter(0, receipts.collect()).unwrap();
+        ledger.enter(0, Duty::Required, receipts.collect()).unwrap();
         let mut checkpoints = Checkpoints::new(&names);
         let mut look = |leases: &[Lease]| {
             checkpoints.see(leases);
@@ -259,8 +249,8 @@ mod tests {
     fn streams_whose_shards_have_equal_ids_are_told_apart() {
         let names = ["trades".to_owned(), "trades-2".to_owned()];
         let ledger = Ledger::new(names.iter().map(Puts::of).collect());
-        ledger.enter(0, (1..=5).map(|n| receipt("a", n)).collect()).unwrap();
-        ledger.enter(1, (1..=3).map(|n| receipt("a", n)).collect()).unwrap();
+        ledger.enter(0, Duty::Required, (1..=5).map(|n| receipt("a", n)).collect()).unwrap();
+        ledger.enter(1, Duty::Required, (1..=3).map(|n| receipt("a", n)).collect()).unwrap();
         let mut checkpoints = Checkpoints::new(&names);
         let mut look = |leases: &[Lease]| {
             checkpoints.see(leases);

@@ -26,12 +26,12 @@ pub use ledger::{Duty, Flow, Ledger, Since};
 pub use progress::{Progress, Watch};
 
 /// Names of streams, of which one may begin like another.
-pub fn numbered(name: &str, count: usize) -> Vec<String> {
+fn numbered(name: &str, count: usize) -> Vec<String> {
     let one = |number: usize| if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
     (1..=count).map(one).collect()
 }
 
 /// The seed of a stream among several: no two have the same records.
-pub fn seed_of(seed: u64, stream: usize) -> u64 {
+fn seed_of(seed: u64, stream: usize) -> u64 {
     seed.wrapping_add(u64::try_from(stream).unwrap_or(u64::MAX) << 32)
 }

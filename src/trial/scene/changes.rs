@@ -30,8 +30,12 @@ pub(super) struct ChangedTable {
     told: Arc<Mutex<Told>>,
 }
 
-/// Of each shard that was looked at the place of its last record.
-type Told = HashMap<String, u64>;
+#[derive(Debug, Default)]
+struct Told {
+    /// Of each shard that was looked at the place of its last record.
+    places: HashMap<String, u64>,
+    records: u64,
+}
 
 /// Takes a record of a stream: its place in its shard, from which the next look goes on, and what is told of it.
 pub(super) type Take<'a> = dyn FnMut(u64, Receipt) + 'a;
@@ -64,11 +68,12 @@ impl ChangedTable {
     }
 
     /// Tells what is new in the stream, which `look` reads after the places that it is given, until `over`; and then the
-    /// rest, when all changes are in the stream.
+    /// rest, when all changes are in the stream. `all_in_stream` waits for that, and answers how many records they are,
+    /// where somebody counted: a stream that shows fewer, to workers too, is found out.
     pub(super) async fn tell(
         &self,
         look: impl Fn(&dyn Fn(&str) -> u64, &mut Take<'_>) -> Result<(), LocalError> + Clone + Send + 'static,
-        all_in_stream: impl Future<Output = ()> + Send,
+        all_in_stream: impl Future<Output = Option<u64>> + Send,
         receipts: mpsc::Sender<Vec<Receipt>>,
         over: CancellationToken,
     ) -> Result<(), TrialError> {
@@ -92,8 +97,16 @@ impl ChangedTable {
                 break;
             }
         }
-        all_in_stream.await;
-        tell().await
+        let put = all_in_stream.await;
+        tell().await?;
+        let shown = self.told.lock().expect("nothing panics under this lock").records;
+        match put.filter(|put| *put != shown) {
+            Some(put) => Err(TrialError::server(
+                format!("stream of table {}", self.name),
+                format!("{put} records were put into it, and it shows {shown}: report this as a bug"),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// The records that were not told yet, shard by shard.
@@ -105,13 +118,14 @@ impl ChangedTable {
         let looked = tokio::task::spawn_blocking(move || {
             let mut told = told.lock().expect("nothing panics under this lock");
             let mut records = Vec::new();
-            let before = told.clone();
+            let before = told.places.clone();
             look(&|shard| before.get(shard).copied().unwrap_or(0), &mut |at, record| {
                 if let Some((shard, _)) = &record.place {
-                    told.insert(shard.clone(), at);
+                    told.places.insert(shard.clone(), at);
                 }
                 records.push(record);
             })?;
+            told.records += records.len() as u64;
             Ok(records)
         });
         joined(looked.await).await

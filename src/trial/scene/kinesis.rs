@@ -155,7 +155,11 @@ impl TrialStream for KinesisStream {
             );
             looked.map_err(|error| LocalError::Database(format!("stream {stream}: {error:?}").into()))
         };
-        table.tell(look, forwarder.drained(), receipts, over).await
+        let forwarded = async {
+            forwarder.drained().await;
+            Some(forwarder.records())
+        };
+        table.tell(look, forwarded, receipts, over).await
     }
 
     async fn table(&self) -> Result<Option<Table>, TrialError> {

@@ -197,12 +197,10 @@ impl Scene {
         if self.of_several_kinds() {
             return Vec::new();
         }
-        let source = self.streams[0].source();
-        let mut flags: Vec<String> = source.flags().iter().map(|flag| (*flag).to_owned()).collect();
-        flags.extend(self.streams[0].flags());
-        let named = |stream: &Arc<dyn TrialStream>| [source.name_flag().to_owned(), stream.name().to_owned()];
-        flags.extend(self.streams.iter().flat_map(named));
-        flags
+        let (kind, name) = self.streams[0].source().flags();
+        let named = self.streams.iter().flat_map(|stream| [name, stream.name()]);
+        let flags = kind.iter().copied().chain(named).map(str::to_owned);
+        flags.chain(self.streams[0].flags()).collect()
     }
 
     /// What the settings file of workers says of the streams, where flags cannot.

@@ -20,102 +20,64 @@ pub enum TrialSource {
     Kafka,
 }
 
-/// How one kind differs from the others.
-struct Traits {
-    name: &'static str,
-    of_tables: bool,
-    retrieval: Option<&'static str>,
-    flags: &'static [&'static str],
-    name_flag: &'static str,
-    service: &'static str,
-    calls: [&'static str; 3],
-}
-
 impl TrialSource {
-    fn traits(self) -> Traits {
-        match self {
-            Self::Kinesis => Traits {
-                name: "kinesis",
-                of_tables: false,
-                retrieval: None,
-                flags: &[],
-                name_flag: "--stream",
-                service: "Kinesis",
-                calls: ["ListShards", "GetShardIterator", "GetRecords"],
-            },
-            Self::FanOut => Traits {
-                name: "fan-out",
-                of_tables: false,
-                retrieval: Some("fan-out"),
-                flags: &["--retrieval", "fan-out"],
-                name_flag: "--stream",
-                service: "Kinesis",
-                calls: ["ListShards", "GetShardIterator", "SubscribeToShard"],
-            },
-            Self::DynamodbStreams => Traits {
-                name: "dynamodb-streams",
-                of_tables: true,
-                retrieval: None,
-                flags: &["--source", "dynamodb-streams"],
-                name_flag: "--table",
-                service: "DynamoDB Streams",
-                calls: ["DescribeStream", "GetShardIterator", "GetRecords"],
-            },
-            Self::Kafka => Traits {
-                name: "kafka",
-                of_tables: false,
-                retrieval: None,
-                flags: &["--source", "kafka"],
-                name_flag: "--topic",
-                service: "Kafka",
-                calls: ["Metadata", "ListOffsets", "Fetch"],
-            },
-        }
-    }
-
     /// As people type it.
     pub fn name(self) -> &'static str {
-        self.traits().name
+        match self {
+            Self::Kinesis => "kinesis",
+            Self::FanOut => "fan-out",
+            Self::DynamodbStreams => "dynamodb-streams",
+            Self::Kafka => "kafka",
+        }
     }
 
     /// Whether the streams are those of tables.
     pub fn of_tables(self) -> bool {
-        self.traits().of_tables
+        self == Self::DynamodbStreams
     }
 
     /// As for `--retrieval`, where that is not the default.
     pub fn retrieval(self) -> Option<&'static str> {
-        self.traits().retrieval
+        (self == Self::FanOut).then_some(self.name())
     }
 
-    /// Flags of `kinetide run` that choose it.
-    pub fn flags(self) -> &'static [&'static str] {
-        self.traits().flags
-    }
-
-    /// The flag of `kinetide run` that names one of its streams.
-    pub fn name_flag(self) -> &'static str {
-        self.traits().name_flag
+    /// Flags of `kinetide run` that choose it, and the flag that names a stream.
+    pub fn flags(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Kinesis => (&[], "--stream"),
+            Self::FanOut => (&["--retrieval", "fan-out"], "--stream"),
+            Self::DynamodbStreams => (&["--source", "dynamodb-streams"], "--table"),
+            Self::Kafka => (&["--source", "kafka"], "--topic"),
+        }
     }
 
     /// The service that workers read from, as people call it.
     pub fn service(self) -> &'static str {
-        self.traits().service
+        match self {
+            Self::Kinesis | Self::FanOut => "Kinesis",
+            Self::DynamodbStreams => "DynamoDB Streams",
+            Self::Kafka => "Kafka",
+        }
     }
 
     /// The calls by which a worker reads again and again. Those of its start are not among them: when one of these fails, the
     /// start says so and ends.
     pub fn calls(self) -> [&'static str; 3] {
-        self.traits().calls
+        match self {
+            Self::Kinesis => ["ListShards", "GetShardIterator", "GetRecords"],
+            Self::FanOut => ["ListShards", "GetShardIterator", "SubscribeToShard"],
+            Self::DynamodbStreams => ["DescribeStream", "GetShardIterator", "GetRecords"],
+            Self::Kafka => ["Metadata", "ListOffsets", "Fetch"],
+        }
     }
 
     /// Where workers find that service.
     pub fn endpoint(self, endpoints: &WorkerEndpoints) -> Option<&str> {
-        if self == Self::Kafka {
-            return None;
+        match self {
+            Self::Kinesis | Self::FanOut => endpoints.kinesis.as_deref(),
+            Self::DynamodbStreams => endpoints.dynamodb_streams.as_deref(),
+            Self::Kafka => None,
         }
-        let url = if self.of_tables() { &endpoints.dynamodb_streams } else { &endpoints.kinesis };
-        url.as_deref()
     }
 }
 

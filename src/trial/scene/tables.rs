@@ -65,7 +65,7 @@ impl TrialStream for TableStream {
             });
             looked.map_err(|error| LocalError::Database(error.into()))
         };
-        self.table.tell(look, std::future::ready(()), receipts, over).await
+        self.table.tell(look, std::future::ready(None), receipts, over).await
     }
 
     async fn table(&self) -> Result<Option<Table>, TrialError> {
