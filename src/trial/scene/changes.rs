@@ -131,3 +131,43 @@ impl ChangedTable {
         joined(looked.await).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::LocalSettings;
+    use crate::trial::scene::{Scene, TrialSource, Wanted};
+    use crate::trial::workers::WorkerEndpoints;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_that_shows_something_else_than_was_put_is_found_out() {
+        let embedded = WorkerEndpoints::default();
+        let servers = Servers::start(LocalSettings::default(), &embedded, None).await.unwrap();
+        let wanted = Wanted {
+            application: "readers",
+            name: "stream",
+            sources: &[TrialSource::Kinesis],
+            count: 1,
+            shards: 1,
+            packed: None,
+            tables: Some("table"),
+            kafka: None,
+        };
+        let scene = Scene::set(servers, wanted).await.unwrap();
+        let (receipts, mut told) = mpsc::channel(16);
+        let over = CancellationToken::new();
+        over.cancel();
+        let tell = || scene.streams[0].tell(receipts.clone(), over.clone());
+        tell().await.unwrap();
+        scene.servers.embedded_kinesis().unwrap().put("stream", "k", b"x").unwrap();
+        let error = tell().await.unwrap_err().to_string();
+        assert!(error.contains("0 records were put into it, and it shows 1"), "{error}");
+        drop(receipts);
+        let mut all = Vec::new();
+        while let Some(some) = told.recv().await {
+            all.extend(some.into_iter().map(|receipt| receipt.data));
+        }
+        assert_eq!(all, [b"x"], "what was told once is not told again");
+        scene.strike().await;
+    }
+}
