@@ -167,10 +167,12 @@ impl Streams {
         let iterator = encode_shard_iterator(table, &dynoxide::streams::shard_id(table), from);
         let request = GetRecordsRequest { shard_iterator: iterator, limit: Some(LOOK) };
         let page = self.0.database.get_records(request)?;
+        // It may have been closed since `stream` was looked at: what came after that is in its children.
+        let to = self.end_of(table, &shard.id);
         let (mut changes, mut at, mut bytes) = (Vec::new(), after, 0);
         for record in &page.records {
             let Some(here) = position(&record.dynamodb.sequence_number) else { continue };
-            if shard.to.is_some_and(|to| here > to) {
+            if to.is_some_and(|to| here > to) {
                 break;
             }
             let change = &record.dynamodb;
@@ -188,6 +190,12 @@ impl Streams {
             at = here;
         }
         Ok((changes, at))
+    }
+
+    fn end_of(&self, table: &str, id: &str) -> Option<u64> {
+        let state = self.state();
+        let mut shards = state.tables.get(table).into_iter().flatten().flat_map(|stream| &stream.shards);
+        shards.find(|shard| shard.id == id)?.to
     }
 
     /// The record as the service writes it; attributes in the order of their names.

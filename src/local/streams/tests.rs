@@ -61,6 +61,23 @@ fn each_change_is_in_one_shard_and_those_of_an_item_in_one_line() {
 }
 
 #[test]
+fn a_shard_that_is_closed_while_it_is_read_has_nothing_of_its_children() {
+    let streams = streams(1);
+    put(&streams, 1, 1);
+    let mut seen = Vec::new();
+    let each = |shard: &str, change: &Change| {
+        if seen.is_empty() {
+            streams.rotate(TABLE);
+            put(&streams, 2, 1);
+        }
+        seen.push((shard.to_owned(), change.sequence_number.clone()));
+    };
+    streams.visit(TABLE, |_| 0, each).unwrap();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+    assert_eq!(all(&streams).into_values().collect::<Vec<_>>(), [["1"], ["2"]]);
+}
+
+#[test]
 fn a_write_that_changes_nothing_is_in_no_stream() {
     let streams = streams(1);
     put(&streams, 1, 1);
