@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::attribute::{ImageSeed, KeySeed, give_up};
 use super::image::{Image, Members};
-use super::number::Number;
+use super::number::{Number, Short};
 use super::{BadRecord, ErrorCode, checked, quick, utf8};
 
 /// What happened to the item.
@@ -34,8 +34,8 @@ impl EventName {
     }
 
     /// The event that the stream spells so.
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        [Self::Insert, Self::Modify, Self::Remove].into_iter().find(|event| event.as_str() == name)
+    pub(super) fn parse(name: &[u8]) -> Option<Self> {
+        [Self::Insert, Self::Modify, Self::Remove].into_iter().find(|event| event.as_str().as_bytes() == name)
     }
 }
 
@@ -48,19 +48,19 @@ pub enum DeleteReason {
     Ttl,
 }
 
-/// One change without its image.
+/// One change without its image. Texts are UTF-8 that nobody has to check again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Event<'a> {
     /// `eventID`; a hint only, not promised to be equal on duplicates.
-    pub id: Option<Cow<'a, str>>,
+    pub id: Option<Cow<'a, [u8]>>,
     /// What happened.
     pub name: EventName,
     /// Creation time, µs since the epoch, 0 to the end of the year 9999.
     pub created_us: i64,
     /// Name of the table, taken out of the ARN where the record has one.
-    pub table_name: Option<Cow<'a, str>>,
+    pub table_name: Option<Cow<'a, [u8]>>,
     /// `dynamodb.SequenceNumber`, which only DynamoDB Streams has.
-    pub sequence_number: Option<Cow<'a, str>>,
+    pub sequence_number: Option<Cow<'a, [u8]>>,
     /// Who deleted the item, on REMOVE.
     pub delete_reason: Option<DeleteReason>,
 }
@@ -118,8 +118,10 @@ impl<'de> Fields<'de> {
             let outcome = Change { fields: &mut self, image: &mut *image, name }.deserialize(&mut change);
             checked(outcome, data, image)?;
         }
-        let created_us =
-            self.created.and_then(|text| micros(text, self.precision.as_str())).ok_or(ErrorCode::BadTime)?;
+        let created_us = self
+            .created
+            .and_then(|text| micros(text, self.precision.as_bytes()))
+            .ok_or(ErrorCode::BadTime)?;
         if !self.image_seen {
             // A deletion is known by its key alone; any other change needs the item.
             if name != EventName::Remove {
@@ -159,10 +161,12 @@ fn has_only_key(members: Members<'_>, keys: &[u8]) -> bool {
 }
 
 /// The table's name out of `arn:aws:dynamodb:…:table/NAME/stream/…`; any other text as it is.
-fn table_of(text: Cow<'_, str>) -> Cow<'_, str> {
-    let of_arn = |text: &str| {
-        let name = text.strip_prefix("arn:")?.split_once(":table/")?.1;
-        Some(name.split('/').next().unwrap_or(name).to_owned())
+fn table_of(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    const MARK: &[u8] = b":table/";
+    let of_arn = |text: &[u8]| {
+        let arn = text.strip_prefix(b"arn:")?;
+        let name = &arn[arn.windows(MARK.len()).position(|window| window == MARK)? + MARK.len()..];
+        Some(name.split(|byte| *byte == b'/').next().unwrap_or(name).to_owned())
     };
     match of_arn(&text) {
         Some(name) => Cow::Owned(name),
@@ -175,12 +179,18 @@ const TIME_MAX_US: i128 = 253_402_300_799_999_999;
 
 /// The creation time in µs. Precision tells the unit; without one the size does: below 1e11 seconds, 1e14 ms,
 /// 1e17 µs, else ns.
-fn micros(text: &[u8], precision: Option<&str>) -> Option<i64> {
+fn micros(text: &[u8], precision: Option<&[u8]>) -> Option<i64> {
+    // As DynamoDB writes it to a stream.
+    if precision == Some(b"MICROSECOND")
+        && let Some(micros) = Short::parse(text).and_then(Short::whole)
+    {
+        return i64::try_from(micros).ok().filter(|micros| i128::from(*micros) <= TIME_MAX_US);
+    }
     let number = Number::parse(text).filter(|number| !number.is_negative())?;
     let limit = 10i128.pow(25);
     let micros = match precision {
-        Some("MICROSECOND") => number.scaled(0, limit),
-        Some("MILLISECOND") => number.scaled(3, limit),
+        Some(b"MICROSECOND") => number.scaled(0, limit),
+        Some(b"MILLISECOND") => number.scaled(3, limit),
         Some(_) => None,
         None => match number.scaled(0, limit)? {
             size if size < 10i128.pow(11) => number.scaled(6, limit),
@@ -194,10 +204,10 @@ fn micros(text: &[u8], precision: Option<&str>) -> Option<i64> {
 
 /// Optional text that borrows where it can, also inside other types (serde's own `Option<Cow>` always copies).
 #[derive(Default)]
-pub(super) struct Text<'de>(pub(super) Option<Cow<'de, str>>);
+pub(super) struct Text<'de>(pub(super) Option<Cow<'de, [u8]>>);
 
 impl Text<'_> {
-    pub(super) fn as_str(&self) -> Option<&str> {
+    pub(super) fn as_bytes(&self) -> Option<&[u8]> {
         self.0.as_deref()
     }
 }
@@ -217,11 +227,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Some(Cow::Borrowed(text))))
+                Ok(Text(Some(Cow::Borrowed(text.as_bytes()))))
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Some(Cow::Owned(text.to_owned()))))
+                Ok(Text(Some(Cow::Owned(text.as_bytes().to_owned()))))
             }
         }
         deserializer.deserialize_any(TextVisitor)
@@ -239,7 +249,8 @@ struct Identity<'a> {
 
 impl Identity<'_> {
     fn is_ttl(&self) -> bool {
-        self.kind.as_str() == Some("Service") && self.principal.as_str() == Some("dynamodb.amazonaws.com")
+        self.kind.as_bytes() == Some(b"Service")
+            && self.principal.as_bytes() == Some(b"dynamodb.amazonaws.com")
     }
 }
 
@@ -288,7 +299,7 @@ impl<'de> Visitor<'de> for Envelope<'_, 'de> {
             match member {
                 EnvelopeMember::Id => fields.id = map.next_value()?,
                 EnvelopeMember::Name => {
-                    fields.name = map.next_value::<Text<'_>>()?.as_str().and_then(EventName::parse);
+                    fields.name = map.next_value::<Text<'_>>()?.as_bytes().and_then(EventName::parse);
                     if fields.name.is_none() {
                         return Err(give_up(image, ErrorCode::UnknownEventName));
                     }

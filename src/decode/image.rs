@@ -76,6 +76,23 @@ impl<'a> Members<'a> {
         self.piece(self.image.members[index].value)
     }
 
+    /// Appends the value.
+    #[inline]
+    pub fn push_value(self, index: usize, out: &mut Vec<u8>) {
+        let Span { start, end } = self.image.members[index].value;
+        // Most are short and have more of the document behind them: a step is copied whole, which is no call, and what is too
+        // much is cut off again.
+        const STEP: usize = 64;
+        match self.document.get(start..).and_then(<[u8]>::first_chunk::<STEP>) {
+            Some(step) if end - start <= STEP => {
+                let end = out.len() + (end - start);
+                out.extend_from_slice(step);
+                out.truncate(end);
+            }
+            _ => out.extend_from_slice(self.value(index)),
+        }
+    }
+
     /// What the value is.
     pub fn kind(self, index: usize) -> Kind {
         self.image.members[index].kind

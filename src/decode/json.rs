@@ -16,15 +16,32 @@ pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
 /// As [`push_string`], for bytes that are known to be UTF-8.
 pub(crate) fn push_string_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
-    // No branch inside, so that the compiler can look at many bytes at a time.
-    let special =
-        bytes.iter().fold(false, |any, &b| any | (b < 0x20) | (b == b'"') | (b == b'\\') | (b == 0xE2));
+    // The last word overlaps the one before it, so that few bytes are looked at one by one.
+    let special = match bytes.last_chunk() {
+        Some(last) => {
+            bytes.as_chunks().0.iter().chain([last]).fold(0, |any, word| any | specials(*word)) != 0
+        }
+        None => bytes.iter().any(|b| matches!(b, 0..0x20 | b'"' | b'\\' | 0xE2)),
+    };
     if special {
         push_escaped(out, bytes)
     } else {
         out.extend_from_slice(bytes)
     }
     out.push(b'"');
+}
+
+/// Not 0 when one of eight bytes cannot stand in a string of ours as it is.
+#[inline]
+fn specials(word: [u8; 8]) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_le_bytes(word);
+    let equal = |byte: u8| {
+        let differ = word ^ (ONES * u64::from(byte));
+        differ.wrapping_sub(ONES) & !differ
+    };
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (control | equal(b'"') | equal(b'\\') | equal(0xE2)) & (ONES << 7)
 }
 
 /// Appends what is inside of a JSON string for `bytes`.

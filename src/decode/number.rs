@@ -15,9 +15,115 @@ const TEXT_MAX: usize = 300;
 /// So many decimal digits fit into 64 bits, whatever they are.
 const DIGITS_U64: usize = 19;
 
+/// Powers of ten that fit into 64 bits.
+const POWERS: [u64; 20] = {
+    let mut powers = [1; 20];
+    let mut n = 1;
+    while n < powers.len() {
+        powers[n] = powers[n - 1] * 10;
+        n += 1;
+    }
+    powers
+};
+
+/// The text `text` as a number, its last character highest and `0` in front; `None` above 16 characters.
+#[inline]
+fn right_aligned(text: &[u8]) -> Option<u128> {
+    let free = 16usize.checked_sub(text.len())?;
+    let zeros = u128::from_le_bytes([b'0'; 16]);
+    if free == 0 {
+        return Some(u128::from_le_bytes(*text.first_chunk()?));
+    }
+    // Two words that overlap say the same where they do.
+    let characters = if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        u128::from(u64::from_le_bytes(*first)) << (8 * free) | u128::from(u64::from_le_bytes(*last)) << 64
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        u128::from(u32::from_le_bytes(*first)) << (8 * free) | u128::from(u32::from_le_bytes(*last)) << 96
+    } else {
+        text.iter().fold(0, |all, byte| all >> 8 | u128::from(*byte) << 120)
+    };
+    Some(characters | zeros & (u128::MAX >> (8 * text.len())))
+}
+
+/// The value of eight digits, the first lowest.
+#[inline]
+fn value_of(digits: u64) -> u64 {
+    let pairs = (digits & 0x0f0f_0f0f_0f0f_0f0f).wrapping_mul(10 << 8 | 1) >> 8 & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100 << 16 | 1) >> 16 & 0x0000_ffff_0000_ffff;
+    fours.wrapping_mul(10_000 << 32 | 1) >> 32
+}
+
+/// A number of at most 16 characters, no sign and no exponent: nearly every one. It is read in a few steps, without a
+/// branch for each digit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// All digits.
+    digits: u64,
+    /// Those behind the point.
+    decimals: u32,
+}
+
+impl Short {
+    /// Reads one; `None` for every other text, number or not.
+    #[inline]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        const ONES: u128 = u128::MAX / 255;
+        let (&first, last) = (text.first()?, text.last()?);
+        let characters = right_aligned(text)?;
+        let differ = characters ^ (ONES * b'.' as u128);
+        // The highest bit of the first byte that is a point, and maybe of others behind it: those are no digits either.
+        let points = differ.wrapping_sub(ONES) & !differ & (ONES << 7);
+        let point = points.trailing_zeros() / 8;
+        let (digits, decimals) = if point < 16 {
+            let behind = u128::MAX << (8 * point);
+            (characters & (behind << 8) | (characters & !behind) << 8 | u128::from(b'0'), 15 - point)
+        } else {
+            (characters, 0)
+        };
+        let values = digits ^ (ONES * b'0' as u128);
+        let no_digits = (values.wrapping_add(ONES * 0x76) | values) & (ONES << 7);
+        // Grammar: no zero in front of another digit, and digits on both sides of a point.
+        let leading = first == b'0' && text.len() > 1 && text[1] != b'.';
+        if no_digits != 0 || leading || first == b'.' || *last == b'.' {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "its two halves")]
+        let halves = (digits as u64, (digits >> 64) as u64);
+        Some(Self { digits: value_of(halves.0) * POWERS[8] + value_of(halves.1), decimals })
+    }
+
+    /// The number, if it has no point.
+    pub(super) fn whole(self) -> Option<u64> {
+        (self.decimals == 0).then_some(self.digits)
+    }
+
+    /// As [`Number::scaled`], where that is quickly done.
+    #[inline]
+    fn scaled(self, scale: u32, limit: u64) -> Option<u64> {
+        let value = match scale.checked_sub(self.decimals) {
+            Some(more) => self.digits.checked_mul(*POWERS.get(more as usize)?)?,
+            None => {
+                let unit = POWERS[(self.decimals - scale) as usize];
+                (self.digits + unit / 2) / unit
+            }
+        };
+        (value < limit).then_some(value)
+    }
+}
+
 /// Digits before the first that is not one.
 fn digits(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(text.iter().position(|b| !b.is_ascii_digit()).unwrap_or(text.len()))
+}
+
+/// A number in JSON grammar times 10^`scale`, as [`Number::scaled`] answers it; `None` for any other text too.
+#[inline]
+pub fn scaled(text: &[u8], scale: u32, limit: i128) -> Option<i128> {
+    let short = Short::parse(text).zip(u64::try_from(limit).ok());
+    match short.and_then(|(short, limit)| short.scaled(scale, limit)) {
+        Some(value) => Some(value.into()),
+        None => Number::parse(text)?.scaled(scale, limit),
+    }
 }
 
 impl<'a> Number<'a> {
@@ -187,6 +293,8 @@ fn signed(length: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn nines(digits: usize) -> String {
@@ -195,6 +303,28 @@ mod tests {
 
     fn number(text: &str) -> Number<'_> {
         Number::parse(text.as_bytes()).unwrap()
+    }
+
+    proptest! {
+        /// Short numbers are read as all others, and nothing else is taken for one.
+        #[test]
+        fn short_numbers_are_numbers(
+            text in "[0-9]{0,12}\\.?[0-9]{0,9}|[0-9.]{0,18}|[-0-9.eE+ :/\\x00\\xff]{0,17}",
+            scale in 0u32..20,
+            limit in 1u32..19,
+        ) {
+            let (text, limit) = (text.as_bytes(), 10i128.pow(limit));
+            let number = Number::parse(text);
+            match Short::parse(text) {
+                Some(short) => {
+                    let number = number.expect("a short number is a number");
+                    prop_assert!(number.fits_dynamodb() && number.fits_decimal());
+                    prop_assert_eq!(i128::from(short.digits), number.scaled(short.decimals, 10i128.pow(20)).unwrap());
+                }
+                None => prop_assert!(number.is_none_or(|number| number.negative || number.exponent != 0 || text.len() > 16 || text.contains(&b'e') || text.contains(&b'E'))),
+            }
+            prop_assert_eq!(scaled(text, scale, limit), number.and_then(|number| number.scaled(scale, limit)));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::event::{EventName, Fields, Text};
 use super::image::{Image, Kind, Span};
 use super::json::push_escaped;
-use super::number::Number;
+use super::number::{Number, Short};
 
 /// DynamoDB's items end here.
 const DEPTH_MAX: usize = 32;
@@ -43,7 +43,7 @@ pub(super) fn read<'a>(document: &'a [u8], image: &mut Image) -> Option<Fields<'
         if cursor.at_once(b"\"eventID\":") {
             fields.id = cursor.text_or_null()?;
         } else if cursor.at_once(b"\"eventName\":") {
-            fields.name = Some(EventName::parse(cursor.text_or_null()?.as_str()?)?);
+            fields.name = Some(EventName::parse(cursor.text_or_null()?.as_bytes()?)?);
         } else if cursor.at_once(b"\"userIdentity\":") {
             fields.by_ttl = cursor.is_ttl()?;
         } else if cursor.at_once(b"\"tableName\":") {
@@ -173,8 +173,7 @@ impl<'a> Cursor<'a> {
             return Some(Text(None));
         }
         let Quoted { start, end, plain: true } = self.string()? else { return None };
-        let text = str::from_utf8(&self.document[start..end]).ok()?;
-        Some(Text(Some(Cow::Borrowed(text))))
+        Some(Text(Some(Cow::Borrowed(&self.document[start..end]))))
     }
 
     /// Steps over who made the change; true where that was DynamoDB's time to live.
@@ -451,7 +450,8 @@ impl<'a> Cursor<'a> {
 
     fn check_number(&self, digits: Quoted) -> Option<&'a [u8]> {
         let digits = &self.document[digits.start..digits.end];
-        Number::parse(digits)?.fits_dynamodb().then_some(digits)
+        let fits = Short::parse(digits).is_some() || Number::parse(digits)?.fits_dynamodb();
+        fits.then_some(digits)
     }
 
     fn push_number(&self, digits: Quoted, image: &mut Image) -> Option<()> {

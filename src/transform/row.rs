@@ -1,7 +1,7 @@
 //! Pieces of a row: digits, decimals, and the envelope columns that all change rows share.
 
 use super::{RecordContext, SourceKind, Utc};
-use crate::decode::json::push_string;
+use crate::decode::json::push_string_bytes;
 use crate::decode::{DeleteReason, Event, EventName};
 
 /// Columns written by [`push_envelope`], and `ingestion_time`.
@@ -45,8 +45,44 @@ const POWERS: [u64; 20] = {
     powers
 };
 
+/// Eight decimal digits of a number below 10^8 as eight bytes from 0 to 9, the first lowest.
+#[inline]
+fn eight_digits(value: u64) -> u64 {
+    // Numbers of 32, 16 and 8 bits, side by side: each step divides all of them.
+    let fours = value / 10_000 | value % 10_000 << 32;
+    let hundreds = fours * 10_486 >> 20 & 0x0000_007f_0000_007f;
+    let pairs = hundreds | (fours - hundreds * 100) << 16;
+    let tens = pairs * 103 >> 10 & 0x000f_000f_000f_000f;
+    tens | (pairs - tens * 10) << 8
+}
+
+/// As [`eight_digits`], sixteen of a number below 10^16.
+#[inline]
+fn sixteen_digits(value: u64) -> u128 {
+    const HALF: u64 = POWERS[8];
+    u128::from(eight_digits(value / HALF)) | u128::from(eight_digits(value % HALF)) << 64
+}
+
+const ASCII_ZEROS: u128 = u128::from_le_bytes([b'0'; 16]);
+
+/// Appends the lowest `length` bytes.
+#[inline]
+fn push_low(out: &mut Vec<u8>, bytes: u128, length: usize) {
+    let end = out.len() + length;
+    out.extend_from_slice(&bytes.to_le_bytes());
+    out.truncate(end);
+}
+
 /// Decimal digits of `value`, filled up with zeros to `width`, at most 20.
 pub(super) fn push_digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
+    if value < POWERS[16] {
+        let digits = sixteen_digits(value);
+        let length = (16 - digits.trailing_zeros() as usize / 8).max(width);
+        out.resize(out.len() + length.saturating_sub(16), b'0');
+        let length = length.min(16);
+        let shift = 8 * (16 - length) as u32;
+        return push_low(out, (digits | ASCII_ZEROS).checked_shr(shift).unwrap_or(0), length);
+    }
     let mut buffer = [b'0'; 20];
     let mut end = buffer.len();
     while value > 0 {
@@ -65,6 +101,12 @@ pub(super) fn push_decimal(out: &mut Vec<u8>, value: i128, scale: u32) {
         out.push(b'-');
     }
     let size = value.unsigned_abs();
+    if let Ok(size) = u64::try_from(size)
+        && size < POWERS[15]
+        && scale < 15
+    {
+        return push_short(out, size, scale as usize);
+    }
     // 128-bit division is slow and rarely needed.
     match (u64::try_from(size), POWERS.get(scale as usize)) {
         (Ok(size), Some(unit)) => push_parts(out, size / unit, size % unit, scale),
@@ -79,6 +121,22 @@ pub(super) fn push_decimal(out: &mut Vec<u8>, value: i128, scale: u32) {
             }
         }
     }
+}
+
+/// As [`push_decimal`], of at most fifteen digits: no branch depends on how many there are.
+#[inline]
+fn push_short(out: &mut Vec<u8>, size: u64, scale: usize) {
+    let digits = sixteen_digits(size);
+    let front = (digits.trailing_zeros() as usize / 8).min(15 - scale);
+    let decimals = scale.saturating_sub(digits.leading_zeros() as usize / 8);
+    let whole = 16 - scale - front;
+    let text = (digits | ASCII_ZEROS) >> (8 * front);
+    if decimals == 0 {
+        return push_low(out, text, whole);
+    }
+    let behind = u128::MAX << (8 * whole);
+    let with_point = text & !behind | u128::from(b'.') << (8 * whole) | (text & behind) << 8;
+    push_low(out, with_point, whole + 1 + decimals);
 }
 
 fn push_parts(out: &mut Vec<u8>, whole: u64, mut fraction: u64, scale: u32) {
@@ -98,17 +156,17 @@ pub(super) fn push_bool(out: &mut Vec<u8>, value: bool) {
     out.extend_from_slice(if value { b"true" } else { b"false" });
 }
 
-fn push_text(out: &mut Vec<u8>, text: Option<&str>) {
+fn push_text(out: &mut Vec<u8>, text: Option<&[u8]>) {
     match text {
-        Some(text) => push_string(out, text),
+        Some(text) => push_string_bytes(out, text),
         None => out.extend_from_slice(b"null"),
     }
 }
 
 /// Digits of a sequence number, filled up with zeros to `width`.
-fn push_padded(out: &mut Vec<u8>, digits: &str, width: usize) {
-    out.extend(std::iter::repeat_n(b'0', width.saturating_sub(digits.len())));
-    out.extend_from_slice(digits.as_bytes());
+fn push_padded(out: &mut Vec<u8>, digits: &[u8], width: usize) {
+    out.resize(out.len() + width.saturating_sub(digits.len()), b'0');
+    out.extend_from_slice(digits);
 }
 
 /// `{` and the columns from `event_id` to `delete_reason`.
@@ -147,19 +205,19 @@ pub(super) fn push_ordering_key(
     row: &mut Vec<u8>,
     context: &RecordContext<'_>,
     time_us: u64,
-    inner: Option<&str>,
+    inner: Option<&[u8]>,
 ) {
     row.push(b'"');
     match context.source {
         SourceKind::Kinesis | SourceKind::Kafka => {
             push_digits(row, time_us, 20);
             row.push(b'-');
-            push_padded(row, context.sequence_number, 60);
+            push_padded(row, context.sequence_number.as_bytes(), 60);
         }
         SourceKind::DynamoDbStreams => {
-            let digits = inner.filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            let digits = inner.filter(|text| text.iter().all(u8::is_ascii_digit));
             row.extend_from_slice(b"seq-");
-            push_padded(row, digits.unwrap_or(context.sequence_number), 40);
+            push_padded(row, digits.unwrap_or(context.sequence_number.as_bytes()), 40);
         }
     }
     if let Some(sub) = context.sub_sequence {

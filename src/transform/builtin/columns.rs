@@ -257,7 +257,7 @@ impl Columns {
             row.extend_from_slice(b"\":");
             match (rules.nested, members.value(column.member)) {
                 (Nested::JsonText, value @ [b'{' | b'[', ..]) => push_string_bytes(row, value),
-                (_, value) => row.extend_from_slice(value),
+                _ => members.push_value(column.member, row),
             }
         }
     }

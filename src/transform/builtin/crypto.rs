@@ -3,7 +3,7 @@
 use super::Scratch;
 use super::columns::{ColumnRules, Columns, same_column};
 use super::enrichment::{Enriched, Rules};
-use crate::decode::{Kind, Members, Number, decode_event};
+use crate::decode::{Kind, Members, Number, Short, decode_event};
 use crate::transform::row::{ENVELOPE, push_bool, push_decimal, push_envelope, push_ingestion_time};
 use crate::transform::{BadRecord, ErrorCode, RecordContext, Utc, parse_utc_us};
 
@@ -18,11 +18,21 @@ macro_rules! member {
     };
 }
 
+/// No name of a column from the image is longer, with what is around it.
+const MEMBER_MAX: usize = 24;
+
+const fn filled(member: &str) -> ([u8; MEMBER_MAX], usize) {
+    let mut bytes = [0; MEMBER_MAX];
+    bytes.split_at_mut(member.len()).0.copy_from_slice(member.as_bytes());
+    (bytes, member.len())
+}
+
 macro_rules! names_and_members {
     ($($name:literal),* $(,)?) => {
         /// Columns from the image, in row order.
         pub(super) const BASE: [&str; 12] = [$($name),*];
-        const BASE_MEMBERS: [&str; 12] = [$(member!($name)),*];
+        /// Filled up to one length, so that a copy of them is no call; and their own lengths.
+        const BASE_MEMBERS: [([u8; MEMBER_MAX], usize); 12] = [$(filled(member!($name))),*];
     };
 }
 
@@ -88,8 +98,9 @@ pub(super) fn apply(
 
     push_envelope(row, context, &event);
     for (index, member) in BASE_MEMBERS.iter().enumerate() {
-        row.extend_from_slice(member.as_bytes());
-        row.extend_from_slice(base(index).unwrap_or(b"null"));
+        row.extend_from_slice(&member.0);
+        row.truncate(row.len() - MEMBER_MAX + member.1);
+        known.push(members, index, row);
     }
     push_enriched(row, rules, &enriched);
     row.extend_from_slice(member!("hour_bucket").as_bytes());
@@ -152,6 +163,14 @@ impl Known {
         let member = self.members[index].filter(|member| members.kind(*member) != Kind::Null)?;
         Some(members.value(member))
     }
+
+    /// Appends the JSON of a known attribute.
+    fn push(&self, members: Members<'_>, index: usize, row: &mut Vec<u8>) {
+        match self.members[index] {
+            Some(member) => members.push_value(member, row),
+            None => row.extend_from_slice(b"null"),
+        }
+    }
 }
 
 fn check_type(index: usize, kind: Kind, value: &[u8]) -> Result<(), BadRecord> {
@@ -165,8 +184,8 @@ fn check_type(index: usize, kind: Kind, value: &[u8]) -> Result<(), BadRecord> {
         });
     }
     // Short plain numbers, nearly all of them, need no second look.
-    let short = value.len() <= 19 && !value.iter().any(|byte| matches!(byte, b'e' | b'E'));
-    if kind == Kind::Number && !short && !Number::parse(value).is_some_and(|number| number.fits_decimal()) {
+    let fits = || Short::parse(value).is_some() || Number::parse(value).is_some_and(|n| n.fits_decimal());
+    if kind == Kind::Number && !fits() {
         let message = format!("attribute {name} does not fit its column: decimal(38,18)");
         return Err(BadRecord { code: ErrorCode::BadNumber, message });
     }

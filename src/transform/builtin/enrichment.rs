@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::Number;
 use crate::decode::json::push_string;
+use crate::decode::{Number, scaled};
 
 /// Constants of `crypto-transactions`. The defaults are the rules of the pipelines this service replaces; the
 /// catalog's column types fit them.
@@ -276,8 +276,10 @@ impl Rules {
     ) -> Enriched {
         let mut out = Enriched::default();
         let mut cast = |text: Option<&[u8]>, scale: u32| {
-            let value = Number::parse(text?)?.scaled(scale, self.limit);
-            out.out_of_range |= value.is_none();
+            let text = text?;
+            let value = scaled(text, scale, self.limit);
+            // What is no number at all is no value, and not out of range.
+            out.out_of_range |= value.is_none() && Number::parse(text).is_some();
             value
         };
         let price = cast(price, self.price_scale);
@@ -318,6 +320,12 @@ impl Rules {
 
 /// `value` / 10^`decimals`, halves away from zero (Spark's HALF_UP).
 fn round_half_up(value: i128, decimals: u32) -> i128 {
+    // 128-bit division is slow and rarely needed.
+    if let (Ok(value), Some(unit)) = (u64::try_from(value), 10u64.checked_pow(decimals))
+        && let Some(sum) = value.checked_add(unit / 2)
+    {
+        return (sum / unit).into();
+    }
     let unit = 10i128.pow(decimals);
     let half = if value < 0 { -unit / 2 } else { unit / 2 };
     (value + half) / unit
