@@ -24,23 +24,22 @@ impl BitWriter {
         }
     }
 
-    /// Adds the lowest `bits` of `value`, which has no others. With what was added since the last [`BitWriter::flush`] at
-    /// most 56.
-    #[inline]
+    /// As [`Bits::add`].
     pub(crate) fn add(&mut self, value: u64, bits: u32) {
-        debug_assert!(bits <= 56 && value >> bits == 0 && self.held_bits + bits < 64);
-        self.held |= value << self.held_bits;
-        self.held_bits += bits;
+        self.locally(|local| local.add(value, bits));
     }
 
-    /// Writes what is held, but for less than a byte.
-    #[inline]
+    /// As [`Bits::flush`].
     pub(crate) fn flush(&mut self) {
-        self.out[self.at..self.at + 8].copy_from_slice(&self.held.to_le_bytes());
-        let bytes = self.held_bits / 8;
-        self.at += bytes as usize;
-        self.held >>= bytes * 8;
-        self.held_bits %= 8;
+        self.locally(|local| local.flush());
+    }
+
+    /// Does `work` with a writer that the compiler can keep in registers.
+    #[inline]
+    pub(crate) fn locally(&mut self, work: impl FnOnce(&mut Bits<'_>)) {
+        let mut bits = Bits { out: &mut self.out, at: self.at, held: self.held, held_bits: self.held_bits };
+        work(&mut bits);
+        (self.at, self.held, self.held_bits) = (bits.at, bits.held, bits.held_bits);
     }
 
     /// Whole bytes, beginning at the next one.
@@ -60,5 +59,34 @@ impl BitWriter {
         self.bytes(&[]);
         self.out.truncate(self.at);
         self.out
+    }
+}
+
+/// A [`BitWriter`] at work.
+pub(crate) struct Bits<'a> {
+    out: &'a mut [u8],
+    at: usize,
+    held: u64,
+    held_bits: u32,
+}
+
+impl Bits<'_> {
+    /// Adds the lowest `bits` of `value`, which has no others. With what was added since the last [`Bits::flush`] at
+    /// most 56.
+    #[inline]
+    pub(crate) fn add(&mut self, value: u64, bits: u32) {
+        debug_assert!(bits <= 56 && value >> bits == 0 && self.held_bits + bits < 64);
+        self.held |= value << self.held_bits;
+        self.held_bits += bits;
+    }
+
+    /// Writes what is held, but for less than a byte.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        self.out[self.at..self.at + 8].copy_from_slice(&self.held.to_le_bytes());
+        let bytes = self.held_bits / 8;
+        self.at += bytes as usize;
+        self.held >>= bytes * 8;
+        self.held_bits %= 8;
     }
 }

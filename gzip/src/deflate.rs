@@ -1,6 +1,6 @@
 //! Literals and matches → blocks of DEFLATE.
 
-use crate::bits::BitWriter;
+use crate::bits::{BitWriter, Bits};
 use crate::huffman;
 use crate::matches::Text;
 
@@ -17,6 +17,8 @@ const MATCH_MAX: usize = 258;
 const END: usize = 256;
 const SYMBOLS: usize = 286;
 const DISTANCES: usize = 30;
+/// A power of two, so that no symbol is out of bounds.
+const DISTANCE_CODES: usize = 32;
 /// So many literals, and what is left of a byte before, fit into a word.
 const GROUP: usize = 4;
 const LITERAL_BITS_MAX: u32 = 14;
@@ -42,13 +44,13 @@ const LENGTHS: [(u16, u8, u8); 256] = {
 
 /// The symbol of a distance; its bits are those of `distance - 1` below the first two.
 #[inline]
-fn distance_symbol(distance: u16) -> (usize, u32) {
-    let n = u32::from(distance - 1);
+fn distance_symbol(distance: usize) -> u8 {
+    let n = distance as u32 - 1;
     if n < 4 {
-        return (n as usize, 0);
+        return n as u8;
     }
     let bits = n.ilog2() - 1;
-    ((bits * 2 + (n >> bits)) as usize, bits)
+    (bits * 2 + (n >> bits)) as u8
 }
 
 type Literals = [u8; LITERALS_MAX + COPY_STEP];
@@ -57,8 +59,12 @@ type Literals = [u8; LITERALS_MAX + COPY_STEP];
 struct Match {
     /// Literals before it.
     literals: u16,
-    length: u16,
+    /// One less than the distance.
     distance: u16,
+    /// Less the shortest.
+    length: u8,
+    /// The symbol of the distance.
+    symbol: u8,
 }
 
 /// One stream of blocks, behind a gzip header.
@@ -133,7 +139,12 @@ impl Deflate {
     #[inline]
     fn repeat_once(&mut self, length: usize, distance: usize) {
         debug_assert!((MATCH_MIN..=MATCH_MAX).contains(&length) && (1..=32 << 10).contains(&distance));
-        let one = Match { literals: self.pending as u16, length: length as u16, distance: distance as u16 };
+        let one = Match {
+            literals: self.pending as u16,
+            distance: (distance - 1) as u16,
+            length: (length - MATCH_MIN) as u8,
+            symbol: distance_symbol(distance),
+        };
         self.pending = 0;
         self.matches.push(one);
         if self.matches.len() == MATCHES_MAX {
@@ -184,24 +195,25 @@ impl Deflate {
 
     fn write(&mut self, trees: &Trees) {
         let tables = trees.tables();
-        let out = &mut self.out;
-        let mut from = 0;
-        for one in &self.matches {
-            let to = from + usize::from(one.literals);
-            write_literals(out, &self.literals, from, to, &tables.literals);
-            from = to;
-            let (code, bits) = tables.lengths[(usize::from(one.length) - MATCH_MIN) & 0xff];
+        let Self { out, literals, literals_len, matches, .. } = self;
+        out.locally(|out| {
+            let mut from = 0;
+            for one in &*matches {
+                let to = from + usize::from(one.literals);
+                write_literals(out, literals, from, to, &tables.literals);
+                from = to;
+                let (code, bits) = tables.lengths[usize::from(one.length)];
+                out.add(code.into(), bits.into());
+                let (code, bits, more) = tables.distances[usize::from(one.symbol) % DISTANCE_CODES];
+                out.add(code.into(), bits.into());
+                out.add(u64::from(one.distance) & ((1 << more) - 1), more.into());
+                out.flush();
+            }
+            write_literals(out, literals, from, *literals_len, &tables.literals);
+            let (code, bits) = tables.end;
             out.add(code.into(), bits.into());
-            let (symbol, more) = distance_symbol(one.distance);
-            let (code, bits) = tables.distances[symbol];
-            out.add(code.into(), bits.into());
-            out.add(u64::from(one.distance - 1) & ((1 << more) - 1), more);
             out.flush();
-        }
-        write_literals(out, &self.literals, from, self.literals_len, &tables.literals);
-        let (code, bits) = tables.end;
-        out.add(code.into(), bits.into());
-        out.flush();
+        });
     }
 }
 
@@ -219,16 +231,19 @@ fn count(literals: &[u8], matches: &[Match]) -> ([u32; SYMBOLS], [u32; DISTANCES
         turns[0][usize::from(literal)] += 1;
     }
     let mut symbols = [0; SYMBOLS];
-    let mut distances = [0; DISTANCES];
+    let (mut lengths, mut distances) = ([0u32; 256], [0; DISTANCE_CODES]);
     for (n, symbol) in symbols[..256].iter_mut().enumerate() {
         *symbol = turns.iter().map(|counts| counts[n]).sum();
     }
     symbols[END] = 1;
     for one in matches {
-        symbols[usize::from(LENGTHS[(usize::from(one.length) - MATCH_MIN) & 0xff].0)] += 1;
-        distances[distance_symbol(one.distance).0] += 1;
+        lengths[usize::from(one.length)] += 1;
+        distances[usize::from(one.symbol) % DISTANCE_CODES] += 1;
     }
-    (symbols, distances)
+    for ((symbol, ..), count) in LENGTHS.iter().zip(lengths) {
+        symbols[usize::from(*symbol)] += count;
+    }
+    (symbols, *distances.first_chunk().expect("there are fewer symbols"))
 }
 
 fn fixed_bits(symbols: &[u32; SYMBOLS], distances: &[u32; DISTANCES]) -> usize {
@@ -236,31 +251,60 @@ fn fixed_bits(symbols: &[u32; SYMBOLS], distances: &[u32; DISTANCES]) -> usize {
         + bits_of(distances, &[5; DISTANCES], 0, distance_bits)
 }
 
-/// Writes `from..to` of the literals; a group reaches behind them.
-#[inline]
+/// Writes `from..to` of the literals. The last group is whole too, so that no branch depends on how many there are: what is
+/// behind the last literal adds nothing.
+#[inline(always)]
 fn write_literals(
-    out: &mut BitWriter,
+    out: &mut Bits<'_>,
     literals: &Literals,
     mut from: usize,
     to: usize,
-    codes: &[(u16, u16); 256],
+    codes: &[LiteralCode; 256],
 ) {
     while from + GROUP <= to {
-        for &literal in &literals[from..from + GROUP] {
-            let (code, bits) = codes[usize::from(literal)];
-            out.add(code.into(), bits.into());
-        }
-        out.flush();
+        write_group(out, literals, from, |n| codes[usize::from(n)], &[LiteralCode::MAX; GROUP]);
         from += GROUP;
     }
     if from < to {
-        for &literal in &literals[from..to] {
-            let (code, bits) = codes[usize::from(literal)];
-            out.add(code.into(), bits.into());
-        }
-        out.flush();
+        write_group(out, literals, from, |n| codes[usize::from(n)], &KEPT[(to - from) % GROUP]);
     }
 }
+
+#[inline(always)]
+fn write_group(
+    out: &mut Bits<'_>,
+    literals: &Literals,
+    from: usize,
+    code: impl Fn(u8) -> LiteralCode,
+    kept: &[LiteralCode; GROUP],
+) {
+    let group: &[u8; GROUP] = literals[from..from + GROUP].try_into().expect("so many bytes");
+    let pair = |n: usize| {
+        let (first, second) = (code(group[n]) & kept[n], code(group[n + 1]) & kept[n + 1]);
+        let bits = first >> CODE_BITS;
+        (u64::from(first & CODE) | u64::from(second & CODE) << bits, bits + (second >> CODE_BITS))
+    };
+    let ((low, low_bits), (high, high_bits)) = (pair(0), pair(2));
+    out.add(low | high << low_bits, low_bits + high_bits);
+    out.flush();
+}
+
+/// The code of a literal, and above it how many bits it has: zero as a whole adds nothing.
+type LiteralCode = u32;
+const CODE_BITS: u32 = 16;
+const CODE: u32 = (1 << CODE_BITS) - 1;
+
+/// What is kept of the codes of a group when it has so many literals.
+const KEPT: [[LiteralCode; GROUP]; GROUP] = {
+    let mut kept = [[0; GROUP]; GROUP];
+    let mut count = 1;
+    while count < GROUP {
+        kept[count] = kept[count - 1];
+        kept[count][count - 1] = LiteralCode::MAX;
+        count += 1;
+    }
+    kept
+};
 
 /// Bits behind the symbols of lengths.
 const LENGTH_BITS: [u8; 29] = {
@@ -319,10 +363,11 @@ struct Header {
 const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
 struct Tables {
-    literals: [(u16, u16); 256],
+    literals: [LiteralCode; 256],
     /// With the bits behind them.
     lengths: [(u32, u8); 256],
-    distances: [(u16, u8); DISTANCES],
+    /// With how many bits follow.
+    distances: [(u16, u8, u8); DISTANCE_CODES],
     end: (u16, u8),
 }
 
@@ -364,9 +409,14 @@ impl Trees {
             (u32::from(symbols[usize::from(symbol)]) | u32::from(more) << own, own + bits)
         };
         Tables {
-            literals: std::array::from_fn(|n| (symbols[n], self.symbols[n].into())),
+            literals: std::array::from_fn(|n| {
+                u32::from(symbols[n]) | u32::from(self.symbols[n]) << CODE_BITS
+            }),
             lengths: std::array::from_fn(length),
-            distances: std::array::from_fn(|n| (distances[n], self.distances[n])),
+            distances: std::array::from_fn(|n| match self.distances.get(n) {
+                Some(&own) => (distances[n], own, distance_bits(n) as u8),
+                None => (0, 0, 0),
+            }),
             end: (symbols[END], self.symbols[END]),
         }
     }

@@ -77,6 +77,14 @@ pub(crate) fn word(text: &Text, at: usize) -> u64 {
     u64::from_le_bytes(text[at..at + 8].try_into().expect("eight bytes"))
 }
 
+/// Bytes that are compared at a time.
+const BLOCK: usize = 16;
+
+#[inline]
+fn block(text: &Text, at: usize) -> &[u8; BLOCK] {
+    text[at..at + BLOCK].try_into().expect("so many bytes")
+}
+
 impl Matches {
     pub(crate) const STATE_BYTES: usize =
         TEXT_BYTES + 2 * COLUMNS_MAX * size_of::<Column>() + 4 * ((1 << HEADS_BITS) + (1 << WORDS_BITS));
@@ -166,13 +174,15 @@ impl Matches {
     #[inline]
     fn equal(&self, at: usize, distance: usize) -> usize {
         let most = self.len - at;
+        let before = at - distance;
         let mut n = 0;
         while n < most {
-            let differ = word(&self.text, at + n) ^ word(&self.text, at + n - distance);
-            if differ != 0 {
+            let (here, there) = (block(&self.text, at + n), block(&self.text, before + n));
+            if here != there {
+                let differ = u128::from_le_bytes(*here) ^ u128::from_le_bytes(*there);
                 return (n + differ.trailing_zeros() as usize / 8).min(most);
             }
-            n += 8;
+            n += BLOCK;
         }
         most
     }
@@ -217,6 +227,7 @@ impl Matches {
         let begins = columns::begins(first) || start == 0;
         // The column in hand, how far its value is from there, and from where on the next may begin.
         let (mut column, mut name, mut from) = (start, 0, start + 1);
+        let mut end = None;
         if begins {
             if first as u8 == b'\n' {
                 std::mem::swap(&mut self.row, &mut self.row_before);
@@ -233,9 +244,12 @@ impl Matches {
                 if aligned && self.last_distance == self.distance && self.last_from <= start + name {
                     (column, name, from) = self.covered(start, name);
                 }
+                if aligned {
+                    end = self.end_as_before(from);
+                }
             }
         }
-        let end = columns::next(&self.text, from, self.len);
+        let end = end.unwrap_or_else(|| columns::next(&self.text, from, self.len));
         if self.pos < end {
             let value = column + name;
             if name > 0 && self.pos <= value + VALUE_HEAD {
@@ -275,6 +289,15 @@ impl Matches {
             self.likely += 1;
         }
         (column, name, from)
+    }
+
+    /// Where the column behind the one in hand begins, at `from` or later, when its value is as long as in the row before:
+    /// nothing has to be searched for then.
+    #[inline]
+    fn end_as_before(&self, from: usize) -> Option<usize> {
+        let there = self.row_before.get(self.likely)?.at.wrapping_add(self.distance as u32);
+        let at = there.wrapping_sub(self.base) as usize;
+        (from <= at && at < self.len && columns::begins(word(&self.text, at))).then_some(at)
     }
 
     /// Remembers a column of this row, and its value.
@@ -352,8 +375,14 @@ impl Matches {
     fn run(&self, mut at: usize, end: usize) -> Option<usize> {
         const { assert!(MATCH_MIN == 5, "what is looked for is a match") };
         const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        // Five in a row that begin at one of the first four bytes have both of them.
+        const MIDDLE: u64 = 0x0000_00ff_ff00_0000;
         while at < end {
             let differ = word(&self.text, at) ^ word(&self.text, at - self.distance);
+            if differ & MIDDLE != 0 {
+                at += 4;
+                continue;
+            }
             // The highest bit of each byte that is equal.
             let equal = !(((differ & LOW) + LOW) | differ | LOW);
             let runs = equal & equal >> 8 & equal >> 16 & equal >> 24 & equal >> 32;

@@ -39,23 +39,27 @@ pub(super) fn read<'a>(document: &'a [u8], image: &mut Image) -> Option<Fields<'
     let mut cursor = Cursor { document, at: 0 };
     let mut fields = Fields::default();
     cursor.object(|cursor| {
-        // In the order in which DynamoDB writes them.
-        if cursor.at_once(b"\"eventID\":") {
-            fields.id = cursor.text_or_null()?;
-        } else if cursor.at_once(b"\"eventName\":") {
-            fields.name = Some(EventName::parse(cursor.text_or_null()?.as_bytes()?)?);
-        } else if cursor.at_once(b"\"userIdentity\":") {
-            fields.by_ttl = cursor.is_ttl()?;
-        } else if cursor.at_once(b"\"tableName\":") {
-            fields.table_name = cursor.text_or_null()?;
-        } else if cursor.at_once(b"\"dynamodb\":") {
-            let name = fields.name.filter(|_| !fields.change_seen)?;
-            fields.change_seen = true;
-            cursor.change(name, &mut fields, image)?;
-        } else if cursor.at_once(b"\"eventSourceARN\":") {
-            fields.source_arn = cursor.text_or_null()?;
-        } else {
-            cursor.skip_member()?;
+        // The first word of a name tells which it is: one look instead of a comparison with each.
+        const ID: u64 = packed(b"\"eventID");
+        const NAME: u64 = packed(b"\"eventNa");
+        const IDENTITY: u64 = packed(b"\"userIde");
+        const TABLE: u64 = packed(b"\"tableNa");
+        const CHANGE: u64 = packed(b"\"dynamod");
+        const SOURCE: u64 = packed(b"\"eventSo");
+        match cursor.word(cursor.at) {
+            ID if cursor.at_once(b"\"eventID\":") => fields.id = cursor.text_or_null()?,
+            NAME if cursor.at_once(b"\"eventName\":") => {
+                fields.name = Some(EventName::parse(cursor.text_or_null()?.as_bytes()?)?);
+            }
+            IDENTITY if cursor.at_once(b"\"userIdentity\":") => fields.by_ttl = cursor.is_ttl()?,
+            TABLE if cursor.at_once(b"\"tableName\":") => fields.table_name = cursor.text_or_null()?,
+            CHANGE if cursor.at_once(b"\"dynamodb\":") => {
+                let name = fields.name.filter(|_| !fields.change_seen)?;
+                fields.change_seen = true;
+                cursor.change(name, &mut fields, image)?;
+            }
+            SOURCE if cursor.at_once(b"\"eventSourceARN\":") => fields.source_arn = cursor.text_or_null()?,
+            _ => cursor.skip_member()?,
         }
         Some(())
     })?;
@@ -215,23 +219,33 @@ impl<'a> Cursor<'a> {
     /// Steps over the `dynamodb` member.
     fn change(&mut self, event: EventName, fields: &mut Fields<'a>, image: &mut Image) -> Option<()> {
         self.object(|cursor| {
-            // In the order in which DynamoDB writes them.
-            if cursor.at_once(b"\"ApproximateCreationDateTime\":") {
-                fields.created = Some(cursor.digits()?);
-            } else if cursor.at_once(b"\"Keys\":") {
-                let start = cursor.at;
-                cursor.item::<false>(image)?;
-                fields.keys = Some(&cursor.document[start..cursor.at]);
-            } else if cursor.at_once(b"\"NewImage\":") {
-                cursor.image(event != EventName::Remove, fields, image)?;
-            } else if cursor.at_once(b"\"OldImage\":") {
-                cursor.image(event == EventName::Remove, fields, image)?;
-            } else if cursor.at_once(b"\"SequenceNumber\":") {
-                fields.sequence_number = cursor.text_or_null()?;
-            } else if cursor.at_once(b"\"ApproximateCreationDateTimePrecision\":") {
-                fields.precision = cursor.text_or_null()?;
-            } else {
-                cursor.skip_member()?;
+            const APPROXIMATE: u64 = packed(b"\"Approxi");
+            const KEYS: u64 = packed(b"\"Keys\":{");
+            const NEW: u64 = packed(b"\"NewImag");
+            const OLD: u64 = packed(b"\"OldImag");
+            const SEQUENCE: u64 = packed(b"\"Sequenc");
+            match cursor.word(cursor.at) {
+                APPROXIMATE if cursor.at_once(b"\"ApproximateCreationDateTime\":") => {
+                    fields.created = Some(cursor.digits()?);
+                }
+                APPROXIMATE if cursor.at_once(b"\"ApproximateCreationDateTimePrecision\":") => {
+                    fields.precision = cursor.text_or_null()?;
+                }
+                KEYS if cursor.at_once(b"\"Keys\":") => {
+                    let start = cursor.at;
+                    cursor.item::<false>(image)?;
+                    fields.keys = Some(&cursor.document[start..cursor.at]);
+                }
+                NEW if cursor.at_once(b"\"NewImage\":") => {
+                    cursor.image(event != EventName::Remove, fields, image)?;
+                }
+                OLD if cursor.at_once(b"\"OldImage\":") => {
+                    cursor.image(event == EventName::Remove, fields, image)?;
+                }
+                SEQUENCE if cursor.at_once(b"\"SequenceNumber\":") => {
+                    fields.sequence_number = cursor.text_or_null()?;
+                }
+                _ => cursor.skip_member()?,
             }
             Some(())
         })

@@ -49,11 +49,11 @@ const POWERS: [u64; 20] = {
 #[inline]
 fn eight_digits(value: u64) -> u64 {
     // Numbers of 32, 16 and 8 bits, side by side: each step divides all of them.
-    let fours = value / 10_000 | value % 10_000 << 32;
-    let hundreds = fours * 10_486 >> 20 & 0x0000_007f_0000_007f;
-    let pairs = hundreds | (fours - hundreds * 100) << 16;
-    let tens = pairs * 103 >> 10 & 0x000f_000f_000f_000f;
-    tens | (pairs - tens * 10) << 8
+    let fours = (value / 10_000) | ((value % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let pairs = hundreds | ((fours - hundreds * 100) << 16);
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | ((pairs - tens * 10) << 8)
 }
 
 /// As [`eight_digits`], sixteen of a number below 10^16.
@@ -73,15 +73,14 @@ fn push_low(out: &mut Vec<u8>, bytes: u128, length: usize) {
     out.truncate(end);
 }
 
-/// Decimal digits of `value`, filled up with zeros to `width`, at most 20.
+/// Decimal digits of `value`, filled up with zeros to `width`, 1 to 20.
 pub(super) fn push_digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
     if value < POWERS[16] {
         let digits = sixteen_digits(value);
         let length = (16 - digits.trailing_zeros() as usize / 8).max(width);
         out.resize(out.len() + length.saturating_sub(16), b'0');
         let length = length.min(16);
-        let shift = 8 * (16 - length) as u32;
-        return push_low(out, (digits | ASCII_ZEROS).checked_shr(shift).unwrap_or(0), length);
+        return push_low(out, (digits | ASCII_ZEROS) >> (8 * (16 - length)), length);
     }
     let mut buffer = [b'0'; 20];
     let mut end = buffer.len();

@@ -56,6 +56,8 @@ const EXCHANGE: usize = 2;
 const PRICE: usize = 5;
 const QUANTITY: usize = 6;
 const TRADE_FEE: usize = 7;
+/// Price, quantity and fee, one behind the other.
+const NUMBERS: usize = TRADE_FEE - PRICE + 1;
 const TRADE_STATUS: usize = 8;
 
 /// Columns that are no attribute: the envelope and what is computed.
@@ -93,7 +95,8 @@ pub(super) fn apply(
     let known = Known::find(names, context, members, columns)?;
 
     let base = |index: usize| known.value(members, index);
-    let enriched = rules.enrich(base(PRICE), base(QUANTITY), base(TRADE_FEE), base(EXCHANGE));
+    let number = |index: usize| base(index).map(|text| (text, known.short[index - PRICE]));
+    let enriched = rules.enrich(number(PRICE), number(QUANTITY), number(TRADE_FEE), base(EXCHANGE));
     let trade_us = base(TIMESTAMP).and_then(|json| parse_utc_us(json.get(1..json.len() - 1)?));
 
     push_envelope(row, context, &event);
@@ -126,6 +129,8 @@ pub(super) fn apply(
 /// Where in the image the known attributes are.
 struct Known {
     members: [Option<usize>; BASE.len()],
+    /// Of price, quantity and fee, where they are.
+    short: [Option<Short>; NUMBERS],
 }
 
 impl Known {
@@ -137,7 +142,7 @@ impl Known {
         members: Members<'_>,
         columns: &mut Columns,
     ) -> Result<Self, BadRecord> {
-        let mut known = Self { members: [None; BASE.len()] };
+        let mut known = Self { members: [None; BASE.len()], short: [None; NUMBERS] };
         columns.begin(context);
         for member in 0..members.len() {
             // Nearly every name is that of its column already.
@@ -152,7 +157,10 @@ impl Known {
             if let Some(other) = known.members[index].replace(member) {
                 return Err(same_column(BASE[index].as_bytes(), members.name(other), members.name(member)));
             }
-            check_type(index, members.kind(member), members.value(member))?;
+            let short = check_type(index, members.kind(member), members.value(member))?;
+            if let Some(number) = index.checked_sub(PRICE).and_then(|number| known.short.get_mut(number)) {
+                *number = short;
+            }
         }
         columns.settle(members)?;
         Ok(known)
@@ -173,7 +181,8 @@ impl Known {
     }
 }
 
-fn check_type(index: usize, kind: Kind, value: &[u8]) -> Result<(), BadRecord> {
+/// Answers a number that is short.
+fn check_type(index: usize, kind: Kind, value: &[u8]) -> Result<Option<Short>, BadRecord> {
     let name = BASE[index];
     let wanted = if matches!(index, PRICE..=TRADE_FEE) { Kind::Number } else { Kind::String };
     if kind != wanted && kind != Kind::Null {
@@ -183,13 +192,16 @@ fn check_type(index: usize, kind: Kind, value: &[u8]) -> Result<(), BadRecord> {
             message: format!("attribute {name} must be {kind}"),
         });
     }
-    // Short plain numbers, nearly all of them, need no second look.
-    let fits = || Short::parse(value).is_some() || Number::parse(value).is_some_and(|n| n.fits_decimal());
-    if kind == Kind::Number && !fits() {
+    if kind != Kind::Number {
+        return Ok(None);
+    }
+    // Nearly all of them need no second look.
+    let short = Short::parse(value);
+    if short.is_none() && !Number::parse(value).is_some_and(|number| number.fits_decimal()) {
         let message = format!("attribute {name} does not fit its column: decimal(38,18)");
         return Err(BadRecord { code: ErrorCode::BadNumber, message });
     }
-    Ok(())
+    Ok(short)
 }
 
 /// Index of a name in [`BASE`]. Spelled out, because the compiler makes one jump of it.

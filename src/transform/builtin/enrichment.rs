@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::decode::json::push_string;
-use crate::decode::{Number, scaled};
+use crate::decode::{Number, Short};
 
 /// Constants of `crypto-transactions`. The defaults are the rules of the pipelines this service replaces; the
 /// catalog's column types fit them.
@@ -266,20 +266,24 @@ impl Rules {
         self.limit.ilog10()
     }
 
-    /// Casts first, half up, then computes exactly. Numbers are JSON texts, `exchange` a JSON string.
+    /// Casts first, half up, then computes exactly. Numbers are JSON texts, with what they are where they
+    /// are short, `exchange` a JSON string.
     pub(super) fn enrich(
         &self,
-        price: Option<&[u8]>,
-        quantity: Option<&[u8]>,
-        fee: Option<&[u8]>,
+        price: Option<(&[u8], Option<Short>)>,
+        quantity: Option<(&[u8], Option<Short>)>,
+        fee: Option<(&[u8], Option<Short>)>,
         exchange: Option<&[u8]>,
     ) -> Enriched {
         let mut out = Enriched::default();
-        let mut cast = |text: Option<&[u8]>, scale: u32| {
-            let text = text?;
-            let value = scaled(text, scale, self.limit);
-            // What is no number at all is no value, and not out of range.
-            out.out_of_range |= value.is_none() && Number::parse(text).is_some();
+        let mut cast = |number: Option<(&[u8], Option<Short>)>, scale: u32| {
+            let (text, short) = number?;
+            let quick = short.and_then(|short| short.scaled(scale, self.limit));
+            let value = match quick {
+                Some(value) => Some(value.into()),
+                None => Number::parse(text)?.scaled(scale, self.limit),
+            };
+            out.out_of_range |= value.is_none();
             value
         };
         let price = cast(price, self.price_scale);
