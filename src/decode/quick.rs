@@ -220,7 +220,6 @@ impl<'a> Cursor<'a> {
     fn change(&mut self, event: EventName, fields: &mut Fields<'a>, image: &mut Image) -> Option<()> {
         self.object(|cursor| {
             const APPROXIMATE: u64 = packed(b"\"Approxi");
-            const KEYS: u64 = packed(b"\"Keys\":{");
             const NEW: u64 = packed(b"\"NewImag");
             const OLD: u64 = packed(b"\"OldImag");
             const SEQUENCE: u64 = packed(b"\"Sequenc");
@@ -231,11 +230,6 @@ impl<'a> Cursor<'a> {
                 APPROXIMATE if cursor.at_once(b"\"ApproximateCreationDateTimePrecision\":") => {
                     fields.precision = cursor.text_or_null()?;
                 }
-                KEYS if cursor.at_once(b"\"Keys\":") => {
-                    let start = cursor.at;
-                    cursor.item::<false>(image)?;
-                    fields.keys = Some(&cursor.document[start..cursor.at]);
-                }
                 NEW if cursor.at_once(b"\"NewImage\":") => {
                     cursor.image(event != EventName::Remove, fields, image)?;
                 }
@@ -244,6 +238,11 @@ impl<'a> Cursor<'a> {
                 }
                 SEQUENCE if cursor.at_once(b"\"SequenceNumber\":") => {
                     fields.sequence_number = cursor.text_or_null()?;
+                }
+                _ if cursor.at_once(b"\"Keys\":") => {
+                    let start = cursor.at;
+                    cursor.item::<false>(image)?;
+                    fields.keys = Some(&cursor.document[start..cursor.at]);
                 }
                 _ => cursor.skip_member()?,
             }
