@@ -19,7 +19,8 @@ const NEAR: usize = 256;
 
 /// Shorter ones cost about as much as their bytes.
 const MATCH_MIN: usize = 5;
-/// Of a value that is longer than this without a match, the rest is searched for as a whole.
+/// What is left of a value without a match is searched for only where it is longer: a short rest costs more to look
+/// through than its bytes.
 const LONG: usize = 48;
 /// Columns of a row that are remembered.
 const COLUMNS_MAX: usize = 2 << 10;
@@ -29,9 +30,10 @@ const NAME_MAX: usize = 64;
 /// So many columns may be missing before one that is found by its order.
 const AHEAD: usize = 4;
 /// Bytes of a value that may be equal in the row before, and be found again with others behind them.
-const VALUE_HEAD: usize = 4;
+const VALUE_BEGIN: usize = 4;
 
-const HEADS_BITS: u32 = 12;
+const STARTS_BITS: u32 = 9;
+const VALUES_BITS: u32 = 12;
 const WORDS_BITS: u32 = 12;
 
 #[derive(Clone, Copy)]
@@ -65,8 +67,10 @@ pub(crate) struct Matches {
     likely: usize,
     /// Of the column that is being worked on; 0 for none.
     distance: usize,
-    /// Where columns and values began, by a hash of their first word.
-    heads: Box<[u32; 1 << HEADS_BITS]>,
+    /// Where columns began, by a hash of their first word: there are few that differ.
+    starts: Box<[u32; 1 << STARTS_BITS]>,
+    /// Where values began, by a hash of their first word and of how long the name before it is.
+    values: Box<[u32; 1 << VALUES_BITS]>,
     /// The same for places inside of long values.
     words: Box<[u32; 1 << WORDS_BITS]>,
 }
@@ -86,8 +90,9 @@ fn block(text: &Text, at: usize) -> &[u8; BLOCK] {
 }
 
 impl Matches {
-    pub(crate) const STATE_BYTES: usize =
-        TEXT_BYTES + 2 * COLUMNS_MAX * size_of::<Column>() + 4 * ((1 << HEADS_BITS) + (1 << WORDS_BITS));
+    pub(crate) const STATE_BYTES: usize = TEXT_BYTES
+        + 2 * COLUMNS_MAX * size_of::<Column>()
+        + 4 * ((1 << STARTS_BITS) + (1 << VALUES_BITS) + (1 << WORDS_BITS));
 
     pub(crate) fn new() -> Self {
         // No entry of new tables is a place near this.
@@ -110,7 +115,8 @@ impl Matches {
             row_before: Vec::new(),
             likely: 0,
             distance: 0,
-            heads: Box::new([0; 1 << HEADS_BITS]),
+            starts: Box::new([0; 1 << STARTS_BITS]),
+            values: Box::new([0; 1 << VALUES_BITS]),
             words: Box::new([0; 1 << WORDS_BITS]),
         }
     }
@@ -252,16 +258,17 @@ impl Matches {
         let end = end.unwrap_or_else(|| columns::next(&self.text, from, self.len));
         if self.pos < end {
             let value = column + name;
-            if name > 0 && self.pos <= value + VALUE_HEAD {
-                let head = self.heads[self.head_of_value(value, name)];
-                if let Some(distance) = self.distance_to(head, value)
+            if name > 0 && self.pos <= value + VALUE_BEGIN {
+                let known = self.values[self.slot_of_value(value, name)];
+                if let Some(distance) = self.distance_to(known, value)
                     && distance != self.distance
                 {
                     self.try_match(self.pos.max(value), distance, deflate);
                 }
             }
-            if self.pos < end {
-                self.rest(self.pos.max(column), end, deflate);
+            let rest = self.pos.max(column);
+            if rest < end && (self.distance == 0 || end - rest > LONG) {
+                self.search(rest, end, deflate);
             }
         }
         self.pos = self.pos.max(end);
@@ -303,20 +310,20 @@ impl Matches {
     /// Remembers a column of this row, and its value.
     #[inline]
     fn note(&mut self, start: usize, name: usize) {
-        let head = hash(word(&self.text, start), HEADS_BITS);
-        self.heads[head] = self.place(start);
+        let slot = hash(word(&self.text, start), STARTS_BITS);
+        self.starts[slot] = self.place(start);
         if self.row.len() < COLUMNS_MAX {
             self.row.push(Column { at: self.place(start), name: name as u32 });
         }
         if name > 0 {
-            let head = self.head_of_value(start + name, name);
-            self.heads[head] = self.place(start + name);
+            let slot = self.slot_of_value(start + name, name);
+            self.values[slot] = self.place(start + name);
         }
     }
 
     #[inline]
-    fn head_of_value(&self, value: usize, name: usize) -> usize {
-        hash(word(&self.text, value) ^ (name as u64) << 56, HEADS_BITS)
+    fn slot_of_value(&self, value: usize, name: usize) -> usize {
+        hash(word(&self.text, value) ^ (name as u64) << 56, VALUES_BITS)
     }
 
     /// Finds the column in the row before, or the last that began like it, and how far it is. Answers how far it is from
@@ -335,7 +342,7 @@ impl Matches {
                 return (name, true);
             }
         }
-        let like = self.distance_to(self.heads[hash(first, HEADS_BITS)], start);
+        let like = self.distance_to(self.starts[hash(first, STARTS_BITS)], start);
         self.distance = like.filter(|&distance| word(&self.text, start - distance) == first).unwrap_or(0);
         // Nested values have names in front of them too.
         let end = columns::next(&self.text, start + 1, self.len).min(start + NAME_MAX);
@@ -352,47 +359,6 @@ impl Matches {
         }
         let last = start + name - 8;
         differ == 0 && word(&self.text, last) == word(&self.text, last - distance)
-    }
-
-    /// The part of a value that did not match.
-    #[inline]
-    fn rest(&mut self, mut at: usize, end: usize, deflate: &mut Deflate) {
-        while at < end {
-            if self.distance == 0 || end - at > LONG {
-                return self.search(at, end, deflate);
-            }
-            let Some(run) = self.run(at, end) else { return };
-            if !self.try_match(run, self.distance, deflate) {
-                // A run is a match. If ever it were not, the rest would be literals, and no loop without an end.
-                return;
-            }
-            at = self.pos;
-        }
-    }
-
-    /// Where five bytes in a row are equal again at the same alignment.
-    #[inline]
-    fn run(&self, mut at: usize, end: usize) -> Option<usize> {
-        const { assert!(MATCH_MIN == 5, "what is looked for is a match") };
-        const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-        // Five in a row that begin at one of the first four bytes have both of them.
-        const MIDDLE: u64 = 0x0000_00ff_ff00_0000;
-        while at < end {
-            let differ = word(&self.text, at) ^ word(&self.text, at - self.distance);
-            if differ & MIDDLE != 0 {
-                at += 4;
-                continue;
-            }
-            // The highest bit of each byte that is equal.
-            let equal = !(((differ & LOW) + LOW) | differ | LOW);
-            let runs = equal & equal >> 8 & equal >> 16 & equal >> 24 & equal >> 32;
-            if runs != 0 {
-                let run = at + runs.trailing_zeros() as usize / 8;
-                return (run + MATCH_MIN <= self.len).then_some(run);
-            }
-            at += 4;
-        }
-        None
     }
 
     /// Looks for what begins like each place, in the same column and in all that was searched before.
