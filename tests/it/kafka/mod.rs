@@ -156,11 +156,12 @@ impl Topic {
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_read_as_another_client_reads_them() {
     let Some(outside) = Outside::given("topics of Kafka") else { return };
-    let mut brokers = Brokers::start(outside, 1, "", &[]).await;
+    let mut brokers = Brokers::start(outside, 1, "log.cleaner.backoff.ms=100\n", &[]).await;
     let peer = brokers.peer();
     Box::pin(reader_conforms(async || OverKafka::new(&brokers, &peer))).await;
     Box::pin(all_codecs_keys_and_tombstones(&brokers, &peer)).await;
     Box::pin(only_what_is_committed(&brokers, &peer)).await;
+    Box::pin(what_compaction_leaves(&brokers, &peer)).await;
     Box::pin(starts_and_ends(&brokers, &peer)).await;
     Box::pin(partitions_come_and_topics_go(&brokers, &peer)).await;
     Box::pin(what_we_write_is_read(&brokers, &peer)).await;
@@ -222,6 +223,48 @@ async fn only_what_is_committed(brokers: &Brokers, peer: &Arc<Peer>) {
     // A start whose record is the end of a transaction is no gap.
     let page = topic.page(&shard, StartAt::At(number(after - 1))).await.unwrap();
     assert!(page.sparse && !page.trimmed && page.first_kept.is_none());
+}
+
+async fn what_compaction_leaves(brokers: &Brokers, peer: &Arc<Peer>) {
+    let topic = Topic::new(brokers, peer, "compacted");
+    let compacted = json!({
+        "cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01", "segment.ms": "100",
+        "max.compaction.lag.ms": "100"
+    });
+    peer.create("compacted", 1, compacted, 1);
+    let shard = topic.shard(0).await;
+    let texts: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    let record = |n: usize| (0, Some(&b"abcde"[n % 5..=n % 5]), Some(texts[n].as_bytes()), 0);
+    for first in (0..200).step_by(20) {
+        peer.produce("compacted", &(first..first + 20).map(record).collect::<Vec<_>>(), "lz4");
+    }
+    // A segment is closed by what comes after it, and only closed ones are compacted.
+    let mut read = topic.read(&shard, StartAt::TrimHorizon).await;
+    for _ in 0..300 {
+        if read.len() < 100 && read == peer.read("compacted", 0) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(110)).await;
+        if read.len() >= 100 {
+            peer.produce("compacted", &[record(195)], "none");
+        }
+        read = topic.read(&shard, StartAt::TrimHorizon).await;
+    }
+    assert_eq!(read, peer.read("compacted", 0), "after compaction");
+    assert!(read.len() < 100, "{} records are left", read.len());
+    for (key, n) in b"abcde".iter().zip(195..) {
+        let last = read.iter().rfind(|(_, of, ..)| of.as_deref() == Some(&[*key]));
+        assert_eq!(last.unwrap().2.as_deref(), Some(texts[n].as_bytes()));
+    }
+    // A start whose record was compacted away is no gap: what comes next is read.
+    let kept: Vec<i64> = read.iter().map(|(offset, ..)| *offset).collect();
+    let gone = (1..kept[kept.len() - 1]).rfind(|offset| !kept.contains(offset)).unwrap();
+    let next = *kept.iter().find(|offset| **offset > gone).unwrap();
+    for start in [StartAt::At(number(gone)), StartAt::After(number(gone))] {
+        let page = topic.page(&shard, start.clone()).await.unwrap();
+        assert!(page.sparse && !page.trimmed && page.first_kept.is_none(), "{start:?}");
+        assert_eq!(topic.read(&shard, start).await[0].0, next);
+    }
 }
 
 async fn starts_and_ends(brokers: &Brokers, peer: &Arc<Peer>) {
