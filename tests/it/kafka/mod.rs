@@ -240,30 +240,27 @@ async fn what_compaction_leaves(brokers: &Brokers, peer: &Arc<Peer>) {
     }
     // A segment is closed by what comes after it, and only closed ones are compacted.
     let mut read = topic.read(&shard, StartAt::TrimHorizon).await;
+    let mut agreed = false;
     for _ in 0..300 {
-        if read.len() < 100 && read == peer.read("compacted", 0) {
+        if read.iter().any(|(offset, ..)| *offset == 195) {
+            peer.produce("compacted", &[record(195)], "none");
+        } else if read == peer.read("compacted", 0) {
+            agreed = true;
             break;
         }
         tokio::time::sleep(Duration::from_millis(110)).await;
-        if read.len() >= 100 {
-            peer.produce("compacted", &[record(195)], "none");
-        }
         read = topic.read(&shard, StartAt::TrimHorizon).await;
     }
-    assert_eq!(read, peer.read("compacted", 0), "after compaction");
-    assert!(read.len() < 100, "{} records are left", read.len());
+    assert!(agreed, "the other client reads the same after compaction: {read:?}");
     for (key, n) in b"abcde".iter().zip(195..) {
         let last = read.iter().rfind(|(_, of, ..)| of.as_deref() == Some(&[*key]));
         assert_eq!(last.unwrap().2.as_deref(), Some(texts[n].as_bytes()));
     }
-    // A start whose record was compacted away is no gap: what comes next is read.
-    let kept: Vec<i64> = read.iter().map(|(offset, ..)| *offset).collect();
-    let gone = (1..kept[kept.len() - 1]).rfind(|offset| !kept.contains(offset)).unwrap();
-    let next = *kept.iter().find(|offset| **offset > gone).unwrap();
-    for start in [StartAt::At(number(gone)), StartAt::After(number(gone))] {
+    // A start whose record was compacted away is no gap: the next one, the last of its key, is read.
+    for start in [StartAt::At(number(195)), StartAt::After(number(195))] {
         let page = topic.page(&shard, start.clone()).await.unwrap();
         assert!(page.sparse && !page.trimmed && page.first_kept.is_none(), "{start:?}");
-        assert_eq!(topic.read(&shard, start).await[0].0, next);
+        assert_eq!(topic.read(&shard, start).await[0].0, 196);
     }
 }
 
