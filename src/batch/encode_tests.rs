@@ -53,7 +53,7 @@ fn read(object: &[u8]) -> String {
 fn compressed_bytes_are_known() {
     let text = rows(9000);
     let hashes = ALL.map(|gzip| format!("{:016x}", fnv1a(&object(gzip, &text, |_| true).0)));
-    assert_eq!(hashes, ["0366e630b03e7623", "ee05864efd8b3cdf", "0576ce8d0e0cbc92"]);
+    assert_eq!(hashes, ["f0eb30fe8a21d351", "ee05864efd8b3cdf", "0576ce8d0e0cbc92"]);
 }
 
 #[test]
