@@ -15,7 +15,7 @@ mod quick;
 
 pub use event::{DeleteReason, Event, EventName, decode_event};
 pub use image::{Image, Kind, Members};
-pub use number::{Number, Short};
+pub use number::{Number, POWERS, Short};
 pub use object::decode_object;
 
 use std::fmt;

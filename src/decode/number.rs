@@ -16,7 +16,7 @@ const TEXT_MAX: usize = 300;
 const DIGITS_U64: usize = 19;
 
 /// Powers of ten that fit into 64 bits.
-const POWERS: [u64; 20] = {
+pub const POWERS: [u64; 20] = {
     let mut powers = [1; 20];
     let mut n = 1;
     while n < powers.len() {

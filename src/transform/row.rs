@@ -2,7 +2,7 @@
 
 use super::{RecordContext, SourceKind, Utc};
 use crate::decode::json::push_string_bytes;
-use crate::decode::{DeleteReason, Event, EventName};
+use crate::decode::{DeleteReason, Event, EventName, POWERS};
 
 /// Columns written by [`push_envelope`], and `ingestion_time`.
 pub(super) const ENVELOPE: [&str; 12] = [
@@ -32,17 +32,6 @@ pub(super) const PAIRS: [[u8; 2]; 100] = {
         i += 1;
     }
     pairs
-};
-
-/// The powers of ten that fit into 64 bits.
-const POWERS: [u64; 20] = {
-    let mut powers = [1; 20];
-    let mut i = 1;
-    while i < powers.len() {
-        powers[i] = powers[i - 1] * 10;
-        i += 1;
-    }
-    powers
 };
 
 /// Eight decimal digits of a number below 10^8 as eight bytes from 0 to 9, the first lowest.

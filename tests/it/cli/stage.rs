@@ -200,12 +200,13 @@ impl Stage {
         self.verify_lake(self.lake()).await
     }
 
-    pub(super) async fn verify_lake(&self, lake: PathBuf) -> LakeCheck {
+    /// What a stream holds.
+    pub(super) fn puts(&self, stream: &str) -> Puts {
         let mut puts = Puts::default();
         self.aws
             .kinesis()
             .visit(
-                STREAM,
+                stream,
                 |_| 0,
                 |shard, record| {
                     let data = base64_simd::STANDARD.decode_to_vec(&record.data[..]).unwrap();
@@ -214,8 +215,12 @@ impl Stage {
                 },
             )
             .unwrap();
+        puts
+    }
+
+    pub(super) async fn verify_lake(&self, lake: PathBuf) -> LakeCheck {
         let store = LocalFileSystem::new_with_prefix(lake).unwrap();
-        let puts = puts.with_alerts(self.alerts);
+        let puts = self.puts(STREAM).with_alerts(self.alerts);
         verify(Arc::new(store), &object_store::path::Path::default(), puts, None, |_, _| {}).await.unwrap()
     }
 

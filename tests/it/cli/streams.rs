@@ -6,7 +6,7 @@ use kinetide::internals::aws::sdk_config;
 use kinetide::internals::lease::dynamodb::DynamoDbLeaseTable;
 use kinetide::internals::lease::{Lease, LeaseTable};
 use kinetide::internals::shard::Checkpoint;
-use kinetide::internals::trial::{LakeCheck, Put, Puts, verify};
+use kinetide::internals::trial::{LakeCheck, verify};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 
@@ -103,22 +103,8 @@ impl Several {
     }
 
     async fn check(&self, stream: &str) -> LakeCheck {
-        let mut puts = Puts::default();
-        self.stage
-            .aws
-            .kinesis()
-            .visit(
-                stream,
-                |_| 0,
-                |shard, record| {
-                    let data = base64_simd::STANDARD.decode_to_vec(&record.data[..]).unwrap();
-                    let (shard, sequence) = (shard.as_str(), record.sequence_number.as_str());
-                    puts.add(shard, Put::new(shard, sequence, &data, record.arrival_us).unwrap()).unwrap();
-                },
-            )
-            .unwrap();
         let store = LocalFileSystem::new_with_prefix(self.stage.lake()).unwrap();
-        verify(Arc::new(store), &Path::from(stream), puts, None, |_, _| {}).await.unwrap()
+        verify(Arc::new(store), &Path::from(stream), self.stage.puts(stream), None, |_, _| {}).await.unwrap()
     }
 
     async fn exactly_once(&self, stream: &str, records: u64) {
