@@ -169,13 +169,16 @@ async fn an_upload_that_cannot_be_finished_is_aborted_and_left_to_the_next_worke
     eventually("the upload hangs", || async { (s3.count(Op::Part) == 2).then_some(()) }).await;
     worker.signal(Signal::SIGTERM);
     assert_eq!(worker.ended().await, Some(1), "{}", worker.log());
-    assert_eq!((s3.count(Op::Begin), s3.count(Op::Abort), s3.open_uploads()), (1, 1, 0));
-    assert!(s3.bytes() == 0 && stage.leases().await[0].pending.is_some());
+    let uploads = (s3.count(Op::Begin), s3.count(Op::Abort), s3.open_uploads());
+    assert_eq!(uploads, (1, 1, 0), "{:?}\n{}", s3.ops(), worker.log());
+    assert!(s3.bytes() == 0 && stage.leases().await[0].pending.is_some(), "{}", worker.log());
 
-    let next = stage.worker(&settings).await;
+    let mut next = stage.worker(&settings).await;
     stage.all_delivered().await;
-    next.drain().await;
-    assert_eq!((s3.count(Op::Begin), s3.count(Op::Complete), s3.count(Op::Abort)), (2, 1, 1));
+    next.signal(Signal::SIGTERM);
+    assert_eq!(next.ended().await, Some(0), "{}", next.log());
+    let uploads = (s3.count(Op::Begin), s3.count(Op::Complete), s3.count(Op::Abort));
+    assert_eq!(uploads, (2, 1, 1), "{:?}\n{}", s3.ops(), next.log());
     for seen in s3.seen().iter().filter(|seen| matches!(seen.op, Op::Begin | Op::Put)) {
         assert_eq!(seen.headers["x-amz-server-side-encryption"], "aws:kms");
     }
