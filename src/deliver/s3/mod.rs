@@ -7,7 +7,7 @@
 
 mod credentials;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
@@ -22,7 +22,8 @@ use object_store::{
 };
 use reqwest::header::IF_NONE_MATCH;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::credentials::SdkCredentials;
 use super::said::said;
@@ -193,7 +194,7 @@ pub(super) async fn open(
     let uploads = Uploads {
         parts: Arc::clone(&store_of_parts) as _,
         completing: Arc::new(completing),
-        aborts: Arc::default(),
+        open: TaskTracker::new(),
     };
     Ok(Bucket { store: store_of_parts, prefix, uploads })
 }
@@ -259,8 +260,8 @@ pub(super) struct Uploads {
     parts: Arc<dyn MultipartStore>,
     /// The same bucket, with `If-None-Match: *` in every request: `object_store` has no option for it at completion.
     completing: Arc<dyn MultipartStore>,
-    /// Uploads that nobody will finish, on their way out.
-    aborts: Arc<Mutex<JoinSet<()>>>,
+    /// Uploads that are neither complete nor aborted.
+    open: TaskTracker,
 }
 
 impl Uploads {
@@ -280,7 +281,7 @@ impl Uploads {
         allowed(may)?;
         let options = PutMultipartOptions { attributes, ..PutMultipartOptions::default() };
         let id = self.parts.create_multipart_opts(path, options).await?;
-        let mut upload = Upload { of: self, path, id: Some(id.clone()) };
+        let mut upload = Upload { of: self, path, id: Some(id.clone()), open: self.open.token() };
         let part_bytes = part_bytes(body.len());
         let parts = stream::iter((0..body.len()).step_by(part_bytes).enumerate())
             .map(|(number, start)| {
@@ -331,14 +332,12 @@ impl Uploads {
         .await
     }
 
-    /// Waits until no upload is left to abort.
+    /// Waits until no upload is left: also of tasks that were aborted and have not noticed it yet.
     pub(super) async fn settled(&self) {
-        let mut aborts = std::mem::take(&mut *self.aborts.lock().expect(LOCK));
-        while aborts.join_next().await.is_some() {}
+        self.open.close();
+        self.open.wait().await;
     }
 }
-
-const LOCK: &str = "no code panics while it holds this lock";
 
 /// An upload that is aborted when it is dropped unfinished. That happens in the background: who loses a lease drops
 /// everything at once and waits for nothing.
@@ -346,13 +345,15 @@ struct Upload<'a> {
     of: &'a Uploads,
     path: &'a Path,
     id: Option<MultipartId>,
+    open: TaskTrackerToken,
 }
 
 impl Drop for Upload<'_> {
     fn drop(&mut self) {
         let (Some(id), Ok(runtime)) = (self.id.take(), Handle::try_current()) else { return };
-        let (store, path) = (Arc::clone(&self.of.parts), self.path.clone());
-        let abort = async move {
+        let (store, path, open) = (Arc::clone(&self.of.parts), self.path.clone(), self.open.clone());
+        runtime.spawn(async move {
+            let _open = open;
             match store.abort_multipart(&path, &id).await {
                 Ok(()) => tracing::debug!(%path, "unfinished upload aborted"),
                 // Completed or aborted, with an answer that was lost.
@@ -362,10 +363,7 @@ impl Drop for Upload<'_> {
                     "could not abort an unfinished upload; a lifecycle rule of the bucket must remove its parts"
                 ),
             }
-        };
-        let mut aborts = self.of.aborts.lock().expect(LOCK);
-        while aborts.try_join_next().is_some() {}
-        aborts.spawn_on(abort, &runtime);
+        });
     }
 }
 

@@ -278,6 +278,20 @@ async fn what_is_given_up_half_way_is_aborted() {
         assert_eq!(lake.create(KEY, large()).await.unwrap(), Created::New, "the next owner's");
     }
 
+    // By a task that was told to end and has not noticed it yet: this runtime has one thread.
+    let s3 = S3::start(&[(Op::Part, Mood::Silence)]).await;
+    let left = Arc::new(lake(&s3, &S3Settings::default()).await);
+    let task = tokio::spawn({
+        let left = Arc::clone(&left);
+        async move { left.create(KEY, large()).await.map(drop) }
+    });
+    while s3.count(Op::Part) == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    task.abort();
+    left.settled().await;
+    assert_eq!((s3.count(Op::Abort), s3.open_uploads()), (1, 0));
+
     // An abort that fails is not the end of anything.
     let s3 = S3::start(&[(Op::Part, forbidden), (Op::Abort, forbidden)]).await;
     let lake = lake(&s3, &S3Settings::default()).await;
