@@ -79,11 +79,7 @@ async fn a_kill_between_rows_and_copies_loses_and_doubles_none() {
     stage.all_delivered().await;
     stage.put_trades(100..200);
     stage.all_delivered().await;
-    // A worker counts after the checkpoint that this has just seen.
-    eventually("every copy is counted", || async {
-        (next.metric("kinetide_rows_alerted_total").await == 60.0).then_some(())
-    })
-    .await;
+    next.counts("kinetide_rows_alerted_total", 60.0).await;
     next.drain().await;
     let check = stage.exactly_once(200).await;
     assert_eq!(check.alerts, 60, "{check:#?}");

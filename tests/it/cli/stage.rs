@@ -293,6 +293,14 @@ impl Worker {
         samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
     }
 
+    /// Waits until the samples whose line starts like this add up to `value`: what a checkpoint covers is counted behind it.
+    pub(super) async fn counts(&self, start: &str, value: f64) {
+        eventually(&format!("{start} is {value}"), || async {
+            (self.metric(start).await == value).then_some(())
+        })
+        .await;
+    }
+
     pub(super) fn pid(&self) -> i32 {
         i32::try_from(self.child.id().unwrap()).unwrap()
     }
