@@ -10,6 +10,7 @@ use bytes::Bytes;
 use kinetide::internals::deliver::{
     Backoff, Created, LakeUrl, ObjectSink, S3Settings, Sink, Sse, open_to_write, retry_until,
 };
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use server::{Mood, Op, S3, Seen};
@@ -281,14 +282,13 @@ async fn what_is_given_up_half_way_is_aborted() {
     // By a task that was told to end and has not noticed it yet: this runtime has one thread.
     let s3 = S3::start(&[(Op::Part, Mood::Silence)]).await;
     let left = Arc::new(lake(&s3, &S3Settings::default()).await);
-    let task = tokio::spawn({
-        let left = Arc::clone(&left);
-        async move { left.create(KEY, large()).await.map(drop) }
-    });
+    let mut tasks = JoinSet::new();
+    let sink = Arc::clone(&left);
+    tasks.spawn(async move { sink.create(KEY, large()).await.map(drop) });
     while s3.count(Op::Part) == 0 {
         sleep(Duration::from_millis(10)).await;
     }
-    task.abort();
+    tasks.abort_all();
     left.settled().await;
     assert_eq!((s3.count(Op::Abort), s3.open_uploads()), (1, 0));
 
