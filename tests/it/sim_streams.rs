@@ -85,6 +85,15 @@ fn judge(readers: &Readers, row: Option<&Lease>) {
     assert!(readers[owner].contains(stream), "{lease} is given to {owner}, which reads {:?}", readers[owner]);
 }
 
+fn faults(seed: u64) -> Faults {
+    Faults {
+        seed,
+        delay: Duration::from_millis(1)..Duration::from_millis(400),
+        lost_request: 0.01,
+        lost_answer: 0.02,
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let epoch = Instant::now();
@@ -93,18 +102,12 @@ impl World {
             let id = StreamId::parse(&format!("111122223333:{name}:1768469400")).unwrap();
             Arc::new(Named { stream: Arc::new(MemoryStream::new(2, 50, arrival)), id })
         };
-        let faults = Faults {
-            seed,
-            delay: Duration::from_millis(1)..Duration::from_millis(400),
-            lost_request: 0.01,
-            lost_answer: 0.02,
-        };
         let readers = Readers::default();
         let known = Arc::clone(&readers);
         let table = MemoryLeaseTable::new().with_observer(move |_, after| judge(&known, after));
         Self {
             streams: NAMES.map(stream),
-            table: Arc::new(table.with_faults(faults)),
+            table: Arc::new(table.with_faults(faults(seed))),
             readers,
             lake: Arc::new(MemorySink::new()),
             workers: JoinSet::new(),
@@ -318,8 +321,11 @@ async fn deploy(seed: u64) {
                 world.work().await;
             }
         }
+        // A leader or an owner whose answers are lost is replaced at any time, and at that moment something else stands still.
+        world.table.set_faults(None);
         sleep(Duration::from_secs(120)).await;
         world.not_read(reads);
+        world.table.set_faults(Some(faults(world.rng.random())));
     }
     world.comes_to_its_end().await;
 }
