@@ -32,8 +32,9 @@ pub(super) const TIP_BYTES: usize = 512 << 10;
 const PAGE_BYTES_AIM: usize = 4 << 20;
 /// Bytes of a record in a page, as long as none was seen.
 const RECORD_BYTES: usize = 1536;
-/// A call asks for at least so many records: a few large ones are not to slow down the small ones after them.
-const LIMIT_MIN: usize = 100;
+/// A call asks for at least so many records: a few large ones are not to slow down the small ones after them, of which one
+/// page is that short. More would make pages larger than is good where each record is large, as aggregates of the KPL are.
+const LIMIT_MIN: usize = 10;
 /// Between two questions after a shard that the stream does not know.
 pub(super) const GONE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -305,6 +306,7 @@ impl ShardReader for Poller {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
     use std::sync::Mutex;
 
     use super::*;
@@ -314,6 +316,8 @@ mod tests {
     use crate::telemetry::waiting::Waiting;
 
     const S: Duration = Duration::from_secs(1);
+    /// About what the service sends at once.
+    const PAGE_BYTES_MAX: usize = 10 << 20;
 
     struct Reads {
         budget: ByteBudget,
@@ -342,6 +346,8 @@ mod tests {
     struct Steady {
         per_second: u64,
         bytes: usize,
+        /// These are of so many bytes instead.
+        large: (Range<u64>, usize),
         backlog: u64,
         /// From when on they are so many more.
         burst: (Duration, u64),
@@ -364,10 +370,15 @@ mod tests {
             let more = came(at.saturating_sub(self.burst.0), self.burst.1);
             let there = self.backlog + came(at, self.per_second) + more;
             let from: u64 = iterator.parse().unwrap();
-            let to = there.min(from + most as u64);
+            let mut to = there.min(from + most as u64);
             let mut page = PageBuilder::default();
             for n in from..to {
-                page.push(&n.to_string(), "k", 0, &vec![0; self.bytes]);
+                if page.bytes() > PAGE_BYTES_MAX {
+                    to = n;
+                    break;
+                }
+                let bytes = if self.large.0.contains(&n) { self.large.1 } else { self.bytes };
+                page.push(&n.to_string(), "k", 0, &vec![0; bytes]);
             }
             let mut page = page.finish();
             self.calls.lock().unwrap().push((at, most, page.len()));
@@ -420,12 +431,13 @@ mod tests {
 
     fn steady(per_second: u64, bytes: usize, backlog: u64) -> Steady {
         let (burst, calls) = ((S, 0), Mutex::default());
-        Steady { per_second, bytes, backlog, burst, since: Instant::now(), leaves_records: true, calls }
+        let since = Instant::now();
+        Steady { per_second, bytes, large: (0..0, 0), backlog, burst, since, leaves_records: true, calls }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_call_asks_for_a_few_mib_by_the_size_of_the_records() {
-        for (bytes, backlog) in [(1 << 10, 50_000), (10 << 10, 8000), (50, 100_000)] {
+        for (bytes, backlog) in [(1 << 10, 50_000), (10 << 10, 8000), (50, 100_000), (128 << 10, 500)] {
             let (calls, _) = calls(steady(0, bytes, backlog), 20 * S).await;
             let full: Vec<_> = calls.iter().filter(|(_, most, came)| most == came).collect();
             assert!(full.len() > 5, "{calls:?}");
@@ -435,6 +447,21 @@ mod tests {
                 assert!(size > PAGE_BYTES_AIM / 2 || *most == PAGE_RECORDS_MAX, "{size} bytes at once");
             }
         }
+    }
+
+    /// One page of small ones is short, and the next one is as long as if there had been no large ones.
+    #[tokio::test(start_paused = true)]
+    async fn a_few_large_records_do_not_slow_down_the_small_ones_after_them() {
+        let mixed = Steady { large: (5000..5100, 1 << 20), ..steady(0, 1 << 10, 20_000) };
+        let (calls, _) = calls(mixed, 20 * S).await;
+        let read = calls.iter().scan(0, |read, (_, _, came)| {
+            *read += came;
+            Some(*read)
+        });
+        let after = read.take_while(|read| *read < 5100).count() + 1;
+        assert!(after < 15, "{calls:?}");
+        let [(_, short, _), (_, most, came), ..] = calls[after..] else { panic!("{calls:?}") };
+        assert!(short < 50 && most > 3000 && came == most, "{short} records, then {most}: {calls:?}");
     }
 
     #[tokio::test(start_paused = true)]
