@@ -13,7 +13,7 @@ use bytes::Bytes;
 use criterion::measurement::{Measurement, ValueFormatter, WallTime};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use kinetide::internals::batch::{BatchContext, BatchLimits, Batcher, Gzip, GzipEncoder, Layout};
-use kinetide::internals::fetch::{OutOfRange, Payload, parse_body, unpack};
+use kinetide::internals::fetch::{ByteBudget, OutOfRange, Payload, parse_body, unpack};
 use kinetide::internals::generate::envelope::{self, Table};
 use kinetide::internals::generate::synthetic::{Mix, Synthetic};
 use kinetide::internals::produce::aggregate::Aggregate;
@@ -330,6 +330,8 @@ fn obvious(body: &[u8], level: u32) -> usize {
 }
 
 fn per_record(criterion: &mut Criterion<CpuTime>) {
+    // As in a worker, which lets memory of unpacked pages be used again.
+    let _budget = ByteBudget::new(256 << 20);
     let plain = Records::plain();
     let rows = measure(criterion, &plain);
     measure(criterion, &Records::generated());

@@ -9,6 +9,8 @@ use super::fuzz;
 
 /// Bytes of the smallest record in a message.
 const RECORD_BYTES_MIN: usize = 6;
+/// One record `beside` with the key `k`: an aggregate that others are checked together with.
+const BESIDE: &[u8] = b"\x0a\x01k\x1a\x0a\x08\x00\x1a\x06beside";
 
 #[test]
 fn an_aggregate_is_unpacked_whole_or_stays_as_it_is() {
@@ -64,9 +66,36 @@ fn answer(payload: &[u8]) -> String {
             }
         }
     }
+    together(payload, expected.as_deref());
     match read {
         None => "none".to_owned(),
         Some(Ok(())) => format!("{} records", reader.parts().len().min(5)),
         Some(Err(broken)) => broken.to_string(),
     }
+}
+
+/// Among others, whose checksums are computed at the same time: none changes what becomes of the others.
+fn together(payload: &[u8], expected: Option<&[(Vec<u8>, Vec<u8>)]>) {
+    let beside = [&MAGIC[..], BESIDE, Md5::digest(BESIDE).as_slice()].concat();
+    let mut builder = PageBuilder::default();
+    for (index, payload) in [&beside[..], payload, &beside, payload].into_iter().enumerate() {
+        builder.push(&index.to_string(), "outer", 5, payload);
+    }
+    let (page, _) = unpack(builder.finish(), None, OutOfRange::Deliver);
+    let found = page.records().map(|record| {
+        (
+            record.sequence_number.to_owned(),
+            record.sub_sequence.is_some(),
+            record.key().map(<[u8]>::to_vec),
+            record.data().into_owned(),
+        )
+    });
+    let whole = [(b"outer".to_vec(), payload.to_vec())];
+    let beside = [(b"k".to_vec(), b"beside".to_vec())];
+    let all = [&beside[..], expected.unwrap_or(&whole), &beside, expected.unwrap_or(&whole)];
+    let all = all.into_iter().enumerate().flat_map(|(index, records)| {
+        let inside = index % 2 == 0 || expected.is_some();
+        records.iter().map(move |(key, data)| (index.to_string(), inside, Some(key.clone()), data.clone()))
+    });
+    assert!(found.eq(all));
 }
