@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 use super::image::{Image, Kind};
-use super::number::Number;
+use super::number::{Number, Short};
 use super::{DEPTH_MAX, ErrorCode};
 
 /// serde_json stops at 128 JSON levels and each of ours takes two, so at this depth reading goes on in a
@@ -209,13 +209,13 @@ impl Visitor<'_> for Binary<'_> {
     }
 }
 
-/// Writes a number: DynamoDB's quoted one, or an unquoted one of other producers.
+/// Writes a number: DynamoDB's quoted one, or an unquoted one of other producers. Answers what it is, where it is short.
 struct Digits<'i>(&'i mut Image);
 
 impl<'de> DeserializeSeed<'de> for Digits<'_> {
-    type Value = ();
+    type Value = Option<Short>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Short>, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
         let text = match raw.as_bytes() {
             [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => Cow::Borrowed(inner),
@@ -228,7 +228,7 @@ impl<'de> DeserializeSeed<'de> for Digits<'_> {
         match Number::parse(&text) {
             Some(number) if number.fits_dynamodb() => {
                 self.0.out().extend_from_slice(&text);
-                Ok(())
+                Ok(Short::parse(&text))
             }
             _ => Err(give_up(self.0, ErrorCode::BadNumber)),
         }
@@ -268,10 +268,7 @@ impl<'de> Visitor<'de> for Value<'_> {
                 map.next_value_seed(Text { image, key: false })?;
                 Kind::String
             }
-            Tag::N => {
-                map.next_value_seed(Digits(image))?;
-                Kind::Number
-            }
+            Tag::N => Kind::Number(map.next_value_seed(Digits(image))?),
             Tag::B => {
                 map.next_value_seed(Binary(image))?;
                 Kind::Other
@@ -338,7 +335,7 @@ impl<'de> Visitor<'de> for List<'_> {
         loop {
             let element = match of {
                 Tag::Strings => seq.next_element_seed(Text { image, key: false })?,
-                Tag::Numbers => seq.next_element_seed(Digits(image))?,
+                Tag::Numbers => seq.next_element_seed(Digits(image))?.map(|_| ()),
                 Tag::Binaries => seq.next_element_seed(Binary(image))?,
                 _ => seq.next_element_seed(Value { image, depth })?.map(|_| ()),
             };

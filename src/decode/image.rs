@@ -1,6 +1,7 @@
 //! The top-level members of one decoded item, as plain JSON text in one reused buffer.
 
 use super::names::Names;
+use super::number::Short;
 use super::{ErrorCode, json};
 
 /// What a member holds, as far as columns care.
@@ -8,8 +9,8 @@ use super::{ErrorCode, json};
 pub enum Kind {
     /// Text (S).
     String,
-    /// A number (N).
-    Number,
+    /// A number (N), and what it is where it is short.
+    Number(Option<Short>),
     /// null (NULL).
     Null,
     /// Any other type.
@@ -154,6 +155,11 @@ impl Image {
     /// Where what is written next will start.
     pub(super) fn end(&self) -> usize {
         self.document + self.text.len()
+    }
+
+    /// Where the name of a member begins.
+    pub(super) fn name_start(&self, index: usize) -> Option<usize> {
+        self.members.get(index).map(|member| member.name.start)
     }
 
     /// Adds a member whose name and value are known.

@@ -218,6 +218,7 @@ impl<'a> Cursor<'a> {
 
     /// Steps over the `dynamodb` member.
     fn change(&mut self, event: EventName, fields: &mut Fields<'a>, image: &mut Image) -> Option<()> {
+        let mut row_end = 0;
         self.object(|cursor| {
             const APPROXIMATE: u64 = packed(b"\"Approxi");
             const NEW: u64 = packed(b"\"NewImag");
@@ -231,10 +232,10 @@ impl<'a> Cursor<'a> {
                     fields.precision = cursor.text_or_null()?;
                 }
                 NEW if cursor.at_once(b"\"NewImage\":") => {
-                    cursor.image(event != EventName::Remove, fields, image)?;
+                    cursor.image(event != EventName::Remove, &mut row_end, fields, image)?;
                 }
                 OLD if cursor.at_once(b"\"OldImage\":") => {
-                    cursor.image(event == EventName::Remove, fields, image)?;
+                    cursor.image(event == EventName::Remove, &mut row_end, fields, image)?;
                 }
                 SEQUENCE if cursor.at_once(b"\"SequenceNumber\":") => {
                     fields.sequence_number = cursor.text_or_null()?;
@@ -250,80 +251,133 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Steps over an image; the one that makes the row may be there once.
-    fn image(&mut self, of_row: bool, fields: &mut Fields<'a>, image: &mut Image) -> Option<()> {
+    /// Steps over an image; the one that makes the row may be there once, and ends at `row_end`.
+    fn image(
+        &mut self,
+        of_row: bool,
+        row_end: &mut usize,
+        fields: &mut Fields<'a>,
+        image: &mut Image,
+    ) -> Option<()> {
         if !of_row {
-            return self.item::<false>(image);
+            return self.other_image(*row_end, image);
         }
         if std::mem::replace(&mut fields.image_seen, true) {
             return None;
         }
-        self.item::<true>(image)
+        self.item::<true>(image)?;
+        *row_end = self.at;
+        Some(())
+    }
+
+    /// Steps over the image that makes no row. Nearly always it says what the other one says, which ended at `end`, in all
+    /// but a few members. Where the same bytes follow each other from the start of a member on they are as good as those
+    /// that were read, and are only compared; a member that differs is read.
+    fn other_image(&mut self, end: usize, image: &mut Image) -> Option<()> {
+        let Some(mut there) = image.name_start(0).filter(|_| self.has(b"{\"")) else {
+            return self.item::<false>(image);
+        };
+        self.at += 2;
+        let mut member = 0;
+        loop {
+            let same = self.same_bytes(there, end);
+            if there + same == end {
+                self.at += same;
+                return Some(());
+            }
+            while image.name_start(member + 1).is_some_and(|next| next <= there + same) {
+                member += 1;
+            }
+            self.at += image.name_start(member)? - there;
+            if !self.member::<false>(image)? {
+                return Some(());
+            }
+            member += 1;
+            there = match image.name_start(member) {
+                Some(next) => next,
+                None => break,
+            };
+        }
+        while self.member::<false>(image)? {}
+        Some(())
+    }
+
+    /// How many bytes are here the same as in `from..to`.
+    fn same_bytes(&self, from: usize, to: usize) -> usize {
+        const STEP: usize = 16;
+        let (here, there) = (&self.document[self.at..], &self.document[from..to]);
+        let steps = here.as_chunks::<STEP>().0.iter().zip(there.as_chunks::<STEP>().0);
+        let same = steps.take_while(|(here, there)| here == there).count() * STEP;
+        same + here[same..].iter().zip(&there[same..]).take_while(|(here, there)| here == there).count()
     }
 
     /// Steps over name → tagged value, and makes members of them where that is to `KEEP`.
     fn item<const KEEP: bool>(&mut self, image: &mut Image) -> Option<()> {
+        self.take(b"{")?;
+        if self.has(b"}") {
+            return self.take(b"}");
+        }
+        self.take(b"\"")?;
+        while self.member::<KEEP>(image)? {}
+        Some(())
+    }
+
+    /// Steps over a member of an item whose first quote is behind, and over that of the next one; false at the last.
+    #[inline]
+    fn member<const KEEP: bool>(&mut self, image: &mut Image) -> Option<bool> {
         const STRING: u64 = packed(b"{\"S\":\"");
         const NUMBER: u64 = packed(b"{\"N\":\"");
         const NAME_END: u64 = packed(b"\":");
         const NEXT: u64 = packed(b"},\"");
         const LAST: u64 = packed(b"}}");
 
-        self.take(b"{")?;
-        if self.has(b"}") {
-            return self.take(b"}");
+        let Quoted { start, end, plain: true } = self.string_rest()? else { return None };
+        let name = Span { start, end };
+        let word = self.word(end);
+        if low(word, 2) != NAME_END {
+            return None;
         }
-        self.take(b"\"")?;
-        loop {
-            let Quoted { start, end, plain: true } = self.string_rest()? else { return None };
-            let name = Span { start, end };
-            let word = self.word(end);
-            if low(word, 2) != NAME_END {
-                return None;
-            }
-            self.at = end + 2;
-            let (value, kind) = match word >> 16 {
-                STRING => {
-                    self.at += 6;
-                    let text = self.string_rest()?;
-                    let value = if text.plain {
-                        Span { start: text.start - 1, end: text.end + 1 }
-                    } else {
-                        let start = image.end();
-                        self.push_string(text, image)?;
-                        Span { start, end: image.end() }
-                    };
-                    (value, Kind::String)
-                }
-                NUMBER => {
-                    self.at += 6;
-                    let digits = self.string_rest().filter(|digits| digits.plain)?;
-                    if KEEP {
-                        self.check_number(digits)?;
-                    }
-                    (Span { start: digits.start, end: digits.end }, Kind::Number)
-                }
-                _ => {
+        self.at = end + 2;
+        let (value, kind) = match word >> 16 {
+            STRING => {
+                self.at += 6;
+                let text = self.string_rest()?;
+                let value = if text.plain {
+                    Span { start: text.start - 1, end: text.end + 1 }
+                } else {
                     let start = image.end();
-                    let kind = self.value(image, 0)?;
-                    // Its last brace comes below.
-                    self.at -= 1;
-                    (Span { start, end: image.end() }, kind)
-                }
-            };
-            if KEEP {
-                image.add(name, value, kind);
+                    self.push_string(text, image)?;
+                    Span { start, end: image.end() }
+                };
+                (value, Kind::String)
             }
-            let word = self.word(self.at);
-            if low(word, 3) == NEXT {
-                self.at += 3;
-            } else if low(word, 2) == LAST {
-                self.at += 2;
-                return Some(());
-            } else {
-                return None;
+            NUMBER => {
+                self.at += 6;
+                let digits = self.string_rest().filter(|digits| digits.plain)?;
+                let short = if KEEP { self.check_number(digits)? } else { None };
+                (Span { start: digits.start, end: digits.end }, Kind::Number(short))
             }
+            _ => {
+                let start = image.end();
+                let kind = self.value(image, 0)?;
+                // Its last brace comes below.
+                self.at -= 1;
+                (Span { start, end: image.end() }, kind)
+            }
+        };
+        if KEEP {
+            image.add(name, value, kind);
         }
+        let word = self.word(self.at);
+        if low(word, 3) == NEXT {
+            self.at += 3;
+            return Some(true);
+        }
+        if low(word, 2) == LAST {
+            self.at += 2;
+            return Some(false);
+        }
+        None
     }
 
     /// Steps over a tagged value in `depth` lists and maps, and writes it.
@@ -350,8 +404,7 @@ impl<'a> Cursor<'a> {
             }
             NUMBER => {
                 let digits = self.string_rest()?;
-                self.push_number(digits, image)?;
-                Kind::Number
+                Kind::Number(self.push_number(digits, image)?)
             }
             BINARY => {
                 let text = self.string_rest()?;
@@ -375,7 +428,7 @@ impl<'a> Cursor<'a> {
                     })?,
                     NUMBERS => self.list(image, |cursor, image| {
                         let digits = cursor.string()?;
-                        cursor.push_number(digits, image)
+                        cursor.push_number(digits, image).map(|_| ())
                     })?,
                     BINARIES => self.list(image, |cursor, image| {
                         let text = cursor.string()?;
@@ -461,15 +514,17 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    fn check_number(&self, digits: Quoted) -> Option<&'a [u8]> {
+    /// `None` when it is no number of DynamoDB; else what it is, where it is short.
+    fn check_number(&self, digits: Quoted) -> Option<Option<Short>> {
         let digits = &self.document[digits.start..digits.end];
-        let fits = Short::parse(digits).is_some() || Number::parse(digits)?.fits_dynamodb();
-        fits.then_some(digits)
+        let short = Short::parse(digits);
+        (short.is_some() || Number::parse(digits)?.fits_dynamodb()).then_some(short)
     }
 
-    fn push_number(&self, digits: Quoted, image: &mut Image) -> Option<()> {
-        image.out().extend_from_slice(self.check_number(digits)?);
-        Some(())
+    fn push_number(&self, digits: Quoted, image: &mut Image) -> Option<Option<Short>> {
+        let short = self.check_number(digits)?;
+        image.out().extend_from_slice(&self.document[digits.start..digits.end]);
+        Some(short)
     }
 
     fn push_binary(&self, text: Quoted, image: &mut Image) -> Option<()> {

@@ -509,3 +509,42 @@ fn only_dynamodb_itself_deletes_by_ttl() {
         assert_eq!(reason(by_caller), Some(DeleteReason::User), "{by_caller}");
     }
 }
+
+/// It makes no row, but what is no JSON is refused there too. The quick reader compares it with the new one, from which it
+/// differs here at every place, by everything that counts.
+#[test]
+fn an_old_image_may_differ_from_the_new_one_anywhere() {
+    let new = r#"{"id":{"S":"ä"},"n":{"N":"1.5"},"m":{"M":{"a":{"L":[{"BOOL":true}]}}},"z":{"S":"x"}}"#;
+    let pieces = ["", "x", "\"", "\\", "}", "{", ",", ":", "]", " ", "\n", "ö", "}}", r#""},"y":{"S":""#];
+    let more = [r#"{"S":"b"}"#, r#"{"L":[]}"#, r#""b":{"N":"2"},"#, r#","b":{"NULL":true}"#];
+    let (mut read, mut refused) = (0, 0);
+    let mut compare = |old: &str, quickly: Option<bool>| {
+        let document = format!(
+            r#"{{"eventName":"MODIFY","dynamodb":{{"ApproximateCreationDateTime":1,"NewImage":{new},"OldImage":{old},"SizeBytes":1}}}}"#
+        );
+        let is_read = event(&document).is_ok();
+        (read, refused) = (read + u32::from(is_read), refused + u32::from(!is_read));
+        let mut image = Image::default();
+        let _ = decode_event(document.as_bytes(), &mut image);
+        assert!(quickly.is_none_or(|quickly| quickly == (image.take_read_generally() == 0)), "{old}");
+    };
+    for (at, _) in new.char_indices() {
+        for piece in pieces.iter().chain(&more) {
+            for left_out in [0, 1, 2, 5, 16, 40] {
+                if let Some(rest) = new.get(at + left_out..) {
+                    compare(&format!("{}{piece}{rest}", &new[..at]), None);
+                }
+            }
+        }
+    }
+    for quickly in [
+        new,
+        "{}",
+        r#"{"id":{"S":"ä"}}"#,
+        r#"{"n":{"N":"1.5"},"z":{"S":"x"}}"#,
+        r#"{"id":{"S":"other"},"n":{"N":"1.51"},"m":{"M":{}},"z":{"S":"x"},"more":{"L":[{"N":"2"}]}}"#,
+    ] {
+        compare(quickly, Some(true));
+    }
+    assert!(read > 100 && refused > 1000, "{read} were read and {refused} refused");
+}

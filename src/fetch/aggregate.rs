@@ -52,7 +52,7 @@ impl AddAssign for Found {
 
 /// Whether a page has something to unpack. A plain record costs five compared bytes.
 pub fn has_aggregates(page: &Page) -> bool {
-    page.records().any(|record| begins(&record))
+    page.whole_payloads().any(begins_packed)
 }
 
 /// The page with every aggregate unpacked. `range`: of the shard, where it is known; without it nothing is outside.
@@ -170,11 +170,14 @@ pub(super) fn end_of(record: &Record<'_>) -> Position {
 }
 
 fn begins(record: &Record<'_>) -> bool {
-    record.sub_sequence.is_none()
-        && match record.payload {
-            Payload::Plain(data) => data.starts_with(&MAGIC),
-            Payload::Base64(text) => text.starts_with(MAGIC_BASE64),
-        }
+    record.sub_sequence.is_none() && begins_packed(record.payload)
+}
+
+fn begins_packed(payload: Payload<'_>) -> bool {
+    match payload {
+        Payload::Plain(data) => data.starts_with(&MAGIC),
+        Payload::Base64(text) => text.starts_with(MAGIC_BASE64),
+    }
 }
 
 /// The payload, where it begins like an aggregate.

@@ -3,7 +3,7 @@
 use super::Scratch;
 use super::columns::{ColumnRules, Columns, same_column};
 use super::enrichment::{Enriched, Rules};
-use crate::decode::{Kind, Members, Number, Short, decode_event};
+use crate::decode::{Kind, Members, Number, decode_event};
 use crate::transform::row::{ENVELOPE, push_bool, push_decimal, push_envelope, push_ingestion_time};
 use crate::transform::{BadRecord, ErrorCode, RecordContext, Utc, parse_utc_us};
 
@@ -56,8 +56,6 @@ const EXCHANGE: usize = 2;
 const PRICE: usize = 5;
 const QUANTITY: usize = 6;
 const TRADE_FEE: usize = 7;
-/// Price, quantity and fee, one behind the other.
-const NUMBERS: usize = TRADE_FEE - PRICE + 1;
 const TRADE_STATUS: usize = 8;
 
 /// Columns that are no attribute: the envelope and what is computed.
@@ -95,7 +93,10 @@ pub(super) fn apply(
     let known = Known::find(names, context, members, columns)?;
 
     let base = |index: usize| known.value(members, index);
-    let number = |index: usize| base(index).map(|text| (text, known.short[index - PRICE]));
+    let number = |index: usize| {
+        let Kind::Number(short) = members.kind(known.members[index]?) else { return None };
+        Some((base(index)?, short))
+    };
     let enriched = rules.enrich(number(PRICE), number(QUANTITY), number(TRADE_FEE), base(EXCHANGE));
     let trade_us = base(TIMESTAMP).and_then(|json| parse_utc_us(json.get(1..json.len() - 1)?));
 
@@ -129,8 +130,6 @@ pub(super) fn apply(
 /// Where in the image the known attributes are.
 struct Known {
     members: [Option<usize>; BASE.len()],
-    /// Of price, quantity and fee, where they are.
-    short: [Option<Short>; NUMBERS],
 }
 
 impl Known {
@@ -142,7 +141,7 @@ impl Known {
         members: Members<'_>,
         columns: &mut Columns,
     ) -> Result<Self, BadRecord> {
-        let mut known = Self { members: [None; BASE.len()], short: [None; NUMBERS] };
+        let mut known = Self { members: [None; BASE.len()] };
         columns.begin(context);
         for member in 0..members.len() {
             // Nearly every name is that of its column already.
@@ -157,10 +156,7 @@ impl Known {
             if let Some(other) = known.members[index].replace(member) {
                 return Err(same_column(BASE[index].as_bytes(), members.name(other), members.name(member)));
             }
-            let short = check_type(index, members.kind(member), members.value(member))?;
-            if let Some(number) = index.checked_sub(PRICE).and_then(|number| known.short.get_mut(number)) {
-                *number = short;
-            }
+            check_type(index, members.kind(member), members.value(member))?;
         }
         columns.settle(members)?;
         Ok(known)
@@ -181,27 +177,26 @@ impl Known {
     }
 }
 
-/// Answers a number that is short.
-fn check_type(index: usize, kind: Kind, value: &[u8]) -> Result<Option<Short>, BadRecord> {
-    let name = BASE[index];
-    let wanted = if matches!(index, PRICE..=TRADE_FEE) { Kind::Number } else { Kind::String };
-    if kind != wanted && kind != Kind::Null {
-        let kind = if wanted == Kind::Number { "a number" } else { "a string" };
-        return Err(BadRecord {
-            code: ErrorCode::WrongType,
-            message: format!("attribute {name} must be {kind}"),
-        });
+fn check_type(index: usize, kind: Kind, value: &[u8]) -> Result<(), BadRecord> {
+    let is_number = matches!(index, PRICE..=TRADE_FEE);
+    match kind {
+        Kind::Null => Ok(()),
+        Kind::String if !is_number => Ok(()),
+        // Nearly all of them.
+        Kind::Number(Some(_)) if is_number => Ok(()),
+        Kind::Number(None) if is_number => match Number::parse(value) {
+            Some(number) if number.fits_decimal() => Ok(()),
+            _ => Err(BadRecord {
+                code: ErrorCode::BadNumber,
+                message: format!("attribute {} does not fit its column: decimal(38,18)", BASE[index]),
+            }),
+        },
+        _ => {
+            let kind = if is_number { "a number" } else { "a string" };
+            let message = format!("attribute {} must be {kind}", BASE[index]);
+            Err(BadRecord { code: ErrorCode::WrongType, message })
+        }
     }
-    if kind != Kind::Number {
-        return Ok(None);
-    }
-    // Nearly all of them need no second look.
-    let short = Short::parse(value);
-    if short.is_none() && !Number::parse(value).is_some_and(|number| number.fits_decimal()) {
-        let message = format!("attribute {name} does not fit its column: decimal(38,18)");
-        return Err(BadRecord { code: ErrorCode::BadNumber, message });
-    }
-    Ok(short)
 }
 
 /// Index of a name in [`BASE`]. Spelled out, because the compiler makes one jump of it.

@@ -148,11 +148,12 @@ fn both_readers_agree_on_records_of_odd_pieces() {
 
 /// A change record, nearly as DynamoDB writes it.
 fn record(rng: &mut ChaCha8Rng) -> Vec<u8> {
+    let new = image(rng);
     let mut change = vec![
         format!(r#""ApproximateCreationDateTime":{}"#, time(rng)),
         format!(r#""Keys":{}"#, keys(rng)),
-        format!(r#""NewImage":{}"#, image(rng)),
-        format!(r#""OldImage":{}"#, image(rng)),
+        format!(r#""NewImage":{new}"#),
+        format!(r#""OldImage":{}"#, old_image(rng, &new)),
         format!(r#""SizeBytes":{}"#, rng.random_range(0..999)),
         format!(r#""ApproximateCreationDateTimePrecision":{}"#, precision(rng)),
     ];
@@ -315,6 +316,27 @@ fn keys(rng: &mut ChaCha8Rng) -> String {
         3 => odd(rng),
         _ => r#"{"transaction_id":{"S":"k1"}}"#.to_owned(),
     }
+}
+
+/// Mostly the new one but for a detail, as changes are.
+fn old_image(rng: &mut ChaCha8Rng, new: &str) -> String {
+    if rng.random_ratio(1, 4) {
+        return image(rng);
+    }
+    let mut old = new.to_owned();
+    for _ in 0..rng.random_range(0..3) {
+        let from = old.floor_char_boundary(rng.random_range(0..=old.len()));
+        let to = old.floor_char_boundary((from + rng.random_range(0..12)).min(old.len()));
+        let other = match rng.random_range(0..8) {
+            0 => odd(rng),
+            1 => pick(rng, &["\"", "}", "{", ",", "\\", "x", "7"]).to_owned(),
+            2 => pick(rng, &[r#"},"b":{"S":""#, r#""b":{"N":"1"},"#, "\"},\"", "}}"]).to_owned(),
+            // Another value of the same length.
+            _ => old[from..to].replace(|letter: char| letter.is_ascii_alphanumeric(), "0"),
+        };
+        old.replace_range(from..to, &other);
+    }
+    old
 }
 
 fn image(rng: &mut ChaCha8Rng) -> String {
