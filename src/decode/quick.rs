@@ -46,6 +46,9 @@ pub(super) fn read<'a>(document: &'a [u8], image: &mut Image) -> Option<Fields<'
         const TABLE: u64 = packed(b"\"tableNa");
         const CHANGE: u64 = packed(b"\"dynamod");
         const SOURCE: u64 = packed(b"\"eventSo");
+        // They count for nothing, and are always the same.
+        const REGION: u64 = packed(b"\"awsRegi");
+        const FORMAT: u64 = packed(b"\"recordF");
         match cursor.word(cursor.at) {
             ID if cursor.at_once(b"\"eventID\":") => fields.id = cursor.text_or_null()?,
             NAME if cursor.at_once(b"\"eventName\":") => {
@@ -58,6 +61,9 @@ pub(super) fn read<'a>(document: &'a [u8], image: &mut Image) -> Option<Fields<'
                 fields.change_seen = true;
                 cursor.change(name, &mut fields, image)?;
             }
+            REGION if cursor.at_once(b"\"awsRegion\":") => _ = cursor.text_or_null()?,
+            FORMAT if cursor.at_once(b"\"recordFormat\":\"application/json\"") => {}
+            SOURCE if cursor.at_once(b"\"eventSource\":\"aws:dynamodb\"") => {}
             SOURCE if cursor.at_once(b"\"eventSourceARN\":") => fields.source_arn = cursor.text_or_null()?,
             _ => cursor.skip_member()?,
         }
@@ -224,6 +230,7 @@ impl<'a> Cursor<'a> {
             const NEW: u64 = packed(b"\"NewImag");
             const OLD: u64 = packed(b"\"OldImag");
             const SEQUENCE: u64 = packed(b"\"Sequenc");
+            const SIZE: u64 = packed(b"\"SizeByt");
             match cursor.word(cursor.at) {
                 APPROXIMATE if cursor.at_once(b"\"ApproximateCreationDateTime\":") => {
                     fields.created = Some(cursor.digits()?);
@@ -240,6 +247,7 @@ impl<'a> Cursor<'a> {
                 SEQUENCE if cursor.at_once(b"\"SequenceNumber\":") => {
                     fields.sequence_number = cursor.text_or_null()?;
                 }
+                SIZE if cursor.at_once(b"\"SizeBytes\":") => _ = cursor.digits()?,
                 _ if cursor.at_once(b"\"Keys\":") => {
                     let start = cursor.at;
                     cursor.item::<false>(image)?;
