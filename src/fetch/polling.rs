@@ -30,8 +30,9 @@ pub(super) const TIP_BYTES: usize = 512 << 10;
 /// Body bytes that a call asks for, by the size of the records so far. Larger ones save calls that cost little, and a page
 /// waits, a page is transformed and one comes for each shard: with the largest ones, of 18 MiB, memory is full of pages.
 const PAGE_BYTES_AIM: usize = 4 << 20;
-/// Bytes of a record in a page, as long as none was seen.
-const RECORD_BYTES: usize = 1536;
+/// Bytes of a record in a page, as long as none was seen: of an aggregate of the KPL. Where records are small, the first page
+/// is short and the next one as long as is good; the other way round it would be as long as the service lets it be.
+const RECORD_BYTES: usize = 64 << 10;
 /// A call asks for at least so many records: a few large ones are not to slow down the small ones after them, of which one
 /// page is that short. More would make pages larger than is good where each record is large, as aggregates of the KPL are.
 const LIMIT_MIN: usize = 10;

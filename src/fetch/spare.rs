@@ -56,12 +56,25 @@ impl Spare {
         MmapMut::map_anon(length.next_multiple_of(STEP)).ok()
     }
 
+    /// The oldest ones make room: what nobody took for longest is perhaps of a size that nobody needs any more.
     fn put(&self, map: MmapMut) {
         let mut maps = self.maps();
-        if self.kept.load(Ordering::Relaxed) + map.len() <= self.allowed.load(Ordering::Relaxed) {
-            self.kept.fetch_add(map.len(), Ordering::Relaxed);
-            maps.push((Instant::now(), map));
+        let allowed = self.allowed.load(Ordering::Relaxed);
+        if map.len() > allowed {
+            return;
         }
+        let mut kept = self.kept.load(Ordering::Relaxed) + map.len();
+        let gone = maps.iter().take_while(|(_, old)| {
+            let goes = kept > allowed;
+            kept -= if goes { old.len() } else { 0 };
+            goes
+        });
+        let gone = gone.count();
+        let gone: Vec<_> = maps.drain(..gone).collect();
+        self.kept.store(kept, Ordering::Relaxed);
+        maps.push((Instant::now(), map));
+        drop(maps);
+        drop(gone);
     }
 
     /// Gives back to the system what may not be kept any more, and what was of no use.
@@ -178,9 +191,10 @@ mod tests {
         let spare = spare(4 * MIB);
         let maps = [1, 2, 2].map(|size| spare.take(size * MIB).unwrap());
         maps.into_iter().for_each(|map| spare.put(map));
-        assert_eq!(kept(&spare), [MIB, 2 * MIB]);
+        assert_eq!(kept(&spare), [2 * MIB, 2 * MIB], "the oldest made room");
+        spare.put(spare.take(5 * MIB).unwrap());
         spare.trim();
-        assert_eq!(kept(&spare), [MIB, 2 * MIB]);
+        assert_eq!(kept(&spare), [2 * MIB, 2 * MIB]);
         spare.allowed.store(2 * MIB, Ordering::Relaxed);
         spare.trim();
         assert_eq!(kept(&spare), [2 * MIB]);
