@@ -77,7 +77,7 @@ impl ContentHash {
 
 /// Read as two numbers: of four words the compiler makes vectors, and takes each out again for its multiplication, which
 /// doubles what a step takes.
-#[inline]
+#[inline(always)]
 fn mix(lanes: &mut [u64; LANES], step: &[u8; STEP_BYTES]) {
     let [first, second] = [step.first_chunk(), step.last_chunk()]
         .map(|half: Option<&[u8; STEP_BYTES / 2]>| u128::from_le_bytes(*half.expect("half of a step")));
