@@ -1,7 +1,7 @@
 """A stream that was filled before is drained by one consumer after the other: what a record costs each of them.
 
 All read the same stream of the embedded Kinesis, so the same bytes, through a proxy of their own that counts requests;
-kinetide-kpl another one, with the same records in aggregates.
+kinetide-kpl another one, with the same records in aggregates, and kinetide-tidy one of tidier records.
 Every record is looked for in every file, payloads are compared, and so are the rows of a sample; nobody is asked what it
 has done. FOLDER gets drain.json, drain.md, and a log of each consumer.
 """
@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "python")]
 
 from handler import row as reference  # noqa: E402
-from harness import flags, table  # noqa: E402
+from harness import flags, table, tidy  # noqa: E402
 from harness.aws import REGION, STREAM, Aws, Failed, Progress, Trickle  # noqa: E402
 from harness.consumer import Consumer, Proxy, kinetide, read_bytes, run, wait_for_all  # noqa: E402
 from harness.lake import Folder, Follower, differing  # noqa: E402
@@ -27,6 +27,7 @@ PACKED = 100
 COLUMNS = {
     "kinetide": "kinetide",
     "kinetide-kpl": f"kinetide, {PACKED} records in an aggregate of the KPL",
+    "kinetide-tidy": "kinetide, records of the path's bench",
     "java-raw": "Java KCL raw",
     "java-text": "Java KCL text",
     "java-cdc": "Java KCL, CDC rows by Jackson",
@@ -35,6 +36,8 @@ COLUMNS = {
     "bento-cdc": "Bento, CDC mapping",
     "python": "Python as in a Lambda",
 }
+# Those that read a stream of their own.
+APART = ("kinetide-kpl", "kinetide-tidy")
 # What a lease table and a group of workers go by; the default of the Java library and of kinetide.
 FAILOVER_MS = 10_000
 
@@ -146,13 +149,17 @@ def head(chosen, truth):
     )
 
 
-def drain(columns, packed, chosen, found):
+def drain(columns, chosen, found):
     """One stream, drained by each of the consumers; answers what was in it."""
+    packed = PACKED if "kinetide-kpl" in columns else 0
     progress = Progress(sys.stderr)
     with tempfile.TemporaryDirectory(prefix="kinetide-drain-") as work, Aws(chosen.kinetide_at, chosen.folder, chosen.shards) as aws:
         how = f", up to {packed} in an aggregate" if packed else ""
         print(f"== filling {chosen.shards} shards with {chosen.records:,} records{how}", file=sys.stderr)
-        aws.fill(chosen.records, chosen.seed, packed)
+        if "kinetide-tidy" in columns:
+            tidy.fill(aws.kinesis(), STREAM, chosen.records, chosen.seed)
+        else:
+            aws.fill(chosen.records, chosen.seed, packed)
         truth = aws.truth(progress)
         if truth.count != chosen.records:
             raise Failed(f"the stream has {truth.count} records instead of {chosen.records}: another try may do")
@@ -171,10 +178,10 @@ def main():
     chosen = arguments()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     found = []
-    plain = [column for column in chosen.only if column != "kinetide-kpl"]
-    for columns, packed in ((plain, 0), ([column for column in chosen.only if column not in plain], PACKED)):
+    together = [column for column in chosen.only if column not in APART]
+    for columns in (together, *([column] for column in chosen.only if column in APART)):
         if columns:
-            truth = drain(columns, packed, chosen, found)
+            truth = drain(columns, chosen, found)
     (chosen.folder / "drain.json").write_text(json.dumps({"head": head(chosen, truth), "columns": found}, indent=1) + "\n")
     text = head(chosen, truth) + "\n\n" + table.drain(found, COLUMNS)
     (chosen.folder / "drain.md").write_text(text)
