@@ -142,13 +142,26 @@ impl Topic {
 
     /// What was read, where the other client reads the same.
     async fn agrees(&self, partition: i32) -> Vec<Read> {
-        let ours = self.read(&self.shard(partition).await, StartAt::TrimHorizon).await;
-        assert!(
-            ours == self.peer.read(self.name, partition),
-            "{}: the other client reads otherwise",
-            self.name
-        );
-        ours
+        self.agrees_when(partition, |_| true).await
+    }
+
+    /// The same as soon as it is all there: of a transaction that is committed the broker shows the records a little later.
+    async fn agrees_when(&self, partition: i32, there: impl Fn(&[Read]) -> bool) -> Vec<Read> {
+        let shard = self.shard(partition).await;
+        let began = tokio::time::Instant::now();
+        loop {
+            let ours = self.read(&shard, StartAt::TrimHorizon).await;
+            if there(&ours) && ours == self.peer.read(self.name, partition) {
+                return ours;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "{}: the other client reads otherwise, or not all of it comes: {} records",
+                self.name,
+                ours.len()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
@@ -211,15 +224,14 @@ async fn only_what_is_committed(brokers: &Brokers, peer: &Arc<Peer>) {
         peer.produce("transactions", &records[..5], "lz4");
         peer.transaction("transactions", "b", &records, if round == 1 { "abort" } else { "commit" });
     }
-    let read = topic.agrees(0).await;
-    assert_eq!(read.len(), 3 * 45 + (1 + 40) + (3 + 40));
+    topic.agrees_when(0, |read| read.len() == 3 * 45 + (1 + 40) + (3 + 40)).await;
     // An open one holds back what comes after it, and nothing says that this is not the tip.
     let shard = topic.shard(0).await;
     let open = peer.transaction("transactions", "b", &records[..1], "open")[0];
     let after = peer.produce("transactions", &records[..1], "none")[0];
     assert!(topic.read(&shard, StartAt::TrimHorizon).await.last().unwrap().0 < open);
     peer.transaction("transactions", "b", &[], "abort");
-    assert_eq!(topic.agrees(0).await.last().unwrap().0, after);
+    topic.agrees_when(0, |read| read.last().unwrap().0 == after).await;
     // A start whose record is the end of a transaction is no gap.
     let page = topic.page(&shard, StartAt::At(number(after - 1))).await.unwrap();
     assert!(page.sparse && !page.trimmed && page.first_kept.is_none());
