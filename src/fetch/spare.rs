@@ -63,27 +63,20 @@ impl Spare {
         if map.len() > allowed {
             return;
         }
-        let mut kept = self.kept.load(Ordering::Relaxed) + map.len();
-        let gone = maps.iter().take_while(|(_, old)| {
-            let goes = kept > allowed;
-            kept -= if goes { old.len() } else { 0 };
-            goes
-        });
-        let gone = gone.count();
-        let gone: Vec<_> = maps.drain(..gone).collect();
-        self.kept.store(kept, Ordering::Relaxed);
+        self.kept.fetch_add(map.len(), Ordering::Relaxed);
         maps.push((Instant::now(), map));
-        drop(maps);
-        drop(gone);
+        self.shorten(maps, allowed);
     }
 
     /// Gives back to the system what may not be kept any more, and what was of no use.
     fn trim(&self) {
-        if self.kept.load(Ordering::Relaxed) == 0 {
-            return;
+        if self.kept.load(Ordering::Relaxed) > 0 {
+            self.shorten(self.maps(), self.allowed.load(Ordering::Relaxed));
         }
-        let mut maps = self.maps();
-        let allowed = self.allowed.load(Ordering::Relaxed);
+    }
+
+    /// The oldest ones go: those that are too much, and those that nobody took for long.
+    fn shorten(&self, mut maps: MutexGuard<'_, Vec<(Instant, MmapMut)>>, allowed: usize) {
         let mut kept = self.kept.load(Ordering::Relaxed);
         let gone = maps.iter().take_while(|(since, map)| {
             let goes = kept > allowed || since.elapsed() >= KEPT_MAX;
