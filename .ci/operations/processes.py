@@ -24,7 +24,7 @@ class Processes:
         self.stop_all()
 
     def start(self, name, *command, **options):
-        log = open(self.folder / f"{name}.log", "wb")
+        log = open(self.folder / f"{name}.log", "ab")
         environment = dict(os.environ, AWS_EC2_METADATA_DISABLED="true")
         process = subprocess.Popen(command, stderr=log, env=environment, **({"stdout": log} | options))
         self.started.append(process)

@@ -112,7 +112,7 @@ def expressions():
             yield f"keda: {path.stem}", trigger["metadata"]["query"]
 
 
-def play(prometheus, processes, workers, generate, calm):
+def play(prometheus, processes, workers, generate, start, calm):
     """Plays the run; gives when it began, when the trouble began, and when it ended."""
     began = time.time()
     until("workers are scraped", lambda: len(prometheus.now("kinetide_build_info")) == len(workers))
@@ -126,10 +126,12 @@ def play(prometheus, processes, workers, generate, calm):
             found = prometheus.get("/api/v1/query", query=rule["expr"], time=trouble)["result"]
             if found:
                 raise SystemExit(f"{rule['alert']} is true although nothing is wrong: {found}")
-    # A worker that does not lead is killed: the leader reports its shards.
-    followers = prometheus.now("kinetide_leader == 0")
-    workers[followers[0]["metric"]["instance"]].send_signal(signal.SIGKILL)
+    # A worker that does not lead is killed: the leader has no room for all of its shards and reports them until it is back.
+    follower = prometheus.now("kinetide_leader == 0")[0]["metric"]["instance"]
+    workers[follower].send_signal(signal.SIGKILL)
+    workers[follower].wait()
     until("the leader reports its shards", lambda: prometheus.now("sum(kinetide_shards_not_read) > 0"))
+    start(follower)
     until("they are read again", lambda: not prometheus.now("sum(kinetide_shards_not_read) > 0"))
     time.sleep(5)
     generator.kill()
@@ -178,13 +180,17 @@ def run(arguments, folder, processes):
     endpoints = processes.local(kinetide, "--stream", "trades:3")
     own, first, second = free_ports(3)
     workers = {}
-    for port in (first, second):
-        workers[f"127.0.0.1:{port}"] = processes.start(
-            f"worker-{port}", kinetide, "run", "--stream", "trades", "--lake", str(folder / "lake"),
-            "--transform", "crypto-transactions", "--region", endpoints["region"], "--http", f"127.0.0.1:{port}",
+
+    def start(address):
+        workers[address] = processes.start(
+            f"worker-{address}", kinetide, "run", "--stream", "trades", "--lake", str(folder / "lake"),
+            "--transform", "crypto-transactions", "--region", endpoints["region"], "--http", address,
             "--kinesis-endpoint", endpoints["kinesis"], "--dynamodb-endpoint", endpoints["dynamodb"],
-            "--failover-time", "4s", "--batch-age", "2s",
+            "--failover-time", "4s", "--batch-age", "2s", "--leases-max", "2",
         )  # fmt: skip
+
+    for port in (first, second):
+        start(f"127.0.0.1:{port}")
     (folder / "prometheus.yml").write_text(
         yaml.safe_dump(
             {
@@ -212,7 +218,7 @@ def run(arguments, folder, processes):
             "--kinesis-endpoint", endpoints["kinesis"], "--records", "1000000", "--rate", "300", "--bad-rate", "0.02",
         )  # fmt: skip
 
-    began, trouble, ended = play(prometheus, processes, workers, generate, arguments.calm)
+    began, trouble, ended = play(prometheus, processes, workers, generate, start, arguments.calm)
     count = judge(prometheus, began, ended)
     print(f"{count} expressions run on {ended - began:.0f} s of scraped data, {len(EMPTY)} of them rightly find nothing")
     if arguments.pictures:
