@@ -5,7 +5,7 @@
 
 use std::ops::{AddAssign, Range};
 
-use super::page::{Page, Payload, Record, Repack};
+use super::page::{Lying, Page, Payload, Record, Replacing};
 use crate::kpl::{MAGIC, Reader, hashes_of_keys, intact};
 use crate::shard::{HashKeyRange, Position};
 
@@ -60,99 +60,66 @@ pub fn unpack(page: Page, range: Option<HashKeyRange>, outside: OutOfRange) -> (
     if !has_aggregates(&page) {
         return (page, Found::default());
     }
-    let mut unpacker = Unpacker::new(&page, range, outside);
-    unpacker.all(&page);
-    let Unpacker { new, found, .. } = unpacker;
-    (new.finish(page), found)
+    let (mut new, records) = Replacing::of(page);
+    let mut unpacker = Unpacker { reader: Reader::default(), ranges: Ranges::new(range), outside };
+    let (mut records, mut found) = (records.as_slice(), Found::default());
+    while !records.is_empty() {
+        let mut packed = 0;
+        let full = records.iter().position(|record| {
+            packed += usize::from(begins(&new, record));
+            packed == GROUP
+        });
+        let (group, rest) = records.split_at(full.map_or(records.len(), |last| last + 1));
+        found += unpacker.together(&mut new, group);
+        records = rest;
+    }
+    (new.finish(), found)
 }
 
 struct Unpacker {
-    new: Repack,
-    found: Found,
     reader: Reader,
     ranges: Ranges,
     outside: OutOfRange,
-    decoded: Vec<u8>,
 }
 
 impl Unpacker {
-    fn new(page: &Page, range: Option<HashKeyRange>, outside: OutOfRange) -> Self {
-        Self {
-            new: Repack::of(page),
-            found: Found::default(),
-            reader: Reader::default(),
-            ranges: Ranges::new(range),
-            outside,
-            decoded: Vec::new(),
-        }
-    }
-
-    fn all(&mut self, page: &Page) {
-        let (mut records, mut group) = (page.records(), Vec::new());
-        loop {
-            let mut packed = 0;
-            group.clear();
-            while packed < GROUP
-                && let Some(record) = records.next()
-            {
-                packed += usize::from(begins(&record));
-                group.push(record);
-            }
-            if group.is_empty() {
-                break;
-            }
-            let (mark, found) = (self.new.mark(), self.found);
-            if self.together(&group).is_none() {
-                self.new.back_to(mark);
-                self.found = found;
-                group.iter().for_each(|record| self.alone(record));
+    /// Decodes aggregates where they lie, checks them at once, and unpacks them.
+    fn together(&mut self, new: &mut Replacing, records: &[Lying]) -> Found {
+        let decode = |record| if begins(new, record) { new.decode(record) } else { None };
+        let decoded: Vec<_> = records.iter().map(decode).collect();
+        let payloads: Vec<_> = decoded.iter().flatten().map(|at| new.decoded(at)).collect();
+        let mut intact = intact(payloads.into_iter()).into_iter();
+        let mut found = Found::default();
+        for (record, at) in records.iter().zip(decoded) {
+            match at {
+                Some(at) => found += self.replace(new, record, &at, intact.next() == Some(true)),
+                None => new.keep(record),
             }
         }
+        found
     }
 
-    /// Unpacks aggregates where they are decoded to, and checks them at once. `None` where one of them is to stay as it is or
-    /// to be left out; then what has come of the others is of no use.
-    fn together(&mut self, records: &[Record<'_>]) -> Option<()> {
-        let packed = records.iter().filter(|record| begins(record)).map(|record| self.new.decode(record));
-        let packed = packed.collect::<Option<Vec<_>>>()?;
-        let intact = intact(packed.iter().map(|payload| self.new.decoded(payload.clone())));
-        let mut packed = packed.into_iter().zip(intact);
-        for record in records {
-            if !begins(record) {
-                self.new.keep(record);
-                continue;
-            }
-            let (at, intact) = packed.next()?;
-            let payload = self.new.decoded(at.clone());
-            self.reader.read_checked(payload, intact)?.ok()?;
+    /// What becomes of a record that was decoded.
+    fn replace(&mut self, new: &mut Replacing, record: &Lying, at: &Range<usize>, intact: bool) -> Found {
+        let payload = new.decoded(at);
+        let read = self.reader.read_checked(payload, intact);
+        if let Some(Ok(())) = read {
             let outside = self.ranges.outside(&self.reader, payload);
             if outside > 0 && self.outside == OutOfRange::KclExact {
-                return None;
+                return Found { dropped: 1, ..Found::default() };
             }
-            self.new.place(record, at.start, parts(&self.reader));
-            self.found += unpacked(&self.reader, outside);
+            new.place(record, at.start, parts(&self.reader));
+            return Found {
+                unpacked: 1,
+                records: self.reader.parts().len() as u64,
+                outside,
+                ..Found::default()
+            };
         }
-        Some(())
+        new.encode(record, at);
+        new.keep(record);
+        Found { broken: u64::from(read.is_some()), ..Found::default() }
     }
-
-    fn alone(&mut self, record: &Record<'_>) {
-        let Some(payload) = decode(record, &mut self.decoded) else { return self.new.keep(record) };
-        if self.reader.read(payload).is_none_or(|read| read.is_err()) {
-            self.found.broken += 1;
-            return self.new.keep(record);
-        }
-        let outside = self.ranges.outside(&self.reader, payload);
-        if outside > 0 && self.outside == OutOfRange::KclExact {
-            self.found.dropped += 1;
-            return;
-        }
-        self.new.unpack(record, payload, parts(&self.reader));
-        self.found += unpacked(&self.reader, outside);
-    }
-}
-
-fn unpacked(reader: &Reader, outside: u64) -> Found {
-    Found { unpacked: 1, records: reader.parts().len() as u64, outside, ..Found::default() }
 }
 
 /// Key and payload of each record that was read.
@@ -169,8 +136,8 @@ pub(super) fn end_of(record: &Record<'_>) -> Position {
     Position { sub: last, ..record.position() }
 }
 
-fn begins(record: &Record<'_>) -> bool {
-    record.sub_sequence.is_none() && begins_packed(record.payload)
+fn begins(page: &Replacing, record: &Lying) -> bool {
+    record.is_whole() && begins_packed(page.payload(record))
 }
 
 fn begins_packed(payload: Payload<'_>) -> bool {
@@ -182,7 +149,7 @@ fn begins_packed(payload: Payload<'_>) -> bool {
 
 /// The payload, where it begins like an aggregate.
 fn decode<'a>(record: &Record<'a>, decoded: &'a mut Vec<u8>) -> Option<&'a [u8]> {
-    if !begins(record) {
+    if record.sub_sequence.is_some() || !begins_packed(record.payload) {
         return None;
     }
     match record.payload {

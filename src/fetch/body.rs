@@ -8,10 +8,10 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::buffer::Body;
 use super::page::{Page, PageBuilder, Span, is_sequence_number};
 use crate::shard::{ChildShard, HashKeyRange, ShardId};
 
@@ -27,7 +27,7 @@ pub enum BodyError {
 }
 
 /// Reads an answer. Payloads of the page are base64 text, not yet checked.
-pub fn parse(body: Bytes) -> Result<Page, BodyError> {
+pub fn parse(body: Body) -> Result<Page, BodyError> {
     match walk(&body) {
         Some(walked) => {
             let mut page = Page::over_base64(body, walked.spans);

@@ -1,10 +1,11 @@
-//! The buffer that a body is received into, or a page is made in.
+//! The buffer that a body is received into, and what a page lies in.
 
-use base64_simd::AsOut;
-use bytes::Bytes;
+use std::ops::Deref;
+
+use bytes::{Bytes, BytesMut};
 use memmap2::MmapMut;
 
-use super::spare;
+use super::spare::{self, Lent};
 
 /// Bodies from this size on get memory of their own, which later ones get again (`spare`). The allocator would keep it after
 /// use, spread over its arenas: a worker under full load then takes up to twice its byte budget.
@@ -44,50 +45,93 @@ impl Buffer {
         true
     }
 
-    /// Appends what base64 text says; `None` when it is none, or more than was announced.
-    pub(super) fn push_base64(&mut self, text: &[u8]) -> Option<()> {
-        match self {
-            Self::Heap(bytes) => base64_simd::STANDARD.decode_append(text, bytes).ok(),
-            Self::Mapped { map, room, filled } => {
-                let length = base64_simd::STANDARD.decoded_length(text).ok()?;
-                let end = (*filled + length <= *room).then_some(*filled + length)?;
-                base64_simd::STANDARD.decode(text, map[*filled..end].as_out()).ok()?;
-                *filled = end;
-                Some(())
-            }
-        }
-    }
-
-    /// Takes back all behind the first `length` bytes.
-    pub(super) fn truncate(&mut self, length: usize) {
-        match self {
-            Self::Heap(bytes) => bytes.truncate(length),
-            Self::Mapped { filled, .. } => *filled = length.min(*filled),
-        }
-    }
-
-    /// What there is so far.
-    pub(super) fn filled(&self) -> &[u8] {
-        match self {
-            Self::Heap(bytes) => bytes,
-            Self::Mapped { map, filled, .. } => &map[..*filled],
-        }
-    }
-
-    /// Bytes so far.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Heap(bytes) => bytes.len(),
-            Self::Mapped { filled, .. } => *filled,
-        }
-    }
-
     /// What was received.
-    pub(super) fn finish(self) -> Bytes {
-        match self {
-            Self::Heap(bytes) => bytes.into(),
-            Self::Mapped { map, filled, .. } => spare::lend(map, filled),
+    pub(super) fn finish(self) -> Body {
+        Body(match self {
+            // Not copied: nobody else has it.
+            Self::Heap(bytes) => Memory::Own(Bytes::from(bytes).into()),
+            Self::Mapped { map, filled, .. } => Memory::Mapped(Lent::of(map, filled)),
+        })
+    }
+}
+
+/// The bytes that a page lies in.
+#[derive(Clone, Debug)]
+pub struct Body(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    /// Perhaps by somebody else too.
+    Shared(Bytes),
+    Own(BytesMut),
+    Mapped(Lent),
+}
+
+impl Body {
+    /// Its bytes, to be changed. Those that others may read too are copied before.
+    pub(super) fn to_mut(&mut self) -> &mut [u8] {
+        if let Memory::Shared(bytes) = &mut self.0 {
+            self.0 = match std::mem::take(bytes).try_into_mut() {
+                Ok(own) => Memory::Own(own),
+                Err(shared) => Memory::copy(&shared),
+            };
         }
+        match &mut self.0 {
+            Memory::Shared(_) => unreachable!("it has memory of its own now"),
+            Memory::Own(bytes) => bytes,
+            Memory::Mapped(lent) => lent.as_mut(),
+        }
+    }
+
+    /// For a reader that takes no other bytes.
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self.0 {
+            Memory::Shared(bytes) => bytes,
+            Memory::Own(bytes) => bytes.freeze(),
+            Memory::Mapped(lent) => Bytes::from_owner(lent),
+        }
+    }
+}
+
+impl Memory {
+    fn copy(bytes: &[u8]) -> Self {
+        let mut own = Buffer::new(bytes.len());
+        assert!(own.push(bytes), "there is room for all of it");
+        own.finish().0
+    }
+}
+
+impl Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Memory::Shared(bytes) => bytes,
+            Memory::Own(bytes) => bytes,
+            Memory::Mapped(lent) => lent.as_ref(),
+        }
+    }
+}
+
+impl Clone for Memory {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Shared(bytes) => Self::Shared(bytes.clone()),
+            Self::Own(bytes) => Self::copy(bytes),
+            Self::Mapped(lent) => Self::copy(lent.as_ref()),
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Bytes::new().into()
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Body {
+    fn from(bytes: T) -> Self {
+        Self(Memory::Shared(bytes.into()))
     }
 }
 
@@ -102,25 +146,17 @@ mod tests {
             let mut buffer = Buffer::new(length);
             assert_eq!(matches!(buffer, Buffer::Mapped { .. }), length >= MAPPED_FROM);
             assert!(bytes.chunks(1000).all(|piece| buffer.push(piece)));
-            assert_eq!(buffer.filled(), bytes);
-            buffer.truncate(length / 2);
-            assert_eq!(buffer.finish(), bytes[..length / 2]);
+            let mut body = buffer.finish();
+            let (shared, copy) = (body.clone().into_bytes(), body.clone());
+            let mut of_shared = Body::from(shared.clone());
+            for body in [&mut body, &mut of_shared] {
+                assert_eq!(**body, bytes);
+                body.to_mut().fill(251);
+                assert!(body.iter().all(|byte| *byte == 251) && body.len() == length);
+            }
+            assert_eq!((&*copy, &*shared), (&*bytes, &*bytes), "what others read has not changed");
+            assert_eq!(body.into_bytes(), vec![251; length]);
         }
-    }
-
-    #[test]
-    fn text_is_decoded_where_it_is_to_be() {
-        for room in [10, MAPPED_FROM] {
-            let mut buffer = Buffer::new(room);
-            assert!(buffer.push(b"one"));
-            assert_eq!(buffer.push_base64(b"dHdv"), Some(()));
-            assert_eq!((buffer.push_base64(b"dHdv~"), buffer.len()), (None, 6));
-            assert_eq!(buffer.push_base64(b"IQ=="), Some(()));
-            assert_eq!(buffer.finish(), &b"onetwo!"[..]);
-        }
-        let mut full = Buffer::new(MAPPED_FROM);
-        assert!(full.push(&vec![0; MAPPED_FROM - 2]));
-        assert_eq!((full.push_base64(b"dHdv"), full.push_base64(b"dHc=")), (None, Some(())));
     }
 
     #[test]

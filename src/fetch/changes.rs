@@ -6,11 +6,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::body::{BodyError, seconds_to_us};
+use super::buffer::Body;
 use super::page::{Page, Span};
 
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ struct Change<'a> {
 }
 
 /// Reads an answer. A record's partition key is the key of its item, as JSON.
-pub fn parse(body: Bytes) -> Result<Page, BodyError> {
+pub fn parse(body: Body) -> Result<Page, BodyError> {
     let (spans, next) = walk(&body)?;
     let mut page = Page::over_plain(body, spans);
     page.next_iterator = next;

@@ -13,8 +13,8 @@ use aws_sdk_dynamodbstreams::config::retry::RetryConfig;
 use aws_sdk_dynamodbstreams::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodbstreams::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodbstreams::types::ShardIteratorType;
-use bytes::Bytes;
 
+use super::buffer::Body;
 use super::changes;
 use super::kinesis::taken::TakeBody;
 use super::page::Page;
@@ -181,7 +181,7 @@ fn answer_timeout() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build()
 }
 
-async fn parse(body: Bytes) -> Result<Page, FetchError> {
+async fn parse(body: Body) -> Result<Page, FetchError> {
     let parsed = if body.len() > PARSE_HERE_MAX {
         let parsing = tokio::task::spawn_blocking(move || changes::parse(body));
         parsing.await.map_err(|e| FetchError::Unavailable(e.into()))?

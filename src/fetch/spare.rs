@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Bytes;
 use memmap2::MmapMut;
 use tokio::time::Instant;
 
@@ -91,29 +90,42 @@ impl Spare {
     }
 }
 
-/// Memory of a body, for as long as it is read.
-struct Lent(Option<MmapMut>);
+/// Memory of a body, for as long as there is one in it. Kept when nobody reads it any more.
+#[derive(Debug)]
+pub(super) struct Lent {
+    /// None while it is dropped.
+    map: Option<MmapMut>,
+    length: usize,
+}
+
+impl Lent {
+    /// The body is in the first `length` bytes of `map`.
+    pub(super) fn of(map: MmapMut, length: usize) -> Self {
+        Self { map: Some(map), length }
+    }
+}
 
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
+        self.map.as_deref().map_or(&[], |map| &map[..self.length])
+    }
+}
+
+impl AsMut<[u8]> for Lent {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.map.as_deref_mut().map_or(&mut [], |map| &mut map[..self.length])
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(|map| SPARE.put(map));
+        self.map.take().into_iter().for_each(|map| SPARE.put(map));
     }
 }
 
 /// Memory for a body of `length` bytes, of any content; `None` when the system has none.
 pub(super) fn take(length: usize) -> Option<MmapMut> {
     SPARE.take(length)
-}
-
-/// The body that is in the first `length` bytes of `map`, which is kept when nobody reads it any more.
-pub(super) fn lend(map: MmapMut, length: usize) -> Bytes {
-    Bytes::from_owner(Lent(Some(map))).slice(..length)
 }
 
 /// What one budget lets be kept, bytes.

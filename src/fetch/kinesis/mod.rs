@@ -15,10 +15,10 @@ use aws_sdk_kinesis::config::{Config, StalledStreamProtectionConfig};
 use aws_sdk_kinesis::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::ShardIteratorType;
-use bytes::Bytes;
 
 use self::taken::TakeBody;
 use super::body;
+use super::buffer::Body;
 use super::page::Page;
 use super::polling::{PAGE_RECORDS_MAX, Polled};
 use super::source::{FetchError, StartAt};
@@ -122,7 +122,7 @@ pub(super) fn answer_timeout() -> TimeoutConfig {
     TimeoutConfig::builder().operation_timeout(ANSWER_TIMEOUT).build()
 }
 
-pub(super) async fn parse(body: Bytes) -> Result<Page, FetchError> {
+pub(super) async fn parse(body: Body) -> Result<Page, FetchError> {
     let parsed = if body.len() > PARSE_HERE_MAX {
         let parsing = tokio::task::spawn_blocking(move || body::parse(body));
         parsing.await.map_err(|e| FetchError::Unavailable(e.into()))?

@@ -16,9 +16,8 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::date_time::Format;
-use bytes::Bytes;
 
-use crate::fetch::buffer::Buffer;
+use crate::fetch::buffer::{Body, Buffer};
 use crate::fetch::page::Page;
 use crate::fetch::source::FetchError;
 
@@ -56,7 +55,7 @@ impl TakeBody {
     pub(in crate::fetch) async fn page<F>(
         &self,
         bytes_max: usize,
-        parse: impl FnOnce(Bytes) -> F,
+        parse: impl FnOnce(Body) -> F,
     ) -> Result<Page, FetchError>
     where
         F: Future<Output = Result<Page, FetchError>>,
@@ -101,7 +100,7 @@ fn http_date_us(text: &str) -> Option<i64> {
     DateTime::from_str(text, Format::HttpDate).ok()?.secs().checked_mul(1_000_000)
 }
 
-async fn collect(taken: Taken, bytes_max: usize) -> Result<Bytes, FetchError> {
+async fn collect(taken: Taken, bytes_max: usize) -> Result<Body, FetchError> {
     let mut body = ByteStream::new(taken.body);
     // A mad header must not reserve the machine.
     let room = taken.length.filter(|length| *length <= bytes_max).unwrap_or(0);
@@ -132,6 +131,7 @@ async fn collect(taken: Taken, bytes_max: usize) -> Result<Bytes, FetchError> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use futures::StreamExt;
     use http_body_util::StreamBody;
     use hyper::body::Frame;

@@ -1,6 +1,5 @@
 //! Answers of `GetRecords`: bodies that are not quite what the API promises.
 
-use bytes::Bytes;
 use kinetide::internals::fetch::{Payload, parse_body};
 use serde_json::Value;
 
@@ -13,7 +12,7 @@ fn an_answer_is_a_page_of_all_its_records_or_an_error() {
     let context = contexts.iter().find(|context| context.transform.id().name() == "json").unwrap();
     fuzz("answers", 600, Vec::new(), |body| {
         let document = serde_json::from_slice::<Value>(body).ok();
-        let page = match parse_body(Bytes::copy_from_slice(body)) {
+        let page = match parse_body(body.to_vec().into()) {
             Ok(page) => page,
             Err(error) => {
                 let text = error.to_string();

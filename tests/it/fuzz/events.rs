@@ -1,6 +1,5 @@
 //! Bodies of `SubscribeToShard`: frames that are damaged, lie about their length, or hold something else.
 
-use bytes::Bytes;
 use flate2::Crc;
 use kinetide::internals::fetch::fanout::kinesis::Frames;
 use kinetide::internals::fetch::parse_body;
@@ -32,7 +31,7 @@ fn read(body: &[u8]) -> String {
                 Ok(Some(message)) => {
                     assert!(message.payload().len() <= body.len());
                     messages += 1;
-                    pages += usize::from(parse_body(Bytes::clone(message.payload())).is_ok());
+                    pages += usize::from(parse_body(message.payload().clone().into()).is_ok());
                 }
                 Err(error) => {
                     let text = error.to_string();

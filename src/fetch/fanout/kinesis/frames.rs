@@ -81,7 +81,7 @@ impl Frames {
             self.begun = Some(Begun { buffer, missing: length - there.len(), length });
         }
         let Some(whole) = self.begun.take_if(|begun| begun.missing == 0) else { return Ok(None) };
-        read_message_from(whole.buffer.finish()).map(Some).map_err(|_| FrameError::Damaged)
+        read_message_from(whole.buffer.finish().into_bytes()).map(Some).map_err(|_| FrameError::Damaged)
     }
 
     /// Whether no message has begun.

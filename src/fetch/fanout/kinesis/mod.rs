@@ -163,7 +163,7 @@ impl Events {
         match (header(":message-type").as_deref(), header(":event-type").as_deref()) {
             (Some("event"), Some("SubscribeToShardEvent")) => {
                 let served_us = self.sent_us();
-                let mut page = check_end(parse(message.payload().clone()).await?)?;
+                let mut page = check_end(parse(message.payload().clone().into()).await?)?;
                 page.served_us = served_us;
                 Ok(Some(page))
             }

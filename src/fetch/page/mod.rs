@@ -1,11 +1,12 @@
 //! One answer of the stream: the body as it came, and where in it the records lie.
 
+mod replacing;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
-use bytes::Bytes;
-
-use super::buffer::Buffer;
+pub(super) use self::replacing::{Lying, Replacing};
+use super::buffer::Body;
 use crate::shard::{ChildShard, Position, RecordId, SequenceNumber};
 
 /// How far the end of what was read is behind the newest record of the shard.
@@ -41,7 +42,6 @@ pub enum Payload<'a> {
 
 const CHECKED: &str = "every span was checked against its body when made";
 const PAGE_BYTES: &str = "a page of 4 GiB is a mistake of the caller";
-const ROOM_MADE: &str = "room for all records was made at the start";
 
 /// One record of a page, borrowed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +111,10 @@ fn narrow(range: Range<usize>) -> Option<Range<u32>> {
     Some(u32::try_from(range.start).ok()?..u32::try_from(range.end).ok()?)
 }
 
+fn wide(range: &Range<u32>) -> Range<usize> {
+    range.start as usize..range.end as usize
+}
+
 impl<'a> Record<'a> {
     /// Its partition key. Empty where the stream distributes records itself, and for a key of Kafka that is not UTF-8.
     pub fn partition_key(&self) -> &'a str {
@@ -155,7 +159,7 @@ impl<'a> Record<'a> {
 /// Records of one shard in order, kept in the body they arrived in: no allocation per record.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    body: Bytes,
+    body: Body,
     base64: bool,
     spans: Vec<Span>,
     /// Indexes inside aggregates, one for each span; empty where no record has one, so that those of a plain stream cost
@@ -186,12 +190,12 @@ pub struct Page {
 
 impl Page {
     /// A page over a body as it came, with base64 payloads. Each span was made over this very body.
-    pub(super) fn over_base64(body: Bytes, spans: Vec<Span>) -> Self {
+    pub(super) fn over_base64(body: Body, spans: Vec<Span>) -> Self {
         Self { body, base64: true, spans, ..Self::default() }
     }
 
     /// A page over a body as it came, with plain payloads. Each span was made over this very body.
-    pub(super) fn over_plain(body: Bytes, spans: Vec<Span>) -> Self {
+    pub(super) fn over_plain(body: Body, spans: Vec<Span>) -> Self {
         Self { body, spans, ..Self::default() }
     }
 
@@ -256,7 +260,7 @@ impl Page {
     }
 
     fn slice(&self, range: &Range<u32>) -> &[u8] {
-        &self.body[range.start as usize..range.end as usize]
+        &self.body[wide(range)]
     }
 
     /// A text that was checked, which the compiler has to be told by a check. A short one takes byte for byte; so what
@@ -358,118 +362,6 @@ impl PageBuilder {
             absent: self.absent,
             ..Page::default()
         }
-    }
-}
-
-/// Makes a page anew from the records of another, some of which are unpacked. Its bytes are those of the records that it
-/// has, so that the page before can be dropped.
-pub(super) struct Repack {
-    body: Buffer,
-    spans: Vec<Span>,
-    subs: Vec<Option<u32>>,
-    /// Of the page before: bytes and records.
-    room: usize,
-    records: usize,
-}
-
-impl Repack {
-    /// With room for what these records hold; what is unpacked is never more.
-    pub(super) fn of(page: &Page) -> Self {
-        let bytes = |range: &Range<u32>| (range.end - range.start) as usize;
-        let all =
-            |span: &Span| bytes(&span.sequence_number) + bytes(&span.partition_key) + bytes(&span.payload);
-        let room = page.spans.iter().map(all).sum();
-        let (body, records) = (Buffer::new(room), page.len());
-        Self { body, spans: Vec::with_capacity(records), subs: Vec::new(), room, records }
-    }
-
-    /// A record as it is.
-    pub(super) fn keep(&mut self, record: &Record<'_>) {
-        let (Payload::Plain(payload) | Payload::Base64(payload)) = record.payload;
-        let span = Span {
-            sequence_number: self.append(record.sequence_number.as_bytes()),
-            partition_key: self.append(record.key),
-            payload: self.append(payload),
-            arrival_us: record.arrival_us,
-        };
-        self.spans.push(span);
-        self.subs.push(record.sub_sequence.and_then(|sub| u32::try_from(sub).ok()));
-    }
-
-    /// What a record packs: key and payload of each, as ranges of its decoded payload. Keys are UTF-8.
-    pub(super) fn unpack(
-        &mut self,
-        record: &Record<'_>,
-        payload: &[u8],
-        parts: impl ExactSizeIterator<Item = (Range<usize>, Range<usize>)>,
-    ) {
-        let start = self.append(payload).start as usize;
-        self.place(record, start, parts);
-    }
-
-    /// As [`Repack::unpack`], of a payload that was decoded here and begins at `start`.
-    pub(super) fn place(
-        &mut self,
-        record: &Record<'_>,
-        start: usize,
-        parts: impl ExactSizeIterator<Item = (Range<usize>, Range<usize>)>,
-    ) {
-        let sequence_number = self.append(record.sequence_number.as_bytes());
-        let inside = |range: Range<usize>| narrow(start + range.start..start + range.end).expect(PAGE_BYTES);
-        if self.spans.is_empty() {
-            // Aggregates of one shard are alike, and so are their records: one reservation instead of doubling. No more
-            // than the page takes; what is not used is only an address.
-            let records = self.records.saturating_mul(parts.len()).min(self.room / size_of::<Span>());
-            self.spans.reserve(records);
-            self.subs.reserve(records);
-        }
-        for (index, (key, data)) in parts.enumerate() {
-            self.spans.push(Span {
-                sequence_number: sequence_number.clone(),
-                partition_key: inside(key),
-                payload: inside(data),
-                arrival_us: record.arrival_us,
-            });
-            self.subs.push(Some(u32::try_from(index).expect(PAGE_BYTES)));
-        }
-    }
-
-    /// Decodes the payload of a record to here, for [`Repack::place`]; `None`: it is not base64.
-    pub(super) fn decode(&mut self, record: &Record<'_>) -> Option<Range<usize>> {
-        let start = self.body.len();
-        match record.payload {
-            Payload::Plain(payload) => assert!(self.body.push(payload), "{ROOM_MADE}"),
-            Payload::Base64(text) => self.body.push_base64(text)?,
-        }
-        Some(start..self.body.len())
-    }
-
-    /// What was decoded.
-    pub(super) fn decoded(&self, range: Range<usize>) -> &[u8] {
-        &self.body.filled()[range]
-    }
-
-    /// How much there is, to go back to.
-    pub(super) fn mark(&self) -> (usize, usize) {
-        (self.body.len(), self.spans.len())
-    }
-
-    /// Takes back all since a mark.
-    pub(super) fn back_to(&mut self, (bytes, spans): (usize, usize)) {
-        self.body.truncate(bytes);
-        self.spans.truncate(spans);
-        self.subs.truncate(spans);
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> Range<u32> {
-        let start = self.body.len();
-        assert!(self.body.push(bytes), "{ROOM_MADE}");
-        narrow(start..self.body.len()).expect(PAGE_BYTES)
-    }
-
-    /// The page, with all that `page` says besides its records.
-    pub(super) fn finish(self, page: Page) -> Page {
-        Page { body: self.body.finish(), spans: self.spans, subs: self.subs, ..page }
     }
 }
 
