@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use memmap2::MmapMut;
 
 use super::spare::{self, Lent};
@@ -48,8 +48,7 @@ impl Buffer {
     /// What was received.
     pub(super) fn finish(self) -> Body {
         Body(match self {
-            // Not copied: nobody else has it.
-            Self::Heap(bytes) => Memory::Own(Bytes::from(bytes).into()),
+            Self::Heap(bytes) => Memory::Own(bytes),
             Self::Mapped { map, filled, .. } => Memory::Mapped(Lent::of(map, filled)),
         })
     }
@@ -61,9 +60,9 @@ pub struct Body(Memory);
 
 #[derive(Debug)]
 enum Memory {
-    /// Perhaps by somebody else too.
+    /// Others may read them too.
     Shared(Bytes),
-    Own(BytesMut),
+    Own(Vec<u8>),
     Mapped(Lent),
 }
 
@@ -71,10 +70,8 @@ impl Body {
     /// Its bytes, to be changed. Those that others may read too are copied before.
     pub(super) fn to_mut(&mut self) -> &mut [u8] {
         if let Memory::Shared(bytes) = &mut self.0 {
-            self.0 = match std::mem::take(bytes).try_into_mut() {
-                Ok(own) => Memory::Own(own),
-                Err(shared) => Memory::copy(&shared),
-            };
+            let bytes = std::mem::take(bytes);
+            self.0 = if bytes.is_unique() { Memory::Own(bytes.into()) } else { Memory::copy(&bytes) };
         }
         match &mut self.0 {
             Memory::Shared(_) => unreachable!("it has memory of its own now"),
@@ -87,7 +84,7 @@ impl Body {
     pub(super) fn into_bytes(self) -> Bytes {
         match self.0 {
             Memory::Shared(bytes) => bytes,
-            Memory::Own(bytes) => bytes.freeze(),
+            Memory::Own(bytes) => bytes.into(),
             Memory::Mapped(lent) => Bytes::from_owner(lent),
         }
     }
